@@ -1,0 +1,89 @@
+"""What an agent says: events while it works, one result at the end. Both sides share this wire format.
+
+Each event is one JSON object a line. ``HostResult`` is the one shape in which a host's outcome is
+told everywhere: in the agent's last event, in ``--json`` documents, in tables and in reports.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Optional
+
+CHANGED = "changed"
+UNCHANGED = "unchanged"
+FAILED = "failed"
+UNREACHABLE = "unreachable"
+ROLLED_BACK = "rolled-back"
+STATUSES = (CHANGED, UNCHANGED, FAILED, UNREACHABLE, ROLLED_BACK)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a host failed: a stable code for programs, three sentences for people.
+
+    ``cure`` is what to do next, if possible the very command to type.
+    """
+
+    code: str
+    message: str
+    cause: str = ""
+    cure: str = ""
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """One changed path and what happened to it: ``created``, ``edited`` or ``removed``."""
+
+    path: str
+    action: str
+
+
+@dataclass(frozen=True)
+class HostResult:
+    """The outcome on one host.
+
+    ``status`` is one of ``STATUSES``; ``verified`` is None where nothing was verified;
+    ``pull_seconds`` is the wall time of the proving pull in seconds, None where none was made.
+    """
+
+    host: str
+    status: str
+    changes: tuple[FileChange, ...] = field(default=())
+    restarts: tuple[str, ...] = field(default=())
+    verified: Optional[bool] = None
+    pull_seconds: Optional[float] = None
+    error: Optional[Fault] = None
+
+    @property
+    def ok(self) -> bool:
+        return self.status in (CHANGED, UNCHANGED)
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain JSON types; the keys are the field names."""
+        document = asdict(self)
+        document["changes"] = [asdict(change) for change in self.changes]
+        document["restarts"] = list(self.restarts)
+        return document
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> HostResult:
+        """The reverse of :meth:`to_json`.
+
+        Raises ValueError where a key is missing, unknown or the status is not one of ``STATUSES``.
+        """
+        try:
+            error = document["error"]
+            result = cls(
+                host=document["host"],
+                status=document["status"],
+                changes=tuple(FileChange(**change) for change in document["changes"]),
+                restarts=tuple(document["restarts"]),
+                verified=document["verified"],
+                pull_seconds=document["pull_seconds"],
+                error=None if error is None else Fault(**error),
+            )
+        except (KeyError, TypeError) as problem:
+            raise ValueError(f"not a host result: {problem}") from None
+        if result.status not in STATUSES:
+            raise ValueError(f"not a host status: {result.status!r}")
+        return result
