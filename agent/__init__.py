@@ -1,1 +1,1 @@
-"""What runs on a node. Stands alone: CPython 3.9+, nothing from ``moorage``, no network of its own."""
+"""What runs on a node. Stands alone: CPython 3.9+, nothing from ``moorage``, no network."""

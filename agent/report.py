@@ -1,4 +1,4 @@
-"""What an agent says: events while it works, one result at the end. Both sides share this wire format.
+"""What an agent says: events while it works, one result at the end. Both sides share this format.
 
 Each event is one JSON object a line. ``HostResult`` is the one shape in which a host's outcome is
 told everywhere: in the agent's last event, in ``--json`` documents, in tables and in reports.
@@ -7,7 +7,7 @@ told everywhere: in the agent's last event, in ``--json`` documents, in tables a
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 CHANGED = "changed"
 UNCHANGED = "unchanged"
@@ -50,9 +50,9 @@ class HostResult:
     status: str
     changes: tuple[FileChange, ...] = field(default=())
     restarts: tuple[str, ...] = field(default=())
-    verified: Optional[bool] = None
-    pull_seconds: Optional[float] = None
-    error: Optional[Fault] = None
+    verified: bool | None = None
+    pull_seconds: float | None = None
+    error: Fault | None = None
 
     @property
     def ok(self) -> bool:

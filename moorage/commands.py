@@ -1,0 +1,83 @@
+"""The one place on the operator's side that runs programs: argument lists, no shell, bounded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from moorage.errors import MoorageError, Refused
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    root: bool = False,
+    stdin: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float = 600,
+    check: bool = True,
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs ``argv`` to its end and returns it with its captured stdout and stderr.
+
+    ``root``: through ``sudo`` where we are not root. ``env`` is added to our own. ``timeout`` in
+    seconds. Raises MoorageError with the last words of stderr where the program is missing, takes
+    too long or (with ``check``) fails; Refused where root is needed and cannot be had.
+    """
+    command = [*as_root(), *argv] if root else list(argv)
+    try:
+        done = subprocess.run(
+            command,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            timeout=timeout,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise MoorageError(
+            "no-program",
+            f"{command[0]} is not installed",
+            cause=f"it is needed for: {' '.join(argv)}",
+            cure="inv doctor names the package that brings it",
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise MoorageError(
+            "timeout", f"{argv[0]} did not end within {timeout:.0f} s", cause=" ".join(argv)
+        ) from None
+    if check and done.returncode != 0:
+        raise MoorageError(
+            "command-failed",
+            f"{argv[0]} failed with exit code {done.returncode}",
+            cause=last_words(done.stderr or done.stdout),
+            cure=f"try it by hand: {' '.join(command)}",
+        )
+    return done
+
+
+def as_root() -> list[str]:
+    """What to put before a command that needs root: nothing, or sudo.
+
+    Raises Refused where we are not root and there is no sudo.
+    """
+    if os.geteuid() == 0:
+        return []
+    if shutil.which("sudo") is None:
+        raise Refused(
+            "no-root",
+            "this needs root, and there is no sudo here",
+            cause="you are not root",
+            cure="install sudo, or run the command as root",
+        )
+    return ["sudo"]
+
+
+def last_words(output: bytes, lines: int = 4) -> str:
+    """The last few non-empty lines of a program's output, as one piece of text."""
+    words = [line for line in output.decode(errors="replace").splitlines() if line.strip()]
+    return "\n".join(words[-lines:]) or "it said nothing"

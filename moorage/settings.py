@@ -1,0 +1,320 @@
+"""``invoke.yaml`` and ``INVOKE_*`` through Invoke's own configuration -> frozen dataclasses.
+
+The dataclasses below are the reference for every key, its type and its default. An unknown key or
+a wrong type is refused with its file and its place; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import ipaddress
+import os
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moorage.errors import Refused
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# RFC 1123, section 2.1, in the lower case that image references demand.
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+# https://github.com/distribution/reference: path-component and tag.
+_REPOSITORY = re.compile(
+    r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
+)
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True)
+class RegistrySettings:
+    """The registry: its name, where it listens and where it keeps its data."""
+
+    host: str = "my.registry.io"
+    port: int = 443
+    # The address nodes use. "auto": for each node, this machine's own address on the way to it.
+    address: str = "auto"
+    # Addresses the registry listens on.
+    listen: str = "0.0.0.0"  # noqa: S104 - nodes have to reach it; TLS and login guard it
+    # A reference of an image of the CNCF Distribution; "auto": Docker Hub's, else built here.
+    image: str = "auto"
+    user: str = "moorage"
+    # Relative to the project's folder.
+    data: str = ".moorage/registry/data"
+    metrics_port: int = 5001
+
+
+@dataclass(frozen=True)
+class CertsSettings:
+    """Keys and certificates. Names beyond ``registry.host`` go into ``names``."""
+
+    dir: str = "certs"
+    key: str = "ec-p256"  # or rsa-4096
+    days: int = 365
+    ca_days: int = 3650
+    renew_before: int = 30
+    names: tuple[str, ...] = ()
+    name_constraints: bool = False
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """The demo image."""
+
+    name: str = "serve_hostname"
+    tag: str = "0.0.1"
+    base: str = "auto"
+
+
+@dataclass(frozen=True)
+class LabSettings:
+    """Throw-away nodes: a comma-separated list of containerd lines, `2*3` for three of them."""
+
+    nodes: str = "1.6,1.7,2"
+    # A Debian mirror for the packages of the lab; "auto": the one this machine uses.
+    mirror: str = "auto"
+
+
+@dataclass(frozen=True)
+class NodesSettings:
+    """How nodes are reached over SSH; what is not said here, ~/.ssh/config says."""
+
+    hosts: tuple[str, ...] = ()
+    user: str = ""
+    ssh_config: str = ""
+    known_hosts: str = ""
+    connect_timeout: int = 10
+    parallel: int = 16
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of one run."""
+
+    registry: RegistrySettings = field(default_factory=RegistrySettings)
+    certs: CertsSettings = field(default_factory=CertsSettings)
+    image: ImageSettings = field(default_factory=ImageSettings)
+    lab: LabSettings = field(default_factory=LabSettings)
+    nodes: NodesSettings = field(default_factory=NodesSettings)
+
+    @property
+    def root(self) -> Path:
+        """The project's folder."""
+        return ROOT
+
+    @property
+    def state(self) -> Path:
+        """What Moorage remembers between runs; git-ignored, 0700."""
+        return ROOT / ".moorage"
+
+    @property
+    def certs_dir(self) -> Path:
+        return ROOT / self.certs.dir
+
+    @property
+    def registry_data(self) -> Path:
+        return ROOT / self.registry.data
+
+    @property
+    def registry_name(self) -> str:
+        """``host`` or ``host:port``: how images, folders and logins name the registry."""
+        registry = self.registry
+        return registry.host if registry.port == 443 else f"{registry.host}:{registry.port}"
+
+    @property
+    def image_reference(self) -> str:
+        return f"{self.registry_name}/{self.image.name}:{self.image.tag}"
+
+
+def defaults() -> dict[str, Any]:
+    """Every key with its default, for Invoke: it reads ``INVOKE_*`` only for keys it knows.
+
+    Lists are written as comma-separated strings, the one form an environment variable can carry.
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return ",".join(value) if isinstance(value, tuple) else value
+
+    tree: dict[str, Any] = plain(dataclasses.asdict(Settings()))
+    return tree
+
+
+def parse(tree: Mapping[str, Any], *, source: str = "invoke.yaml") -> Settings:
+    """A nested mapping -> Settings.
+
+    Keys of Invoke itself (``tasks``, ``run``, ``sudo``, …) are passed over. Raises Refused with
+    the file, the key, and what is expected.
+    """
+    sections: dict[str, Any] = {}
+    kinds = typing.get_type_hints(Settings)
+    for section, kind in kinds.items():
+        given = tree.get(section, {})
+        if given is None:
+            given = {}
+        if not isinstance(given, Mapping):
+            raise _refused(source, section, f"a section of keys, not {_describe(given)}")
+        sections[section] = _parse_section(source, section, kind, given)
+    settings = Settings(**sections)
+    _check(settings, source)
+    return settings
+
+
+def unknown_sections(tree: Mapping[str, Any], known: frozenset[str], *, source: str) -> None:
+    """Raises Refused for a top-level key that is neither ours nor in ``known`` (Invoke's own)."""
+    ours = set(typing.get_type_hints(Settings))
+    for key in tree:
+        if key not in ours and key not in known:
+            raise _unknown(source, str(key), "", ours)
+
+
+def unknown_variables(environment: Mapping[str, str]) -> None:
+    """Raises Refused for an ``INVOKE_<SECTION>_*`` variable that names no key.
+
+    Invoke passes over what it does not know; a misspelt variable would go unnoticed.
+    """
+    kinds = typing.get_type_hints(Settings)
+    for section, kind in kinds.items():
+        prefix = f"INVOKE_{section.upper()}_"
+        names = {f"{prefix}{f.name.upper()}" for f in dataclasses.fields(kind)}
+        for variable in environment:
+            if variable.startswith(prefix) and variable not in names:
+                raise _unknown("the environment", variable, "", names)
+
+
+def _parse_section(source: str, section: str, kind: Any, given: Mapping[Any, Any]) -> Any:
+    hints = typing.get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in hints:
+            raise _unknown(source, str(key), f"{section}.", set(hints))
+        values[key] = _convert(source, f"{section}.{key}", hints[key], value)
+    return kind(**values)
+
+
+def _convert(source: str, place: str, kind: Any, value: Any) -> Any:
+    if isinstance(kind, types.GenericAlias):  # tuple[str, ...]
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple) or not all(isinstance(i, str) for i in items):
+            raise _refused(source, place, f"a list of words, not {_describe(value)}")
+        return tuple(item.strip() for item in items if item.strip())
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        # YAML reads `tag: 1` and `nodes: 1.6` as numbers; guessing back would lose digits.
+        raise _refused(source, place, f'a word in quotes ("{value}"), not {_describe(value)}')
+    if type(value) is not kind:
+        names = {str: "a word", int: "a whole number", bool: "true or false"}
+        raise _refused(source, place, f"{names[kind]}, not {_describe(value)}")
+    return value
+
+
+def _check(settings: Settings, source: str) -> None:
+    registry, certs = settings.registry, settings.certs
+    check_host_name(registry.host, place="registry.host", source=source)
+    for place, port in (
+        ("registry.port", registry.port),
+        ("registry.metrics_port", registry.metrics_port),
+    ):
+        if not 1 <= port <= 65535:
+            raise _refused(source, place, f"a port from 1 to 65535, not {port}")
+    if registry.port == registry.metrics_port:
+        raise _refused(source, "registry.metrics_port", "a port other than registry.port")
+    for place, address in (
+        ("registry.address", registry.address),
+        ("registry.listen", registry.listen),
+    ):
+        if address != "auto" or place == "registry.listen":
+            _check_address(source, place, address)
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", registry.user):
+        raise _refused(source, "registry.user", "letters, digits, '.', '_' and '-'")
+    if certs.key not in ("ec-p256", "rsa-4096"):
+        raise _refused(source, "certs.key", f"ec-p256 or rsa-4096, not {certs.key!r}")
+    for place, days in (("certs.days", certs.days), ("certs.ca_days", certs.ca_days)):
+        if not 1 <= days <= 36500:
+            raise _refused(source, place, f"a number of days from 1 to 36500, not {days}")
+    if not 0 <= certs.renew_before < certs.days:
+        raise _refused(source, "certs.renew_before", "fewer days than certs.days")
+    for name in certs.names:
+        if not _is_address(name):
+            check_host_name(name.removeprefix("*."), place="certs.names", source=source)
+    for place, folder in (("certs.dir", certs.dir), ("registry.data", registry.data)):
+        if not folder.strip() or "\0" in folder:
+            raise _refused(source, place, "a folder")
+    if not _REPOSITORY.fullmatch(settings.image.name):
+        raise _refused(source, "image.name", "a repository name in lower case, as a/b_c")
+    if not _TAG.fullmatch(settings.image.tag):
+        raise _refused(source, "image.tag", "a tag: letters, digits, '_', '.', '-'; at most 128")
+    for place, count in (
+        ("nodes.connect_timeout", settings.nodes.connect_timeout),
+        ("nodes.parallel", settings.nodes.parallel),
+    ):
+        if not 1 <= count <= 1000:
+            raise _refused(source, place, f"a number from 1 to 1000, not {count}")
+
+
+def check_host_name(name: str, *, place: str, source: str) -> None:
+    """Raises Refused where ``name`` is no lower-case DNS name (RFC 1123, section 2.1)."""
+    expected = "a DNS name such as my.registry.io"
+    if "://" in name:
+        raise _refused(source, place, f"{expected}, without the scheme in {name!r}")
+    if name != name.lower():
+        raise _refused(
+            source, place, f"{expected}, in lower case (image names allow no other): {name!r}"
+        )
+    labels = name.split(".")
+    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        hint = "; a port goes into registry.port" if re.fullmatch(r".+:\d+", name) else ""
+        raise _refused(source, place, f"{expected}, not {name!r}{hint}")
+    if _is_address(name):
+        raise _refused(source, place, f"{expected}, not an address")
+    if len(labels) < 2 and name != "localhost":
+        # Docker reads a first component without a dot or a port as a Docker Hub user.
+        raise _refused(source, place, f"{expected}, with a dot: images read {name!r} as a user")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_address(source: str, place: str, text: str) -> None:
+    if not _is_address(text):
+        raise _refused(source, place, f"an IP address, not {text!r}")
+
+
+def _describe(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    names = {bool: "true/false", int: "a number", float: "a number", str: "a word"}
+    names |= {list: "a list", dict: "a section of keys"}
+    return f"{names.get(type(value), 'something else')} ({value!r})"
+
+
+def _refused(source: str, place: str, expected: str) -> Refused:
+    return Refused(
+        "bad-setting",
+        f"{place} in {source} is not right",
+        cause=f"expected {expected}",
+        cure=f"correct {place} in {source}; moorage/settings.py lists every key",
+        path=source if os.sep in source or source.endswith(".yaml") else "",
+    )
+
+
+def _unknown(source: str, key: str, prefix: str, known: set[str]) -> Refused:
+    near = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.5)
+    hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+    return Refused(
+        "unknown-setting",
+        f"{prefix}{key} in {source} is not a setting",
+        cause=hint,
+        cure=f"correct or remove {prefix}{key} in {source}",
+        path=source if source.endswith(".yaml") else "",
+    )

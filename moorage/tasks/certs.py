@@ -1,0 +1,5 @@
+"""Keys and certificates."""
+
+from invoke.collection import Collection
+
+namespace = Collection("certs")

@@ -1,0 +1,106 @@
+"""Turns a function into an Invoke task that speaks as every command of Moorage does.
+
+The function receives a :class:`Run` first and returns a JSON-ready document (or None). The task
+gains ``--json``; what the user can cause ends as a sentence and an exit code, never a traceback.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import Task, task
+
+if TYPE_CHECKING:
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+_JSON_HELP = "one JSON document on stdout, words on stderr"
+_YES_HELP = "agree beforehand to what would be asked"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every task works with: the parsed settings and the one voice."""
+
+    settings: Settings
+    ui: UI
+
+
+def command(
+    *, help: dict[str, str] | None = None, lock: bool = False, **task_options: Any
+) -> Callable[[Callable[..., Any]], Task[Any]]:
+    """Decorator. ``lock``: only one such task at a time in this folder.
+
+    A document whose ``"ok"`` is False ends the run with exit code 1.
+    """
+
+    def decorate(body: Callable[..., Any]) -> Task[Any]:
+        signature = inspect.signature(body)
+        takes_yes = "yes" in signature.parameters
+
+        @functools.wraps(body)
+        def entry(context: Context, *args: Any, json: bool = False, **options: Any) -> None:
+            from moorage.errors import MoorageError
+            from moorage.ui import UI
+
+            ui = UI(as_json=json, yes=bool(options.get("yes")))
+            try:
+                document = _call(context, ui, body, lock, args, options)
+            except MoorageError as problem:
+                ui.error(problem)
+                ui.document({"ok": False, "error": problem.to_json()})
+                raise Exit(code=problem.exit_code) from None
+            except KeyboardInterrupt as stop:
+                sig = stop.args[0] if stop.args else signal.SIGINT
+                ui.warn("stopped; run the same command again to go on from here")
+                raise Exit(code=128 + int(sig)) from None
+            ui.document({"ok": True} if document is None else document)
+            if isinstance(document, dict) and document.get("ok") is False:
+                raise Exit(code=1)
+
+        extra = inspect.Parameter(
+            "json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=bool
+        )
+        # Invoke derives the flags from the signature it sees.
+        entry.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*signature.parameters.values(), extra]
+        )
+        texts = {**({"yes": _YES_HELP} if takes_yes else {}), **(help or {}), "json": _JSON_HELP}
+        made: Task[Any] = task(help=texts, auto_shortflags=False, **task_options)(entry)
+        return made
+
+    return decorate
+
+
+def _call(
+    context: Context,
+    ui: UI,
+    body: Callable[..., Any],
+    lock: bool,
+    args: tuple[Any, ...],
+    options: dict[str, Any],
+) -> Any:
+    from contextlib import nullcontext
+
+    from moorage.lock import project_lock
+    from moorage.tasks.invoke_edges import settings_of
+
+    # SIGTERM takes the road of Ctrl-C, so that clean-ups run once and in one way.
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGHUP, _stop)
+    settings = settings_of(context)
+    name = f"inv {' '.join(sys.argv[1:2])}"
+    with project_lock(settings.state, name) if lock else nullcontext():
+        return body(Run(settings, ui), *args, **options)
+
+
+def _stop(number: int, _frame: object) -> None:
+    raise KeyboardInterrupt(number)

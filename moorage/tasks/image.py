@@ -1,0 +1,5 @@
+"""The demo image."""
+
+from invoke.collection import Collection
+
+namespace = Collection("image")

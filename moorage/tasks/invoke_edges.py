@@ -1,0 +1,117 @@
+"""Where Invoke's own edges differ from ours: exit codes and broken settings files.
+
+Invoke ends with 1 on a flag it does not know and with a traceback on a YAML file it cannot read.
+Users expect 2 and a sentence. Invoke has no hook for either, so four methods are wrapped here, and
+only here; ``tests/unit/test_invoke_edges.py`` holds them against the installed Invoke.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from invoke.config import AmbiguousMergeError, Config
+from invoke.context import Context
+from invoke.exceptions import AmbiguousEnvVar, Exit, ParseError, UncastableEnvVar
+from invoke.program import Program
+
+if TYPE_CHECKING:
+    from moorage.errors import Refused
+    from moorage.settings import Settings
+
+# Invoke's own sections: https://docs.pyinvoke.org/en/stable/concepts/configuration.html
+_INVOKES_OWN = frozenset(
+    ("tasks", "run", "sudo", "runners", "timeouts", "namespaces", "fabric", "connect_kwargs")
+)
+
+
+def install() -> None:
+    """Wraps Invoke's parser and settings loaders, once."""
+    if hasattr(Program.parse_tasks, "__wrapped__"):
+        return
+    _wrap(Program, "parse_tasks", _wrong_use)
+    _wrap(Config, "load_project", _broken_file)
+    _wrap(Config, "load_collection", _broken_file)
+    _wrap(Config, "load_shell_env", _broken_variable)
+
+
+def _wrap(owner: type, name: str, explain: Callable[[Exception], Refused | None]) -> None:
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **options: Any) -> Any:
+        try:
+            return original(*args, **options)
+        except Exception as problem:
+            refusal = explain(problem)
+            if refusal is None:
+                raise
+            raise _told(refusal) from None
+
+    setattr(owner, name, wrapped)
+
+
+def _told(refusal: Refused) -> Exit:
+    from moorage.ui import UI
+
+    # No task has been parsed yet, so the flag is looked for where the user typed it.
+    ui = UI(as_json="--json" in sys.argv)
+    ui.error(refusal)
+    ui.document({"ok": False, "error": refusal.to_json()})
+    return Exit(code=refusal.exit_code)
+
+
+def _wrong_use(problem: Exception) -> Refused | None:
+    from moorage.errors import Refused
+
+    if not isinstance(problem, ParseError):
+        return None
+    return Refused("wrong-use", str(problem), cure="inv --list, inv --help TASK")
+
+
+def _broken_file(problem: Exception) -> Refused | None:
+    from moorage.errors import Refused
+
+    # Whatever the YAML reader raises: bad syntax, not UTF-8, a folder, no permission.
+    cause = " ".join(str(problem).split())
+    if isinstance(problem, AmbiguousMergeError):
+        cause = f"a section of keys was expected: {cause}"
+    return Refused(
+        "unreadable-settings",
+        "invoke.yaml cannot be read",
+        cause=cause,
+        cure="correct the file at that place; moorage/settings.py lists every section and key",
+        path="invoke.yaml",
+    )
+
+
+def _broken_variable(problem: Exception) -> Refused | None:
+    from moorage.errors import Refused
+
+    if not isinstance(problem, AmbiguousEnvVar | UncastableEnvVar | ValueError):
+        return None
+    return Refused(
+        "bad-setting",
+        "an INVOKE_* variable in the environment has the wrong type",
+        cause=str(problem),
+        cure="moorage/settings.py lists every key with its type; correct or unset the variable",
+    )
+
+
+def settings_of(context: Context) -> Settings:
+    """Invoke's merged configuration -> Settings. Raises Refused (see moorage.settings)."""
+    import os
+
+    from moorage import settings
+
+    project = getattr(context.config, "_project", None) or {}
+    settings.unknown_sections(project, _INVOKES_OWN, source="invoke.yaml")
+    settings.unknown_variables(os.environ)
+    sections = {key: context.config[key] for key in settings.defaults()}
+    plain = {
+        key: {name: section[name] for name in section} if hasattr(section, "keys") else section
+        for key, section in sections.items()
+    }
+    return settings.parse(plain)

@@ -1,0 +1,5 @@
+"""Throw-away nodes in Docker."""
+
+from invoke.collection import Collection
+
+namespace = Collection("lab")

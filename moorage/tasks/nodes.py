@@ -1,0 +1,5 @@
+"""Trust on nodes."""
+
+from invoke.collection import Collection
+
+namespace = Collection("nodes")

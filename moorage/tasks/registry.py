@@ -1,0 +1,5 @@
+"""The TLS registry."""
+
+from invoke.collection import Collection
+
+namespace = Collection("registry")

@@ -1,0 +1,216 @@
+"""What people and programs see: words, phases, progress, tables, diffs, JSON. Only this prints.
+
+Words and progress go to stderr; the result goes to stdout, as a table or, with ``--json``, as one
+document and nothing else. NO_COLOR, a pipe and a dumb terminal are Rich's own business.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from moorage.errors import MoorageError, Refused
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+# update(done=…, total=…, text=…): each optional; done and total in any one unit.
+Update = Callable[..., None]
+
+
+class UI:
+    """One run's voice. ``as_json``: stdout carries one document; ``yes``: questions are agreed."""
+
+    def __init__(self, *, as_json: bool = False, yes: bool = False) -> None:
+        self.as_json = as_json
+        self.yes = yes
+        self._words: Console | None = None
+        self._result: Console | None = None
+        self._phases = 0
+        self._phase = 0
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person can be asked: both ends of the conversation are a terminal."""
+        return sys.stdin.isatty() and sys.stderr.isatty()
+
+    # -- words, on stderr -------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        """A line of progress."""
+        self._err().print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """A line worth noticing: something was announced, skipped or kept."""
+        self._err().print(f"  {text}", style="dim", markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        self._err().print(
+            f"! {text}", style="yellow", markup=False, highlight=False, soft_wrap=True
+        )
+
+    def error(self, problem: MoorageError) -> None:
+        """Formats a failure: where and what, then why, then what to type."""
+        where = ": ".join(part for part in (problem.host, problem.path) if part)
+        message = problem.message
+        if where and where not in message:
+            message = f"{where}: {message}"
+        console = self._err()
+        console.print(
+            f"error: {message}", style="bold red", markup=False, highlight=False, soft_wrap=True
+        )
+        for title, text in (("cause", problem.cause), ("cure", problem.cure)):
+            if text:
+                console.print(f"  {title}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+    def phases(self, total: int) -> None:
+        """Begins a numbered walk of ``total`` phases."""
+        self._phases, self._phase = total, 0
+
+    @contextmanager
+    def phase(self, title: str) -> Iterator[None]:
+        """Names what is under way and, when it ends, how long it took."""
+        self._phase += 1
+        number = f"[{self._phase}/{self._phases}] " if self._phases else ""
+        started = time.monotonic()
+        self.say(f"{number}{title}")
+        yield
+        spent = time.monotonic() - started
+        if spent >= 1:
+            self.note(f"{title}: {spent:.1f} s")
+
+    @contextmanager
+    def progress(self, text: str) -> Iterator[Update]:
+        """A live bar on a terminal; on a pipe or a dumb one, a line at the start and at the end."""
+        console = self._err()
+        if not console.is_terminal or console.is_dumb_terminal:
+            self.note(f"{text} ...")
+            yield lambda **_: None
+            return
+        with self._bar(console) as bar:
+            task = bar.add_task(text, total=None)
+
+            def update(
+                *, done: float | None = None, total: float | None = None, text: str | None = None
+            ) -> None:
+                bar.update(task, completed=done, total=total, description=text)
+
+            yield update
+
+    def confirm(self, actions: Sequence[str], *, question: str = "Go on?") -> None:
+        """Announces ``actions`` and asks before they are done; ``--yes`` agreed beforehand.
+
+        Raises Refused where there is nobody to ask, or the answer is no. Nothing was changed then.
+        """
+        if not actions:
+            return
+        self.say("This will:")
+        for action in actions:
+            self.say(f"  - {action}")
+        if self.yes:
+            return
+        if not self.interactive:
+            raise Refused(
+                "not-confirmed",
+                "nothing was changed: the steps above need your agreement",
+                cause="there is no terminal to ask on, and --yes was not given",
+                cure="run the same command again with --yes",
+            )
+        self._err().print(f"{question} [y/N] ", end="", markup=False, highlight=False)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise Refused(
+                "not-confirmed",
+                "nothing was changed",
+                cause="you did not agree",
+                cure="run it again and answer y, or give --yes",
+            )
+
+    def diff(self, path: str, before: str | None, after: str | None, *, host: str = "") -> None:
+        """A unified diff of one file; None stands for a file that is not there."""
+        name = f"{host}:{path}" if host else path
+        lines = difflib.unified_diff(
+            (before or "").splitlines(),
+            (after or "").splitlines(),
+            "/dev/null" if before is None else name,
+            "/dev/null" if after is None else name,
+            lineterm="",
+        )
+        self.diff_text("\n".join(lines))
+
+    def diff_text(self, text: str) -> None:
+        """An already unified diff. To stderr under ``--json``, else to stdout."""
+        console = self._err() if self.as_json else self._out()
+        styles = {"+": "green", "-": "red", "@": "cyan"}
+        for line in text.splitlines():
+            console.print(
+                line, style=styles.get(line[:1], ""), markup=False, highlight=False, soft_wrap=True
+            )
+
+    # -- results, on stdout -----------------------------------------------------------------
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A result for people; silent under ``--json``."""
+        if self.as_json:
+            return
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self._out().print(table)
+
+    def show(self, text: str) -> None:
+        """A line of the result for people; silent under ``--json``."""
+        if not self.as_json:
+            self._out().print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def stream(self, line: str) -> None:
+        """A line of passed-through output, such as a log: stdout, or stderr under ``--json``."""
+        console = self._err() if self.as_json else self._out()
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def document(self, document: Any) -> None:
+        """The one document of a run under ``--json``; silent otherwise."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+
+    # -- consoles ---------------------------------------------------------------------------
+
+    def _err(self) -> Console:
+        if self._words is None:
+            from rich.console import Console
+
+            self._words = Console(stderr=True)
+        return self._words
+
+    def _out(self) -> Console:
+        if self._result is None:
+            from rich.console import Console
+
+            # A pipe has no width; folding a path at 80 columns would break what reads it.
+            width = None if sys.stdout.isatty() else 200
+            self._result = Console(width=width)
+        return self._result
+
+    def _bar(self, console: Console) -> Progress:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        return Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )

@@ -1,0 +1,18 @@
+"""What Moorage can do, at a glance. ``inv --list`` shows it, ``inv --help TASK`` explains it."""
+
+from invoke.collection import Collection
+
+from moorage import settings
+from moorage.tasks import certs, image, invoke_edges, lab, nodes, registry, top
+
+invoke_edges.install()
+
+namespace = Collection(
+    top.up,
+    certs.namespace,
+    registry.namespace,
+    image.namespace,
+    lab.namespace,
+    nodes.namespace,
+)
+namespace.configure(settings.defaults())
