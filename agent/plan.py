@@ -1,6 +1,370 @@
 """The desired state of one node, parsed strictly at the edge. Both sides share this wire format.
 
-A plan is a JSON document of at most ``MAX_PLAN_BYTES`` bytes. Everything that will end up in a file
-(`/etc/hosts`, TOML, a folder name) is checked here, so that no later room needs to quote or doubt it.
+A plan is a JSON document of at most ``MAX_PLAN_BYTES`` bytes. Everything that will end up in a
+file (`/etc/hosts`, TOML, a folder name) is checked here: no later room needs to quote or doubt it.
 Structure is judged by ``plan.schema.json`` (JSON Schema draft-07), meaning by this module.
 """
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from agent.faults import AgentError
+from agent.plan_check import Invalid, validate
+
+VERSION = 1
+MAX_PLAN_BYTES = 1 << 20
+MAX_DEPTH = 8
+PARTS = ("hosts", "docker", "containerd")
+
+
+class PlanError(AgentError):
+    """The plan is not one this agent can carry out; nothing was looked at or touched."""
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Where the registry is: the name nodes use, and what they need to trust it."""
+
+    host: str
+    port: int = 443
+    address: str | None = None
+    ca: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The registry as image names, folders and `certs.d` spell it: the port only if not 443."""
+        return self.host if self.port == 443 else f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"https://{self.name}"
+
+    @property
+    def ca_bytes(self) -> bytes:
+        """The CA file's content; only for plans that :meth:`Plan.require_ca` has passed."""
+        return (self.ca or "").encode("ascii")
+
+
+@dataclass(frozen=True)
+class Verify:
+    """The pull that proves it. The login lives in memory only; no ``repr`` shows the password."""
+
+    image: str
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How careful, how patient. ``plan.schema.json`` describes each."""
+
+    restart: bool = True
+    replace: bool = False
+    preflight: bool = True
+    pull_timeout: int = 300
+    lock_wait: int = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one node should be like, and how to prove that it is."""
+
+    registry: Registry
+    parts: tuple[str, ...] = PARTS
+    verify: Verify | None = None
+    options: Options = Options()
+
+    @classmethod
+    def parse(cls, document: bytes) -> Plan:
+        """The plan in ``document``. Raises :class:`PlanError`, and nothing else, for any bytes."""
+        data = _load(document)
+        _check_version(data)
+        try:
+            validate(data)
+        except Invalid as problem:
+            where, _, what = problem.message.partition(" ")
+            where = "plan" + where[len("data") :]
+            raise PlanError(
+                "plan-invalid",
+                f"{where}: {what}",
+                cause="the plan does not fit plan.schema.json",
+                cure="correct that field; docs/plan.md describes them all",
+            ) from None
+        registry = data["registry"]
+        plan = cls(
+            registry=Registry(
+                host=_host(registry["host"], registry["port"]),
+                port=registry["port"],
+                address=_address(registry["address"]),
+                ca=_certificates(registry["ca"]),
+            ),
+            parts=tuple(part for part in PARTS if part in data["parts"]),
+            verify=None if data["verify"] is None else Verify(**data["verify"]),
+            options=Options(**data["options"]),
+        )
+        if plan.verify is not None:
+            _check_verify(plan.verify, plan.registry.name)
+        return plan
+
+    def require_ca(self) -> None:
+        """Refuse a plan without a CA where one is needed (apply, verify)."""
+        if self.registry.ca is None:
+            raise PlanError(
+                "plan-invalid",
+                "plan.registry.ca: the CA certificate is missing",
+                cause="trust cannot be set up or proved without it",
+                cure="put the CA's PEM into registry.ca",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain JSON types, password included: for the wire, never for a log."""
+        document: dict[str, Any] = {"version": VERSION, **asdict(self)}
+        document["parts"] = list(self.parts)
+        return document
+
+
+def _load(document: bytes) -> dict[str, Any]:
+    if len(document) > MAX_PLAN_BYTES:
+        raise PlanError(
+            "plan-too-big",
+            f"the plan has {len(document)} bytes; {MAX_PLAN_BYTES} are allowed",
+            cause="a plan is a few kilobytes, most of it the CA certificate",
+            cure="check what was sent in place of a plan",
+        )
+    try:
+        text = document.decode("utf-8")
+        _check_depth(text)
+        data = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_no_number,
+            parse_float=_no_number,
+            parse_int=_short_int,
+        )
+    except (ValueError, RecursionError) as problem:
+        raise PlanError(
+            "plan-not-json",
+            f"the plan is not JSON: {problem}",
+            cause="it was cut short, or something else was sent in its place",
+            cure="send one JSON document in UTF-8 on standard input",
+        ) from None
+    if not isinstance(data, dict):
+        raise PlanError(
+            "plan-invalid", "plan: must be an object", cure='send {"version": 1, "registry": …}'
+        )
+    return data
+
+
+def _check_depth(text: str) -> None:
+    depth = deepest = 0
+    for mark in re.sub(r'"(?:[^"\\]|\\.)*"', "", text):
+        if mark in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif mark in "]}":
+            depth -= 1
+    if deepest > MAX_DEPTH:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands there twice")
+    return result
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text[:20]} is not a whole number")
+
+
+def _short_int(digits: str) -> int:
+    if len(digits) > 18:
+        raise ValueError("a number of more than 18 digits")
+    return int(digits)
+
+
+def _check_version(data: dict[str, Any]) -> None:
+    version = data.get("version")
+    if isinstance(version, int) and not isinstance(version, bool) and version > VERSION:
+        raise PlanError(
+            "plan-too-new",
+            f"this is a plan of version {version}; this agent reads version {VERSION}",
+            cause="the operator's Moorage is newer than this agent",
+            cure="let the operator's side send its own agent (nodes.trust does)",
+        )
+    if version is True:  # JSON Schema's `enum: [1]` lets true pass in Python
+        raise PlanError("plan-invalid", "plan.version: must be 1", cure='set "version": 1')
+
+
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def _host(host: str, port: int) -> str:
+    labels = host.split(".")
+    cure = "use the bare DNS name, such as my.registry.io"
+    if "://" in host or "/" in host:
+        problem = "has a scheme or a path"
+    elif ":" in host:
+        problem = "has a port; the port is a field of its own"
+    elif host != host.lower():
+        problem = "has an upper-case letter; image names cannot"
+        cure = f"write it as {host.lower()}"
+    elif not all(_LABEL.fullmatch(label) for label in labels):
+        problem = "is not a DNS name"
+    elif re.fullmatch(r"[0-9]+|0x[0-9a-f]*", labels[-1]):
+        problem = "is an address, not a DNS name"
+    elif len(labels) == 1 and port == 443 and host != "localhost":
+        problem = "has no dot, so runtimes would look for its images on Docker Hub"
+        cure = f"use a name with a dot, such as {host}.internal, or a port other than 443"
+    else:
+        return host
+    raise PlanError(
+        "bad-registry-name", f"the registry's name {host!r} {problem}", cause=problem, cure=cure
+    )
+
+
+def _address(address: str | None) -> str | None:
+    if address is None:
+        return None
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        parsed = None
+    if parsed is None or "%" in address or parsed.is_unspecified or parsed.is_multicast:
+        raise PlanError(
+            "bad-address",
+            f"{address!r} is not an address a registry can have",
+            cause="registry.address must be one IPv4 or IPv6 address that nodes can reach",
+            cure="give the address, or null to leave the hosts file alone",
+        )
+    return str(parsed)
+
+
+_PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
+
+
+def _certificates(pem: str | None) -> str | None:
+    """The certificates in ``pem`` and nothing else, written the way OpenSSL writes them."""
+    if pem is None:
+        return None
+    blocks = _PEM.findall(pem)
+    kinds = {kind for kind, _ in blocks}
+    if any("PRIVATE KEY" in kind for kind in kinds):
+        raise PlanError(
+            "ca-has-key",
+            "registry.ca holds a private key",
+            cause="the CA's key must never leave the operator's machine",
+            cure="send the certificate alone (ca.crt, not ca.key)",
+        )
+    bodies = [_der(body) for kind, body in blocks if kind == "CERTIFICATE"]
+    if not bodies or kinds != {"CERTIFICATE"} or pem.count("-----BEGIN ") != len(bodies):
+        raise _bad_certificate("there is no whole PEM certificate in it")
+    _check_ca(bodies)
+    return "".join(_pem(body) for body in bodies)
+
+
+def _der(body: str) -> bytes:
+    try:
+        der = base64.b64decode("".join(body.split()).encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        raise _bad_certificate("its base64 is damaged") from None
+    # One DER SEQUENCE with a two-byte length and nothing after it: a truncated file shows here.
+    if der[:2] != b"\x30\x82" or int.from_bytes(der[2:4], "big") + 4 != len(der):
+        raise _bad_certificate("it is cut short or is not a certificate")
+    return der
+
+
+def _pem(der: bytes) -> str:
+    text = base64.b64encode(der).decode("ascii")
+    lines = [text[start : start + 64] for start in range(0, len(text), 64)]
+    return "\n".join(["-----BEGIN CERTIFICATE-----", *lines, "-----END CERTIFICATE-----", ""])
+
+
+def _check_ca(certificates: list[bytes]) -> None:
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cadata=b"".join(certificates))
+    except (ssl.SSLError, ValueError) as problem:
+        raise _bad_certificate(f"OpenSSL cannot read it ({problem})") from None
+    if context.cert_store_stats()["x509_ca"] == 0:
+        raise _bad_certificate("it is a server's certificate, not a CA's")
+
+
+def _bad_certificate(why: str) -> PlanError:
+    return PlanError(
+        "bad-ca",
+        f"registry.ca is no usable CA certificate: {why}",
+        cause=why,
+        cure="send the PEM of the CA that signed the registry's certificate (certs/ca.crt)",
+    )
+
+
+# The grammar of github.com/distribution/reference, lower-case repository under this registry.
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = rf"{_COMPONENT}(?:/{_COMPONENT})*"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}"
+_REFERENCE = re.compile(
+    rf"(?P<repository>{_REPOSITORY})(?::(?P<tag>{_TAG}))?(?:@(?P<digest>{_DIGEST}))?"
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An image under a registry, taken apart: ``version`` is its digest, else its tag."""
+
+    repository: str
+    version: str
+
+
+def reference(image: str, registry: str) -> Reference | None:
+    """``image`` taken apart, or None where it is no image under ``registry``."""
+    prefix = registry + "/"
+    match = _REFERENCE.fullmatch(image[len(prefix) :]) if image.startswith(prefix) else None
+    if match is None or len(prefix + match["repository"]) > 255:
+        return None
+    return Reference(match["repository"], match["digest"] or match["tag"] or "latest")
+
+
+def _check_verify(verify: Verify, registry: str) -> None:
+    if reference(verify.image, registry) is None:
+        raise PlanError(
+            "bad-image",
+            f"{verify.image!r} is not the name of an image under {registry}",
+            cause=f"the proving pull must come from {registry}",
+            cure=f"name it like {registry}/serve_hostname:0.0.1",
+        )
+    if (verify.username is None) != (verify.password is None):
+        raise PlanError(
+            "plan-invalid",
+            "plan.verify: username and password go together",
+            cause="one of them is missing",
+            cure="give both, or neither for a registry without a login",
+        )
+    for value in (verify.username, verify.password):
+        if value is not None and (not value or any(ord(mark) < 32 for mark in value)):
+            raise PlanError(
+                "plan-invalid",
+                "plan.verify: username and password must be text without control characters",
+                cause="an empty one, or one with a line break, cannot be sent as a login",
+                cure="correct the login",
+            )
+    if verify.username is not None and ":" in verify.username:
+        raise PlanError(
+            "plan-invalid",
+            "plan.verify.username: a colon cannot be in a user name",
+            cause="HTTP's basic authentication ends the name at the first colon",
+            cure="use a user name without one",
+        )
