@@ -1,0 +1,107 @@
+"""The tests, one session a concern. ``./run nox`` runs the default ones, in this order.
+
+Every session but ``agent`` uses the environment that ``./run`` made from requirements.lock, so what
+is tested is what is pinned.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2"
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "types", "unit", "image", "agent", "e2e", "bench", "coverage"]
+nox.options.stop_on_first_error = False
+
+ROOT = Path(__file__).resolve().parent
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+OLDEST_AGENT_PYTHON: str = PROJECT["tool"]["moorage"]["oldest-agent-python"]
+PYTEST = ("coverage", "run", "--parallel-mode", "-m", "pytest")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Format and lint, by ruff."""
+    session.run("ruff", "format", "--check", ".", external=True)
+    session.run("ruff", "check", ".", external=True)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types, by mypy --strict; the agent once more as its oldest Python sees it."""
+    session.run("mypy", external=True)
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """The operator's side without an engine."""
+    session.run(*PYTEST, "tests/unit", "-m", "not engine", *session.posargs, external=True)
+
+
+@nox.session
+def image(session: nox.Session) -> None:
+    """What needs a Docker engine: the demo image, the registry, the lab's parts, SSH."""
+    session.run(*PYTEST, "tests/unit", "-m", "engine", *session.posargs, external=True)
+
+
+@nox.session
+def agent(session: nox.Session) -> None:
+    """The agent's tests here, then on the oldest Python it promises, where one can be had."""
+    session.run(*PYTEST, "tests/agent", *session.posargs, external=True)
+    python = _python(OLDEST_AGENT_PYTHON)
+    if python is None:
+        session.warn(f"no Python {OLDEST_AGENT_PYTHON} on this machine: its run is left out")
+        return
+    environment = Path(session.create_tmp()) / f"agent-{OLDEST_AGENT_PYTHON}"
+    lock = ROOT / "agent" / "test-requirements.lock"
+    made_from = environment / "made-from.lock"
+    if not made_from.exists() or made_from.read_bytes() != lock.read_bytes():
+        session.run(python, "-m", "venv", "--clear", str(environment), external=True)
+        pip = (str(environment / "bin" / "python"), "-m", "pip", "-qq", "install")
+        session.run(*pip, "--require-hashes", "-r", str(lock), external=True)
+        shutil.copy(lock, made_from)
+    there = str(environment / "bin" / "python")
+    session.run(there, "-m", "pytest", "tests/agent", *session.posargs, external=True)
+
+
+@nox.session
+def e2e(session: nox.Session) -> None:
+    """The main job on real daemons: up, again, killed, pulled, refused, down."""
+    session.run(*PYTEST, "tests/e2e", *session.posargs, external=True)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Each figure beside its peer in the same run; writes build/bench.json."""
+    session.run("python", "-m", "tests.bench", *session.posargs, external=True)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """What the sessions before it have covered; writes build/coverage.txt."""
+    Path("build").mkdir(exist_ok=True)
+    if not list(ROOT.glob(".coverage.*")) and not (ROOT / ".coverage").exists():
+        session.skip("no session has measured anything yet")
+    session.run("coverage", "combine", "--quiet", external=True, success_codes=[0, 1])
+    with Path("build/coverage.txt").open("w") as report:
+        session.run("coverage", "report", external=True, stdout=report)
+    last = Path("build/coverage.txt").read_text().splitlines()[-1]
+    session.log(f"coverage: {last.split()[-1]} (build/coverage.txt)")
+
+
+def _python(version: str) -> str | None:
+    """A working interpreter of exactly ``version`` (major.minor), or None."""
+    pyenv = Path.home() / ".pyenv" / "versions"
+    candidates = [f"python{version}", *map(str, pyenv.glob(f"{version}.*/bin/python"))]
+    wanted = f"import sys; sys.exit('%d.%d' % sys.version_info[:2] != '{version}')"
+    for candidate in candidates:
+        if shutil.which(candidate) is None:
+            continue
+        if subprocess.run([candidate, "-c", wanted], capture_output=True, check=False).returncode:
+            continue
+        return candidate
+    return None

@@ -1,0 +1,111 @@
+"""Where Invoke's edges are wrapped: held against the installed Invoke, by its real command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of what `inv` needs, so that invoke.yaml can be broken."""
+    for name in ("moorage", "agent"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("tasks.py", "invoke.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def inv(project: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "invoke", *words],
+        cwd=project,
+        env={**os.environ, **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_unknown_flag_is_wrong_use(project: Path) -> None:
+    done = inv(project, "certs.show", "--nonsense")
+    assert done.returncode == 2
+    assert "--nonsense" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_unknown_task_is_wrong_use(project: Path) -> None:
+    done = inv(project, "nonsense")
+    assert done.returncode == 2
+    assert "nonsense" in done.stderr
+
+
+def test_wrong_use_with_json_is_one_document(project: Path) -> None:
+    done = inv(project, "certs.show", "--nonsense", "--json")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["code"] == "wrong-use"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"registry: {", "invoke.yaml cannot be read"),
+        (b"registry: 5\n", "a section of keys was expected"),
+        (b"\xff\xfe\x00", "invoke.yaml cannot be read"),
+        (b"registri: {}\n", "did you mean registry?"),
+        (b"registry: {hots: a.io}\n", "did you mean registry.host?"),
+        (b"image: {tag: 1.0}\n", "in quotes"),
+        (b"registry: {host: 'https://a.io'}\n", "without the scheme"),
+    ],
+)
+def test_broken_settings_get_a_sentence(project: Path, content: bytes, words: str) -> None:
+    (project / "invoke.yaml").write_bytes(content)
+    done = inv(project, "certs.show")
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (project / "certs").exists()
+
+
+def test_variable_of_the_wrong_type_gets_a_sentence(project: Path) -> None:
+    done = inv(project, "certs.show", INVOKE_REGISTRY_PORT="many")
+    assert done.returncode == 2
+    assert "many" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_task_has_a_sentence_an_example_and_json(project: Path) -> None:
+    listing = json.loads(inv(project, "--list", "--list-format=json").stdout)
+    names = [task["name"] for task in listing["tasks"]]
+    for namespace in listing["collections"]:
+        names += [f"{namespace['name']}.{task['name']}" for task in namespace["tasks"]]
+    assert {"up", "down", "doctor", "nodes.trust"} <= set(names)
+    for name in names:
+        page = inv(project, "--help", name).stdout
+        assert "Example" in page, name
+        assert "--json" in page, name
+
+
+def test_listing_loads_nothing_heavy(project: Path) -> None:
+    probe = (
+        "import sys, runpy; sys.argv = ['inv', '--list']\n"
+        "try: runpy.run_module('invoke', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "heavy = {'docker', 'fabric', 'paramiko', 'cryptography', 'rich', 'aiohttp'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], cwd=project, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip() == "[]"

@@ -1,0 +1,99 @@
+"""./run: makes the environment once, says in one line what is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with an empty lock, so that making the environment needs no network."""
+    shutil.copy(ROOT / "run", tmp_path / "run")
+    (tmp_path / "requirements.lock").write_text("# empty\n")
+    return tmp_path
+
+
+def run(checkout: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(checkout / "run"), *words],
+        env={**os.environ, **variables},
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_environment_is_made_once_and_again_only_when_the_lock_changed(checkout: Path) -> None:
+    first = run(checkout, "python", "-c", "import sys; print(sys.prefix)")
+    assert first.stdout.strip() == str(checkout / ".venv")
+    assert "making" in first.stderr
+    assert run(checkout, "true").stderr == ""
+    (checkout / "requirements.lock").write_text("# changed\n")
+    assert "making" in run(checkout, "true").stderr
+    assert run(checkout, "true").stderr == ""
+
+
+def test_interrupted_making_is_done_anew(checkout: Path) -> None:
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / "half").write_text("made")
+    assert run(checkout, "true").returncode == 0
+    assert not (checkout / ".venv" / "half").exists()
+
+
+def test_a_missing_venv_module_gets_one_line_with_the_cure(checkout: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "bin" / "python3"
+    broken.parent.mkdir()
+    # Debian without python3-venv: the interpreter is there, ensurepip is not.
+    broken.write_text(
+        '#!/bin/sh\ncase "$*" in *ensurepip*) exit 1;; *--version*) echo "Python 3.11.2";; esac\n'
+    )
+    broken.chmod(0o755)
+    done = run(checkout, "true", MOORAGE_PYTHON=str(broken))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "apt-get install python3-venv" in done.stderr
+
+
+def test_too_old_a_python_gets_one_line_with_the_cure(checkout: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("python3", "python3.11", "python3.12", "python3.13", "python3.14"):
+        old = folder / name
+        old.write_text(
+            '#!/bin/sh\ncase "$*" in *--version*) echo "Python 3.9.2";; *) exit 1;; esac\n'
+        )
+        old.chmod(0o755)
+    done = run(checkout, "true", PATH=f"{folder}:/usr/bin:/bin")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "3.11" in done.stderr
+    assert "cure" in done.stderr
+
+
+def test_a_package_that_does_not_match_its_hash_is_not_installed(checkout: Path) -> None:
+    (checkout / "requirements.lock").write_text(f"pip==23.0 --hash=sha256:{'0' * 64}\n")
+    done = run(checkout, "true", PIP_NO_INDEX="1")
+    assert done.returncode == 2
+    assert not (checkout / ".venv" / ".installed.lock").exists()
+
+
+def test_no_command_shows_the_usage(checkout: Path) -> None:
+    done = run(checkout)
+    assert done.returncode == 2
+    assert "usage" in done.stderr
+
+
+def test_the_lock_names_hashes_and_no_host() -> None:
+    for lock in (ROOT / "requirements.lock", *ROOT.glob("*/*.lock")):
+        text = lock.read_text()
+        assert "--hash=sha256:" in text
+        assert "://" not in text, lock
+        assert "--index-url" not in text, lock
