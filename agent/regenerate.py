@@ -46,7 +46,7 @@ def generated() -> str:
     for old, new in (
         (
             "def validate_urn_moorage_plan_1(data, custom_formats={}, name_prefix=None):",
-            "def validate(data: object, custom_formats: object = {}, name_prefix: str = '') -> object:",
+            "def validate(data: object, custom_formats: object = {}, name_prefix: str = ''):",
         ),
         ("JsonSchemaValueException", "Invalid"),
         ("(int, float, Decimal)", "(int, float)"),

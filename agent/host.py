@@ -1,0 +1,153 @@
+"""The only code that runs commands on the node: no shell, always a time limit.
+
+``Host("/")`` is the real node. Another root is a file tree laid out as a node (tests, images):
+files are read there, and its services are what its unit files say, never running.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.faults import AgentError
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bin:/snap/bin"
+_UNIT_FOLDERS = ("etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system",
+                 "lib/systemd/system")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def ok(self) -> bool:
+        return self.code == 0
+
+    @property
+    def complaint(self) -> str:
+        """The last line it complained with, for an error's cause."""
+        lines = (self.err.strip() or self.out.strip()).splitlines()
+        return lines[-1].strip() if lines else f"exit code {self.code}"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A systemd service as it stands; ``start`` changes each time it is started."""
+
+    name: str
+    active: bool
+    argv: tuple[str, ...]
+    start: str = ""
+
+
+class Host:
+    """The node's commands and services."""
+
+    def __init__(self, root: str = "/") -> None:
+        self.root = root
+        self.real = Path(root).resolve() == Path("/")
+
+    def run(self, argv: list[str], timeout: float = 20) -> Done:
+        """Run a command to its end. A missing one, or one out of time, is an ``AgentError``."""
+        environment = {**os.environ, "PATH": PATH, "LC_ALL": "C", "LANGUAGE": "C"}
+        try:
+            with subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                start_new_session=True,
+            ) as process:
+                try:
+                    out, err = process.communicate(timeout=timeout)
+                except BaseException:  # out of time, or interrupted: leave nothing running
+                    os.killpg(process.pid, signal.SIGKILL)
+                    raise
+        except subprocess.TimeoutExpired:
+            raise AgentError(
+                "command-timeout",
+                f"`{' '.join(argv)}` did not end within {timeout:g} seconds",
+                cause="the command hangs on this node",
+                cure=f"run it by hand on the node and look why: {' '.join(argv)}",
+            ) from None
+        except OSError as problem:
+            raise AgentError(
+                "command-failed",
+                f"`{argv[0]}` cannot be run: {problem.strerror}",
+                cause="it is missing, broken or not executable on this node",
+                cure=f"install or repair {argv[0]}",
+            ) from None
+        return Done(
+            process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+        )
+
+    def which(self, program: str) -> str | None:
+        """The program's path as the node sees it, or None."""
+        for folder in PATH.split(":"):
+            path = f"{folder}/{program}"
+            if shutil.which(self.outside(path)):
+                return path
+        return None
+
+    def outside(self, path: str) -> str:
+        """Where a path of the node really is."""
+        return path if self.real else str(Path(self.root, path.lstrip("/")))
+
+    @property
+    def systemd(self) -> bool:
+        return self.real and Path("/run/systemd/system").is_dir()
+
+    def unit(self, name: str) -> Unit | None:
+        """The service of that name, or None where there is none."""
+        if not self.systemd:
+            return self._unit_from_file(name)
+        shown = self.run(
+            ["systemctl", "show", name, "-p", "LoadState,ActiveState,ExecStart,InvocationID"]
+        )
+        facts = dict(line.split("=", 1) for line in shown.out.splitlines() if "=" in line)
+        if facts.get("LoadState") != "loaded":
+            return None
+        argv = re.search(r"argv\[\]=(.*?) ;", facts.get("ExecStart", ""))
+        return Unit(
+            name=name,
+            active=facts.get("ActiveState") in ("active", "reloading", "activating"),
+            argv=tuple(argv[1].split()) if argv else (),
+            start=facts.get("InvocationID", ""),
+        )
+
+    def _unit_from_file(self, name: str) -> Unit | None:
+        for folder in _UNIT_FOLDERS:
+            try:
+                text = Path(self.root, folder, name).read_text("utf-8", "replace")
+            except OSError:
+                continue
+            line = re.search(r"^ExecStart=[@:+!-]*(\S.*)$", text, re.MULTILINE)
+            return Unit(name=name, active=False, argv=tuple(line[1].split()) if line else ())
+        return None
+
+    def restart(self, name: str, timeout: float = 60) -> None:
+        """Restart a service and wait until it says it is up, else ``AgentError``.
+
+        Its start counter is reset first: systemd lets a service down that was started more than
+        five times in ten seconds, and a colleague may have just restarted it as well.
+        """
+        self.run(["systemctl", "reset-failed", name])
+        done = self.run(["systemctl", "restart", name], timeout=timeout)
+        if not done.ok:
+            raise AgentError(
+                "restart-failed",
+                f"{name} does not start: {done.complaint}",
+                cause="its new configuration, or something else here, keeps it from starting",
+                cure=f"read why: journalctl -u {name} -n 50",
+            )

@@ -1,0 +1,35 @@
+"""Reads TOML with whichever parser this Python has; imported late, for it costs milliseconds."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class TomlError(ValueError):
+    """Not UTF-8, or not TOML; the message says where."""
+
+
+def parse(content: bytes) -> dict[str, Any]:
+    """The document's tables. Raises :class:`TomlError` and nothing else."""
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as problem:
+        raise TomlError(f"byte {problem.start} is not UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as problem:
+        raise TomlError(str(problem) or "nested too deep") from None
+
+
+def at(tables: dict[str, Any], *keys: str) -> Any:
+    """The value under a chain of keys, or None where the chain breaks."""
+    value: Any = tables
+    for key in keys:
+        if not isinstance(value, dict) or key not in value:
+            return None
+        value = value[key]
+    return value
