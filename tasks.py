@@ -9,6 +9,8 @@ invoke_edges.install()
 
 namespace = Collection(
     top.up,
+    top.down,
+    top.doctor,
     certs.namespace,
     registry.namespace,
     image.namespace,

@@ -1,0 +1,153 @@
+"""Gone again: this machine as it was. Keys and registry data stay unless purged."""
+
+from __future__ import annotations
+
+import shutil
+
+from moorage.actions import Action
+from moorage.errors import MoorageError
+from moorage.walk.phase import Phase, Walk
+
+
+def _none(_walk: Walk) -> list[Action]:
+    return []
+
+
+def _engine_needed(walk: Walk) -> bool:
+    """Starts a stopped engine again where containers of ours may be left in it.
+
+    After a reboot, or a dockerd that was ended by hand, they can't be removed otherwise.
+    """
+    from moorage import engine
+
+    if walk.engine_answers:
+        return False
+    if not engine.started_by_us(walk.settings):
+        walk.ui.note("no Docker engine answers, and Moorage started none: nothing to remove in it")
+        return False
+    engine.ensure(walk.settings, walk.ui)
+    return True
+
+
+def _this_machine(walk: Walk) -> bool:
+    from moorage import fleet
+
+    walk.this_machine = fleet.untrust_this_machine(walk.settings, walk.ui)
+    error = walk.this_machine.error
+    if error is not None:
+        raise MoorageError(
+            error.code, error.message, cause=error.cause, cure=error.cure, host="localhost"
+        )
+    return walk.this_machine.status == "changed"
+
+
+def _nodes(walk: Walk) -> bool:
+    from moorage import fleet, lab
+
+    if walk.settings.nodes.hosts:
+        report = fleet.untrust(walk.settings, walk.ui, walk.settings.nodes.hosts)
+        walk.hosts = list(report.hosts)
+        walk.runtimes = dict(report.runtimes)
+    if not walk.engine_answers:
+        return any(result.status == "changed" for result in walk.hosts)
+    return lab.down(walk.settings, walk.client, walk.ui)
+
+
+def _registry(walk: Walk) -> bool:
+    from moorage import registry
+
+    if not walk.engine_answers:
+        return False
+    return registry.down(walk.settings, walk.client, walk.ui, purge=False)
+
+
+def _engine(walk: Walk) -> bool:
+    from moorage import engine
+
+    return engine.stop(walk.settings, walk.ui)
+
+
+def _purge_engine(walk: Walk) -> bool:
+    from moorage import lab, registry
+
+    if not walk.engine_answers:
+        return False
+    registry.down(walk.settings, walk.client, walk.ui, purge=True)
+    lab.down(walk.settings, walk.client, walk.ui, images=True)
+    label = f"io.moorage.project={walk.settings.root}"
+    for image in walk.client.images.list(all=False, filters={"label": label}):
+        for tag in [*image.tags, image.id]:
+            _forget_image(walk, str(tag))
+    return True
+
+
+def _forget_image(walk: Walk, name: str) -> None:
+    import docker.errors
+
+    try:
+        walk.client.images.remove(name)
+    except docker.errors.ImageNotFound:
+        pass
+    except docker.errors.APIError as problem:
+        walk.ui.warn(f"image {name} is kept: {problem.explanation}")
+
+
+def _purge_files(walk: Walk) -> bool:
+    from moorage import apt
+
+    packages = apt.installed_by_us(walk.settings)
+    if packages:
+        apt.remove(packages, walk.ui, walk.settings)
+    folders = (walk.settings.certs_dir, walk.settings.registry_data, walk.settings.state)
+    for folder in folders:
+        if folder.exists():
+            _remove_tree(walk, folder)
+    return True
+
+
+def _remove_tree(walk: Walk, folder: object) -> None:
+    from pathlib import Path
+
+    from moorage.commands import run
+
+    path = Path(str(folder))
+    try:
+        shutil.rmtree(path)
+    except PermissionError:
+        # The registry's container may have written as another user.
+        run(["rm", "-rf", "--one-file-system", str(path)], root=True)
+    walk.ui.note(f"removed {path}")
+
+
+PHASES = (
+    Phase("engine, to clean up in it", _none, _engine_needed),
+    Phase("this machine", _none, _this_machine),
+    Phase("nodes", _none, _nodes),
+    Phase("registry", _none, _registry),
+    Phase("engine", _none, _engine),
+)
+
+PURGE_PHASES = (
+    *PHASES[:-1],
+    Phase("images and registry data", _none, _purge_engine),
+    PHASES[-1],
+    Phase("keys, state and packages", _none, _purge_files),
+)
+
+
+def purge_actions(walk: Walk) -> list[Action]:
+    """What a purge destroys, to be agreed to."""
+    from moorage import apt
+
+    settings = walk.settings
+    packages = apt.installed_by_us(settings)
+    actions = [
+        Action(f"delete every key and certificate in {settings.certs_dir}", asks=True),
+        Action(f"delete the registry's data in {settings.registry_data}", asks=True),
+        Action("delete the images that Moorage built", asks=True),
+    ]
+    if packages:
+        actions.append(
+            Action(f"remove the packages that Moorage installed: {' '.join(packages)}", asks=True)
+        )
+    return actions

@@ -1,0 +1,135 @@
+"""From a bare machine to an image pulled on every node."""
+
+from __future__ import annotations
+
+from moorage.actions import Action
+from moorage.walk.phase import Phase, Walk
+
+
+def _engine_pending(walk: Walk) -> list[Action]:
+    from moorage import engine
+
+    return engine.pending(walk.settings)
+
+
+def _engine(walk: Walk) -> bool:
+    from moorage import engine
+
+    if not engine.pending(walk.settings):
+        return False
+    engine.ensure(walk.settings, walk.ui)
+    return True
+
+
+def _certificates_pending(walk: Walk) -> list[Action]:
+    from moorage import pki
+
+    return pki.pending(walk.settings)
+
+
+def _certificates(walk: Walk) -> bool:
+    from moorage import pki
+
+    return pki.issue(walk.settings, walk.ui).changed
+
+
+def _registry_pending(walk: Walk) -> list[Action]:
+    from moorage import debian, registry
+
+    actions = registry.pending(walk.settings, walk.client if walk.engine_answers else None)
+    return [*debian.pending(walk.settings), *actions] if actions else []
+
+
+def _registry(walk: Walk) -> bool:
+    from moorage import registry
+
+    return registry.up(walk.settings, walk.client, walk.ui).changed
+
+
+def _this_machine_pending(walk: Walk) -> list[Action]:
+    from moorage import fleet
+
+    return fleet.pending_this_machine(walk.settings)
+
+
+def _this_machine(walk: Walk) -> bool:
+    from moorage import fleet
+
+    walk.this_machine = fleet.trust_this_machine(walk.settings, walk.ui)
+    return walk.this_machine.status == "changed"
+
+
+def _image_pending(walk: Walk) -> list[Action]:
+    reference = walk.settings.image_reference
+    if walk.engine_answers and walk.client.images.list(name=reference):
+        return []
+    return [Action(f"build {reference} and push it")]
+
+
+def _image(walk: Walk) -> bool:
+    from moorage import images
+
+    built = images.build(walk.settings, walk.client, walk.ui)
+    pushed = images.push(walk.settings, walk.client, walk.ui)
+    return built.changed or pushed.changed
+
+
+def _nodes_pending(walk: Walk) -> list[Action]:
+    from moorage import lab
+
+    return [] if walk.settings.nodes.hosts else lab.pending(walk.settings)
+
+
+def _nodes(walk: Walk) -> bool:
+    from moorage import lab
+
+    if walk.settings.nodes.hosts:
+        walk.nodes = walk.settings.nodes.hosts
+        walk.ui.note(f"{len(walk.nodes)} hosts from nodes.hosts in invoke.yaml; no lab is made")
+        return False
+    before = {node.container_id for node in lab.nodes(walk.settings, walk.client)}
+    nodes = lab.up(walk.settings, walk.client, walk.ui, None)
+    walk.nodes = tuple(node.name for node in nodes)
+    return {node.container_id for node in nodes} != before
+
+
+def _trust_pending(walk: Walk) -> list[Action]:
+    # The lab's nodes are ours; hosts of the user's are a change outside the repository.
+    hosts = walk.settings.nodes.hosts
+    return [Action(f"make {host} trust the registry, over SSH", asks=True) for host in hosts]
+
+
+def _trust(walk: Walk) -> bool:
+    from moorage import fleet
+
+    report = fleet.trust(walk.settings, walk.ui, walk.nodes)
+    walk.hosts = list(report.hosts)
+    walk.runtimes = dict(report.runtimes)
+    return any(result.status != "unchanged" for result in walk.hosts)
+
+
+def _nothing_pending(_walk: Walk) -> list[Action]:
+    return []
+
+
+def _verify(walk: Walk) -> bool:
+    from dataclasses import replace
+
+    from moorage import images
+
+    assert walk.this_machine is not None  # noqa: S101 - the walk's order; for the type checker
+    seconds = images.pull(walk.settings, walk.client, walk.ui)
+    walk.this_machine = replace(walk.this_machine, verified=True, pull_seconds=seconds)
+    return False
+
+
+PHASES = (
+    Phase("engine", _engine_pending, _engine),
+    Phase("certificates", _certificates_pending, _certificates),
+    Phase("registry", _registry_pending, _registry),
+    Phase("this machine", _this_machine_pending, _this_machine),
+    Phase("image", _image_pending, _image),
+    Phase("nodes", _nodes_pending, _nodes),
+    Phase("trust", _trust_pending, _trust),
+    Phase("verify", _nothing_pending, _verify),
+)
