@@ -1,0 +1,30 @@
+"""Every figure that is measured: a function each, listed in ``FIGURES``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.bench.measure import Row, command, side_by_side
+
+ROOT = Path(__file__).resolve().parents[2]
+_MS = 1000
+
+
+def inv_list() -> Row:
+    """`inv --list` must feel instant: Invoke itself, imported, is the floor."""
+    inv = str(Path(sys.executable).parent / "inv")
+    ours, peer = side_by_side(
+        command([inv, "--list"]), command([sys.executable, "-c", "import invoke"]), runs=15
+    )
+    return Row("inv --list / python -c 'import invoke'", ours * _MS, peer * _MS, "ms", 2)
+
+
+def run_warm() -> Row:
+    """What ./run adds to a command when the environment stands; its limit is 60 ms."""
+    ours, peer = side_by_side(command([str(ROOT / "run"), "true"]), command(["true"]), runs=15)
+    return Row("./run, warm, its own time", (ours - peer) * _MS, 60, "ms", 1)
+
+
+FIGURES: tuple[Callable[[], Row], ...] = (inv_list, run_warm)
