@@ -2,4 +2,58 @@
 
 from invoke.collection import Collection
 
-namespace = Collection("certs")
+from moorage.tasks.command import Run, command
+
+
+@command(lock=True, help={"new_ca": "replace the CA; the old one stays as a dated copy"})
+def issue(run: Run, new_ca: bool = False) -> object:
+    """Issue the CA and the registry's certificate; what is still good is kept.
+
+    Example: inv certs.issue
+    """
+    from moorage import pki
+
+    issued = pki.issue(run.settings, run.ui, new_ca=new_ca)
+    if not issued.changed:
+        run.ui.say("unchanged: the certificates are still good")
+    document = _shown(run)
+    return {"ok": True, "changed": issued.changed, "made": list(issued.made), **document}
+
+
+@command()
+def show(run: Run) -> object:
+    """Show what the certificates say: names, end, fingerprints.
+
+    Example: inv certs.show --json
+    """
+    return {"ok": True, **_shown(run)}
+
+
+def _shown(run: Run) -> dict[str, object]:
+    from moorage import pki
+
+    shown = pki.show(run.settings)
+    folder = run.settings.certs_dir
+    rows: list[list[str]] = []
+    document: dict[str, object] = {"registry": None}
+    for name, facts, file in (
+        ("ca", shown.ca, "ca.crt"),
+        ("registry", shown.registry, "registry.crt"),
+    ):
+        if facts is None:
+            continue
+        said = pki.to_json(facts, folder / file)
+        document[name] = said
+        rows += [
+            [name, "file", said["path"]],
+            ["", "subject", facts.subject],
+            ["", "names", ", ".join(facts.names) or "-"],
+            ["", "key", facts.key],
+            ["", "ends", f"{facts.not_after:%Y-%m-%d %H:%M} UTC, in {said['days_left']} days"],
+            ["", "SHA-256", facts.fingerprint],
+        ]
+    run.ui.table(("certificate", "", ""), rows)
+    return document
+
+
+namespace = Collection("certs", issue, show)

@@ -1,0 +1,448 @@
+"""The registry's CA and certificate: what is on disk, what is missing, and how it is put there.
+
+Issuing again reuses what is still good. The registry's own certificate is replaced as needed; a CA
+is never overwritten unasked, because every node that trusts it would have to learn the new one.
+
+    certs/ (0700)   ca.crt  ca.key (0600)  registry.crt  registry.key (0600)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moorage.actions import Action
+from moorage.errors import Refused
+from moorage.files import private_folder, write_atomically
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+    from moorage.certificates import CertificateFacts, Key
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+_PUBLIC, _SECRET = 0o644, 0o600
+# A new CA is complete under these names before it replaces anything: two renames are not atomic,
+# and a run killed between them is finished by the next one.
+_STAGED = ".next"
+_NEW_CA = "inv certs.issue --new-ca (keeps the old files as dated copies; nodes need trust again)"
+
+
+@dataclass(frozen=True)
+class Issued:
+    """Where the certificates are, and whether this call made any. ``made`` says which and why."""
+
+    ca_path: Path
+    cert_path: Path
+    key_path: Path
+    changed: bool
+    made: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The facts of both certificates; ``registry`` is None where only a CA is there."""
+
+    ca: CertificateFacts
+    registry: CertificateFacts | None
+
+
+def names(settings: Settings) -> tuple[str, ...]:
+    """What the registry's certificate is valid for; the first is its subject.
+
+    Nodes reach the registry by its name, so no node's view of its address belongs here; an address
+    that the user has set does.
+    """
+    registry = settings.registry
+    address = () if registry.address == "auto" else (registry.address,)
+    return tuple(dict.fromkeys((registry.host, *settings.certs.names, *address)))
+
+
+def pending(settings: Settings, *, new_ca: bool = False) -> list[Action]:
+    """What :func:`issue` would do. Raises Refused exactly where it would."""
+    decision = _decide(settings, _now(), new_ca=new_ca)
+    return [Action(text, path=path) for text, path in decision.actions(settings)]
+
+
+def issue(settings: Settings, ui: UI | None = None, *, new_ca: bool = False) -> Issued:
+    """Makes the CA and the registry's certificate, or what is missing of them.
+
+    ``new_ca``: replaces the CA, the old one kept as a dated copy. Raises Refused, with nothing
+    changed, where ``ca.crt`` or ``ca.key`` is there and cannot be used.
+    """
+    from moorage import certificates
+
+    now = _now()
+    decision = _decide(settings, now, new_ca=new_ca)
+    folder = settings.certs_dir
+    made = tuple(text for text, _ in decision.actions(settings))
+    with _understood(folder):
+        private_folder(folder)
+        _settle(folder)
+        ca, ca_key = decision.ca, decision.ca_key
+        if decision.make_ca:
+            _keep_copies(folder, ("ca.crt", "ca.key"), now)
+            ca_key = certificates.new_key(settings.certs.key)
+            ca = certificates.make_ca(
+                ca_key,
+                common_name=_ca_name(settings, now),
+                days=settings.certs.ca_days,
+                now=now,
+                permitted=names(settings) if settings.certs.name_constraints else None,
+            )
+            _install_ca(folder, certificates.key_pem(ca_key), certificates.certificate_pem(ca))
+        if decision.make_leaf:
+            if ca is None or ca_key is None:
+                raise AssertionError("deciding has to refuse a leaf that nobody can sign")
+            if decision.foreign_leaf:
+                _keep_copies(folder, ("registry.crt", "registry.key"), now)
+            key = certificates.new_key(settings.certs.key)
+            leaf = certificates.make_leaf(
+                key,
+                ca=ca,
+                ca_key=ca_key,
+                names=names(settings),
+                days=settings.certs.days,
+                now=now,
+            )
+            # The key first: a run killed between the two leaves a pair that does not match, which
+            # the next run sees and replaces. The running registry has its own copy of both.
+            write_atomically(folder / "registry.key", certificates.key_pem(key), mode=_SECRET)
+            write_atomically(
+                folder / "registry.crt", certificates.certificate_pem(leaf), mode=_PUBLIC
+            )
+        for name in ("ca.key", "registry.key"):
+            _keep_private(folder / name)
+    if ui is not None:
+        for text in made:
+            ui.note(text)
+        _warn_of_end(settings, ui, ca, now)
+    return Issued(
+        ca_path=folder / "ca.crt",
+        cert_path=folder / "registry.crt",
+        key_path=folder / "registry.key",
+        changed=bool(made),
+        made=made,
+    )
+
+
+def show(settings: Settings) -> Shown:
+    """What the certificates on disk say. Raises Refused where there are none, or none readable."""
+    from moorage import certificates
+
+    folder = settings.certs_dir
+    ca = _ca_certificates(folder)[0]
+    pem = _read(folder / "registry.crt")
+    try:
+        leaf = None if pem is None else certificates.load_certificates(pem)[0]
+    except ValueError as problem:
+        raise Refused(
+            "certificate-unreadable",
+            f"{folder / 'registry.crt'} cannot be used",
+            cause=str(problem),
+            cure="inv certs.issue makes a new one",
+            path=str(folder / "registry.crt"),
+        ) from None
+    return Shown(certificates.facts(ca), None if leaf is None else certificates.facts(leaf))
+
+
+def ca_pem(settings: Settings) -> str:
+    """The CA certificate as nodes need it (PEM, no key). Raises Refused where there is none."""
+    from moorage import certificates
+
+    # Written anew: a file may hold words, or even a key, beside its certificates.
+    pems = map(certificates.certificate_pem, _ca_certificates(settings.certs_dir))
+    return b"".join(pems).decode("ascii")
+
+
+# -- deciding: reads files, changes none ------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """``make_ca`` and ``make_leaf`` hold the reason, or "" where there is nothing to make.
+
+    ``foreign_leaf``: the pair that is there may be wanted again, so a copy is kept.
+    """
+
+    make_ca: str
+    make_leaf: str
+    foreign_leaf: bool = False
+    ca: Certificate | None = None
+    ca_key: Key | None = None
+
+    def actions(self, settings: Settings) -> list[tuple[str, str]]:
+        """(what will be done and why, path) for each file that will be written."""
+        folder = settings.certs_dir
+        texts = []
+        if self.make_ca:
+            texts.append((f"make a CA: {self.make_ca}", str(folder / "ca.crt")))
+        if self.make_leaf:
+            host = settings.registry.host
+            text = f"issue the certificate of {host}: {self.make_leaf}"
+            texts.append((text, str(folder / "registry.crt")))
+        return texts
+
+
+def _decide(settings: Settings, now: datetime.datetime, *, new_ca: bool) -> _Decision:
+    folder = settings.certs_dir
+    if settings.root.is_relative_to(folder.resolve()):
+        raise Refused(
+            "bad-setting",
+            f"certs.dir cannot be {settings.certs.dir!r}",
+            cause="the folder is closed to everybody else (0700), and this one holds the project",
+            cure="name a folder of its own, such as certs",
+            path="invoke.yaml",
+        )
+    if new_ca:
+        return _Decision("you asked for a new one", "it has to be signed by the new CA", True)
+    certificate, key = _staged_or_settled(folder)
+    if certificate is None and key is None:
+        return _Decision("there is none yet", "there is none of this CA yet", True)
+    ca = _usable_ca(folder, certificate, now)
+    ca_key = _usable_ca_key(folder, key, ca) if key is not None else None
+    reason, foreign = _leaf_reason(settings, ca, now)
+    if reason:
+        _require_able(settings, ca, ca_key)
+    return _Decision("", reason, foreign, ca, ca_key)
+
+
+def _usable_ca(folder: Path, pem: bytes | None, now: datetime.datetime) -> Certificate:
+    from moorage import certificates
+
+    path = folder / "ca.crt"
+    if pem is None:
+        raise _refused_ca(
+            "ca-certificate-missing",
+            path,
+            f"{folder / 'ca.key'} is there without it, and a CA is never replaced unasked",
+            f"put ca.crt back, or {_NEW_CA}",
+        )
+    try:
+        ca = certificates.load_certificates(pem)[0]
+    except ValueError as problem:
+        raise _refused_ca("ca-unreadable", path, str(problem)) from None
+    said = certificates.facts(ca)
+    if not said.is_ca:
+        raise _refused_ca("ca-foreign", path, f"it is no CA's but that of {said.subject}")
+    if said.not_after <= now:
+        raise _refused_ca("ca-expired", path, f"it ended on {said.not_after:%Y-%m-%d %H:%M} UTC")
+    if said.not_before > now:
+        raise _refused_ca(
+            "ca-not-yet-valid",
+            path,
+            f"it begins on {said.not_before:%Y-%m-%d %H:%M} UTC, and now is {now:%Y-%m-%d %H:%M}",
+            "set this machine's clock (timedatectl), then run this again",
+        )
+    return ca
+
+
+def _usable_ca_key(folder: Path, pem: bytes, ca: Certificate) -> Key:
+    from moorage import certificates
+
+    path = folder / "ca.key"
+    try:
+        key = certificates.load_key(pem)
+    except ValueError as problem:
+        raise _refused_ca("ca-key-unreadable", path, str(problem)) from None
+    if not certificates.same_key(ca, key):
+        raise _refused_ca(
+            "ca-key-mismatch",
+            path,
+            f"it is not the key of {folder / 'ca.crt'} ({ca.subject.rfc4514_string()})",
+            f"put the matching ca.key or ca.crt back, or {_NEW_CA}",
+        )
+    return key
+
+
+def _leaf_reason(settings: Settings, ca: Certificate, now: datetime.datetime) -> tuple[str, bool]:
+    """(why a new leaf is needed or "", whether the present one is somebody else's)."""
+    from moorage import certificates
+
+    folder = settings.certs_dir
+    pem, key_pem = _read(folder / "registry.crt"), _read(folder / "registry.key")
+    if pem is None or key_pem is None:
+        return f"{'registry.crt' if pem is None else 'registry.key'} is not there", False
+    try:
+        leaf = certificates.load_certificates(pem)[0]
+    except ValueError:
+        return "registry.crt is damaged", False
+    if not certificates.issued_by(leaf, ca):
+        return "the present one is of another CA (kept as a dated copy)", True
+    try:
+        matches = certificates.same_key(leaf, certificates.load_key(key_pem))
+    except ValueError:
+        return "registry.key is damaged", False
+    if not matches:
+        return "registry.key does not match the present one", False
+    said = certificates.facts(leaf)
+    if set(said.names) != set(names(settings)):
+        return f"it names {', '.join(said.names)}", False
+    if said.not_before > now:
+        return "the present one begins in the future", False
+    # One that ends with its CA cannot be prolonged; _warn_of_end speaks of that.
+    prolongable = said.not_after < ca.not_valid_after_utc
+    if said.not_after <= now or (prolongable and said.days_left(now) < settings.certs.renew_before):
+        return f"the present one ends on {said.not_after:%Y-%m-%d}", False
+    return "", False
+
+
+def _require_able(settings: Settings, ca: Certificate, ca_key: Key | None) -> None:
+    from moorage import certificates
+
+    folder = settings.certs_dir
+    if ca_key is None:
+        raise _refused_ca(
+            "ca-key-missing",
+            folder / "ca.key",
+            "a new certificate has to be signed, and the CA's key is not there",
+            f"put ca.key back beside ca.crt, or {_NEW_CA}",
+        )
+    name = certificates.forbidden_name(ca, names(settings))
+    if name is not None:
+        raise _refused_ca(
+            "name-not-permitted",
+            folder / "ca.crt",
+            f"its name constraints do not allow {name}",
+            f"take {name} out of the settings, or {_NEW_CA}",
+        )
+
+
+def _refused_ca(code: str, path: Path, cause: str, cure: str = "") -> Refused:
+    return Refused(
+        code,
+        f"{path} cannot be used; nothing was changed",
+        cause=cause,
+        cure=cure or f"put the right file back, or {_NEW_CA}",
+        path=str(path),
+    )
+
+
+# -- doing -----------------------------------------------------------------------------------
+
+
+def _install_ca(folder: Path, key: bytes, certificate: bytes) -> None:
+    write_atomically(folder / f"ca.key{_STAGED}", key, mode=_SECRET)
+    write_atomically(folder / f"ca.crt{_STAGED}", certificate, mode=_PUBLIC)
+    _settle(folder)
+
+
+def _settle(folder: Path) -> None:
+    """Gives a staged CA its names, of this run or of one that was killed; drops half a one."""
+    key, certificate = folder / f"ca.key{_STAGED}", folder / f"ca.crt{_STAGED}"
+    if certificate.exists():
+        if key.exists():
+            key.replace(folder / "ca.key")
+        certificate.replace(folder / "ca.crt")
+    else:
+        key.unlink(missing_ok=True)
+
+
+def _staged_or_settled(folder: Path) -> tuple[bytes | None, bytes | None]:
+    """(ca.crt, ca.key) as :func:`_settle` will leave them."""
+    certificate = _read(folder / f"ca.crt{_STAGED}")
+    key = None if certificate is None else _read(folder / f"ca.key{_STAGED}")
+    return (
+        _read(folder / "ca.crt") if certificate is None else certificate,
+        _read(folder / "ca.key") if key is None else key,
+    )
+
+
+def _keep_copies(folder: Path, present: tuple[str, ...], now: datetime.datetime) -> None:
+    for name in present:
+        content = _read(folder / name)
+        if content is not None:
+            copy = folder / f"{name}.{now:%Y%m%dT%H%M%SZ}"
+            write_atomically(copy, content, mode=_SECRET if name.endswith(".key") else _PUBLIC)
+
+
+def _keep_private(path: Path) -> None:
+    if path.exists() and path.stat().st_mode & 0o077:
+        path.chmod(_SECRET)
+
+
+def _warn_of_end(
+    settings: Settings, ui: UI, ca: Certificate | None, now: datetime.datetime
+) -> None:
+    if ca is None:
+        return
+    left = (ca.not_valid_after_utc - now).days
+    if left < settings.certs.renew_before:
+        ui.warn(f"the CA ends in {left} days, and every certificate with it; {_NEW_CA}")
+
+
+def _ca_name(settings: Settings, now: datetime.datetime) -> str:
+    # The second tells two CAs of one registry apart in a node's trust store.
+    return f"CA of {settings.registry.host}"[:45] + f" {now:%Y%m%dT%H%M%SZ}"
+
+
+# -- reading ---------------------------------------------------------------------------------
+
+
+def _ca_certificates(folder: Path) -> list[Certificate]:
+    from moorage import certificates
+
+    path = folder / "ca.crt"
+    pem = _read(path)
+    if pem is None:
+        raise Refused(
+            "no-certificates",
+            f"there is no {path}",
+            cause="no certificates have been issued yet",
+            cure="inv certs.issue",
+            path=str(path),
+        )
+    try:
+        return certificates.load_certificates(pem)
+    except ValueError as problem:
+        raise _refused_ca("ca-unreadable", path, str(problem)) from None
+
+
+def _read(path: Path) -> bytes | None:
+    with _understood(path):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+@contextlib.contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """An OSError becomes a sentence."""
+    try:
+        yield
+    except OSError as problem:
+        where = str(problem.filename or path)
+        raise Refused(
+            "certs-not-accessible",
+            f"{where} cannot be read or written",
+            cause=problem.strerror or str(problem),
+            cure=f"ls -la {path.parent}; was it made by another user (sudo)? Then chown it",
+            path=where,
+        ) from None
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def to_json(facts: CertificateFacts, path: Path) -> dict[str, Any]:
+    """Facts for a ``--json`` document; times in ISO 8601, UTC."""
+    return {
+        "path": str(path),
+        "subject": facts.subject,
+        "issuer": facts.issuer,
+        "serial": facts.serial,
+        "names": list(facts.names),
+        "key": facts.key,
+        "ca": facts.is_ca,
+        "not_before": facts.not_before.isoformat(),
+        "not_after": facts.not_after.isoformat(),
+        "days_left": facts.days_left(_now()),
+        "sha256": facts.fingerprint,
+    }
