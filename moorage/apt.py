@@ -1,0 +1,201 @@
+"""Debian packages on this machine: installed when agreed to, remembered, and taken away again.
+
+``.moorage/installed.json`` lists what we brought, dependencies included. It is written before the
+installation begins, so that a stopped run is not forgotten.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moorage import commands
+from moorage.actions import Action
+from moorage.errors import MoorageError, Refused
+from moorage.files import private_folder, write_atomically
+
+if TYPE_CHECKING:
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+_LISTS = Path("/var/lib/apt/lists")
+# apt waits this long (seconds) for another apt to end before it gives up.
+_LOCK_WAIT = 60
+_ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+
+# What apt says -> code, cause and cure. The words are those of LC_ALL=C.UTF-8.
+_FAILURES = (
+    (
+        "Could not get lock",
+        "apt-busy",
+        "another apt or dpkg is at work",
+        "wait until it has ended (ps -C apt-get,apt,dpkg,unattended-upgr), then run this again",
+    ),
+    (
+        "No space left on device|You don't have enough free space",
+        "disk-full",
+        "the disk is full",
+        "free some space: df -h / /var; apt-get clean",
+    ),
+    (
+        "Temporary failure resolving|Could not connect|Failed to fetch|Network is unreachable",
+        "no-network",
+        "apt cannot reach its package sources",
+        "check the network and /etc/apt/sources.list, then: apt-get update",
+    ),
+    (
+        "Unable to locate package|has no installation candidate",
+        "no-package",
+        "this system's package sources do not have it",
+        "add the distribution's main section (on Ubuntu: universe) to apt's sources",
+    ),
+    (
+        "dpkg was interrupted",
+        "dpkg-interrupted",
+        "an earlier installation was cut off",
+        "sudo dpkg --configure -a, then run this again",
+    ),
+)
+
+
+def missing(packages: Sequence[str]) -> tuple[str, ...]:
+    """Those of ``packages`` that are not installed on this machine."""
+    if not packages:
+        return ()
+    if shutil.which("dpkg-query") is None:
+        return tuple(packages)
+    done = commands.run(
+        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *packages], check=False
+    )
+    words = (line.split() for line in done.stdout.decode().splitlines())
+    there = {name for name, status in words if status == "installed"}
+    return tuple(package for package in packages if package not in there)
+
+
+def pending(packages: Sequence[str]) -> list[Action]:
+    """What :func:`install` would do.
+
+    Raises Refused where the system has no apt, or we are not root and there is no sudo.
+    """
+    absent = missing(packages)
+    if not absent:
+        return []
+    _need_apt(absent)
+    through = ", through sudo" if commands.as_root() else ""
+    return [Action(f"install {', '.join(absent)} with apt-get{through}", asks=True)]
+
+
+def install(packages: Sequence[str], ui: UI, settings: Settings) -> None:
+    """Installs what is missing of ``packages``, without recommended packages or questions.
+
+    Raises MoorageError with apt's own words, cause and cure; Refused where apt or root is missing.
+    """
+    absent = missing(packages)
+    if not absent:
+        return
+    _need_apt(absent)
+    with ui.progress(f"installing {', '.join(absent)}"):
+        if not any(_LISTS.glob("*_Packages*")):
+            _apt(["update"])
+        plan = _simulate(["install", *absent], retry=True)
+        _write(settings, {*installed_by_us(settings), *plan})
+        _apt(["install", "--yes", *absent])
+
+
+def installed_by_us(settings: Settings) -> tuple[str, ...]:
+    """Names of the packages that we brought onto this machine, sorted."""
+    try:
+        names = json.loads(_record(settings).read_text())["packages"]
+        return tuple(sorted(str(name) for name in names))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+
+
+def remove(ui: UI, settings: Settings) -> tuple[str, ...]:
+    """Takes away what we installed and nothing else needs by now. Returns their names.
+
+    apt decides what is still needed: our packages are marked as automatically installed, and those
+    go that it would remove by itself. What stays is no longer counted as ours.
+    """
+    ours = tuple(name for name in installed_by_us(settings) if name not in missing([name]))
+    gone: tuple[str, ...] = ()
+    if ours:
+        with ui.progress("removing the packages that were installed"):
+            commands.run(["apt-mark", "auto", *ours], root=True, env=_ENVIRONMENT)
+            idle = _simulate(["autoremove"], verb="Remv")
+            gone = tuple(name for name in ours if name in idle)
+            if gone:
+                _apt(["purge", "--yes", *gone])
+            kept = [name for name in ours if name not in gone]
+            if kept:
+                commands.run(["apt-mark", "manual", *kept], root=True, env=_ENVIRONMENT)
+                ui.note(f"kept, because something else needs them now: {', '.join(kept)}")
+    _record(settings).unlink(missing_ok=True)
+    return gone
+
+
+def explain(argv: Sequence[str], output: str) -> MoorageError:
+    """apt's output -> an error with a cause and a cure."""
+    errors = [line for line in output.splitlines() if line.startswith(("E:", "W:", "dpkg:"))]
+    words = commands.last_words("\n".join(errors or [output]).encode(), lines=2)
+    for pattern, code, cause, cure in _FAILURES:
+        if re.search(pattern, output):
+            return MoorageError(code, f"apt-get {argv[0]} failed: {cause}", cause=words, cure=cure)
+    return MoorageError(
+        "apt-failed",
+        f"apt-get {argv[0]} failed",
+        cause=words,
+        cure=f"try it by hand: apt-get {' '.join(argv)}",
+    )
+
+
+def _simulate(argv: Sequence[str], *, verb: str = "Inst", retry: bool = False) -> frozenset[str]:
+    """Names of the packages apt would install (``Inst``, new ones only) or remove (``Remv``)."""
+    done = commands.run(
+        ["apt-get", "-s", "--no-install-recommends", *argv], env=_ENVIRONMENT, check=False
+    )
+    if done.returncode:
+        if retry:  # lists that are there, but too old to know the package
+            _apt(["update"])
+            return _simulate(argv, verb=verb)
+        raise explain(argv, done.stderr.decode(errors="replace"))
+    # "Inst curl [7.88.1] (7.88.2 …)" is an upgrade: it was here before us.
+    lines = re.findall(rf"^{verb} (\S+)( \[)?", done.stdout.decode(), re.MULTILINE)
+    return frozenset(name for name, old in lines if verb == "Remv" or not old)
+
+
+def _apt(argv: Sequence[str]) -> None:
+    command = ["env", *(f"{key}={value}" for key, value in _ENVIRONMENT.items()), "apt-get"]
+    options = ["-q", "--no-install-recommends", "-o", f"DPkg::Lock::Timeout={_LOCK_WAIT}"]
+    # `env`, because sudo does not hand our environment on.
+    done = commands.run([*command, *options, *argv], root=True, timeout=1800, check=False)
+    output = (done.stdout + b"\n" + done.stderr).decode(errors="replace")
+    # `apt-get update` ends with 0 when it could reach nothing at all.
+    unreached = argv[0] == "update" and "Some index files failed to download" in output
+    if done.returncode or (unreached and not any(_LISTS.glob("*_Packages*"))):
+        raise explain(argv, output)
+
+
+def _need_apt(packages: Iterable[str]) -> None:
+    if shutil.which("apt-get") is None:
+        raise Refused(
+            "no-apt",
+            f"{', '.join(packages)} cannot be installed here: there is no apt-get",
+            cause="Moorage installs packages on Debian and Ubuntu only",
+            cure="install them (or Docker Engine) by your system's own means, then run this again",
+        )
+    commands.as_root()
+
+
+def _record(settings: Settings) -> Path:
+    return settings.state / "installed.json"
+
+
+def _write(settings: Settings, packages: Iterable[str]) -> None:
+    private_folder(settings.state)
+    text = json.dumps({"packages": sorted(packages)}, indent=2)
+    write_atomically(_record(settings), text.encode())

@@ -1,0 +1,257 @@
+"""The Docker engine: the one that answers, or one that we install and start, and later stop.
+
+``DOCKER_HOST``, ``DOCKER_CONTEXT`` and the current docker context say where it is, as they do for
+the docker command. Only the machine's own engine is ever installed or started.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moorage import apt, dockerd
+from moorage.actions import Action
+from moorage.errors import MoorageError, Refused
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+# Every container, image and volume of ours carries both; what does not is never touched.
+LABEL_PROJECT = "io.moorage.project"
+LABEL_PART = "io.moorage.part"
+
+SOCKET = Path("/var/run/docker.sock")
+# dockerd sets up its bridge with iptables and does not start without it.
+PACKAGES = ("docker.io", "iptables")
+# Sixteen nodes are made at once; docker-py's default pool of ten would make them queue.
+_CONNECTIONS = 32
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the engine is (``unix://…``, ``tcp://…``, ``ssh://…``) and who said so.
+
+    ``source`` is empty for this machine's own default engine. ``tls`` is docker-py's TLSConfig.
+    """
+
+    url: str
+    source: str = ""
+    tls: Any = None
+
+    @property
+    def local(self) -> bool:
+        """Whether its containers run on this machine."""
+        return self.url.startswith("unix://")
+
+
+def labels(settings: Settings, part: str) -> dict[str, str]:
+    """The labels of what belongs to ``part`` (registry, lab, image, base) of this project."""
+    return {LABEL_PROJECT: str(settings.root), LABEL_PART: part}
+
+
+def label_filter(settings: Settings, part: str = "") -> dict[str, list[str]]:
+    """An engine filter for what is ours: of one ``part``, or of all of them."""
+    chosen = [f"{LABEL_PROJECT}={settings.root}"]
+    return {"label": [*chosen, f"{LABEL_PART}={part}"] if part else chosen}
+
+
+def endpoint() -> Endpoint:
+    """Where docker itself would look, in its order: DOCKER_HOST, DOCKER_CONTEXT, its config file.
+
+    https://docs.docker.com/engine/manage-resources/contexts/. Raises Refused for a context that
+    is not there or cannot be read.
+    """
+    if os.environ.get("DOCKER_HOST"):
+        return Endpoint(os.environ["DOCKER_HOST"], source="DOCKER_HOST")
+    from docker.context import ContextAPI
+    from docker.context.config import get_current_context_name
+
+    name = os.environ.get("DOCKER_CONTEXT") or get_current_context_name()
+    if name == "default":
+        return Endpoint(f"unix://{SOCKET}")
+    try:
+        context = ContextAPI.get_context(name)
+    except Exception as problem:  # docker-py raises bare Exception for a broken file
+        raise _no_engine(f"the docker context {name!r} cannot be read", str(problem)) from None
+    if context is None or not context.Host:
+        raise _no_engine(
+            f"the docker context {name!r} is not there",
+            "DOCKER_CONTEXT or ~/.docker/config.json names it",
+            "docker context ls shows those there are; docker context use default",
+        )
+    return Endpoint(
+        str(context.Host).removeprefix("http+"), source=f"context {name}", tls=context.TLSConfig
+    )
+
+
+def connect(settings: Settings) -> DockerClient:
+    """A client of the engine that answers, with the API version both sides know.
+
+    Raises Refused (code ``no-engine``) with the cause and the cure where none does.
+    """
+    del settings  # where the engine is, docker's own environment and files say
+    place = endpoint()
+    try:
+        return _client(place)
+    except Exception as problem:
+        raise explain(place, problem) from None
+
+
+def answers(settings: Settings) -> bool:
+    """Whether an engine answers and lets us in."""
+    try:
+        connect(settings).close()
+    except MoorageError:
+        return False
+    return True
+
+
+def pending(settings: Settings) -> list[Action]:
+    """What :func:`ensure` would do; nothing where an engine answers.
+
+    Raises Refused where an engine is there but not for us, or where DOCKER_HOST or a context names
+    one that does not answer: starting another would not be what the user meant.
+    """
+    place = endpoint()
+    try:
+        _client(place).close()
+    except Exception as problem:
+        refusal = explain(place, problem)
+        if place.source or refusal.code != "no-engine":
+            raise refusal from None
+        return _steps()
+    return []
+
+
+def ensure(settings: Settings, ui: UI) -> None:
+    """Installs and starts this machine's engine where none answers.
+
+    What was installed and started is remembered for :func:`stop` and ``apt.remove``. Raises
+    MoorageError with the engine's own last words where it does not come up.
+    """
+    if not pending(settings):
+        return
+    if shutil.which("dockerd") is None:
+        apt.install(PACKAGES, ui, settings)
+        if answers(settings):  # the package's own scripts started it
+            dockerd.remember(settings.state, "service")
+            return
+    if dockerd.systemd_is_running():
+        dockerd.start_unit(settings.state)
+    else:
+        dockerd.start(settings.state, ui, ready=lambda: answers(settings))
+    connect(settings).close()
+
+
+def stop(settings: Settings, ui: UI) -> None:
+    """Stops the engine, if it is the one we started and no stranger's container runs in it."""
+    if not dockerd.started_by_us(settings.state):
+        return
+    strangers = _running_strangers(settings)
+    if strangers:
+        ui.warn(
+            f"the engine stays up: containers that are not Moorage's run in it "
+            f"({', '.join(strangers)})"
+        )
+        return
+    dockerd.stop(settings.state, ui)
+
+
+def explain(place: Endpoint, problem: Exception) -> Refused:
+    """Why ``place`` did not answer, from the error that docker-py raised, and what to do."""
+    where = f"{place.url} ({place.source})" if place.source else place.url
+    words = " ".join(str(problem).split())
+    number = _errno(problem)
+    if number in (errno.EACCES, errno.EPERM):
+        return Refused(
+            "engine-forbidden",
+            f"the Docker engine at {where} does not let you in",
+            cause="you may not open its socket: you are not in the group docker",
+            cure='sudo usermod -aG docker "$USER", then log in again; or run this with sudo',
+        )
+    if place.source:
+        return _no_engine(
+            f"the Docker engine at {where} does not answer",
+            words,
+            f"start it, or correct or unset {place.source} to use this machine's own engine",
+        )
+    causes = {errno.ENOENT: f"{SOCKET} is not there", errno.ECONNREFUSED: "nothing listens there"}
+    return _no_engine(
+        f"no Docker engine answers at {where}",
+        causes.get(number, words),
+        "inv up installs and starts one; or start yours",
+    )
+
+
+def _no_engine(message: str, cause: str, cure: str = "") -> Refused:
+    return Refused("no-engine", message, cause=cause, cure=cure)
+
+
+def _client(place: Endpoint) -> DockerClient:
+    import docker
+    from docker.utils import kwargs_from_env
+
+    options: dict[str, Any] = {"base_url": place.url}
+    if place.source == "DOCKER_HOST":
+        options = {**kwargs_from_env()}
+    elif place.tls is not None:
+        options["tls"] = place.tls
+    if place.url.startswith("ssh://"):
+        options["use_ssh_client"] = True  # the user's own ssh, with its config and agent
+    # "auto" asks the engine, so this also tells whether it answers.
+    return docker.DockerClient(version="auto", max_pool_size=_CONNECTIONS, timeout=120, **options)
+
+
+def _errno(problem: BaseException | None) -> int:
+    """The system's error number somewhere below ``problem``; 0 where there is none.
+
+    docker-py, requests and urllib3 each wrap the one before, in arguments or as context.
+    """
+    seen: set[int] = set()
+    queue: list[Any] = [problem]
+    while queue:
+        item = queue.pop()
+        if not isinstance(item, BaseException) or id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, OSError) and item.errno:
+            return item.errno
+        queue += [item.__cause__, item.__context__, getattr(item, "reason", None), *item.args]
+    found = re.search(r"(?:PermissionError\(|\[Errno )(\d+)", str(problem))
+    return int(found[1]) if found else 0
+
+
+def _steps() -> list[Action]:
+    """What starting this machine's engine takes. Raises Refused where we cannot become root."""
+    from moorage.commands import as_root
+
+    through = "through sudo" if as_root() else "as root"
+    steps: list[Action] = []
+    if shutil.which("dockerd") is None:
+        steps += apt.pending(PACKAGES)
+    how = "with systemctl" if dockerd.systemd_is_running() else "by hand (dockerd)"
+    return [*steps, Action(f"start the Docker engine {how}, {through}", asks=True)]
+
+
+def _running_strangers(settings: Settings) -> Sequence[str]:
+    try:
+        client = connect(settings)
+    except MoorageError:
+        return ()
+    try:
+        return [
+            str(container.name)
+            for container in client.containers.list()
+            if container.labels.get(LABEL_PROJECT) != str(settings.root)
+        ]
+    finally:
+        client.close()
