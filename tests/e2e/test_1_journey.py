@@ -1,0 +1,254 @@
+"""The main job on real daemons, in the order a user meets it: up, up again, untrust, down."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import stat
+import urllib.error
+import urllib.request
+import warnings
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.machine import (
+    ROOT,
+    Machine,
+    containerd_pid,
+    docker,
+    good,
+    inv,
+    node,
+    ours,
+    start,
+)
+
+NODES = ("lab1", "lab2", "lab3")
+IMAGE = "my.registry.io/serve_hostname:0.0.1"
+
+
+def test_without_agreement_it_says_what_it_would_do_and_changes_nothing(machine: Machine) -> None:
+    answer = inv("up")
+    assert answer.code == 2
+    assert answer.document["error"]["code"] == "not-confirmed"
+    assert "--yes" in answer.document["error"]["cure"]
+    assert "/etc/hosts" in answer.words
+    assert Machine.look() == machine
+    assert not (ROOT / "certs").exists() or not ours_if_engine()
+
+
+def test_dry_run_prints_every_change_and_changes_nothing(machine: Machine) -> None:
+    answer = good("up", "--dry-run")
+    changed_files = {action["path"] for action in answer.document["actions"] if action["path"]}
+    assert "/etc/hosts" in changed_files
+    assert "my.registry.io" in answer.words
+    assert Machine.look() == machine
+
+
+def ours_if_engine() -> list[str]:
+    try:
+        return ours()
+    except (AssertionError, FileNotFoundError):
+        return []
+
+
+def test_up_ends_with_three_runtimes_that_pulled() -> None:
+    answer = good("up", "--yes")
+    assert answer.document["changed"] is True
+    assert tuple(answer.hosts) == NODES
+    for host in answer.hosts.values():
+        assert host["status"] == "changed", host
+        assert host["verified"] is True
+        assert host["pull_seconds"] > 0
+        assert host["error"] is None
+        assert {change["path"] for change in host["changes"]} >= {"/etc/hosts"}
+    runtimes = [answer.document["runtimes"][name] for name in NODES]
+    assert [runtime.split(" ")[1].rsplit(".", 1)[0] for runtime in runtimes][:2] == ["1.6", "1.7"]
+    assert runtimes[2].startswith("containerd 2.")
+    assert answer.document["this_machine"]["verified"] is True
+    assert answer.document["next"]
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_the_image_stands_in_the_namespace_of_the_kubelet(name: str) -> None:
+    assert IMAGE in node(name, "ctr --namespace k8s.io images list --quiet").split()
+
+
+def test_second_up_changes_nothing_and_restarts_nothing() -> None:
+    before = {name: containerd_pid(name) for name in NODES}
+    containers = docker("ps", "--no-trunc", "-q", "--filter", "label=io.moorage.project")
+    hosts_file = Path("/etc/hosts").stat().st_mtime_ns
+    answer = good("up", "--yes")
+    assert answer.document["changed"] is False
+    for host in answer.hosts.values():
+        assert host["status"] == "unchanged"
+        assert host["changes"] == []
+        assert host["restarts"] == []
+        assert host["verified"] is True
+    assert {name: containerd_pid(name) for name in NODES} == before
+    assert docker("ps", "--no-trunc", "-q", "--filter", "label=io.moorage.project") == containers
+    assert Path("/etc/hosts").stat().st_mtime_ns == hosts_file
+
+
+def test_a_second_up_needs_no_agreement_because_it_changes_nothing() -> None:
+    assert good("up").document["changed"] is False
+
+
+def test_keys_are_private() -> None:
+    folder = ROOT / "certs"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for key in folder.glob("*.key"):
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert stat.S_IMODE((ROOT / ".moorage").stat().st_mode) == 0o700
+
+
+def test_the_password_stands_in_no_place_where_others_look() -> None:
+    password = good("registry.status", "--show-password").document["password"]
+    assert len(password) >= 16
+    assert password not in docker("inspect", "moorage-registry")
+    assert password not in docker("logs", "moorage-registry")
+    assert "password" not in good("registry.status").document
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            assert password.encode() not in process.read_bytes()
+        except OSError:
+            continue
+    for name in NODES:
+        # Nowhere on the node's disk: the pull's login travels in memory.
+        found = node(
+            name, f"grep -rlF '{password}' /var/lib/moorage /etc /root /tmp 2>/dev/null; :"
+        )
+        assert found == ""
+
+
+def test_the_registry_refuses_strangers_and_old_tls() -> None:
+    context = ssl.create_default_context(cafile=str(ROOT / "certs" / "ca.crt"))
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        urllib.request.urlopen("https://my.registry.io/v2/", context=context, timeout=10)
+    assert refusal.value.code == 401
+    with (
+        pytest.raises(ssl.SSLCertVerificationError),
+        socket.create_connection(("my.registry.io", 443), timeout=10) as stream,
+    ):
+        ssl.create_default_context().wrap_socket(stream, server_hostname="my.registry.io")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with (
+        pytest.raises(ssl.SSLError),
+        socket.create_connection(("my.registry.io", 443), timeout=10) as stream,
+    ):
+        context.wrap_socket(stream, server_hostname="my.registry.io")
+
+
+def test_status_of_nodes_tells_trust() -> None:
+    answer = good("nodes.status")
+    assert tuple(answer.hosts) == NODES
+
+
+def test_one_unreachable_host_does_not_stop_the_others() -> None:
+    answer = inv("nodes.trust", "--hosts=lab1,nowhere.invalid,lab2")
+    assert answer.code == 1
+    assert answer.hosts["lab1"]["status"] == "unchanged"
+    assert answer.hosts["lab2"]["status"] == "unchanged"
+    lost = answer.hosts["nowhere.invalid"]
+    assert lost["status"] == "unreachable"
+    assert lost["error"]["cause"]
+    assert lost["error"]["cure"]
+
+
+@pytest.mark.parametrize("hosts", ["", "lab1,lab1", "lab1,,lab2", "-oProxyCommand=x", "a b"])
+def test_a_bad_list_of_hosts_is_refused(hosts: str) -> None:
+    answer = inv("nodes.trust", f"--hosts={hosts}")
+    assert answer.code == 2
+    assert answer.document["error"]["cure"]
+
+
+def test_an_image_that_does_not_exist_fails_and_keeps_the_trust() -> None:
+    answer = inv("nodes.trust", "--hosts=lab3", "--image=my.registry.io/missing:1")
+    assert answer.code == 1
+    assert answer.hosts["lab3"]["status"] == "failed"
+    assert good("nodes.verify", "--hosts=lab3").hosts["lab3"]["verified"] is True
+
+
+def test_after_untrust_the_same_pull_fails_with_x509() -> None:
+    answer = good("nodes.untrust", f"--hosts={','.join(NODES)}")
+    for name in NODES:
+        assert answer.hosts[name]["status"] == "changed"
+    _pull_fails_with_x509()
+
+
+def test_trusted_again_they_pull_again() -> None:
+    # The test's own line would stand in the way of the agent's.
+    for name in NODES:
+        node(name, "sed '/# by the test/d' /etc/hosts > /tmp/h && cat /tmp/h > /etc/hosts")
+    answer = good("nodes.trust", f"--hosts={','.join(NODES)}")
+    assert all(host["verified"] for host in answer.hosts.values())
+
+
+def test_a_new_node_fails_with_x509_until_it_is_trusted() -> None:
+    good("lab.down")
+    good("lab.up", "--yes")
+    _pull_fails_with_x509()
+
+
+def _pull_fails_with_x509() -> None:
+    """The kubelet's own call, on every runtime, with the name known and the CA not."""
+    gateway = docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}")
+    for name in NODES:
+        node(name, f"grep -q my.registry.io /etc/hosts || "
+             f"echo '{gateway} my.registry.io # by the test' >> /etc/hosts")  # fmt: skip
+    answer = inv("nodes.verify", f"--hosts={','.join(NODES)}")
+    assert answer.code == 1
+    for name in NODES:
+        error = answer.hosts[name]["error"]
+        assert error["code"] == "x509-unknown-authority", error
+        assert error["cure"]
+
+
+def test_two_ups_at_once_one_is_told_to_wait() -> None:
+    first = start("up", "--yes")
+    assert first.stderr is not None
+    next(line for line in first.stderr if "[1/" in line)
+    second = inv("up", "--yes")
+    first.stderr.read()
+    assert first.wait(timeout=300) == 0
+    assert second.code == 2
+    assert second.document["error"]["code"] == "busy"
+
+
+def test_doctor_finds_nothing_wrong() -> None:
+    answer = good("doctor")
+    assert all(finding["state"] == "fine" for finding in answer.document["findings"])
+
+
+def test_down_leaves_the_machine_as_it_was(machine: Machine) -> None:
+    answer = good("down")
+    assert answer.document["changed"] is True
+    assert Machine.look() == machine
+    assert ours_if_engine() == []
+    assert (ROOT / "certs" / "ca.key").exists()
+    again = good("down")
+    assert again.document["changed"] is False
+
+
+def test_a_free_port_is_as_good_as_443(machine: Machine) -> None:
+    other = {"INVOKE_REGISTRY_PORT": "5443", "INVOKE_LAB_NODES": "2"}
+    answer = good("up", "--yes", **other)
+    assert answer.document["image"] == "my.registry.io:5443/serve_hostname:0.0.1"
+    assert answer.hosts["lab1"]["verified"] is True
+    assert good("up", "--yes", **other).document["changed"] is False
+    good("down", **other)
+    assert Machine.look() == machine
+
+
+def test_a_taken_port_is_refused_with_the_name_of_its_holder(machine: Machine) -> None:
+    with socket.create_server(("0.0.0.0", 5443)):
+        answer = inv("up", "--yes", INVOKE_REGISTRY_PORT="5443")
+    assert answer.code == 2
+    assert answer.document["error"]["code"] == "port-taken"
+    assert str(os.getpid()) in answer.document["error"]["cause"]
+    good("down", INVOKE_REGISTRY_PORT="5443")
+    assert Machine.look() == machine
