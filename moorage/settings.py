@@ -47,6 +47,8 @@ class RegistrySettings:
     # Relative to the project's folder.
     data: str = ".moorage/registry/data"
     metrics_port: int = 5001
+    # The container's name; two checkouts on one machine need two (and two ports).
+    container: str = "moorage-registry"
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,8 @@ def _check(settings: Settings, source: str) -> None:
             _check_address(source, place, address)
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", registry.user):
         raise _refused(source, "registry.user", "letters, digits, '.', '_' and '-'")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,62}", registry.container):
+        raise _refused(source, "registry.container", "a container's name, as moorage-registry")
     if certs.key not in ("ec-p256", "rsa-4096"):
         raise _refused(source, "certs.key", f"ec-p256 or rsa-4096, not {certs.key!r}")
     for place, days in (("certs.days", certs.days), ("certs.ca_days", certs.ca_days)):
