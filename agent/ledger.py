@@ -1,0 +1,138 @@
+"""What this agent has done on the node, read from its state folder. Reads only.
+
+/var/lib/moorage/            0700
+  lock                       who is at work now
+  blobs/<sha256>             the bytes of files as they were and as we left them
+  active/intent.json         a transaction under way, or one that was cut off
+  history/<number>.json      the finished ones; the newest carries the whole ledger
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.faults import AgentError
+from agent.resources import Ledgers, Owned
+
+STATE = "/var/lib/moorage"
+
+
+@dataclass(frozen=True)
+class Store:
+    """The state folder below a root."""
+
+    root: str = "/"
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.root, STATE.lstrip("/"))
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "lock"
+
+    @property
+    def active(self) -> Path:
+        return self.folder / "active"
+
+    @property
+    def history(self) -> Path:
+        return self.folder / "history"
+
+    def blob(self, digest: str) -> Path:
+        return self.folder / "blobs" / digest
+
+    def read_blob(self, digest: str | None) -> bytes | None:
+        """A kept file's bytes. A damaged one is an error, never a guess."""
+        if digest is None:
+            return None
+        try:
+            content = self.blob(digest).read_bytes()
+        except FileNotFoundError:
+            content = None
+        if content is None or digest_of(content) != digest:
+            raise AgentError(
+                "state-damaged",
+                f"{self.blob(digest)} is missing or damaged",
+                cause="the agent's notes of what stood there before were changed from outside",
+                cure=f"restore {STATE} from a backup, or put the files right by hand",
+            )
+        return content
+
+    def numbers(self) -> list[int]:
+        """The finished transactions, oldest first."""
+        try:
+            names = [path.stem for path in self.history.iterdir() if path.suffix == ".json"]
+        except OSError:
+            return []
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The finished transactions, newest first."""
+        for number in reversed(self.numbers()):
+            yield self._load(self.history / f"{number:06}.json")
+
+    def pending(self) -> dict[str, Any] | None:
+        """The transaction that was under way when an agent last stopped, if any."""
+        path = self.active / "intent.json"
+        return self._load(path) if path.exists() else None
+
+    def ledgers(self) -> Ledgers:
+        """What is ours on this node now, registry by registry."""
+        newest = next(self.records(), None)
+        if newest is None:
+            return {}
+        return {
+            registry: {item["path"]: self._owned(item) for item in items}
+            for registry, items in newest["ledger"].items()
+        }
+
+    def _owned(self, item: dict[str, Any]) -> Owned:
+        return Owned(
+            part=item["part"],
+            path=item["path"],
+            before=self.read_blob(item["before"]),
+            after=self.read_blob(item["after"]),
+            folders=tuple(item["folders"]),
+        )
+
+    def _load(self, path: Path) -> dict[str, Any]:
+        try:
+            document = json.loads(path.read_bytes())
+            if document["version"] != 1:
+                raise ValueError(f"version {document['version']}")
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            raise AgentError(
+                "state-damaged",
+                f"{path} cannot be read: {problem}",
+                cause="it was changed from outside, or a newer agent wrote it",
+                cure=f"restore {STATE} from a backup, or use the newer agent",
+            ) from None
+        return dict(document)
+
+
+def as_json(ledgers: Ledgers) -> dict[str, Any]:
+    """Ledgers as a record keeps them: digests in place of bytes."""
+    return {
+        registry: [
+            {
+                "part": owned.part,
+                "path": owned.path,
+                "before": None if owned.before is None else digest_of(owned.before),
+                "after": None if owned.after is None else digest_of(owned.after),
+                "folders": list(owned.folders),
+            }
+            for owned in ledger.values()
+        ]
+        for registry, ledger in ledgers.items()
+        if ledger
+    }
+
+
+def digest_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

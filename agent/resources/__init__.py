@@ -1,0 +1,105 @@
+"""Each part of a node that can hold trust: one module, one place, the same two verbs.
+
+``propose(facts, plan, owned)`` tells the changes that bring the part into the plan's state;
+``strip(owned, content, registry)`` tells a file without our own lines, where others edited
+it since. Both are pure: ``transaction.py`` alone writes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent.facts import File
+from agent.faults import RefusedError
+
+
+@dataclass(frozen=True)
+class Change:
+    """One file as it is and as it shall be; None stands for no file.
+
+    ``path`` is the file's name, ``target`` where its bytes are after all links.
+    """
+
+    part: str
+    path: str
+    target: str
+    before: bytes | None
+    after: bytes | None
+    mode: int = 0o644
+
+    @property
+    def action(self) -> str:
+        if self.before is None:
+            return "created"
+        return "removed" if self.after is None else "edited"
+
+
+@dataclass(frozen=True)
+class Owned:
+    """A file we changed for a registry: as it was before us, as we left it, the folders we made."""
+
+    part: str
+    path: str
+    before: bytes | None
+    after: bytes | None
+    folders: tuple[str, ...] = ()
+
+
+# What is ours for one registry, by path; and for all of them, by the registry's name.
+Ledger = Mapping[str, Owned]
+Ledgers = Mapping[str, Ledger]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What one part needs. ``absent`` says why there is nothing to do it to."""
+
+    changes: tuple[Change, ...] = ()
+    restarts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    absent: str = ""
+
+
+def change(part: str, file: File, after: bytes | None, mode: int = 0o644) -> tuple[Change, ...]:
+    """The change from a file as it was found, or nothing where it is right already."""
+    if file.content == after:
+        return ()
+    return (Change(part, file.path, file.target, file.content, after, mode),)
+
+
+def readable(file: File) -> bytes | None:
+    """A file's bytes, None where there is none; refuses one that is there and cannot be read."""
+    if not file.problem:
+        return file.content
+    dangling = "does not exist" in file.problem
+    raise RefusedError(
+        "dangling-link" if dangling else "file-unreadable",
+        f"{file.path} cannot be edited: {file.problem}",
+        cause=file.problem,
+        cure=f"remove or repair the link: ls -l {file.path}"
+        if dangling
+        else f"look at it on the node: ls -l {file.path}",
+    )
+
+
+_BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----\r?\n?", re.DOTALL)
+
+
+def certificates(content: bytes | None) -> frozenset[bytes]:
+    """The certificates in a PEM file, in DER, so that two spellings of one compare equal."""
+    found = set()
+    for body in _BLOCK.findall(content or b""):
+        try:
+            found.add(base64.b64decode(b"".join(body.split()), validate=True))
+        except binascii.Error:
+            continue
+    return frozenset(found)
+
+
+def without_certificates(content: bytes, ours: frozenset[bytes]) -> bytes:
+    """A PEM file without the given certificates; every other byte stays."""
+    return _BLOCK.sub(lambda block: b"" if certificates(block[0]) <= ours else block[0], content)

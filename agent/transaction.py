@@ -1,0 +1,540 @@
+"""The only code that writes to the node: all changes of a step, or none.
+
+An undo log. What will be changed, and the bytes that stand there now, are on disk (file and folder
+synced) before the first change; ``commit`` turns that intent into history by one rename. A
+transaction found unfinished by a later agent is rolled back: every file is as it was before.
+Passwords never come near here: only files' bytes are kept, and no plan writes one.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.faults import AgentError
+from agent.ledger import Store, as_json, digest_of
+from agent.resources import Change, Ledgers
+
+KEEP = 100  # finished transactions; the ledger rides on the newest, so older ones are history only
+
+# Tests stop the world here; nothing else sets it.
+on_step: Callable[[str], None] = lambda name: None  # noqa: E731
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a rollback did: files put back, those another hand has changed since, services."""
+
+    registry: str
+    paths: tuple[str, ...]
+    foreign: tuple[str, ...]
+    restarts: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def locked(store: Store, operation: str, wait: float) -> Iterator[None]:
+    """Be the only agent at work on this node, or say who is."""
+    with _explained(store.folder):
+        _make_folder(store.folder, 0o700)
+        descriptor = os.open(store.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as problem:
+                if problem.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise
+                if time.monotonic() >= deadline:
+                    raise _busy(os.pread(descriptor, 4096, 0), wait) from None
+            time.sleep(0.05)
+        holder = {"pid": os.getpid(), "operation": operation, "since": int(time.time()),
+                  "by": os.environ.get("SUDO_USER") or os.environ.get("USER") or "root",
+                  "from": os.environ.get("SSH_CONNECTION", "").partition(" ")[0]}  # fmt: skip
+        with contextlib.suppress(OSError):  # a full disk must not keep a rollback from happening
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def holder(store: Store) -> dict[str, Any] | None:
+    """Who holds the node's lock, or None where it is free."""
+    try:
+        with store.lock.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return _parsed_holder(file.read(4096))
+    except OSError:
+        pass
+    return None
+
+
+class Transaction:
+    """One step from the state before to the state after."""
+
+    def __init__(self, store: Store, intent: dict[str, Any]) -> None:
+        self._store = store
+        self.intent = intent
+
+    @classmethod
+    def begin(
+        cls,
+        store: Store,
+        operation: str,
+        registry: str,
+        changes: tuple[Change, ...],
+        *,
+        starts: Mapping[str, str],
+        ledgers: Ledgers,
+        remove_folders: tuple[str, ...] = (),
+        agent: str = "",
+    ) -> Transaction:
+        """Put the intent on disk. ``starts`` tells the services to restart, and which start of
+        each is running now; ``ledgers`` is what will be ours once this is committed.
+        """
+        made = [folder for change in changes for folder in missing_folders(store.root, change)]
+        intent = {
+            "version": 1,
+            "number": (store.numbers() or [0])[-1] + 1,
+            "operation": operation,
+            "registry": registry,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "agent": agent,
+            "changes": [_intended(store.root, change) for change in changes],
+            "folders": list(dict.fromkeys(made)),
+            "remove_folders": [
+                {"path": path, **_metadata(_outside(store.root, path))} for path in remove_folders
+            ],
+            "starts": dict(starts),
+            "ledger": as_json(ledgers),
+        }
+        transaction = cls(store, intent)
+        with _explained(store.folder):
+            transaction._keep_blobs(
+                {one for change in changes for one in (change.before, change.after)}
+                | {
+                    one
+                    for ledger in ledgers.values()
+                    for owned in ledger.values()
+                    for one in (owned.before, owned.after)
+                }
+            )
+            on_step("blobs kept")
+            draft = store.folder / "active.new"
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(mode=0o700)
+            transaction._write_intent(draft)
+            _sync_folder(draft)
+            on_step("intent drafted")
+            shutil.rmtree(store.active, ignore_errors=True)  # what a finished one left behind
+            draft.rename(store.active)
+            _sync_folder(store.folder)
+        on_step("begun")
+        return transaction
+
+    @classmethod
+    def pending(cls, store: Store) -> Transaction | None:
+        """The transaction an earlier agent left unfinished."""
+        intent = store.pending()
+        return None if intent is None else cls(store, intent)
+
+    def stage(self) -> None:
+        """Make folders, and write every new file beside the one it will replace."""
+        for folder in self.intent["folders"]:
+            path = _outside(self._store.root, folder)
+            with _explained(path):
+                path.mkdir(mode=0o755, exist_ok=True)
+                path.chmod(0o755)
+                _sync_folder(path.parent)
+            on_step("folder made")
+        for entry in self.intent["changes"]:
+            if entry["after"] is not None:
+                with _explained(self._target(entry)):
+                    self._stage(entry)
+                on_step("staged")
+
+    def staged(self, path: str) -> Path:
+        """Where the new bytes of a file wait."""
+        return self._temporary(next(one for one in self.intent["changes"] if one["path"] == path))
+
+    def write(self) -> None:
+        """Put the new files in their places, one rename each."""
+        for entry in self.intent["changes"]:
+            target = self._target(entry)
+            with _explained(target):
+                self._put(entry)
+            on_step("written")
+        for folder in reversed(self.intent["remove_folders"]):
+            path = _outside(self._store.root, folder["path"])
+            with contextlib.suppress(OSError):  # not empty: another tool's files are in it
+                path.rmdir()
+                _sync_folder(path.parent)
+            on_step("folder removed")
+
+    def restarting(self) -> None:
+        """Note that services are about to be restarted: a rollback must restart them again."""
+        with _explained(self._store.folder):
+            _write_new(self._store.active / "restarting", b"", 0o600)
+            _sync_folder(self._store.active)
+        on_step("restart noted")
+
+    def commit(self) -> None:
+        """From here on the new state is the state."""
+        number = self.intent["number"]
+        with _explained(self._store.folder):
+            _make_folder(self._store.history, 0o700)
+            on_step("about to commit")
+            (self._store.active / "intent.json").rename(self._store.history / f"{number:06}.json")
+            _sync_folder(self._store.history)
+            on_step("committed")
+        # What follows is tidying: a fault here must not undo what is done.
+        with contextlib.suppress(OSError):
+            _sync_folder(self._store.active)
+            shutil.rmtree(self._store.active, ignore_errors=True)
+            self._forget_old()
+        on_step("tidied")
+
+    def rollback(self, starts: Callable[[str], str]) -> Restored:
+        """Every file as it was. ``starts`` tells which start of a service is running now."""
+        paths, foreign = [], []
+        for folder in self.intent["remove_folders"]:
+            path = _outside(self._store.root, folder["path"])
+            if not path.exists():
+                path.mkdir(mode=0o700)
+                _apply_metadata(path, folder)
+                _sync_folder(path.parent)
+        for entry in reversed(self.intent["changes"]):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                self._temporary(entry).unlink()
+            state = self._state(entry)
+            if state == "foreign":
+                foreign.append(entry["path"])
+            elif state == "after":
+                self._put_back(entry)
+                paths.append(entry["path"])
+            on_step("put back")
+        for folder in reversed(self.intent["folders"]):
+            with contextlib.suppress(OSError):
+                path = _outside(self._store.root, folder)
+                path.rmdir()
+                _sync_folder(path.parent)
+        noted = (self._store.active / "restarting").exists()
+        restarts = tuple(
+            unit for unit, start in self.intent["starts"].items() if noted or starts(unit) != start
+        )
+        on_step("rolled back")
+        return Restored(self.intent["registry"], tuple(paths), tuple(foreign), restarts)
+
+    def forget(self) -> None:
+        """The rollback is complete, restarts included: the intent has served."""
+        with contextlib.suppress(FileNotFoundError):
+            (self._store.active / "intent.json").unlink()
+        _sync_folder(self._store.active)
+        shutil.rmtree(self._store.active, ignore_errors=True)
+        on_step("forgotten")
+
+    # Files
+
+    def _target(self, entry: Mapping[str, Any]) -> Path:
+        return _outside(self._store.root, entry["target"])
+
+    def _temporary(self, entry: Mapping[str, Any]) -> Path:
+        target = self._target(entry)
+        return target.with_name(f".{target.name}.moorage-{self.intent['number']}")
+
+    def _stage(self, entry: Mapping[str, Any]) -> None:
+        target, temporary = self._target(entry), self._temporary(entry)
+        content = self._store.read_blob(entry["after"]) or b""
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        _write_new(temporary, content, 0o600)
+        if target.exists():
+            _apply_metadata(temporary, _metadata(target))
+        else:
+            temporary.chmod(entry["mode"])
+
+    def _put(self, entry: dict[str, Any]) -> None:
+        target, temporary = self._target(entry), self._temporary(entry)
+        if _digest(target) != entry["before"]:
+            raise AgentError(
+                "changed-meanwhile",
+                f"{entry['path']} was changed by someone else a moment ago",
+                cause="another tool edits this file too",
+                cure="run again; if it comes back, find out which tool writes it",
+            )
+        if entry["after"] is None:
+            target.unlink()
+        elif entry["in_place"]:
+            self._overwrite(entry, entry["after"])
+            temporary.unlink()
+        else:
+            try:
+                temporary.rename(target)
+            except OSError as problem:
+                if problem.errno != errno.EBUSY:
+                    raise
+                self._note_in_place(entry)
+                self._overwrite(entry, entry["after"])
+                temporary.unlink()
+        _sync_folder(target.parent)
+
+    def _put_back(self, entry: Mapping[str, Any]) -> None:
+        target, temporary = self._target(entry), self._temporary(entry)
+        if entry["before"] is None:
+            target.unlink()
+        elif entry["in_place"]:
+            self._overwrite(entry, entry["before"])
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _write_new(temporary, self._store.read_blob(entry["before"]) or b"", 0o600)
+            _apply_metadata(temporary, entry["metadata"])
+            temporary.rename(target)
+        _sync_folder(target.parent)
+
+    def _state(self, entry: Mapping[str, Any]) -> str:
+        """Whether a file is as it was ``before``, as we left it ``after``, or ``foreign``."""
+        current = _digest(self._target(entry))
+        if current == entry["before"]:
+            return "before"
+        # Written over in place, a file can have been cut off half-way: no one else's doing.
+        return "after" if current == entry["after"] or entry["in_place"] else "foreign"
+
+    def _overwrite(self, entry: Mapping[str, Any], digest: str) -> None:
+        """Write over a file that cannot be renamed over, without ever giving up its blocks.
+
+        A disk that fills up half-way still has room for the old bytes: they go back first.
+        """
+        target = self._target(entry)
+        content = self._store.read_blob(digest) or b""
+        old = target.read_bytes()
+        descriptor = os.open(target, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            try:
+                _write_all(descriptor, content)
+            except OSError:
+                _write_all(descriptor, old)
+                os.ftruncate(descriptor, len(old))
+                os.fsync(descriptor)
+                raise
+            on_step("overwritten")
+            os.ftruncate(descriptor, len(content))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    # The journal
+
+    def _note_in_place(self, entry: dict[str, Any]) -> None:
+        entry["in_place"] = True
+        self._write_intent(self._store.active)
+        _sync_folder(self._store.active)
+
+    def _write_intent(self, folder: Path) -> None:
+        draft = folder / "intent.json.new"
+        with contextlib.suppress(FileNotFoundError):
+            draft.unlink()
+        _write_new(draft, json.dumps(self.intent, indent=1).encode(), 0o600)
+        draft.rename(folder / "intent.json")
+
+    def _keep_blobs(self, contents: set[bytes | None]) -> None:
+        folder = self._store.folder / "blobs"
+        _make_folder(folder, 0o700)
+        for content in (one for one in contents if one is not None):
+            path = self._store.blob(digest_of(content))
+            if not path.exists():
+                draft = path.with_suffix(".new")
+                with contextlib.suppress(FileNotFoundError):
+                    draft.unlink()
+                _write_new(draft, content, 0o600)
+                draft.rename(path)
+        _sync_folder(folder)
+
+    def _forget_old(self) -> None:
+        for number in self._store.numbers()[:-KEEP]:
+            (self._store.history / f"{number:06}.json").unlink()
+        needed = set()
+        for record in self._store.records():
+            items = [item for items in record["ledger"].values() for item in items]
+            for entry in [*record["changes"], *items]:
+                needed |= {entry["before"], entry["after"]}
+        for path in (self._store.folder / "blobs").iterdir():
+            if path.name not in needed:
+                path.unlink()
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return digest_of(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _intended(root: str, change: Change) -> dict[str, Any]:
+    target = _outside(root, change.target)
+    return {
+        "part": change.part,
+        "path": change.path,
+        "target": change.target,
+        "action": change.action,
+        "before": None if change.before is None else digest_of(change.before),
+        "after": None if change.after is None else digest_of(change.after),
+        "mode": change.mode,
+        "metadata": None if change.before is None else _metadata(target),
+        "in_place": change.before is not None and _must_stay(target),
+    }
+
+
+def _outside(root: str, path: str) -> Path:
+    """Where a resolved path of the node really is."""
+    return Path(root, path.lstrip("/"))
+
+
+def missing_folders(root: str, change: Change) -> tuple[str, ...]:
+    """The folders a change needs that do not exist yet, outermost first."""
+    chain: list[str] = []
+    folder = Path(change.target).parent
+    while change.after is not None and not _outside(root, str(folder)).exists():
+        chain.insert(0, str(folder))
+        folder = folder.parent
+    return tuple(chain)
+
+
+def _must_stay(target: Path) -> bool:
+    """Whether a file is a mount point (a container's /etc/hosts): no rename over those."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text("utf-8", "replace")
+    except OSError:
+        return False
+    escaped = str(target.resolve()).replace(" ", "\\040")
+    return any(line.split(" ", 5)[4] == escaped for line in mounts.splitlines())
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """Owner, mode and extended attributes: ACLs and SELinux labels are among the latter."""
+    status = path.stat()
+    attributes = {}
+    with contextlib.suppress(OSError):
+        for name in os.listxattr(path):
+            attributes[name] = base64.b64encode(os.getxattr(path, name)).decode()
+    return {
+        "mode": stat.S_IMODE(status.st_mode),
+        "uid": status.st_uid,
+        "gid": status.st_gid,
+        "xattrs": attributes,
+    }
+
+
+def _apply_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
+    status = path.stat()
+    if (status.st_uid, status.st_gid) != (metadata["uid"], metadata["gid"]):
+        os.chown(path, metadata["uid"], metadata["gid"])
+    path.chmod(metadata["mode"])
+    for name, value in metadata["xattrs"].items():
+        content = base64.b64decode(value)
+        with contextlib.suppress(OSError):
+            if os.getxattr(path, name) == content:
+                continue
+        os.setxattr(path, name, content)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    """A new file, its bytes on the disk before this returns; nothing of it left where that fails."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, mode)
+    try:
+        _write_all(descriptor, content)
+        os.fsync(descriptor)
+    except BaseException:
+        path.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    place = 0
+    while place < len(content):
+        place += os.pwrite(descriptor, content[place:], place)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _make_folder(path: Path, mode: int) -> None:
+    if not path.is_dir():
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+        path.chmod(mode)
+        _sync_folder(path.parent)
+
+
+def _parsed_holder(content: bytes) -> dict[str, Any]:
+    try:
+        return dict(json.loads(content))
+    except (ValueError, TypeError):
+        return {}
+
+
+def _busy(content: bytes, wait: float) -> AgentError:
+    found = _parsed_holder(content)
+    since = time.strftime("%H:%M:%S", time.gmtime(found.get("since", 0)))
+    who = f"{found.get('by', 'someone')} (process {found.get('pid', '?')}"
+    who += f", from {found['from']})" if found.get("from") else ")"
+    return AgentError(
+        "locked",
+        f"another agent is at work here: {found.get('operation', '?')} by {who} since {since} UTC",
+        cause=f"it did not finish within the {wait:g} seconds this one waited",
+        cure="wait for it and run again; `status` tells when the node is free",
+    )
+
+
+_EXPLAINED = {
+    errno.ENOSPC: ("disk-full", "the disk is full", "make room (df -h), then run again"),
+    errno.EDQUOT: ("disk-full", "the disk quota is used up", "raise the quota, then run again"),
+    errno.EROFS: ("read-only", "the file system is read-only",
+                  "remount it writable, or find out why it is not: dmesg | tail"),
+    errno.EACCES: ("not-root", "this user may not write there", "run the agent as root"),
+    errno.EPERM: ("not-permitted", "the kernel forbids it",
+                  "look for the immutable attribute: lsattr"),
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """An operating system's error as one with cause and cure."""
+    try:
+        yield
+    except OSError as problem:
+        known = _EXPLAINED.get(problem.errno or 0)
+        code, cause, cure = known or (
+            "write-failed",
+            str(problem),
+            "look at the disk: dmesg | tail",
+        )
+        where = problem.filename or path
+        message = f"{where} cannot be written: {cause}"
+        raise AgentError(code, message, cause, cure) from problem
