@@ -47,3 +47,30 @@ def write_atomically(
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def give_tree(path: Path, owner: tuple[int, int]) -> None:
+    """Gives ``path`` and everything below it to the (uid, gid); takes root. Raises OSError.
+
+    Links are given away themselves, and never followed.
+    """
+    for folder, folders, names in os.walk(path):
+        for name in (*folders, *names):
+            os.chown(Path(folder, name), *owner, follow_symlinks=False)
+    os.chown(path, *owner, follow_symlinks=False)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds ``line`` (with its line feed) to a file that others append to as well.
+
+    One write in append mode; a last line without line feed gets one. The file is made 0600 where
+    it is not there. Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        size = os.fstat(descriptor).st_size
+        whole = size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
+        os.write(descriptor, ("" if whole else "\n").encode() + line.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

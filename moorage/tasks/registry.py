@@ -1,5 +1,116 @@
 """The TLS registry."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from invoke.collection import Collection
 
-namespace = Collection("registry")
+from moorage.tasks.command import Run, command
+
+if TYPE_CHECKING:
+    from moorage.registry import RegistryStatus
+
+
+@command(lock=True)
+def up(run: Run, yes: bool = False) -> dict[str, Any]:
+    """Stand the registry up, with certificates and login, and make this machine trust it.
+
+    Example: inv registry.up --yes
+    """
+    from moorage import engine
+    from moorage.walk import phase
+    from moorage.walk import up as walk_up
+
+    del yes  # the voice knows it already
+    walk = phase.Walk(run.settings, run.ui)
+    phases = walk_up.PHASES[:4]  # engine, certificates, registry, this machine
+    actions = phase.pending(walk, phases)
+    if any(action.asks for action in actions):
+        run.ui.confirm([action.text for action in actions])
+    phase.go(walk, phases)
+    from moorage import registry
+
+    status = registry.status(run.settings, engine.connect(run.settings))
+    _show(run, status)
+    if not walk.changed:
+        run.ui.show("Nothing changed: the registry stood already.")
+    machine = walk.this_machine
+    return {
+        "ok": status.healthy,
+        **status.to_json(),
+        "changed": walk.changed,
+        "this_machine": machine.to_json() if machine else None,
+    }
+
+
+@command(lock=True, help={"purge": "also delete its data, its login and its image"})
+def down(run: Run, purge: bool = False, yes: bool = False) -> dict[str, Any]:
+    """Take the registry down; its data and login stay unless purged.
+
+    Example: inv registry.down
+    """
+    from moorage import engine, registry
+
+    del yes
+    settings, ui = run.settings, run.ui
+    client = engine.connect(settings)
+    if purge:
+        ui.confirm([f"delete every image pushed to the registry ({settings.registry_data})"])
+    changed = registry.down(settings, client, ui, purge=purge)
+    ui.show("The registry is down." if changed else "Unchanged: there was no registry.")
+    if settings.registry_data.exists():
+        ui.show(f"  kept: {settings.registry_data} (inv registry.down --purge deletes it)")
+    return {"ok": True, "changed": changed}
+
+
+@command(help={"show_password": "print the login's password as well"})
+def status(run: Run, show_password: bool = False) -> dict[str, Any]:
+    """Say whether the registry runs and answers; exit code 1 if not.
+
+    Example: inv registry.status --show-password
+    """
+    from moorage import engine, registry
+
+    found = registry.status(run.settings, engine.connect(run.settings))
+    password = registry.credentials(run.settings).password if show_password else ""
+    _show(run, found, password)
+    secret = {"password": password} if show_password else {}
+    return {"ok": found.healthy, **found.to_json(), **secret}
+
+
+@command(help={"follow": "go on until stopped", "tail": "how many of the last lines (100)"})
+def logs(run: Run, follow: bool = False, tail: int = 100) -> dict[str, Any]:
+    """Show the registry's own log.
+
+    Example: inv registry.logs --follow --tail 20
+    """
+    from moorage import engine, registry
+    from moorage.errors import Refused
+
+    if tail < 0:
+        raise Refused("wrong-use", f"--tail {tail} is no number of lines", cure="--tail 20")
+    count = 0
+    client = engine.connect(run.settings)
+    for line in registry.logs(run.settings, client, follow=follow, tail=tail):
+        run.ui.stream(line)
+        count += 1
+    return {"ok": True, "lines": count}
+
+
+def _show(run: Run, found: RegistryStatus, password: str = "") -> None:
+    said = "answers" if found.healthy else f"not well: {found.problem}"
+    rows = [
+        ["registry", found.url],
+        ["state", said],
+        ["container", f"{found.container} ({found.image})" if found.image else found.container],
+        ["login", found.user],
+    ]
+    if password:
+        rows.append(["password", password])
+    if found.since:
+        rows.append(["since", f"{found.since[:19]} UTC"])
+    run.ui.table(("", ""), rows)
+
+
+namespace = Collection("registry", up, down, status, logs)

@@ -1,0 +1,342 @@
+"""The TLS registry: up, down, status, login, logs.
+
+A container of the CNCF Distribution that this machine's engine keeps running. Its data, its
+configuration and its secrets are files on the host; the container can be thrown away at any time.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moorage.actions import Action
+from moorage.errors import MoorageError, Refused
+from moorage.registry.credentials import Credentials, credentials
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+    from moorage.registry.spec import Spec
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+__all__ = [
+    "Credentials",
+    "RegistryStatus",
+    "credentials",
+    "down",
+    "logs",
+    "pending",
+    "status",
+    "up",
+]
+
+
+@dataclass(frozen=True)
+class RegistryStatus:
+    """How the registry is. ``healthy``: TLS and the login work, seen from this machine.
+
+    ``health`` is the engine's own word (``starting``, ``healthy``, ``unhealthy`` or ""); ``image``
+    the reference it runs; ``since`` when it was started (ISO 8601, UTC); ``problem`` one sentence,
+    "" where there is none.
+    """
+
+    url: str
+    container: str
+    port: int
+    user: str
+    running: bool
+    healthy: bool
+    health: str = ""
+    image: str = ""
+    since: str = ""
+    problem: str = ""
+    changed: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain JSON types."""
+        return asdict(self)
+
+
+def pending(settings: Settings, client: DockerClient | None) -> list[Action]:
+    """What :func:`up` would do; nothing where the registry stands. ``client`` None: no engine yet.
+
+    Raises Refused where :func:`up` would refuse: a port that is taken, a name that is not ours.
+    """
+    from moorage.registry import container, image
+
+    registry = settings.registry
+    found = None if client is None else container.find(settings, client)
+    if found is not None and found.status == "running" and _is_unchanged(settings, client, found):
+        return []
+    if client is not None:
+        _require_local_engine()
+        container.check_ports(settings, client, found)
+    fetch = image.planned(settings, client)
+    verb = "make" if found is None else "make anew" if found.status == "running" else "start"
+    actions = [Action(fetch)] if fetch else []
+    return [
+        *actions,
+        Action(f"{verb} the container {registry.container}, on {registry.listen}:{registry.port}"),
+    ]
+
+
+def up(settings: Settings, client: DockerClient, ui: UI) -> RegistryStatus:
+    """Makes the registry serve; needs the certificates (:func:`moorage.pki.issue`).
+
+    The container is made anew only where its image, options, certificate or login changed. Raises
+    Refused or MoorageError with cause and cure; a running registry is taken down only once
+    everything for its successor is there.
+    """
+    from moorage.registry import container, image
+
+    _require_local_engine()
+    found = container.find(settings, client)
+    container.check_ports(settings, client, found)
+    named = image.ensure(settings, client, ui)
+    login, spec = _prepare(settings, client, ui, named)
+    changed = True
+    if found is not None and container.is_current(found, spec):
+        changed = found.status != "running"
+        if changed:
+            found.start()
+            ui.note(f"started the container {settings.registry.container} again")
+    else:
+        if found is not None:
+            container.remove(found)
+        container.create(settings, client, spec)
+        ui.note(f"made the container {settings.registry.container}")
+    container.wait(settings, client, login, ui)
+    return _status(settings, client, changed=changed)
+
+
+def down(settings: Settings, client: DockerClient, ui: UI, *, purge: bool = False) -> bool:
+    """Removes the container; with ``purge`` its data, its login and the image we made or pulled.
+
+    Returns whether there was anything to remove. Raises Refused for a container that is not ours.
+    """
+    from moorage.registry import container, image
+    from moorage.registry.credentials import folder
+
+    found = container.find(settings, client)
+    changed = found is not None
+    if found is not None:
+        container.remove(found)
+        ui.note(f"removed the container {settings.registry.container}")
+    if purge:
+        changed |= image.forget(settings, client)
+        for path in (settings.registry_data, folder(settings)):
+            changed |= _delete(path, ui)
+    return changed
+
+
+def status(settings: Settings, client: DockerClient) -> RegistryStatus:
+    """How the registry is right now. Raises Refused for a container that is not ours."""
+    return _status(settings, client, changed=False)
+
+
+def logs(
+    settings: Settings, client: DockerClient, *, follow: bool = False, tail: int = 100
+) -> Iterator[str]:
+    """The registry's own log, line by line. Raises Refused where there is no container."""
+    from moorage.registry import container
+
+    found = container.find(settings, client)
+    if found is None:
+        raise Refused(
+            "registry-down",
+            "there is no registry to have a log",
+            cause=f"there is no container {settings.registry.container}",
+            cure="inv registry.up",
+        )
+    rest = b""
+    for chunk in found.logs(stream=True, follow=follow, tail=tail):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line.decode(errors="replace") for line in lines)
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+# -- the pieces ------------------------------------------------------------------------------
+
+
+def _require_local_engine() -> None:
+    from moorage import engine
+
+    place = engine.endpoint()
+    if not place.local:
+        raise Refused(
+            "engine-elsewhere",
+            f"the registry cannot run on the engine at {place.url}",
+            cause=f"its files are on this machine, and {place.source} names another one's engine",
+            cure=f"unset {place.source}, or run Moorage on that machine",
+        )
+
+
+def _prepare(
+    settings: Settings, client: DockerClient, ui: UI, image: tuple[str, str]
+) -> tuple[Credentials, Spec]:
+    """Puts the container's files in place, as they should be."""
+    from moorage.files import private_folder, write_atomically
+    from moorage.registry import container
+    from moorage.registry.credentials import ensure, ensure_http_secret, folder
+
+    user, owner = container.user(client)
+    etc, data = folder(settings) / "etc", settings.registry_data
+    try:
+        private_folder(etc.parent)
+        login = ensure(settings)
+        ensure_http_secret(settings)
+        private_folder(etc, owner=owner)
+        _give(data, owner, ui)
+        spec = _spec(settings, image, user)
+        for name, content in spec.files.items():
+            if _read(etc / name) != content:
+                write_atomically(etc / name, content, owner=owner)
+    except PermissionError as problem:
+        raise Refused(
+            "not-ours",
+            f"{problem.filename} cannot be read or written",
+            cause="it belongs to another user: Moorage was run as root here, or as somebody else",
+            cure=f'sudo chown -R "$USER": {settings.state} {data}; or run this as that user',
+            path=str(problem.filename),
+        ) from None
+    return login, spec
+
+
+def _spec(settings: Settings, image: tuple[str, str], user: str) -> Spec:
+    """What the container should be, from what is on disk; writes nothing."""
+    from moorage.registry import spec
+    from moorage.registry.credentials import ensure_http_secret, folder, htpasswd
+
+    etc = folder(settings) / "etc"
+    registry = settings.registry
+    return spec.Spec(
+        image=image[0],
+        image_id=image[1],
+        options=spec.options(
+            name=registry.container,
+            user=user,
+            etc=etc,
+            data=settings.registry_data,
+            listen=registry.listen,
+            port=registry.port,
+            metrics_port=registry.metrics_port,
+        ),
+        files={
+            spec.CONFIG: spec.config_yaml(ensure_http_secret(settings)),
+            spec.HTPASSWD: htpasswd(credentials(settings), _read(etc / spec.HTPASSWD)),
+            spec.CERTIFICATE: _certificate(settings.certs_dir / "registry.crt"),
+            spec.KEY: _certificate(settings.certs_dir / "registry.key"),
+        },
+    )
+
+
+def _is_unchanged(settings: Settings, client: Any, found: Any) -> bool:
+    """Whether :func:`up` would leave ``found`` alone. Changes nothing."""
+    from moorage import building
+    from moorage.registry import container, image
+    from moorage.registry.credentials import folder
+
+    reference = image.present(settings, client)
+    if not reference or not (folder(settings) / "http-secret").exists():
+        return False
+    user, _ = container.user(client)
+    try:
+        named = (reference, building.image_id(client, reference))
+        wanted = _spec(settings, named, user)
+    except MoorageError:
+        return False
+    return container.is_current(found, wanted)
+
+
+def _status(settings: Settings, client: DockerClient, *, changed: bool) -> RegistryStatus:
+    from moorage.registry import client as https
+    from moorage.registry import container
+
+    found = container.find(settings, client)
+    registry = settings.registry
+    running = found is not None and found.status == "running"
+    problem = ""
+    try:
+        if running:
+            https.check_login(settings, credentials(settings))
+        else:
+            problem = "it is not there" if found is None else f"the container is {found.status}"
+    except MoorageError as error:
+        problem = f"{error.message}: {error.cause}" if error.cause else error.message
+    state = {} if found is None else found.attrs["State"]
+    return RegistryStatus(
+        url=f"https://{settings.registry_name}",
+        container=registry.container,
+        port=registry.port,
+        user=registry.user,
+        running=running,
+        healthy=running and not problem,
+        health=str(state.get("Health", {}).get("Status", "")),
+        image="" if found is None else _image_name(found),
+        since=str(state.get("StartedAt", "")) if running else "",
+        problem=problem,
+        changed=changed,
+    )
+
+
+def _image_name(found: Any) -> str:
+    from docker.errors import ImageNotFound
+
+    try:
+        tags = found.image.tags
+    except ImageNotFound:
+        tags = []
+    return str(tags[0] if tags else found.attrs["Image"])
+
+
+def _certificate(path: Path) -> bytes:
+    content = _read(path)
+    if content is None:
+        raise Refused(
+            "no-certificates",
+            f"there is no {path}",
+            cause="the registry's certificate has not been issued yet",
+            cure="inv certs.issue",
+            path=str(path),
+        )
+    return content
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _give(data: Path, owner: tuple[int, int] | None, ui: UI) -> None:
+    """Makes the data's folder, and everything in it the container user's."""
+    from moorage.files import give_tree, private_folder
+
+    present = data.stat() if data.exists() else None
+    private_folder(data, owner=owner)
+    if present is not None and owner is not None and (present.st_uid, present.st_gid) != owner:
+        ui.note(f"{data} now belongs to user {owner[0]}, as which the registry runs")
+        give_tree(data, owner)
+
+
+def _delete(path: Path, ui: UI) -> bool:
+    if not path.exists():
+        return False
+    try:
+        shutil.rmtree(path)
+    except PermissionError as problem:
+        raise MoorageError(
+            "not-ours",
+            f"{problem.filename} cannot be removed",
+            cause="it belongs to another user",
+            cure=f"sudo rm -rf {path}",
+            path=str(path),
+        ) from None
+    ui.note(f"removed {path}")
+    return True

@@ -1,0 +1,193 @@
+"""The registry's container: found, made, started, waited for, removed. Never anybody else's."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from moorage import engine
+from moorage.errors import MoorageError, Refused
+from moorage.registry import client as https
+from moorage.registry.ports import listener
+from moorage.registry.spec import DIGEST_LABEL, Spec
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container
+
+    from moorage.registry.credentials import Credentials
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+# A user of its own where root runs Moorage: the number that "nonroot" has in many images. Nobody
+# can log in with it, and the folders above its files are closed to everybody but root.
+_NONROOT = 65532
+_READY_SECONDS = 30
+
+
+def user(client: DockerClient) -> tuple[str, tuple[int, int] | None]:
+    """(the container's user, the owner its files need or None for ourselves)."""
+    if any("rootless" in option for option in client.info().get("SecurityOptions", ())):
+        # There, root in the container is ourselves outside, and nobody more.
+        return "0:0", None
+    if os.geteuid() == 0:
+        return f"{_NONROOT}:{_NONROOT}", (_NONROOT, _NONROOT)
+    return f"{os.geteuid()}:{os.getegid()}", None
+
+
+def find(settings: Settings, client: DockerClient) -> Container | None:
+    """Our container. Raises Refused where one of that name is not this project's."""
+    from docker.errors import NotFound
+
+    name = settings.registry.container
+    try:
+        found = client.containers.get(name)
+    except NotFound:
+        return None
+    project = found.labels.get(engine.LABEL_PROJECT)
+    if project == str(settings.root):
+        return found
+    owner = f"it belongs to the checkout in {project}" if project else "Moorage did not make it"
+    cure = f"cd {project} && ./run inv registry.down" if project else f"docker rename {name} NEW"
+    raise Refused(
+        "name-taken",
+        f"there is a container {name} already, and it is not this project's",
+        cause=owner,
+        cure=f"{cure}; or set registry.container (and registry.port) in invoke.yaml",
+    )
+
+
+def is_current(found: Container, spec: Spec) -> bool:
+    return bool(found.labels.get(DIGEST_LABEL) == spec.digest)
+
+
+def check_ports(settings: Settings, client: DockerClient, found: Container | None) -> None:
+    """Raises Refused (``port-taken``) where somebody else holds a port the registry needs."""
+    ours = _published(found) if found is not None and found.status == "running" else set()
+    registry = settings.registry
+    for key, address, port in (
+        ("port", registry.listen, registry.port),
+        ("metrics_port", "127.0.0.1", registry.metrics_port),
+    ):
+        if port in ours:
+            continue
+        holder = _holder(client, address, port, besides=settings.registry.container)
+        if holder:
+            raise _port_taken(key, port, holder)
+
+
+def create(settings: Settings, client: DockerClient, spec: Spec) -> None:
+    """Makes and starts the container. Raises Refused or MoorageError; none is left then."""
+    from docker.errors import APIError
+
+    labels = {**engine.labels(settings, "registry"), DIGEST_LABEL: spec.digest}
+    made: Container | None = None
+    try:
+        made = client.containers.create(spec.image, labels=labels, **_sdk(spec.options))
+        made.start()
+    except APIError as problem:
+        if made is not None:
+            made.remove(force=True, v=True)
+        raise _not_started(settings, client, str(problem.explanation or problem)) from None
+
+
+def remove(found: Container) -> None:
+    """Ends and removes it; its data are on the host."""
+    from docker.errors import NotFound
+
+    try:
+        found.stop(timeout=10)
+        found.remove(force=True, v=True)
+    except NotFound:  # somebody was faster
+        return
+
+
+def wait(settings: Settings, client: DockerClient, login: Credentials, ui: UI) -> None:
+    """Until TLS and the login work. Raises MoorageError with the registry's own last words."""
+    deadline = time.monotonic() + _READY_SECONDS
+    with ui.progress(f"waiting for https://{settings.registry_name}"):
+        while True:
+            try:
+                https.check_login(settings, login, timeout=5)
+                return
+            except MoorageError as problem:
+                last = problem
+            found = find(settings, client)
+            # The engine starts it over and over; a second start says that the first one failed.
+            if found is None or found.status == "exited" or found.attrs.get("RestartCount", 0) > 1:
+                raise _died(settings, found) from None
+            if time.monotonic() > deadline:
+                raise last
+            time.sleep(0.1)
+
+
+def last_words(found: Container, lines: int = 4) -> str:
+    """The last lines of its log, for an error's cause."""
+    text = found.logs(tail=lines).decode(errors="replace").strip()
+    return text or "it said nothing"
+
+
+def _sdk(options: Any) -> dict[str, Any]:
+    """JSON has lists where the SDK wants tuples."""
+    ports = {inner: tuple(outer) for inner, outer in options["ports"].items()}
+    return {**options, "ports": ports}
+
+
+def _published(found: Container) -> set[int]:
+    return {
+        int(outer["HostPort"])
+        for mappings in (found.ports or {}).values()
+        for outer in mappings or ()
+    }
+
+
+def _holder(client: DockerClient, address: str, port: int, *, besides: str) -> str:
+    """Who holds the port, for a sentence; "" for nobody."""
+    # The engine may hold it without a listening process (userland-proxy off).
+    for other in client.containers.list(filters={"publish": str(port)}):
+        if other.name != besides and port in _published(other):
+            return f"the container {other.name} ({other.short_id})"
+    found = listener(address, port)
+    return "" if found is None else found.describe()
+
+
+def _port_taken(key: str, port: int, holder: str) -> Refused:
+    return Refused(
+        "port-taken",
+        f"port {port} of this machine is taken, so the registry cannot have it",
+        cause=f"it is held by {holder}",
+        cure=f"stop that, or choose another port: registry.{key} in invoke.yaml",
+    )
+
+
+def _not_started(settings: Settings, client: DockerClient, words: str) -> MoorageError:
+    registry = settings.registry
+    if "address already in use" in words or "port is already allocated" in words:
+        for key, address, port in (
+            ("port", registry.listen, registry.port),
+            ("metrics_port", "127.0.0.1", registry.metrics_port),
+        ):
+            holder = _holder(client, address, port, besides=registry.container)
+            if holder:
+                return _port_taken(key, port, holder)
+    cure = "inv doctor"
+    if "cannot assign requested address" in words:
+        cure = "registry.listen in invoke.yaml has to be an address of this machine"
+    elif "privileged port" in words:
+        cure = "choose a port above 1023: registry.port in invoke.yaml"
+    return MoorageError(
+        "registry-not-started", "the registry's container does not start", cause=words, cure=cure
+    )
+
+
+def _died(settings: Settings, found: Container | None) -> MoorageError:
+    words = "the container is gone" if found is None else last_words(found)
+    if found is not None:
+        found.stop(timeout=1)  # else the engine goes on starting it for ever
+    return MoorageError(
+        "registry-died",
+        "the registry starts and ends at once",
+        cause=words,
+        cure="inv registry.logs; inv registry.up tries again",
+    )
