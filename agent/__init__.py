@@ -1,1 +1,3 @@
 """What runs on a node. Stands alone: CPython 3.9+, nothing from ``moorage``, no network."""
+
+__version__ = "0.1.0"

@@ -130,6 +130,7 @@ class Containerd:
     unit: Unit | None
     config: File
     merged: bytes | None
+    running: bool = True
     socket: str = CONTAINERD_SOCKET
 
     @property
@@ -197,13 +198,19 @@ def _containerd(host: Host, tree: Tree) -> Containerd | None:
             cure=f"repair it; `{binary} --version` must answer",
         )
     config = tree.read(_option(argv, "--config", "-c") or CONTAINERD_CONFIG)
+    socket = _option(argv, "--address", "-a") or CONTAINERD_SOCKET
+    if host.systemd and unit is not None:
+        running = unit.active
+    else:  # a laid-out tree counts as a node in service
+        running = not host.real or tree.exists(socket)
     return Containerd(
         binary=binary,
         version=(int(version[1]), int(version[2]), int(version[3])),
         unit=unit,
         config=config,
         merged=merged(host, binary, config.path) if config.content is not None else None,
-        socket=_option(argv, "--address", "-a") or CONTAINERD_SOCKET,
+        running=running,
+        socket=socket,
     )
 
 

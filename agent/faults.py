@@ -26,3 +26,7 @@ class TrustError(AgentError):
 
 class RefusedError(AgentError):
     """A state that is not understood, or not ours to change: nothing was touched."""
+
+
+class Interrupted(BaseException):
+    """A signal asked the agent to stop; what is under way is rolled back."""

@@ -108,6 +108,11 @@ class Host:
     def systemd(self) -> bool:
         return self.real and Path("/run/systemd/system").is_dir()
 
+    @property
+    def restarts(self) -> bool:
+        """Whether services can be restarted here; on a laid-out tree there are none to restart."""
+        return self.systemd or not self.real
+
     def unit(self, name: str) -> Unit | None:
         """The service of that name, or None where there is none."""
         if not self.systemd:
@@ -142,6 +147,8 @@ class Host:
         Its start counter is reset first: systemd lets a service down that was started more than
         five times in ten seconds, and a colleague may have just restarted it as well.
         """
+        if not self.real:
+            return
         self.run(["systemctl", "reset-failed", name])
         done = self.run(["systemctl", "restart", name], timeout=timeout)
         if not done.ok:

@@ -92,6 +92,11 @@ class Store:
             for registry, items in newest["ledger"].items()
         }
 
+    def waiting(self) -> dict[str, str]:
+        """Services whose restart was put off, and which start of each was running then."""
+        newest = next(self.records(), None)
+        return dict(newest["waiting"]) if newest else {}
+
     def _owned(self, item: dict[str, Any]) -> Owned:
         return Owned(
             part=item["part"],

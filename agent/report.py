@@ -7,7 +7,7 @@ told everywhere: in the agent's last event, in ``--json`` documents, in tables a
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Union
 
 CHANGED = "changed"
 UNCHANGED = "unchanged"
@@ -87,3 +87,84 @@ class HostResult:
         if result.status not in STATUSES:
             raise ValueError(f"not a host status: {result.status!r}")
         return result
+
+
+@dataclass(frozen=True)
+class FactsEvent:
+    """What was found: ``runtime`` in words, such as ``containerd 1.7.24``, and the rest by name."""
+
+    host: str
+    runtime: str
+    python: str
+    agent: str
+    kind = "facts"
+
+
+@dataclass(frozen=True)
+class ChangeEvent:
+    """A file that was changed, or with ``--dry-run`` would be; ``diff`` is a unified diff."""
+
+    path: str
+    action: str
+    diff: str
+    kind = "change"
+
+
+@dataclass(frozen=True)
+class RestartEvent:
+    """A service about to be restarted."""
+
+    unit: str
+    kind = "restart"
+
+
+@dataclass(frozen=True)
+class VerifyEvent:
+    """A proof made: ``step`` is ``registry``, ``cri`` or ``pull``."""
+
+    step: str
+    ok: bool
+    seconds: float
+    detail: str = ""
+    kind = "verify"
+
+
+@dataclass(frozen=True)
+class NoteEvent:
+    """Something a person should know that is no failure."""
+
+    message: str
+    kind = "note"
+
+
+@dataclass(frozen=True)
+class StatusEvent:
+    """What this agent keeps on the node: per registry its files, ``as-left`` or ``changed`` since.
+
+    ``interrupted`` is the operation an earlier agent left half-way; ``holder`` who is at work now.
+    """
+
+    trusted: tuple[dict[str, Any], ...]
+    waiting: tuple[str, ...]
+    interrupted: str | None
+    holder: dict[str, Any] | None
+    kind = "status"
+
+
+@dataclass(frozen=True)
+class ResultEvent:
+    """The outcome; always the last event."""
+
+    result: HostResult
+    kind = "result"
+
+
+Event = Union[
+    FactsEvent, ChangeEvent, RestartEvent, VerifyEvent, NoteEvent, StatusEvent, ResultEvent
+]
+
+
+def event_to_json(event: Event) -> dict[str, Any]:
+    """An event as the one JSON object of its line."""
+    body = event.result.to_json() if isinstance(event, ResultEvent) else asdict(event)
+    return {"event": event.kind, **body}

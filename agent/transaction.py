@@ -24,9 +24,12 @@ from typing import Any
 
 from agent.faults import AgentError
 from agent.ledger import Store, as_json, digest_of
+from agent.report import FileChange
 from agent.resources import Change, Ledgers
 
 KEEP = 100  # finished transactions; the ledger rides on the newest, so older ones are history only
+
+_UNDONE = {"created": "removed", "edited": "edited", "removed": "created"}
 
 # Tests stop the world here; nothing else sets it.
 on_step: Callable[[str], None] = lambda name: None  # noqa: E731
@@ -37,7 +40,7 @@ class Restored:
     """What a rollback did: files put back, those another hand has changed since, services."""
 
     registry: str
-    paths: tuple[str, ...]
+    files: tuple[FileChange, ...]
     foreign: tuple[str, ...]
     restarts: tuple[str, ...]
 
@@ -101,11 +104,14 @@ class Transaction:
         *,
         starts: Mapping[str, str],
         ledgers: Ledgers,
+        waiting: Mapping[str, str] | None = None,
         remove_folders: tuple[str, ...] = (),
         agent: str = "",
     ) -> Transaction:
-        """Put the intent on disk. ``starts`` tells the services to restart, and which start of
-        each is running now; ``ledgers`` is what will be ours once this is committed.
+        """Put the intent on disk.
+
+        ``starts`` tells the services to restart, and which start of each is running now;
+        ``waiting`` those whose restart is put off; ``ledgers`` what will be ours afterwards.
         """
         made = [folder for change in changes for folder in missing_folders(store.root, change)]
         intent = {
@@ -121,6 +127,7 @@ class Transaction:
                 {"path": path, **_metadata(_outside(store.root, path))} for path in remove_folders
             ],
             "starts": dict(starts),
+            "waiting": dict(waiting or {}),
             "ledger": as_json(ledgers),
         }
         transaction = cls(store, intent)
@@ -211,7 +218,7 @@ class Transaction:
 
     def rollback(self, starts: Callable[[str], str]) -> Restored:
         """Every file as it was. ``starts`` tells which start of a service is running now."""
-        paths, foreign = [], []
+        files, foreign = [], []
         for folder in self.intent["remove_folders"]:
             path = _outside(self._store.root, folder["path"])
             if not path.exists():
@@ -226,7 +233,7 @@ class Transaction:
                 foreign.append(entry["path"])
             elif state == "after":
                 self._put_back(entry)
-                paths.append(entry["path"])
+                files.append(FileChange(entry["path"], _UNDONE[entry["action"]]))
             on_step("put back")
         for folder in reversed(self.intent["folders"]):
             with contextlib.suppress(OSError):
@@ -238,7 +245,7 @@ class Transaction:
             unit for unit, start in self.intent["starts"].items() if noted or starts(unit) != start
         )
         on_step("rolled back")
-        return Restored(self.intent["registry"], tuple(paths), tuple(foreign), restarts)
+        return Restored(self.intent["registry"], tuple(files), tuple(foreign), restarts)
 
     def forget(self) -> None:
         """The rollback is complete, restarts included: the intent has served."""
@@ -458,7 +465,7 @@ def _apply_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """A new file, its bytes on the disk before this returns; nothing of it left where that fails."""
+    """A new file, its bytes on the disk before this returns; nothing is left where that fails."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, mode)
     try:

@@ -114,7 +114,17 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     if not strategy.edits:
         return Proposal(changes=changes)
     edited = _with_config_path(containerd, content)
-    return Proposal(changes=(*changes, *edited), restarts=_restarts(containerd, edited))
+    return Proposal(changes=(*changes, *edited), restarts=restarts(containerd, edited))
+
+
+def serves_kubelets(facts: Facts) -> bool:
+    """Whether there is a containerd here whose CRI can be asked."""
+    found = facts.containerd
+    return (
+        found is not None
+        and found.running
+        and not (found.merged is not None and _cri_is_off(parse(found.merged)))
+    )
 
 
 def choose(state: State) -> Strategy:
@@ -354,6 +364,7 @@ def _with_config_path(containerd: Containerd, content: bytes | None) -> tuple[Ch
     return change(PART, containerd.config, edited.encode("utf-8"))
 
 
-def _restarts(containerd: Containerd, edited: tuple[Change, ...]) -> tuple[str, ...]:
-    unit = containerd.unit
-    return (unit.name,) if edited and unit is not None and unit.active else ()
+def restarts(containerd: Containerd | None, edited: tuple[Change, ...]) -> tuple[str, ...]:
+    """The service that must be restarted for an edit of its configuration to count."""
+    unit = containerd.unit if containerd is not None and containerd.running else None
+    return (unit.name,) if edited and unit is not None else ()

@@ -1,0 +1,190 @@
+"""The command-line face: a plan on standard input, one JSON event a line on standard output.
+
+    python3 agent.pyz apply [--dry-run]    bring the node into the plan's state, prove it
+    python3 agent.pyz untrust [--dry-run]  take the trust away again
+    python3 agent.pyz verify               prove the trust as it stands
+    python3 agent.pyz status | facts | recover
+    python3 agent.pyz --version [--json]
+
+Exit 0: changed or unchanged; 1: failed or rolled back; 2: a bad plan or wrong use. The last line is
+a result event in each case.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from agent import __version__
+from agent.faults import AgentError, Interrupted
+from agent.report import (
+    FAILED,
+    Event,
+    Fault,
+    HostResult,
+    ResultEvent,
+    event_to_json,
+)
+
+WITH_PLAN = ("apply", "untrust", "verify")
+COMMANDS = (*WITH_PLAN, "status", "facts", "recover")
+USAGE = f"usage: agent.pyz {'|'.join(COMMANDS)} [--dry-run] [--root DIR] | --version [--json]"
+
+
+class UsageError(AgentError):
+    """The command line is wrong."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("usage", message, cause="the command line is wrong", cure=USAGE)
+
+
+class Command:
+    """A command line taken apart."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.name = ""
+        self.dry_run = False
+        self.root = "/"
+        rest = iter(words)
+        for word in rest:
+            if word == "--dry-run":
+                self.dry_run = True
+            elif word == "--root":
+                self.root = next(rest, "")
+            elif word in COMMANDS and not self.name:
+                self.name = word
+            else:
+                raise UsageError(f"{word!r} is not understood here")
+        if not self.name:
+            raise UsageError("no command was given")
+        if self.dry_run and self.name not in ("apply", "untrust"):
+            raise UsageError(f"--dry-run does not go with {self.name}")
+        if not os.path.isdir(self.root):  # noqa: PTH112  (pathlib is not needed otherwise)
+            raise UsageError(f"--root {self.root!r} is no folder")
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one command; everything that happens is told as events."""
+    words = sys.argv[1:] if words is None else words
+    if words[:1] == ["--version"] and words[1:] in ([], ["--json"]):
+        print(json.dumps(_about()) if words[1:] else f"moorage-agent {__version__}")  # noqa: T201
+        return 0
+    tell = Teller()
+    try:
+        for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(name, _stop)
+        for event in _events(Command(words)):
+            tell(event)
+    except UsageError as problem:
+        tell(_failed(problem.fault))
+        return 2
+    except AgentError as problem:  # what an operation does not tell itself: the plan
+        tell(_failed(problem.fault))
+        return 2
+    except Interrupted as problem:
+        tell(_failed(Fault("interrupted", f"stopped by {problem}; nothing was changed")))
+    except Exception as problem:
+        tell(_failed(_internal(problem)))
+        if os.environ.get("MOORAGE_DEBUG"):
+            raise
+    return tell.code
+
+
+def _events(command: Command) -> Iterator[Event]:
+    from agent.engine import Engine
+    from agent.host import Host
+
+    engine = Engine(Host(command.root))
+    if command.name in WITH_PLAN:
+        from agent.plan import MAX_PLAN_BYTES, Plan
+
+        plan = Plan.parse(sys.stdin.buffer.read(MAX_PLAN_BYTES + 1))
+        if command.name != "untrust":
+            plan.require_ca()
+    if command.root == "/" and command.name != "facts" and os.geteuid() != 0:
+        yield _failed(
+            Fault(
+                "not-root",
+                "the agent must run as root here",
+                cause="it edits /etc, restarts services and asks the runtime's socket",
+                cure="run it through sudo",
+            )
+        )
+        return
+    if command.name == "apply":
+        yield from engine.apply(plan, command.dry_run)
+    elif command.name == "untrust":
+        yield from engine.untrust(plan, command.dry_run)
+    elif command.name == "verify":
+        yield from engine.verify(plan)
+    elif command.name == "status":
+        yield from engine.status()
+    elif command.name == "facts":
+        yield from engine.look()
+    else:
+        yield from engine.recover()
+
+
+class Teller:
+    """Writes events. The work is finished also where the reader went away."""
+
+    def __init__(self) -> None:
+        self.code = 1
+        self._heard = True
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, ResultEvent):
+            self.code = 0 if event.result.ok else 1
+        line = json.dumps(event_to_json(event), ensure_ascii=False) + "\n"
+        if not self._heard:
+            return
+        try:
+            sys.stdout.buffer.write(line.encode("utf-8", "replace"))
+            sys.stdout.buffer.flush()
+        except OSError:
+            self._heard = False
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _stop(number: int, frame: object) -> None:
+    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)
+    raise Interrupted(signal.Signals(number).name)
+
+
+def _failed(fault: Fault) -> ResultEvent:
+    return ResultEvent(HostResult(host=platform.node(), status=FAILED, error=fault))
+
+
+def _internal(problem: Exception) -> Fault:
+    return Fault(
+        "internal-error",
+        f"{type(problem).__name__}: {problem}",
+        cause="a defect of the agent",
+        cure="run it again with MOORAGE_DEBUG=1 and report what it says",
+    )
+
+
+def _about() -> dict[str, Any]:
+    """Version, what it reads, and the software bill of materials where this is the archive."""
+    from importlib.resources import files
+
+    from agent.plan import VERSION
+
+    sbom = files("agent").joinpath("sbom.json")
+    return {
+        "name": "moorage-agent",
+        "version": __version__,
+        "plan": VERSION,
+        "python": platform.python_version(),
+        "sbom": json.loads(sbom.read_text("utf-8")) if sbom.is_file() else None,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""A CRI client of five calls. Speaks ``runtime.v1``, and ``v1alpha2`` where that is all there is.
+
+The two have the same messages under different service names; containerd 1.5 knows only the latter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Any
+
+from grpclib.client import Channel, UnaryUnaryMethod
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+from agent.cri import api_pb2 as api
+from agent.plan import Verify
+
+VERSIONS = ("v1", "v1alpha2")
+
+
+class CriError(Exception):
+    """A call that failed: the runtime's own words, and whether it answered at all."""
+
+    def __init__(self, message: str, answered: bool) -> None:
+        super().__init__(message)
+        self.message = message
+        self.answered = answered
+
+
+class Cri:
+    """The runtime behind a socket; an asynchronous context manager."""
+
+    def __init__(self, socket: str) -> None:
+        self._channel = Channel(path=socket)
+        self._version = ""
+
+    async def __aenter__(self) -> Cri:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._channel.close()
+
+    async def version(self, timeout: float = 3) -> str:
+        """The runtime's name and version, such as ``containerd 1.7.24``."""
+        answer = await self._call("Runtime", "Version", api.VersionRequest(), timeout)
+        return f"{answer.runtime_name} {answer.runtime_version}"
+
+    async def ready(self, timeout: float = 3) -> bool:
+        """Whether the runtime serves. The network may be down: that is the CNI's, not ours."""
+        answer = await self._call("Runtime", "Status", api.StatusRequest(), timeout)
+        return any(one.type == "RuntimeReady" and one.status for one in answer.status.conditions)
+
+    async def pull(self, verify: Verify, timeout: float) -> str:
+        """Pull as the kubelet does, and tell the image's reference."""
+        request = api.PullImageRequest(image=api.ImageSpec(image=verify.image))
+        if verify.username is not None:
+            request.auth.username = verify.username
+            request.auth.password = verify.password or ""
+        answer = await self._call("Image", "PullImage", request, timeout)
+        return str(answer.image_ref)
+
+    async def image(self, name: str, timeout: float = 10) -> str:
+        """The id of an image that is there, or an empty string."""
+        request = api.ImageStatusRequest(image=api.ImageSpec(image=name))
+        return str((await self._call("Image", "ImageStatus", request, timeout)).image.id)
+
+    async def remove(self, name: str, timeout: float = 60) -> None:
+        """Take an image off the node; one that is not there is fine."""
+        request = api.RemoveImageRequest(image=api.ImageSpec(image=name))
+        await self._call("Image", "RemoveImage", request, timeout)
+
+    async def _call(self, service: str, name: str, request: Any, timeout: float) -> Any:
+        versions = (self._version,) if self._version else VERSIONS
+        for version in versions:
+            method: Any = UnaryUnaryMethod(
+                self._channel,
+                f"/runtime.{version}.{service}Service/{name}",
+                type(request),
+                getattr(api, f"{name}Response"),
+            )
+            try:
+                answer = await method(request, timeout=timeout)
+            except GRPCError as problem:
+                if problem.status is Status.UNIMPLEMENTED and version != versions[-1]:
+                    continue
+                served = problem.status not in (Status.UNIMPLEMENTED, Status.UNAVAILABLE)
+                raise CriError(str(problem.message), answered=served) from None
+            except asyncio.TimeoutError:
+                raise CriError(f"no answer within {timeout:g} seconds", answered=False) from None
+            except OSError as problem:
+                raise CriError(problem.strerror or str(problem), answered=False) from None
+            self._version = version
+            return answer
+        raise AssertionError("unreachable")

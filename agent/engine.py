@@ -1,0 +1,626 @@
+"""From a plan to a node that pulls: recover, facts, changes, transaction, restarts, proof.
+
+Each operation is a generator of events whose last is the result; it raises nothing a user can
+cause. What is decided here is order and what becomes of a failure; how, is in the other modules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import platform
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from agent import __version__
+from agent.facts import Containerd, Facts, Tree, gather
+from agent.faults import AgentError, Interrupted, RefusedError, TrustError
+from agent.host import Host
+from agent.ledger import Store
+from agent.plan import Plan, Registry, Verify
+from agent.report import (
+    CHANGED,
+    FAILED,
+    ROLLED_BACK,
+    UNCHANGED,
+    ChangeEvent,
+    Event,
+    FactsEvent,
+    Fault,
+    FileChange,
+    HostResult,
+    NoteEvent,
+    RestartEvent,
+    ResultEvent,
+    StatusEvent,
+    VerifyEvent,
+)
+from agent.resources import (
+    Change,
+    Ledgers,
+    Owned,
+    Proposal,
+    change,
+    containerd,
+    docker,
+    hosts,
+    readable,
+)
+from agent.transaction import Restored, Transaction, holder, locked, missing_folders
+
+RESOURCES = {"hosts": hosts, "docker": docker, "containerd": containerd}
+RUNTIMES = ("docker", "containerd")
+
+
+class Prover(Protocol):
+    """What :mod:`agent.verify` offers; tests put their own in its place."""
+
+    def ask_registry(self, plan: Plan, address: str | None = None) -> None: ...
+    def cri_serves(self, socket_path: str) -> bool: ...
+    def wait_for_cri(self, socket_path: str) -> None: ...
+    def pull(
+        self, socket_path: str, registry: Registry, verify: Verify, seconds: float
+    ) -> None: ...
+
+
+@dataclass
+class Outcome:
+    """The result in the making."""
+
+    host: str = ""
+    status: str = UNCHANGED
+    changes: list[FileChange] = field(default_factory=list)
+    restarts: list[str] = field(default_factory=list)
+    verified: bool | None = None
+    pull_seconds: float | None = None
+    error: Fault | None = None
+
+    def result(self) -> HostResult:
+        return HostResult(
+            host=self.host,
+            status=self.status,
+            changes=tuple(self.changes),
+            restarts=tuple(self.restarts),
+            verified=self.verified,
+            pull_seconds=self.pull_seconds,
+            error=self.error,
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """All that one transaction does."""
+
+    operation: str
+    plan: Plan
+    facts: Facts
+    changes: tuple[Change, ...]
+    restarts: tuple[str, ...]
+    ledgers: Ledgers
+    remove_folders: tuple[str, ...] = ()
+
+
+class Engine:
+    """The operations on one node."""
+
+    def __init__(self, host: Host, prover: Prover | None = None) -> None:
+        self._host = host
+        self._store = Store(host.root)
+        self._given = prover
+        self._out = Outcome(host=platform.node())
+        self._notes: list[str] = []
+
+    @property
+    def _prover(self) -> Prover:
+        if self._given is None:
+            from agent import verify
+
+            self._given = verify
+        return self._given
+
+    @property
+    def _can_prove(self) -> bool:
+        """A file tree that is no running node has nothing to prove it by."""
+        return self._host.real or self._given is not None
+
+    # The operations
+
+    def apply(self, plan: Plan, dry_run: bool = False) -> Iterator[Event]:
+        """Bring the node into the plan's state and prove it, or put it back as it was."""
+        if dry_run:
+            return self._told(self._dry(self._applied(plan)))
+        return self._told(self._under_lock("apply", plan, self._applied(plan)))
+
+    def untrust(self, plan: Plan, dry_run: bool = False) -> Iterator[Event]:
+        """Take the trust in the plan's registry away: the original bytes, or our lines out."""
+        if dry_run:
+            return self._told(self._dry(self._untrusted(plan)))
+        return self._told(self._under_lock("untrust", plan, self._untrusted(plan)))
+
+    def verify(self, plan: Plan) -> Iterator[Event]:
+        """Prove the trust as it stands; changes nothing but the images on the node."""
+
+        def work() -> Iterator[Event]:
+            plan.require_ca()
+            facts = gather(self._host)
+            yield self._facts_event(facts)
+            yield from self._prove(plan, facts)
+
+        return self._told(work())
+
+    def look(self) -> Iterator[Event]:
+        """The facts alone."""
+
+        def work() -> Iterator[Event]:
+            yield self._facts_event(gather(self._host))
+
+        return self._told(work())
+
+    def status(self) -> Iterator[Event]:
+        """What of ours is on the node, and whether it is still as we left it."""
+
+        def work() -> Iterator[Event]:
+            tree = Tree(self._host.root)
+            pending = self._store.pending()
+            yield StatusEvent(
+                trusted=tuple(
+                    {"registry": name, "files": [_file_status(tree, one) for one in owned.values()]}
+                    for name, owned in self._store.ledgers().items()
+                ),
+                waiting=tuple(self._still_waiting()),
+                interrupted=pending["operation"] if pending else None,
+                holder=holder(self._store),
+            )
+
+        return self._told(work())
+
+    def recover(self, wait: float = 10) -> Iterator[Event]:
+        """Roll back what an agent that was cut off left half-way; nothing where there is none."""
+
+        def work() -> Iterator[Event]:
+            with locked(self._store, "recover", wait):
+                yield from self._recovered()
+
+        return self._told(work())
+
+    # How an operation runs
+
+    def _told(self, work: Iterator[Event]) -> Iterator[Event]:
+        """The work's events, and the result whatever becomes of it."""
+        try:
+            yield from work
+        except AgentError as problem:
+            if self._out.status != ROLLED_BACK:
+                self._out.status = FAILED
+            if self._out.verified is None and isinstance(problem, TrustError):
+                self._out.verified = False
+            self._out.error = problem.fault
+        except Interrupted as problem:
+            if self._out.status != ROLLED_BACK:
+                self._out.status = FAILED
+            self._out.error = Fault(
+                "interrupted",
+                f"stopped by {problem}; the node is as it was before",
+                cause="someone, or a lost connection, ended the run",
+                cure="run it again",
+            )
+        for note in self._notes:
+            yield NoteEvent(note)
+        yield ResultEvent(self._out.result())
+
+    def _under_lock(
+        self, operation: str, plan: Plan, steps: Iterator[Event | Step]
+    ) -> Iterator[Event]:
+        with locked(self._store, operation, plan.options.lock_wait):
+            yield from self._recovered()
+            for step in steps:
+                if isinstance(step, Step):
+                    yield from self._carry_out(step)
+                else:
+                    yield step
+
+    def _dry(self, steps: Iterator[Event | Step]) -> Iterator[Event]:
+        """What would be done: every change as a diff, nothing touched."""
+        if self._store.pending() is not None:
+            yield NoteEvent("an interrupted run would be rolled back first (recover)")
+        for step in steps:
+            if not isinstance(step, Step):
+                yield step
+                continue
+            for one in step.changes:
+                yield _change_event(one)
+                self._out.changes.append(FileChange(one.path, one.action))
+            for unit in step.restarts:
+                yield RestartEvent(unit)
+                self._out.restarts.append(unit)
+            self._out.status = CHANGED if step.changes or step.restarts else UNCHANGED
+
+    # Deciding
+
+    def _applied(self, plan: Plan) -> Iterator[Event | Step]:
+        plan.require_ca()
+        facts = gather(self._host)
+        yield self._facts_event(facts)
+        ledgers = self._store.ledgers()
+        owned = ledgers.get(plan.registry.name, {})
+        proposals = {part: RESOURCES[part].propose(facts, plan, owned) for part in plan.parts}
+        _require_runtime(proposals)
+        for part, proposal in proposals.items():
+            if proposal.absent and part in RUNTIMES and getattr(facts, part) is not None:
+                yield NoteEvent(f"{part}: {proposal.absent}")
+            for note in proposal.notes:
+                yield NoteEvent(note)
+        changes = tuple(one for proposal in proposals.values() for one in proposal.changes)
+        wanted = [unit for proposal in proposals.values() for unit in proposal.restarts]
+        restarts = tuple(dict.fromkeys([*wanted, *self._still_waiting()]))
+        yield Step(
+            operation="apply",
+            plan=plan,
+            facts=facts,
+            changes=changes,
+            restarts=restarts,
+            ledgers=_ledgers_with(ledgers, plan.registry, changes, self._host.root),
+        )
+
+    def _untrusted(self, plan: Plan) -> Iterator[Event | Step]:
+        facts = gather(self._host)
+        yield self._facts_event(facts)
+        ledgers = self._store.ledgers()
+        owned = ledgers.get(plan.registry.name, {})
+        if not owned:
+            yield NoteEvent(f"nothing on this node is ours for {plan.registry.name}")
+        others = {name: one for name, one in ledgers.items() if name != plan.registry.name}
+        changes: list[Change] = []
+        folders: list[str] = []
+        restarts: tuple[str, ...] = ()
+        for item in reversed(list(owned.values())):
+            heir = _heir(item, others)
+            if heir is not None:
+                others[heir] = {item.path: item, **others[heir]}
+                continue
+            taken = _taken_back(facts, item, plan.registry)
+            changes.extend(taken)
+            folders.extend(folder for folder in reversed(item.folders) if folder not in folders)
+            if _is_configuration(item):
+                restarts = containerd.restarts(facts.containerd, taken)
+        yield Step(
+            operation="untrust",
+            plan=plan,
+            facts=facts,
+            changes=tuple(changes),
+            restarts=restarts,
+            ledgers=others,
+            remove_folders=tuple(reversed(folders)),
+        )
+
+    def _still_waiting(self) -> Iterator[str]:
+        """Services whose restart an earlier run put off and no one has made up for since."""
+        for unit, start in self._store.waiting().items():
+            if self._start_of(unit) == start:
+                yield unit
+
+    # Doing
+
+    def _carry_out(self, step: Step) -> Iterator[Event]:
+        apply = step.operation == "apply"
+        if not step.changes and not step.restarts:
+            if apply:
+                yield from self._prove(step.plan, step.facts)
+            return
+        if apply and step.plan.options.preflight and self._can_prove:
+            address = step.plan.registry.address
+            yield from self._timed(
+                "registry", lambda: self._prover.ask_registry(step.plan, address), "beforehand"
+            )
+        now = step.restarts if step.plan.options.restart else ()
+        later = () if step.plan.options.restart else step.restarts
+        self._refuse_without_systemd(now)
+        transaction: Transaction | None = None
+        proving = False
+        try:
+            transaction = Transaction.begin(
+                self._store,
+                step.operation,
+                step.plan.registry.name,
+                step.changes,
+                starts={unit: self._start_of(unit) for unit in now},
+                waiting={unit: self._start_of(unit) for unit in later},
+                ledgers=step.ledgers,
+                remove_folders=step.remove_folders,
+                agent=__version__,
+            )
+            transaction.stage()
+            self._judge_candidate(step, transaction)
+            transaction.write()
+            for one in step.changes:
+                yield _change_event(one)
+            yield from self._restart(transaction, now, step.facts.containerd)
+            for unit in later:
+                yield NoteEvent(f"prepared; a restart of {unit} is waiting for you")
+            if apply:
+                proving = True
+                yield from self._prove(step.plan, step.facts, waiting=bool(later))
+            transaction.commit()
+        except BaseException as problem:
+            with _undisturbed():
+                if (
+                    proving
+                    and isinstance(problem, AgentError)
+                    and not isinstance(problem, TrustError)
+                ):
+                    assert transaction is not None  # noqa: S101
+                    transaction.commit()
+                    self._note_done(step, now)
+                else:
+                    self._roll_back(transaction, problem, step.facts.containerd)
+            raise
+        self._note_done(step, now)
+
+    def _note_done(self, step: Step, restarted: tuple[str, ...]) -> None:
+        self._out.status = CHANGED
+        self._out.changes = [FileChange(one.path, one.action) for one in step.changes]
+        self._out.restarts = list(restarted)
+
+    def _judge_candidate(self, step: Step, transaction: Transaction) -> None:
+        """Let the node's own containerd say what it makes of the new config.toml."""
+        found = step.facts.containerd
+        edited = [one for one in step.changes if found and one.path == found.config.path]
+        if found is None or not edited or edited[0].after is None:
+            return
+        staged = str(transaction.staged(found.config.path))
+        binary = self._host.outside(found.binary)
+        done = self._host.run([binary, "--config", staged, "config", "dump"])
+        if not done.ok:
+            raise RefusedError(
+                "candidate-refused",
+                f"containerd refuses the edited {found.config.path}: {done.complaint}",
+                cause="the edit does not fit what else stands in it",
+                cure="nothing was changed; report this with the file, it is a defect of Moorage",
+            )
+        before = found.merged
+        if before is None:
+            before = self._host.run([binary, "config", "default"]).out.encode()
+        after = done.out.encode()
+        fits = containerd.differs_in_trust_alone(before, after)
+        took = step.operation != "apply" or containerd.config_path(after) == containerd.FOLDER
+        if not fits or not took:
+            raise RefusedError(
+                "candidate-differs",
+                f"the edited {found.config.path} would change more than the registry's trust"
+                if not fits
+                else f"the edit of {found.config.path} would have no effect",
+                cause="a file named in `imports` replaces what is set there",
+                cure=f"compare: {found.binary} --config {found.config.path} config dump",
+            )
+
+    def _restart(
+        self, transaction: Transaction, units: tuple[str, ...], found: Containerd | None
+    ) -> Iterator[Event]:
+        if not units:
+            return
+        transaction.restarting()
+        for unit in units:
+            yield RestartEvent(unit)
+            try:
+                self._host.restart(unit)
+            except AgentError as problem:
+                raise TrustError(*_parts(problem)) from None
+        if found is not None and self._can_prove:
+            yield from self._timed("cri", lambda: self._prover.wait_for_cri(found.socket))
+
+    def _roll_back(
+        self, transaction: Transaction | None, problem: BaseException, found: Containerd | None
+    ) -> None:
+        """Put everything back. ``problem`` is what led to it, and is raised again afterwards."""
+        transaction = transaction or Transaction.pending(self._store)
+        if transaction is None:
+            return
+        touched = [one["path"] for one in transaction.intent["changes"]]
+        try:
+            restored = transaction.rollback(self._start_of)
+            self._restart_after_rollback(restored, found)
+            transaction.forget()
+        except (AgentError, OSError) as second:
+            raise AgentError(
+                "rollback-failed",
+                f"{problem}; and putting it back failed: {second}",
+                cause=f"not all of these are as they were: {', '.join(touched)}",
+                cure="mend what the message says, then: nodes.recover",
+            ) from None
+        if restored.files or restored.restarts:
+            self._out.status = ROLLED_BACK
+            self._out.restarts = list(restored.restarts)
+            self._notes.append(_rollback_words(restored))
+
+    def _restart_after_rollback(self, restored: Restored, found: Containerd | None) -> None:
+        for unit in restored.restarts:
+            self._host.restart(unit)
+        if restored.restarts and found is not None and self._can_prove:
+            self._prover.wait_for_cri(found.socket)
+
+    def _recovered(self) -> Iterator[Event]:
+        transaction = Transaction.pending(self._store)
+        if transaction is None:
+            return
+        restored = transaction.rollback(self._start_of)
+        found = gather(self._host).containerd if restored.restarts else None
+        self._restart_after_rollback(restored, found)
+        transaction.forget()
+        operation = transaction.intent["operation"]
+        yield NoteEvent(f"an interrupted {operation} was rolled back: {_rollback_words(restored)}")
+        self._out.status = CHANGED
+        self._out.changes = list(restored.files)
+
+    # Proving
+
+    def _prove(self, plan: Plan, facts: Facts, waiting: bool = False) -> Iterator[Event]:
+        """TLS by name, CRI, and the pull, as far as the node has them."""
+        if not self._can_prove:
+            return
+        yield from self._timed("registry", lambda: self._prover.ask_registry(plan))
+        self._out.verified = True
+        found = facts.containerd
+        if found is None or "containerd" not in plan.parts or not containerd.serves_kubelets(facts):
+            return
+        if waiting:
+            self._out.verified = None
+            return
+        if not self._prover.cri_serves(found.socket):
+            yield from self._timed("cri", lambda: self._prover.wait_for_cri(found.socket))
+        verify = plan.verify
+        if verify is None:
+            return
+        began = time.monotonic()
+        yield from self._timed(
+            "pull",
+            lambda: self._prover.pull(
+                found.socket, plan.registry, verify, plan.options.pull_timeout
+            ),
+        )
+        self._out.pull_seconds = round(time.monotonic() - began, 3)
+
+    def _timed(self, step: str, prove: Callable[[], None], detail: str = "") -> Iterator[Event]:
+        began = time.monotonic()
+        try:
+            prove()
+        except AgentError as problem:
+            self._out.verified = False
+            seconds = round(time.monotonic() - began, 3)
+            yield VerifyEvent(step, ok=False, seconds=seconds, detail=problem.code)
+            raise
+        yield VerifyEvent(step, True, round(time.monotonic() - began, 3), detail)
+
+    # Small things
+
+    def _facts_event(self, facts: Facts) -> FactsEvent:
+        return FactsEvent(
+            host=facts.nodename,
+            runtime=facts.runtime,
+            python=platform.python_version(),
+            agent=__version__,
+        )
+
+    def _start_of(self, unit: str) -> str:
+        found = self._host.unit(unit)
+        return found.start if found is not None else ""
+
+    def _refuse_without_systemd(self, units: tuple[str, ...]) -> None:
+        if units and not self._host.restarts:
+            raise RefusedError(
+                "no-service-manager",
+                f"{units[0]} must be restarted, and systemd is not at work here",
+                cause="this agent restarts services through systemd alone",
+                cure="apply with restart: false, then restart it by hand",
+            )
+
+
+def _require_runtime(proposals: dict[str, Proposal]) -> None:
+    asked = [part for part in proposals if part in RUNTIMES]
+    if asked and all(proposals[part].absent for part in asked):
+        why = "; ".join(proposals[part].absent for part in asked)
+        raise RefusedError(
+            "no-runtime",
+            f"no container runtime to set up here: {why}",
+            cause="neither a Docker Engine nor a containerd that serves CRI was found",
+            cure="install one (apt-get install containerd), or leave this host out",
+        )
+
+
+def _ledgers_with(
+    ledgers: Ledgers, registry: Registry, changes: tuple[Change, ...], root: str
+) -> Ledgers:
+    """The ledgers once the changes are made: before us stays what it was before us."""
+    mine: dict[str, Owned] = dict(ledgers.get(registry.name, {}))
+    for one in changes:
+        old = mine.get(one.path)
+        before, folders = one.before, missing_folders(root, one)
+        if old is not None:
+            folders = (*old.folders, *(path for path in folders if path not in old.folders))
+        if old is not None and one.before == old.after:
+            before = old.before
+        elif one.before is not None:
+            known = old or Owned(one.part, one.path, one.before, None)
+            before = RESOURCES[one.part].strip(known, one.before, registry)
+        mine[one.path] = Owned(one.part, one.path, before, one.after, folders)
+    return {**ledgers, registry.name: mine}
+
+
+def _file_status(tree: Tree, owned: Owned) -> dict[str, str]:
+    content = tree.read(owned.path).content
+    state = "as-left" if content == owned.after else "missing" if content is None else "changed"
+    return {"path": owned.path, "state": state}
+
+
+def _is_configuration(item: Owned) -> bool:
+    return item.part == "containerd" and not item.path.endswith((".crt", "/hosts.toml"))
+
+
+def _heir(item: Owned, others: Ledgers) -> str | None:
+    """Another registry that still needs the config_path we set, if any."""
+    if not _is_configuration(item):
+        return None
+    return next(
+        (name for name, one in others.items() if any(o.part == "containerd" for o in one.values())),
+        None,
+    )
+
+
+def _taken_back(facts: Facts, item: Owned, registry: Registry) -> tuple[Change, ...]:
+    """The change that takes one of our files back: the original where it is as we left it."""
+    file = facts.tree.read(item.path)
+    content = readable(file)
+    if content is None:
+        return ()
+    if content == item.after:
+        return change(item.part, file, item.before)
+    return change(item.part, file, RESOURCES[item.part].strip(item, content, registry))
+
+
+def _change_event(one: Change) -> ChangeEvent:
+    return ChangeEvent(path=one.path, action=one.action, diff=_diff(one))
+
+
+def _diff(one: Change) -> str:
+    before, after = (
+        (content or b"").decode("utf-8", "replace").splitlines(keepends=True)
+        for content in (one.before, one.after)
+    )
+    lines = difflib.unified_diff(
+        before,
+        after,
+        one.path if one.before is not None else "/dev/null",
+        one.path if one.after is not None else "/dev/null",
+    )
+    ended = (
+        line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines
+    )
+    return "".join(ended)
+
+
+def _rollback_words(restored: Restored) -> str:
+    paths = ", ".join(one.path for one in restored.files)
+    words = f"put back {paths}" if paths else "no file had changed"
+    if restored.foreign:
+        words += f"; left alone, since someone else changed them: {', '.join(restored.foreign)}"
+    if restored.restarts:
+        words += f"; restarted {', '.join(restored.restarts)}"
+    return words
+
+
+def _parts(problem: AgentError) -> tuple[str, str, str, str]:
+    fault = problem.fault
+    return fault.code, fault.message, fault.cause, fault.cure
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """No signal ends a rollback half-way: those that come wait until it is done."""
+    waiting = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, waiting)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
