@@ -131,6 +131,26 @@ class UI:
                 cure="run it again and answer y, or give --yes",
             )
 
+    def ask_secret(self, question: str) -> str:
+        """A password, typed unseen; without a terminal the first line of stdin.
+
+        Raises Refused where nothing comes.
+        """
+        if sys.stdin.isatty():
+            import getpass
+
+            secret = getpass.getpass(f"{question}: ", stream=sys.stderr)
+        else:
+            secret = sys.stdin.readline().removesuffix("\n")
+        if not secret:
+            raise Refused(
+                "no-password",
+                f"no {question} was given",
+                cause="the answer was empty, or there was no terminal to ask on",
+                cure="type it on a terminal, or give it as one line on stdin",
+            )
+        return secret
+
     def diff(self, path: str, before: str | None, after: str | None, *, host: str = "") -> None:
         """A unified diff of one file; None stands for a file that is not there."""
         name = f"{host}:{path}" if host else path

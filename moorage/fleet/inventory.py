@@ -1,0 +1,121 @@
+"""Which nodes: ``--hosts=a,b,c``, the settings, or the lab -> Targets. Pure; no name is resolved.
+
+What SSH makes of a name (address, user, port, jump host) is decided in ``moorage.fleet.openssh``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moorage.errors import Refused
+
+# Aliases of ~/.ssh/config may hold '_', which host names may not; ssh(1) itself takes both.
+_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
+# useradd(8) and Active Directory logins; never a leading '-', which ssh would take for an option.
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\+-]{0,127}\$?")
+_EXAMPLE = "node1,admin@node2,10.0.0.3:2222,[fd00::3]:22"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One node as the user named it.
+
+    ``name`` is what the user typed and how results call the node. ``user`` is "" and ``port`` is 0
+    where nothing was said: then settings and the OpenSSH configuration decide.
+    """
+
+    name: str
+    host: str
+    user: str = ""
+    port: int = 0
+
+
+def parse_hosts(text: str) -> tuple[Target, ...]:
+    """``a,user@b:2222,[fd00::3]`` -> Targets in the order given. Raises Refused (``bad-hosts``)."""
+    return parse_names(text.split(",") if text.strip() else ())
+
+
+def parse_names(names: Sequence[str]) -> tuple[Target, ...]:
+    """Names -> Targets. Raises Refused where there is none, one is bad, or one stands twice."""
+    if not names:
+        raise Refused(
+            "no-hosts",
+            "no host was given",
+            cause="the list of hosts is empty",
+            cure=f"name them, as in --hosts={_EXAMPLE}",
+        )
+    targets = tuple(_parse(name.strip()) for name in names)
+    seen: dict[tuple[str, int], Target] = {}
+    for target in targets:
+        key = (target.host.lower().rstrip("."), target.port)
+        if key in seen:
+            raise given_twice(seen[key].name, target.name)
+        seen[key] = target
+    return targets
+
+
+def given_twice(first: str, second: str) -> Refused:
+    """The refusal for one node under two names, or one name typed twice."""
+    same = first == second
+    return Refused(
+        "host-twice",
+        f"{first} is given twice" if same else f"{first} and {second} are the same host",
+        cause="a host is worked on once in a run",
+        cure=f"take {second} out of the list",
+        host=first,
+    )
+
+
+def _parse(name: str) -> Target:
+    if not name:
+        raise _bad("", "there is nothing between two commas")
+    user, at, rest = name.rpartition("@")
+    if at and not _USER.fullmatch(user):
+        raise _bad(name, f"{user!r} is no user name")
+    if "://" in name:
+        raise _bad(name, "a host has no scheme such as ssh://")
+    host, port = _split_port(name, rest)
+    return Target(name=name, host=host, user=user, port=port)
+
+
+def _split_port(name: str, rest: str) -> tuple[str, int]:
+    if rest.startswith("["):
+        address, bracket, tail = rest[1:].partition("]")
+        if not bracket or (tail and not tail.startswith(":")):
+            raise _bad(name, "an IPv6 address with a port is written [address]:port")
+        if not _is_address(address, 6):
+            raise _bad(name, f"{address!r} is no IPv6 address")
+        return address, _port(name, tail[1:]) if tail else 0
+    if _is_address(rest, 6):  # bare, so without a port
+        return rest, 0
+    host, colon, port = rest.partition(":")
+    if re.fullmatch(r"[0-9.]+", host) and not _is_address(host, 4):
+        raise _bad(name, f"{host!r} looks like an IPv4 address and is none")
+    if not _NAME.fullmatch(host):
+        raise _bad(name, f"{host!r} is no host name")
+    return host, _port(name, port) if colon else 0
+
+
+def _port(name: str, text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+        raise _bad(name, f"a port is a number from 1 to 65535, not {text!r}")
+    return int(text)
+
+
+def _is_address(text: str, version: int) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == version
+    except ValueError:
+        return False
+
+
+def _bad(name: str, cause: str) -> Refused:
+    return Refused(
+        "bad-hosts",
+        f"{name!r} is not a host" if name else "the list of hosts has an empty place",
+        cause=cause,
+        cure=f"write hosts as in --hosts={_EXAMPLE}",
+    )

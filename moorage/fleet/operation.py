@@ -1,0 +1,245 @@
+"""One operation on many hosts: choose the ways, refuse what cannot work, then let them all run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from agent.report import HostResult
+from moorage.errors import Refused
+from moorage.fleet import errand, faults, inventory, openssh, plans, ssh
+from moorage.fleet.report import FleetReport
+from moorage.fleet.rollout import Line, Outcome, Rollout
+
+if TYPE_CHECKING:
+    from agent.plan import Plan, Verify
+    from moorage.archive import AgentArchive
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What the agent is to do on every host; ``words`` are its command line."""
+
+    title: str
+    words: tuple[str, ...]
+    ca: str | None = None
+    pull: Verify | None = None
+    restart: bool = True
+    replace: bool = False
+    needs_address: bool = False
+
+    @property
+    def dry_run(self) -> bool:
+        return "--dry-run" in self.words
+
+    def plan(self, settings: Settings, address: str | None) -> Plan:
+        return plans.make(
+            settings,
+            ca=self.ca,
+            address=address,
+            verify=self.pull,
+            restart=self.restart,
+            replace=self.replace,
+        )
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How to get in: learn unknown host keys first; know sudo's password."""
+
+    learn_host_keys: bool = False
+    sudo_password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """The lab's nodes, in the order of their numbers."""
+
+    in_order: tuple[str, ...]
+    hosts: openssh.LabHosts
+
+
+def lab_hosts(settings: Settings) -> Lab | None:
+    """The lab's nodes, by the OpenSSH configuration it keeps while it is up. Asks no engine."""
+    from paramiko import SSHConfig
+
+    from moorage import lab
+
+    path = lab.ssh_config(settings)
+    if not path.exists():
+        return None
+    found = SSHConfig.from_path(str(path)).get_hostnames()
+    names = sorted((name for name in found if "*" not in name), key=_by_number)
+    if not names:
+        return None
+    return Lab(tuple(names), openssh.LabHosts(frozenset(names), path))
+
+
+def _by_number(name: str) -> tuple[str, int]:
+    stem = name.rstrip("0123456789")
+    return stem, int(name[len(stem) :] or 0)
+
+
+def ca(settings: Settings) -> str:
+    """The CA's PEM. Raises Refused where none is issued."""
+    from moorage import pki
+
+    return pki.ca_pem(settings)
+
+
+def proof(settings: Settings, image: str | None) -> Verify:
+    """The pull that proves it, with the registry's login. Raises Refused where there is none."""
+    from agent.plan import Verify
+    from moorage import registry
+
+    login = registry.credentials(settings)
+    return Verify(image or settings.image_reference, login.user, login.password)
+
+
+def run(
+    settings: Settings, ui: UI, hosts: Sequence[str], operation: Operation, reach: Reach | None
+) -> FleetReport:
+    """Carries ``operation`` out on ``hosts``. Raises Refused before any of them is touched."""
+    from moorage.archive import agent_archive
+
+    reach = reach or Reach()
+    routes = _routes(settings, hosts)
+    _refuse_what_cannot_work(settings, operation, routes)
+    if reach.learn_host_keys:
+        from moorage.fleet.learn import learn_host_keys
+
+        learn_host_keys(ui, routes, settings.nodes.parallel)
+    archive = agent_archive(settings.state)
+    outcomes, stopped = _roll_out(settings, ui, operation, archive, routes, reach)
+    if not stopped and reach.sudo_password is None and ui.interactive:
+        outcomes, stopped = _again_with_password(settings, ui, operation, archive, routes, outcomes)
+    return _report(outcomes, operation, stopped)
+
+
+def _routes(settings: Settings, hosts: Sequence[str]) -> tuple[openssh.Route, ...]:
+    targets = inventory.parse_names(hosts)
+    lab = lab_hosts(settings)
+    return openssh.routes(targets, settings.nodes, lab.hosts if lab else None)
+
+
+def _refuse_what_cannot_work(
+    settings: Settings, operation: Operation, routes: Sequence[openssh.Route]
+) -> None:
+    operation.plan(settings, None)  # its own check: an image of another registry, a spoilt CA
+    guessed = operation.needs_address and not plans.registry_address(settings, "")
+    behind = [route.name for route in routes if not route.direct]
+    if guessed and behind:
+        raise Refused(
+            "no-registry-address",
+            f"the registry's address cannot be guessed for {', '.join(behind)}",
+            cause="they are reached through a jump host or a ProxyCommand, so this machine's own "
+            "address on the way to them is unknown",
+            cure="set registry.address in invoke.yaml to the address they can reach it at",
+        )
+
+
+def _roll_out(
+    settings: Settings,
+    ui: UI,
+    operation: Operation,
+    archive: AgentArchive,
+    routes: Sequence[openssh.Route],
+    reach: Reach,
+) -> tuple[list[Outcome], bool]:
+    works = [
+        (route.name, partial(_on_host, settings, operation, archive, route, reach))
+        for route in routes
+    ]
+    count = f"{len(works)} node{'s' if len(works) > 1 else ''}"
+    return Rollout(works, settings.nodes.parallel).run(ui, f"{operation.title} {count}")
+
+
+def _on_host(
+    settings: Settings,
+    operation: Operation,
+    archive: AgentArchive,
+    route: openssh.Route,
+    reach: Reach,
+    line: Line,
+) -> HostResult:
+    with ssh.connect(route) as session, line.open(session):
+        address: str | None = None
+        if operation.needs_address:
+            address = plans.registry_address(settings, session.local_address)
+            if not address:
+                return errand.failed(route.name, faults.NO_REGISTRY_ADDRESS)
+        plan = operation.plan(settings, address)
+        answer, status = session.errand(
+            archive,
+            operation.words,
+            plans.wire(plan),
+            errand.Become(route.user != "root", reach.sudo_password),
+            line.tell,
+            plans.patience(plan),
+        )
+    return errand.host_result(route.name, answer, status, route.user)
+
+
+def _again_with_password(
+    settings: Settings,
+    ui: UI,
+    operation: Operation,
+    archive: AgentArchive,
+    routes: Sequence[openssh.Route],
+    outcomes: list[Outcome],
+) -> tuple[list[Outcome], bool]:
+    """Asks for sudo's password where hosts turned out to want one, and goes to those again."""
+    wanting = {
+        outcome.result.host
+        for outcome in outcomes
+        if outcome.result.error and outcome.result.error.code == "sudo-needs-password"
+    }
+    if not wanting:
+        return outcomes, False
+    password = ui.ask_secret(f"sudo password for {', '.join(sorted(wanting))}")
+    again, stopped = _roll_out(
+        settings,
+        ui,
+        operation,
+        archive,
+        [route for route in routes if route.name in wanting],
+        Reach(sudo_password=password),
+    )
+    by_name = {outcome.result.host: outcome for outcome in again}
+    return [by_name.get(outcome.result.host, outcome) for outcome in outcomes], stopped
+
+
+def _report(outcomes: Sequence[Outcome], operation: Operation, stopped: bool) -> FleetReport:
+    runtimes: dict[str, str] = {}
+    diffs: dict[str, dict[str, str]] = {}
+    states: dict[str, dict[str, Any]] = {}
+    for outcome in outcomes:
+        host = outcome.result.host
+        for event in outcome.events:
+            if event["event"] == "facts" and event.get("runtime"):
+                runtimes[host] = str(event["runtime"])
+            elif event["event"] == "change" and operation.dry_run:
+                diffs.setdefault(host, {})[str(event["path"])] = _with_host(host, event)
+            elif event["event"] == "status":
+                states[host] = {key: value for key, value in event.items() if key != "event"}
+    report = FleetReport(
+        hosts=tuple(outcome.result for outcome in outcomes),
+        runtimes=runtimes,
+        states=states,
+        dry_run=operation.dry_run,
+        interrupted=stopped,
+    )
+    if not operation.dry_run:
+        return report
+    return replace(report, diffs={host.host: diffs.get(host.host, {}) for host in report.hosts})
+
+
+def _with_host(host: str, event: dict[str, Any]) -> str:
+    """The diff with the host before its paths: many hosts' diffs are read one below the other."""
+    path = str(event["path"])
+    head, hunks, body = str(event["diff"]).partition("@@")
+    return head.replace(path, f"{host}:{path}") + hunks + body

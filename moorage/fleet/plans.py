@@ -1,0 +1,92 @@
+"""Settings and secrets -> the plan that a node's agent carries out. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from typing import TYPE_CHECKING
+
+from moorage.errors import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agent.plan import Plan, Verify
+    from moorage.settings import Settings
+
+THIS_MACHINE_PARTS = ("hosts", "docker")
+
+
+def make(
+    settings: Settings,
+    *,
+    ca: str | None,
+    address: str | None,
+    verify: Verify | None = None,
+    parts: Sequence[str] = (),
+    restart: bool = True,
+    replace: bool = False,
+) -> Plan:
+    """The desired state of one node.
+
+    ``ca`` is PEM; None where trust is taken away or only looked at. ``address`` is the one that the
+    node's hosts file shall give the registry. ``parts``: () for all. Raises Refused where the plan
+    would not pass the agent's own check, as with an image of another registry.
+    """
+    from agent.plan import PARTS, Options, Plan, PlanError, Registry
+
+    plan = Plan(
+        registry=Registry(
+            host=settings.registry.host, port=settings.registry.port, address=address, ca=ca
+        ),
+        parts=tuple(parts) or PARTS,
+        verify=verify,
+        options=Options(restart=restart, replace=replace),
+    )
+    try:
+        return Plan.parse(wire(plan))
+    except PlanError as problem:
+        fault = problem.fault
+        raise Refused(fault.code, fault.message, cause=fault.cause, cure=fault.cure) from None
+
+
+def wire(plan: Plan) -> bytes:
+    """The plan as the agent reads it. It carries the login: for a pipe, never for a log."""
+    return json.dumps(plan.to_json()).encode()
+
+
+def patience(plan: Plan) -> float:
+    """The seconds of silence that an agent at work on ``plan`` may need, and a margin."""
+    return plan.options.pull_timeout + plan.options.lock_wait + 60.0
+
+
+def registry_address(settings: Settings, local: str) -> str:
+    """The registry's address as a node shall know it; "" where it cannot be guessed.
+
+    ``local`` is this machine's own address on the way to that node, "" if there is none.
+    """
+    registry = settings.registry
+    if registry.address != "auto":
+        return registry.address
+    if not ipaddress.ip_address(registry.listen).is_unspecified:
+        return registry.listen
+    address = _usable(local)
+    return "" if address is None else str(address)
+
+
+def this_machines_address(settings: Settings) -> str:
+    """The registry's address as this machine itself shall know it."""
+    listen = ipaddress.ip_address(settings.registry.listen)
+    if not listen.is_unspecified:
+        return str(listen)
+    return "127.0.0.1" if listen.version == 4 else "::1"
+
+
+def _usable(local: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(local)
+    except ValueError:  # "" and fe80::1%eth0
+        return None
+    mapped = getattr(address, "ipv4_mapped", None)
+    address = mapped or address
+    return None if address.is_loopback or address.is_link_local else address

@@ -1,0 +1,138 @@
+"""What became of the hosts: one table, the diffs of a dry run, failures grouped by their cause."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from agent.report import HostResult
+
+if TYPE_CHECKING:
+    from moorage.ui import UI
+
+
+@dataclass(frozen=True)
+class FleetReport:
+    """The outcome on all hosts, in the order they were given.
+
+    ``runtimes``: host -> "containerd 1.7.24". ``diffs``: host -> path -> unified diff, filled by a
+    dry run. ``states``: host -> what the agent keeps there, filled by a status (agent.report's
+    StatusEvent). ``interrupted``: the user stopped it; hosts that were not begun say so.
+    """
+
+    hosts: tuple[HostResult, ...]
+    runtimes: Mapping[str, str] = field(default_factory=dict)
+    diffs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    dry_run: bool = False
+    interrupted: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return all(result.ok for result in self.hosts)
+
+    def to_json(self) -> dict[str, Any]:
+        """``ok``, ``hosts``, ``runtimes``; after a dry run ``dry_run`` and ``diffs`` too."""
+        document: dict[str, Any] = {
+            "ok": self.ok,
+            "hosts": [result.to_json() for result in self.hosts],
+            "runtimes": dict(self.runtimes),
+        }
+        if self.dry_run:
+            document["dry_run"] = True
+            document["diffs"] = {host: dict(files) for host, files in self.diffs.items()}
+        if self.states:
+            document["states"] = {host: dict(state) for host, state in self.states.items()}
+        return document
+
+
+def show(ui: UI, report: FleetReport) -> None:
+    """The whole report for people: diffs first, since they are long, then table and failures."""
+    for files in report.diffs.values():
+        for text in files.values():
+            ui.diff_text(text)
+    show_hosts(ui, report.hosts, report.runtimes, dry_run=report.dry_run)
+
+
+def show_hosts(
+    ui: UI, results: Sequence[HostResult], runtimes: Mapping[str, str], *, dry_run: bool = False
+) -> None:
+    """The table of all hosts and, below it, what to do about those that failed."""
+    columns = ["node", "status", "runtime", "what changed", "restarted", "pulled in"]
+    ui.table(columns, [_row(result, runtimes.get(result.host, ""), dry_run) for result in results])
+    for line in failures(results):
+        ui.show(line)
+
+
+def show_states(ui: UI, report: FleetReport) -> None:
+    """The table of a status: what each node trusts, and what has become of our files there."""
+    rows = []
+    for result in report.hosts:
+        state = report.states.get(result.host)
+        rows.append([result.host, *(_state_row(state) if state else (result.status, "", ""))])
+    ui.table(["node", "trusts", "our files", "to do"], rows)
+    for line in failures(report.hosts):
+        ui.show(line)
+
+
+def _state_row(state: Mapping[str, Any]) -> tuple[str, str, str]:
+    trusted = state.get("trusted", ())
+    files = [file for one in trusted for file in one["files"]]
+    drifted = [f"{file['path']} {file['state']}" for file in files if file["state"] != "as-left"]
+    count = f"{len(files)} as left" if files and not drifted else "\n".join(drifted)
+    to_do = [f"restart {unit}" for unit in state.get("waiting", ())]
+    if drifted:
+        to_do.append("inv nodes.trust")
+    if state.get("interrupted"):
+        to_do.append(f"inv nodes.trust (an {state['interrupted']} was cut off)")
+    holder = state.get("holder")
+    if holder:
+        to_do.append(f"busy: {holder.get('operation', 'an agent')}")
+    return "\n".join(one["registry"] for one in trusted) or "-", count or "-", "\n".join(to_do)
+
+
+def _row(result: HostResult, runtime: str, dry_run: bool) -> list[str]:
+    status = result.status
+    if dry_run and status == "changed":
+        status = "would change"
+    changed = "\n".join(f"{change.action} {change.path}" for change in result.changes)
+    pulled = "" if result.pull_seconds is None else f"{result.pull_seconds:.1f} s"
+    if not pulled and result.verified:
+        pulled = "verified"
+    return [result.host, status, runtime, changed or "-", ", ".join(result.restarts) or "-", pulled]
+
+
+def failures(results: Sequence[HostResult]) -> list[str]:
+    """Lines that tell each failure once, with all the hosts that share it."""
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
+    for result in results:
+        fault = result.error
+        if fault is None:
+            continue
+        # The node's name inside the words would keep equal failures apart.
+        words = (fault.message, fault.cause, fault.cure)
+        message, cause, cure = (text.replace(result.host, "\0") for text in words)
+        groups.setdefault((fault.code, message, cause, cure), []).append(result.host)
+    lines: list[str] = []
+    for (code, *alike), hosts in groups.items():
+        name = hosts[0] if len(hosts) == 1 else "NODE"
+        message, cause, cure = (text.replace("\0", name) for text in alike)
+        lines.append(f"{', '.join(hosts)}: {message} [{code}]")
+        lines += [
+            f"  {title}: {text}" for title, text in (("cause", cause), ("cure", cure)) if text
+        ]
+    return lines
+
+
+def summary(result: HostResult) -> str:
+    """One host in one line, for the moment it is done."""
+    if result.error is not None:
+        return f"{result.host}: {result.status}: {result.error.message}"
+    parts = [result.status]
+    if result.changes:
+        parts.append(f"{len(result.changes)} file{'s' if len(result.changes) > 1 else ''}")
+    parts += [f"{unit} restarted" for unit in result.restarts]
+    if result.pull_seconds is not None:
+        parts.append(f"pulled in {result.pull_seconds:.1f} s")
+    return f"{result.host}: {', '.join(parts)}"
