@@ -12,7 +12,7 @@ class Invalid(Exception):
         self.message = message
 
 
-def validate(data: object, custom_formats: object = {}, name_prefix: str = '') -> object:
+def validate(data: object, custom_formats: object = {}, name_prefix: str = ''):
     if not isinstance(data, (dict)):
         raise Invalid("" + (name_prefix or "data") + " must be object")
     data_is_dict = isinstance(data, dict)

@@ -121,7 +121,8 @@ def unset(text: str, table: Keys, key: str, before: str, comment: str) -> str:
     layout, old = scan(text), scan(before)
     there = layout.entry((*table, key))
     if there is None:
-        return text
+        inline = layout.entry(table)
+        return text if inline is None else _out_of_inline(text, inline, key)
     was = old.entry((*table, key))
     if was is not None:
         return text[: there.value] + before[was.value : was.value_end] + text[there.value_end :]
@@ -237,3 +238,10 @@ def _into_inline(text: str, entry: Entry, pair: str) -> str:
     rest = text[entry.value + 1 :]
     empty = rest.lstrip().startswith("}")
     return text[: entry.value + 1] + f" {pair}" + ("" if empty else ",") + rest
+
+
+def _out_of_inline(text: str, entry: Entry, key: str) -> str:
+    """The reverse of ``_into_inline``, which puts its pair first."""
+    ours = re.compile(rf"""\{{ {re.escape(key)} = ("[^"]*"|'[^']*'),?""")
+    match = ours.match(text, entry.value)
+    return text if match is None else text[: entry.value] + "{" + text[match.end() :]

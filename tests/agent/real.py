@@ -1,0 +1,237 @@
+"""Real nodes to prove the agent on: systemd, containerd and a TLS registry, in containers.
+
+Used by tests marked ``engine``. Everything made here is labelled and named ``agentdev-*``; nothing
+else is ever touched.
+"""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import json
+import re
+import tarfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import docker
+from docker.models.containers import Container
+
+from tests.agent.authority import Authority
+
+LABELS = {"io.moorage.part": "agentdev"}
+NAME = "my.registry.io"
+USER, PASSWORD = "ship", "quay-4711"
+# In the kernel's order; older engines know no more than these.
+CAPABILITIES = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+]
+
+
+def put(container: Container, folder: str, files: dict[str, bytes], mode: int = 0o644) -> None:
+    """Write files below a folder of a container, running or not."""
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as bundle:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(content), mode
+            bundle.addfile(info, io.BytesIO(content))
+    container.put_archive(folder, target.getvalue())
+
+
+REGISTRY_CONFIG = """version: 0.1
+storage: {filesystem: {rootdirectory: /var/lib/registry}, delete: {enabled: true}}
+http: {addr: ":443", tls: {certificate: /etc/moorage/tls.crt, key: /etc/moorage/tls.key}}
+auth: {htpasswd: {realm: moorage, path: /etc/moorage/htpasswd}}
+"""
+
+
+class Registry:
+    """A TLS registry with a login, at an address of its own."""
+
+    def __init__(self, client: docker.DockerClient, image: str, authority: Authority) -> None:
+        self.authority = authority
+        self.container = client.containers.create(
+            image, name=f"agentdev-registry-{time.time_ns()}", labels=LABELS,
+            ports={"443/tcp": ("127.0.0.1", 0)}, user="0:0",
+            entrypoint=["docker-registry"], command=["serve", "/etc/moorage/config.yml"],
+        )  # fmt: skip
+        self.present(authority.issue(NAME))
+        self.container.start()
+        self.container.reload()
+        networks = self.container.attrs["NetworkSettings"]
+        self.address: str = networks["IPAddress"]
+        self.port: str = networks["Ports"]["443/tcp"][0]["HostPort"]
+        ipaddress.ip_address(self.address)
+
+    def present(self, pair: tuple[bytes, bytes]) -> None:
+        """Put a certificate in place; a running registry takes it up at its next start."""
+        login = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(5))
+        put(self.container, "/", {
+            "etc/moorage/config.yml": REGISTRY_CONFIG.encode(),
+            "etc/moorage/tls.crt": pair[0],
+            "etc/moorage/tls.key": pair[1],
+            "etc/moorage/htpasswd": USER.encode() + b":" + login + b"\n",
+        })  # fmt: skip
+
+    def push(self, client: docker.DockerClient, program: Path, name: str = "probe:1") -> str:
+        """A one-file image in the registry, by way of loopback, where no engine asks for trust."""
+        target = io.BytesIO()
+        with tarfile.open(fileobj=target, mode="w") as bundle:
+            bundle.add(program, "bin/sh")
+        repository, _, tag = name.partition(":")
+        local = f"127.0.0.1:{self.port}/{repository}"
+        client.api.import_image_from_data(target.getvalue(), repository=local, tag=tag)
+        login = {"username": USER, "password": PASSWORD}
+        for _ in range(50):
+            said = client.images.push(local, tag, auth_config=login)
+            if "error" not in said:
+                break
+            time.sleep(0.2)
+        client.images.remove(f"{local}:{tag}")
+        if "error" in said:
+            raise AssertionError(said)
+        return f"{NAME}/{name}"
+
+
+@dataclass
+class Run:
+    """How a run of the agent ended."""
+
+    code: int
+    events: list[dict[str, Any]]
+    noise: str
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return self.events[-1]
+
+    @property
+    def fault(self) -> str:
+        return str((self.result["error"] or {}).get("code", ""))
+
+
+def _bytes(output: object) -> bytes:
+    assert isinstance(output, bytes)
+    return output
+
+
+class Node:
+    """A lab node with systemd and containerd."""
+
+    def __init__(self, client: docker.DockerClient, image: str) -> None:
+        self._client = client
+        bounding = int(re.findall(r"CapBnd:\s*(\w+)", Path("/proc/self/status").read_text())[0], 16)
+        limits = client.api.create_host_config(
+            cap_add=[name for bit, name in enumerate(CAPABILITIES) if bounding >> bit & 1],
+            security_opt=["seccomp=unconfined", "apparmor=unconfined"],
+            tmpfs={"/run": "exec", "/tmp": "exec"},
+            binds=["/sys/fs/cgroup:/sys/fs/cgroup:rw",
+                   f"agentdev-{time.time_ns()}:/var/lib/containerd"],
+        )  # fmt: skip
+        limits.update(MaskedPaths=[], ReadonlyPaths=[], CgroupnsMode="host")
+        made = client.api.create_container(
+            image, name=f"agentdev-node-{time.time_ns()}", labels=LABELS, host_config=limits
+        )
+        self.container = client.containers.get(made["Id"])
+
+    def start(self, archive: Path) -> None:
+        put(self.container, "/", {"root/agent.pyz": archive.read_bytes()})
+        self.container.start()
+        self.wait()
+
+    def wait(self, seconds: float = 40) -> None:
+        """Until CRI serves."""
+        code, said = self.sh(f"lab-ready {seconds:g}")
+        if code:
+            raise AssertionError(said)
+
+    def sh(self, command: str) -> tuple[int, str]:
+        done = self.container.exec_run(["sh", "-c", command])
+        return done.exit_code or 0, _bytes(done.output).decode("utf-8", "replace")
+
+    def read(self, path: str) -> bytes | None:
+        done = self.container.exec_run(["cat", path])
+        return _bytes(done.output) if done.exit_code == 0 else None
+
+    def write(self, path: str, content: bytes) -> None:
+        put(self.container, "/", {path.lstrip("/"): content})
+
+    def write_hosts(self, content: bytes) -> None:
+        """The bind-mounted /etc/hosts, in place."""
+        self.write("/root/hosts", content)
+        self.sh("cat /root/hosts > /etc/hosts")
+
+    def agent(self, command: str, plan: dict[str, Any] | None = None, before: str = "") -> Run:
+        self.write("/root/plan.json", json.dumps(plan or {}).encode())
+        done = self.container.exec_run(
+            ["sh", "-c", f"{before} python3 /root/agent.pyz {command} < /root/plan.json"],
+            demux=True,
+        )
+        out, err = (bytes(one or b"") for one in done.output)
+        events = [json.loads(line) for line in out.decode().splitlines()]
+        return Run(done.exit_code or 0, events, err.decode("utf-8", "replace"))
+
+    def remove(self) -> None:
+        self.container.reload()
+        volumes = [mount["Name"] for mount in self.container.attrs["Mounts"] if mount.get("Name")]
+        self.container.remove(force=True, v=True)
+        for name in volumes:
+            self._client.volumes.get(name).remove()
+
+
+def plan(registry: Registry, image: str | None = None, **more: Any) -> dict[str, Any]:
+    """A plan for a registry, as the operator's side would send it."""
+    document: dict[str, Any] = {
+        "version": 1,
+        "registry": {
+            "host": NAME,
+            "address": registry.address,
+            "ca": registry.authority.pem,
+            **more.pop("registry", {}),
+        },
+        **more,
+    }
+    if image is not None:
+        document["verify"] = {"image": image, "username": USER, "password": PASSWORD}
+    return document

@@ -1,0 +1,146 @@
+"""The hosts file: one marked line, and every other byte as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.agent.conftest import Box
+
+ONLY: dict[str, Any] = {"parts": ["hosts"]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"127.0.0.1 localhost\n",
+        b"127.0.0.1 localhost",
+        b"127.0.0.1 localhost\r\n::1 x\r\n",
+        b"# only a comment\n\n\t\n",
+        b"\xff\xfe not text\n",
+        b"10.0.0.1 my.registry.io.example # my.registry.io\n",
+        b"# 10.0.0.9 my.registry.io\n",
+    ],
+)
+def test_one_marked_line_comes_and_goes(box: Box, content: bytes) -> None:
+    box.write("/etc/hosts", content)
+    assert box.apply(**ONLY)["status"] == "changed"
+    after = box.read("/etc/hosts")
+    assert after is not None
+    assert b"10.0.0.1\tmy.registry.io # moorage\n" in after
+    assert box.apply(**ONLY)["status"] == "unchanged"
+    assert box.untrust(**ONLY)["status"] == "changed"
+    assert box.read("/etc/hosts") == content
+
+
+def test_no_hosts_file_is_made_and_removed(box: Box) -> None:
+    (box.root / "etc/hosts").unlink()
+    assert box.apply(**ONLY)["changes"] == [{"path": "/etc/hosts", "action": "created"}]
+    box.untrust(**ONLY)
+    assert box.read("/etc/hosts") is None
+
+
+@pytest.mark.parametrize("line", [b"10.0.0.1 a my.registry.io", b"10.0.0.1\tMY.Registry.IO # x\n"])
+def test_an_entry_that_is_right_already_is_enough(box: Box, line: bytes) -> None:
+    box.write("/etc/hosts", line)
+    assert box.apply(**ONLY)["status"] == "unchanged"
+
+
+def test_ipv6_addresses_are_compared_as_addresses(box: Box) -> None:
+    box.write("/etc/hosts", b"fd00:0:0:0::1 my.registry.io\n")
+    assert box.apply(registry={"address": "fd00::1"}, **ONLY)["status"] == "unchanged"
+
+
+def test_a_different_address_is_refused_with_its_line(box: Box) -> None:
+    box.write("/etc/hosts", b"127.0.0.1 localhost\n10.9.9.9 my.registry.io\n")
+    before = box.files()
+    result = box.apply(**ONLY)
+    assert result["code"] == "hosts-conflict"
+    assert "line 2" in result["error"]["message"]
+    assert box.files() == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"10.9.9.9 my.registry.io\n",
+        b"10.9.9.9 other my.registry.io more # note\n",
+        b"10.9.9.9 my.registry.io",
+    ],
+)
+def test_a_replaced_entry_is_given_back(box: Box, line: bytes) -> None:
+    content = b"127.0.0.1 localhost\n" + line
+    box.write("/etc/hosts", content)
+    assert box.apply(options={"replace": True}, **ONLY)["status"] == "changed"
+    after = box.read("/etc/hosts") or b""
+    active = [one.split(b"#")[0].split() for one in after.splitlines()]
+    assert [b"10.0.0.1", b"my.registry.io"] in active
+    assert not any(words[:1] == [b"10.9.9.9"] and b"my.registry.io" in words for words in active)
+    if b"other" in line:
+        assert [b"10.9.9.9", b"other", b"more"] in active
+    assert box.apply(options={"replace": True}, **ONLY)["status"] == "unchanged"
+    box.write("/etc/hosts", after + b"\n10.1.1.1 someone\n")
+    box.untrust(**ONLY)
+    assert (box.read("/etc/hosts") or b"").replace(b"\n10.1.1.1 someone\n", b"") == content
+
+
+def test_our_line_follows_the_registry_to_another_address(box: Box) -> None:
+    before = box.read("/etc/hosts")
+    box.apply(**ONLY)
+    box.apply(registry={"address": "10.0.0.2"}, **ONLY)
+    after = box.read("/etc/hosts") or b""
+    assert b"10.0.0.2\tmy.registry.io" in after
+    assert b"10.0.0.1" not in after
+    box.untrust(**ONLY)
+    assert box.read("/etc/hosts") == before
+
+
+def test_what_others_added_since_stays(box: Box) -> None:
+    before = box.read("/etc/hosts") or b""
+    box.apply(**ONLY)
+    box.write("/etc/hosts", b"10.5.5.5 new\n" + (box.read("/etc/hosts") or b"") + b"10.6.6.6 x\n")
+    box.untrust(**ONLY)
+    assert box.read("/etc/hosts") == b"10.5.5.5 new\n" + before + b"10.6.6.6 x\n"
+
+
+def test_two_registries_come_and_go_in_any_order(box: Box) -> None:
+    before = box.read("/etc/hosts")
+    other: dict[str, Any] = {
+        "registry": {"host": "two.registry.io", "address": "10.0.0.2"},
+        "verify": None,
+    }
+    box.apply(**ONLY)
+    box.apply(**other, **ONLY)
+    box.untrust(**ONLY)
+    assert b"two.registry.io" in (box.read("/etc/hosts") or b"")
+    assert b"my.registry.io" not in (box.read("/etc/hosts") or b"")
+    box.untrust(**other, **ONLY)
+    assert box.read("/etc/hosts") == before
+
+
+LINE = st.one_of(
+    st.binary(max_size=30).map(lambda raw: raw.replace(b"my.registry.io", b"")),
+    st.sampled_from([b"", b"\r", b"# moorage", b"10.0.0.1 a # moorage", b"127.0.0.1 localhost"]),
+    st.sampled_from([b"10.0.0.1 my.registry.io", b"10.0.0.7 my.registry.io two", b"::1 x\t"]),
+)
+
+
+@given(lines=st.lists(LINE, max_size=8))
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_apply_twice_is_apply_once_and_untrust_gives_the_bytes_back(
+    box: Box, lines: list[bytes]
+) -> None:
+    content = b"\n".join(lines)
+    box.write("/etc/hosts", content)
+    first = box.apply(options={"replace": True}, **ONLY)
+    assert first["status"] in ("changed", "unchanged")
+    assert box.apply(options={"replace": True}, **ONLY)["status"] == "unchanged"
+    box.untrust(**ONLY)
+    assert box.read("/etc/hosts") == content

@@ -1,0 +1,263 @@
+"""Plans: what is read, what is refused, and with which words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from agent.plan import MAX_PLAN_BYTES, Plan, PlanError, reference
+from tests.agent.authority import Authority
+from tests.agent.conftest import Box
+
+
+def parse(document: Any) -> Plan:
+    return Plan.parse(json.dumps(document).encode())
+
+
+def refusal(document: Any) -> PlanError:
+    with pytest.raises(PlanError) as caught:
+        parse(document)
+    assert caught.value.fault.cure
+    return caught.value
+
+
+def test_a_plan_survives_the_wire(box: Box) -> None:
+    plan = parse(box.document(parts=["docker", "hosts"], options={"restart": False}))
+    assert plan.parts == ("hosts", "docker")
+    assert plan.registry.name == "my.registry.io"
+    assert not plan.options.restart
+    assert parse(plan.to_json()) == plan
+
+
+def test_defaults_are_those_of_the_schema(box: Box) -> None:
+    plan = parse({"version": 1, "registry": {"host": "my.registry.io"}})
+    assert plan.parts == ("hosts", "docker", "containerd")
+    assert plan.verify is None
+    assert plan.options.restart
+    assert plan.registry.port == 443
+    with pytest.raises(PlanError):
+        plan.require_ca()
+
+
+def test_no_repr_shows_the_password(box: Box) -> None:
+    assert "pass-word-1" not in repr(box.plan())
+
+
+def test_the_port_is_part_of_the_name_unless_it_is_443(box: Box) -> None:
+    document = box.document(registry={"port": 5000}, verify=None)
+    assert parse(document).registry.name == "my.registry.io:5000"
+    assert parse(document).registry.url == "https://my.registry.io:5000"
+
+
+@pytest.mark.parametrize(
+    ("host", "word"),
+    [
+        ("My.registry.io", "upper-case"),
+        ("https://my.registry.io", "scheme"),
+        ("my.registry.io:5000", "port"),
+        ("my.registry.io\n10.0.0.1 evil", "DNS name"),
+        ('my".io', "DNS name"),
+        ("my..io", "DNS name"),
+        ("-a.io", "DNS name"),
+        ("a" * 64 + ".io", "DNS name"),
+        ("10.0.0.1", "address"),
+        ("registry", "Docker Hub"),
+        ("my.registry.io.", "DNS name"),
+        ("../../etc", "path"),
+        ("..", "DNS name"),
+    ],
+)
+def test_a_registry_name_that_is_no_dns_name_is_refused(box: Box, host: str, word: str) -> None:
+    error = refusal(box.document(registry={"host": host}, verify=None))
+    assert error.code == "bad-registry-name"
+    assert word in error.fault.message
+
+
+@pytest.mark.parametrize(
+    "address", ["10.0.0.256", "10.0.0.1\n", "0.0.0.0", "fe80::1%eth0", "224.0.0.1", "x", ""]
+)
+def test_an_address_that_is_none_is_refused(box: Box, address: str) -> None:
+    assert refusal(box.document(registry={"address": address})).code == "bad-address"
+
+
+def test_an_ipv6_address_is_written_the_short_way(box: Box) -> None:
+    plan = parse(box.document(registry={"address": "FD00:0:0::1"}))
+    assert plan.registry.address == "fd00::1"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda pem: pem[: len(pem) // 2],
+        lambda pem: pem.replace("M", "!", 1),
+        lambda pem: "",
+        lambda pem: pem.replace("CERTIFICATE", "TRUSTED CERTIFICATE"),
+        lambda pem: pem[:200] + pem[264:],
+        lambda pem: pem + "-----BEGIN CERTIFICATE-----\nMII",
+    ],
+)
+def test_a_damaged_ca_is_refused(box: Box, spoil: Any) -> None:
+    assert refusal(box.document(registry={"ca": spoil(box.ca)})).code == "bad-ca"
+
+
+def test_a_servers_certificate_is_no_ca(box: Box, authority: Authority) -> None:
+    leaf, key = authority.issue("my.registry.io")
+    assert refusal(box.document(registry={"ca": leaf.decode()})).code == "bad-ca"
+    assert refusal(box.document(registry={"ca": box.ca + key.decode()})).code == "ca-has-key"
+
+
+def test_text_around_certificates_does_not_reach_the_node(box: Box) -> None:
+    plan = parse(box.document(registry={"ca": "# my CA\r\n" + box.ca.replace("\n", "\r\n")}))
+    assert plan.registry.ca == box.ca
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "docker.io/app:1",
+        "my.registry.io",
+        "my.registry.io/",
+        "my.registry.io/App",
+        "my.registry.io/app:1 x",
+        "my.registry.io/app@sha256:12",
+        "my.registry.io:5000/app",
+        "my.registry.io/../x",
+        "my.registry.io/a\n",
+    ],
+)
+def test_an_image_that_is_not_under_the_registry_is_refused(box: Box, image: str) -> None:
+    assert refusal(box.document(verify={"image": image})).code == "bad-image"
+
+
+def test_references_are_taken_apart() -> None:
+    digest = "sha256:" + "a" * 64
+    full = reference(f"my.registry.io/a/b_c:1.0@{digest}", "my.registry.io")
+    assert full is not None
+    assert (full.repository, full.version) == ("a/b_c", digest)
+    plain = reference("my.registry.io/a", "my.registry.io")
+    assert plain is not None
+    assert plain.version == "latest"
+
+
+@pytest.mark.parametrize(
+    "verify",
+    [
+        {"image": "my.registry.io/a", "username": "u"},
+        {"image": "my.registry.io/a", "username": "", "password": ""},
+        {"image": "my.registry.io/a", "username": "u:v", "password": "p"},
+        {"image": "my.registry.io/a", "username": "u", "password": "p\r\nX: y"},
+        {"image": 1},
+        {},
+        [],
+    ],
+)
+def test_a_login_that_cannot_be_sent_is_refused(box: Box, verify: Any) -> None:
+    assert refusal(box.document(verify=verify)).code == "plan-invalid"
+
+
+@pytest.mark.parametrize(
+    ("more", "place"),
+    [
+        ({"parts": []}, "plan.parts"),
+        ({"parts": ["podman"]}, "plan.parts"),
+        ({"parts": ["docker", "docker"]}, "plan.parts"),
+        ({"options": {"force": True}}, "force"),
+        ({"options": {"restart": "no"}}, "plan.options.restart"),
+        ({"registry": {"port": 0}}, "plan.registry.port"),
+        ({"registry": {"port": True}}, "plan.registry.port"),
+        ({"registry": {"folder": "/etc"}}, "folder"),
+        ({"hosts": []}, "hosts"),
+        ({"version": True}, "plan.version"),
+        ({"version": 0}, "plan.version"),
+    ],
+)
+def test_a_field_that_does_not_fit_is_named(box: Box, more: Any, place: str) -> None:
+    error = refusal(box.document(**more))
+    assert error.code == "plan-invalid"
+    assert place in error.fault.message
+
+
+def test_a_newer_plan_is_refused_by_name(box: Box) -> None:
+    error = refusal(box.document(version=2, surprise={}))
+    assert error.code == "plan-too-new"
+    assert "version 2" in error.fault.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"\xff",
+        b"{",
+        b'{"version": 1, "version": 1}',
+        b'{"version": NaN}',
+        b'{"version": 1.0}',
+        b'{"version": 1e999}',
+        b'{"version": ' + b"9" * 5000 + b"}",
+        b"[" * 100_000,
+        b'{"a":' * 9 + b"1" + b"}" * 9,
+        b'{"a": "\\ud800"}{',
+    ],
+)
+def test_what_is_not_one_json_document_is_refused(text: bytes) -> None:
+    with pytest.raises(PlanError) as caught:
+        Plan.parse(text)
+    assert caught.value.code == "plan-not-json"
+
+
+def test_a_plan_of_more_than_a_mebibyte_is_refused() -> None:
+    with pytest.raises(PlanError) as caught:
+        Plan.parse(b" " * (MAX_PLAN_BYTES + 1))
+    assert caught.value.code == "plan-too-big"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+FIELDS = st.sampled_from(
+    ["version", "registry", "host", "port", "ca", "address", "parts", "verify", "image", "options"]
+)
+
+
+@given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
+@example(b"null")
+@settings(max_examples=300)
+def test_the_parser_raises_nothing_but_its_own_error(text: bytes) -> None:
+    try:
+        Plan.parse(text)
+    except PlanError as error:
+        assert error.code
+
+
+@given(place=st.lists(FIELDS, min_size=1, max_size=2), value=JSON)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_value_in_any_place_is_read_or_refused(box: Box, place: list[str], value: Any) -> None:
+    document: Any = box.document()
+    inner = document
+    for key in place[:-1]:
+        inner = inner.setdefault(key, {})
+        if not isinstance(inner, dict):
+            return
+    inner[place[-1]] = value
+    try:
+        plan = Plan.parse(json.dumps(document).encode())
+    except PlanError:
+        return
+    text = f"{plan.registry.host}{plan.registry.address}"
+    assert not set(text) & set("\n\r\"'\\/ #")
+
+
+def test_the_generated_checker_is_up_to_date() -> None:
+    fastjsonschema = pytest.importorskip("fastjsonschema")
+    from agent import regenerate
+
+    if not fastjsonschema.VERSION.startswith("2.22"):
+        pytest.skip("another fastjsonschema than the lock's writes other code")
+    assert Path(regenerate.TARGET).read_text("utf-8") == regenerate.generated()
