@@ -1,33 +1,43 @@
 """This machine is a node like the others: the same agent, through a local connection.
 
 Its parts are the hosts entry and Docker's trust; the registry is at its own loopback address.
-What needs root goes through ``sudo`` where we are not root, and says so beforehand.
+What needs root goes through ``sudo`` where we are not root, and says so beforehand; looking whether
+anything is to do never asks for a password.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.report import UNCHANGED, Fault, HostResult
+from agent.report import CHANGED, UNCHANGED, HostResult
 from moorage.actions import Action
-from moorage.errors import MoorageError, Refused
+from moorage.errors import Refused
 from moorage.fleet import errand, faults, plans
 from moorage.fleet.patch import patched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from agent.plan import Plan
     from moorage.settings import Settings
     from moorage.ui import UI
 
 NAME = "localhost"
+HOSTS = Path("/etc/hosts")
+DOCKER_CERTS = Path("/etc/docker/certs.d")
+# The agent's own, on every node: agent.ledger.
 STATE = Path("/var/lib/moorage")
+
 _CA_TO_COME = "(the CA certificate that is issued first)\n"
 _LOOK_SECONDS = 60.0
+# From the archive as it is: unpacking it, as on nodes, would leave something here.
+_LAUNCH = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from agent.__main__ import main; sys.exit(main())"
+)
+Event = dict[str, Any]
 
 
 def trust_this_machine(
@@ -38,14 +48,14 @@ def trust_this_machine(
     Raises Refused where there is no CA, or root is needed and cannot be had.
     """
     plan = _plan(settings, _ca(settings), replace=replace)
-    if not dry_run and os.geteuid() != 0:
-        # Nothing to do is nothing to ask a password for.
+    if dry_run:
+        return _look(settings, plan)[0]
+    if os.geteuid() != 0:
         looked, _ = _look(settings, plan)
         if looked.status == UNCHANGED:
             return looked
-        _announce(ui, looked)
-    words = ["apply", "--dry-run"] if dry_run else ["apply"]
-    return _agent(settings, words, plan, root=not dry_run, on_event=_noting(ui))
+        ui.note(f"through sudo: change {', '.join(_paths(looked))}")
+    return _agent(settings, ["apply"], plan, sudo=_sudo(), on_event=_noting(ui))
 
 
 def untrust_this_machine(settings: Settings, ui: UI, *, dry_run: bool = False) -> HostResult:
@@ -56,12 +66,11 @@ def untrust_this_machine(settings: Settings, ui: UI, *, dry_run: bool = False) -
     if not STATE.exists():
         return HostResult(host=NAME, status=UNCHANGED)
     plan = _plan(settings, None)
-    if dry_run:
-        return _agent(settings, ["untrust", "--dry-run"], plan, root=True, on_event=_noting(ui))
     if os.geteuid() != 0:
         ui.note(f"through sudo: take {settings.registry_name} out of this machine's configuration")
-    result = _agent(settings, ["untrust"], plan, root=True, on_event=_noting(ui))
-    if result.ok:
+    words = ["untrust", "--dry-run"] if dry_run else ["untrust"]
+    result = _agent(settings, words, plan, sudo=_sudo(), on_event=_noting(ui))
+    if result.ok and not dry_run:
         _leave_nothing(settings, plan)
     return result
 
@@ -72,23 +81,150 @@ def pending_this_machine(settings: Settings) -> list[Action]:
     Raises Refused where it would refuse: a hosts entry of somebody else's, a spoilt CA.
     """
     to_come = not (settings.certs_dir / "ca.crt").exists()
-    ca = _passing_ca(settings) if to_come else _ca(settings)
+    ca = _passing_ca() if to_come else _ca(settings)
     looked, events = _look(settings, _plan(settings, ca))
-    through = "" if os.geteuid() == 0 else ", through sudo"
     if looked.error is not None:
-        raise _as_error(looked.error)
+        fault = looked.error
+        raise Refused(fault.code, fault.message, cause=fault.cause, cure=fault.cure, host=NAME)
+    through = "" if os.geteuid() == 0 else ", through sudo"
     actions = []
     for event in events:
-        if event.get("event") != "change":
+        if event["event"] != "change":
             continue
-        path, action = str(event["path"]), str(event["action"])
-        before = _read(path)
-        after = patched(before, str(event["diff"])) if action != "removed" else None
+        path = str(event["path"])
+        before = _read(Path(path))
+        after = patched(before, str(event["diff"])) if event["diff"] else None
         if to_come and path.endswith(".crt"):
             after = _CA_TO_COME
-        verb = {"created": "write", "edited": "edit", "removed": "remove"}[action]
+        verb = {"created": "write", "removed": "remove"}.get(str(event["action"]), "edit")
         actions.append(Action(f"{verb} {path}{through}", True, path, before, after))
+    if not actions and looked.status == CHANGED:  # known to differ, and not to be read without root
+        actions = [Action(f"edit {path}{through}", True, path) for path in _paths(looked)]
     return actions
+
+
+# -- looking: changes nothing, asks for no password --------------------------------------------
+
+
+def _look(settings: Settings, plan: Plan) -> tuple[HostResult, list[Event]]:
+    """What an apply would do, as a result and its events."""
+    if os.geteuid() != 0 and _stands(plan):
+        return HostResult(host=NAME, status=UNCHANGED), []
+    result, events = _dry_run(settings, plan)
+    if result.error is not None and result.error.code == "no-runtime":
+        return _before_docker(settings, plan)
+    if result.error is not None and result.error.code in _NEEDS_ROOT:
+        return HostResult(host=NAME, status=CHANGED), []
+    return result, events
+
+
+# What the agent, or sudo in front of it, says where only root could have looked.
+_NEEDS_ROOT = faults.SUDO_CODES | {"not-root", "internal-error", "no-sudo", "agent-died"}
+
+
+def _dry_run(settings: Settings, plan: Plan) -> tuple[HostResult, list[Event]]:
+    events: list[Event] = []
+    sudo: tuple[str, ...] = ()
+    words = ["apply", "--dry-run"]
+    if os.geteuid() != 0:
+        if STATE.exists():  # its notes are root's: look as root, where that takes no password
+            sudo = ("sudo", "-n")
+        else:
+            words += ["--root", "/."]  # the agent insists on root for "/" alone
+    result = _agent(
+        settings, words, plan, sudo=sudo, on_event=events.append, patience=_LOOK_SECONDS
+    )
+    return result, events
+
+
+def _before_docker(settings: Settings, plan: Plan) -> tuple[HostResult, list[Event]]:
+    """The same where Docker is yet to be installed: its CA file comes beside the hosts entry."""
+    from dataclasses import replace
+
+    result, events = _dry_run(settings, replace(plan, parts=("hosts",)))
+    path = DOCKER_CERTS / plan.registry.name / "ca.crt"
+    if result.error is None and _read(path) != plan.registry.ca:
+        lines = "".join(f"+{line}\n" for line in (plan.registry.ca or "").splitlines())
+        count = lines.count("\n")
+        diff = f"--- /dev/null\n+++ {path}\n@@ -0,0 +1,{count} @@\n{lines}"
+        events.append({"event": "change", "path": str(path), "action": "created", "diff": diff})
+        result = HostResult(host=NAME, status=CHANGED, changes=result.changes)
+    return result, events
+
+
+def _stands(plan: Plan) -> bool:
+    """Whether both files say already what they should, as far as anybody may read them."""
+    ca = _read(DOCKER_CERTS / plan.registry.name / "ca.crt")
+    return ca == plan.registry.ca and _hosts_address(plan.registry.host) == plan.registry.address
+
+
+def _hosts_address(name: str) -> str | None:
+    for line in (_read(HOSTS) or "").splitlines():
+        words = line.partition("#")[0].split()
+        if name in (word.lower() for word in words[1:]):
+            return words[0]
+    return None
+
+
+# -- doing ---------------------------------------------------------------------------------------
+
+
+def _agent(
+    settings: Settings,
+    words: Sequence[str],
+    plan: Plan,
+    *,
+    sudo: Sequence[str],
+    on_event: Callable[[Event], None],
+    patience: float | None = None,
+) -> HostResult:
+    from moorage.archive import agent_archive
+    from moorage.commands import run
+
+    archive = agent_archive(settings.state)
+    done = run(
+        [*sudo, sys.executable, "-I", "-B", "-c", _LAUNCH, str(archive.path), *words],
+        stdin=plans.wire(plan),
+        env={"LC_ALL": "C"},  # sudo's own words are told apart
+        timeout=patience or plans.patience(plan),
+        check=False,
+    )
+    answer = errand.Answer(on_event)
+    answer.stdout(done.stdout)
+    answer.stderr(done.stderr)
+    answer.end()
+    result = errand.host_result(NAME, answer, done.returncode, "you")
+    if "-n" not in sudo and result.error is not None and result.error.code in faults.SUDO_CODES:
+        raise Refused(
+            "no-root",
+            "this needs root, and sudo does not let us",
+            cause=" ".join(answer.words.split())[-300:],
+            cure="run it on a terminal, where sudo can ask for your password, or as root",
+        )
+    return result
+
+
+def _sudo() -> list[str]:
+    from moorage.commands import as_root
+
+    return as_root()
+
+
+def _leave_nothing(settings: Settings, plan: Plan) -> None:
+    """Removes the agent's folder, unless it still keeps something for another registry."""
+    from moorage.commands import run
+
+    events: list[Event] = []
+    _agent(settings, ["status"], plan, sudo=_sudo(), on_event=events.append)
+    status = next((event for event in events if event["event"] == "status"), None)
+    if status is None or any(
+        status[key] for key in ("trusted", "waiting", "interrupted", "holder")
+    ):
+        return
+    run(["rm", "-rf", "--one-file-system", "--", str(STATE)], root=True)
+
+
+# -- pieces --------------------------------------------------------------------------------------
 
 
 def _plan(settings: Settings, ca: str | None, *, replace: bool = False) -> Plan:
@@ -107,8 +243,8 @@ def _ca(settings: Settings) -> str:
     return pki.ca_pem(settings)
 
 
-def _passing_ca(settings: Settings) -> str:
-    """A CA in the place of the one that will be issued, for the dry run alone."""
+def _passing_ca() -> str:
+    """A CA in the place of the one that will be issued, for looking alone."""
     import datetime
 
     from moorage import certificates
@@ -122,79 +258,20 @@ def _passing_ca(settings: Settings) -> str:
     return certificates.certificate_pem(ca).decode()
 
 
-def _look(settings: Settings, plan: Plan) -> tuple[HostResult, list[dict[str, Any]]]:
-    events: list[dict[str, Any]] = []
-    result = _agent(settings, ["apply", "--dry-run"], plan, root=False, on_event=events.append)
-    return result, events
+def _paths(looked: HostResult) -> list[str]:
+    return [change.path for change in looked.changes] or [str(HOSTS), str(DOCKER_CERTS)]
 
 
-def _agent(
-    settings: Settings,
-    words: Sequence[str],
-    plan: Plan,
-    *,
-    root: bool,
-    on_event: Callable[[dict[str, Any]], None],
-) -> HostResult:
-    from moorage.archive import agent_archive
-    from moorage.commands import run
-
-    archive = agent_archive(settings.state)
-    done = run(
-        [sys.executable, "-I", str(archive.path), *words],
-        root=root,
-        stdin=plans.wire(plan),
-        timeout=plans.patience(plan) if root else _LOOK_SECONDS,
-        check=False,
-    )
-    answer = errand.Answer(on_event)
-    answer.stdout(done.stdout)
-    answer.stderr(done.stderr)
-    answer.end()
-    result = errand.host_result(NAME, answer, done.returncode, "you")
-    if result.error is not None and result.error.code in faults.SUDO_CODES:
-        raise Refused(
-            "no-root",
-            "this needs root, and sudo does not let us",
-            cause=" ".join(answer.words.split())[-300:],
-            cure="run this on a terminal, where sudo can ask for your password, or as root",
-        )
-    return result
-
-
-def _announce(ui: UI, looked: HostResult) -> None:
-    for change in looked.changes:
-        ui.note(f"through sudo: {change.path} is {change.action}")
-
-
-def _noting(ui: UI) -> Callable[[dict[str, Any]], None]:
-    def on_event(event: dict[str, Any]) -> None:
-        if event.get("event") == "note":
+def _noting(ui: UI) -> Callable[[Event], None]:
+    def on_event(event: Event) -> None:
+        if event["event"] == "note":
             ui.note(str(event.get("message", "")))
 
     return on_event
 
 
-def _leave_nothing(settings: Settings, plan: Plan) -> None:
-    """Removes the agent's folder, unless it still keeps something for another registry."""
-    from moorage.commands import run
-
-    events: list[dict[str, Any]] = []
-    _agent(settings, ["status"], plan, root=True, on_event=events.append)
-    status = next((event for event in events if event.get("event") == "status"), None)
-    if status is None or any(
-        status[key] for key in ("trusted", "waiting", "interrupted", "holder")
-    ):
-        return
-    run(["rm", "-rf", "--one-file-system", "--", str(STATE)], root=True)
-
-
-def _read(path: str) -> str | None:
+def _read(path: Path) -> str | None:
     try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
+        return path.read_bytes().decode(errors="replace")
     except OSError:
         return None
-
-
-def _as_error(fault: Fault) -> MoorageError:
-    return Refused(fault.code, fault.message, cause=fault.cause, cure=fault.cure, host=NAME)
