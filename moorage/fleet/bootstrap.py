@@ -2,7 +2,7 @@
 # stdin: the archive, then what the agent itself reads. argv: digest, size, python, agent's words.
 # It stands alone, on any Python >= 3.9, and is never imported: its words travel in an argument.
 # pathlib would only cost start-up here, and stdout is the line to the operator:
-# ruff: noqa: PTH102, PTH104, PTH108, T201
+# ruff: noqa: PTH102, PTH104, PTH108, PTH116, PTH208, T201
 from __future__ import annotations
 
 import contextlib
@@ -12,11 +12,13 @@ import json
 import os
 import stat
 import sys
+import time
 from typing import NoReturn
 
 STATE = "/var/lib/moorage"
 FOLDER = STATE + "/agent"
 FAILED = 85
+OUT_OF_USE = 86400  # seconds
 
 
 def fail(problem: int | None, path: str) -> NoReturn:
@@ -66,6 +68,16 @@ def install(name: str, content: bytes) -> str:
     return path
 
 
+def clear_away(digest: str) -> None:
+    # Two operators with different versions may take turns: only what is out of use goes.
+    for name in os.listdir(FOLDER):
+        path = FOLDER + "/" + name
+        if name.endswith((".pyz", ".python")) and not name.startswith(digest):
+            with contextlib.suppress(OSError):
+                if os.stat(path).st_mtime < time.time() - OUT_OF_USE:
+                    os.unlink(path)
+
+
 def main() -> None:
     digest, size, python = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     archive = receive(size)
@@ -78,6 +90,7 @@ def main() -> None:
         # The archive comes last: where it is, the other file is too.
         path = install(digest + ".python", (python + "\n").encode())
         path = install(digest + ".pyz", archive)
+        clear_away(digest)
         folder = os.open(FOLDER, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)

@@ -92,8 +92,7 @@ def pending_this_machine(settings: Settings) -> list[Action]:
         if event["event"] != "change":
             continue
         path = str(event["path"])
-        before = _read(Path(path))
-        after = patched(before, str(event["diff"])) if event["diff"] else None
+        before, after = _contents(path, str(event["diff"]))
         if to_come and path.endswith(".crt"):
             after = _CA_TO_COME
         verb = {"created": "write", "removed": "remove"}.get(str(event["action"]), "edit")
@@ -260,6 +259,14 @@ def _passing_ca() -> str:
 
 def _paths(looked: HostResult) -> list[str]:
     return [change.path for change in looked.changes] or [str(HOSTS), str(DOCKER_CERTS)]
+
+
+def _contents(path: str, diff: str) -> tuple[str | None, str | None]:
+    before = _read(Path(path))
+    try:
+        return before, patched(before, diff) or None
+    except ValueError:  # it was changed in between
+        return before, None
 
 
 def _noting(ui: UI) -> Callable[[Event], None]:

@@ -1,0 +1,91 @@
+"""What the agent is sent, and which address the registry has on which node."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from agent.plan import Plan, Verify
+from moorage.errors import Refused
+from moorage.fleet import plans
+from moorage.fleet.this_machine import _passing_ca
+from moorage.settings import RegistrySettings, Settings
+
+CA = _passing_ca()
+
+
+def settings(**registry: object) -> Settings:
+    return replace(Settings(), registry=RegistrySettings(**registry))  # type: ignore[arg-type]
+
+
+def test_a_plan_survives_the_agents_own_gate() -> None:
+    verify = Verify("my.registry.io:8443/app:1", "moorage", "secret")
+    plan = plans.make(
+        settings(port=8443), ca=CA, address="10.0.0.1", verify=verify, restart=False, replace=True
+    )
+    assert Plan.parse(plans.wire(plan)) == plan
+    sent = json.loads(plans.wire(plan))
+    assert sent["registry"] == {
+        "host": "my.registry.io",
+        "port": 8443,
+        "address": "10.0.0.1",
+        "ca": CA,
+    }
+    assert sent["options"]["restart"] is False
+    assert sent["options"]["replace"] is True
+    assert sent["parts"] == ["hosts", "docker", "containerd"]
+
+
+def test_no_text_of_a_plan_shows_the_password() -> None:
+    plan = plans.make(
+        settings(), ca=CA, address=None, verify=Verify("my.registry.io/app:1", "u", "hunter2")
+    )
+    assert "hunter2" not in repr(plan)
+    assert b"hunter2" in plans.wire(plan)
+
+
+@pytest.mark.parametrize("image", ["docker.io/library/busybox:1", "busybox", "my.registry.io/A:1"])
+def test_an_image_that_is_none_of_the_registrys_is_refused(image: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        plans.make(settings(), ca=CA, address=None, verify=Verify(image, "u", "p"))
+    assert refusal.value.cause
+    assert refusal.value.cure
+
+
+def test_a_spoilt_ca_is_refused() -> None:
+    with pytest.raises(Refused) as refusal:
+        plans.make(settings(), ca=CA[:200], address=None)
+    assert refusal.value.code == "bad-ca"
+
+
+@pytest.mark.parametrize(
+    ("registry", "local", "expected"),
+    [
+        ({}, "192.0.2.7", "192.0.2.7"),
+        ({}, "::ffff:192.0.2.7", "192.0.2.7"),
+        ({}, "fd00::7", "fd00::7"),
+        ({"address": "198.51.100.1"}, "192.0.2.7", "198.51.100.1"),
+        ({"address": "198.51.100.1"}, "", "198.51.100.1"),
+        ({"listen": "192.0.2.9"}, "192.0.2.7", "192.0.2.9"),
+        ({"listen": "::"}, "192.0.2.7", "192.0.2.7"),
+        ({}, "", ""),
+        ({}, "127.0.0.1", ""),
+        ({}, "::1", ""),
+        ({}, "fe80::1%eth0", ""),
+        ({}, "169.254.0.7", ""),
+    ],
+)
+def test_the_registrys_address_on_a_node(
+    registry: dict[str, object], local: str, expected: str
+) -> None:
+    assert plans.registry_address(settings(**registry), local) == expected
+
+
+@pytest.mark.parametrize(
+    ("listen", "expected"),
+    [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("192.0.2.9", "192.0.2.9")],
+)
+def test_the_registrys_address_on_this_machine(listen: str, expected: str) -> None:
+    assert plans.this_machines_address(settings(listen=listen)) == expected
