@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from moorage.errors import MoorageError, Refused
 
@@ -58,6 +61,71 @@ def run(
             cure=f"try it by hand: {' '.join(command)}",
         )
     return done
+
+
+@contextmanager
+def piped(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    heard: Callable[[str], None] = lambda _: None,
+) -> Iterator[IO[bytes]]:
+    """Runs ``argv`` beside us and yields its stdout to read from; waits for its end afterwards.
+
+    ``env`` is added to our own; ``heard`` gets each line of its stderr, from a thread. Where the
+    block is left early, the program is ended. Raises MoorageError with the last words of stderr
+    where the program is missing or fails, and then rather than an error of the block: a reader
+    that was cut off has only seen the consequence.
+    """
+    try:
+        program = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **(env or {})},
+        )
+    except FileNotFoundError:
+        raise MoorageError(
+            "no-program",
+            f"{argv[0]} is not installed",
+            cause=f"it is needed for: {' '.join(argv)}",
+            cure="inv doctor names the package that brings it",
+        ) from None
+    assert program.stdout is not None  # noqa: S101 - PIPE was asked for
+    assert program.stderr is not None  # noqa: S101
+    words: list[bytes] = []
+
+    def listen(stream: IO[bytes]) -> None:
+        for line in stream:
+            words.append(line)
+            heard(line.decode(errors="replace").rstrip())
+
+    listener = threading.Thread(target=listen, args=(program.stderr,), daemon=True)
+    listener.start()
+    try:
+        yield program.stdout
+    except Exception:
+        if program.poll() is None:
+            program.terminate()
+            program.wait()
+            raise
+    except BaseException:  # Ctrl-C: it must not work on without a reader
+        program.terminate()
+        program.wait()
+        raise
+    finally:
+        program.stdout.close()
+    code = program.wait()
+    listener.join()
+    program.stderr.close()
+    if code != 0:
+        raise MoorageError(
+            "command-failed",
+            f"{argv[0]} failed with exit code {code}",
+            cause=last_words(b"".join(words)),
+            cure=f"try it by hand: {' '.join(argv)}",
+        )
 
 
 def as_root() -> list[str]:
