@@ -149,7 +149,7 @@ def _roll_out(
     archive: AgentArchive,
     routes: Sequence[openssh.Route],
     reach: Reach,
-) -> tuple[list[Outcome], bool]:
+) -> tuple[list[Outcome], int]:
     works = [
         (route.name, partial(_on_host, settings, operation, archive, route, reach))
         for route in routes
@@ -191,7 +191,7 @@ def _again_with_password(
     archive: AgentArchive,
     routes: Sequence[openssh.Route],
     outcomes: list[Outcome],
-) -> tuple[list[Outcome], bool]:
+) -> tuple[list[Outcome], int]:
     """Asks for sudo's password where hosts turned out to want one, and goes to those again."""
     wanting = {
         outcome.result.host
@@ -199,7 +199,7 @@ def _again_with_password(
         if outcome.result.error and outcome.result.error.code == "sudo-needs-password"
     }
     if not wanting:
-        return outcomes, False
+        return outcomes, 0
     password = ui.ask_secret(f"sudo password for {', '.join(sorted(wanting))}")
     again, stopped = _roll_out(
         settings,
@@ -213,7 +213,7 @@ def _again_with_password(
     return [by_name.get(outcome.result.host, outcome) for outcome in outcomes], stopped
 
 
-def _report(outcomes: Sequence[Outcome], operation: Operation, stopped: bool) -> FleetReport:
+def _report(outcomes: Sequence[Outcome], operation: Operation, stopped: int) -> FleetReport:
     runtimes: dict[str, str] = {}
     diffs: dict[str, dict[str, str]] = {}
     states: dict[str, dict[str, Any]] = {}

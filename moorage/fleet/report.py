@@ -18,7 +18,8 @@ class FleetReport:
 
     ``runtimes``: host -> "containerd 1.7.24". ``diffs``: host -> path -> unified diff, filled by a
     dry run. ``states``: host -> what the agent keeps there, filled by a status (agent.report's
-    StatusEvent). ``interrupted``: the user stopped it; hosts that were not begun say so.
+    StatusEvent). ``interrupted``: the signal that stopped it, else 0; hosts that
+    were not begun say so.
     """
 
     hosts: tuple[HostResult, ...]
@@ -26,11 +27,16 @@ class FleetReport:
     diffs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     dry_run: bool = False
-    interrupted: bool = False
+    interrupted: int = 0
 
     @property
     def ok(self) -> bool:
         return all(result.ok for result in self.hosts)
+
+    def stop_if_interrupted(self) -> None:
+        """Raises KeyboardInterrupt where the user stopped it: what came after it is not to come."""
+        if self.interrupted:
+            raise KeyboardInterrupt(self.interrupted)
 
     def to_json(self) -> dict[str, Any]:
         """``ok``, ``hosts``, ``runtimes``; after a dry run ``dry_run`` and ``diffs`` too."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -59,6 +60,7 @@ class Line:
             if rollout.stopping:
                 raise Stopped
             rollout.open[self.name] = session
+            rollout.begun.add(self.name)
         try:
             yield
         finally:
@@ -70,6 +72,9 @@ class Stopped(Exception):
     """The user stopped the run before this host was begun."""
 
 
+# A host's name and its news; a signal has a number and no name.
+Messages = queue.SimpleQueue[tuple[str, "Event | Outcome | int"]]
+
 # One host's work. May raise MoorageError; ssh.Unreachable where nothing came about.
 Work = Callable[[Line], HostResult]
 
@@ -79,33 +84,35 @@ class Rollout:
 
     def __init__(self, works: Sequence[tuple[str, Work]], parallel: int) -> None:
         self.works = works
-        self.messages: queue.SimpleQueue[tuple[str, Event | Outcome]] = queue.SimpleQueue()
+        self.messages: Messages = queue.SimpleQueue()
         self.guard = threading.Lock()
         self.open: dict[str, Cuttable] = {}
+        self.begun: set[str] = set()
         self.stopping = False
         self._todo = deque(works)
         self._parallel = min(parallel, len(works))
 
-    def run(self, ui: UI, title: str) -> tuple[list[Outcome], bool]:
-        """Does it all, telling the progress. Returns the outcomes in order, and if it was stopped.
+    def run(self, ui: UI, title: str) -> tuple[list[Outcome], int]:
+        """Does it all, telling the progress. Returns the outcomes in order, and what stopped it.
 
-        Threads are daemons: a host that hangs in a connect does not keep the program alive.
+        That is the number of a signal, 0 for none. Threads are daemons: a host that hangs in a
+        connect does not keep the program alive.
         """
         done: dict[str, Outcome] = {}
+        stopped_by = 0
         for number in range(self._parallel):
             threading.Thread(target=self._worker, name=f"fleet-{number}", daemon=True).start()
-        with ui.progress(title) as update:
+        with _signals_as(self.messages), ui.progress(title) as update:
             update(done=0, total=len(self.works))
             while len(done) < len(self.works):
-                try:
-                    name, message = self.messages.get()
-                except KeyboardInterrupt:
-                    if self.stopping:
+                name, message = self.messages.get()
+                if isinstance(message, int):
+                    if stopped_by:
                         self._cut(done)
-                        break
-                    self._stop(ui, done)
-                    continue
-                if isinstance(message, Outcome):
+                    else:
+                        stopped_by = message
+                        self._stop(ui, done)
+                elif isinstance(message, Outcome):
                     done[name] = message
                     ui.note(summary(message.result))
                     update(done=len(done))
@@ -113,7 +120,7 @@ class Rollout:
                     ui.note(f"{name}: {message.get('message', '')}")
                 elif text := describe(message):
                     update(text=f"{title}: {name}: {text}")
-        return [done[name] for name, _ in self.works], self.stopping
+        return [done[name] for name, _ in self.works], stopped_by
 
     def _stop(self, ui: UI, done: dict[str, Outcome]) -> None:
         with self.guard:
@@ -129,23 +136,46 @@ class Rollout:
 
     def _cut(self, done: dict[str, Outcome]) -> None:
         with self.guard:
-            sessions = dict(self.open)
-        for session in sessions.values():
+            sessions = list(self.open.values())
+        with contextlib.suppress(queue.Empty):
+            while True:  # whoever has just ended has a result of its own
+                name, message = self.messages.get_nowait()
+                if isinstance(message, Outcome):
+                    done[name] = message
+        for session in sessions:
             # A thread of its own: closing may wait for a line that is dead.
             threading.Thread(target=session.close, daemon=True).start()
         for name, _ in self.works:
-            fault = faults.STOPPED_MIDWAY if name in sessions else faults.STOPPED
+            fault = faults.STOPPED_MIDWAY if name in self.begun else faults.STOPPED
             done.setdefault(name, Outcome(errand.failed(name, fault)))
 
     def _worker(self) -> None:
         while True:
-            try:
+            with self.guard:
+                if not self._todo:
+                    return
                 name, work = self._todo.popleft()
-            except IndexError:
-                return
             line = Line(name, self)
             result = _done(name, work, line)
             self.messages.put((name, Outcome(result, tuple(line.events))))
+
+
+@contextlib.contextmanager
+def _signals_as(messages: Messages) -> Iterator[None]:
+    """Signals that stop a run come as messages, so that none breaks into the middle of another."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # SimpleQueue.put is made to be called from a handler: library/queue, "SimpleQueue Objects".
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in signals}
+    try:
+        for number in signals:
+            signal.signal(number, lambda got, _frame: messages.put(("", got)))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _done(name: str, work: Work, line: Line) -> HostResult:

@@ -154,7 +154,7 @@ def _told(run: Run, report: FleetReport, *, states: bool = False) -> dict[str, A
     document = report.to_json()
     if report.interrupted:
         run.ui.document(document)
-        raise KeyboardInterrupt
+        report.stop_if_interrupted()
     return document
 
 
