@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
+import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -74,3 +79,45 @@ def append_line(path: Path, line: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """Fills ``path`` as a whole or not at all: yields an empty folder that becomes it at the end.
+
+    One maker at a time; the second one waits. What a killed one left behind is cleared away. The
+    parents are made, 0700. Raises OSError.
+    """
+    private_folder(path.parent)
+    draft, old = path.with_name(f".{path.name}.draft"), path.with_name(f".{path.name}.old")
+    lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in (draft, old):
+            shutil.rmtree(left, ignore_errors=True)
+        draft.mkdir(mode=0o700)
+        yield draft
+        # What is named is on disk: a crash must not leave a whole folder with empty files.
+        os.sync()
+        if path.exists():
+            path.rename(old)
+        draft.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        os.close(lock)
+
+
+def write_stream(path: Path, chunks: Iterable[bytes], *, mode: int = 0o600) -> str:
+    """Writes ``chunks`` into a new file of a folder nobody reads yet. Returns their SHA-256 (hex).
+
+    Raises OSError, FileExistsError where ``path`` is there already.
+    """
+    digest = hashlib.sha256()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        for chunk in chunks:
+            digest.update(chunk)
+            file.write(chunk)
+        os.fchmod(file.fileno(), mode)
+    return digest.hexdigest()

@@ -80,6 +80,13 @@ class LabSettings:
     nodes: str = "1.6,1.7,2"
     # A Debian mirror for the packages of the lab; "auto": the one this machine uses.
     mirror: str = "auto"
+    # The cluster of `inv lab.up --kubernetes`. 1.20.2 is what Debian bookworm carries as source,
+    # so it can be had where nothing else is reachable.
+    kubernetes_version: str = "1.20.2"
+    # A folder with kube-apiserver, kubelet, …; empty: the user's cache, else downloaded or built.
+    kubernetes_binaries: str = ""
+    # Where the project's own releases are, as VERSION/bin/linux/ARCH below it; empty: not asked.
+    kubernetes_release: str = "https://dl.k8s.io/release"
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,21 @@ class NodesSettings:
 
 
 @dataclass(frozen=True)
+class KubernetesSettings:
+    """The cluster, and how our objects in it are called."""
+
+    # Files, separated by ':'. "": $KUBECONFIG, the lab's cluster, ~/.kube/config, or the pod's own.
+    kubeconfig: str = ""
+    context: str = ""
+    namespaces: tuple[str, ...] = ("default",)
+    secret: str = "my-registry"  # noqa: S105 - the name of one
+    pod: str = "private-reg"
+    # Where the agents live, and an image with Python 3.9 or later for them; "auto": made here.
+    agents_namespace: str = "moorage-system"
+    agent_image: str = "auto"
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings of one run."""
 
@@ -103,6 +125,7 @@ class Settings:
     image: ImageSettings = field(default_factory=ImageSettings)
     lab: LabSettings = field(default_factory=LabSettings)
     nodes: NodesSettings = field(default_factory=NodesSettings)
+    kubernetes: KubernetesSettings = field(default_factory=KubernetesSettings)
 
     @property
     def root(self) -> Path:
@@ -253,12 +276,35 @@ def _check(settings: Settings, source: str) -> None:
         raise _refused(source, "image.name", "a repository name in lower case, as a/b_c")
     if not _TAG.fullmatch(settings.image.tag):
         raise _refused(source, "image.tag", "a tag: letters, digits, '_', '.', '-'; at most 128")
+    if not re.fullmatch(r"\d{1,3}\.\d{1,3}\.\d{1,3}", settings.lab.kubernetes_version):
+        expected = f"a version such as 1.20.2, not {settings.lab.kubernetes_version!r}"
+        raise _refused(source, "lab.kubernetes_version", expected)
+    release = settings.lab.kubernetes_release
+    # Checksums come from the same place, so only TLS tells that it is the right one.
+    if release and not re.match(r"https://\w|http://(127\.0\.0\.1|localhost)[:/]", release):
+        raise _refused(source, "lab.kubernetes_release", f"an https address, not {release!r}")
     for place, count in (
         ("nodes.connect_timeout", settings.nodes.connect_timeout),
         ("nodes.parallel", settings.nodes.parallel),
     ):
         if not 1 <= count <= 1000:
             raise _refused(source, place, f"a number from 1 to 1000, not {count}")
+    _check_kubernetes(settings.kubernetes, source)
+
+
+def _check_kubernetes(kubernetes: KubernetesSettings, source: str) -> None:
+    if not kubernetes.namespaces:
+        raise _refused(source, "kubernetes.namespaces", "at least one namespace")
+    for name in (*kubernetes.namespaces, kubernetes.agents_namespace):
+        if not _LABEL.fullmatch(name):
+            raise _refused(source, "kubernetes.namespaces", f"names of namespaces, not {name!r}")
+    for place, name in (
+        ("kubernetes.secret", kubernetes.secret),
+        ("kubernetes.pod", kubernetes.pod),
+    ):
+        # A pod's name becomes its host name and a label's value: 63 characters, no dots.
+        if not _LABEL.fullmatch(name):
+            raise _refused(source, place, f"a name of a-z, 0-9 and '-', at most 63, not {name!r}")
 
 
 def check_host_name(name: str, *, place: str, source: str) -> None:
