@@ -115,13 +115,17 @@ def installed_by_us(settings: Settings) -> tuple[str, ...]:
         return ()
 
 
-def remove(ui: UI, settings: Settings) -> tuple[str, ...]:
-    """Takes away what we installed and nothing else needs by now. Returns their names.
+def remove(packages: Sequence[str], ui: UI, settings: Settings) -> tuple[str, ...]:
+    """Takes away those of ``packages`` that we installed and nothing else needs by now.
+
+    Returns the names of those that went.
 
     apt decides what is still needed: our packages are marked as automatically installed, and those
     go that it would remove by itself. What stays is no longer counted as ours.
     """
-    ours = tuple(name for name in installed_by_us(settings) if name not in missing([name]))
+    known = [name for name in installed_by_us(settings) if name in packages]
+    absent = missing(known)
+    ours = [name for name in known if name not in absent]
     gone: tuple[str, ...] = ()
     if ours:
         with ui.progress("removing the packages that were installed"):
@@ -134,7 +138,11 @@ def remove(ui: UI, settings: Settings) -> tuple[str, ...]:
             if kept:
                 commands.run(["apt-mark", "manual", *kept], root=True, env=_ENVIRONMENT)
                 ui.note(f"kept, because something else needs them now: {', '.join(kept)}")
-    _record(settings).unlink(missing_ok=True)
+    left = [name for name in installed_by_us(settings) if name not in known]
+    if left:
+        _write(settings, left)
+    else:
+        _record(settings).unlink(missing_ok=True)
     return gone
 
 

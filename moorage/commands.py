@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from moorage.errors import MoorageError, Refused
 
@@ -126,6 +126,22 @@ def piped(
             cause=last_words(b"".join(words)),
             cure=f"try it by hand: {' '.join(argv)}",
         )
+
+
+def become(argv: Sequence[str]) -> NoReturn:
+    """Goes on as ``argv``: its terminal, its signals and its exit code are the user's own.
+
+    Raises Refused where it is not installed.
+    """
+    try:
+        os.execvp(argv[0], list(argv))  # noqa: S606 - no shell is the point
+    except FileNotFoundError:
+        raise Refused(
+            "no-program",
+            f"{argv[0]} is not installed",
+            cause=f"it is needed for: {' '.join(argv)}",
+            cure="inv doctor names the package that brings it",
+        ) from None
 
 
 def as_root() -> list[str]:

@@ -58,7 +58,7 @@ def labels(settings: Settings, part: str) -> dict[str, str]:
     return {LABEL_PROJECT: str(settings.root), LABEL_PART: part}
 
 
-def label_filter(settings: Settings, part: str = "") -> dict[str, list[str]]:
+def label_filter(settings: Settings, part: str = "") -> dict[str, str | list[str] | bool]:
     """An engine filter for what is ours: of one ``part``, or of all of them."""
     chosen = [f"{LABEL_PROJECT}={settings.root}"]
     return {"label": [*chosen, f"{LABEL_PART}={part}"] if part else chosen}
@@ -152,18 +152,27 @@ def ensure(settings: Settings, ui: UI) -> None:
     connect(settings).close()
 
 
-def stop(settings: Settings, ui: UI) -> None:
-    """Stops the engine, if it is the one we started and no stranger's container runs in it."""
-    if not dockerd.started_by_us(settings.state):
-        return
+def started_by_us(settings: Settings) -> bool:
+    """Whether the engine is ours to stop."""
+    return dockerd.started_by_us(settings.state) != ""
+
+
+def stop(settings: Settings, ui: UI) -> bool:
+    """Stops the engine, if it is the one we started and no stranger's container runs in it.
+
+    Returns whether it did.
+    """
+    if not started_by_us(settings):
+        return False
     strangers = _running_strangers(settings)
     if strangers:
         ui.warn(
             f"the engine stays up: containers that are not Moorage's run in it "
             f"({', '.join(strangers)})"
         )
-        return
+        return False
     dockerd.stop(settings.state, ui)
+    return True
 
 
 def explain(place: Endpoint, problem: Exception) -> Refused:

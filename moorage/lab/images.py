@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from moorage.ui import UI
 
 REPOSITORY = "moorage/lab"
-_FILES = Path(__file__).parent / "node"
+_FILES = Path(__file__).parent / "image"
 
 
 def reference(settings: Settings, line: Line | None) -> str:

@@ -1,5 +1,95 @@
 """Throw-away nodes in Docker."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from invoke.collection import Collection
 
-namespace = Collection("lab")
+from moorage.tasks.command import Run, command
+
+if TYPE_CHECKING:
+    from moorage.lab import LabNode
+
+
+@command(
+    lock=True,
+    help={"nodes": "which, as 1.6,1.7*2,2: lines of containerd, *N for N of one; 1 to 64 in all"},
+)
+def up(run: Run, nodes: str | None = None, yes: bool = False) -> object:
+    """Start throw-away nodes with systemd, sshd and containerd 1.6, 1.7 and 2.x.
+
+    Nodes that run already and are as asked for are left alone; others are made, started or removed.
+
+    Example: inv lab.up --nodes "1.6,1.7*2,2"
+    """
+    from moorage import engine, lab
+
+    settings, ui = run.settings, run.ui
+    actions = [*engine.pending(settings), *lab.pending(settings, nodes)]
+    ui.confirm([action.text for action in actions if action.asks])
+    engine.ensure(settings, ui)
+    client = engine.connect(settings)
+    before = {node.container_id for node in lab.nodes(settings, client)}
+    found = lab.up(settings, client, ui, nodes)
+    ui.table(
+        ("node", "address", "containerd", "version"),
+        [(node.name, node.address, node.containerd_line, node.version) for node in found],
+    )
+    ui.show(f"Next: inv lab.ssh {found[0].name}   or   ssh -F {lab.ssh_config(settings)} lab1")
+    changed = before != {node.container_id for node in found}
+    return {"ok": True, "changed": changed, "nodes": [_described(node) for node in found]}
+
+
+@command(lock=True, help={"images": "the images that nodes are made from, too"})
+def down(run: Run, images: bool = False) -> object:
+    """Remove the lab's nodes, their volumes and their keys.
+
+    Example: inv lab.down --images
+    """
+    from moorage import engine, lab
+
+    client = engine.connect(run.settings)
+    changed = lab.down(run.settings, client, run.ui, images=images)
+    run.ui.show("The lab is gone." if changed else "There was no lab.")
+    return {"ok": True, "changed": changed, "nodes": []}
+
+
+@command(
+    positional=["node"],
+    help={"node": "lab1, lab2, …", "command": "run this there instead of a shell"},
+)
+def ssh(run: Run, node: str, command: str = "") -> object:
+    """Open a root shell on a node of the lab, or run a command there.
+
+    The exit code is the command's own; with --json the document carries it, and the output.
+
+    Example: inv lab.ssh lab1 --command "ctr plugins ls"
+    """
+    from moorage import commands, engine, lab
+
+    settings = run.settings
+    known = [found.name for found in lab.nodes(settings, engine.connect(settings))]
+    argv = lab.ssh_command(settings, lab.need_node(node, known), command)
+    if not run.ui.as_json:
+        commands.become(argv)
+    done = commands.run(argv, check=False)
+    return {
+        "ok": done.returncode == 0,
+        "exit_code": done.returncode,
+        "stdout": done.stdout.decode(errors="replace"),
+        "stderr": done.stderr.decode(errors="replace"),
+    }
+
+
+def _described(node: LabNode) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "address": node.address,
+        "containerd": node.containerd_line,
+        "version": node.version,
+        "container_id": node.container_id,
+    }
+
+
+namespace = Collection("lab", up, down, ssh)
