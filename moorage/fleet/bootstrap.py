@@ -95,6 +95,8 @@ def main() -> None:
         os.fsync(folder)
         os.close(folder)
     except OSError as problem:
+        with contextlib.suppress(OSError):
+            os.unlink(FOLDER + "/" + digest + ".python")
         fail(problem.errno, problem.filename or path)
     os.execv(python, [python, "-I", path, *sys.argv[4:]])  # noqa: S606
 

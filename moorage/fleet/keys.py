@@ -25,6 +25,8 @@ class Offer:
     locked: list[Path] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
     allowed: tuple[str, ...] = ()
+    # A key was taken, and something else is wanted beside it.
+    half_way: bool = False
 
     def authenticate(self, transport: Any) -> None:
         """Tries key after key; paramiko's AuthStrategy in all but name.
@@ -51,7 +53,7 @@ class Offer:
                 continue
             if not left:
                 return
-            self.allowed = tuple(left)
+            self.allowed, self.half_way = tuple(left), True
             raise AuthenticationException(f"more than a key is asked for: {', '.join(left)}")
         raise AuthenticationException("no key was taken")
 

@@ -21,28 +21,27 @@ def unreachable(route: Route, offer: Offer, problem: Exception) -> Fault:
         ChannelException,
         IncompatiblePeer,
         NoValidConnectionsError,
-        ProxyCommandFailure,
         SSHException,
     )
 
     place = f"{route.hostname} port {route.port}"
+    if route.proxy_command and not isinstance(problem, AuthenticationException):
+        return Fault(
+            "proxy-failed",
+            f"the ProxyCommand for {route.name} leads to no SSH server",
+            cause=f"{route.proxy_command}: {_words(problem)}",
+            cure=f"try it by hand: ssh -v {route.target.host} true",
+        )
     if isinstance(problem, socket.gaierror):
         return _name_not_found(route, problem)
     if isinstance(problem, AuthenticationException):
         return login_refused(route, offer)
-    if isinstance(problem, ProxyCommandFailure):
-        return Fault(
-            "proxy-failed",
-            f"the ProxyCommand for {route.name} failed",
-            cause=str(problem),
-            cure=f"try it by hand: ssh -v {route.name} true",
-        )
     if isinstance(problem, ChannelException):
         return Fault(
             "jump-failed",
             f"the jump host could not reach {place}",
             cause=problem.text,
-            cure=f"try it by hand: ssh -v {route.name} true",
+            cure=f"try it by hand: ssh -v {route.target.host} true",
         )
     if isinstance(problem, IncompatiblePeer):
         return Fault(
@@ -70,6 +69,10 @@ def unreachable(route: Route, offer: Offer, problem: Exception) -> Fault:
         cause=f"{type(problem).__name__}: {problem}",
         cure=f"try it by hand: ssh -v {_spelled(route)} true",
     )
+
+
+def _words(problem: Exception) -> str:
+    return " ".join(str(problem).split())
 
 
 def _name_not_found(route: Route, problem: socket.gaierror) -> Fault:
@@ -122,7 +125,7 @@ def _no_handshake(route: Route, offer: Offer, problem: Exception) -> Fault:
     return Fault(
         "no-ssh",
         f"{route.hostname} port {route.port} does not answer as an SSH server",
-        cause=" ".join(str(problem).split()) or "it closed the connection at once",
+        cause=_words(problem) or "it closed the connection at once",
         cure=f"is that the right port? --hosts={route.name}:PORT; too many callers at once: "
         "lower nodes.parallel in invoke.yaml",
     )
@@ -131,20 +134,21 @@ def _no_handshake(route: Route, offer: Offer, problem: Exception) -> Fault:
 def login_refused(route: Route, offer: Offer) -> Fault:
     """Which of the many reasons for a refused login it is, as far as a client can tell."""
     login = f"{route.user}@{route.hostname}"
+    host = route.target.host
     by_hand = f"try it by hand: ssh -v {_spelled(route)} true"
+    if offer.half_way:
+        return Fault(
+            "second-factor",
+            f"{host} wants more than a key: {', '.join(offer.allowed)}",
+            cause="its sshd has AuthenticationMethods with a second factor",
+            cure=f"exempt {route.user} from it (Match User in sshd_config)",
+        )
     if offer.allowed and "publickey" not in offer.allowed:
         return Fault(
             "no-key-login",
-            f"{route.name} takes no keys, only: {', '.join(offer.allowed)}",
+            f"{host} takes no keys, only: {', '.join(offer.allowed)}",
             cause="its sshd has PubkeyAuthentication no",
             cure="allow keys in the node's sshd_config; Moorage logs in with keys alone",
-        )
-    if offer.allowed:
-        return Fault(
-            "second-factor",
-            f"{route.name} wants more than a key: {', '.join(offer.allowed)}",
-            cause="its sshd has AuthenticationMethods with a second factor",
-            cure=f"exempt {route.user} from it (Match User in sshd_config)",
         )
     if offer.locked:
         return Fault(
@@ -159,12 +163,12 @@ def login_refused(route: Route, offer: Offer) -> Fault:
             "bad-key",
             f"the key for {login} cannot be used",
             cause=f"{path}: {reason}",
-            cure=f"correct IdentityFile for {route.name} in {route.source}",
+            cure=f"correct IdentityFile for {host} in {route.source}",
         )
     if not offer.tried:
         return Fault(
             "no-key",
-            f"there is no SSH key to log in to {route.name} with",
+            f"there is no SSH key to log in to {host} with",
             cause="no IdentityFile is set, ~/.ssh has no key and no ssh-agent runs",
             cure=f"ssh-keygen -t ed25519, then: ssh-copy-id {_spelled(route)}",
         )
@@ -172,13 +176,13 @@ def login_refused(route: Route, offer: Offer) -> Fault:
     if route.user_is_guess:
         return Fault(
             "login-refused",
-            f"{route.name} does not let {route.user} in",
+            f"{host} does not let {route.user} in",
             cause=f"no user was named, so your own name here was tried, with: {keys}",
-            cure=f"name the user: --hosts=USER@{route.name}, or nodes.user in invoke.yaml",
+            cure=f"name the user: --hosts=USER@{host}, or nodes.user in invoke.yaml",
         )
     return Fault(
         "login-refused",
-        f"{route.name} does not let {route.user} in",
+        f"{host} does not let {route.user} in",
         cause=f"there is no such user there, or it has none of these keys: {keys}",
         cure=f"ssh-copy-id {_spelled(route)}, or another user: --hosts=USER@NODE; {by_hand}",
     )
