@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from moorage.fleet.operation import Reach
     from moorage.fleet.report import FleetReport
 
-_HELP = {
+_REACH = {
     "hosts": "nodes, as a,user@b,c:2222,[fd00::3] (else nodes.hosts, else the lab's)",
     "learn_host_keys": "show unknown host keys, ask, and add them to known_hosts",
     "ask_sudo_password": "ask for sudo's password (without a terminal: a line on stdin)",
-    "image": "the image whose pull proves it (else the demo image)",
+}
+_IMAGE = {"image": "the image whose pull proves it (else the demo image)"}
+_CHANGE = {
     "dry_run": "print every change as a diff and change nothing",
     "no_restart": "prepare everything; say which restart waits",
 }
@@ -24,7 +26,9 @@ _HELP = {
 
 @command(
     help={
-        **_HELP,
+        **_REACH,
+        **_IMAGE,
+        **_CHANGE,
         "no_verify": "set trust up without the pull that proves it",
         "replace": "replace a hosts entry that gives the registry's name another address",
     }
@@ -62,7 +66,7 @@ def trust(
     return _told(run, report)
 
 
-@command(help=_HELP)
+@command(help={**_REACH, **_CHANGE})
 def untrust(
     run: Run,
     hosts: str | None = None,
@@ -90,7 +94,7 @@ def untrust(
     return _told(run, report)
 
 
-@command(help=_HELP)
+@command(help={**_REACH, **_IMAGE})
 def verify(
     run: Run,
     hosts: str | None = None,
@@ -116,7 +120,7 @@ def verify(
     return _told(run, report)
 
 
-@command(help=_HELP)
+@command(help=_REACH)
 def status(
     run: Run,
     hosts: str | None = None,
