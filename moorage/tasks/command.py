@@ -47,7 +47,7 @@ def command(
         takes_yes = "yes" in signature.parameters
 
         @functools.wraps(body)
-        def entry(context: Context, *args: Any, json: bool = False, **options: Any) -> None:
+        def entry(context: Context, /, *args: Any, json: bool = False, **options: Any) -> None:
             from moorage.errors import MoorageError
             from moorage.ui import UI
 
