@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from agent.report import HostResult
-from moorage.errors import Refused
+from agent.report import UNREACHABLE, HostResult
+from moorage.errors import MoorageError, Refused
 from moorage.fleet import errand, faults, inventory, openssh, plans, ssh
 from moorage.fleet.report import FleetReport
 from moorage.fleet.rollout import Line, Outcome, Rollout
@@ -115,6 +115,9 @@ def run(
         learn_host_keys(ui, routes, settings.nodes.parallel)
     archive = agent_archive(settings.state)
     outcomes, stopped = _roll_out(settings, ui, operation, archive, routes, reach)
+    if not stopped and (moved := _moved(settings, hosts, routes, outcomes)):
+        again, stopped = _roll_out(settings, ui, operation, archive, moved, reach)
+        outcomes = _with(outcomes, again)
     if not stopped and reach.sudo_password is None and ui.interactive:
         outcomes, stopped = _again_with_password(settings, ui, operation, archive, routes, outcomes)
     return _report(outcomes, operation, stopped)
@@ -155,7 +158,8 @@ def _roll_out(
         for route in routes
     ]
     count = f"{len(works)} node{'s' if len(works) > 1 else ''}"
-    return Rollout(works, settings.nodes.parallel).run(ui, f"{operation.title} {count}")
+    rollout = Rollout(works, settings.nodes.parallel)
+    return rollout.run(ui, f"{operation.title} {count}", dry_run=operation.dry_run)
 
 
 def _on_host(
@@ -209,8 +213,40 @@ def _again_with_password(
         [route for route in routes if route.name in wanting],
         Reach(sudo_password=password),
     )
-    by_name = {outcome.result.host: outcome for outcome in again}
-    return [by_name.get(outcome.result.host, outcome) for outcome in outcomes], stopped
+    return _with(outcomes, again), stopped
+
+
+def _with(outcomes: Sequence[Outcome], again: Sequence[Outcome]) -> list[Outcome]:
+    newer = {outcome.result.host: outcome for outcome in again}
+    return [newer.get(outcome.result.host, outcome) for outcome in outcomes]
+
+
+def _moved(
+    settings: Settings,
+    hosts: Sequence[str],
+    routes: Sequence[openssh.Route],
+    outcomes: Sequence[Outcome],
+) -> list[openssh.Route]:
+    """Lab nodes out of reach that the engine has given new addresses since, with those.
+
+    A container that is started again may get another one. The engine is asked only then, for the
+    Docker SDK takes longer to load than a node to answer.
+    """
+    lost = {outcome.result.host for outcome in outcomes if outcome.result.status == UNREACHABLE}
+    known = lab_hosts(settings)
+    if known is None or not any(
+        route.name in lost and route.target.host in known.hosts.names for route in routes
+    ):
+        return []
+    from moorage import engine, lab
+
+    try:
+        lab.nodes(settings, engine.connect(settings))
+        now = _routes(settings, hosts)
+    except MoorageError:
+        return []
+    before = {route.name: route.hostname for route in routes}
+    return [r for r in now if r.name in lost and r.hostname != before[r.name]]
 
 
 def _report(outcomes: Sequence[Outcome], operation: Operation, stopped: int) -> FleetReport:

@@ -99,11 +99,9 @@ def _state_row(state: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _row(result: HostResult, runtime: str, dry_run: bool) -> list[str]:
-    status = result.status
-    if dry_run and status == "changed":
-        status = "would change"
+    status = _status(result, dry_run)
     changed = "\n".join(f"{change.action} {change.path}" for change in result.changes)
-    pulled = "" if result.pull_seconds is None else f"{result.pull_seconds:.1f} s"
+    pulled = "" if result.pull_seconds is None else _seconds(result.pull_seconds)
     if not pulled and result.verified:
         pulled = "verified"
     return [result.host, status, runtime, changed or "-", ", ".join(result.restarts) or "-", pulled]
@@ -131,14 +129,23 @@ def failures(results: Sequence[HostResult]) -> list[str]:
     return lines
 
 
-def summary(result: HostResult) -> str:
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def _status(result: HostResult, dry_run: bool) -> str:
+    return "would change" if dry_run and result.status == "changed" else result.status
+
+
+def summary(result: HostResult, *, dry_run: bool = False) -> str:
     """One host in one line, for the moment it is done."""
     if result.error is not None:
         return f"{result.host}: {result.status}: {result.error.message}"
-    parts = [result.status]
+    parts = [_status(result, dry_run)]
     if result.changes:
         parts.append(f"{len(result.changes)} file{'s' if len(result.changes) > 1 else ''}")
-    parts += [f"{unit} restarted" for unit in result.restarts]
+    done = "to restart" if dry_run else "restarted"
+    parts += [f"{unit} {done}" for unit in result.restarts]
     if result.pull_seconds is not None:
-        parts.append(f"pulled in {result.pull_seconds:.1f} s")
+        parts.append(f"pulled in {_seconds(result.pull_seconds)}")
     return f"{result.host}: {', '.join(parts)}"

@@ -92,7 +92,7 @@ class Rollout:
         self._todo = deque(works)
         self._parallel = min(parallel, len(works))
 
-    def run(self, ui: UI, title: str) -> tuple[list[Outcome], int]:
+    def run(self, ui: UI, title: str, *, dry_run: bool = False) -> tuple[list[Outcome], int]:
         """Does it all, telling the progress. Returns the outcomes in order, and what stopped it.
 
         That is the number of a signal, 0 for none. Threads are daemons: a host that hangs in a
@@ -114,7 +114,7 @@ class Rollout:
                         self._stop(ui, done)
                 elif isinstance(message, Outcome):
                     done[name] = message
-                    ui.note(summary(message.result))
+                    ui.note(summary(message.result, dry_run=dry_run))
                     update(done=len(done))
                 elif message["event"] == "note":
                     ui.note(f"{name}: {message.get('message', '')}")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.report import CHANGED, UNCHANGED, HostResult
+from agent.report import CHANGED, UNCHANGED, FileChange, HostResult
 from moorage.actions import Action
 from moorage.errors import Refused
 from moorage.fleet import errand, faults, plans
@@ -147,7 +147,8 @@ def _before_docker(settings: Settings, plan: Plan) -> tuple[HostResult, list[Eve
         count = lines.count("\n")
         diff = f"--- /dev/null\n+++ {path}\n@@ -0,0 +1,{count} @@\n{lines}"
         events.append({"event": "change", "path": str(path), "action": "created", "diff": diff})
-        result = HostResult(host=NAME, status=CHANGED, changes=result.changes)
+        changes = (*result.changes, FileChange(str(path), "created"))
+        result = HostResult(host=NAME, status=CHANGED, changes=changes)
     return result, events
 
 

@@ -19,6 +19,7 @@ from agent.report import Fault, HostResult
 from moorage.archive import AgentArchive
 from moorage.errors import Refused
 from moorage.fleet import operation
+from moorage.fleet.openssh import LabHosts
 from moorage.fleet.operation import Operation, Reach
 from moorage.fleet.report import FleetReport
 from moorage.settings import NodesSettings, Settings
@@ -504,6 +505,24 @@ def test_a_proxy_command_is_used(operator: Operator, node: Node) -> None:
     operator.write(f"Host n\n HostName {node.address}\n User root\n ProxyCommand {program} %h %p\n")
     operator.know(node)
     assert operator.one("n").ok
+
+
+def test_a_lab_node_that_was_given_a_new_address_is_found_again(
+    operator: Operator, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a restart of its container: the lab's file is old until the engine is asked."""
+    path = operator.folder / "lab"
+
+    def write(address: str) -> None:
+        key = f"IdentityFile {operator.keys / 'good'}\n UserKnownHostsFile {operator.known_hosts}"
+        path.write_text(f"Host lab1\n HostName {address}\n User root\n HostKeyAlias l1\n {key}\n")
+
+    write("127.0.0.1\n Port 1")
+    operator.know(node, name="l1")
+    lab = operation.Lab(("lab1",), LabHosts(frozenset({"lab1"}), path))
+    monkeypatch.setattr(operation, "lab_hosts", lambda _: lab)
+    monkeypatch.setattr("moorage.lab.nodes", lambda *_: write(node.address))
+    assert operator.one("lab1").ok
 
 
 # -- root
