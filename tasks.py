@@ -3,7 +3,7 @@
 from invoke.collection import Collection
 
 from moorage import settings
-from moorage.tasks import certs, image, invoke_edges, lab, nodes, registry, top
+from moorage.tasks import certs, image, invoke_edges, k8s, lab, nodes, registry, top
 
 invoke_edges.install()
 
@@ -16,5 +16,6 @@ namespace = Collection(
     image.namespace,
     lab.namespace,
     nodes.namespace,
+    k8s.namespace,
 )
 namespace.configure(settings.defaults())

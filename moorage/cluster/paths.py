@@ -1,0 +1,62 @@
+"""Where objects are in the API: kind -> URL path. A new kind is a new row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Kind:
+    """``group`` is the API's first part of the path; ``plural`` its name there."""
+
+    group: str
+    plural: str
+    namespaced: bool = True
+
+
+KINDS: dict[str, Kind] = {
+    "Namespace": Kind("/api/v1", "namespaces", namespaced=False),
+    "Node": Kind("/api/v1", "nodes", namespaced=False),
+    "Pod": Kind("/api/v1", "pods"),
+    "Service": Kind("/api/v1", "services"),
+    "Secret": Kind("/api/v1", "secrets"),
+    "ConfigMap": Kind("/api/v1", "configmaps"),
+    "ServiceAccount": Kind("/api/v1", "serviceaccounts"),
+    "Event": Kind("/api/v1", "events"),
+    "Deployment": Kind("/apis/apps/v1", "deployments"),
+    "DaemonSet": Kind("/apis/apps/v1", "daemonsets"),
+    "ReplicaSet": Kind("/apis/apps/v1", "replicasets"),
+    "Role": Kind("/apis/rbac.authorization.k8s.io/v1", "roles"),
+    "RoleBinding": Kind("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
+    "ClusterRole": Kind("/apis/rbac.authorization.k8s.io/v1", "clusterroles", namespaced=False),
+    "ClusterRoleBinding": Kind(
+        "/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings", namespaced=False
+    ),
+}
+
+
+def all_of(kind: str, namespace: str = "") -> str:
+    """The list of a kind, in one namespace or in all."""
+    row = KINDS[kind]
+    place = f"/namespaces/{namespace}" if namespace and row.namespaced else ""
+    return f"{row.group}{place}/{row.plural}"
+
+
+def one(kind: str, name: str, namespace: str = "") -> str:
+    """One object."""
+    return f"{all_of(kind, namespace)}/{name}"
+
+
+def of(document: Mapping[str, Any]) -> str:
+    """The object that ``document`` describes."""
+    metadata = document["metadata"]
+    return one(document["kind"], metadata["name"], metadata.get("namespace", ""))
+
+
+def words(document: Mapping[str, Any]) -> str:
+    """How people call it: ``Secret default/my-registry``."""
+    metadata = document["metadata"]
+    place = f"{metadata['namespace']}/" if metadata.get("namespace") else ""
+    return f"{document['kind']} {place}{metadata['name']}"

@@ -1,0 +1,303 @@
+"""Why Kubernetes says no: its Status document -> which rule it was, and the cure. Pure.
+
+The shapes are the API server's own: https://kubernetes.io/docs/reference/kubernetes-api/
+common-definitions/status/; the words were collected from real servers (tests/k8s).
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from moorage.errors import MoorageError, Refused
+
+
+class ApiError(MoorageError):
+    """The API server refused or failed.
+
+    ``status`` is HTTP's (0: no answer came), ``reason`` Kubernetes' own word (``Forbidden``,
+    ``NotFound``, …), ``words`` the server's message.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        status: int = 0,
+        reason: str = "",
+        words: str = "",
+        cause: str = "",
+        cure: str = "",
+    ) -> None:
+        super().__init__(code, message, cause=cause, cure=cure)
+        self.status = status
+        self.reason = reason
+        self.words = words
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A row: ``status`` (0: any) and ``words`` (a pattern) of an answer -> what to say of it.
+
+    The texts may use the pattern's named groups, and ``{what}``: what was asked for.
+    """
+
+    status: int
+    words: str
+    code: str
+    message: str
+    cause: str
+    cure: str
+
+
+# The first row that fits is said.
+RULES: tuple[Rule, ...] = (
+    Rule(
+        0,
+        r"because it is being terminated",
+        "namespace-terminating",
+        "{what}: the namespace is being deleted",
+        "nothing can be made in a namespace in state Terminating",
+        "wait until it is gone and make it anew, or name another one with --namespace",
+    ),
+    Rule(
+        403,
+        r'User "(?P<user>[^"]*)" cannot (?P<verb>\w+) resource "(?P<resource>[^"]*)" in API group '
+        r'"(?P<group>[^"]*)"(?: in the namespace "(?P<namespace>[^"]*)")?',
+        "rbac-denied",
+        "{what}: RBAC does not let {user} {verb} {resource}{in_namespace}",
+        "no Role or ClusterRole bound to {user} has the verb {verb} on {resource_group}",
+        "{grant}",
+    ),
+    Rule(
+        403,
+        r"exceeded quota: (?P<quota>[^,]+), requested: (?P<requested>.*?), used: (?P<used>.*?), "
+        r"limited: (?P<limited>.*)",
+        "quota-exceeded",
+        "{what}: the quota {quota} is used up",
+        "requested {requested}, used {used}, limited to {limited}",
+        "ask for a larger quota, or remove what is not needed: kubectl describe quota {quota}",
+    ),
+    Rule(
+        403,
+        r"failed quota: (?P<quota>[^:]+): must specify (?P<needed>.*)",
+        "quota-needs-resources",
+        "{what}: the quota {quota} wants {needed} to be stated",
+        "in this namespace every pod has to name its resources",
+        "use --workload deployment (it states them), or a LimitRange with defaults",
+    ),
+    Rule(
+        403,
+        r'violates PodSecurity "(?P<level>[^"]*)": (?P<details>.*)',
+        "pod-security",
+        "{what}: the namespace's Pod Security level {level} forbids it",
+        "{details}",
+        "use --workload deployment (it meets 'restricted'), or another namespace",
+    ),
+    Rule(
+        403,
+        r"unable to validate against any (?:pod security policy|security context constraint)",
+        "pod-security",
+        "{what}: a policy on pods forbids it",
+        "{words}",
+        "use --workload deployment (non-root), or ask the cluster's admin which policy applies",
+    ),
+    Rule(
+        0,
+        r'admission webhook "(?P<hook>[^"]*)" denied the request:? ?(?P<details>.*)',
+        "admission-denied",
+        "{what}: the admission webhook {hook} refuses it",
+        "{details}",
+        "ask who runs {hook} which rule it is: kubectl get validatingwebhookconfigurations,"
+        "mutatingwebhookconfigurations",
+    ),
+    Rule(
+        0,
+        r"ValidatingAdmissionPolicy '(?P<policy>[^']*)'.*denied request: (?P<details>.*)",
+        "admission-denied",
+        "{what}: the admission policy {policy} refuses it",
+        "{details}",
+        "read the rule: kubectl get validatingadmissionpolicy {policy} -o yaml",
+    ),
+    Rule(
+        0,
+        r'failed calling webhook "(?P<hook>[^"]*)": (?P<details>.*)',
+        "webhook-failed",
+        "{what}: the admission webhook {hook} does not answer",
+        "{details}",
+        "mend the webhook's service, or have its admin set failurePolicy: Ignore",
+    ),
+    Rule(
+        403,
+        r"is forbidden: (?P<details>.*)",
+        "forbidden",
+        "{what}: an admission rule forbids it",
+        "{details}",
+        "ask the cluster's admin which rule it is",
+    ),
+    Rule(
+        401,
+        r"",
+        "unauthorized",
+        "{what}: the cluster does not accept these credentials",
+        "the token or client certificate of this context is expired, revoked or of another cluster",
+        "renew them (log in again, or fetch a new kubeconfig), then: kubectl auth can-i --list",
+    ),
+    Rule(
+        404,
+        r'namespaces "(?P<name>[^"]*)" not found',
+        "no-namespace",
+        "{what}: there is no namespace {name}",
+        "it was never made, or deleted since",
+        "kubectl create namespace {name}",
+    ),
+    Rule(
+        409,
+        r"(?:conflict with|conflicts? with) (?P<owner>.*)",
+        "field-conflict",
+        "{what}: somebody else has changed our fields since",
+        "the field's owner is now {owner}",
+        "look at it: kubectl get … --show-managed-fields -o yaml; --replace takes it back",
+    ),
+    Rule(
+        409,
+        r"",
+        "conflict",
+        "{what}: it was changed by somebody else at the same moment",
+        "{words}",
+        "run the same command again",
+    ),
+    Rule(
+        410,
+        r"",
+        "gone",
+        "{what}: the list was too old to go on from",
+        "the API server keeps only a few minutes of history",
+        "run the same command again",
+    ),
+    Rule(
+        413,
+        r"",
+        "too-large",
+        "{what}: the request is too large for the API server",
+        "{words}",
+        "an object may have about 1 MiB",
+    ),
+    Rule(
+        415,
+        r"",
+        "old-server",
+        "{what}: the API server does not know server-side apply",
+        "it is older than Kubernetes 1.16",
+        "upgrade the cluster",
+    ),
+    Rule(
+        422,
+        r"",
+        "invalid",
+        "{what}: Kubernetes finds it invalid",
+        "{words}",
+        "correct the name or setting it points at",
+    ),
+    Rule(
+        429,
+        r"",
+        "too-many-requests",
+        "{what}: the API server is too busy, also after several tries",
+        "its priority and fairness queues are full",
+        "run it again later; kubectl get --raw /metrics | grep apiserver_flowcontrol shows who",
+    ),
+    Rule(
+        0,
+        r"etcdserver: |no leader|etcd cluster is unavailable",
+        "no-etcd",
+        "{what}: the cluster's store does not answer",
+        "{words}",
+        "look at etcd on the control plane, then run it again",
+    ),
+)
+
+
+def explain(status: int, document: Mapping[str, Any], what: str) -> ApiError:
+    """An answer that is no success, told. ``what`` was tried, as ``make Secret a/b``."""
+    words = " ".join(str(document.get("message") or "it gave no reason").split())
+    for rule in RULES:
+        found = re.search(rule.words, words)
+        if rule.status in (0, status) and found:
+            values = _values(found.groupdict(), what, words)
+            break
+    else:
+        code = "not-found" if status == 404 else "api-failed"
+        rule = Rule(
+            0,
+            "",
+            code,
+            "{what}: " + ("it is not there" if status == 404 else f"HTTP {status}"),
+            "{words}",
+            "" if status == 404 else "run it again; the API server's log says more",
+        )
+        values = _values({}, what, words)
+    return ApiError(
+        rule.code,
+        rule.message.format_map(values),
+        status=status,
+        reason=str(document.get("reason") or ""),
+        words=words,
+        cause=rule.cause.format_map(values),
+        cure=rule.cure.format_map(values),
+    )
+
+
+def _values(groups: Mapping[str, str | None], what: str, words: str) -> dict[str, str]:
+    values = {key: value or "" for key, value in groups.items()}
+    values |= {"what": what, "words": words}
+    if "verb" in values:
+        namespace = values["namespace"]
+        group = f".{values['group']}" if values["group"] else ""
+        values["in_namespace"] = f" in namespace {namespace}" if namespace else " in the cluster"
+        values["resource_group"] = values["resource"] + group
+        values["grant"] = grant(
+            values["user"], values["verb"], values["resource"] + group, namespace
+        )
+    return values
+
+
+def grant(user: str, verb: str, resource: str, namespace: str) -> str:
+    """The two commands by which an admin gives the right."""
+    account = re.fullmatch(r"system:serviceaccount:([^:]+):([^:]+)", user)
+    who = f"--serviceaccount={account[1]}:{account[2]}" if account else f"--user={user}"
+    kind, place = ("role", ["-n", namespace]) if namespace else ("clusterrole", [])
+    name = re.sub(r"[^a-z0-9-]+", "-", f"moorage-{verb}-{resource}")
+    make = ["kubectl", "create", kind, name, f"--verb={verb}", f"--resource={resource}", *place]
+    bind = ["kubectl", "create", f"{kind}binding", name, f"--{kind}={name}", who, *place]
+    return f"{shlex.join(make)} && {shlex.join(bind)}"
+
+
+@contextmanager
+def nothing_changed_yet() -> Iterator[None]:
+    """Around what is asked before the first change: see :func:`beforehand`."""
+    try:
+        yield
+    except ApiError as problem:
+        raise beforehand(problem) from None
+
+
+def beforehand(problem: ApiError, others: int = 0) -> MoorageError:
+    """An error met before anything was changed: what the server refuses is then exit 2.
+
+    ``others``: how many more there were like it.
+    """
+    if not 400 <= problem.status < 500 or problem.status == 429:
+        return problem
+    more = f"; {others} more like it" if others else ""
+    return Refused(
+        problem.code,
+        f"nothing was changed: {problem.message}{more}",
+        cause=problem.cause,
+        cure=problem.cure,
+    )
