@@ -276,6 +276,14 @@ def _check(settings: Settings, source: str) -> None:
         raise _refused(source, "image.name", "a repository name in lower case, as a/b_c")
     if not _TAG.fullmatch(settings.image.tag):
         raise _refused(source, "image.tag", "a tag: letters, digits, '_', '.', '-'; at most 128")
+    # Imported here: the lab's grammar is the lab's, and `inv --list` has no need of it.
+    from moorage.lab.mix import parse_mix
+
+    parse_mix(settings.lab.nodes, source=f"lab.nodes in {source}")
+    if settings.lab.mirror != "auto" and not re.fullmatch(r"https?://\S+", settings.lab.mirror):
+        raise _refused(
+            source, "lab.mirror", f"auto, or an http address, not {settings.lab.mirror!r}"
+        )
     if not re.fullmatch(r"\d{1,3}\.\d{1,3}\.\d{1,3}", settings.lab.kubernetes_version):
         expected = f"a version such as 1.20.2, not {settings.lab.kubernetes_version!r}"
         raise _refused(source, "lab.kubernetes_version", expected)

@@ -6,9 +6,13 @@ with the key and the host keys in ``.moorage/lab/``.
 
 from __future__ import annotations
 
-from moorage.lab.access import need_node, ssh_command, ssh_config
-from moorage.lab.lifecycle import down, nodes, pending, up
-from moorage.lab.node import LabNode
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moorage.lab.access import need_node, ssh_command, ssh_config
+    from moorage.lab.lifecycle import down, nodes, pending, up
+    from moorage.lab.node import LabNode
 
 __all__ = [
     "LabNode",
@@ -20,3 +24,21 @@ __all__ = [
     "ssh_config",
     "up",
 ]
+
+_HOMES = {
+    "access": ("need_node", "ssh_command", "ssh_config"),
+    "lifecycle": ("down", "nodes", "pending", "up"),
+    "node": ("LabNode",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name when it is first asked for (PEP 562).
+
+    Every command checks ``lab.nodes`` in the settings with ``lab.mix``; only the lab's own pay for
+    the rest.
+    """
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -56,7 +56,7 @@ def parse_mix(text: str, *, source: str = "--nodes") -> tuple[Line, ...]:
 def _hint(name: str, text: str) -> str:
     if not name:
         return "it is empty" if not text.strip() else "there is nothing between two commas"
-    if re.fullmatch(r"[0-9]+", name) and text.strip() == name:
+    if re.fullmatch(r"[1-9][0-9]*", name) and text.strip() == name:
         return f"{name} is no containerd line; for {name} nodes of one line say 2*{name}"
     near = next((line for line in LINES if name.startswith(f"{line}.")), "")
     return f"{name} is no containerd line" + (f"; did you mean {near}?" if near else "")
