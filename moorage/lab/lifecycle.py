@@ -46,7 +46,7 @@ def pending(settings: Settings, nodes: str | None = None) -> list[Action]:
             actions.append(Action(f"build lab nodes with containerd {names}"))
         running = [c for c in containers.existing(settings, client).values() if _runs(c)]
         if len(running) < len(lines):
-            actions += limits.pending(len(lines))
+            actions += limits.pending(len(lines) - len(running), len(running))
             actions.append(_start(len(lines) - len(running)))
     finally:
         client.close()
@@ -61,7 +61,6 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: str | None = Non
     """
     lines = _lines(settings, nodes)
     _refuse_rootless(client)
-    limits.raise_them(settings, ui, len(lines))
     images.ensure(settings, client, ui, lines)
     allowed = access.prepare(settings)
     recipes = _recipes(settings, client, lines, allowed.public_key)
@@ -76,6 +75,8 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: str | None = Non
         if place not in wanted or not containers.is_right(container, wanted[place])
     ]
     kept = {place: c for place, c in there.items() if c not in surplus}
+    running = sum(map(_runs, kept.values()))
+    limits.raise_them(settings, ui, len(recipes) - running, running)
     if surplus:
         with ui.progress(f"removing {_nodes(len(surplus))}") as update:
             _together(containers.remove, surplus, update)
@@ -90,8 +91,7 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: str | None = Non
         containers.start(container, recipe.name)
         return containers.wait(container, stop, fresh=fresh)
 
-    idle = all(_runs(c) for c in kept.values()) and len(kept) == len(recipes)
-    title = f"{'looking at' if idle else 'starting'} {_nodes(len(recipes))}"
+    title = f"{'looking at' if running == len(recipes) else 'starting'} {_nodes(len(recipes))}"
     with ui.progress(title) as update:
         ready = _together(bring_up, recipes, update, stop)
     for answer in ready:

@@ -7,12 +7,13 @@ and put back when the lab goes down.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moorage import commands
+from moorage import commands, engine
 from moorage.actions import Action
 from moorage.errors import MoorageError
 from moorage.files import private_folder, write_atomically
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from moorage.ui import UI
 
 INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
-# What the rest of the machine's root may use, and what a node does (measured: at most 7).
-_RESERVE = 48
-_PER_NODE = 10
+# What a node uses (measured: at most 7, and 11 with a kubelet), and what is left for others.
+_PER_NODE = 12
+_RESERVE = 32
 
 
 @dataclass(frozen=True)
@@ -39,22 +40,34 @@ class Raise:
         return f"sysctl -w fs.inotify.max_user_instances={self.after}"
 
 
-def needed(nodes: int, limit: int) -> Raise | None:
-    """What ``nodes`` nodes need beyond ``limit``. Pure."""
-    wanted = _RESERVE + _PER_NODE * nodes
-    return Raise(limit, wanted) if wanted > limit else None
+def needed(new: int, used: int, limit: int) -> Raise | None:
+    """What ``new`` nodes need beyond ``limit``, where ``used`` instances are in use. Pure."""
+    wanted = used + _PER_NODE * new + _RESERVE
+    return Raise(limit, wanted) if new and wanted > limit else None
 
 
-def pending(nodes: int, path: Path = INSTANCES) -> list[Action]:
-    """What :func:`raise_them` would do for so many nodes."""
-    change = needed(nodes, _read(path))
+def in_use(running: int) -> int:
+    """How many instances root uses now, with ``running`` nodes of ours among them.
+
+    Only root sees all of them; where we are not, it is what the nodes may use.
+    """
+    found = 0
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # a process that ended, or one that is not ours to see
+            found += str(link.readlink()) == "anon_inode:inotify"
+    return max(found, _PER_NODE * running)
+
+
+def pending(new: int, running: int = 0, path: Path = INSTANCES) -> list[Action]:
+    """What :func:`raise_them` would do for ``new`` nodes beside ``running`` ones."""
+    change = _change(new, running, path)
     if change is None:
         return []
     through = ", through sudo" if commands.as_root() else ""
     return [
         Action(
-            f"raise this machine's limit of inotify instances for {nodes} nodes{through}, until "
-            "the lab goes down",
+            f"raise this machine's limit of inotify instances for {new + running} nodes{through}, "
+            "until the lab goes down",
             asks=True,
             path=str(path),
             before=f"{change.before}\n",
@@ -63,12 +76,14 @@ def pending(nodes: int, path: Path = INSTANCES) -> list[Action]:
     ]
 
 
-def raise_them(settings: Settings, ui: UI, nodes: int, path: Path = INSTANCES) -> None:
-    """Raises what so many nodes need, remembering what it was before.
+def raise_them(
+    settings: Settings, ui: UI, new: int, running: int = 0, path: Path = INSTANCES
+) -> None:
+    """Raises what ``new`` nodes beside ``running`` ones need, remembering what it was before.
 
     Raises MoorageError with the command to type where it cannot be.
     """
-    change = needed(nodes, _read(path))
+    change = _change(new, running, path)
     if change is None:
         return
     record = _record(settings)
@@ -82,8 +97,8 @@ def raise_them(settings: Settings, ui: UI, nodes: int, path: Path = INSTANCES) -
     if _read(path) < change.after:
         raise MoorageError(
             "low-limit",
-            f"{nodes} nodes need {change.after} inotify instances, and there are {change.before}",
-            cause=f"{path} could not be raised",
+            f"there are too few inotify instances for {new + running} nodes",
+            cause=f"{path} is {change.before}, has to be {change.after}, and could not be raised",
             cure=f"on the engine's host: sudo {change.command}; or fewer nodes: --nodes",
             path=str(path),
         )
@@ -101,6 +116,12 @@ def restore(settings: Settings, ui: UI, path: Path = INSTANCES) -> bool:
         ui.note(f"{path} is {change.before} again")
     record.unlink(missing_ok=True)
     return changed
+
+
+def _change(new: int, running: int, path: Path) -> Raise | None:
+    if not new or not engine.endpoint().local:  # another machine's limits are not ours to read
+        return None
+    return needed(new, in_use(running), _read(path))
 
 
 def _write(path: Path, value: int) -> None:
