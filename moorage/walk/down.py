@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 
 from moorage.actions import Action
-from moorage.errors import MoorageError
-from moorage.walk.phase import Phase, Walk
+from moorage.walk.phase import Phase, Walk, raise_fault
 
 
 def _none(_walk: Walk) -> list[Action]:
@@ -33,11 +32,7 @@ def _this_machine(walk: Walk) -> bool:
     from moorage import fleet
 
     walk.this_machine = fleet.untrust_this_machine(walk.settings, walk.ui)
-    error = walk.this_machine.error
-    if error is not None:
-        raise MoorageError(
-            error.code, error.message, cause=error.cause, cure=error.cure, host="localhost"
-        )
+    raise_fault(walk.this_machine)
     return walk.this_machine.status == "changed"
 
 
@@ -46,6 +41,7 @@ def _nodes(walk: Walk) -> bool:
 
     if walk.settings.nodes.hosts:
         report = fleet.untrust(walk.settings, walk.ui, walk.settings.nodes.hosts)
+        report.stop_if_interrupted()
         walk.hosts = list(report.hosts)
         walk.runtimes = dict(report.runtimes)
     if not walk.engine_answers:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent.report import HostResult
 from moorage.actions import Action
+from moorage.errors import MoorageError
 from moorage.settings import Settings
 from moorage.ui import UI
 
@@ -71,6 +72,15 @@ class PhaseDone:
 def pending(walk: Walk, phases: Sequence[Phase]) -> list[Action]:
     """What all ``phases`` would do, in their order."""
     return [action for phase in phases for action in phase.pending(walk)]
+
+
+def raise_fault(result: HostResult) -> None:
+    """Ends the walk where a host that everything else stands on has failed."""
+    error = result.error
+    if error is not None:
+        raise MoorageError(
+            error.code, error.message, cause=error.cause, cure=error.cure, host=result.host
+        )
 
 
 def go(walk: Walk, phases: Sequence[Phase]) -> None:

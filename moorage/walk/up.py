@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moorage.actions import Action
-from moorage.walk.phase import Phase, Walk
+from moorage.walk.phase import Phase, Walk, raise_fault
 
 
 def _engine_pending(walk: Walk) -> list[Action]:
@@ -56,6 +56,7 @@ def _this_machine(walk: Walk) -> bool:
     from moorage import fleet
 
     walk.this_machine = fleet.trust_this_machine(walk.settings, walk.ui)
+    raise_fault(walk.this_machine)
     return walk.this_machine.status == "changed"
 
 
@@ -103,6 +104,7 @@ def _trust(walk: Walk) -> bool:
     from moorage import fleet
 
     report = fleet.trust(walk.settings, walk.ui, walk.nodes)
+    report.stop_if_interrupted()
     walk.hosts = list(report.hosts)
     walk.runtimes = dict(report.runtimes)
     return any(result.status != "unchanged" for result in walk.hosts)

@@ -1,0 +1,120 @@
+"""The demo image: built without a network, twice the same, and its failures told apart."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from moorage import images, settings
+from moorage.ui import UI
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ('Get "https://my.registry.io/v2/": x509: certificate signed by unknown authority',
+         "x509-unknown-authority"),
+        ("tls: failed to verify certificate: x509: certificate has expired", "x509"),
+        ("no basic auth credentials", "login-refused"),
+        ("unauthorized: authentication required", "login-refused"),
+        ("dial tcp: lookup my.registry.io: no such host", "name-not-found"),
+        ("dial tcp 127.0.0.1:443: connect: connection refused", "registry-down"),
+        ("manifest for my.registry.io/a:1 not found: manifest unknown", "image-missing"),
+        ("write /var/lib/docker/x: no space left on device", "disk-full"),
+        ("something new", "push-failed"),
+    ],
+)  # fmt: skip
+def test_the_engines_words_get_a_code_and_a_cure(words: str, code: str) -> None:
+    problem = images.explain(settings.parse({}), "push", words)
+    assert problem.code == code
+    assert words in problem.cause
+    assert problem.cure
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    from moorage import engine
+
+    config = settings.parse({})
+    engine.ensure(config, UI(yes=True))
+    client = engine.connect(config)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def image(client: Any) -> Iterator[str]:
+    config = settings.parse({"image": {"tag": "tested"}})
+    first = images.build(config, client, UI())
+    second = images.build(config, client, UI())
+    assert second.image_id == first.image_id
+    assert not second.changed
+    yield first.reference
+    client.images.remove(first.reference, force=True)
+
+
+@pytest.fixture
+def container(client: Any, image: str) -> Iterator[Any]:
+    started = client.containers.run(
+        image,
+        detach=True,
+        hostname="quay",
+        environment={"DELAY": "0.5"},
+        ports={"8080/tcp": ("127.0.0.1", None)},
+        labels={"io.moorage.part": "image-test"},
+    )
+    try:
+        yield started
+    finally:
+        started.remove(force=True)
+
+
+def url(container: Any) -> str:
+    container.reload()
+    port = container.ports["8080/tcp"][0]["HostPort"]
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(100):
+        try:
+            urllib.request.urlopen(f"{address}/healthz", timeout=2).read()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return address
+    raise AssertionError(container.logs().decode())
+
+
+@pytest.mark.engine
+def test_it_answers_its_host_name_and_is_nobody(container: Any) -> None:
+    with urllib.request.urlopen(f"{url(container)}/", timeout=5) as answer:
+        assert answer.read() == b"quay\n"
+    assert container.exec_run(["id", "-u"]).output.strip() == b"65532"
+
+
+@pytest.mark.engine
+def test_sigterm_answers_the_open_request_and_ends_it(container: Any) -> None:
+    address = url(container)
+    answers: list[bytes] = []
+    asker = threading.Thread(
+        target=lambda: answers.append(urllib.request.urlopen(address, timeout=5).read())
+    )
+    asker.start()
+    time.sleep(0.2)
+    container.kill(signal="SIGTERM")
+    # The engine would answer late, not early: a stop that hung shows as a time-out here.
+    assert container.wait(timeout=5)["StatusCode"] == 0
+    asker.join(5)
+    assert answers == [b"quay\n"]
+
+
+@pytest.mark.engine
+def test_no_secret_is_in_the_image(client: Any, image: str) -> None:
+    words = json.dumps(client.images.get(image).attrs) + json.dumps(
+        client.images.get(image).history()
+    )
+    assert "password" not in words.lower()
