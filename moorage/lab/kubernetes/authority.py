@@ -48,6 +48,15 @@ class Authority:
 
         return certificates.certificate_pem(self.certificate)
 
+    @property
+    def service_public_key(self) -> bytes:
+        from cryptography.hazmat.primitives import serialization as form
+
+        from moorage import certificates
+
+        public = certificates.load_key(self.service_key).public_key()
+        return public.public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
+
     def client(self, user: str, *groups: str) -> Pair:
         """A client certificate: Kubernetes reads the user from CN and the groups from O.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from moorage import commands, debian, engine
 from moorage.errors import MoorageError, Refused
 from moorage.files import write_stream
-from moorage.lab.kubernetes import shipping
+from moorage.lab.kubernetes import kit, shipping
 from moorage.lab.kubernetes.binaries import NEEDED, SUMS, WELCOME
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _start(
         base,
         ["/build-kubernetes"],
         name=CONTAINER,
-        labels={**engine.labels(settings, "lab"), _RECIPE: recipe},
+        labels={**engine.labels(settings, kit.PART), _RECIPE: recipe},
         network_mode="host",  # as for images: a mirror that the engine's host reaches
         environment={"HOME": "/root"},
     )

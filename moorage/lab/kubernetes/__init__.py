@@ -1,0 +1,10 @@
+"""The lab's nodes as a real Kubernetes cluster, for `inv lab.up --kubernetes`.
+
+.moorage/lab/kubernetes/ (0700)   admin.kubeconfig  admin.pem  authority.pem (all 0600)
+"""
+
+from __future__ import annotations
+
+from moorage.lab.kubernetes.lifecycle import Cluster, down, kubeconfig_path, pending, up
+
+__all__ = ["Cluster", "down", "kubeconfig_path", "pending", "up"]

@@ -1,0 +1,206 @@
+"""The cluster as a whole: up, down, and what of it is missing."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moorage import engine
+from moorage.actions import Action
+from moorage.errors import MoorageError, Refused
+from moorage.files import private_folder, write_atomically
+from moorage.lab.kubernetes import authority, binaries, control, kit, network, version, worker
+from moorage.lab.kubernetes import kubeconfig as kubeconfigs
+from moorage.lab.kubernetes.api import Api
+from moorage.lab.node import LabNode, number
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+_READY_SECONDS = 90.0
+_AT_ONCE = 4
+_ADMIN = "moorage-lab-admin"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that serves. ``kubeconfig`` is its administrator's; ``nodes`` are Ready."""
+
+    kubeconfig: Path
+    nodes: tuple[str, ...]
+    version: str
+    changed: bool = False
+
+
+def kubeconfig_path(settings: Settings) -> Path:
+    """The administrator's kubeconfig; there while the cluster is up."""
+    return _folder(settings) / "admin.kubeconfig"
+
+
+def pending(settings: Settings) -> list[Action]:
+    """What :func:`up` would do to this machine, and whether there is a cluster to make.
+
+    Raises Refused for a folder of programs that is of no use.
+    """
+    actions = binaries.pending(settings)
+    if not kubeconfig_path(settings).exists():
+        actions.append(Action("make the lab's nodes a Kubernetes cluster"))
+    return actions
+
+
+def up(settings: Settings, client: DockerClient, ui: UI, nodes: Sequence[LabNode]) -> Cluster:
+    """Makes ``nodes`` (that run) a cluster and waits until all of it is ready.
+
+    What is right is left alone. Nodes whose containerd the kubelet cannot speak to are left out,
+    with a word. Raises Refused where none is left, MoorageError for what does not get ready.
+    """
+    programs = binaries.ensure(settings, client, ui)
+    members = _members(nodes, programs.version, ui)
+    trust = authority.ensure(_folder(settings) / "authority.pem")
+    subnets = {node.address: network.pod_subnet(number(f"moorage-{node.name}")) for node in members}
+    plane = control.ensure(settings, client, ui, programs, trust, network.routes(subnets))
+    identity = _write_admin(settings, trust, plane.address)
+    api = Api(plane.address, trust.pem, identity)
+    # The nodes do not have to wait for it: a kubelet tries until it is there.
+    plans = [
+        worker.Plan(
+            node=node,
+            server=worker.server(plane.address),
+            routes=network.routes(subnets, own=node.address),
+            binaries=programs,
+            authority=trust,
+        )
+        for node in members
+    ]
+    joined = _join(client, ui, plane, plans)
+    control.wait(plane, api, ui)
+    _wait_ready(client, ui, api, members)
+    gone = _forget_others(api, members)
+    return Cluster(
+        kubeconfig=kubeconfig_path(settings),
+        nodes=tuple(node.name for node in members),
+        version=str(programs.version),
+        changed=plane.changed or joined or gone,
+    )
+
+
+def down(settings: Settings, client: DockerClient, ui: UI) -> bool:
+    """Removes the control plane, an unfinished build, and the keys. The nodes are the lab's.
+
+    Returns whether there was anything. The cache of programs stays: it is the user's.
+    """
+    found = client.containers.list(all=True, filters=engine.label_filter(settings, kit.PART))
+    if found:
+        with ui.progress("removing the cluster's control plane"):
+            for container in found:
+                container.remove(force=True, v=True)
+    there = _folder(settings).exists()
+    shutil.rmtree(_folder(settings), ignore_errors=True)
+    return bool(found) or there
+
+
+def _members(nodes: Sequence[LabNode], programs: version.Version, ui: UI) -> list[LabNode]:
+    lines = version.lines(programs)
+    members = [node for node in nodes if node.containerd_line in lines]
+    spoken = ", ".join(lines)
+    for node in nodes:
+        if node not in members:
+            ui.note(
+                f"{node.name} is left out of the cluster: a kubelet {programs} speaks to "
+                f"containerd {spoken}, and it has {node.containerd_line}"
+            )
+    if not members:
+        raise Refused(
+            "no-cluster-nodes",
+            f"no node of the lab can be in a cluster of Kubernetes {programs}",
+            cause=f"its kubelet speaks to containerd {spoken} only",
+            cure=f"inv lab.up --kubernetes --nodes={','.join(lines)}",
+        )
+    return members
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.state / "lab" / "kubernetes"
+
+
+def _write_admin(settings: Settings, trust: authority.Authority, address: str) -> Path:
+    """Writes the administrator's kubeconfig and identity, unless they are there and right."""
+    folder = private_folder(_folder(settings))
+    identity, config = folder / "admin.pem", kubeconfig_path(settings)
+    issued = f"{trust.pem.decode()}{worker.server(address)}"
+    stamp = folder / "admin.for"
+    if config.exists() and identity.exists() and stamp.exists() and stamp.read_text() == issued:
+        return identity
+    pair = trust.client(_ADMIN, "system:masters")
+    text = kubeconfigs.render(server=worker.server(address), ca=trust.pem, user=_ADMIN, pair=pair)
+    write_atomically(identity, pair.certificate + pair.key)
+    write_atomically(config, text.encode())
+    write_atomically(stamp, issued.encode())
+    return identity
+
+
+def _join(
+    client: DockerClient, ui: UI, plane: control.Control, plans: Sequence[worker.Plan]
+) -> bool:
+    names = ", ".join(plan.node.name for plan in plans)
+    supplies = kit.for_nodes(plane.container)
+    changed: list[bool] = []
+    with (
+        ui.progress(f"making {names} nodes of the cluster") as update,
+        ThreadPoolExecutor(_AT_ONCE) as pool,
+    ):
+        for one in pool.map(lambda plan: worker.join(client, plan, supplies), plans):
+            changed.append(one)
+            update(done=len(changed), total=len(plans))
+    return any(changed)
+
+
+def _wait_ready(
+    client: DockerClient,
+    ui: UI,
+    api: Api,
+    members: Sequence[LabNode],
+    *,
+    seconds: float = _READY_SECONDS,
+) -> None:
+    until = time.monotonic() + seconds
+    with ui.progress("waiting for the nodes to be Ready") as update:
+        while True:
+            try:
+                known = api.nodes()
+            except OSError:
+                known = {}
+            late = {
+                node: known.get(node.name, "it has not registered")
+                for node in members
+                if known.get(node.name, "-")
+            }
+            update(done=len(members) - len(late), total=len(members))
+            if not late:
+                return
+            if time.monotonic() > until:
+                node, why = next(iter(late.items()))
+                raise MoorageError(
+                    "node-not-ready",
+                    f"{node.name} does not get Ready",
+                    cause=f"{why}\n{worker.last_words(client, node)}",
+                    cure=f"inv lab.ssh {node.name}, then: journalctl -u kubelet",
+                    host=node.name,
+                )
+            time.sleep(0.2)
+
+
+def _forget_others(api: Api, members: Sequence[LabNode]) -> bool:
+    """Nodes that are no longer of the lab; their pods go with them."""
+    others = set(api.nodes()) - {node.name for node in members}
+    for name in others:
+        api.delete_node(name)
+    return bool(others)
