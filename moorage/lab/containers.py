@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from moorage.settings import Settings
 
-_READY_SECONDS = 90.0
+_READY_SECONDS = 60.0
 # Each question to a node waits so long (seconds) inside of it; short, to heed Ctrl-C between them.
 _ASK_SECONDS = 2
 
@@ -154,7 +154,7 @@ def wait(
     until = time.monotonic() + seconds
     while True:
         code, said = _ask(container)
-        words = dict(line.partition(" ")[::2] for line in said.splitlines())
+        words = _words(said)
         done = code == 0 or (not fresh and "hostkey" in words)
         if done or stop.is_set() or time.monotonic() > until:
             break
@@ -180,6 +180,15 @@ def _ask(container: Container) -> tuple[int, str]:
     except APIError as problem:
         return 1, f"why {problem.explanation or problem}"
     return int(answer.exit_code or 0), answer.output.decode(errors="replace")
+
+
+def _words(said: str) -> dict[str, str]:
+    """lab-ready's output: a word and its text a line; lines of the same word belong together."""
+    words: dict[str, str] = {}
+    for line in said.splitlines():
+        word, _, text = line.partition(" ")
+        words[word] = f"{words[word]}; {text}" if word in words else text
+    return words
 
 
 def _version(said: str) -> str:
@@ -238,8 +247,8 @@ def _not_ready(name: str, words: str) -> MoorageError:
         "node-not-ready",
         f"{name} did not get ready",
         cause=words,
-        cure=f"docker logs moorage-{name}; docker exec moorage-{name} journalctl -b; "
-        "inv lab.down && inv lab.up makes it anew",
+        cure=f"docker exec moorage-{name} journalctl -b shows why; to make it anew: "
+        f"docker rm -fv moorage-{name} && inv lab.up",
         host=name,
     )
 
