@@ -14,7 +14,7 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = str(ROOT / "run")
-LABEL = "io.moorage.project"
+LABEL = f"io.moorage.project={ROOT}"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.machine import (
+    LABEL,
     ROOT,
     Machine,
     containerd_pid,
@@ -78,7 +79,7 @@ def test_the_image_stands_in_the_namespace_of_the_kubelet(name: str) -> None:
 
 def test_second_up_changes_nothing_and_restarts_nothing() -> None:
     before = {name: containerd_pid(name) for name in NODES}
-    containers = docker("ps", "--no-trunc", "-q", "--filter", "label=io.moorage.project")
+    containers = docker("ps", "--no-trunc", "-q", "--filter", f"label={LABEL}")
     hosts_file = Path("/etc/hosts").stat().st_mtime_ns
     answer = good("up", "--yes")
     assert answer.document["changed"] is False
@@ -88,7 +89,7 @@ def test_second_up_changes_nothing_and_restarts_nothing() -> None:
         assert host["restarts"] == []
         assert host["verified"] is True
     assert {name: containerd_pid(name) for name in NODES} == before
-    assert docker("ps", "--no-trunc", "-q", "--filter", "label=io.moorage.project") == containers
+    assert docker("ps", "--no-trunc", "-q", "--filter", f"label={LABEL}") == containers
     assert Path("/etc/hosts").stat().st_mtime_ns == hosts_file
 
 
