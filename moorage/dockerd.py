@@ -1,8 +1,8 @@
 """This machine's dockerd: started by systemd or by hand, and only what we started is stopped.
 
 What was started is remembered in ``.moorage/engine/started.json``; a dockerd started by hand keeps
-its pid and its log beside it, and is known by that pid file in its own command line, since process
-ids are reused.
+its pid and its log beside it, and is known by that pid file in its own command line, since a
+process id alone may be somebody else's by now.
 """
 
 from __future__ import annotations
@@ -88,16 +88,13 @@ def start(
         shell = 'log=$1; shift; exec "$@" </dev/null >"$log" 2>&1'
         commands.run(["setsid", "--fork", "sh", "-c", shell, "sh", str(log), *daemon], root=True)
     until = time.monotonic() + seconds
-    alive_until = time.monotonic() + 5  # it writes its pid file a moment after it begins
     with ui.progress("starting dockerd") as update:
         while time.monotonic() < until:
             pid = running_pid(state)
             if pid and ready():
                 update(done=1, total=1)
                 return pid
-            if pid:
-                alive_until = 0
-            elif time.monotonic() > alive_until:
+            if not pid and not _running(pid_file, ("sh", "setsid", "sudo", "dockerd")):
                 forget(state)
                 raise _died(log_words(log), str(log))
             time.sleep(0.1)
@@ -112,15 +109,7 @@ def start(
 
 def running_pid(state: Path) -> int:
     """The process id of the dockerd we started by hand; 0 where it does not run."""
-    pid_file = _record(state).parent / "dockerd.pid"
-    try:
-        pid = int(pid_file.read_text())
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        state_letter = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, ValueError, IndexError):
-        return 0
-    ours = str(pid_file).encode() in words and state_letter != "Z"
-    return pid if ours else 0
+    return _running(_record(state).parent / "dockerd.pid", ("dockerd",))
 
 
 def stop(state: Path, ui: UI, *, seconds: float = _STOP_SECONDS) -> None:
@@ -172,6 +161,20 @@ def _stop_process(state: Path, ui: UI, seconds: float) -> None:
                     cure="run inv down again",
                 )
             time.sleep(0.05)
+
+
+def _running(pid_file: Path, programs: Sequence[str]) -> int:
+    """The process id of one of ``programs`` with ``pid_file`` in its command line; 0 for none.
+
+    The file itself is not read: it may be missing still, and the id in it may be another's by now.
+    A process that has ended and waits for its parent has no command line any more.
+    """
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if str(pid_file).encode() in words and Path(words[0].decode()).name in programs:
+                return int(entry.name)
+    return 0
 
 
 def _record(state: Path) -> Path:
