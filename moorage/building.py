@@ -43,12 +43,13 @@ def build(
     title: str,
     update: Update,
     arguments: Mapping[str, str] | None = None,
+    network: str = "host",
 ) -> str:
     """Builds an image from ``files`` (path -> content; ``Dockerfile`` among them). Returns its id.
 
     ``update`` is told the steps done and their total. Steps run in the network of the engine's
-    host, so that a mirror it reaches is reached here too. Progress is the caller's, since builds
-    run beside each other.
+    host, so that a mirror it reaches is reached here too; or in ``network``. Progress is the
+    caller's, since builds run beside each other.
     Raises MoorageError with the failing step's last words.
     """
     said: list[str] = []
@@ -59,7 +60,7 @@ def build(
         tag=tag,
         labels=dict(labels),
         buildargs=dict(arguments or {}),
-        network_mode="host",
+        network_mode=network,
         use_config_proxy=True,
         rm=True,
         forcerm=True,

@@ -1,18 +1,19 @@
-"""The demo image: built here, pushed to the registry, pulled as a user of this machine would.
+"""The demo image: built, pushed, and pulled again to prove that this machine can.
 
-The registry's login goes with each call to the engine and is written nowhere.
+The engine does each over its API, with the login passed in the call: nothing is written into
+``~/.docker``, and nothing is asked of a ``docker`` program.
 """
 
 from __future__ import annotations
 
-import re
+import hashlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moorage import building, debian, engine, wheels
+from moorage import building, debian, engine, pulled
 from moorage.errors import MoorageError, Refused
 
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
     from moorage.settings import Settings
     from moorage.ui import UI, Update
 
-_HUB_BASE = "python:3.13-slim"
-_PART = "image"
+HUB_BASE = "python:3.13-slim"
+INPUTS_LABEL, BASE_LABEL = "io.moorage.inputs", "io.moorage.base"
+_FILES = ("Dockerfile", "app.py", "requirements.lock")
 
 
 @dataclass(frozen=True)
 class BuiltImage:
-    """``image_id`` is the engine's; ``changed`` is False where the same image stood already."""
+    """``changed``: whether the image behind the reference is another one than before."""
 
     reference: str
     image_id: str
@@ -36,7 +38,7 @@ class BuiltImage:
 
 @dataclass(frozen=True)
 class PushedImage:
-    """``digest`` of the manifest; ``changed`` is False where the registry held it already."""
+    """``digest`` is the manifest's, ``sha256:…``; ``changed``: the registry had another or none."""
 
     reference: str
     digest: str
@@ -44,228 +46,180 @@ class PushedImage:
 
 
 def build(settings: Settings, client: DockerClient, ui: UI) -> BuiltImage:
-    """Builds ``serve_hostname`` on the base of the settings. The same files give the same image.
+    """Builds ``serve_hostname/`` under the settings' reference; does nothing where it is built.
 
-    Raises MoorageError where the base or the packages cannot be had, or the build fails.
+    Raises Refused for a base without a fit Python, MoorageError where base or wheels cannot be had.
     """
+    from moorage import wheels
+
     reference = settings.image_reference
-    before = building.image_id(client, reference)
-    base = _base(settings, client, ui)
     source = settings.root / "serve_hostname"
-    packages = wheels.site(
-        settings.state / "wheels", source / "requirements.lock", _target(client, base)
-    )
-    files = {name: (source / name).read_bytes() for name in ("Dockerfile", "app.py")}
-    files |= _below(packages, "site")
-    with ui.progress(f"building {reference}") as update:
+    present = _labels(client, reference)
+    base = _base(settings, client, ui, present.get(BASE_LABEL, ""))
+    files = {name: (source / name).read_bytes() for name in _FILES}
+    inputs = _digest([building.image_id(client, base).encode(), *files.values()])
+    if present.get(INPUTS_LABEL) == inputs:
+        return BuiltImage(reference, building.image_id(client, reference), changed=False)
+    with ui.progress("unpacking the wheels of aiohttp and uvloop"):
+        python = wheels.interpreter(client, base)
+        packages = wheels.unpacked(source / "requirements.lock", python, settings.state / "image")
+    files |= {f"site-packages/{name}": content for name, content in packages.items()}
+    title = reference
+    before = building.image_id(client, reference)
+    with ui.progress(f"building {title}") as update:
         image_id = building.build(
             client,
             files,
             tag=reference,
-            labels=engine.labels(settings, _PART),
-            title=reference,
+            labels={
+                **engine.labels(settings, "image"),
+                INPUTS_LABEL: inputs,
+                BASE_LABEL: base,
+            },
             arguments={"BASE": base},
+            title=title,
             update=update,
+            network="none",
         )
     return BuiltImage(reference, image_id, changed=image_id != before)
 
 
 def push(settings: Settings, client: DockerClient, ui: UI) -> PushedImage:
-    """Pushes the built image, unless the registry holds just that one already.
+    """Pushes the built image; does nothing where the registry has this very one.
 
-    Raises MoorageError: ``no-image``, or what :func:`explain` makes of the engine's words.
+    Raises MoorageError with the cause (trust, login, name, …) and its cure.
     """
     from moorage import registry
-    from moorage.registry.client import manifest_digest
+    from moorage.registry import client as https
 
     reference = settings.image_reference
     if not building.exists(client, reference):
-        raise Refused(
+        raise MoorageError(
             "no-image",
             f"there is no image {reference} to push",
-            cause="it has not been built on this engine",
-            cure="inv image.build image.push",
+            cause="it has not been built here",
+            cure="inv image.build",
         )
     login = registry.credentials(settings)
-    there = manifest_digest(settings, login, settings.image.name, settings.image.tag)
-    if there and there in _digests(client, settings):
+    there = https.manifest_digest(settings, login, settings.image.name, settings.image.tag)
+    if there and there in _digests(settings, client):
         return PushedImage(reference, there, changed=False)
-    events = client.api.push(
-        _repository(settings),
-        tag=settings.image.tag,
-        auth_config={"username": login.user, "password": login.password},
-        stream=True,
-        decode=True,
-    )
-    with ui.progress(f"pushing {reference}") as update:
-        _follow(settings, "push", events, update)
-    digest = manifest_digest(settings, login, settings.image.name, settings.image.tag)
-    return PushedImage(reference, digest, changed=True)
+    what = f"pushing {reference}"
+    with ui.progress(what) as update, _explained(settings, what):
+        events = client.api.push(
+            *pulled.split(reference),
+            stream=True,
+            decode=True,
+            auth_config={"username": login.user, "password": login.password},
+        )
+        digest = _follow(settings, events, what, update)
+    return PushedImage(reference, digest, changed=digest != there)
 
 
 def pull(settings: Settings, client: DockerClient, ui: UI) -> float:
-    """Pulls the image with this machine's engine. Returns the wall time in seconds.
+    """Pulls the image by this machine's engine, with the login; returns the seconds it took.
 
-    Raises MoorageError with what :func:`explain` makes of the engine's words.
+    Raises MoorageError with the cause (trust, login, name, …) and its cure.
     """
-    from docker.errors import APIError
-
     from moorage import registry
 
     login = registry.credentials(settings)
+    reference = settings.image_reference
+    what = f"pulling {reference}"
     started = time.monotonic()
-    with ui.progress(f"pulling {settings.image_reference}") as update:
-        try:
-            events = client.api.pull(
-                _repository(settings),
-                tag=settings.image.tag,
-                auth_config={"username": login.user, "password": login.password},
-                stream=True,
-                decode=True,
-            )
-            _follow(settings, "pull", events, update)
-        except APIError as problem:
-            raise explain(settings, "pull", str(problem.explanation or problem)) from None
-    return round(time.monotonic() - started, 3)
+    with ui.progress(what) as update, _explained(settings, what):
+        events = client.api.pull(
+            *pulled.split(reference),
+            stream=True,
+            decode=True,
+            auth_config={"username": login.user, "password": login.password},
+        )
+        _follow(settings, events, what, update)
+    return round(time.monotonic() - started, 2)
 
 
-@dataclass(frozen=True)
-class _Reason:
-    pattern: str
-    code: str
-    cause: str
-    cure: str
+# -- the pieces ------------------------------------------------------------------------------
 
 
-_REASONS = (
-    _Reason(
-        r"certificate signed by unknown authority",
-        "x509-unknown-authority",
-        "this machine's Docker does not trust the registry's CA",
-        "inv registry.up",
-    ),
-    _Reason(r"x509: ", "x509", "the registry's certificate does not fit", "inv certs.issue"),
-    _Reason(
-        r"no basic auth credentials|unauthorized|authentication required",
-        "login-refused",
-        "the registry does not take the login",
-        "inv registry.up",
-    ),
-    _Reason(
-        r"no such host|server misbehaving|Temporary failure in name resolution",
-        "name-not-found",
-        "this machine does not know the registry's name",
-        "inv registry.up",
-    ),
-    _Reason(r"connection refused", "registry-down", "nothing listens there", "inv registry.up"),
-    _Reason(
-        r"manifest unknown|not found",
-        "image-missing",
-        "the registry has no such image",
-        "inv image.build image.push",
-    ),
-    _Reason(r"no space left", "disk-full", "a disk is full", "inv doctor"),
-)
-
-
-def explain(settings: Settings, verb: str, words: str) -> MoorageError:
-    """Why the engine could not ``verb`` (push, pull) the image, from its own ``words``."""
-    reason = next((r for r in _REASONS if re.search(r.pattern, words)), None)
-    return MoorageError(
-        reason.code if reason else f"{verb}-failed",
-        f"the engine could not {verb} {settings.image_reference}",
-        cause=f"{reason.cause}: {words}" if reason else words,
-        cure=reason.cure if reason else "inv doctor",
-    )
-
-
-def _follow(
-    settings: Settings, verb: str, events: Iterable[Mapping[str, Any]], update: Update
-) -> None:
-    """Sums the layers' bytes into one bar until the engine is done."""
-    layers: dict[str, tuple[float, float]] = {}
-    for event in events:
-        if "error" in event:
-            raise explain(settings, verb, str(event["error"]))
-        detail = event.get("progressDetail") or {}
-        if detail.get("total"):
-            layers[str(event.get("id"))] = (float(detail.get("current", 0)), float(detail["total"]))
-            done, total = (sum(column) for column in zip(*layers.values(), strict=True))
-            update(done=min(done, total), total=total)
-
-
-def _repository(settings: Settings) -> str:
-    return f"{settings.registry_name}/{settings.image.name}"
-
-
-def _digests(client: DockerClient, settings: Settings) -> set[str]:
-    """The digests under which the engine knows the local image at our registry."""
-    image = client.images.get(settings.image_reference)
-    names = image.attrs.get("RepoDigests") or []
-    pairs = (name.partition("@") for name in names)
-    return {digest for name, _, digest in pairs if name == _repository(settings)}
-
-
-def _base(settings: Settings, client: DockerClient, ui: UI) -> str:
-    wanted = settings.image.base
-    if wanted != "auto":
-        if not building.exists(client, wanted):
-            _pull_base(client, ui, wanted)
-        return wanted
-    if debian.hub_answers(client, _HUB_BASE):
-        if not building.exists(client, _HUB_BASE):
-            _pull_base(client, ui, _HUB_BASE)
-        return _HUB_BASE
-    return debian.base_image(settings, client, ui)
-
-
-def _pull_base(client: DockerClient, ui: UI, reference: str) -> None:
+def _base(settings: Settings, client: DockerClient, ui: UI, former: str) -> str:
+    """The base's reference; the image is here then. The one once chosen is kept while it is."""
     from docker.errors import APIError
 
-    name, _, tag = (
-        reference.rpartition(":")
-        if ":" in reference.rpartition("/")[2]
-        else (
-            reference,
-            "",
-            "latest",
-        )
-    )
+    wanted = settings.image.base
+    candidates = (former, HUB_BASE) if wanted == "auto" else (wanted,)
+    for name in candidates:
+        if name and building.exists(client, name):
+            return name
+    reference = HUB_BASE if wanted == "auto" else wanted
+    if wanted == "auto" and not debian.hub_answers(client, HUB_BASE):
+        return debian.base_image(settings, client, ui)
     try:
-        with ui.progress(f"pulling {reference}"):
-            client.images.pull(name, tag=tag)
+        pulled.pull(settings, client, ui, reference)
     except APIError as problem:
-        raise MoorageError(
-            "no-base-image",
+        kind = Refused if wanted != "auto" else MoorageError
+        raise kind(
+            "no-base",
             f"the base image {reference} cannot be pulled",
             cause=str(problem.explanation or problem),
-            cure='correct image.base in invoke.yaml; "auto" makes one from Debian\'s packages',
+            cure="correct image.base in invoke.yaml; auto makes one from Debian's packages",
         ) from None
+    return reference
 
 
-def _target(client: DockerClient, base: str) -> wheels.Target:
-    """Asks the base itself which Python it has."""
-    from docker.errors import APIError, ContainerError
+def _labels(client: DockerClient, reference: str) -> dict[str, str]:
+    from docker.errors import ImageNotFound
 
-    question = "import sys, platform; print('%d.%d' % sys.version_info[:2], platform.machine())"
     try:
-        said = client.containers.run(
-            base, ["-c", question], entrypoint="python3", remove=True, network_mode="none"
-        )
-    except (APIError, ContainerError) as problem:
-        raise MoorageError(
-            "base-without-python",
-            f"the base image {base} has no python3 that runs",
-            cause=str(problem),
-            cure="name a base with Python 3.11 or newer in image.base",
-        ) from None
-    version, machine = said.decode().split()
-    return wheels.Target(version, machine)
+        return dict(client.images.get(reference).labels)
+    except ImageNotFound:
+        return {}
 
 
-def _below(folder: Path, prefix: str) -> dict[str, bytes]:
-    return {
-        f"{prefix}/{path.relative_to(folder)}": path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+def _digests(settings: Settings, client: DockerClient) -> set[str]:
+    """Under which digests the registry is known to hold the image that is here."""
+    prefix = f"{settings.registry_name}/{settings.image.name}@"
+    known = client.images.get(settings.image_reference).attrs.get("RepoDigests") or ()
+    return {name.removeprefix(prefix) for name in known if name.startswith(prefix)}
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(hashlib.sha256(part).digest())
+    return whole.hexdigest()
+
+
+def _follow(settings: Settings, events: Iterable[dict[str, Any]], what: str, update: Update) -> str:
+    """Turns the engine's events into progress; returns the digest it names last."""
+    from moorage.engine_faults import explain
+
+    layers: dict[str, tuple[int, int]] = {}
+    digest = ""
+    for event in events:
+        if "error" in event:
+            raise explain(str(event["error"]), settings.registry_name, what)
+        detail = event.get("progressDetail") or {}
+        if event.get("id") and detail.get("total"):
+            # While a layer is compressed on the way, more is sent than was announced.
+            done, total = int(detail.get("current", 0)), int(detail["total"])
+            layers[str(event["id"])] = (min(done, total), total)
+            update(
+                done=sum(done for done, _ in layers.values()),
+                total=sum(total for _, total in layers.values()),
+            )
+        digest = (event.get("aux") or {}).get("Digest", digest)
+    return digest
+
+
+@contextmanager
+def _explained(settings: Settings, what: str) -> Iterator[None]:
+    """Turns the engine's refusals into our errors."""
+    from docker.errors import APIError
+
+    from moorage.engine_faults import explain
+
+    try:
+        yield
+    except APIError as problem:
+        words = str(problem.explanation or problem)
+        raise explain(words, settings.registry_name, what) from None

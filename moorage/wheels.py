@@ -1,62 +1,129 @@
-"""The packages of the demo image, unpacked for the Python of its base and checked by hash.
+"""Pinned wheels for another Python than ours: fetched here, unpacked for an image's build context.
 
-pip on this machine fetches them, so neither a network nor a pip is needed in the container.
+So the build needs neither pip nor a network in the container, and one way serves every base.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from moorage.commands import run
-from moorage.errors import MoorageError
+from moorage import commands
+from moorage.errors import MoorageError, Refused
 from moorage.files import private_folder
 
-# PEP 600: from the newest to the oldest glibc that a wheel may ask for. Debian 12 has 2.36.
-_GLIBC = ("2_36", "2_35", "2_34", "2_31", "2_28", "2_27", "2_26", "2_24", "2_17")
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+OLDEST = (3, 11)
+# Asked of the base's own Python; musl shows in the name of its extension modules.
+_QUESTION = """\
+import json, platform, sys, sysconfig
+print(json.dumps({
+    "version": list(sys.version_info[:2]),
+    "machine": platform.machine(),
+    "glibc": platform.libc_ver()[1],
+    "soabi": sysconfig.get_config_var("SOABI") or "",
+}))
+"""
 
 
 @dataclass(frozen=True)
-class Target:
-    """The Python a base image has: ``version`` such as ``3.11``; ``machine`` such as x86_64."""
+class Interpreter:
+    """A Python for which wheels are chosen. ``glibc``: as ``2.36``; "" with musl."""
 
-    version: str
+    version: tuple[int, int]
     machine: str
+    glibc: str
+
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        """Wheel tags that it takes, best first: PEP 600 and PEP 656."""
+        if not self.glibc:
+            return tuple(f"musllinux_1_{minor}_{self.machine}" for minor in (2, 1))
+        newest = int(self.glibc.split(".")[1])
+        tags = [f"manylinux_2_{minor}_{self.machine}" for minor in range(newest, 16, -1)]
+        return (*tags, f"manylinux2014_{self.machine}")
 
 
-def site(cache: Path, lock: Path, target: Target) -> Path:
-    """The folder of unpacked packages that ``lock`` names for ``target``; made once in ``cache``.
+def interpreter(client: DockerClient, image: str) -> Interpreter:
+    """The Python in ``image``. Raises Refused where there is none, or one too old."""
+    from docker.errors import APIError, ContainerError
 
-    Raises MoorageError where pip cannot fetch them, or one does not match its hash.
-    """
-    key = hashlib.sha256(f"{target}".encode() + lock.read_bytes()).hexdigest()[:16]
-    folder = cache / key
-    if folder.exists():
-        return folder
-    private_folder(cache)
-    half = cache / f"{key}.half"  # what a stopped run left; only a whole folder gets the name
-    shutil.rmtree(half, ignore_errors=True)
-    platforms = [f"manylinux_{glibc}_{target.machine}" for glibc in _GLIBC]
-    platforms.append(f"manylinux2014_{target.machine}")
-    argv = [
-        *(sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check", "install"),
-        *("--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile"),
-        *("--implementation", "cp", "--python-version", target.version),
-        *(word for platform in platforms for word in ("--platform", platform)),
-        *("--target", str(half), "-r", str(lock)),
-    ]
     try:
-        run(argv, timeout=600)
+        said = client.containers.run(
+            image,
+            entrypoint=["python3", "-c", _QUESTION],
+            command=[],
+            network_disabled=True,
+            remove=True,
+            stderr=False,
+        )
+        answer = json.loads(said)
+    except (APIError, ContainerError, ValueError) as problem:
+        raise _unfit(image, f"its python3 does not run: {problem}") from None
+    version = (int(answer["version"][0]), int(answer["version"][1]))
+    if version < OLDEST:
+        raise _unfit(image, f"its python3 is {version[0]}.{version[1]}")
+    glibc = "" if "musl" in answer["soabi"] else answer["glibc"]
+    return Interpreter(version, answer["machine"], glibc)
+
+
+def unpacked(lock: Path, target: Interpreter, cache: Path) -> dict[str, bytes]:
+    """Every file of the wheels in ``lock``, by its path below ``site-packages``.
+
+    Fetched once and kept below ``cache``. Raises MoorageError where pip cannot get them.
+    """
+    key = hashlib.sha256(lock.read_bytes() + repr(target).encode()).hexdigest()[:16]
+    folder = cache / f"site-packages-{key}"
+    if not folder.exists():
+        private_folder(cache)
+        _fetch(lock, target, folder)
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _fetch(lock: Path, target: Interpreter, folder: Path) -> None:
+    # Under another name until it is whole.
+    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
+    version = "".join(map(str, target.version))
+    argv = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    argv += ["--no-input", "--no-deps", "--no-compile", "--only-binary", ":all:"]
+    argv += ["--require-hashes", "--requirement", str(lock), "--target", str(unfinished)]
+    argv += ["--implementation", "cp", "--abi", f"cp{version}", "--python-version", version]
+    for platform in target.platforms:
+        argv += ["--platform", platform]
+    try:
+        commands.run(argv)
+        shutil.rmtree(unfinished / "bin", ignore_errors=True)  # scripts for our Python, not theirs
+        os.replace(unfinished, folder)  # noqa: PTH105 - a folder
     except MoorageError as problem:
         raise MoorageError(
             "no-wheels",
-            f"the packages of the demo image cannot be fetched for Python {target.version}",
-            cause=problem.cause,
-            cure="is a package index reachable? pip's own words are above; then inv image.build",
+            f"the wheels of {lock.name} cannot be had for Python {target.version[0]}."
+            f"{target.version[1]} on {target.machine}",
+            cause=problem.cause or problem.message,
+            cure="is a package index reachable (pip config list)? Then run this again",
             path=str(lock),
         ) from None
-    half.rename(folder)
-    return folder
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _unfit(image: str, cause: str) -> Refused:
+    return Refused(
+        "unfit-base",
+        f"{image} cannot be the base of the image",
+        cause=cause,
+        cure="image.base in invoke.yaml: one with Python 3.11 or newer, or auto",
+    )

@@ -58,9 +58,10 @@ async def serve(app: web.Application, port: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    # Not web.run_app: it grants its shutdown time twice, to tasks and then to connections.
+    # aiohttp grants a request its time twice, before and after it asks the handler to end; and
+    # web.run_app would add a third, for tasks.
     runner = web.AppRunner(
-        app, access_log=None, keepalive_timeout=30, shutdown_timeout=SHUTDOWN_SECONDS
+        app, access_log=None, keepalive_timeout=30, shutdown_timeout=SHUTDOWN_SECONDS / 2
     )
     await runner.setup()
     try:

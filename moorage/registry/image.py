@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from moorage import building, debian, engine
+from moorage import building, debian, engine, pulled
 from moorage.errors import MoorageError, Refused
 
 if TYPE_CHECKING:
@@ -59,15 +59,12 @@ def forget(settings: Settings, client: DockerClient) -> bool:
     from docker.errors import APIError, ImageNotFound
 
     done = False
-    for reference in (_tag(settings), *_pulled(settings)):
-        try:
-            client.images.remove(reference)
-            done = True
-        except ImageNotFound:
-            continue
-        except APIError:  # in use
-            continue
-    return done
+    try:
+        client.images.remove(_tag(settings))
+        done = True
+    except (ImageNotFound, APIError):  # not there, or in use
+        pass
+    return pulled.forget(settings, client) or done
 
 
 def _ensure(settings: Settings, client: DockerClient, ui: UI) -> str:
@@ -117,8 +114,7 @@ def _pull(settings: Settings, client: DockerClient, ui: UI, reference: str) -> N
     from docker.errors import APIError
 
     try:
-        with ui.progress(f"pulling {reference}"):
-            client.images.pull(*_split(reference))
+        pulled.pull(settings, client, ui, reference)
     except APIError as problem:
         refused = problem.response is not None and problem.response.status_code in (400, 404)
         kind = Refused if refused else MoorageError
@@ -128,30 +124,3 @@ def _pull(settings: Settings, client: DockerClient, ui: UI, reference: str) -> N
             cause=str(problem.explanation or problem),
             cure='correct registry.image in invoke.yaml; "auto" builds one from Debian\'s package',
         ) from None
-    _note_pulled(settings, reference)
-
-
-def _split(reference: str) -> tuple[str, str | None]:
-    """(repository, tag or digest); the SDK would pull every tag of a reference without one."""
-    name, at, digest = reference.partition("@")
-    if at:
-        return name, digest
-    head, colon, tag = reference.rpartition(":")
-    return (head, tag) if colon and "/" not in tag else (reference, "latest")
-
-
-def _note_pulled(settings: Settings, reference: str) -> None:
-    from moorage.files import private_folder, write_atomically
-
-    path = settings.state / "registry" / "pulled"
-    private_folder(path.parent)
-    names = dict.fromkeys([*_pulled(settings), reference])
-    write_atomically(path, "".join(f"{name}\n" for name in names).encode())
-
-
-def _pulled(settings: Settings) -> list[str]:
-    """What we pulled ourselves and may therefore remove. A pulled image carries no label."""
-    try:
-        return (settings.state / "registry" / "pulled").read_text().split()
-    except FileNotFoundError:
-        return []

@@ -11,37 +11,39 @@ from moorage.tasks.command import Run, command
 
 @command(lock=True)
 def build(run: Run) -> dict[str, Any]:
-    """Build serve_hostname, a service that answers its host name.
+    """Build the demo image, serve_hostname, without a network in the container.
 
     Example: inv image.build
     """
     from moorage import engine, images
 
     built = images.build(run.settings, engine.connect(run.settings), run.ui)
-    run.ui.show(f"{built.reference} {built.image_id}" + ("" if built.changed else " (unchanged)"))
+    run.ui.show(f"{'built' if built.changed else 'unchanged'}: {built.reference}")
+    run.ui.show(f"  {built.image_id}")
     return {
         "ok": True,
-        "reference": built.reference,
-        "image_id": built.image_id,
         "changed": built.changed,
+        "reference": built.reference,
+        "id": built.image_id,
     }
 
 
 @command(lock=True)
 def push(run: Run) -> dict[str, Any]:
-    """Push serve_hostname to the registry; the login goes with the call and is written nowhere.
+    """Push the demo image to the registry; the login is passed along and stored nowhere.
 
-    Example: inv image.build image.push
+    Example: inv image.push
     """
     from moorage import engine, images
 
     pushed = images.push(run.settings, engine.connect(run.settings), run.ui)
-    run.ui.show(f"{pushed.reference}@{pushed.digest}" + ("" if pushed.changed else " (unchanged)"))
+    run.ui.show(f"{'pushed' if pushed.changed else 'unchanged'}: {pushed.reference}")
+    run.ui.show(f"  {pushed.digest}")
     return {
         "ok": True,
+        "changed": pushed.changed,
         "reference": pushed.reference,
         "digest": pushed.digest,
-        "changed": pushed.changed,
     }
 
 

@@ -1,0 +1,60 @@
+"""Which images Moorage pulled itself and may therefore remove; a pulled image carries no label."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moorage.files import private_folder, write_atomically
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+
+def pull(settings: Settings, client: DockerClient, ui: UI, reference: str) -> None:
+    """Pulls ``reference`` and notes that it was us. Raises docker.errors.APIError."""
+    with ui.progress(f"pulling {reference}"):
+        client.images.pull(*split(reference))
+    _write(settings, [*dict.fromkeys([*ours(settings), reference])])
+
+
+def ours(settings: Settings) -> list[str]:
+    """The references we pulled, oldest first."""
+    try:
+        return (settings.state / "pulled").read_text().split()
+    except FileNotFoundError:
+        return []
+
+
+def forget(settings: Settings, client: DockerClient) -> bool:
+    """Removes them, but for those that a container needs. Returns whether one was removed."""
+    from docker.errors import APIError, ImageNotFound
+
+    kept = []
+    for reference in ours(settings):
+        try:
+            client.images.remove(reference)
+        except ImageNotFound:
+            continue
+        except APIError:  # in use
+            kept.append(reference)
+    changed = kept != ours(settings)
+    if changed:
+        _write(settings, kept)
+    return changed
+
+
+def split(reference: str) -> tuple[str, str]:
+    """(repository, tag or digest); the SDK would pull every tag of a reference without one."""
+    name, at, digest = reference.partition("@")
+    if at:
+        return name, digest
+    head, colon, tag = reference.rpartition(":")
+    return (head, tag) if colon and "/" not in tag else (reference, "latest")
+
+
+def _write(settings: Settings, references: list[str]) -> None:
+    path = private_folder(settings.state) / "pulled"
+    write_atomically(path, "".join(f"{name}\n" for name in references).encode())
