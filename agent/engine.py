@@ -12,7 +12,7 @@ import platform
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from agent import __version__
@@ -272,7 +272,7 @@ class Engine:
         owned = ledgers.get(plan.registry.name, {})
         if not owned:
             yield NoteEvent(f"nothing on this node is ours for {plan.registry.name}")
-        others = {name: one for name, one in ledgers.items() if name != plan.registry.name}
+        others = {name: dict(one) for name, one in ledgers.items() if name != plan.registry.name}
         changes: list[Change] = []
         folders: list[str] = []
         restarts: tuple[str, ...] = ()
@@ -283,7 +283,9 @@ class Engine:
                 continue
             taken = _taken_back(facts, item, plan.registry)
             changes.extend(taken)
-            folders.extend(folder for folder in reversed(item.folders) if folder not in folders)
+            for folder in reversed(item.folders):
+                if not _inherited(folder, others) and folder not in folders:
+                    folders.append(folder)
             if _is_configuration(item):
                 restarts = containerd.restarts(facts.containerd, taken)
         yield Step(
@@ -566,6 +568,17 @@ def _heir(item: Owned, others: Ledgers) -> str | None:
         (name for name, one in others.items() if any(o.part == "containerd" for o in one.values())),
         None,
     )
+
+
+def _inherited(folder: str, others: dict[str, dict[str, Owned]]) -> bool:
+    """Whether another registry's files are in a folder we made; then it goes with the last."""
+    for ledger in others.values():
+        for path, one in ledger.items():
+            if path.startswith(f"{folder}/"):
+                if folder not in one.folders:
+                    ledger[path] = replace(one, folders=(folder, *one.folders))
+                return True
+    return False
 
 
 def _taken_back(facts: Facts, item: Owned, registry: Registry) -> tuple[Change, ...]:

@@ -208,15 +208,16 @@ def _containerd(host: Host, tree: Tree) -> Containerd | None:
         version=(int(version[1]), int(version[2]), int(version[3])),
         unit=unit,
         config=config,
-        merged=merged(host, binary, config.path) if config.content is not None else None,
+        merged=merged(host, binary, config) if config.content is not None else None,
         running=running,
         socket=socket,
     )
 
 
-def merged(host: Host, binary: str, config: str) -> bytes | None:
+def merged(host: Host, binary: str, config: File) -> bytes | None:
     """What containerd makes of a configuration file with its imports, or None if it refuses it."""
-    done = host.run([host.outside(binary), "--config", host.outside(config), "config", "dump"])
+    path = config.path if host.real else host.outside(config.target)
+    done = host.run([host.outside(binary), "--config", path, "config", "dump"])
     return done.out.encode("utf-8") if done.ok else None
 
 

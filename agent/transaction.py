@@ -207,10 +207,11 @@ class Transaction:
             _make_folder(self._store.history, 0o700)
             on_step("about to commit")
             (self._store.active / "intent.json").rename(self._store.history / f"{number:06}.json")
-            _sync_folder(self._store.history)
-            on_step("committed")
-        # What follows is tidying: a fault here must not undo what is done.
+        # The rename was the commit, and a fault from here on must not undo what is done. Should the
+        # power fail before it is on the disk, recovery finds the intent and goes back to the old.
+        on_step("committed")
         with contextlib.suppress(OSError):
+            _sync_folder(self._store.history)
             _sync_folder(self._store.active)
             shutil.rmtree(self._store.active, ignore_errors=True)
             self._forget_old()

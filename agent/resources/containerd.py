@@ -150,10 +150,17 @@ def differs_in_trust_alone(before: bytes, after: bytes) -> bool:
     for tables in (old, new):
         tables.pop("imports", None)  # 1.x lists the file itself there, under the name it was given
         for keys in TABLES.values():
-            registry = at(tables, *keys)
-            if isinstance(registry, dict):
-                registry.pop("config_path", None)
+            _take_out(tables, (*keys, "config_path"))
     return old == new
+
+
+def _take_out(tables: dict[str, Any], keys: toml_edit.Keys) -> None:
+    """Remove a value, and the tables that are empty without it."""
+    inner = tables.get(keys[0])
+    if len(keys) > 1 and isinstance(inner, dict):
+        _take_out(inner, keys[1:])
+    if len(keys) == 1 or inner == {}:
+        tables.pop(keys[0], None)
 
 
 def config_path(merged: bytes) -> str:
