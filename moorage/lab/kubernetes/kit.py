@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,8 +53,16 @@ def ensure(settings: Settings, client: DockerClient, ui: UI) -> str:
     return name
 
 
-def for_nodes(control: Container) -> dict[str, shipping.File]:
-    """What a node gets of the kit, path -> file: packages, and busybox for the pause image."""
+@dataclass(frozen=True)
+class Kit:
+    """What a node gets: ``packages`` (path -> file), and busybox for its pause image."""
+
+    packages: dict[str, shipping.File]
+    busybox: bytes
+
+
+def for_nodes(control: Container) -> Kit:
+    """The kit, out of a container of the image."""
     stream, _ = control.get_archive("/kit")
     found: dict[str, shipping.File] = {}
     with tarfile.open(fileobj=shipping.Reader(stream), mode="r|") as tar:
@@ -61,4 +70,5 @@ def for_nodes(control: Container) -> dict[str, shipping.File]:
             content = tar.extractfile(member) if member.isfile() else None
             if content is not None:
                 found[member.name] = shipping.File(content.read())
-    return found
+    busybox = found.pop("kit/busybox").content
+    return Kit(found, busybox)

@@ -69,7 +69,6 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: Sequence[LabNode
     plane = control.ensure(settings, client, ui, programs, trust, network.routes(subnets))
     identity = _write_admin(settings, trust, plane.address)
     api = Api(plane.address, trust.pem, identity)
-    # The nodes do not have to wait for it: a kubelet tries until it is there.
     plans = [
         worker.Plan(
             node=node,
@@ -80,15 +79,18 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: Sequence[LabNode
         )
         for node in members
     ]
-    joined = _join(client, ui, plane, plans)
+    # The API server comes up meanwhile.
+    new = _supply(client, ui, plane, plans)
     control.wait(plane, api, ui)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(lambda node: worker.start(client, node), new))
     _wait_ready(client, ui, api, members)
     gone = _forget_others(api, members)
     return Cluster(
         kubeconfig=kubeconfig_path(settings),
         nodes=tuple(node.name for node in members),
         version=str(programs.version),
-        changed=plane.changed or joined or gone,
+        changed=plane.changed or bool(new) or gone,
     )
 
 
@@ -147,20 +149,22 @@ def _write_admin(settings: Settings, trust: authority.Authority, address: str) -
     return identity
 
 
-def _join(
+def _supply(
     client: DockerClient, ui: UI, plane: control.Control, plans: Sequence[worker.Plan]
-) -> bool:
+) -> list[LabNode]:
+    """Makes nodes ready to join. Returns those that were not."""
     names = ", ".join(plan.node.name for plan in plans)
     supplies = kit.for_nodes(plane.container)
-    changed: list[bool] = []
+    new: list[LabNode] = []
     with (
         ui.progress(f"making {names} nodes of the cluster") as update,
         ThreadPoolExecutor(_AT_ONCE) as pool,
     ):
-        for one in pool.map(lambda plan: worker.join(client, plan, supplies), plans):
-            changed.append(one)
-            update(done=len(changed), total=len(plans))
-    return any(changed)
+        answers = pool.map(lambda plan: worker.supply(client, plan, supplies), plans)
+        for done, (plan, needed) in enumerate(zip(plans, answers, strict=True), start=1):
+            new += [plan.node] if needed else []
+            update(done=done, total=len(plans))
+    return new
 
 
 def _wait_ready(

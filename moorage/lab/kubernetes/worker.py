@@ -15,6 +15,7 @@ from moorage.lab.kubernetes import containerd, kubeconfig, network, shipping, ve
 from moorage.lab.kubernetes.api import PORT
 from moorage.lab.kubernetes.authority import Authority
 from moorage.lab.kubernetes.binaries import NODE, Binaries, architecture
+from moorage.lab.kubernetes.kit import Kit
 from moorage.lab.node import LabNode, number
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _CONFIG = "/etc/containerd/config.toml"
 _SYS_RESOURCE = 24  # include/uapi/linux/capability.h
 _PROGRAMS = "programs"
 _SETUP = "setup"
+_SCRIPTS = tuple(f"lab-kubernetes-{what}" for what in ("leave", "supply", "ground", "start"))
 # Everything that has to be known of a node, in one question; the answers end with NUL.
 _LOOK = (
     "cat /etc/kubernetes/joined 2>/dev/null; printf '\\0'; "
@@ -34,6 +36,17 @@ _LOOK = (
     "containerd config dump 2>/dev/null; printf '\\0'; "
     "systemctl is-active kubelet.service kube-proxy.service 2>/dev/null; true"
 )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a node says of itself; ``joined`` is the record of its joining, empty for none."""
+
+    joined: dict[str, str]
+    config: str
+    status: str
+    dump: str
+    active: bool
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ class Plan:
         }
         for name in ("kubelet.service", "kube-proxy.service"):
             files[f"etc/systemd/system/{name}"] = (_FILES / name).read_text()
-        for name in ("lab-kubernetes-ground", "lab-kubernetes-join"):
+        for name in _SCRIPTS:
             files[f"usr/local/sbin/{name}"] = (_FILES / name).read_text()
         return files
 
@@ -108,6 +121,9 @@ def kubelet_config(of: version.Version) -> dict[str, Any]:
             "nodefs.available": "0%",
             "nodefs.inodesFree": "0%",
         },
+        # A node becomes Ready by its second report, ten seconds after the first by default.
+        "nodeStatusUpdateFrequency": "1s",
+        "nodeStatusReportFrequency": "1m",
         "clusterDomain": "cluster.local",
         **version.kubelet_keys(of),
     }
@@ -134,41 +150,45 @@ def proxy_config(node: str) -> dict[str, Any]:
     }
 
 
-def join(client: DockerClient, plan: Plan, kit: Mapping[str, shipping.File]) -> bool:
-    """Makes ``plan.node`` one of the cluster's. Returns whether anything had to be done.
+def supply(client: DockerClient, plan: Plan, kit: Kit) -> bool:
+    """Puts everything a node of the cluster needs where it belongs; :func:`start` does the rest.
 
-    ``kit``: see :func:`kit.for_nodes`. Raises MoorageError with the node's own words.
+    Returns False, and does nothing, where the node has joined by this very plan. Raises
+    MoorageError with the node's own words.
     """
     container = client.containers.get(plan.node.container_id)
-    joined, config, status, dump, active = _look(container, plan.node.name)
-    before = _record(joined)
-    if before == plan.record and active.split() == ["active", "active"]:
+    seen = _look(container, plan.node.name)
+    if seen.joined == plan.record and seen.active:
         return False
     # From here on, and until it is done, the node has not joined.
-    _run(container, plan.node.name, ["rm", "-f", "/etc/kubernetes/joined"])
-    if before.get(_PROGRAMS) != plan.binaries.digest:
-        _run(container, plan.node.name, ["systemctl", "stop", "kubelet.service"], check=False)
+    _run(container, plan.node.name, ["lab-kubernetes-leave"] if seen.joined else ["true"])
+    if seen.joined.get(_PROGRAMS) != plan.binaries.digest:
         with shipping.pack_programs(plan.binaries.folder, NODE, into="usr/local/bin") as programs:
             container.put_archive("/", programs)
-    files = {
-        path: shipping.File(text.encode(), 0o755 if path.startswith("usr/") else 0o644)
-        for path, text in plan.files.items()
-    }
-    files |= _secrets(plan)
-    files |= {path: file for path, file in kit.items() if path.endswith(".deb")}
-    sandbox = _sandbox_image(dump, plan.node.name)
-    pause = containerd.pause_image(kit["kit/busybox"].content, sandbox, architecture=architecture())
+    files = _public(plan) | _secrets(plan) | kit.packages
+    pause = containerd.pause_image(
+        kit.busybox, _sandbox_image(seen.dump, plan.node.name), architecture=architecture()
+    )
     files["kit/pause.tar"] = shipping.File(pause)
     files["etc/kubernetes/joined.next"] = shipping.File(json.dumps(plan.record).encode())
-    edited = config
-    if not may_lower_oom_score(status):
-        edited = _edited(config, plan.node.name)
-    if edited != config:
-        files[_CONFIG.lstrip("/")] = shipping.File(edited.encode(), 0o644)
+    edited = seen.config
+    if not may_lower_oom_score(seen.status):
+        edited = _edited(seen.config, plan.node.name)
+    if edited != seen.config:
+        files[_CONFIG.lstrip("/")] = shipping.File(edited.encode())
     container.put_archive("/", shipping.pack(files))
-    restart = {"RESTART_CONTAINERD": "yes"} if edited != config else {}
-    _run(container, plan.node.name, ["lab-kubernetes-join"], environment=restart)
+    restart = {"RESTART_CONTAINERD": "yes"} if edited != seen.config else {}
+    _run(container, plan.node.name, ["lab-kubernetes-supply"], environment=restart)
     return True
+
+
+def start(client: DockerClient, node: LabNode) -> None:
+    """Starts the kubelet of a node that was supplied. Not before the API server serves: a kubelet
+    that does not find it ends, and begins again only after a while.
+
+    Raises MoorageError with the node's own words.
+    """
+    _run(client.containers.get(node.container_id), node.name, ["lab-kubernetes-start"])
 
 
 def last_words(client: DockerClient, node: LabNode) -> str:
@@ -208,10 +228,17 @@ def _secrets(plan: Plan) -> dict[str, shipping.File]:
     return {path: shipping.File(content, 0o600) for path, content in files.items()}
 
 
-def _look(container: Container, name: str) -> tuple[str, str, str, str, str]:
+def _public(plan: Plan) -> dict[str, shipping.File]:
+    return {
+        path: shipping.File(text.encode(), 0o755 if path.startswith("usr/") else 0o644)
+        for path, text in plan.files.items()
+    }
+
+
+def _look(container: Container, name: str) -> _Seen:
     output = _run(container, name, ["sh", "-c", _LOOK])
     joined, config, status, dump, active = output.split("\0")
-    return joined, config, status, dump, active
+    return _Seen(_record(joined), config, status, dump, active.split() == ["active", "active"])
 
 
 def _record(text: str) -> dict[str, str]:
