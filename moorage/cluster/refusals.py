@@ -134,6 +134,14 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         403,
+        r"error looking up service account (?P<account>[^:]+): ",
+        "no-service-account",
+        "{what}: there is no ServiceAccount {account}",
+        "a new namespace gets its own a moment later; else it was deleted",
+        "kubectl create serviceaccount default -n NAMESPACE",
+    ),
+    Rule(
+        403,
         r"is forbidden: (?P<details>.*)",
         "forbidden",
         "{what}: an admission rule forbids it",

@@ -10,7 +10,8 @@ from moorage.tasks.command import Run, command
 
 if TYPE_CHECKING:
     from moorage.cluster.api import Api
-    from moorage.cluster.secrets import Outcome
+    from moorage.cluster.deploy import Deployed, Step, Workload
+    from moorage.cluster.secrets import Outcome, Place
 
 _CLUSTER = {
     "context": "the kubeconfig's context (else kubernetes.context, else the current one)",
@@ -111,7 +112,7 @@ def _secrets_told(run: Run, api: Api, outcomes: list[Outcome], dry_run: bool) ->
         "ok": not failed,
         "dry_run": dry_run,
         "changed": changed and not dry_run,
-        "cluster": {"server": api.where.server, "context": api.where.context},
+        "cluster": _cluster(api),
         "registry": run.settings.registry_name,
         "secrets": [one.to_json() for one in outcomes],
     }
@@ -142,4 +143,339 @@ def _connect(run: Run, kubeconfig: str, context: str) -> Api:
     return access.connect(run.settings, run.ui, kubeconfig=kubeconfig, context=context)
 
 
-namespace = Collection("k8s", secret)
+@command(
+    lock=True,
+    help={
+        **_CLUSTER,
+        "namespace": "the namespace (else the first of kubernetes.namespaces)",
+        "workload": "pod (as in the tutorial), deployment (with a Service), or daemonset",
+        "name": "its name (else kubernetes.pod)",
+        "image": "another image of serve_hostname",
+        "node": "only on this node",
+        "replicas": "how many pods a deployment has (2)",
+        "replace": "also where somebody else has changed fields of ours",
+        "timeout": "seconds to wait until it is ready (180)",
+        "dry_run": "print every change as a diff and change nothing",
+    },
+)
+def deploy(
+    run: Run,
+    namespace: str = "",
+    workload: str = "pod",
+    name: str = "",
+    image: str = "",
+    node: str = "",
+    replicas: int = 0,
+    replace: bool = False,
+    timeout: int = 180,
+    dry_run: bool = False,
+    context: str = "",
+    kubeconfig: str = "",
+) -> dict[str, Any]:
+    """Run the demo image in the cluster, with its Secret, and wait until it answers.
+
+    Example: inv k8s.deploy --namespace=web --workload=deployment
+    """
+    from moorage.cluster import deploy as deployment
+    from moorage.cluster import manifests, namespaces, ours, secrets
+
+    settings, ui = run.settings, run.ui
+    _check_workload(workload, replicas, timeout)
+    to = manifests.Fit(
+        ours.check_namespace(namespace or settings.kubernetes.namespaces[0]),
+        ours.check_namespace(name or settings.kubernetes.pod),
+        image or settings.image_reference,
+        settings.kubernetes.secret,
+        ours.labels(settings, "workload"),
+        replicas or None,
+        node,
+    )
+    wanted = deployment.Workload(workload, to, replace, float(timeout))
+    api = _connect(run, kubeconfig, context)
+    namespaces.choose(api, namespaces.Choice(to.namespace))
+    steps = deployment.plan(api, settings, wanted)
+    place = secrets.Place(to.namespace, to.secret)
+    login = _deploy_login(run, api, place, dry_run)
+    if dry_run:
+        deployment.show(ui, steps)
+        return _deploy_planned(run, api, steps, login)
+    done = deployment.carry_out(api, settings, ui, wanted, steps)
+    return _deployed(run, api, wanted, done, login)
+
+
+def _check_workload(workload: str, replicas: int, timeout: int) -> None:
+    from moorage.cluster.manifests import WORKLOADS
+    from moorage.errors import Refused
+
+    wrong = ""
+    if workload not in WORKLOADS:
+        wrong = f"--workload {workload!r} is not one of {', '.join(WORKLOADS)}"
+    elif replicas and workload != "deployment":
+        wrong = "--replicas is for --workload deployment"
+    elif not 0 <= replicas <= 1000 or not 1 <= timeout <= 86400:
+        wrong = "--replicas takes 1 to 1000, --timeout 1 to 86400 seconds"
+    if wrong:
+        raise Refused("wrong-use", wrong, cure="inv --help k8s.deploy")
+
+
+def _deploy_login(run: Run, api: Api, place: Place, dry_run: bool) -> str:
+    """Makes the Secret where it is missing or old. One that is somebody else's is used as it is."""
+    from moorage.cluster import login, secrets
+    from moorage.errors import Refused
+
+    wish = secrets.wish(run.settings, login.read(run.settings, ""))
+    try:
+        return secrets.apply(api, run.ui, [place], wish, dry_run=dry_run)[0].status
+    except Refused as problem:
+        if problem.code != "secret-foreign":
+            raise
+        run.ui.note(f"Secret {place} is not ours: it is used as it is")
+        return secrets.UNCHANGED
+
+
+def _deploy_planned(run: Run, api: Api, steps: list[Step], login: str) -> dict[str, Any]:
+    changes = [step for step in steps if step.action != "unchanged"]
+    if not changes and login == "unchanged":
+        run.ui.show("Nothing to do: everything stands.")
+    return {
+        "ok": True,
+        "dry_run": True,
+        "cluster": _cluster(api),
+        "secret": login,
+        "objects": [{"object": step.words, "would_be": step.action} for step in steps],
+    }
+
+
+def _deployed(run: Run, api: Api, wanted: Workload, done: Deployed, login: str) -> dict[str, Any]:
+    from moorage.cluster import telling
+
+    ui, fit = run.ui, wanted.fit
+    ui.table(
+        ["pod", "node", "ready", "status", "restarts"],
+        [
+            [
+                one.name,
+                one.node,
+                "1/1" if one.stage == "ready" else "0/1",
+                "Running" if one.stage in ("ready", "running") else one.stage,
+                str(one.restarts),
+            ]
+            for one in done.pods
+        ],
+    )
+    typed = _deploy_next(wanted, done)
+    if done.report is not None:
+        telling.show(ui, done.report)
+    if done.problem is not None:
+        ui.error(done.problem)
+    if done.ok:
+        words = "Nothing changed: it" if not done.changed and login == "unchanged" else "It"
+        ui.show(f"{words} runs from {fit.image} (ready after {done.seconds} s).")
+        if done.answer:
+            ui.show(f"serve_hostname answers: {done.answer}")
+    ui.show("Next:")
+    for line in typed:
+        ui.show(f"  {line}")
+    return {
+        "ok": done.ok,
+        "changed": done.changed or login != "unchanged",
+        "cluster": _cluster(api),
+        "namespace": fit.namespace,
+        "image": fit.image,
+        "secret": login,
+        "objects": [{"object": step.words, "status": step.action} for step in done.steps],
+        "pods": [one.to_json() for one in done.pods],
+        "seconds": done.seconds,
+        "answer": done.answer,
+        "diagnosis": done.report.to_json() if done.report else None,
+        "error": done.problem.to_json() if done.problem else None,
+        "next": typed,
+    }
+
+
+def _deploy_next(wanted: Workload, done: Deployed) -> list[str]:
+    place, name = f"-n {wanted.fit.namespace}", wanted.fit.name
+    if done.report is not None:
+        return ["inv k8s.diagnose --fix", f"kubectl describe pod {place} {name}"]
+    selector = "" if wanted.kind == "pod" else f" -l app.kubernetes.io/name={name}"
+    target = f"pod/{name}" if wanted.kind == "pod" else f"{wanted.kind}/{name}"
+    return [
+        f"kubectl get pods {place} -o wide{selector}",
+        f"kubectl port-forward {place} {target} 8080:8080",
+        "inv k8s.nodes",
+        "inv k8s.rm",
+    ]
+
+
+@command(
+    lock=True,
+    positional=["pod"],
+    help={
+        **_CLUSTER,
+        "pod": "only this pod, as NAME or NAMESPACE/NAME (else all pods that cannot pull)",
+        "namespace": "only in this namespace (else in all)",
+        "fix": "run the cures that are commands of ours, and wait until the pods run",
+        "timeout": "with --fix: seconds to wait for the pods (330, the kubelet's longest pause)",
+        "dry_run": "with --fix: say what would be done and change nothing",
+    },
+)
+def diagnose(
+    run: Run,
+    pod: str = "",
+    namespace: str = "",
+    fix: bool = False,
+    timeout: int = 330,
+    dry_run: bool = False,
+    context: str = "",
+    kubeconfig: str = "",
+    yes: bool = False,
+) -> dict[str, Any]:
+    """Say why pods cannot pull, grouped by cause, each with the command that cures it.
+
+    Example: inv k8s.diagnose --fix
+    """
+    from moorage.cluster import cures, examine, ours, telling
+
+    del yes  # the voice knows it already
+    settings, ui = run.settings, run.ui
+    place, slash, name = pod.rpartition("/")
+    place = place if slash else namespace
+    if name:
+        place = place or settings.kubernetes.namespaces[0]
+        ours.check_object_name("pod", name)
+    if place:
+        ours.check_namespace(place)
+    api = _connect(run, kubeconfig, context)
+    report = examine.examine(api, settings, ui, namespace=place, pod=name)
+    telling.show(ui, report)
+    actions = cures.announce(settings, report) if fix else []
+    if not fix or not actions or dry_run:
+        for action in actions:
+            ui.show(f"would {action}")
+        if fix and report.groups and not actions:
+            ui.show("None of these has a cure that is a command of ours.")
+        return {
+            "ok": not report.groups,
+            "cluster": _cluster(api),
+            **report.to_json(),
+            "dry_run": dry_run,
+            "actions": actions,
+        }
+    ui.confirm(actions)
+    done = cures.fix(api, settings, ui, report)
+    after = report
+    if all(one.ok for one in done):
+        cures.revive(api, settings, ui, report)
+        after = cures.still(report, cures.wait(api, settings, ui, report, float(timeout)))
+    for one in done:
+        if one.error:
+            ui.error(one.error)
+    ui.show("")
+    ui.show("After the cures:" if after.groups else "Cured: every pod has its image now.")
+    if after.groups:
+        telling.show(ui, after)
+    return {
+        "ok": not after.groups and all(one.ok for one in done),
+        "cluster": _cluster(api),
+        **after.to_json(),
+        "dry_run": False,
+        "before": report.to_json(),
+        "fixes": [one.to_json() for one in done],
+    }
+
+
+@command(help={**_CLUSTER, "selector": "only nodes with these labels, as role=edge"})
+def nodes(run: Run, selector: str = "", context: str = "", kubeconfig: str = "") -> dict[str, Any]:
+    """List the cluster's nodes, and which of them trust the registry, by what proof.
+
+    Example: inv k8s.nodes --selector=node-role.kubernetes.io/edge
+    """
+    from moorage.cluster import nodes as inventory
+
+    api = _connect(run, kubeconfig, context)
+    proofs = inventory.prove(api, run.settings, selector)
+    words = {True: "yes", False: "no", None: "unknown"}
+    run.ui.table(
+        ["node", "address", "runtime", "kubelet", "ready", "trusts", "proven by"],
+        [
+            [
+                one.node.name,
+                one.node.address,
+                one.node.runtime,
+                one.node.kubelet,
+                "yes" if one.node.ready else "no",
+                words[one.trusts],
+                one.words,
+            ]
+            for one in proofs
+        ],
+    )
+    missing = [one.node.name for one in proofs if not one.trusts]
+    if missing:
+        run.ui.show("Next: inv nodes.trust --from-cluster, or inv k8s.deploy --workload=daemonset")
+    return {
+        "ok": True,
+        "cluster": _cluster(api),
+        "registry": run.settings.registry_name,
+        "nodes": [one.to_json() for one in proofs],
+    }
+
+
+@command(
+    lock=True,
+    help={
+        **_CLUSTER,
+        "namespace": "only in these namespaces, a,b,c (else everywhere)",
+        "dry_run": "say what would be removed and change nothing",
+    },
+)
+def rm(
+    run: Run,
+    namespace: str = "",
+    dry_run: bool = False,
+    context: str = "",
+    kubeconfig: str = "",
+    yes: bool = False,
+) -> dict[str, Any]:
+    """Remove all that is ours from the cluster, found by label, and nothing else.
+
+    Example: inv k8s.rm --dry-run
+    """
+    from moorage.cluster import namespaces, removal
+
+    del yes
+    ui = run.ui
+    chosen = namespaces.split(namespace, "--namespace")
+    api = _connect(run, kubeconfig, context)
+    found = removal.find(api, run.settings, chosen)
+    for problem in found.unseen:
+        ui.warn(f"{problem.message}: what is ours among them stays")
+    for other in found.others:
+        ui.note(f"left alone: what belongs to the registry {other}")
+    actions = [thing.action for thing in found.things]
+    if dry_run or not actions:
+        for action in actions:
+            ui.show(f"would {action}")
+        if not actions:
+            ui.show("Nothing of ours is there.")
+        return {"ok": True, "dry_run": dry_run, "cluster": _cluster(api), "actions": actions}
+    ui.confirm(actions)
+    outcomes = removal.remove(api, ui, found)
+    failed = [one for one in outcomes if one.error]
+    for one in failed:
+        if one.error:
+            ui.error(one.error)
+    ui.show(f"Removed {len(outcomes) - len(failed)} of {len(outcomes)}.")
+    return {
+        "ok": not failed,
+        "dry_run": False,
+        "cluster": _cluster(api),
+        "objects": [one.to_json() for one in outcomes],
+    }
+
+
+def _cluster(api: Api) -> dict[str, str]:
+    return {"server": api.where.server, "context": api.where.context}
+
+
+namespace = Collection("k8s", secret, deploy, diagnose, nodes, rm)

@@ -1,0 +1,346 @@
+"""``k8s.diagnose --fix``: runs those cures that are commands of ours, then waits for the pods.
+
+A cure is a row of FIXES. Each is safe to run again, and each says what it will do before it does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from moorage.cluster import causes, deploy, examine, ours, paths
+from moorage.cluster.examine import Report
+from moorage.cluster.stages import READY, stage
+from moorage.cluster.stuck import Stuck, containers
+from moorage.errors import MoorageError
+
+if TYPE_CHECKING:
+    from moorage.cluster.api import Api
+    from moorage.cluster.diagnosis import Group
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+# The kubelet waits at most so long before it pulls again by itself.
+# https://kubernetes.io/docs/concepts/containers/images/#imagepullbackoff
+BACK_OFF = 330.0
+_POLL = 1.0
+
+
+@dataclass(frozen=True)
+class Here:
+    """What every cure works with."""
+
+    api: Api
+    settings: Settings
+    ui: UI
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of one cure."""
+
+    fix: str
+    codes: tuple[str, ...]
+    ok: bool
+    words: str
+    error: MoorageError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "fix": self.fix,
+            "codes": list(self.codes),
+            "ok": self.ok,
+            "words": self.words,
+            "error": self.error.to_json() if self.error else None,
+        }
+
+
+def plan(report: Report) -> list[tuple[str, tuple[Group, ...]]]:
+    """The cures of ours that are needed, each once, in the order they build on each other. Pure."""
+    wanted: dict[str, list[Group]] = {}
+    for group in report.groups:
+        if group.fix:
+            wanted.setdefault(group.fix, []).append(group)
+    return [(fix, tuple(wanted[fix])) for fix in FIXES if fix in wanted]
+
+
+def announce(settings: Settings, report: Report) -> list[str]:
+    """What a ``--fix`` will do, as sentences to agree to. Pure."""
+    actions = [FIXES[fix].words(settings, groups) for fix, groups in plan(report)]
+    fixable = [one for group in report.groups if group.fix for one in group.stuck]
+    anew = sorted({one.name for one in fixable if made_anew(one)})
+    if anew:
+        shown = ", ".join(anew[:6]) + (f" and {len(anew) - 6} more" if len(anew) > 6 else "")
+        actions.append(f"delete {shown}, so that they are made anew and pull at once")
+    return actions
+
+
+def made_anew(one: Stuck) -> bool:
+    """Whether the pod is deleted to get a fresh pull: its owner, or we, make it again.
+
+    One that runs beside the stuck container is left alone, and so is a pod that nobody would make
+    again: these wait for the kubelet's next try.
+    """
+    return not one.runs and (bool(one.owner) or one.ours)
+
+
+def waits_in_vain(group: Group, one: Stuck) -> bool:
+    """Whether no cure of ours helps this very pod: what it lacks is written when it is made."""
+    lacks = group.code in (causes.NO_SECRET.code, causes.NOT_NAMED.code) and not one.secrets
+    return lacks and not made_anew(one)
+
+
+def fix(api: Api, settings: Settings, ui: UI, report: Report) -> list[Done]:
+    """Runs the cures; one that fails keeps only those that come after it from being tried."""
+    here = Here(api, settings, ui)
+    done: list[Done] = []
+    for name, groups in plan(report):
+        codes = tuple(dict.fromkeys(group.code for group in groups))
+        try:
+            with ui.phase(FIXES[name].words(settings, groups)):
+                words = FIXES[name].run(here, groups)
+        except MoorageError as problem:
+            done.append(Done(name, codes, False, problem.message, problem))
+            break
+        done.append(Done(name, codes, True, words))
+    return done
+
+
+def revive(api: Api, settings: Settings, ui: UI, report: Report) -> list[str]:
+    """Deletes the pods whose cure was run and that are made anew; remakes ours. Their names."""
+    del ui
+    deleted: dict[str, Stuck] = {}
+    for group in report.groups:
+        for one in group.stuck if group.fix else ():
+            if made_anew(one) and one.name not in deleted:
+                live = api.find(paths.one("Pod", one.pod, one.namespace), f"read pod {one.name}")
+                if live is None or live["metadata"]["uid"] != one.uid or not containers(live):
+                    continue  # it is another one by now, or it has got its image
+                deleted[one.name] = one
+                deploy.remove(api, live)
+                if not one.owner:
+                    _remake(api, settings, live)
+    return sorted(deleted)
+
+
+def _remake(api: Api, settings: Settings, live: dict[str, Any]) -> None:
+    """A pod of ours without an owner: as it was, from its own spec."""
+    from moorage.cluster import manifests
+
+    metadata = live["metadata"]
+    secrets = (live["spec"].get("imagePullSecrets") or [{}])[0]
+    node = (live["spec"].get("nodeSelector") or {}).get("kubernetes.io/hostname", "")
+    to = manifests.Fit(
+        metadata["namespace"],
+        metadata["name"],
+        live["spec"]["containers"][0]["image"],
+        secrets.get("name", settings.kubernetes.secret),
+        ours.labels(settings, "workload"),
+        node=node,
+    )
+    document = manifests.fit(manifests.read(settings.root / "k8s"), to)[0]
+    api.apply(paths.of(document), document, f"write {paths.words(document)}")
+
+
+def wait(api: Api, settings: Settings, ui: UI, report: Report, seconds: float = BACK_OFF) -> Report:
+    """Waits until the pods of the cured causes run, and returns what is still stuck then."""
+    concerned = [
+        one
+        for group in report.groups
+        if group.fix
+        for one in group.stuck
+        if not waits_in_vain(group, one)
+    ]
+    if not concerned:
+        return Report((), 0)
+    namespaces = sorted({one.namespace for one in concerned})
+    names = {one.name for one in concerned if not one.owner}
+    owners = {(one.namespace, one.owner) for one in concerned if one.owner}
+    deadline = time.monotonic() + seconds
+    with ui.progress(f"wait for {len({one.name for one in concerned})} pods") as update:
+        while True:
+            stuck: list[Stuck] = []
+            ready = total = seen = 0
+            for namespace in namespaces:
+                for pod in api.items(paths.all_of("Pod", namespace), "list pods"):
+                    if not _concerns(pod, names, owners):
+                        continue
+                    seen += 1
+                    total += 1
+                    ready += stage(pod).name == READY
+                    stuck.extend(containers(pod))
+            update(done=ready, total=total or 1)
+            late = time.monotonic() >= deadline
+            hopeless = [one for one in stuck if _hopeless(one, concerned)]
+            if (total and ready == total) or late or hopeless:
+                return examine.explain(api, settings, stuck, seen)
+            time.sleep(_POLL)
+
+
+def _hopeless(one: Stuck, before: Sequence[Stuck]) -> bool:
+    """A new pod that fails again, for a reason that waiting does not cure."""
+    is_new = all(one.uid != old.uid for old in before)
+    return is_new and bool(one.words) and not causes.classify(one.words).passing
+
+
+def _concerns(pod: dict[str, Any], names: set[str], owners: set[tuple[str, str]]) -> bool:
+    metadata = pod["metadata"]
+    if metadata.get("deletionTimestamp"):
+        return False
+    if f"{metadata['namespace']}/{metadata['name']}" in names:
+        return True
+    return any(
+        (metadata["namespace"], f"{owner['kind']}/{owner['name']}") in owners
+        for owner in metadata.get("ownerReferences") or ()
+    )
+
+
+# -- the cures --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fix:
+    """``words``: what it will do, as a fragment of a sentence. ``run``: does it, says how."""
+
+    words: Callable[[Settings, Sequence[Group]], str]
+    run: Callable[[Here, Sequence[Group]], str]
+
+
+def _nodes(groups: Sequence[Group]) -> list[str]:
+    return sorted({node for group in groups for node in group.nodes})
+
+
+def _namespaces(groups: Sequence[Group]) -> list[str]:
+    return sorted({name for group in groups for name in group.namespaces})
+
+
+def _issue(here: Here, groups: Sequence[Group]) -> str:
+    from moorage import pki
+
+    del groups
+    issued = pki.issue(here.settings, here.ui)
+    words = "issued again" if issued.changed else "it was good already"
+    return f"{words}; {_up(here, ())}"
+
+
+def _up(here: Here, groups: Sequence[Group]) -> str:
+    from moorage import engine, registry
+
+    del groups
+    status = registry.up(here.settings, engine.connect(here.settings), here.ui)
+    return "the registry was started" if status.changed else "the registry stood already"
+
+
+def _push(here: Here, groups: Sequence[Group]) -> str:
+    from moorage import engine, images
+
+    del groups
+    client = engine.connect(here.settings)
+    images.build(here.settings, client, here.ui)
+    pushed = images.push(here.settings, client, here.ui)
+    return f"pushed {pushed.reference}"
+
+
+def _trust(here: Here, groups: Sequence[Group]) -> str:
+    from moorage import fleet
+    from moorage.cluster import nodes
+
+    wanted = set(_nodes(groups))
+    hosts = tuple(
+        host
+        for node, host in nodes.hosts_by_node(here.settings, here.api).items()
+        if node in wanted
+    )
+    # The pull is proven by the pods themselves, with the login they have.
+    report = fleet.trust(here.settings, here.ui, hosts, verify=False)
+    failed = [one for one in report.hosts if not one.ok]
+    if failed:
+        error = failed[0].error
+        raise MoorageError(
+            "trust-failed",
+            f"{', '.join(one.host for one in failed)} could not be set up",
+            cause=error.message if error else failed[0].status,
+            cure=(error.cure if error else "") or f"inv nodes.trust --hosts={failed[0].host}",
+            host=failed[0].host,
+        )
+    return f"{len(hosts)} nodes trust the registry"
+
+
+def _secret(here: Here, groups: Sequence[Group]) -> str:
+    from moorage.cluster import login, secrets
+
+    settings = here.settings
+    credentials = login.read(settings, "")
+    outcomes = []
+    for places, accounts in secret_places(settings, groups):
+        wish = secrets.wish(settings, credentials, attach=accounts)
+        outcomes += secrets.apply(here.api, here.ui, places, wish)
+    failed = [one for one in outcomes if one.error]
+    if failed and failed[0].error is not None:
+        raise failed[0].error
+    return f"{len(outcomes)} Secrets hold the login"
+
+
+def secret_places(
+    settings: Settings, groups: Sequence[Group]
+) -> list[tuple[list[Any], tuple[str, ...]]]:
+    """Which Secrets are wanted where, and to which ServiceAccounts they are attached. Pure.
+
+    A pod that names a Secret gets that one; one that names none gets ours by its ServiceAccount.
+    """
+    from moorage.cluster.secrets import Place
+
+    named: set[Place] = set()
+    attached: dict[tuple[str, ...], set[Place]] = {}
+    for group in groups:
+        for one in group.stuck:
+            if one.secrets:
+                # Of several, ours where it is among them: the others may be for other registries.
+                ours_first = settings.kubernetes.secret
+                name = ours_first if ours_first in one.secrets else one.secrets[0]
+                named.add(Place(one.namespace, name))
+            else:
+                place = Place(one.namespace, settings.kubernetes.secret)
+                attached.setdefault((one.account,), set()).add(place)
+    chosen: list[tuple[list[Any], tuple[str, ...]]] = []
+    if named:
+        chosen.append((sorted(named, key=str), ()))
+    return chosen + [(sorted(places, key=str), key) for key, places in sorted(attached.items())]
+
+
+FIXES: dict[str, Fix] = {
+    causes.ISSUE: Fix(
+        lambda settings, _: (
+            f"issue the certificate of {settings.registry_name} again and restart"
+            " the registry with it"
+        ),
+        _issue,
+    ),
+    causes.UP: Fix(lambda settings, _: f"start the registry {settings.registry_name}", _up),
+    causes.PUSH: Fix(lambda settings, _: f"build and push {settings.image_reference}", _push),
+    causes.TRUST: Fix(
+        lambda _, groups: f"make {', '.join(_nodes(groups))} trust the registry, over SSH", _trust
+    ),
+    causes.SECRET: Fix(
+        lambda _, groups: f"put the login into {', '.join(_namespaces(groups))}", _secret
+    ),
+}
+
+
+_ANEW = (
+    "make the pod anew, since nobody else will: kubectl delete pod -n {one.namespace} {one.pod},"
+    " then apply its manifest again"
+)
+
+
+def still(report: Report, after: Report) -> Report:
+    """``after``, with those causes of ``report`` that no cure of ours was run for. Pure."""
+    vain = [
+        replace(group, stuck=lost, cure=_ANEW.format(one=lost[0]), fix="")
+        for group in report.groups
+        if group.fix and (lost := tuple(one for one in group.stuck if waits_in_vain(group, one)))
+    ]
+    left = (*(group for group in report.groups if not group.fix), *vain)
+    return replace(after, groups=(*after.groups, *left), pods_seen=report.pods_seen)

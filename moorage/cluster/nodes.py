@@ -1,0 +1,218 @@
+"""The cluster as inventory: addresses, runtimes, and which nodes trust the registry, by what proof.
+
+What the agents of ``k8s.agents`` know of their node is in its annotation ``moorage.dev/trusted``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from moorage.cluster import causes, paths
+from moorage.cluster.refusals import ApiError
+from moorage.cluster.stuck import Stuck, containers
+from moorage.errors import Refused
+
+if TYPE_CHECKING:
+    from moorage.cluster.api import Api
+    from moorage.settings import Settings
+
+TRUSTED = "moorage.dev/trusted"
+UNTRUSTED_TAINT = "moorage.dev/untrusted"
+
+# What a node's trust may be known by, strongest first.
+AGENT, PULLED, FAILED, NOTHING = "agent", "pulled", "failed", "nothing"
+
+
+@dataclass(frozen=True)
+class ClusterNode:
+    """A node as the API tells it. ``address``: where it is reached from inside the cluster's net.
+
+    ``runtime`` as ``containerd 2.1.9``; ``trusted``: by registry, when an agent last proved it.
+    """
+
+    name: str
+    address: str
+    host_name: str
+    runtime: str
+    kubelet: str
+    platform: str
+    ready: bool
+    tainted: bool = False
+    trusted: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Whether a node trusts the registry (None: unknown), and what says so."""
+
+    node: ClusterNode
+    trusts: bool | None
+    by: str
+    words: str
+
+    def to_json(self) -> dict[str, Any]:
+        node = self.node
+        return {
+            "name": node.name,
+            "address": node.address,
+            "runtime": node.runtime,
+            "kubelet": node.kubelet,
+            "platform": node.platform,
+            "ready": node.ready,
+            "tainted": node.tainted,
+            "trusts": self.trusts,
+            "by": self.by,
+            "proof": self.words,
+        }
+
+
+def addresses(settings: Settings, api: Api, selector: str = "") -> tuple[ClusterNode, ...]:
+    """The cluster's nodes, those with these labels, for ``nodes.trust --from-cluster``.
+
+    Raises Refused where there is none; ApiError where nodes may not be listed.
+    """
+    del settings  # the same face as the other inventories
+    listed = api.items(paths.all_of("Node"), "list nodes", selector=selector)
+    nodes = tuple(from_document(document) for document in listed)
+    if not nodes:
+        raise Refused(
+            "no-nodes",
+            f"no node of {api.where.context}" + (f" has the labels {selector}" if selector else ""),
+            cause="the selector fits none" if selector else "the cluster has none yet",
+            cure="look at them: kubectl get nodes --show-labels",
+        )
+    return nodes
+
+
+def hosts(settings: Settings, api: Api, selector: str = "") -> tuple[str, ...]:
+    """The nodes as ``nodes.trust`` takes them: by address, but lab nodes by their name."""
+    return tuple(hosts_by_node(settings, api, selector).values())
+
+
+def hosts_by_node(settings: Settings, api: Api, selector: str = "") -> dict[str, str]:
+    """The same by the node's name in the cluster.
+
+    The lab's OpenSSH configuration knows its names, and the host keys by them.
+    """
+    from moorage.fleet.operation import lab_hosts
+
+    lab = lab_hosts(settings)
+    known = set(lab.in_order) if lab is not None else set()
+    return {
+        node.name: node.name if node.name in known else node.address
+        for node in addresses(settings, api, selector)
+    }
+
+
+def from_document(document: Mapping[str, Any]) -> ClusterNode:
+    """A Node object -> what of it matters here. Pure."""
+    metadata, status = document["metadata"], document.get("status") or {}
+    by_kind: dict[str, str] = {}
+    for one in status.get("addresses") or ():
+        by_kind.setdefault(one.get("type", ""), one.get("address", ""))
+    info = status.get("nodeInfo") or {}
+    name = metadata["name"]
+    return ClusterNode(
+        name=name,
+        address=by_kind.get("InternalIP") or by_kind.get("ExternalIP") or name,
+        host_name=by_kind.get("Hostname") or name,
+        runtime=info.get("containerRuntimeVersion", "").replace("://", " "),
+        kubelet=info.get("kubeletVersion", ""),
+        platform=f"{info.get('operatingSystem', '')}/{info.get('architecture', '')}".strip("/"),
+        ready=any(
+            one.get("type") == "Ready" and one.get("status") == "True"
+            for one in status.get("conditions") or ()
+        ),
+        tainted=any(
+            one.get("key") == UNTRUSTED_TAINT
+            for one in (document.get("spec") or {}).get("taints") or ()
+        ),
+        trusted=_trusted((metadata.get("annotations") or {}).get(TRUSTED, "")),
+    )
+
+
+def prove(api: Api, settings: Settings, selector: str = "") -> list[Proof]:
+    """Every node, with what is known of its trust in our registry."""
+    nodes = addresses(settings, api, selector)
+    registry = settings.registry_name
+    pulled, failed = _pulls(api, registry)
+    return [_proof(node, registry, pulled.get(node.name), failed.get(node.name)) for node in nodes]
+
+
+def _proof(
+    node: ClusterNode, registry: str, pulled: tuple[str, str] | None, failed: Stuck | None
+) -> Proof:
+    """Pure. A pull that fails for a want of trust now outweighs any that went well before."""
+    when = node.trusted.get(registry)
+    if failed is not None:
+        title = causes.classify(failed.words).code
+        return Proof(node, False, FAILED, f"{failed.name} cannot pull there: {title}")
+    if when:
+        return Proof(node, True, AGENT, f"its agent proved it at {when}")
+    if pulled is not None:
+        return Proof(node, True, PULLED, f"{pulled[0]} was pulled there ({pulled[1]})")
+    return Proof(node, None, NOTHING, "no agent, and no pod from this registry was seen there")
+
+
+_TRUST_CODES = frozenset(("x509-unknown-authority", "ca-unreadable", "plain-to-https"))
+
+
+def _pulls(api: Api, registry: str) -> tuple[dict[str, tuple[str, str]], dict[str, Stuck]]:
+    """By node: a pod whose image came from the registry, and one that misses the trust."""
+    pulled: dict[str, tuple[str, str]] = {}
+    failed: dict[str, Stuck] = {}
+    prefix = f"{registry}/"
+    words = _pull_events(api, prefix, pulled)
+    fields = "status.phase!=Succeeded,status.phase!=Failed"
+    for pod in api.items(paths.all_of("Pod"), "list pods", fields=fields):
+        node = (pod.get("spec") or {}).get("nodeName", "")
+        for one in containers(pod):
+            said = one.words or words.get((one.uid, one.container), "")
+            if one.image.startswith(prefix) and causes.classify(said).code in _TRUST_CODES:
+                failed[node] = one if one.words else _saying(one, said)
+    return pulled, failed
+
+
+def _saying(one: Stuck, words: str) -> Stuck:
+    from dataclasses import replace
+
+    return replace(one, words=words)
+
+
+def _pull_events(
+    api: Api, prefix: str, pulled: dict[str, tuple[str, str]]
+) -> dict[tuple[str, str], str]:
+    """Fills ``pulled`` from what kubelets told of pulls; returns their complaints."""
+    from moorage.cluster.stuck import complaints
+
+    warnings: list[dict[str, Any]] = []
+    try:
+        for event in api.items(
+            paths.all_of("Event"), "list events", fields="involvedObject.kind=Pod"
+        ):
+            message = event.get("message") or ""
+            node = (event.get("source") or {}).get("host", "") or event.get("reportingInstance", "")
+            if event.get("reason") == "Pulled" and message.startswith("Successfully pulled"):
+                if prefix in message:
+                    about = event["involvedObject"]
+                    name = f"{about.get('namespace')}/{about.get('name')}"
+                    pulled[node] = (name, event.get("lastTimestamp") or event.get("eventTime", ""))
+            elif event.get("type") == "Warning" and prefix in message:
+                warnings.append(event)
+    except ApiError as problem:
+        if problem.status != 403:
+            raise
+    return {key: complaint.words for key, complaint in complaints(warnings).items()}
+
+
+def _trusted(annotation: str) -> dict[str, str]:
+    try:
+        found = json.loads(annotation or "{}")
+    except ValueError:
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {str(registry): str(when) for registry, when in found.items()}

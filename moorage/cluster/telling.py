@@ -1,0 +1,51 @@
+"""A diagnosis in words, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moorage.cluster.diagnosis import Group
+    from moorage.cluster.examine import Report
+    from moorage.ui import UI
+
+_SHOWN = 6
+
+
+def show(ui: UI, report: Report) -> None:
+    """Each cause with its nodes, pods, evidence and the one command that cures it."""
+    for note in report.notes:
+        ui.warn(note)
+    if not report.groups:
+        ui.show(f"Every one of {report.pods_seen} pods has its images.")
+        return
+    stuck = len({one.name for one in report.stuck})
+    causes = len(report.groups)
+    ui.show(
+        f"{stuck} of {report.pods_seen} pods cannot pull, for"
+        f" {causes} {'cause' if causes == 1 else 'causes'}."
+    )
+    for number, group in enumerate(report.groups, 1):
+        ui.show("")
+        ui.show(f"{number}. {group.title}  [{group.code}]")
+        for title, text in _lines(group):
+            if text:
+                ui.show(f"   {title:9} {text}")
+
+
+def _lines(group: Group) -> list[tuple[str, str]]:
+    return [
+        ("nodes:", some(group.nodes)),
+        ("pods:", some(group.pods)),
+        ("image:", some(group.images)),
+        ("cause:", group.cause),
+        ("evidence:", group.evidence),
+        ("cure:", group.cure + ("   (--fix does it)" if group.fix else "")),
+    ]
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

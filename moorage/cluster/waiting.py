@@ -1,0 +1,210 @@
+"""Waits until a workload is ready, with live progress, and stops as soon as it cannot become so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from moorage.cluster import causes, examine, paths
+from moorage.cluster.following import follow
+from moorage.cluster.stages import PULLING, READY, STAGES, Stage, stage
+from moorage.cluster.stuck import Stuck, containers
+from moorage.errors import MoorageError
+
+if TYPE_CHECKING:
+    from moorage.cluster.api import Api
+    from moorage.cluster.examine import Report
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+# So long a trouble has to last: a rollout takes the old, troubled pods away by itself.
+_PULL_PATIENCE = 3.0
+_CRASH_PATIENCE = 10.0
+
+
+@dataclass(frozen=True)
+class PodState:
+    """A pod of the workload at the end."""
+
+    name: str
+    node: str
+    stage: str
+    restarts: int
+    image_id: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "node": self.node,
+            "stage": self.stage,
+            "restarts": self.restarts,
+            "image_id": self.image_id,
+        }
+
+
+@dataclass(frozen=True)
+class Waited:
+    """How the waiting ended: all ready where both ``report`` and ``problem`` are None."""
+
+    pods: tuple[PodState, ...]
+    report: Report | None = None
+    problem: MoorageError | None = None
+
+
+class _Watch:
+    """What was seen while waiting, pod by pod."""
+
+    def __init__(self) -> None:
+        self.words: dict[tuple[str, str], str] = {}
+        self._since: dict[str, float] = {}
+
+    def stuck(self, pods: Iterable[Mapping[str, Any]]) -> list[Stuck]:
+        """Those that cannot pull, with the last complaint heard of each."""
+        found = [one for pod in pods for one in containers(pod)]
+        for one in found:
+            if one.words:
+                self.words[one.uid, one.container] = one.words
+        return [
+            one if one.words else replace(one, words=self.words.get((one.uid, one.container), ""))
+            for one in found
+        ]
+
+    def lasts(self, uid: str, troubled: bool, patience: float) -> bool:
+        """Whether this pod has been in trouble for that long."""
+        if not troubled:
+            self._since.pop(uid, None)
+            return False
+        began = self._since.setdefault(uid, time.monotonic())
+        return time.monotonic() - began >= patience
+
+
+def until_ready(
+    api: Api, settings: Settings, ui: UI, main: Mapping[str, Any], timeout: float
+) -> Waited:
+    """Waits for the workload ``main`` (a Pod, Deployment or DaemonSet) for ``timeout`` seconds."""
+    namespace, name = main["metadata"]["namespace"], main["metadata"]["name"]
+    query = _pods_of(main)
+    watch = _Watch()
+    pods: list[dict[str, Any]] = []
+    said = ""
+    text = f"wait for {main['kind']} {namespace}/{name}"
+    with ui.progress(text) as update:
+        states = follow(api, paths.all_of("Pod", namespace), seconds=timeout, **query)
+        for objects in states:
+            pods = [pod for pod in objects.values() if not pod["metadata"].get("deletionTimestamp")]
+            stages = [stage(pod) for pod in pods]
+            line = _line(pods, stages)
+            if line != said:
+                said = line
+                update(text=f"{namespace}/{name}: {line}", total=len(STAGES), done=_done(stages))
+                ui.note(f"{namespace}/{name}: {line}")
+            ended = _ended(api, settings, watch, pods, stages)
+            if ended is not None:
+                return replace(ended, pods=_states(pods))
+            if stages and all(one.name == READY for one in stages) and _complete(api, main):
+                return Waited(_states(pods))
+    stuck = watch.stuck(pods)
+    if stuck:
+        return Waited(_states(pods), examine.explain(api, settings, stuck, len(pods)))
+    return Waited(_states(pods), problem=_too_long(main, pods, timeout))
+
+
+def _pods_of(main: Mapping[str, Any]) -> dict[str, str]:
+    if main["kind"] == "Pod":
+        return {"fields": f"metadata.name={main['metadata']['name']}"}
+    wanted = main["spec"]["selector"]["matchLabels"]
+    return {"selector": ",".join(f"{key}={value}" for key, value in wanted.items())}
+
+
+def _line(pods: list[dict[str, Any]], stages: list[Stage]) -> str:
+    if not stages:
+        return "no pod yet"
+    if len(stages) == 1:
+        node = pods[0].get("spec", {}).get("nodeName", "")
+        waits = f" ({stages[0].waits})" if stages[0].waits else ""
+        pull = " (the last pull failed)" if stages[0].pull else ""
+        return f"{stages[0].name}{f' on {node}' if node else ''}{waits}{pull}"
+    counts = [(name, sum(one.name == name for one in stages)) for name in STAGES]
+    return ", ".join(f"{count} {name}" for name, count in counts if count)
+
+
+def _done(stages: list[Stage]) -> int:
+    return min((STAGES.index(one.name) + 1 for one in stages), default=0)
+
+
+def _ended(
+    api: Api, settings: Settings, watch: _Watch, pods: list[dict[str, Any]], stages: list[Stage]
+) -> Waited | None:
+    """A trouble that will not pass by waiting."""
+    stuck = watch.stuck(pods)
+    hopeless = {one.uid for one in stuck if one.words and not causes.classify(one.words).passing}
+    silent = {one.uid for one in stuck if not one.words}
+    for pod, found in zip(pods, stages, strict=True):
+        uid = pod["metadata"]["uid"]
+        pull = uid in hopeless or uid in silent
+        patience = _PULL_PATIENCE if pull else _CRASH_PATIENCE
+        if not watch.lasts(uid, pull or bool(found.trouble), patience):
+            continue
+        if pull:
+            return Waited((), examine.explain(api, settings, stuck, len(pods)))
+        name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+        problem = MoorageError(
+            "pod-failed", f"pod {name} does not run", cause=found.trouble, cure=found.cure
+        )
+        return Waited((), problem=problem)
+    return None
+
+
+def _complete(api: Api, main: Mapping[str, Any]) -> bool:
+    """Whether the controller, too, holds the workload for rolled out."""
+    if main["kind"] == "Pod":
+        return True
+    live = api.get(paths.of(main), f"read {paths.words(main)}")
+    status, generation = live.get("status") or {}, live["metadata"].get("generation", 0)
+    if status.get("observedGeneration", 0) < generation:
+        return False
+    if main["kind"] == "Deployment":
+        wanted = live["spec"].get("replicas", 1)
+        keys = ("replicas", "updatedReplicas", "availableReplicas")
+    else:
+        wanted = status.get("desiredNumberScheduled", 0)
+        keys = ("updatedNumberScheduled", "numberAvailable", "currentNumberScheduled")
+    return all(status.get(key, 0) == wanted for key in keys)
+
+
+def _too_long(main: Mapping[str, Any], pods: list[dict[str, Any]], timeout: float) -> MoorageError:
+    namespace = main["metadata"]["namespace"]
+    slow = next((pod for pod in pods if stage(pod).name != READY), None)
+    if slow is None:
+        cause = "it has no pod yet: its controller does not make one, or a quota forbids it"
+        cure = f"kubectl describe {main['kind'].lower()} -n {namespace} {main['metadata']['name']}"
+    else:
+        found, name = stage(slow), slow["metadata"]["name"]
+        cause = f"pod {name} is still {found.name}" + (f": {found.waits}" if found.waits else "")
+        if found.name == PULLING:
+            cause += ", or its container is being made"
+        cure = f"kubectl describe pod -n {namespace} {name}"
+    return MoorageError(
+        "not-ready",
+        f"{paths.words(main)} is not ready after {timeout:.0f} s",
+        cause=cause,
+        cure=cure,
+    )
+
+
+def _states(pods: list[dict[str, Any]]) -> tuple[PodState, ...]:
+    made = []
+    for pod in sorted(pods, key=lambda one: str(one["metadata"]["name"])):
+        statuses = (pod.get("status") or {}).get("containerStatuses") or [{}]
+        made.append(
+            PodState(
+                pod["metadata"]["name"],
+                (pod.get("spec") or {}).get("nodeName", ""),
+                stage(pod).name,
+                sum(one.get("restartCount", 0) for one in statuses),
+                statuses[0].get("imageID", ""),
+            )
+        )
+    return tuple(made)
