@@ -178,8 +178,9 @@ def classify(words: str, registry: Registry, image: str = "", said: bool = True)
         "image": image or registry.name,
         "now": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
-    # The requested URL stands in the complaint; its digits must not pass for a status code.
-    plain = re.sub(r'"?https?://[^"\s]+"?|"[^"]*"|sha256:[0-9a-f]+', " ", words)
+    # The image and its URL stand in the complaint; their digits must not pass for a status code.
+    plain = words.replace(image, " ") if image else words
+    plain = re.sub(r'"?https?://[^"\s]+"?|"[^"]*"|sha256:[0-9a-f]+', " ", plain)
     for row in TROUBLES:
         if re.search(row.words, plain):
             kind = TrustError if row.trust else AgentError

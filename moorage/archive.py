@@ -22,7 +22,7 @@ from moorage.files import private_folder, write_atomically
 AGENT = Path(__file__).resolve().parent.parent / "agent"
 LOCK = AGENT / "requirements.lock"
 MAX_BYTES = 1 << 20
-LAYOUT = 1  # part of the key: a change of how the archive is laid out makes it anew
+LAYOUT = 2  # part of the key: a change of how the archive is laid out makes it anew
 STAMP = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say
 
 # Old syntax on purpose: a Python that is too old must be able to say so.
@@ -92,6 +92,8 @@ def build(sources: dict[str, bytes], wheels: list[Path]) -> bytes:
                 {name: bundle.read(name) for name in bundle.namelist() if not SKIP.match(name)}
             )
     members["agent/sbom.json"] = _sbom()
+    # protobuf's wheel has no file here, and a zip without folder entries no namespace packages.
+    members["google/__init__.py"] = b""
     target = BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name in sorted(members):

@@ -1,0 +1,208 @@
+"""Proofs against real TLS servers, and what runtimes say when a pull fails."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent import verify
+from agent.faults import AgentError, TrustError
+from agent.plan import Plan, Registry
+from tests.agent.authority import Authority
+
+LOGIN = "Basic " + base64.b64encode(b"u:p").decode()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """A registry of one image, with or without a login."""
+
+    login = True
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if self.path != "/v2/" and not self.path.startswith("/v2/app/manifests/"):
+            self._answer(404)
+        elif self.login and self.headers.get("Authorization") != LOGIN:
+            self._answer(401)
+        else:
+            self._answer(200 if self.path in ("/v2/", "/v2/app/manifests/1") else 404)
+
+    do_HEAD = do_GET
+
+    def _answer(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        if status == 401:
+            self.send_header("WWW-Authenticate", 'Basic realm="x"')
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def authority() -> Authority:
+    return Authority()
+
+
+class Server:
+    """A TLS server on loopback, with a certificate of one's choice, or none."""
+
+    def __init__(self, pair: tuple[bytes, bytes] | None, folder: Path, login: bool = True) -> None:
+        handler = type("Handler", (Handler,), {"login": login})
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        if pair is not None:
+            (folder / "crt").write_bytes(pair[0])
+            (folder / "key").write_bytes(pair[1])
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(folder / "crt", folder / "key")
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.port: int = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def ask(port: int, ca: str, image: str | None = "app:1", password: str | None = "p") -> None:  # noqa: S107
+    document: dict[str, object] = {
+        "version": 1,
+        "registry": {"host": "my.registry.io", "port": port, "ca": ca},
+    }
+    if image is not None:
+        document["verify"] = {
+            "image": f"my.registry.io:{port}/{image}",
+            "username": "u" if password else None,
+            "password": password,
+        }
+    verify.ask_registry(Plan.parse(json.dumps(document).encode()), "127.0.0.1")
+
+
+def failure(port: int, ca: str, **more: str | None) -> AgentError:
+    with pytest.raises(AgentError) as caught:
+        ask(port, ca, **more)
+    fault = caught.value.fault
+    assert fault.cause
+    assert fault.cure
+    return caught.value
+
+
+def test_a_right_registry_is_believed(authority: Authority, tmp_path: Path) -> None:
+    with Server(authority.issue("my.registry.io"), tmp_path) as server:
+        ask(server.port, authority.pem)
+        ask(server.port, authority.pem, image=None)
+    with Server(authority.issue("my.registry.io"), tmp_path, login=False) as server:
+        ask(server.port, authority.pem, password=None)
+
+
+@pytest.mark.parametrize(
+    ("names", "days", "code"),
+    [
+        (("other.registry.io",), 30, "x509-wrong-name"),
+        (("my.registry.io",), -1, "x509-expired"),
+    ],
+)
+def test_a_wrong_certificate_is_a_matter_of_trust(
+    authority: Authority, tmp_path: Path, names: tuple[str, ...], days: float, code: str
+) -> None:
+    with Server(authority.issue(*names, days=days), tmp_path) as server:
+        error = failure(server.port, authority.pem)
+    assert error.code == code
+    assert isinstance(error, TrustError)
+
+
+def test_another_ca_is_a_matter_of_trust(authority: Authority, tmp_path: Path) -> None:
+    with Server(Authority("evil").issue("my.registry.io"), tmp_path) as server:
+        assert failure(server.port, authority.pem).code == "x509-unknown-authority"
+
+
+def test_plain_http_is_told_from_tls(authority: Authority, tmp_path: Path) -> None:
+    with Server(None, tmp_path) as server:
+        assert failure(server.port, authority.pem).code == "plain-http"
+
+
+def test_login_and_image_are_told_apart(authority: Authority, tmp_path: Path) -> None:
+    with Server(authority.issue("my.registry.io"), tmp_path) as server:
+        wrong = failure(server.port, authority.pem, password="no")
+        none = failure(server.port, authority.pem, password=None)
+        missing = failure(server.port, authority.pem, image="app:2")
+        not_there = failure(server.port, authority.pem, image="app@sha256:" + "0" * 64)
+    assert (wrong.code, none.code) == ("login-refused", "login-refused")
+    assert (missing.code, not_there.code) == ("image-missing", "image-missing")
+    assert not isinstance(missing, TrustError)
+
+
+def test_nothing_there_is_told_as_such(authority: Authority) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    error = failure(port, authority.pem)
+    assert error.code == "registry-refused"
+    assert str(port) in error.fault.cause
+
+
+REGISTRY = Registry("my.registry.io")
+PULL = 'rpc error: code = Unknown desc = failed to pull and unpack image "my.registry.io/a:401": '
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "trust"),
+    [
+        ("tls: failed to verify certificate: x509: certificate signed by unknown authority",
+         "x509-unknown-authority", True),
+        ("x509: certificate is valid for a.io, not my.registry.io", "x509-wrong-name", True),
+        ("x509: certificate relies on legacy Common Name field", "x509-wrong-name", True),
+        ("x509: certificate has expired or is not yet valid: current time", "x509-expired", True),
+        ('unable to read CA cert "/x/ca.crt": open', "ca-unreadable", True),
+        ("http: server gave HTTP response to HTTPS client", "plain-http", True),
+        ("dial tcp: lookup my.registry.io: no such host", "name-unresolved", False),
+        ("dial tcp 10.0.0.1:443: connect: connection refused", "registry-refused", False),
+        ("dial tcp 10.0.0.1:443: connect: no route to host", "no-route", False),
+        ("dial tcp 10.0.0.1:443: i/o timeout", "registry-timeout", False),
+        ("failed to authorize: unexpected status: 401 Unauthorized", "login-refused", False),
+        ("unexpected status code [manifests 1]: 403 Forbidden", "access-denied", False),
+        ("my.registry.io/a:401: not found", "image-missing", False),
+        ("proxyconnect tcp: dial tcp 10.9.9.9:3128: connect: connection refused", "proxy", False),
+        ("write /var/lib/x: no space left on device", "disk-full", False),
+        ("no match for platform in manifest: not found", "image-missing", False),
+        ("something entirely new", "pull-failed", False),
+    ],
+)  # fmt: skip
+def test_a_runtimes_words_become_a_code_with_cause_and_cure(
+    words: str, code: str, trust: bool
+) -> None:
+    error = verify.classify(PULL + words, REGISTRY, "my.registry.io/a:401")
+    assert error.code == code
+    assert isinstance(error, TrustError) == trust
+    assert words in error.fault.message
+    assert error.fault.cure
+
+
+@pytest.fixture
+def silent(tmp_path: Path) -> Iterator[str]:
+    """A socket that accepts and never answers."""
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        yield path
+
+
+def test_a_runtime_that_does_not_answer_does_not_serve(silent: str, tmp_path: Path) -> None:
+    assert not verify.cri_serves(str(tmp_path / "nothing"))
+    assert not verify.cri_serves(silent)
+    with pytest.raises(TrustError) as caught:
+        verify.wait_for_cri(str(tmp_path / "nothing"), 0.3)
+    assert caught.value.code == "cri-not-serving"

@@ -1,0 +1,69 @@
+"""agent.pyz: reproducible, small, complete."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from moorage import archive
+from moorage.archive import AgentArchive, agent_archive
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="module")
+def built(state: Path) -> AgentArchive:
+    return agent_archive(state)
+
+
+def test_the_digest_is_that_of_the_bytes(built: AgentArchive) -> None:
+    content = built.path.read_bytes()
+    assert hashlib.sha256(content).hexdigest() == built.digest
+    assert len(content) < archive.MAX_BYTES
+
+
+def test_it_is_built_once(built: AgentArchive, state: Path) -> None:
+    before = built.path.stat()
+    assert agent_archive(state) == built
+    assert built.path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_the_same_source_gives_the_same_bytes(built: AgentArchive, state: Path) -> None:
+    built.path.unlink()
+    assert agent_archive(state) == built
+    assert built.path.exists()
+
+
+def test_it_has_no_times_and_names_in_order(built: AgentArchive) -> None:
+    with zipfile.ZipFile(built.path) as bundle:
+        names = bundle.namelist()
+        assert names == sorted(names)
+        assert {one.date_time for one in bundle.infolist()} == {archive.STAMP}
+        assert "agent/plan.schema.json" in names
+        assert not [name for name in names if name.startswith(("moorage/", "tests/"))]
+
+
+def test_it_runs_alone_and_tells_what_is_in_it(built: AgentArchive, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", built.path, "--version", "--json"],
+        capture_output=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    about = json.loads(done.stdout)
+    names = {one["name"] for one in about["sbom"]["components"]}
+    assert {"protobuf", "grpclib", "h2"} <= names
+
+
+def test_its_modules_for_cri_import(built: AgentArchive, tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(built.path)!r}); import agent.cri.client, agent.toml"
+    )
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, cwd=tmp_path)
