@@ -106,10 +106,14 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: str | None = Non
 
 
 def down(settings: Settings, client: DockerClient, ui: UI, *, images: bool = False) -> bool:
-    """Removes the lab's nodes, volumes and keys, and with ``images`` what they are made from.
+    """Removes the lab's nodes, their cluster, volumes and keys.
 
-    Limits that were raised for it are put back. Returns whether there was anything to remove.
+    With ``images``, what they are made from goes as well. Limits that were raised for it are put
+    back. Returns whether there was anything to remove.
     """
+    from moorage.lab import kubernetes
+
+    cluster = kubernetes.down(settings, client, ui, images=images)
     found = list(containers.existing(settings, client).values())
     if found:
         with ui.progress(f"removing {_nodes(len(found))}") as update:
@@ -120,7 +124,7 @@ def down(settings: Settings, client: DockerClient, ui: UI, *, images: bool = Fal
     access.forget(settings)
     restored = limits.restore(settings, ui)
     removed = _remove_images(settings, client) if images else 0
-    return bool(found or volumes or restored or removed)
+    return bool(cluster or found or volumes or restored or removed)
 
 
 def nodes(settings: Settings, client: DockerClient) -> list[LabNode]:

@@ -14,19 +14,25 @@ if TYPE_CHECKING:
 
 @command(
     lock=True,
-    help={"nodes": "which, as 1.6,1.7*2,2: lines of containerd, *N for N of one; 1 to 64 in all"},
+    help={
+        "nodes": "which, as 1.6,1.7*2,2: lines of containerd, *N for N of one; 1 to 64 in all",
+        "kubernetes": "make them a cluster, those whose containerd its kubelet can speak to",
+    },
 )
-def up(run: Run, nodes: str | None = None, yes: bool = False) -> object:
+def up(run: Run, nodes: str | None = None, kubernetes: bool = False, yes: bool = False) -> object:
     """Start throw-away nodes with systemd, sshd and containerd 1.6, 1.7 and 2.x.
 
     Nodes that run already and are as asked for are left alone; others are made, started or removed.
 
-    Example: inv lab.up --nodes "1.6,1.7*2,2"
+    Example: inv lab.up --nodes "1.6,1.7*2,2" --kubernetes
     """
     from moorage import engine, lab
+    from moorage.lab import kubernetes as clusters
 
     settings, ui = run.settings, run.ui
     actions = [*engine.pending(settings), *lab.pending(settings, nodes)]
+    if kubernetes:
+        actions += clusters.pending(settings, nodes)
     ui.confirm([action.text for action in actions if action.asks])
     engine.ensure(settings, ui)
     client = engine.connect(settings)
@@ -38,7 +44,22 @@ def up(run: Run, nodes: str | None = None, yes: bool = False) -> object:
     )
     ui.show(f"Next: inv lab.ssh {found[0].name}   or   ssh -F {lab.ssh_config(settings)} lab1")
     changed = before != {node.container_id for node in found}
-    return {"ok": True, "changed": changed, "nodes": [_described(node) for node in found]}
+    document = {"ok": True, "changed": changed, "nodes": [_described(node) for node in found]}
+    if not kubernetes:
+        return document
+    cluster = clusters.up(settings, client, ui, found)
+    kubectl = cluster.kubectl or "kubectl"
+    ui.show(f"Kubernetes {cluster.version} runs on {', '.join(cluster.nodes)}.")
+    ui.show(f"Next: {kubectl} --kubeconfig {cluster.kubeconfig} get nodes")
+    return {
+        **document,
+        "changed": changed or cluster.changed,
+        "kubernetes": {
+            "version": cluster.version,
+            "kubeconfig": str(cluster.kubeconfig),
+            "nodes": list(cluster.nodes),
+        },
+    }
 
 
 @command(lock=True, help={"images": "the images that nodes are made from, too"})

@@ -72,6 +72,13 @@ def cache(version: str) -> Path:
     return root / "moorage" / "kubernetes" / version / architecture()
 
 
+def planned_version(settings: Settings) -> Version:
+    """The version that :func:`ensure` will give. Raises Refused for a folder of no use."""
+    if settings.lab.kubernetes_binaries:
+        return _from_folder(settings).version
+    return parse(settings.lab.kubernetes_version)
+
+
 def pending(settings: Settings) -> list[Action]:
     """What :func:`ensure` would do. Raises Refused where the settings' folder is of no use."""
     if settings.lab.kubernetes_binaries:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from moorage import commands, engine
 from moorage.errors import MoorageError, Refused
+from moorage.lab import containers
 from moorage.lab.kubernetes import kit, kubeconfig, network, shipping, version
 from moorage.lab.kubernetes.api import PORT, Api
 from moorage.lab.kubernetes.authority import Authority, Pair
@@ -124,18 +125,16 @@ def ensure(
         changed = found.status != "running"
     else:
         if found is not None:
-            found.remove(force=True, v=True)
+            containers.remove(found)
         with ui.progress("making the cluster's control plane"):
             found = _make(settings, client, image, digest, binaries, authority, flags)
-    _put_routes(found, routes)
-    if found.status != "running":
-        found.start()
-    elif changed is False:
+    found.put_archive("/", shipping.pack({"etc/kubernetes/routes": shipping.File(routes.encode())}))
+    if found.status == "running":
         found.exec_run(["sh", "-c", _FOLLOW_ROUTES])
+    else:
+        containers.start(found, "the cluster's control plane")
     found.reload()
-    networks = found.attrs["NetworkSettings"]["Networks"]
-    address = next((str(net["IPAddress"]) for net in networks.values()), "")
-    return Control(found, address, changed)
+    return Control(found, containers.node_of(found).address, changed)
 
 
 def find(settings: Settings, client: DockerClient) -> Container | None:
@@ -272,12 +271,6 @@ _FOLLOW_ROUTES = (
     'while read -r subnet gateway; do ip route replace "$subnet" via "$gateway"; done '
     "</etc/kubernetes/routes"
 )
-
-
-def _put_routes(container: Container, routes: str) -> None:
-    container.put_archive(
-        "/", shipping.pack({"etc/kubernetes/routes": shipping.File(routes.encode())})
-    )
 
 
 def _not_ready(cause: str) -> MoorageError:

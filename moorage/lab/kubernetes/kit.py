@@ -53,6 +53,19 @@ def ensure(settings: Settings, client: DockerClient, ui: UI) -> str:
     return name
 
 
+def forget(settings: Settings, client: DockerClient) -> bool:
+    """Removes the image, in all its editions. Returns whether there was one."""
+    from docker.errors import APIError
+
+    found = client.images.list(filters=engine.label_filter(settings, PART))
+    for name in [tag for image in found for tag in image.tags]:
+        try:
+            client.images.remove(name)
+        except APIError:  # somebody else's container needs it
+            continue
+    return bool(found)
+
+
 @dataclass(frozen=True)
 class Kit:
     """What a node gets: ``packages`` (path -> file), and busybox for its pause image."""

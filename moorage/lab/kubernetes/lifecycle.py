@@ -14,9 +14,11 @@ from moorage import engine
 from moorage.actions import Action
 from moorage.errors import MoorageError, Refused
 from moorage.files import private_folder, write_atomically
+from moorage.lab import containers
 from moorage.lab.kubernetes import authority, binaries, control, kit, network, version, worker
 from moorage.lab.kubernetes import kubeconfig as kubeconfigs
 from moorage.lab.kubernetes.api import Api
+from moorage.lab.mix import parse_mix
 from moorage.lab.node import LabNode, number
 
 if TYPE_CHECKING:
@@ -32,12 +34,16 @@ _ADMIN = "moorage-lab-admin"
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that serves. ``kubeconfig`` is its administrator's; ``nodes`` are Ready."""
+    """A cluster that serves. ``kubeconfig`` is its administrator's; ``nodes`` are Ready.
+
+    ``kubectl`` is one of the cluster's own version; None where it came without.
+    """
 
     kubeconfig: Path
     nodes: tuple[str, ...]
     version: str
     changed: bool = False
+    kubectl: Path | None = None
 
 
 def kubeconfig_path(settings: Settings) -> Path:
@@ -45,11 +51,16 @@ def kubeconfig_path(settings: Settings) -> Path:
     return _folder(settings) / "admin.kubeconfig"
 
 
-def pending(settings: Settings) -> list[Action]:
+def pending(settings: Settings, nodes: str | None = None) -> list[Action]:
     """What :func:`up` would do to this machine, and whether there is a cluster to make.
 
-    Raises Refused for a folder of programs that is of no use.
+    ``nodes``: the mix of :func:`moorage.lab.up`. Raises Refused where none of them can be in a
+    cluster, and for a folder of programs that is of no use.
     """
+    spoken = version.lines(binaries.planned_version(settings))
+    mix = parse_mix(settings.lab.nodes if nodes is None else nodes)
+    if not any(line.name in spoken for line in mix):
+        raise _no_members(binaries.planned_version(settings))
     actions = binaries.pending(settings)
     if not kubeconfig_path(settings).exists():
         actions.append(Action("make the lab's nodes a Kubernetes cluster"))
@@ -86,27 +97,36 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: Sequence[LabNode
         list(pool.map(lambda node: worker.start(client, node), new))
     _wait_ready(client, ui, api, members)
     gone = _forget_others(api, members)
+    kubectl = programs.folder / "kubectl"
     return Cluster(
         kubeconfig=kubeconfig_path(settings),
         nodes=tuple(node.name for node in members),
         version=str(programs.version),
         changed=plane.changed or bool(new) or gone,
+        kubectl=kubectl if kubectl.exists() else None,
     )
 
 
-def down(settings: Settings, client: DockerClient, ui: UI) -> bool:
+def down(settings: Settings, client: DockerClient, ui: UI, *, images: bool = False) -> bool:
     """Removes the control plane, an unfinished build, and the keys. The nodes are the lab's.
 
-    Returns whether there was anything. The cache of programs stays: it is the user's.
+    On nodes that run, pods are ended first: their control groups would outlast them. With
+    ``images``, what it is made from goes too; the cache of programs stays, it is the user's.
+    Returns whether there was anything.
     """
-    found = client.containers.list(all=True, filters=engine.label_filter(settings, kit.PART))
-    if found:
-        with ui.progress("removing the cluster's control plane"):
-            for container in found:
-                container.remove(force=True, v=True)
+    mine = engine.label_filter(settings, kit.PART)
+    found = client.containers.list(all=True, filters=mine)
     there = _folder(settings).exists()
+    if found or there:
+        with ui.progress("removing the cluster's pods and control plane"):
+            nodes = client.containers.list(filters=engine.label_filter(settings, "lab"))
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                list(pool.map(worker.leave, nodes))
+            for container in found:
+                containers.remove(container)
     shutil.rmtree(_folder(settings), ignore_errors=True)
-    return bool(found) or there
+    gone = kit.forget(settings, client) if images else False
+    return bool(found) or there or gone
 
 
 def _members(nodes: Sequence[LabNode], programs: version.Version, ui: UI) -> list[LabNode]:
@@ -120,13 +140,18 @@ def _members(nodes: Sequence[LabNode], programs: version.Version, ui: UI) -> lis
                 f"containerd {spoken}, and it has {node.containerd_line}"
             )
     if not members:
-        raise Refused(
-            "no-cluster-nodes",
-            f"no node of the lab can be in a cluster of Kubernetes {programs}",
-            cause=f"its kubelet speaks to containerd {spoken} only",
-            cure=f"inv lab.up --kubernetes --nodes={','.join(lines)}",
-        )
+        raise _no_members(programs)
     return members
+
+
+def _no_members(programs: version.Version) -> Refused:
+    lines = version.lines(programs)
+    return Refused(
+        "no-cluster-nodes",
+        f"no node of the lab can be in a cluster of Kubernetes {programs}",
+        cause=f"its kubelet speaks to containerd {', '.join(lines)} only",
+        cure=f"inv lab.up --kubernetes --nodes={','.join(lines)}",
+    )
 
 
 def _folder(settings: Settings) -> Path:
@@ -156,8 +181,9 @@ def _supply(
     names = ", ".join(plan.node.name for plan in plans)
     supplies = kit.for_nodes(plane.container)
     new: list[LabNode] = []
+    title = f"making {names} nodes of" if plane.changed else f"looking at {names} in"
     with (
-        ui.progress(f"making {names} nodes of the cluster") as update,
+        ui.progress(f"{title} the cluster") as update,
         ThreadPoolExecutor(_AT_ONCE) as pool,
     ):
         answers = pool.map(lambda plan: worker.supply(client, plan, supplies), plans)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 _FILES = Path(__file__).parent / "files"
 _CONFIG = "/etc/containerd/config.toml"
+# Unpacked before the configuration is: a tar is in the order of its names.
+_RESTART_DUE = "etc/.lab-restart-containerd"
 _SYS_RESOURCE = 24  # include/uapi/linux/capability.h
 _PROGRAMS = "programs"
 _SETUP = "setup"
@@ -156,12 +157,14 @@ def supply(client: DockerClient, plan: Plan, kit: Kit) -> bool:
     Returns False, and does nothing, where the node has joined by this very plan. Raises
     MoorageError with the node's own words.
     """
+    from docker.errors import APIError
+
     container = client.containers.get(plan.node.container_id)
     seen = _look(container, plan.node.name)
     if seen.joined == plan.record and seen.active:
         return False
     # From here on, and until it is done, the node has not joined.
-    _run(container, plan.node.name, ["lab-kubernetes-leave"] if seen.joined else ["true"])
+    _run(container, plan.node.name, ["rm", "-f", "/etc/kubernetes/joined"])
     if seen.joined.get(_PROGRAMS) != plan.binaries.digest:
         with shipping.pack_programs(plan.binaries.folder, NODE, into="usr/local/bin") as programs:
             container.put_archive("/", programs)
@@ -175,10 +178,14 @@ def supply(client: DockerClient, plan: Plan, kit: Kit) -> bool:
     if not may_lower_oom_score(seen.status):
         edited = _edited(seen.config, plan.node.name)
     if edited != seen.config:
+        # Whoever is stopped in between, the next one sees that the restart is still due.
+        files[_RESTART_DUE] = shipping.File(b"")
         files[_CONFIG.lstrip("/")] = shipping.File(edited.encode())
-    container.put_archive("/", shipping.pack(files))
-    restart = {"RESTART_CONTAINERD": "yes"} if edited != seen.config else {}
-    _run(container, plan.node.name, ["lab-kubernetes-supply"], environment=restart)
+    try:
+        container.put_archive("/", shipping.pack(files))
+    except APIError as problem:
+        raise _failed(plan.node.name, str(problem.explanation or problem)) from None
+    _run(container, plan.node.name, ["lab-kubernetes-supply"])
     return True
 
 
@@ -191,11 +198,22 @@ def start(client: DockerClient, node: LabNode) -> None:
     _run(client.containers.get(node.container_id), node.name, ["lab-kubernetes-start"])
 
 
+def leave(container: Container) -> None:
+    """Ends the pods of a node whose cluster goes. A node that cannot is going as well."""
+    from docker.errors import APIError
+
+    try:
+        container.exec_run(["sh", "-c", "command -v lab-kubernetes-leave && lab-kubernetes-leave"])
+    except APIError:
+        return
+
+
 def last_words(client: DockerClient, node: LabNode) -> str:
     """What the node's kubelet complained of last."""
     container = client.containers.get(node.container_id)
     argv = ["journalctl", "-u", "kubelet.service", "-n", "200", "--no-pager", "-o", "cat"]
-    output = _output(container.exec_run(argv))
+    answer: Any = container.exec_run(argv)
+    output: bytes = answer.output or b""
     # klog: E for errors, F for fatal ones.
     telling = [line for line in output.splitlines() if line[:1] in (b"E", b"F")]
     return commands.last_words(b"\n".join(telling) or output, lines=3)
@@ -258,6 +276,8 @@ def _sandbox_image(dump: str, name: str) -> str:
 
 def _edited(config: str, name: str) -> str:
     try:
+        if "\ufffd" in config:
+            raise ValueError("it is not UTF-8")
         return containerd.restrict_oom(config)
     except ValueError as problem:
         raise _failed(name, f"{_CONFIG} is no TOML: {problem}") from None
@@ -267,19 +287,12 @@ def _run(
     container: Container,
     name: str,
     argv: list[str],
-    *,
-    environment: Mapping[str, str] | None = None,
-    check: bool = True,
 ) -> str:
-    answer = container.exec_run(argv, environment=dict(environment or {}))
-    output = _output(answer)
-    if check and answer.exit_code != 0:
+    answer: Any = container.exec_run(argv)
+    output: bytes = answer.output or b""
+    if answer.exit_code != 0:
         raise _failed(name, commands.last_words(output))
     return output.decode(errors="replace")
-
-
-def _output(answer: Any) -> bytes:
-    return answer.output or b""
 
 
 def _failed(name: str, cause: str) -> MoorageError:
