@@ -1,6 +1,7 @@
 """The engine's own words when a push or pull fails -> what that means here and how to cure it.
 
-Pure, and a table: another message is another row. The first row that matches counts.
+Pure, and a table: another message is another row. The first row that matches counts. The codes are
+the agent's (``agent/verify.py``): one cause, one name, wherever it is met.
 """
 
 from __future__ import annotations
@@ -22,25 +23,25 @@ _TRUST = "inv registry.up makes this machine's engine trust the registry"
 _ROWS = (
     _Row(
         r"x509: certificate signed by unknown authority",
-        "untrusted",
+        "x509-unknown-authority",
         "this machine's engine does not trust {name}",
         _TRUST,
     ),
     _Row(
         r"x509: certificate has expired|not yet valid",
-        "certificate-time",
+        "x509-expired",
         "the certificate of {name} is not valid at this machine's time",
         "inv certs.show tells its dates; check the clock, then inv registry.up",
     ),
     _Row(
         r"x509: .*(?:is valid for|not valid for any names|doesn't contain any|Common Name)",
-        "certificate-name",
+        "x509-wrong-name",
         "the certificate of {name} is for another name",
         "inv registry.up issues one for the name in invoke.yaml",
     ),
     _Row(
         r"x509:|tls: ",
-        "tls",
+        "tls-failed",
         "this machine's engine and {name} do not agree on TLS",
         "inv certs.show; inv registry.up",
     ),
@@ -52,19 +53,19 @@ _ROWS = (
     ),
     _Row(
         r"no such host|server misbehaving|name resolution",
-        "name-unknown",
+        "name-unresolved",
         "this machine's engine does not know the name {name}",
         "inv registry.up adds it to /etc/hosts",
     ),
     _Row(
         r"unauthorized|no basic auth credentials|authentication required|401",
-        "unauthorized",
+        "login-refused",
         "{name} refuses the login",
         "inv registry.up gives the registry the login in .moorage/registry again",
     ),
     _Row(
         r"denied|403",
-        "denied",
+        "access-denied",
         "{name} does not allow it",
         "is the reference in invoke.yaml (image.name) one you may write?",
     ),
@@ -76,21 +77,27 @@ _ROWS = (
     ),
     _Row(
         r"connection refused",
-        "refused",
+        "registry-refused",
         "nothing answers at {name}",
         "inv registry.up",
     ),
     _Row(
-        r"i/o timeout|deadline exceeded|request canceled|no route to host|unreachable",
-        "unreachable",
-        "{name} cannot be reached by this machine's engine",
+        r"i/o timeout|deadline exceeded|request canceled",
+        "registry-timeout",
+        "{name} does not answer this machine's engine in time",
         "check what /etc/hosts says of the name, and a firewall; inv doctor",
     ),
     _Row(
+        r"no route to host|unreachable",
+        "no-route",
+        "this machine's engine finds no way to {name}",
+        "check what /etc/hosts says of the name; inv doctor",
+    ),
+    _Row(
         r"manifest unknown|not found",
-        "not-there",
+        "image-missing",
         "{name} has no such image",
-        "inv image.push",
+        "inv image.build image.push",
     ),
     _Row(
         r"no space left on device",
@@ -112,5 +119,5 @@ def explain(words: str, name: str, what: str) -> MoorageError:
                 cure=row.cure,
             )
     return MoorageError(
-        "engine-said", f"{what} failed", cause=words.strip(), cure="inv doctor; inv registry.logs"
+        "engine-failed", f"{what} failed", cause=words.strip(), cure="inv doctor; inv registry.logs"
     )

@@ -94,11 +94,11 @@ def push(settings: Settings, client: DockerClient, ui: UI) -> PushedImage:
 
     reference = settings.image_reference
     if not building.exists(client, reference):
-        raise MoorageError(
+        raise Refused(
             "no-image",
             f"there is no image {reference} to push",
-            cause="it has not been built here",
-            cure="inv image.build",
+            cause="it has not been built on this engine",
+            cure="inv image.build image.push",
         )
     login = registry.credentials(settings)
     there = https.manifest_digest(settings, login, settings.image.name, settings.image.tag)

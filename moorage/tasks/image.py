@@ -24,7 +24,7 @@ def build(run: Run) -> dict[str, Any]:
         "ok": True,
         "changed": built.changed,
         "reference": built.reference,
-        "id": built.image_id,
+        "image_id": built.image_id,
     }
 
 
@@ -32,7 +32,7 @@ def build(run: Run) -> dict[str, Any]:
 def push(run: Run) -> dict[str, Any]:
     """Push the demo image to the registry; the login is passed along and stored nowhere.
 
-    Example: inv image.push
+    Example: inv image.build image.push
     """
     from moorage import engine, images
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 import threading
 import time
 import urllib.request
@@ -11,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from moorage import images, settings
+from moorage import engine_faults, images, pulled, settings, wheels
+from moorage.errors import Refused
 from moorage.ui import UI
 
 
@@ -20,21 +23,49 @@ from moorage.ui import UI
     [
         ('Get "https://my.registry.io/v2/": x509: certificate signed by unknown authority',
          "x509-unknown-authority"),
-        ("tls: failed to verify certificate: x509: certificate has expired", "x509"),
+        ("tls: failed to verify certificate: x509: certificate has expired", "x509-expired"),
+        ("x509: certificate is valid for my.registry.io, not a.b", "x509-wrong-name"),
+        ("remote error: tls: protocol version not supported", "tls-failed"),
+        ("http: server gave HTTP response to HTTPS client", "plain-http"),
         ("no basic auth credentials", "login-refused"),
         ("unauthorized: authentication required", "login-refused"),
-        ("dial tcp: lookup my.registry.io: no such host", "name-not-found"),
-        ("dial tcp 127.0.0.1:443: connect: connection refused", "registry-down"),
+        ("denied: requested access to the resource is denied", "access-denied"),
+        ("dial tcp: lookup my.registry.io: no such host", "name-unresolved"),
+        ("proxyconnect tcp: dial tcp 10.0.0.1:3128: connect: connection refused", "proxy"),
+        ("dial tcp 127.0.0.1:443: connect: connection refused", "registry-refused"),
+        ("dial tcp 10.1.1.1:443: i/o timeout", "registry-timeout"),
+        ("connect: no route to host", "no-route"),
         ("manifest for my.registry.io/a:1 not found: manifest unknown", "image-missing"),
         ("write /var/lib/docker/x: no space left on device", "disk-full"),
-        ("something new", "push-failed"),
+        ("something new", "engine-failed"),
     ],
 )  # fmt: skip
 def test_the_engines_words_get_a_code_and_a_cure(words: str, code: str) -> None:
-    problem = images.explain(settings.parse({}), "push", words)
+    problem = engine_faults.explain(words, "my.registry.io", "pushing my.registry.io/a:1")
     assert problem.code == code
     assert words in problem.cause
     assert problem.cure
+
+
+@pytest.mark.parametrize(
+    ("reference", "parts"),
+    [
+        ("registry:2", ("registry", "2")),
+        ("registry", ("registry", "latest")),
+        ("my.registry.io:5000/a/b", ("my.registry.io:5000/a/b", "latest")),
+        ("my.registry.io:5000/a:1.2", ("my.registry.io:5000/a", "1.2")),
+        ("a/b@sha256:00", ("a/b", "sha256:00")),
+    ],
+)
+def test_a_reference_is_split_at_its_tag(reference: str, parts: tuple[str, str]) -> None:
+    assert pulled.split(reference) == parts
+
+
+def test_wheels_are_asked_for_no_newer_libc_than_the_bases() -> None:
+    debian = wheels.Interpreter((3, 11), "aarch64", "2.36").platforms
+    assert debian[0] == "manylinux_2_36_aarch64"
+    assert "manylinux_2_17_aarch64" in debian
+    assert wheels.Interpreter((3, 13), "x86_64", "").platforms[0] == "musllinux_1_2_x86_64"
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +149,26 @@ def test_no_secret_is_in_the_image(client: Any, image: str) -> None:
         client.images.get(image).history()
     )
     assert "password" not in words.lower()
+
+
+@pytest.mark.engine
+def test_a_base_without_python_is_refused(client: Any, image: str) -> None:
+    bare = bare_image(client)
+    config = settings.parse({"image": {"base": bare, "tag": "bare"}})
+    try:
+        with pytest.raises(Refused) as refused:
+            images.build(config, client, UI())
+    finally:
+        client.images.remove(bare, force=True)
+    assert refused.value.code == "unfit-base"
+    assert not client.images.list(name=config.image_reference)
+
+
+def bare_image(client: Any) -> str:
+    """An image with one empty file in it."""
+    empty = io.BytesIO()
+    with tarfile.open(fileobj=empty, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("nothing"))
+    answer = client.api.import_image_from_data(empty.getvalue(), "moorage/bare", "test")
+    assert "sha256" in str(answer)
+    return "moorage/bare:test"
