@@ -53,7 +53,10 @@ def command(
 
             ui = UI(as_json=json, yes=bool(options.get("yes")))
             try:
-                document = _call(context, ui, body, lock, args, options)
+                try:
+                    document = _call(context, ui, body, lock, args, options)
+                except Exception as problem:
+                    raise _as_ours(problem) from problem
             except MoorageError as problem:
                 ui.error(problem)
                 ui.document({"ok": False, "error": problem.to_json()})
@@ -100,6 +103,36 @@ def _call(
     name = f"inv {' '.join(sys.argv[1:2])}"
     with project_lock(settings.state, name) if lock else nullcontext():
         return body(Run(settings, ui), *args, **options)
+
+
+def _as_ours(problem: Exception) -> Exception:
+    """What the system or the engine refused, as a sentence; anything else stays what it is.
+
+    The rooms explain what they expect. A disk that fills up, or an engine that is stopped in the
+    middle, can meet any of them.
+    """
+    from moorage.errors import MoorageError
+
+    if isinstance(problem, MoorageError):
+        return problem
+    origin = type(problem).__module__.partition(".")[0]
+    if origin in ("docker", "requests", "urllib3"):
+        words = str(getattr(problem, "explanation", "") or problem)
+        return MoorageError(
+            "engine-failed",
+            "the Docker engine did not do what it was asked",
+            cause=words,
+            cure="inv doctor; then the same command again goes on from here",
+        )
+    if isinstance(problem, OSError) and problem.errno is not None:
+        return MoorageError(
+            "system-refused",
+            f"this machine refused: {problem.strerror}",
+            cause=str(problem),
+            cure="inv doctor; then the same command again goes on from here",
+            path=str(problem.filename or ""),
+        )
+    return problem
 
 
 def _stop(number: int, _frame: object) -> None:
