@@ -341,6 +341,16 @@ WRONG_LOGIN = Cause(
     "make it again with the right password",
     SECRET,
 )
+LATE_LOGIN = Cause(
+    "secret-late",
+    "",
+    LOGIN,
+    "these pods were pulled for before their Secret could be read",
+    "{why}: the next try will succeed",
+    "wait for the next try, or: kubectl delete pod {pod}",
+    fix=SECRET,
+    passing=True,
+)
 CONFIG_PATH = Cause(
     "config-path-ignored",
     "",

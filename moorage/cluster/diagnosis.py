@@ -12,7 +12,7 @@ from typing import Any
 from moorage.cluster import causes, pull_secret
 from moorage.cluster.causes import Cause
 from moorage.cluster.stuck import Stuck
-from moorage.registry.credentials import Credentials
+from moorage.registry import Credentials
 
 
 class _NotAllowed:
@@ -27,7 +27,8 @@ Secret = Mapping[str, Any] | _NotAllowed | None
 class Known:
     """What is known beside the pods.
 
-    ``registry``: ours, by name; ``login``: its login, None where unknown here. ``secrets``: by
+    ``registry``: ours, by name; ``login``: its login, None where unknown here; ``login_works``:
+    whether the registry takes it right now, None where it cannot be asked. ``secrets``: by
     (namespace, name), None for one that is not there. ``in_namespace``: the names of Secrets for
     our registry by namespace. ``tags``: by repository of our registry; None: there is no such
     repository; a missing key: unknown. ``trusting``: nodes known to have the trust files in place,
@@ -37,6 +38,7 @@ class Known:
     registry: str
     image: str = ""
     login: Credentials | None = None
+    login_works: bool | None = None
     secrets: Mapping[tuple[str, str], Secret] = field(default_factory=dict, repr=False)
     in_namespace: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tags: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
@@ -186,6 +188,10 @@ def _login(one: Stuck, known: Known, cause: Cause) -> tuple[Cause, str]:
             other = f"another user ({', '.join(sorted(users))})"
             what = "another password" if known.login.user in users else other
             return causes.WRONG_LOGIN, f"{names} has {what} than the registry's own login"
+        if known.login_works:
+            # A kubelet may not read a Secret before the API server has noted that a pod on its
+            # node names it (Node authorization); it pulls without a login meanwhile.
+            return causes.LATE_LOGIN, f"{names} holds the registry's own login, which it accepts"
     return causes.WRONG_LOGIN, f"{names} names {registry}, but what it holds is not accepted"
 
 

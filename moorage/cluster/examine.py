@@ -18,7 +18,7 @@ from moorage.errors import MoorageError, Refused
 
 if TYPE_CHECKING:
     from moorage.cluster.api import Api
-    from moorage.registry.credentials import Credentials
+    from moorage.registry import Credentials
     from moorage.settings import Settings
     from moorage.ui import UI
 
@@ -136,6 +136,7 @@ def _known(api: Api, settings: Settings, stuck: Sequence[Stuck], notes: _Notes) 
         registry=registry,
         image=settings.image_reference,
         login=login,
+        login_works=_login_works(settings, login) if unsure else None,
         secrets=_secrets(api, unsure, notes),
         in_namespace=_secrets_for(api, registry, unsure, notes),
         tags={
@@ -149,12 +150,24 @@ def _known(api: Api, settings: Settings, stuck: Sequence[Stuck], notes: _Notes) 
 
 
 def _login(settings: Settings) -> Credentials | None:
-    from moorage.registry.credentials import credentials
+    from moorage.registry import credentials
 
     try:
         return credentials(settings)
     except MoorageError:
         return None
+
+
+def _login_works(settings: Settings, login: Credentials | None) -> bool | None:
+    from moorage.registry import client
+
+    if login is None:
+        return None
+    try:
+        status = client.ask(settings, "/v2/", login=login).status
+    except MoorageError:
+        return None
+    return {200: True, 401: False}.get(status)
 
 
 def _secrets(api: Api, unsure: Sequence[Stuck], notes: _Notes) -> dict[tuple[str, str], Secret]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moorage.errors import Refused
-from moorage.registry.credentials import Credentials
+from moorage.registry import Credentials
 
 if TYPE_CHECKING:
     from moorage.settings import Settings
@@ -22,7 +22,7 @@ def read(settings: Settings, source: str) -> Credentials:
     it holds is never repeated.
     """
     if not source:
-        from moorage.registry.credentials import credentials
+        from moorage.registry import credentials
 
         return credentials(settings)
     if source == "-":

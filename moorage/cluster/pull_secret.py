@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moorage.cluster import ours
-from moorage.registry.credentials import Credentials
+from moorage.registry import Credentials
 
 TYPE = "kubernetes.io/dockerconfigjson"
 KEY = ".dockerconfigjson"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,9 @@ KINDS = (
     "ServiceAccount",
     "Namespace",
 )
+
+
+_GONE_SECONDS = 45.0
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,8 @@ def find(api: Api, settings: Settings, namespaces: Sequence[str] = ()) -> Found:
                 continue
             for document in listed:
                 registry = ours.labels_of(document).get(ours.REGISTRY, mine)
+                if document["metadata"].get("deletionTimestamp"):
+                    continue  # it is going already
                 if registry == mine:
                     things.append(_thing(kind, document))
                 else:
@@ -171,7 +177,22 @@ def remove(api: Api, ui: UI, found: Found) -> list[Outcome]:
         for batch in batches:
             outcomes += many.each(batch, lambda one: _remove(api, one), parallel=api.parallel)
             update(done=len(outcomes), total=len(found.things))
+        _wait_until_gone(api, [one.thing for one in outcomes if one.status == "removed"])
     return outcomes
+
+
+def _wait_until_gone(api: Api, things: Sequence[Thing]) -> None:
+    """Pods end their programs first, and a namespace its content: "removed" shall be true."""
+    deadline = time.monotonic() + _GONE_SECONDS
+    for thing in things:
+        if thing.kind not in ("Pod", "Namespace") or thing.detach:
+            continue
+        path = paths.one(thing.kind, thing.name, thing.namespace)
+        while time.monotonic() < deadline:
+            live = api.find(path, f"read {thing.words}")
+            if live is None or live["metadata"]["uid"] != thing.uid:
+                break
+            time.sleep(0.5)
 
 
 def _remove(api: Api, thing: Thing) -> Outcome:

@@ -16,7 +16,7 @@ from moorage.errors import MoorageError, Refused
 
 if TYPE_CHECKING:
     from moorage.cluster.api import Api
-    from moorage.registry.credentials import Credentials
+    from moorage.registry import Credentials
     from moorage.settings import Settings
     from moorage.ui import UI
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # So long a trouble has to last: a rollout takes the old, troubled pods away by itself.
 _PULL_PATIENCE = 3.0
 _CRASH_PATIENCE = 10.0
+# A trouble that may pass is looked at again after so many seconds.
+_ASK_AGAIN = 5.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class _Watch:
     def __init__(self) -> None:
         self.words: dict[tuple[str, str], str] = {}
         self._since: dict[str, float] = {}
+        self._asked = 0.0
 
     def stuck(self, pods: Iterable[Mapping[str, Any]]) -> list[Stuck]:
         """Those that cannot pull, with the last complaint heard of each."""
@@ -70,6 +73,14 @@ class _Watch:
             one if one.words else replace(one, words=self.words.get((one.uid, one.container), ""))
             for one in found
         ]
+
+    def explain(self, api: Api, settings: Settings, stuck: list[Stuck], pods: int) -> Report | None:
+        """Why these are stuck; None where they may still get over it by themselves."""
+        if time.monotonic() - self._asked < _ASK_AGAIN:
+            return None
+        report = examine.explain(api, settings, stuck, pods)
+        self._asked = time.monotonic()
+        return None if all(group.passing for group in report.groups) else report
 
     def lasts(self, uid: str, troubled: bool, patience: float) -> bool:
         """Whether this pod has been in trouble for that long."""
@@ -148,7 +159,10 @@ def _ended(
         if not watch.lasts(uid, pull or bool(found.trouble), patience):
             continue
         if pull:
-            return Waited((), examine.explain(api, settings, stuck, len(pods)))
+            report = watch.explain(api, settings, stuck, len(pods))
+            if report is None:
+                continue
+            return Waited((), report)
         name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
         problem = MoorageError(
             "pod-failed", f"pod {name} does not run", cause=found.trouble, cure=found.cure
