@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -122,10 +123,12 @@ def wait(settings: Settings, client: DockerClient, login: Credentials, ui: UI) -
             time.sleep(0.1)
 
 
-def last_words(found: Container, lines: int = 4) -> str:
-    """The last lines of its log, for an error's cause."""
-    text = found.logs(tail=lines).decode(errors="replace").strip()
-    return text or "it said nothing"
+def last_words(found: Container) -> str:
+    """What its log says of why it ended, for an error's cause."""
+    lines = [line for line in found.logs(tail=60).decode(errors="replace").splitlines() if line]
+    # The Distribution prints its usage after the very line that counts.
+    telling = [line for line in lines if re.search(r"error|fatal|panic", line, re.IGNORECASE)]
+    return "\n".join((telling or lines)[-3:]) or "it said nothing"
 
 
 def _sdk(options: Any) -> dict[str, Any]:
