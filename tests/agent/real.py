@@ -187,8 +187,13 @@ class Node:
             raise AssertionError(said)
 
     def sh(self, command: str) -> tuple[int, str]:
-        done = self.container.exec_run(["sh", "-c", command])
-        return done.exit_code or 0, _bytes(done.output).decode("utf-8", "replace")
+        """Run a command; a busy engine can lose the output of one, so its end is marked."""
+        for _ in range(3):
+            done = self.container.exec_run(["sh", "-c", f"{command}\necho END $?"])
+            text, mark, code = _bytes(done.output).decode("utf-8", "replace").rpartition("END ")
+            if mark:
+                return int(code), text
+        raise AssertionError(f"no output of {command!r}")
 
     def read(self, path: str) -> bytes | None:
         done = self.container.exec_run(["cat", path])
@@ -227,8 +232,7 @@ def plan(registry: Registry, image: str | None = None, **more: Any) -> dict[str,
         "registry": {
             "host": NAME,
             "address": registry.address,
-            "ca": registry.authority.pem,
-            **more.pop("registry", {}),
+            "ca": more.pop("ca", registry.authority.pem),
         },
         **more,
     }
