@@ -152,6 +152,8 @@ def _holder(client: DockerClient, address: str, port: int, *, besides: str) -> s
         if other.name != besides and port in _published(other):
             return f"the container {other.name} ({other.short_id})"
     found = listener(address, port)
+    if found is not None and found.program == "docker-proxy":
+        return f"{found.describe()}, for a container of another Docker engine"
     return "" if found is None else found.describe()
 
 
