@@ -94,6 +94,8 @@ def unpacked(lock: Path, target: Interpreter, cache: Path) -> dict[str, bytes]:
 
 
 def _fetch(lock: Path, target: Interpreter, folder: Path) -> None:
+    for left in folder.parent.glob(".unfinished-*"):  # by a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
     # Under another name until it is whole.
     unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
     version = "".join(map(str, target.version))
