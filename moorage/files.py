@@ -90,7 +90,8 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     """
     private_folder(path.parent)
     draft, old = path.with_name(f".{path.name}.draft"), path.with_name(f".{path.name}.old")
-    lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    lock = os.open(path.with_name(f".{path.name}.lock"), flags, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for left in (draft, old):

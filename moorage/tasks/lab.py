@@ -57,6 +57,7 @@ def up(run: Run, nodes: str | None = None, kubernetes: bool = False, yes: bool =
         "kubernetes": {
             "version": cluster.version,
             "kubeconfig": str(cluster.kubeconfig),
+            "kubectl": str(cluster.kubectl or ""),
             "nodes": list(cluster.nodes),
         },
     }

@@ -49,7 +49,10 @@ def build(settings: Settings, client: DockerClient, ui: UI, folder: Path) -> dic
             raise
     code = int(container.wait()["StatusCode"])
     if code != 0:
-        words = commands.last_words(container.logs(tail=30), lines=6)
+        # Kubernetes' scripts and make only say who called whom.
+        said = (line for line in container.logs(tail=60).splitlines())
+        telling = [line for line in said if not line.startswith((b"!!!", b"make"))]
+        words = commands.last_words(b"\n".join(telling))
         container.remove(force=True, v=True)
         raise MoorageError(
             "build-failed",
