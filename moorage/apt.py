@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,14 +24,25 @@ if TYPE_CHECKING:
     from moorage.ui import UI
 
 _LISTS = Path("/var/lib/apt/lists")
-# apt waits this long (seconds) for another apt to end before it gives up.
+# How long (seconds) another apt may take to end before we give up.
 _LOCK_WAIT = 60
 _ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+_ENV = ("env", *(f"{key}={value}" for key, value in _ENVIRONMENT.items()))
+
+# Nothing was installed because it was recommended, so nothing is kept for that reason.
+_UNASKED = (
+    "-o",
+    "APT::AutoRemove::RecommendsImportant=false",
+    "-o",
+    "APT::AutoRemove::SuggestsImportant=false",
+)
+# docker.io's purge deletes this, which an engine of another origin may have left full.
+_DOCKER_DATA = Path("/var/lib/docker")
 
 # What apt says -> code, cause and cure. The words are those of LC_ALL=C.UTF-8.
 _FAILURES = (
     (
-        "Could not get lock",
+        "Could not get lock|Unable to acquire the dpkg frontend lock",
         "apt-busy",
         "another apt or dpkg is at work",
         "wait until it has ended (ps -C apt-get,apt,dpkg,unattended-upgr), then run this again",
@@ -54,7 +66,7 @@ _FAILURES = (
         "add the distribution's main section (on Ubuntu: universe) to apt's sources",
     ),
     (
-        "dpkg was interrupted",
+        "dpkg was interrupted|dependency problems|needs to be reinstalled|--fix-broken",
         "dpkg-interrupted",
         "an earlier installation was cut off",
         "sudo dpkg --configure -a, then run this again",
@@ -102,8 +114,14 @@ def install(packages: Sequence[str], ui: UI, settings: Settings) -> None:
         if not any(_LISTS.glob("*_Packages*")):
             _apt(["update"])
         plan = _simulate(["install", *absent], retry=True)
-        _write(settings, {*installed_by_us(settings), *plan})
-        _apt(["install", "--yes", *absent])
+        before, purge = installed_by_us(settings), _may_purge(settings)
+        _write(settings, {*before, *plan}, purge=purge)
+        try:
+            _apt(["install", "--yes", *absent])
+        except MoorageError:
+            # What did not get here is not ours to remove, should the user install it later.
+            _write(settings, {*before, *plan.difference(missing(sorted(plan)))}, purge=purge)
+            raise
 
 
 def installed_by_us(settings: Settings) -> tuple[str, ...]:
@@ -130,17 +148,17 @@ def remove(packages: Sequence[str], ui: UI, settings: Settings) -> tuple[str, ..
     if ours:
         with ui.progress("removing the packages that were installed"):
             commands.run(["apt-mark", "auto", *ours], root=True, env=_ENVIRONMENT)
-            idle = _simulate(["autoremove"], verb="Remv")
+            idle = _simulate([*_UNASKED, "autoremove"], verb="Remv")
             gone = tuple(name for name in ours if name in idle)
             if gone:
-                _apt(["purge", "--yes", *gone])
+                _apt(["purge" if _may_purge(settings) else "remove", "--yes", *gone])
             kept = [name for name in ours if name not in gone]
             if kept:
                 commands.run(["apt-mark", "manual", *kept], root=True, env=_ENVIRONMENT)
                 ui.note(f"kept, because something else needs them now: {', '.join(kept)}")
     left = [name for name in installed_by_us(settings) if name not in known]
     if left:
-        _write(settings, left)
+        _write(settings, left, purge=_may_purge(settings))
     else:
         _record(settings).unlink(missing_ok=True)
     return gone
@@ -177,15 +195,44 @@ def _simulate(argv: Sequence[str], *, verb: str = "Inst", retry: bool = False) -
 
 
 def _apt(argv: Sequence[str]) -> None:
-    command = ["env", *(f"{key}={value}" for key, value in _ENVIRONMENT.items()), "apt-get"]
-    options = ["-q", "--no-install-recommends", "-o", f"DPkg::Lock::Timeout={_LOCK_WAIT}"]
-    # `env`, because sudo does not hand our environment on.
-    done = commands.run([*command, *options, *argv], root=True, timeout=1800, check=False)
-    output = (done.stdout + b"\n" + done.stderr).decode(errors="replace")
-    # `apt-get update` ends with 0 when it could reach nothing at all.
-    unreached = argv[0] == "update" and "Some index files failed to download" in output
-    if done.returncode or (unreached and not any(_LISTS.glob("*_Packages*"))):
-        raise explain(argv, output)
+    """Runs apt-get as root; waits for another apt, and mends what a stopped one has left."""
+    until = time.monotonic() + _LOCK_WAIT
+    mended = False
+    while True:
+        # `env`, because sudo does not hand our environment on.
+        done = commands.run(
+            [*_ENV, "apt-get", "-q", "--no-install-recommends", *argv],
+            root=True,
+            timeout=1800,
+            check=False,
+            finish=True,
+        )
+        output = (done.stdout + b"\n" + done.stderr).decode(errors="replace")
+        # `apt-get update` ends with 0 when it could reach nothing at all.
+        unreached = argv[0] == "update" and "Some index files failed to download" in output
+        if done.returncode == 0 and (not unreached or any(_LISTS.glob("*_Packages*"))):
+            return
+        problem = explain(argv, output)
+        if problem.code == "dpkg-interrupted" and not mended:
+            mended = True
+            _mend()
+        elif problem.code == "apt-busy" and time.monotonic() < until:
+            time.sleep(1)
+        else:
+            raise problem
+
+
+def _mend() -> None:
+    """Completes what a killed dpkg has left behind; a failure shows when apt-get is tried again."""
+    commands.run([*_ENV, "dpkg", "--configure", "-a"], root=True, check=False, finish=True)
+    form = "${db:Status-Eflag} ${Package}\\n"
+    said = commands.run(["dpkg-query", "-W", "-f", form], check=False).stdout.decode()
+    rows = (line.partition(" ") for line in said.splitlines())
+    broken = [name for flag, _, name in rows if flag == "reinstreq"]
+    if broken:
+        # `apt-get -f install` would configure others before these, and fail for want of them.
+        again = [*_ENV, "apt-get", "-q", "--yes", "--reinstall", "install", *broken]
+        commands.run(again, root=True, timeout=1800, check=False, finish=True)
 
 
 def _need_apt(packages: Iterable[str]) -> None:
@@ -203,7 +250,15 @@ def _record(settings: Settings) -> Path:
     return settings.state / "installed.json"
 
 
-def _write(settings: Settings, packages: Iterable[str]) -> None:
+def _may_purge(settings: Settings) -> bool:
+    """Whether all that the packages leave behind is theirs: so at first, and remembered since."""
+    try:
+        return bool(json.loads(_record(settings).read_text())["purge"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return not _DOCKER_DATA.exists()
+
+
+def _write(settings: Settings, packages: Iterable[str], *, purge: bool) -> None:
     private_folder(settings.state)
-    text = json.dumps({"packages": sorted(packages)}, indent=2)
+    text = json.dumps({"packages": sorted(packages), "purge": purge}, indent=2)
     write_atomically(_record(settings), text.encode())

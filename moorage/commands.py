@@ -23,25 +23,34 @@ def run(
     cwd: Path | None = None,
     timeout: float = 600,
     check: bool = True,
+    finish: bool = False,
 ) -> subprocess.CompletedProcess[bytes]:
     """Runs ``argv`` to its end and returns it with its captured stdout and stderr.
 
     ``root``: through ``sudo`` where we are not root. ``env`` is added to our own. ``timeout`` in
-    seconds. Raises MoorageError with the last words of stderr where the program is missing, takes
-    too long or (with ``check``) fails; Refused where root is needed and cannot be had.
+    seconds. ``finish``: on Ctrl-C and SIGTERM it is waited for instead of killed, since killed it
+    would leave a mess (apt heeds Ctrl-C by itself where it can). Raises MoorageError with the last
+    words of stderr where the program is missing, takes too long or (with ``check``) fails; Refused
+    where root is needed and cannot be had.
     """
     command = [*as_root(), *argv] if root else list(argv)
     try:
-        done = subprocess.run(
+        with subprocess.Popen(
             command,
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env={**os.environ, **(env or {})},
             cwd=cwd,
-            timeout=timeout,
-            check=False,
-        )
+        ) as program:
+            try:
+                out, err = program.communicate(stdin, timeout=timeout)
+            except BaseException as stop:
+                if finish and isinstance(stop, KeyboardInterrupt):
+                    program.communicate()
+                program.kill()
+                raise
+        done = subprocess.CompletedProcess(command, program.returncode, out, err)
     except FileNotFoundError:
         raise MoorageError(
             "no-program",

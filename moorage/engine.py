@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -178,14 +177,13 @@ def stop(settings: Settings, ui: UI) -> bool:
 def explain(place: Endpoint, problem: Exception) -> Refused:
     """Why ``place`` did not answer, from the error that docker-py raised, and what to do."""
     where = f"{place.url} ({place.source})" if place.source else place.url
-    words = " ".join(str(problem).split())
-    number = _errno(problem)
+    number, words = _reason(problem)
     if number in (errno.EACCES, errno.EPERM):
         return Refused(
             "engine-forbidden",
             f"the Docker engine at {where} does not let you in",
             cause="you may not open its socket: you are not in the group docker",
-            cure='sudo usermod -aG docker "$USER", then log in again; or run this with sudo',
+            cure="sudo usermod -aG docker $USER, and log in again; or run this with sudo",
         )
     if place.source:
         return _no_engine(
@@ -220,10 +218,10 @@ def _client(place: Endpoint) -> DockerClient:
     return docker.DockerClient(version="auto", max_pool_size=_CONNECTIONS, timeout=120, **options)
 
 
-def _errno(problem: BaseException | None) -> int:
-    """The system's error number somewhere below ``problem``; 0 where there is none.
+def _reason(problem: BaseException) -> tuple[int, str]:
+    """The system's error number somewhere below ``problem`` (0: none), and words for people.
 
-    docker-py, requests and urllib3 each wrap the one before, in arguments or as context.
+    docker-py, requests and urllib3 each wrap the one before, as argument, cause or context.
     """
     seen: set[int] = set()
     queue: list[Any] = [problem]
@@ -232,23 +230,45 @@ def _errno(problem: BaseException | None) -> int:
         if not isinstance(item, BaseException) or id(item) in seen:
             continue
         seen.add(id(item))
-        if isinstance(item, OSError) and item.errno:
-            return item.errno
+        if isinstance(item, OSError) and item.errno and item.strerror:
+            return item.errno, item.strerror
         queue += [item.__cause__, item.__context__, getattr(item, "reason", None), *item.args]
-    found = re.search(r"(?:PermissionError\(|\[Errno )(\d+)", str(problem))
-    return int(found[1]) if found else 0
+    return 0, " ".join(str(problem).split())
 
 
 def _steps() -> list[Action]:
-    """What starting this machine's engine takes. Raises Refused where we cannot become root."""
+    """What starting this machine's engine takes.
+
+    Raises Refused where we cannot become root, or could not use the engine once it runs.
+    """
     from moorage.commands import as_root
 
     through = "through sudo" if as_root() else "as root"
+    if not _in_group():
+        raise Refused(
+            "engine-forbidden",
+            "no Docker engine answers, and one started here would not let you in",
+            cause="you are neither root nor in the group docker",
+            cure="sudo groupadd -f -r docker && sudo usermod -aG docker $USER, and log in again; "
+            "or run this with sudo",
+        )
     steps: list[Action] = []
     if shutil.which("dockerd") is None:
         steps += apt.pending(PACKAGES)
     how = "with systemctl" if dockerd.systemd_is_running() else "by hand (dockerd)"
     return [*steps, Action(f"start the Docker engine {how}, {through}", asks=True)]
+
+
+def _in_group() -> bool:
+    """Whether we may use a local engine: its socket is root's and the group docker's."""
+    import grp
+
+    if os.geteuid() == 0:
+        return True
+    try:
+        return grp.getgrnam("docker").gr_gid in (os.getegid(), *os.getgroups())
+    except KeyError:
+        return False
 
 
 def _running_strangers(settings: Settings) -> Sequence[str]:

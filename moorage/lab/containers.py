@@ -36,9 +36,14 @@ class Ready:
 
 
 def existing(settings: Settings, client: DockerClient) -> dict[int, Container]:
-    """All containers of our lab, by the number of the node, in any state."""
+    """All nodes of our lab, by their number, in any state.
+
+    A container that somebody runs from a node's image inherits the image's labels; the recipe is
+    on what we made ourselves alone.
+    """
     found = client.containers.list(all=True, filters=engine.label_filter(settings, "lab"))
-    return {number(str(container.name)): container for container in found}
+    numbered = ((number(str(c.name)), c) for c in found if LABEL_RECIPE in c.labels)
+    return {place: container for place, container in numbered if place}
 
 
 def refuse_strangers(settings: Settings, client: DockerClient, recipe: Recipe) -> None:
