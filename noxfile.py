@@ -65,7 +65,10 @@ def agent(session: nox.Session) -> None:
         session.run(*pip, "--require-hashes", "-r", str(lock), external=True)
         shutil.copy(lock, made_from)
     there = str(environment / "bin" / "python")
-    session.run(there, "-m", "pytest", "tests/agent", *session.posargs, external=True)
+    # The engine's tests drive moorage as well, which wants a newer Python.
+    session.run(
+        there, "-m", "pytest", "tests/agent", "-m", "not engine", *session.posargs, external=True
+    )
 
 
 @nox.session
