@@ -78,6 +78,12 @@ def e2e(session: nox.Session) -> None:
 
 
 @nox.session
+def k8s(session: nox.Session) -> None:
+    """The Kubernetes journey on a lab cluster, or `-- --kubeconfig FILE` on yours."""
+    session.run("python", "-m", "tests.k8s", *session.posargs, external=True)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Each figure beside its peer in the same run; writes build/bench.json."""
     session.run("python", "-m", "tests.bench", *session.posargs, external=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from moorage.cluster import causes, deploy, examine, ours, paths
+from moorage.cluster import causes, examine, ours, paths
 from moorage.cluster.examine import Report
 from moorage.cluster.stages import READY, stage
 from moorage.cluster.stuck import Stuck, containers
@@ -119,7 +119,9 @@ def revive(api: Api, settings: Settings, ui: UI, report: Report) -> list[str]:
                 if live is None or live["metadata"]["uid"] != one.uid or not containers(live):
                     continue  # it is another one by now, or it has got its image
                 deleted[one.name] = one
-                deploy.remove(api, live)
+                # None of its containers ever ran, so there is nothing to end gracefully.
+                path = paths.one("Pod", one.pod, one.namespace)
+                api.delete(path, f"delete pod {one.name}", uid=one.uid, grace=0)
                 if not one.owner:
                     _remake(api, settings, live)
     return sorted(deleted)

@@ -176,8 +176,8 @@ def remove(api: Api, live: dict[str, Any]) -> None:
     """Deletes this very object and waits until it is gone."""
     path, words = paths.of(live), paths.words(live)
     uid = live["metadata"]["uid"]
-    # A pod without any running container has nothing to end gracefully.
-    grace = 1 if live["kind"] == "Pod" else None
+    # Nothing to end gracefully where nothing ever ran; kubelets take a minute over such a pod.
+    grace = 0 if live["kind"] == "Pod" and not ever_ran(live) else None
     api.delete(path, f"delete {words}", uid=uid, grace=grace)
     deadline = time.monotonic() + _GONE_SECONDS
     while True:
@@ -193,6 +193,16 @@ def remove(api: Api, live: dict[str, Any]) -> None:
                 cure="kubectl describe it; look at its node: kubectl get nodes",
             )
         time.sleep(0.3)
+
+
+def ever_ran(pod: dict[str, Any]) -> bool:
+    """Whether any container of a pod runs, or has run. Pure."""
+    status = pod.get("status") or {}
+    return any(
+        "waiting" not in (one.get("state") or {"waiting": {}}) or one.get("restartCount")
+        for key in ("initContainerStatuses", "containerStatuses")
+        for one in status.get(key) or ()
+    )
 
 
 def _ask(api: Api, ui: UI, wanted: Workload) -> str:

@@ -1,0 +1,98 @@
+"""The Kubernetes journey: one PASS or FAIL line a step, and last ``N passed, N failed``.
+
+nox -s k8s                          on a cluster of the lab's, made first
+nox -s k8s -- --kubeconfig FILE     on yours: in namespaces of its own, touching nothing else
+nox -s k8s -- --only secret         the steps whose name has that word
+nox -s k8s -- --as-is               on the lab's cluster as it stands, nothing made first
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import yaml
+
+from moorage import settings
+from moorage.cluster import access
+from tests.k8s.journey import Journey, NotHere
+from tests.k8s.steps import STEPS
+
+
+def main() -> int:
+    options = _options()
+    journey = _journey(options)
+    if journey.ours and not options.as_is:
+        _stand_up(journey)
+    journey.clean_up()
+    passed = failed = skipped = 0
+    for step in STEPS:
+        if options.only not in step.__name__:
+            continue
+        began = time.monotonic()
+        title = (step.__doc__ or step.__name__).splitlines()[0]
+        try:
+            step(journey)
+        except NotHere as why:
+            skipped += 1
+            say(f"SKIP  {title} ({why})")
+            continue
+        except Exception as problem:
+            failed += 1
+            say(f"FAIL  {title} [{step.__name__}]")
+            say("      " + str(problem).replace("\n", "\n      "))
+            if options.trace:
+                traceback.print_exc()
+            continue
+        passed += 1
+        say(f"PASS  {title} ({time.monotonic() - began:.1f} s)")
+    journey.clean_up()
+    if skipped:
+        say(f"{skipped} skipped: this cluster cannot show them")
+    say(f"{passed} passed, {failed} failed")
+    return 1 if failed or not passed else 0
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="nox -s k8s --", description=__doc__)
+    parser.add_argument("--kubeconfig", type=Path, help="the cluster to use; else the lab's")
+    parser.add_argument("--only", default="", help="steps whose name has this word")
+    parser.add_argument("--as-is", action="store_true", help="the lab's cluster stands already")
+    parser.add_argument("--trace", action="store_true", help="where a step failed, in full")
+    return parser.parse_args()
+
+
+def _journey(options: argparse.Namespace) -> Journey:
+    project = Path.cwd()
+    # The project that is tested may be another folder than the one this file is in.
+    settings.ROOT = project
+    found = project / "invoke.yaml"
+    parsed = settings.parse(yaml.safe_load(found.read_text()) or {} if found.exists() else {})
+    lab = access.lab_kubeconfig(parsed)
+    given = options.kubeconfig.resolve() if options.kubeconfig else lab
+    return Journey(parsed, given, ours=given == lab.resolve(), project=project)
+
+
+def _stand_up(journey: Journey) -> None:
+    """A cluster of the lab's with a registry that its nodes trust, the image in it."""
+    for words in (
+        ("lab.up", "--nodes=1.6,1.7", "--kubernetes", "--yes"),
+        ("registry.up", "--yes"),
+        ("image.build",),
+        ("image.push",),
+        ("nodes.trust", "--no-verify"),
+    ):
+        say(f"      inv {' '.join(words)}")
+        journey.inv(*words, timeout=1800).want(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,256 @@
+"""What every step of the journey works with: ``inv`` itself, the cluster, and its nodes' shells."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from moorage.cluster import access, paths
+from moorage.cluster.api import Api
+from moorage.cluster.refusals import ApiError
+from moorage.errors import MoorageError
+from moorage.settings import Settings
+
+# Every namespace of the journey begins so; nothing else in the cluster is touched.
+PREFIX = "moorage-journey"
+
+
+class NotHere(Exception):
+    """A step that this cluster or machine cannot be made to show; says why."""
+
+
+@dataclass
+class Answer:
+    """What one ``inv`` said: its exit code, its document, its words."""
+
+    code: int
+    document: dict[str, Any]
+    words: str
+
+    def want(self, code: int = 0) -> Answer:
+        """Itself, where it ended with ``code``."""
+        assert self.code == code, (
+            f"exit code {self.code}, not {code}: {self.document.get('error')} {self.words[-1500:]}"
+        )
+        return self
+
+    @property
+    def causes(self) -> dict[str, dict[str, Any]]:
+        return {cause["code"]: cause for cause in self.document["causes"]}
+
+
+@dataclass
+class Journey:
+    """One run. ``kubeconfig``: the cluster; ``ours``: it is the lab's."""
+
+    settings: Settings
+    kubeconfig: Path
+    ours: bool
+    project: Path = field(default_factory=Path.cwd)
+
+    # -- inv ----------------------------------------------------------------------------------
+
+    def inv(self, *words: str, stdin: str = "", timeout: float = 500) -> Answer:
+        """Runs ``inv … --json`` in the project's folder."""
+        program = str(Path(sys.executable).with_name("inv"))
+        done = subprocess.run(
+            [program, *words, "--json"],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            cwd=self.project,
+            timeout=timeout,
+            check=False,
+        )
+        try:
+            document = json.loads(done.stdout)
+        except ValueError:
+            raise AssertionError(f"no JSON from {words}: {done.stdout}{done.stderr}") from None
+        return Answer(done.returncode, document, done.stderr)
+
+    def k8s(self, task: str, *words: str, stdin: str = "") -> Answer:
+        """``inv k8s.TASK`` on the journey's cluster."""
+        return self.inv(f"k8s.{task}", *words, f"--kubeconfig={self.kubeconfig}", stdin=stdin)
+
+    # -- the cluster --------------------------------------------------------------------------
+
+    @cached_property
+    def api(self) -> Api:
+        return access.connect(self.settings, kubeconfig=str(self.kubeconfig))
+
+    def nodes(self) -> list[str]:
+        """Names of the nodes that pods may land on."""
+        listed = self.api.items(paths.all_of("Node"))
+        return [one["metadata"]["name"] for one in listed if not one["spec"].get("taints")]
+
+    @contextmanager
+    def namespace(self, word: str) -> Iterator[str]:
+        """A fresh namespace, removed afterwards."""
+        name = f"{PREFIX}-{word}"
+        document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        self._gone(name)
+        self.api.apply(paths.one("Namespace", name), document, "make a namespace")
+        try:
+            self.until(lambda: self.find("ServiceAccount", name, "default"), "its ServiceAccount")
+            yield name
+        finally:
+            with suppress(ApiError):
+                self.api.delete(paths.one("Namespace", name), "delete a namespace")
+
+    def _gone(self, name: str) -> None:
+        self.api.delete(paths.one("Namespace", name), "delete a namespace")
+        self.until(lambda: self.api.find(paths.one("Namespace", name)) is None, "it to be gone")
+
+    def clean_up(self) -> None:
+        """Removes every namespace of an earlier journey that was stopped."""
+        for one in list(self.api.items(paths.all_of("Namespace"))):
+            if one["metadata"]["name"].startswith(PREFIX):
+                self.api.delete(paths.one("Namespace", one["metadata"]["name"]), "delete")
+
+    def find(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+        return self.api.find(paths.one(kind, name, namespace))
+
+    def foreign(
+        self, namespace: str, image: str, *, secret: str = "", node: str = "", replicas: int = 1
+    ) -> None:
+        """A Deployment that is not ours, such as any user has."""
+        labels = {"app": "foreign"}
+        spec: dict[str, Any] = {
+            "containers": [{"name": "app", "image": image, "imagePullPolicy": "Always"}],
+            "terminationGracePeriodSeconds": 1,
+        }
+        if secret:
+            spec["imagePullSecrets"] = [{"name": secret}]
+        if node:
+            spec["nodeSelector"] = {"kubernetes.io/hostname": node}
+        document = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "foreign", "namespace": namespace},
+            "spec": {
+                "replicas": replicas,
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": spec},
+            },
+        }
+        self.api.apply(paths.of(document), document, "make a Deployment")
+
+    def secret(self, namespace: str, name: str, server: str, user: str, password: str) -> None:
+        """A pull Secret that is not ours, as kubectl would make it."""
+        auths = {"auths": {server: {"username": user, "password": password}}}
+        document = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "namespace": namespace},
+            "type": "kubernetes.io/dockerconfigjson",
+            "stringData": {".dockerconfigjson": json.dumps(auths)},
+        }
+        self.api.apply(paths.of(document), document, "make a Secret")
+
+    def diagnosed(self, namespace: str, code: str, seconds: float = 60) -> Answer:
+        """The diagnosis of a namespace, once it has the cause that is waited for."""
+        last: list[Answer] = []
+
+        def look() -> bool:
+            last[:] = [self.k8s("diagnose", f"--namespace={namespace}")]
+            return code in last[0].causes
+
+        try:
+            self.until(look, f"the cause {code}", seconds)
+        except AssertionError as problem:
+            said = [(one["code"], one["evidence"]) for one in last[0].document["causes"]]
+            raise AssertionError(f"{problem}; it said {said}") from None
+        return last[0].want(1)
+
+    def fixed(self, namespace: str, *words: str) -> Answer:
+        """``--fix``, after which nothing there is stuck any more."""
+        fix = (f"--namespace={namespace}", "--fix", "--yes", "--timeout=120", *words)
+        answer = self.k8s("diagnose", *fix).want(0)
+        assert answer.document["causes"] == []
+        self.running(namespace)
+        return answer
+
+    def running(self, namespace: str, seconds: float = 90) -> list[dict[str, Any]]:
+        """The namespace's pods, once all of them run and are ready."""
+
+        def look() -> list[dict[str, Any]]:
+            pods = list(self.api.items(paths.all_of("Pod", namespace)))
+            alive = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+            return alive if alive and all(map(_is_ready, alive)) else []
+
+        return list(self.until(look, "pods that run", seconds))
+
+    def until(self, look: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+        """The first true answer of ``look``."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = look()
+            if found:
+                return found
+            assert time.monotonic() < deadline, f"no {what} within {seconds:.0f} s"
+            time.sleep(0.5)
+
+    # -- the nodes ----------------------------------------------------------------------------
+
+    def on_node(self, node: str, words: str) -> str:
+        """A shell command on a node of the lab."""
+        config = self.project / ".moorage" / "lab" / "ssh_config"
+        if not self.ours or not config.exists():
+            raise NotHere("it takes a shell on the cluster's nodes, and these are not the lab's")
+        done = subprocess.run(
+            ["ssh", "-F", str(config), node, words],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, f"{node}: {words}: {done.stderr}"
+        return done.stdout
+
+    def forget_image(self, node: str) -> None:
+        """Takes the demo image off a node, so that a pull is a pull."""
+        with suppress(AssertionError):
+            self.on_node(node, f"ctr -n k8s.io images rm {self.settings.image_reference}")
+
+    def trust(self, *nodes: str) -> None:
+        """Trust on these nodes, or on all."""
+        hosts = ",".join(nodes or self.nodes())
+        if not self.ours:
+            raise NotHere("trust is set up by SSH, and these nodes are not the lab's")
+        self.inv("nodes.trust", f"--hosts={hosts}", "--no-verify").want(0)
+
+    # -- the registry -------------------------------------------------------------------------
+
+    def registry_container(self) -> Any:
+        """The registry's container, where this journey may spoil it."""
+        from moorage import engine
+
+        if not self.ours:
+            raise NotHere("it would spoil a registry that others may use")
+        try:
+            client = engine.connect(self.settings)
+            return client.containers.get(self.settings.registry.container)
+        except MoorageError as problem:
+            raise NotHere(f"the registry is not on this machine: {problem.message}") from None
+
+    def registry_up(self) -> None:
+        """Certificates and registry as they should be."""
+        from moorage import engine, pki, registry
+        from moorage.ui import UI
+
+        ui = UI(as_json=True)
+        pki.issue(self.settings, ui)
+        registry.up(self.settings, engine.connect(self.settings), ui)
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    conditions = pod.get("status", {}).get("conditions") or []
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)

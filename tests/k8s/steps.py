@@ -1,0 +1,395 @@
+"""The journey's steps, in order. Each is a function whose first line says what it shows."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from moorage.cluster import ours, paths
+from moorage.registry import credentials
+from tests.k8s import spoilt
+from tests.k8s.journey import PREFIX, Journey
+
+Step = Callable[[Journey], None]
+STEPS: list[Step] = []
+
+
+def step(function: Step) -> Step:
+    STEPS.append(function)
+    return function
+
+
+# -- the Secret -----------------------------------------------------------------------------------
+
+
+@step
+def secret_in_three_namespaces_and_again(journey: Journey) -> None:
+    """One login in three namespaces; the second run changes nothing, not even a version."""
+    with ExitStack() as stack:
+        names = [stack.enter_context(journey.namespace(word)) for word in ("one", "two", "three")]
+        words = (f"--namespace={','.join(names)}",)
+        dry = journey.k8s("secret", *words, "--dry-run").want()
+        assert dry.document["changed"] is False
+        assert all(journey.find("Secret", name, "my-registry") is None for name in names)
+        password = credentials(journey.settings).password
+        assert password not in dry.words
+        first = journey.k8s("secret", *words).want()
+        assert [one["status"] for one in first.document["secrets"]] == ["created"] * 3
+        before = [journey.find("Secret", name, "my-registry") for name in names]
+        again = journey.k8s("secret", *words).want()
+        assert again.document["changed"] is False
+        assert before == [journey.find("Secret", name, "my-registry") for name in names]
+
+
+@step
+def others_fields_stay_and_attach_drops_nothing(journey: Journey) -> None:
+    """A colleague's annotation and imagePullSecrets survive, and go back as they were."""
+    with journey.namespace("attach") as name:
+        journey.k8s("secret", f"--namespace={name}").want()
+        note = {"metadata": {"annotations": {"colleague": "was here"}}}
+        path = paths.one("Secret", "my-registry", name)
+        journey.api.merge(path, note, "annotate")
+        account = paths.one("ServiceAccount", "default", name)
+        named = {"imagePullSecrets": [{"name": "theirs"}]}
+        journey.api.merge(account, named, "name a Secret")
+        answer = journey.k8s("secret", f"--namespace={name}", "--attach").want()
+        assert answer.document["secrets"][0]["attached"] == ["default"]
+        assert answer.document["secrets"][0]["status"] == "unchanged"
+        live = journey.api.get(account)
+        assert live["imagePullSecrets"] == [{"name": "theirs"}, {"name": "my-registry"}]
+        assert journey.api.get(path)["metadata"]["annotations"] == {"colleague": "was here"}
+        journey.k8s("rm", f"--namespace={name}", "--yes").want()
+        live = journey.api.get(account)
+        assert live["imagePullSecrets"] == [{"name": "theirs"}]
+        assert ours.ATTACHED not in (live["metadata"].get("annotations") or {})
+
+
+@step
+def somebody_elses_secret_is_refused(journey: Journey) -> None:
+    """A Secret not ours, of another type, a missing namespace: exit 2, and nothing is half done."""
+    with journey.namespace("theirs") as theirs, journey.namespace("free") as free:
+        opaque = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "my-registry", "namespace": theirs},
+            "type": "Opaque",
+            "stringData": {"a": "b"},
+        }
+        journey.api.apply(paths.of(opaque), opaque, "make a Secret")
+        answer = journey.k8s("secret", f"--namespace={free},{theirs}").want(2)
+        assert answer.document["error"]["code"] == "secret-other-type"
+        assert journey.find("Secret", free, "my-registry") is None
+        journey.k8s("secret", f"--namespace={free},{PREFIX}-nowhere").want(2)
+        assert journey.find("Secret", free, "my-registry") is None
+        answer = journey.k8s("secret", f"--namespace={free},{theirs}", "--replace").want()
+        made = {one["namespace"]: one["status"] for one in answer.document["secrets"]}
+        assert made == {free: "created", theirs: "replaced"}
+        journey.api.delete(paths.one("Secret", "my-registry", theirs), "delete")
+        journey.secret(theirs, "my-registry", "other.example", "u", "p")
+        answer = journey.k8s("secret", f"--namespace={theirs}").want(2)
+        assert answer.document["error"]["code"] == "secret-foreign"
+        journey.k8s("secret", f"--namespace={theirs}", "--replace").want()
+        journey.api.delete(paths.one("Namespace", theirs), "delete a namespace")
+
+
+@step
+def a_changed_password_is_renewed_everywhere(journey: Journey) -> None:
+    """After a change of the password, --renew finds every Secret of ours."""
+    with journey.namespace("renew") as one, journey.namespace("renew2") as two:
+        journey.k8s("secret", f"--namespace={one},{two}", "--credentials=-", stdin="old:words\n")
+        journey.k8s("secret", "--renew", "--credentials=-", stdin="new:words\n").want()
+        for name in (one, two):
+            assert _login(journey, name)["username"] == "new"
+        journey.k8s("secret", "--renew").want()
+        for name in (one, two):
+            login = _login(journey, name)
+            assert login["password"] == credentials(journey.settings).password
+
+
+def _login(journey: Journey, namespace: str) -> dict[str, Any]:
+    secret = journey.find("Secret", namespace, "my-registry")
+    assert secret is not None
+    content = json.loads(base64.b64decode(secret["data"][".dockerconfigjson"]))
+    login: dict[str, Any] = content["auths"][journey.settings.registry_name]
+    return login
+
+
+# -- deploy ---------------------------------------------------------------------------------------
+
+
+@step
+def private_reg_runs_and_answers(journey: Journey) -> None:
+    """The tutorial's pod is 1/1 Running in one command; the second changes nothing."""
+    with journey.namespace("deploy") as name:
+        answer = journey.k8s("deploy", f"--namespace={name}", "--timeout=90").want()
+        assert [pod["stage"] for pod in answer.document["pods"]] == ["ready"]
+        assert answer.document["answer"] == "private-reg"
+        again = journey.k8s("deploy", f"--namespace={name}").want()
+        assert again.document["changed"] is False
+        assert again.document["seconds"] < 3
+
+
+@step
+def deployment_with_service_answers(journey: Journey) -> None:
+    """--workload deployment: probes, non-root, a Service that answers through the proxy."""
+    with journey.namespace("deployment") as name:
+        words = (f"--namespace={name}", "--workload=deployment", "--timeout=90")
+        answer = journey.k8s("deploy", *words).want()
+        assert len(answer.document["pods"]) == 2
+        assert answer.document["answer"].startswith("private-reg-")
+        assert journey.k8s("deploy", *words).want().document["changed"] is False
+        scaled = journey.k8s("deploy", *words, "--replicas=1").want()
+        assert scaled.document["changed"] is True
+
+
+@step
+def runs_on_every_node(journey: Journey) -> None:
+    """--workload daemonset: every node proves that it can pull, and k8s.nodes says so."""
+    nodes = journey.nodes()
+    with journey.namespace("every") as name:
+        words = (f"--namespace={name}", "--workload=daemonset", "--timeout=120")
+        answer = journey.k8s("deploy", *words).want()
+        assert sorted(pod["node"] for pod in answer.document["pods"]) == sorted(nodes)
+        told = journey.k8s("nodes").want()
+        proven = {one["name"] for one in told.document["nodes"] if one["trusts"]}
+        assert set(nodes) <= proven
+
+
+@step
+def a_pod_of_somebody_else_is_left_alone(journey: Journey) -> None:
+    """A pod named private-reg that is not ours: exit 2, and it is as it was."""
+    with journey.namespace("pod") as name:
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "private-reg", "namespace": name},
+            "spec": {"containers": [{"name": "a", "image": "other.example/a:1"}]},
+        }
+        journey.api.apply(paths.of(pod), pod, "make a pod")
+        answer = journey.k8s("deploy", f"--namespace={name}").want(2)
+        assert answer.document["error"]["code"] == "not-ours"
+        assert journey.find("Secret", name, "my-registry") is None
+
+
+# -- diagnose -------------------------------------------------------------------------------------
+
+
+@step
+def diagnoses_a_missing_secret(journey: Journey) -> None:
+    """No Secret at all; --fix makes and attaches one, and the pod runs."""
+    with journey.namespace("no-secret") as name:
+        journey.foreign(name, journey.settings.image_reference)
+        journey.diagnosed(name, "secret-missing")
+        journey.fixed(name)
+
+
+@step
+def diagnoses_a_secret_that_is_not_there(journey: Journey) -> None:
+    """The pod names a Secret that is only in another namespace; --fix makes it here."""
+    with journey.namespace("here") as here, journey.namespace("there") as there:
+        journey.k8s("secret", f"--namespace={there}").want()
+        journey.foreign(here, journey.settings.image_reference, secret="my-registry")
+        answer = journey.diagnosed(here, "secret-elsewhere")
+        assert there in answer.causes["secret-elsewhere"]["cause"]
+        journey.fixed(here)
+
+
+@step
+def diagnoses_a_secret_that_nobody_names(journey: Journey) -> None:
+    """The Secret is in the namespace, but the pod does not use it; --fix attaches it."""
+    with journey.namespace("not-named") as name:
+        journey.k8s("secret", f"--namespace={name}").want()
+        journey.foreign(name, journey.settings.image_reference)
+        journey.diagnosed(name, "secret-not-named")
+        journey.fixed(name)
+
+
+@step
+def diagnoses_a_secret_for_another_server(journey: Journey) -> None:
+    """A Secret for another server; somebody else's, so --fix does not overwrite it."""
+    with journey.namespace("server") as name:
+        login = credentials(journey.settings)
+        journey.secret(name, "theirs", "other.example", login.user, login.password)
+        journey.foreign(name, journey.settings.image_reference, secret="theirs")
+        answer = journey.diagnosed(name, "secret-other-server")
+        assert "other.example" in answer.causes["secret-other-server"]["cause"]
+        refused = journey.k8s("diagnose", f"--namespace={name}", "--fix", "--yes").want(1)
+        error = refused.document["fixes"][0]["error"]
+        assert error["code"] == "secret-foreign"
+
+
+@step
+def diagnoses_a_wrong_password(journey: Journey) -> None:
+    """Our own Secret with an old password; --fix renews it, and the pod runs."""
+    with journey.namespace("password") as name:
+        user = credentials(journey.settings).user
+        words = (f"--namespace={name}", "--credentials=-")
+        journey.k8s("secret", *words, stdin=f"{user}:old-words\n").want()
+        journey.foreign(name, journey.settings.image_reference, secret="my-registry")
+        answer = journey.diagnosed(name, "secret-wrong-login")
+        assert "another password" in answer.causes["secret-wrong-login"]["cause"]
+        assert "old-words" not in answer.words + json.dumps(answer.document)
+        journey.fixed(name)
+
+
+@step
+def diagnoses_a_missing_tag(journey: Journey) -> None:
+    """A tag that is not there: the tags that are, are named."""
+    with journey.namespace("tag") as name:
+        journey.k8s("secret", f"--namespace={name}", "--attach").want()
+        image = journey.settings.image_reference
+        journey.foreign(name, f"{image.rpartition(':')[0]}:9.9.9")
+        answer = journey.diagnosed(name, "tag-missing")
+        assert journey.settings.image.tag in answer.causes["tag-missing"]["cause"]
+
+
+@step
+def diagnoses_a_missing_repository(journey: Journey) -> None:
+    """A repository that is not there is told apart from a missing tag."""
+    with journey.namespace("repository") as name:
+        journey.k8s("secret", f"--namespace={name}", "--attach").want()
+        journey.foreign(name, f"{journey.settings.registry_name}/nothing/here:1")
+        journey.diagnosed(name, "repository-missing")
+
+
+@step
+def diagnoses_a_bad_image_name(journey: Journey) -> None:
+    """What is no image name at all."""
+    with journey.namespace("name") as name:
+        journey.foreign(name, f"{journey.settings.registry_name}/Upper:1")
+        journey.diagnosed(name, "bad-image-name")
+
+
+@step
+def diagnoses_a_registry_that_is_not_found(journey: Journey) -> None:
+    """A name that resolves nowhere, of a registry that is not ours: no fix of ours is offered."""
+    with journey.namespace("host") as name:
+        journey.foreign(name, "registry.invalid/a:1")
+        answer = journey.diagnosed(name, "name-unresolved")
+        assert answer.causes["name-unresolved"]["fix"] == ""
+
+
+@step
+def diagnoses_trust_taken_away_on_one_node(journey: Journey) -> None:
+    """The trust is gone from one node: that node is named, --fix brings it back."""
+    node = journey.nodes()[-1]
+    with journey.namespace("trust") as name:
+        journey.on_node(node, "true")
+        journey.k8s("secret", f"--namespace={name}", "--attach").want()
+        journey.inv("nodes.untrust", f"--hosts={node}").want()
+        host = journey.settings.registry.host
+        try:
+            # The hosts entry alone is put back: what is missing is the trust.
+            address = _address(journey)
+            journey.on_node(node, f"echo {address} {host} >> /etc/hosts")
+            journey.foreign(name, journey.settings.image_reference, node=node)
+            answer = journey.diagnosed(name, "x509-unknown-authority")
+            assert answer.causes["x509-unknown-authority"]["nodes"] == [node]
+            drop = f"sed '/ {host}$/d' /etc/hosts > /tmp/h && cat /tmp/h > /etc/hosts"
+            journey.on_node(node, drop)
+            journey.fixed(name)
+        finally:
+            journey.trust(node)
+
+
+def _address(journey: Journey) -> str:
+    """This machine's address as the nodes know it."""
+    other = journey.nodes()[0]
+    line = journey.on_node(other, f"getent hosts {journey.settings.registry.host}")
+    return line.split()[0]
+
+
+@step
+def diagnoses_a_missing_hosts_entry(journey: Journey) -> None:
+    """A node without the hosts entry; --fix writes it."""
+    node = journey.nodes()[-1]
+    with journey.namespace("hosts") as name:
+        journey.on_node(node, "true")
+        journey.k8s("secret", f"--namespace={name}", "--attach").want()
+        host = journey.settings.registry.host.replace(".", r"\.")
+        drop = f"sed '/{host}/d' /etc/hosts > /tmp/h && cat /tmp/h > /etc/hosts"
+        try:
+            journey.on_node(node, drop)
+            journey.foreign(name, journey.settings.image_reference, node=node)
+            answer = journey.diagnosed(name, "name-unresolved")
+            assert answer.causes["name-unresolved"]["nodes"] == [node]
+            journey.fixed(name)
+        finally:
+            journey.trust(node)
+
+
+@step
+def diagnoses_a_registry_that_is_stopped(journey: Journey) -> None:
+    """Nothing listens; --fix starts the registry."""
+    with journey.namespace("stopped") as name:
+        container = journey.registry_container()
+        journey.k8s("secret", f"--namespace={name}", "--attach").want()
+        container.stop(timeout=2)
+        try:
+            journey.foreign(name, journey.settings.image_reference)
+            journey.diagnosed(name, "registry-refused")
+            journey.fixed(name)
+        finally:
+            journey.registry_up()
+
+
+def _spoilt(journey: Journey, word: str, code: str, **wrong: Any) -> None:
+    with journey.namespace(word) as name:
+        journey.registry_container()
+        journey.k8s("secret", f"--namespace={name}", "--attach").want()
+        with spoilt.serving(journey, spoilt.leaf(journey.settings, **wrong)):
+            journey.foreign(name, journey.settings.image_reference)
+            journey.diagnosed(name, code)
+            journey.fixed(name)
+
+
+@step
+def diagnoses_a_certificate_for_another_name(journey: Journey) -> None:
+    """The certificate is for another name; --fix issues it again."""
+    _spoilt(journey, "san", "x509-wrong-name", name="other.example")
+
+
+@step
+def diagnoses_a_certificate_with_a_common_name_only(journey: Journey) -> None:
+    """The old Common Name and no subject alternative name; --fix issues it again."""
+    _spoilt(journey, "common-name", "x509-common-name", san=False)
+
+
+@step
+def diagnoses_an_expired_certificate(journey: Journey) -> None:
+    """Its time is over; --fix issues it again."""
+    _spoilt(journey, "expired", "x509-expired", expired=True)
+
+
+@step
+def deploy_says_the_cause_instead_of_timing_out(journey: Journey) -> None:
+    """A deploy that cannot pull ends with the diagnosis, long before its time-out."""
+    with journey.namespace("trouble") as name:
+        image = f"{journey.settings.registry_name}/nothing/here:1"
+        answer = journey.k8s("deploy", f"--namespace={name}", f"--image={image}").want(1)
+        assert answer.document["seconds"] < 60
+        codes = [cause["code"] for cause in answer.document["diagnosis"]["causes"]]
+        assert codes == ["repository-missing"]
+
+
+# -- removal --------------------------------------------------------------------------------------
+
+
+@step
+def rm_takes_ours_and_nothing_else(journey: Journey) -> None:
+    """All that is ours goes; what is not ours stays."""
+    with journey.namespace("rm") as name:
+        journey.k8s("deploy", f"--namespace={name}").want()
+        journey.k8s("deploy", f"--namespace={name}", "--workload=deployment", "--name=web").want()
+        journey.secret(name, "theirs", "other.example", "u", "p")
+        dry = journey.k8s("rm", f"--namespace={name}", "--dry-run").want()
+        assert len(dry.document["actions"]) == 4
+        journey.k8s("rm", f"--namespace={name}", "--yes").want()
+        assert journey.find("Pod", name, "private-reg") is None
+        assert journey.find("Deployment", name, "web") is None
+        assert journey.find("Secret", name, "my-registry") is None
+        assert journey.find("Secret", name, "theirs") is not None
+        assert journey.k8s("rm", f"--namespace={name}", "--yes").want().document["actions"] == []
