@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -26,11 +27,21 @@ def why_not(place: str, version: str, architecture: str) -> str:
 
     Asks for one small checksum and waits five seconds at most for it.
     """
-    try:
-        _checksum(place, version, architecture, NEEDED[0], timeout=_PROBE_SECONDS)
-    except (OSError, ValueError) as problem:
-        return _words(problem)
-    return ""
+    answer = [f"no answer within {_PROBE_SECONDS} s"]
+
+    def ask() -> None:
+        try:
+            _checksum(place, version, architecture, NEEDED[0], timeout=_PROBE_SECONDS)
+        except (OSError, ValueError) as problem:
+            answer[0] = _words(problem)
+        else:
+            answer[0] = ""
+
+    # In a thread, because a name server that is out of reach knows no time-out of ours.
+    asker = threading.Thread(target=ask, daemon=True)
+    asker.start()
+    asker.join(_PROBE_SECONDS)
+    return answer[0]
 
 
 def download(place: str, version: str, architecture: str, folder: Path, ui: UI) -> dict[str, str]:

@@ -39,7 +39,15 @@ def build(settings: Settings, client: DockerClient, ui: UI, folder: Path) -> dic
 
     Raises MoorageError with the compiler's last words.
     """
-    container = _container(settings, client, ui)
+    from docker.errors import NotFound
+
+    try:
+        return _build(_container(settings, client, ui), ui, folder)
+    except NotFound:
+        raise _failed("somebody removed its container", "run the same command again") from None
+
+
+def _build(container: Container, ui: UI, folder: Path) -> dict[str, str]:
     with ui.progress(f"building Kubernetes {VERSION} from Debian's source (minutes, once)") as bar:
         try:
             _watch(container, bar)
@@ -50,21 +58,24 @@ def build(settings: Settings, client: DockerClient, ui: UI, folder: Path) -> dic
     code = int(container.wait()["StatusCode"])
     if code != 0:
         # Kubernetes' scripts and make only say who called whom.
-        said = (line for line in container.logs(tail=60).splitlines())
+        said = container.logs(tail=60).splitlines()
         telling = [line for line in said if not line.startswith((b"!!!", b"make"))]
-        words = commands.last_words(b"\n".join(telling))
         container.remove(force=True, v=True)
-        raise MoorageError(
-            "build-failed",
-            f"building Kubernetes {VERSION} failed with exit code {code}",
-            cause=words,
-            cure="is a Debian mirror with its source packages reachable (lab.mirror), and are 4 GB "
-            "of disk free? Or name a folder with the programs: lab.kubernetes_binaries",
+        raise _failed(
+            commands.last_words(b"\n".join(telling)),
+            "is a Debian mirror with its source packages reachable (lab.mirror), and are 4 GB of "
+            "disk free? Or name a folder with the programs: lab.kubernetes_binaries",
         )
     with ui.progress("taking the programs out of the build"):
         sums = _collect(container, folder)
     container.remove(force=True, v=True)
     return sums
+
+
+def _failed(cause: str, cure: str) -> MoorageError:
+    return MoorageError(
+        "build-failed", f"building Kubernetes {VERSION} failed", cause=cause, cure=cure
+    )
 
 
 def _container(settings: Settings, client: DockerClient, ui: UI) -> Container:
