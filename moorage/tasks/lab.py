@@ -37,6 +37,8 @@ def up(run: Run, nodes: str | None = None, kubernetes: bool = False, yes: bool =
     engine.ensure(settings, ui)
     client = engine.connect(settings)
     before = {node.container_id for node in lab.nodes(settings, client)}
+    if kubernetes:
+        clusters.fetch(settings, client, ui)
     found = lab.up(settings, client, ui, nodes)
     ui.table(
         ("node", "address", "containerd", "version"),

@@ -67,6 +67,15 @@ def pending(settings: Settings, nodes: str | None = None) -> list[Action]:
     return actions
 
 
+def fetch(settings: Settings, client: DockerClient, ui: UI) -> None:
+    """Gets the programs, before any node is made: where they cannot be had, nothing is.
+
+    Raises as :func:`up` does.
+    """
+    if binaries.pending(settings):
+        binaries.ensure(settings, client, ui)
+
+
 def up(settings: Settings, client: DockerClient, ui: UI, nodes: Sequence[LabNode]) -> Cluster:
     """Makes ``nodes`` (that run) a cluster and waits until all of it is ready.
 
