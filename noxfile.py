@@ -51,7 +51,7 @@ def image(session: nox.Session) -> None:
 @nox.session
 def agent(session: nox.Session) -> None:
     """The agent's tests here, then on the oldest Python it promises, where one can be had."""
-    session.run(*PYTEST, "tests/agent", *session.posargs, external=True)
+    session.run(*PYTEST, "tests/agent", "-m", "not engine", *session.posargs, external=True)
     python = _python(OLDEST_AGENT_PYTHON)
     if python is None:
         session.warn(f"no Python {OLDEST_AGENT_PYTHON} on this machine: its run is left out")
@@ -69,6 +69,12 @@ def agent(session: nox.Session) -> None:
     session.run(
         there, "-m", "pytest", "tests/agent", "-m", "not engine", *session.posargs, external=True
     )
+
+
+@nox.session
+def nodes(session: nox.Session) -> None:
+    """The agent alone on real nodes of every line; by hand, on the images that `inv up` built."""
+    session.run(*PYTEST, "tests/agent", "-m", "engine", *session.posargs, external=True)
 
 
 @nox.session
