@@ -79,8 +79,14 @@ def nodes(session: nox.Session) -> None:
 
 @nox.session
 def e2e(session: nox.Session) -> None:
-    """The main job on real daemons: up, again, killed, pulled, refused, down."""
-    session.run(*PYTEST, "tests/e2e", *session.posargs, external=True)
+    """The main job on real daemons: up, again, pulled, refused, untrusted, down."""
+    session.run(*PYTEST, "tests/e2e/test_1_journey.py", *session.posargs, external=True)
+
+
+@nox.session
+def stopped(session: nox.Session) -> None:
+    """Killed at ten places, and stopped politely: up and down work again. Slow; by hand."""
+    session.run(*PYTEST, "tests/e2e/test_2_stopped.py", *session.posargs, external=True)
 
 
 @nox.session

@@ -110,8 +110,9 @@ def shell(argv: Sequence[str], *, check: bool = True) -> str:
 
 
 def ours() -> list[str]:
-    """The names of all containers that carry our label, running or not."""
-    return docker("ps", "-a", "--filter", f"label={LABEL}", "--format", "{{.Names}}").split()
+    """The names of all containers that carry our label; none where no engine answers any more."""
+    listing = ("ps", "-a", "--filter", f"label={LABEL}", "--format", "{{.Names}}")
+    return docker(*listing, check=False).split()
 
 
 def node(name: str, command: str, *, check: bool = True) -> str:
