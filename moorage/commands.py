@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import signal
 import subprocess
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import NoReturn
 
 from moorage.errors import MoorageError, Refused
 
@@ -52,12 +53,7 @@ def run(
                 raise
         done = subprocess.CompletedProcess(command, program.returncode, out, err)
     except FileNotFoundError:
-        raise MoorageError(
-            "no-program",
-            f"{command[0]} is not installed",
-            cause=f"it is needed for: {' '.join(argv)}",
-            cure="inv doctor names the package that brings it",
-        ) from None
+        raise _no_program(command[0], argv) from None
     except subprocess.TimeoutExpired:
         raise MoorageError(
             "timeout", f"{argv[0]} did not end within {timeout:.0f} s", cause=" ".join(argv)
@@ -72,85 +68,64 @@ def run(
     return done
 
 
-@contextmanager
-def piped(
+def logged(
     argv: Sequence[str],
+    log: Path,
     *,
-    env: Mapping[str, str] | None = None,
     heard: Callable[[str], None] = lambda _: None,
-) -> Iterator[IO[bytes]]:
-    """Runs ``argv`` beside us and yields its stdout to read from; waits for its end afterwards.
+    timeout: float = 1800,
+) -> None:
+    """Runs ``argv`` to its end with all its output in ``log``, a file that is written anew.
 
-    ``env`` is added to our own; ``heard`` gets each line of its stderr, from a thread. Where the
-    block is left early, the program is ended. Raises MoorageError with the last words of stderr
-    where the program is missing or fails, and then rather than an error of the block: a reader
-    that was cut off has only seen the consequence.
+    ``heard`` gets what is new in it, line by line, a few times a second. Not through a pipe: should
+    we be killed, the program goes on to its end and cleans up after itself. On Ctrl-C and SIGTERM
+    it gets a SIGTERM and is waited for. Raises MoorageError where it is missing, takes more than
+    ``timeout`` seconds, or fails; then with the last words of ``log``.
     """
+    until = time.monotonic() + timeout
     try:
-        program = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, **(env or {})},
-        )
+        with (
+            log.open("wb") as out,
+            log.open("rb") as new,
+            subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a process group, to signal as a whole
+            ) as program,
+        ):
+            try:
+                while program.poll() is None and time.monotonic() < until:
+                    time.sleep(0.1)
+                    for line in new:
+                        heard(line.decode(errors="replace").rstrip())
+            finally:
+                if program.poll() is None:
+                    os.killpg(program.pid, signal.SIGTERM)
     except FileNotFoundError:
+        raise _no_program(argv[0], argv) from None
+    if program.returncode != 0:
+        late = time.monotonic() >= until
         raise MoorageError(
-            "no-program",
-            f"{argv[0]} is not installed",
-            cause=f"it is needed for: {' '.join(argv)}",
-            cure="inv doctor names the package that brings it",
-        ) from None
-    assert program.stdout is not None  # noqa: S101 - PIPE was asked for
-    assert program.stderr is not None  # noqa: S101
-    words: list[bytes] = []
-
-    def listen(stream: IO[bytes]) -> None:
-        for line in stream:
-            words.append(line)
-            heard(line.decode(errors="replace").rstrip())
-
-    listener = threading.Thread(target=listen, args=(program.stderr,), daemon=True)
-    listener.start()
-    try:
-        yield program.stdout
-    except Exception:
-        if program.poll() is None:
-            program.terminate()
-            program.wait()
-            raise
-    except BaseException:  # Ctrl-C: it must not work on without a reader
-        program.terminate()
-        program.wait()
-        raise
-    finally:
-        program.stdout.close()
-    code = program.wait()
-    listener.join()
-    program.stderr.close()
-    if code != 0:
-        raise MoorageError(
-            "command-failed",
-            f"{argv[0]} failed with exit code {code}",
-            cause=last_words(b"".join(words)),
-            cure=f"try it by hand: {' '.join(argv)}",
+            "timeout" if late else "command-failed",
+            f"{argv[0]} did not end within {timeout:.0f} s"
+            if late
+            else f"{argv[0]} failed with exit code {program.returncode}",
+            cause=last_words(log.read_bytes()),
+            cure=f"try it by hand: {shlex.join(argv)}",
         )
 
 
 def become(argv: Sequence[str]) -> NoReturn:
     """Goes on as ``argv``: its terminal, its signals and its exit code are the user's own.
 
-    Raises Refused where it is not installed.
+    Raises MoorageError where it is not installed.
     """
     try:
         os.execvp(argv[0], list(argv))  # noqa: S606 - no shell is the point
     except FileNotFoundError:
-        raise Refused(
-            "no-program",
-            f"{argv[0]} is not installed",
-            cause=f"it is needed for: {' '.join(argv)}",
-            cure="inv doctor names the package that brings it",
-        ) from None
+        raise _no_program(argv[0], argv) from None
 
 
 def as_root() -> list[str]:
@@ -174,3 +149,12 @@ def last_words(output: bytes, lines: int = 4) -> str:
     """The last few non-empty lines of a program's output, as one piece of text."""
     words = [line for line in output.decode(errors="replace").splitlines() if line.strip()]
     return "\n".join(words[-lines:]) or "it said nothing"
+
+
+def _no_program(name: str, argv: Sequence[str]) -> MoorageError:
+    return MoorageError(
+        "no-program",
+        f"{name} is not installed",
+        cause=f"it is needed for: {shlex.join(argv)}",
+        cure="inv doctor names the package that brings it",
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import threading
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 from moorage import apt, building, commands, engine
 from moorage.actions import Action
 from moorage.errors import MoorageError, Refused
+from moorage.files import private_folder
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -190,43 +192,70 @@ def _from_hub(settings: Settings, client: DockerClient, ui: UI, reference: str) 
 
 
 def _bootstrap(settings: Settings, client: DockerClient, ui: UI, reference: str) -> None:
+    folder = private_folder(settings.state / "base")
+    for left in folder.glob("*.tar"):  # of a stopped run
+        left.unlink()
+    tar = folder / f"{secrets.token_hex(4)}.tar"
     own = mirror(settings.lab.mirror)
+    root = os.geteuid() == 0
     argv = [
+        # Its mounts in a namespace of their own: however it ends, none stays behind.
+        *(("unshare", "--mount") if root else ()),
         "mmdebstrap",
-        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+        f"--mode={'root' if root else 'unshare'}",
         "--variant=minbase",
         f"--include={','.join(_INCLUDE)}",
         *(f"--dpkgopt={option}" for option in _LEAN),
-        "--format=tar",
         SUITE,
-        "-",
+        str(tar),
         *(own.sources() if own else ()),
     ]
+    try:
+        with ui.progress("a Debian base from packages (mmdebstrap)") as update:
+
+            def heard(line: str) -> None:
+                if line.startswith("I: "):
+                    update(text=f"Debian base: {line[3:60]}")
+
+            commands.logged(argv, folder / "mmdebstrap.log", heard=heard)
+            _import(settings, client, tar, reference)
+    except MoorageError as problem:
+        raise MoorageError(
+            "no-debian-base",
+            "the Debian base image could not be made",
+            cause=_why(problem.cause),
+            cure="is a Debian mirror reachable? lab.mirror in invoke.yaml names another one; all "
+            f"that was said is in {folder / 'mmdebstrap.log'}",
+            path=str(folder / "mmdebstrap.log"),
+        ) from None
+    finally:
+        tar.unlink(missing_ok=True)
+
+
+def _import(settings: Settings, client: DockerClient, tar: Path, reference: str) -> None:
+    """A whole tar -> the image ``reference``. The name comes last: half an import has none."""
+    from docker.errors import APIError
+
     changes = ['CMD ["/bin/bash"]']
     changes += [f'LABEL "{k}"="{v}"' for k, v in engine.labels(settings, "base").items()]
-    with ui.progress("a Debian base from packages (mmdebstrap)") as update:
-
-        def heard(line: str) -> None:
-            if line.startswith("I: "):
-                update(text=f"Debian base: {line[3:60]}")
-
-        try:
-            with commands.piped(argv, heard=heard) as tar:
-                # Without a name: only a whole import gets one, below.
-                answer = client.api.import_image_from_stream(tar, changes=changes)
-        except MoorageError as problem:
-            raise MoorageError(
-                "no-debian-base",
-                "the Debian base image could not be made",
-                cause=problem.cause,
-                cure=(
-                    "is a Debian mirror reachable? lab.mirror in invoke.yaml names another one; "
-                    f"{problem.cure}"
-                ),
-            ) from None
-    image_id = building.imported_id(answer)
+    try:
+        with tar.open("rb") as content:
+            answer = client.api.import_image(src=content, changes=changes)
+    except APIError as problem:
+        raise MoorageError(
+            "import-failed",
+            "the engine refused the image",
+            cause=str(problem.explanation),
+            cure="is its disk full? docker system df",
+        ) from None
     repository, _, name = reference.partition(":")
-    client.api.tag(image_id, repository=repository, tag=name)
+    client.api.tag(building.imported_id(answer), repository=repository, tag=name)
+
+
+def _why(words: str) -> str:
+    """mmdebstrap's last words without its talk of cleaning up."""
+    lines = [line for line in words.splitlines() if not line.startswith("I: ")]
+    return "\n".join(lines) or words
 
 
 def _packages() -> tuple[str, ...]:
