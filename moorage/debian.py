@@ -99,6 +99,8 @@ def base_image(settings: Settings, client: DockerClient, ui: UI) -> str:
     Raises MoorageError where neither Docker Hub nor a Debian mirror can be had.
     """
     reference = tag(settings)
+    for left in (settings.state / "base").glob("*.tar"):  # of a stopped run
+        left.unlink()
     if building.exists(client, reference):
         return reference
     if hub_answers(client, _HUB_IMAGE):
@@ -193,8 +195,6 @@ def _from_hub(settings: Settings, client: DockerClient, ui: UI, reference: str) 
 
 def _bootstrap(settings: Settings, client: DockerClient, ui: UI, reference: str) -> None:
     folder = private_folder(settings.state / "base")
-    for left in folder.glob("*.tar"):  # of a stopped run
-        left.unlink()
     tar = folder / f"{secrets.token_hex(4)}.tar"
     own = mirror(settings.lab.mirror)
     root = os.geteuid() == 0

@@ -78,6 +78,8 @@ class LabSettings:
     """Throw-away nodes: a comma-separated list of containerd lines, `2*3` for three of them."""
 
     nodes: str = "1.6,1.7,2"
+    # What nodes are called: lab1, lab2, … Two checkouts on one engine need two names.
+    prefix: str = "lab"
     # A Debian mirror for the packages of the lab; "auto": the one this machine uses.
     mirror: str = "auto"
     # The cluster of `inv lab.up --kubernetes`. 1.20.2 is what Debian bookworm carries as source,
@@ -280,6 +282,10 @@ def _check(settings: Settings, source: str) -> None:
     from moorage.lab.mix import parse_mix
 
     parse_mix(settings.lab.nodes, source=f"lab.nodes in {source}")
+    if not re.fullmatch(r"[a-z]([a-z-]{0,38}[a-z])?", settings.lab.prefix):
+        raise _refused(
+            source, "lab.prefix", f"letters a to z and '-', at most 40, not {settings.lab.prefix!r}"
+        )
     if settings.lab.mirror != "auto" and not re.fullmatch(r"https?://\S+", settings.lab.mirror):
         raise _refused(
             source, "lab.mirror", f"auto, or an http address, not {settings.lab.mirror!r}"

@@ -111,9 +111,9 @@ def archive(access: Access) -> bytes:
 def need_node(name: str, known: Sequence[str]) -> str:
     """``name`` (``lab1``, ``moorage-lab1`` or ``1``) -> ``lab1``. Raises Refused for others."""
     wanted = name.strip().removeprefix("moorage-")
-    wanted = f"lab{wanted}" if wanted.isdigit() else wanted
-    if wanted in known:
-        return wanted
+    for node in known:
+        if wanted in (node, node.lstrip("abcdefghijklmnopqrstuvwxyz-")):
+            return node
     raise Refused(
         "unknown-node",
         f"{name!r} is no node of the lab",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from moorage import building, debian, engine
 from moorage.errors import MoorageError
+from moorage.lab.mix import LINES, Line
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-    from moorage.lab.mix import Line
     from moorage.settings import Settings
     from moorage.ui import UI
 
@@ -74,6 +75,20 @@ def ensure(settings: Settings, client: DockerClient, ui: UI, lines: Iterable[Lin
             pool.map(lambda line: _build_line(settings, client, line), absent), start=1
         ):
             update(done=done, total=len(absent))
+    _forget_superseded(settings, client)
+
+
+def _forget_superseded(settings: Settings, client: DockerClient) -> None:
+    """Removes the images that earlier recipes made, unless a node still runs from one."""
+    from docker.errors import APIError
+
+    current = {reference(settings, line) for line in (None, *LINES.values())}
+    ours = {f"{REPOSITORY}:{name}" for name in ("node", *LINES)}
+    for image in client.images.list(REPOSITORY, filters=engine.label_filter(settings, "lab")):
+        for name in set(image.tags) - current:
+            if name.rpartition("-")[0] in ours:
+                with contextlib.suppress(APIError):
+                    client.images.remove(name)
 
 
 def _build_line(settings: Settings, client: DockerClient, line: Line) -> None:

@@ -152,7 +152,7 @@ def _recipes(
     ids = {line: building.image_id(client, name) for line, name in names.items()}
     config = host_config(capabilities(bounding_set()), engine.labels(settings, "lab"))
     return [
-        Recipe(place, line, names[line], ids[line], config, public_key)
+        Recipe(settings.lab.prefix, place, line, names[line], ids[line], config, public_key)
         for place, line in enumerate(lines, start=1)
     ]
 

@@ -53,6 +53,7 @@ class LabNode:
 class Recipe:
     """All that makes a node's container what it is; another digest means it has to be remade."""
 
+    prefix: str
     number: int
     line: Line
     image: str
@@ -62,7 +63,7 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        return f"lab{self.number}"
+        return f"{self.prefix}{self.number}"
 
     @property
     def container_name(self) -> str:
@@ -81,7 +82,7 @@ def container_name(name: str) -> str:
 
 def number(container: str) -> int:
     """``moorage-lab12`` -> 12; 0 for any other name."""
-    found = re.fullmatch(r"moorage-lab([1-9][0-9]*)", container)
+    found = re.fullmatch(r"moorage-[a-z-]+([1-9][0-9]*)", container)
     return int(found[1]) if found else 0
 
 

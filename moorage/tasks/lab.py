@@ -44,7 +44,8 @@ def up(run: Run, nodes: str | None = None, kubernetes: bool = False, yes: bool =
         ("node", "address", "containerd", "version"),
         [(node.name, node.address, node.containerd_line, node.version) for node in found],
     )
-    ui.show(f"Next: inv lab.ssh {found[0].name}   or   ssh -F {lab.ssh_config(settings)} lab1")
+    first = found[0].name
+    ui.show(f"Next: inv lab.ssh {first}   or   ssh -F {lab.ssh_config(settings)} {first}")
     changed = before != {node.container_id for node in found}
     document = {"ok": True, "changed": changed, "nodes": [_described(node) for node in found]}
     if not kubernetes:
