@@ -118,6 +118,7 @@ def install(packages: Sequence[str], ui: UI, settings: Settings) -> None:
         _write(settings, {*before, *plan}, purge=purge)
         try:
             _apt(["install", "--yes", *absent])
+            _mend_if_missing(sorted({*absent, *plan}))
         except MoorageError:
             # What did not get here is not ours to remove, should the user install it later.
             _write(settings, {*before, *plan.difference(missing(sorted(plan)))}, purge=purge)
@@ -220,6 +221,20 @@ def _apt(argv: Sequence[str]) -> None:
             time.sleep(1)
         else:
             raise problem
+
+
+def _mend_if_missing(packages: Sequence[str]) -> None:
+    """apt-get takes a half-installed package of the newest version for done, and is content."""
+    if missing(packages):
+        _mend()
+    left = missing(packages)
+    if left:
+        raise MoorageError(
+            "apt-failed",
+            f"{', '.join(left)} could not be installed whole",
+            cause="an earlier installation was cut off, and could not be completed",
+            cure="see what dpkg --audit says; sudo apt-get install --reinstall " + " ".join(left),
+        )
 
 
 def _mend() -> None:

@@ -88,13 +88,17 @@ def start(
         shell = 'log=$1; shift; exec "$@" </dev/null >"$log" 2>&1'
         commands.run(["setsid", "--fork", "sh", "-c", shell, "sh", str(log), *daemon], root=True)
     until = time.monotonic() + seconds
+    unseen = 0
     with ui.progress("starting dockerd") as update:
         while time.monotonic() < until:
             pid = running_pid(state)
             if pid and ready():
                 update(done=1, total=1)
                 return pid
-            if not pid and not _running(pid_file, ("sh", "setsid", "sudo", "dockerd")):
+            # Neither it nor what is about to become it (sh, sudo); a process has no command line
+            # for a moment while it becomes another, so one look is not enough.
+            unseen = 0 if pid or _running(pid_file) else unseen + 1
+            if unseen > 2:
                 forget(state)
                 raise _died(log_words(log), str(log))
             time.sleep(0.1)
@@ -109,7 +113,7 @@ def start(
 
 def running_pid(state: Path) -> int:
     """The process id of the dockerd we started by hand; 0 where it does not run."""
-    return _running(_record(state).parent / "dockerd.pid", ("dockerd",))
+    return _running(_record(state).parent / "dockerd.pid", "dockerd")
 
 
 def stop(state: Path, ui: UI, *, seconds: float = _STOP_SECONDS) -> None:
@@ -164,8 +168,8 @@ def _stop_process(state: Path, ui: UI, seconds: float) -> None:
             time.sleep(0.05)
 
 
-def _running(pid_file: Path, programs: Sequence[str]) -> int:
-    """The process id of one of ``programs`` with ``pid_file`` in its command line; 0 for none.
+def _running(pid_file: Path, program: str = "") -> int:
+    """The process id of ``program`` (any) with ``pid_file`` in its command line; 0 for none.
 
     The file itself is not read: it may be missing still, and the id in it may be another's by now.
     A process that has ended and waits for its parent has no command line any more.
@@ -173,7 +177,7 @@ def _running(pid_file: Path, programs: Sequence[str]) -> int:
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it ended meanwhile
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            if str(pid_file).encode() in words and Path(words[0].decode()).name in programs:
+            if str(pid_file).encode() in words and Path(words[0].decode()).name.startswith(program):
                 return int(entry.name)
     return 0
 

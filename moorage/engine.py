@@ -7,6 +7,8 @@ the docker command. Only the machine's own engine is ever installed or started.
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -66,29 +68,60 @@ def label_filter(settings: Settings, part: str = "") -> dict[str, str | list[str
 def endpoint() -> Endpoint:
     """Where docker itself would look, in its order: DOCKER_HOST, DOCKER_CONTEXT, its config file.
 
-    https://docs.docker.com/engine/manage-resources/contexts/. Raises Refused for a context that
+    https://docs.docker.com/engine/manage-resources/contexts/ is how. Raises Refused for a context that
     is not there or cannot be read.
     """
     if os.environ.get("DOCKER_HOST"):
         return Endpoint(os.environ["DOCKER_HOST"], source="DOCKER_HOST")
-    from docker.context import ContextAPI
-    from docker.context.config import get_current_context_name
+    home = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    name = os.environ.get("DOCKER_CONTEXT") or _current_context(home)
+    return Endpoint(f"unix://{SOCKET}") if name == "default" else _context(home, name)
 
-    name = os.environ.get("DOCKER_CONTEXT") or get_current_context_name()
-    if name == "default":
-        return Endpoint(f"unix://{SOCKET}")
+
+def _current_context(home: Path) -> str:
+    """The context that ``docker context use`` chose; a config file that is torn chooses none."""
     try:
-        context = ContextAPI.get_context(name)
-    except Exception as problem:  # docker-py raises bare Exception for a broken file
-        raise _no_engine(f"the docker context {name!r} cannot be read", str(problem)) from None
-    if context is None or not context.Host:
+        return str(json.loads((home / "config.json").read_text()).get("currentContext", "default"))
+    except (OSError, ValueError, AttributeError):
+        return "default"
+
+
+def _context(home: Path, name: str) -> Endpoint:
+    """A context's endpoint. docker-py's own reader finds none where there is no config.json.
+
+    https://github.com/docker/cli/blob/master/cli/context/store/doc.go
+    """
+    key = hashlib.sha256(name.encode()).hexdigest()
+    path = home / "contexts" / "meta" / key / "meta.json"
+    try:
+        told = json.loads(path.read_text())["Endpoints"]["docker"]
+        url, unverified = str(told["Host"]), bool(told.get("SkipTLSVerify"))
+    except FileNotFoundError:
         raise _no_engine(
             f"the docker context {name!r} is not there",
-            "DOCKER_CONTEXT or ~/.docker/config.json names it",
+            f"DOCKER_CONTEXT or {home / 'config.json'} names it",
             "docker context ls shows those there are; docker context use default",
-        )
-    return Endpoint(
-        str(context.Host).removeprefix("http+"), source=f"context {name}", tls=context.TLSConfig
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise _no_engine(
+            f"the docker context {name!r} cannot be read",
+            f"{path}: {problem!r}",
+            f"docker context rm {name}, and create it anew",
+        ) from None
+    return Endpoint(url, f"context {name}", _tls(home / "contexts" / "tls" / key, unverified))
+
+
+def _tls(folder: Path, unverified: bool) -> Any:
+    """docker-py's TLSConfig of the keys in a context's folder; None where there are none."""
+    files = {name: folder / "docker" / f"{name}.pem" for name in ("ca", "cert", "key")}
+    if not all(path.exists() for path in files.values()):
+        return None
+    from docker.tls import TLSConfig
+
+    return TLSConfig(
+        client_cert=(str(files["cert"]), str(files["key"])),
+        ca_cert=str(files["ca"]),
+        verify=not unverified,
     )
 
 
