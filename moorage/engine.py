@@ -68,8 +68,8 @@ def label_filter(settings: Settings, part: str = "") -> dict[str, str | list[str
 def endpoint() -> Endpoint:
     """Where docker itself would look, in its order: DOCKER_HOST, DOCKER_CONTEXT, its config file.
 
-    https://docs.docker.com/engine/manage-resources/contexts/ is how. Raises Refused for a context that
-    is not there or cannot be read.
+    https://docs.docker.com/engine/manage-resources/contexts/. Raises Refused for a context that is
+    not there or cannot be read.
     """
     if os.environ.get("DOCKER_HOST"):
         return Endpoint(os.environ["DOCKER_HOST"], source="DOCKER_HOST")

@@ -146,17 +146,15 @@ def node_of(container: Container, version: str = "") -> LabNode:
     )
 
 
-def wait(
-    container: Container, stop: threading.Event, *, fresh: bool, seconds: float = _READY_SECONDS
-) -> Ready:
+def wait(container: Container, stop: threading.Event, *, fresh: bool) -> Ready:
     """Waits until sshd and CRI serve, and sshd from here too.
 
     ``fresh``: not serving is a failure; a node that ran before may have been broken on purpose,
     and one answer is enough. ``stop`` ends the waiting. Raises MoorageError with what the node
-    says where it does not serve within ``seconds``.
+    says where it does not serve in time.
     """
     name = str(container.name).removeprefix("moorage-")
-    until = time.monotonic() + seconds
+    until = time.monotonic() + _READY_SECONDS
     while True:
         code, said = _ask(container)
         words = _words(said)
