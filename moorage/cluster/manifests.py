@@ -36,19 +36,20 @@ class Fit:
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """The documents of a folder, in the order of its kustomization. Raises Refused."""
-    kustomization = _documents(folder / "kustomization.yaml")[0]
+    kustomization = documents(folder / "kustomization.yaml")[0]
     return [
         document
         for name in kustomization.get("resources") or ()
-        for document in _documents(folder / name)
+        for document in documents(folder / name)
     ]
 
 
-def _documents(path: Path) -> list[dict[str, Any]]:
+def documents(path: Path) -> list[dict[str, Any]]:
+    """The documents of one YAML file. Raises Refused where it is no manifest."""
     import yaml
 
     try:
-        documents = [one for one in yaml.safe_load_all(path.read_text("utf-8")) if one]
+        found = [one for one in yaml.safe_load_all(path.read_text("utf-8")) if one]
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
         raise Refused(
             "bad-manifest",
@@ -57,7 +58,7 @@ def _documents(path: Path) -> list[dict[str, Any]]:
             cure="correct it, or take it back from the repository: git checkout k8s/",
             path=str(path),
         ) from None
-    for one in documents:
+    for one in found:
         if not isinstance(one, dict) or not isinstance(one.get("kind"), str):
             raise Refused(
                 "bad-manifest",
@@ -66,12 +67,12 @@ def _documents(path: Path) -> list[dict[str, Any]]:
                 cure="correct it, or take it back from the repository: git checkout k8s/",
                 path=str(path),
             )
-    return documents
+    return found
 
 
-def fit(documents: Iterable[Mapping[str, Any]], to: Fit) -> list[dict[str, Any]]:
+def fit(read: Iterable[Mapping[str, Any]], to: Fit) -> list[dict[str, Any]]:
     """Copies of the documents, fitted."""
-    return [_fitted(document, to) for document in documents]
+    return [_fitted(document, to) for document in read]
 
 
 def _fitted(document: Mapping[str, Any], to: Fit) -> dict[str, Any]:

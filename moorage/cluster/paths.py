@@ -34,6 +34,14 @@ KINDS: dict[str, Kind] = {
     "ClusterRoleBinding": Kind(
         "/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings", namespaced=False
     ),
+    "ValidatingAdmissionPolicy": Kind(
+        "/apis/admissionregistration.k8s.io/v1", "validatingadmissionpolicies", namespaced=False
+    ),
+    "ValidatingAdmissionPolicyBinding": Kind(
+        "/apis/admissionregistration.k8s.io/v1",
+        "validatingadmissionpolicybindings",
+        namespaced=False,
+    ),
 }
 
 

@@ -28,6 +28,8 @@ KINDS = (
     "Role",
     "ClusterRoleBinding",
     "ClusterRole",
+    "ValidatingAdmissionPolicyBinding",
+    "ValidatingAdmissionPolicy",
     "ServiceAccount",
     "Namespace",
 )
@@ -73,11 +75,12 @@ class Found:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one thing: ``removed``, ``gone`` before, or ``failed``."""
+    """What became of one thing: ``removed``, ``gone`` before, ``kept`` (``why``), ``failed``."""
 
     thing: Thing
     status: str
     error: MoorageError | None = None
+    why: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -86,12 +89,17 @@ class Outcome:
             "name": self.thing.name,
             "action": self.thing.action,
             "status": self.status,
+            "why": self.why,
             "error": self.error.to_json() if self.error else None,
         }
 
 
-def find(api: Api, settings: Settings, namespaces: Sequence[str] = ()) -> Found:
-    """Everything of ours for this registry, everywhere or in these namespaces."""
+def find(api: Api, settings: Settings, namespaces: Sequence[str] = (), *, part: str = "") -> Found:
+    """Everything of ours for this registry, everywhere or in these namespaces.
+
+    ``part``: only what carries this word in ``moorage.dev/part``, and what lies beside it.
+    """
+    selector = f"{ours.MANAGED_BY}=moorage,{ours.PART}" + (f"={part}" if part else "")
     mine = ours.registry_label(settings.registry_name)
     things: list[Thing] = []
     others: set[str] = set()
@@ -106,13 +114,14 @@ def find(api: Api, settings: Settings, namespaces: Sequence[str] = ()) -> Found:
                     api.items(
                         paths.all_of(kind, namespace),
                         f"list {paths.KINDS[kind].plural}",
-                        selector=f"{ours.MANAGED_BY}=moorage,{ours.PART}",
+                        selector=selector,
                     )
                 )
             except ApiError as problem:
                 if problem.status not in (403, 404):
                     raise
-                unseen.append(problem)
+                if problem.status == 403:  # 404: this API server does not know the kind
+                    unseen.append(problem)
                 continue
             for document in listed:
                 registry = ours.labels_of(document).get(ours.REGISTRY, mine)
@@ -122,7 +131,7 @@ def find(api: Api, settings: Settings, namespaces: Sequence[str] = ()) -> Found:
                     things.append(_thing(kind, document))
                 else:
                     others.add(registry)
-    attached = _attached(api, namespaces, things, unseen)
+    attached = [] if part else _attached(api, namespaces, things, unseen)
     return Found((*attached, *things), tuple(sorted(others)), tuple(unseen))
 
 
@@ -205,9 +214,32 @@ def _remove(api: Api, thing: Thing) -> Outcome:
                 if accounts.detach(api, thing.namespace, [thing.name], name)
             ]
             return Outcome(thing, "removed" if changed else "gone")
+        strangers = _strangers(api, thing.name) if thing.kind == "Namespace" else []
+        if strangers:
+            return Outcome(thing, "kept", None, f"it holds what is not ours: {strangers[0]}")
         there = api.delete(path, thing.action, uid=thing.uid)
     except ApiError as problem:
         if problem.status == 409:  # another object of that name: not the one we saw
             return Outcome(thing, "gone")
         return Outcome(thing, "failed", problem)
     return Outcome(thing, "removed" if there else "gone")
+
+
+# What Kubernetes itself puts into every namespace.
+_BY_KUBERNETES = frozenset((("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt")))
+
+
+def _strangers(api: Api, namespace: str) -> list[str]:
+    """What is in a namespace of ours and is not ours: deleting it would take these along."""
+    found = []
+    for kind in ("Pod", "Service", "Deployment", "DaemonSet", "Secret", "ConfigMap"):
+        for one in api.items(paths.all_of(kind, namespace), f"look into {namespace}"):
+            metadata = one["metadata"]
+            by_kubernetes = (
+                (kind, metadata["name"]) in _BY_KUBERNETES
+                or one.get("type") == "kubernetes.io/service-account-token"
+                or bool(metadata.get("ownerReferences"))
+            )
+            if not ours.is_ours(one) and not by_kubernetes:
+                found.append(f"{kind} {metadata['name']}")
+    return found

@@ -50,7 +50,7 @@ def stage(pod: Mapping[str, Any]) -> Stage:
     if conditions.get("Ready", {}).get("status") == "True":
         return Stage(READY)
     containers = status.get("containerStatuses") or []
-    for one in containers:
+    for one in (*(status.get("initContainerStatuses") or ()), *containers):
         waiting = (one.get("state") or {}).get("waiting") or {}
         reason = waiting.get("reason", "")
         if reason in PULL_REASONS:

@@ -9,6 +9,7 @@ from invoke.collection import Collection
 from moorage.tasks.command import Run, command
 
 if TYPE_CHECKING:
+    from moorage.cluster.agents import Rolled
     from moorage.cluster.api import Api
     from moorage.cluster.deploy import Deployed, Step, Workload
     from moorage.cluster.secrets import Outcome, Place
@@ -441,7 +442,7 @@ def rm(
 
     Example: inv k8s.rm --dry-run
     """
-    from moorage.cluster import namespaces, removal
+    from moorage.cluster import agents, namespaces, removal
 
     del yes
     ui = run.ui
@@ -461,11 +462,172 @@ def rm(
         return {"ok": True, "dry_run": dry_run, "cluster": _cluster(api), "actions": actions}
     ui.confirm(actions)
     outcomes = removal.remove(api, ui, found)
+    if any(thing.kind == "DaemonSet" for thing in found.things) and not chosen:
+        agents.forget_nodes(api)
     failed = [one for one in outcomes if one.error]
-    for one in failed:
+    for one in outcomes:
         if one.error:
             ui.error(one.error)
+        if one.why:
+            ui.note(f"kept {one.thing.words}: {one.why}")
     ui.show(f"Removed {len(outcomes) - len(failed)} of {len(outcomes)}.")
+    return {
+        "ok": not failed,
+        "dry_run": False,
+        "cluster": _cluster(api),
+        "objects": [one.to_json() for one in outcomes],
+    }
+
+
+@command(
+    lock=True,
+    help={
+        **_CLUSTER,
+        "grade": "auto (the least that does, node by node), files, or full",
+        "agent_image": "an image with Python 3.9 or later (else kubernetes.agent_image)",
+        "max_unavailable": "how many nodes at once get a new version, as 3 or 10%",
+        "timeout": "seconds to wait for every node (180)",
+        "remove": "take the agents away again; the trust stays",
+        "untrust": "with --remove: have them take the trust away first",
+        "dry_run": "print every change as a diff and change nothing",
+    },
+)
+def agents(
+    run: Run,
+    grade: str = "auto",
+    agent_image: str = "",
+    max_unavailable: str = "10%",
+    timeout: int = 180,
+    remove: bool = False,
+    untrust: bool = False,
+    dry_run: bool = False,
+    context: str = "",
+    kubeconfig: str = "",
+    yes: bool = False,
+) -> dict[str, Any]:
+    """Keep the trust on every node by a DaemonSet, also on nodes that join later.
+
+    Example: inv k8s.agents --agent-image=python:3.13-slim
+    """
+    from moorage.cluster import agents as agency
+
+    del yes
+    _check_agents(grade, max_unavailable, remove, untrust)
+    wanted = agency.Wanted(grade, agent_image, max_unavailable, float(timeout))
+    api = _connect(run, kubeconfig, context)
+    if remove:
+        return _agents_removed(run, api, untrust, dry_run, float(timeout))
+    if not dry_run:
+        run.ui.confirm(
+            [
+                f"run an agent on every node of {api.where.context}, in the namespace"
+                f" {run.settings.kubernetes.agents_namespace}, with the node's trust folders"
+                " mounted"
+                + ("" if grade == "files" else ", or the node's whole tree where that is needed")
+            ]
+        )
+    rolled = agency.roll_out(api, run.settings, run.ui, wanted, dry_run=dry_run)
+    return _agents_told(run, api, rolled, dry_run)
+
+
+def _check_agents(grade: str, max_unavailable: str, remove: bool, untrust: bool) -> None:
+    import re
+
+    from moorage.cluster.agents import GRADES
+    from moorage.errors import Refused
+
+    wrong = ""
+    if grade not in GRADES:
+        wrong = f"--grade {grade!r} is not one of {', '.join(GRADES)}"
+    elif not re.fullmatch(r"[1-9]\d{0,3}|([1-9]\d?|100)%", max_unavailable):
+        wrong = f"--max-unavailable {max_unavailable!r} is neither a number nor a share like 10%"
+    elif untrust and not remove:
+        wrong = "--untrust goes with --remove; inv nodes.untrust does it over SSH"
+    if wrong:
+        raise Refused("wrong-use", wrong, cure="inv --help k8s.agents")
+
+
+def _agents_told(run: Run, api: Api, rolled: Rolled, dry_run: bool) -> dict[str, Any]:
+    from moorage.cluster import telling
+
+    ui = run.ui
+    if not dry_run:
+        ui.table(
+            ["node", "runtime", "grade", "status", "pull proven", "why"],
+            [
+                [
+                    one.node.name,
+                    one.node.runtime,
+                    one.grade,
+                    one.status or "no word yet",
+                    "yes" if one.proven else "no",
+                    one.error or one.why,
+                ]
+                for one in rolled.states
+            ],
+        )
+    if rolled.report is not None:
+        telling.show(ui, rolled.report)
+    if rolled.report is not None and any(
+        one.container in ("trust", "agent") for one in rolled.report.stuck
+    ):
+        ui.show("")
+        ui.show("The agents' own image cannot be pulled: name another with --agent-image, or load")
+        ui.show("it into the nodes beforehand: ctr -n k8s.io images import FILE")
+    changed = any(action != "unchanged" for action in rolled.objects.values())
+    if not changed:
+        ui.show("Nothing changed." if not dry_run else "Nothing to do: everything stands.")
+    return {
+        "ok": rolled.ok,
+        "dry_run": dry_run,
+        "changed": changed and not dry_run,
+        "cluster": _cluster(api),
+        "nodes": [one.to_json() for one in rolled.states],
+        "objects": rolled.objects,
+        "diagnosis": rolled.report.to_json() if rolled.report else None,
+    }
+
+
+def _agents_removed(
+    run: Run, api: Api, untrust: bool, dry_run: bool, timeout: float
+) -> dict[str, Any]:
+    from moorage.cluster import agents as agency
+    from moorage.cluster import removal
+    from moorage.errors import MoorageError
+
+    settings, ui = run.settings, run.ui
+    found = removal.find(api, settings, part="agents")
+    actions = [thing.action for thing in found.things]
+    marked = agency.marked_nodes(api)
+    if marked:
+        actions.append(f"take our annotations off {', '.join(marked)}")
+    if untrust and actions:
+        actions.insert(0, "take the trust in the registry away from every node")
+    if dry_run or not actions:
+        for action in actions:
+            ui.show(f"would {action}")
+        if not actions:
+            ui.show("There are no agents.")
+        return {"ok": True, "dry_run": dry_run, "cluster": _cluster(api), "actions": actions}
+    ui.confirm(actions)
+    if untrust:
+        left = agency.take_trust_away(api, settings, ui, timeout)
+        if left:
+            names = ", ".join(one.node.name for one in left)
+            raise MoorageError(
+                "still-trusting",
+                f"these nodes still have the trust: {names}",
+                cause=left[0].error or "their agents have not answered in time",
+                cure="look at their pods, then run the same command again; the agents are kept",
+            )
+    outcomes = agency.remove(api, settings, ui)
+    failed = [one for one in outcomes if one.error]
+    for one in outcomes:
+        if one.error:
+            ui.error(one.error)
+        if one.why:
+            ui.note(f"kept {one.thing.words}: {one.why}")
+    ui.show("The agents are gone." if not failed else f"{len(failed)} objects are left.")
     return {
         "ok": not failed,
         "dry_run": False,
@@ -478,4 +640,4 @@ def _cluster(api: Api) -> dict[str, str]:
     return {"server": api.where.server, "context": api.where.context}
 
 
-namespace = Collection("k8s", secret, deploy, diagnose, nodes, rm)
+namespace = Collection("k8s", secret, deploy, diagnose, nodes, agents, rm)

@@ -64,6 +64,7 @@ def say(line: str) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nox -s k8s --", description=__doc__)
     parser.add_argument("--kubeconfig", type=Path, help="the cluster to use; else the lab's")
+    parser.add_argument("--agent-image", default="", help="an image with Python for the agents")
     parser.add_argument("--only", default="", help="steps whose name has this word")
     parser.add_argument("--as-is", action="store_true", help="the lab's cluster stands already")
     parser.add_argument("--trace", action="store_true", help="where a step failed, in full")
@@ -78,7 +79,8 @@ def _journey(options: argparse.Namespace) -> Journey:
     parsed = settings.parse(yaml.safe_load(found.read_text()) or {} if found.exists() else {})
     lab = access.lab_kubeconfig(parsed)
     given = options.kubeconfig.resolve() if options.kubeconfig else lab
-    return Journey(parsed, given, ours=given == lab.resolve(), project=project)
+    ours = given == lab.resolve()
+    return Journey(parsed, given, ours, options.agent_image, project=project)
 
 
 def _stand_up(journey: Journey) -> None:

@@ -54,6 +54,7 @@ class Journey:
     settings: Settings
     kubeconfig: Path
     ours: bool
+    agent_image: str = ""
     project: Path = field(default_factory=Path.cwd)
 
     # -- inv ----------------------------------------------------------------------------------
@@ -226,6 +227,61 @@ class Journey:
         if not self.ours:
             raise NotHere("trust is set up by SSH, and these nodes are not the lab's")
         self.inv("nodes.trust", f"--hosts={hosts}", "--no-verify").want(0)
+
+    def wipe(self, node: str) -> None:
+        """A node as one that has just joined: its runtime reads a config_path, and that is all."""
+        name, host = self.settings.registry_name, self.settings.registry.host
+        self.on_node(
+            node,
+            f"rm -rf /etc/containerd/certs.d/{name} /etc/docker/certs.d/{name}"
+            " /var/lib/moorage/active /var/lib/moorage/blobs /var/lib/moorage/history"
+            f" /var/lib/moorage/lock; sed '/ {host} /d' /etc/hosts > /tmp/h;"
+            " cat /tmp/h > /etc/hosts",
+        )
+
+    def without_config_path(self, node: str) -> None:
+        """A node whose config.toml names no config_path: what an earlier step left of ours goes."""
+        file = "/etc/containerd/config.toml"
+        self.on_node(
+            node,
+            f"if grep -q config_path {file}; then sed -i '/Added by Moorage/,$d' {file};"
+            f" ! grep -q config_path {file} && systemctl restart containerd; fi",
+        )
+
+    def preloaded(self) -> str:
+        """An image with Python that is on every node before any trust is."""
+        if self.agent_image or not self.ours:
+            return self.agent_image
+        from moorage import engine
+
+        image = "moorage.local/agent:1"
+        client = engine.connect(self.settings)
+        client.images.get(self.settings.image_reference).tag(image)
+        config = self.project / ".moorage" / "lab" / "ssh_config"
+        for node in self.nodes():
+            if image in self.on_node(node, "ctr -n k8s.io images ls -q").split():
+                continue
+            into = ["ssh", "-F", str(config), node, "ctr", "-n", "k8s.io", "images", "import", "-"]
+            with subprocess.Popen(into, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as load:
+                assert load.stdin is not None
+                for part in client.images.get(image).save(named=image):
+                    load.stdin.write(part)
+                load.stdin.close()
+            assert load.returncode == 0, f"{image} cannot be imported on {node}"
+        self.agent_image = image
+        return image
+
+    def agents(self, *words: str) -> Answer:
+        """``inv k8s.agents`` with an image that this cluster has."""
+        image = self.preloaded()
+        named = (f"--agent-image={image}",) if image else ()
+        return self.k8s("agents", "--yes", "--timeout=120", *named, *words)
+
+    def annotation(self, node: str) -> dict[str, Any]:
+        """What the node's agent last said."""
+        found = self.api.get(paths.one("Node", node))["metadata"].get("annotations") or {}
+        said: dict[str, Any] = json.loads(found.get("moorage.dev/agent", "{}"))
+        return said
 
     # -- the registry -------------------------------------------------------------------------
 

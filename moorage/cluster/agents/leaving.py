@@ -1,0 +1,88 @@
+"""Takes the agents away, and the trust before them where that is asked."""
+
+from __future__ import annotations
+
+import base64
+import time
+from typing import TYPE_CHECKING, Any
+
+from moorage.cluster import paths, removal
+from moorage.cluster.agents import documents as made_of
+from moorage.cluster.agents.documents import (
+    GRADE_LABEL,
+    PLAN,
+    PLAN_KEY,
+    UNTRUST,
+    Wanted,
+)
+from moorage.cluster.agents.rollout import apply, promote
+from moorage.cluster.agents.states import STATUS, AgentState, marked_nodes, states
+from moorage.cluster.nodes import TRUSTED
+from moorage.errors import Refused
+
+if TYPE_CHECKING:
+    from moorage.cluster.api import Api
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+_POLL = 1.0
+
+
+def take_trust_away(api: Api, settings: Settings, ui: UI, seconds: float) -> list[AgentState]:
+    """Has every agent take the trust away on its node; returns those that did not in time.
+
+    A node whose config.toml was edited, over SSH perhaps, gets the grade full for that.
+    """
+    namespace = settings.kubernetes.agents_namespace
+    live = api.find(paths.one("Secret", PLAN, namespace), "read the agents' plan")
+    if live is None:
+        raise Refused(
+            "no-agents",
+            f"there are no agents in {namespace}",
+            cause="their plan is not there",
+            cure="inv k8s.agents brings them; inv nodes.untrust takes trust away over SSH",
+        )
+    plan = base64.b64decode(live["data"][PLAN_KEY])
+    document = made_of.plan_secret(settings, plan, UNTRUST)
+    api.apply(paths.of(document), document, "tell the agents", force=True)
+    deadline = time.monotonic() + seconds
+    with ui.progress("wait for the agents to take the trust away") as update:
+        while True:
+            found = states(api, plan, UNTRUST)
+            left = [one for one in found if one.status != "untrusted"]
+            update(done=len(found) - len(left), total=len(found) or 1)
+            if not left or time.monotonic() > deadline:
+                return left
+            if promote(api, ui, left):
+                _bring_full(api, settings, ui)
+            time.sleep(_POLL)
+
+
+def _bring_full(api: Api, settings: Settings, ui: UI) -> None:
+    """The DaemonSet of the grade full, with image and archive of the other one."""
+    namespace = settings.kubernetes.agents_namespace
+    files = api.get(paths.one("DaemonSet", "moorage-agent-files", namespace))
+    pod = files["spec"]["template"]["spec"]
+    archive = next(one["configMap"]["name"] for one in pod["volumes"] if one["name"] == "agent")
+    wanted = Wanted(image=pod["containers"][0]["image"])
+    apply(api, ui, [made_of.full(settings, archive, wanted)], dry_run=False)
+
+
+def remove(api: Api, settings: Settings, ui: UI) -> list[removal.Outcome]:
+    """Takes the agents themselves away: objects by label, then our marks on the Nodes."""
+    found = removal.find(api, settings, part="agents")
+    outcomes = removal.remove(api, ui, found)
+    forget_nodes(api)
+    return outcomes
+
+
+def forget_nodes(api: Api) -> None:
+    """Takes our annotations and label off the Nodes."""
+    change: dict[str, Any] = {
+        "metadata": {
+            "annotations": {STATUS: None, TRUSTED: None},
+            "labels": {GRADE_LABEL: None},
+        }
+    }
+    for name in marked_nodes(api):
+        api.merge(paths.one("Node", name), change, f"clear node {name}")

@@ -1,0 +1,254 @@
+"""Brings an agent onto every node, and each node to the least grade that does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from moorage.cluster import examine, manifests, ours, paths, secrets
+from moorage.cluster.agents import documents as made_of
+from moorage.cluster.agents.documents import AUTO, FILES, FULL, GRADE_LABEL, Cluster, Wanted
+from moorage.cluster.agents.plan import make_plan
+from moorage.cluster.agents.states import FAILED, NEEDS_FULL, AgentState, states
+from moorage.cluster.nodes import ClusterNode, from_document
+from moorage.cluster.refusals import nothing_changed_yet
+from moorage.cluster.stages import READY, stage
+from moorage.cluster.stuck import containers
+from moorage.errors import Refused
+
+if TYPE_CHECKING:
+    from moorage.cluster.api import Api
+    from moorage.cluster.examine import Report
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+_POLL = 1.0
+# So long a pod that cannot pull its own image is waited for, before it is looked at.
+_IMAGE_PATIENCE = 8.0
+# So long a failure may go away by itself: agents try again.
+_FAILURE_PATIENCE = 20.0
+_NAMESPACE_PATIENCE = 120.0
+
+
+@dataclass(frozen=True)
+class Rolled:
+    """How it went. ``objects``: what was made, by words -> created, updated or unchanged."""
+
+    states: tuple[AgentState, ...]
+    objects: dict[str, str] = field(default_factory=dict)
+    report: Report | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.report is None and all(one.ok for one in self.states)
+
+
+def roll_out(
+    api: Api, settings: Settings, ui: UI, wanted: Wanted, *, dry_run: bool = False
+) -> Rolled:
+    """Brings an agent onto every node and waits until each has proven its trust."""
+    from moorage import archive, registry
+
+    documents = [from_document(one) for one in api.items(paths.all_of("Node"), "list nodes")]
+    nodes = [node for node in documents if node.platform.startswith("linux")]
+    plan = make_plan(settings, nodes)
+    built = archive.agent_archive(settings.state)
+
+    def everything() -> list[dict[str, Any]]:
+        return made_of.documents(settings, wanted, plan, built, _cluster(api, nodes))
+
+    namespace = made_of.namespace_document(settings)
+    if dry_run:
+        return Rolled((), apply(api, ui, [namespace, *everything()], dry_run=True))
+    done = _make_namespace(api, settings, ui, namespace)
+    place = secrets.Place(settings.kubernetes.agents_namespace, settings.kubernetes.secret)
+    secrets.apply(api, ui, [place], secrets.wish(settings, registry.credentials(settings)))
+    done |= apply(api, ui, everything(), dry_run=False)
+    found, report = _wait(api, settings, ui, wanted, plan)
+    if wanted.grade == AUTO and promote(api, ui, found):
+        done |= apply(api, ui, everything(), dry_run=False)
+        found, report = _wait(api, settings, ui, wanted, plan)
+    _forget_old_archives(api, settings, done)
+    return Rolled(tuple(found), done, report)
+
+
+def promote(api: Api, ui: UI, found: Sequence[AgentState]) -> bool:
+    """Gives the grade full to nodes whose agent needs it; whether there were any."""
+    lacking = [one for one in found if one.status == NEEDS_FULL and not one.labelled]
+    for one in lacking:
+        ui.note(f"{one.node.name}: grade full, since {one.error}")
+        label = {"metadata": {"labels": {GRADE_LABEL: FULL}}}
+        api.merge(paths.one("Node", one.node.name), label, f"label node {one.node.name}")
+    return bool(lacking)
+
+
+def _cluster(api: Api, nodes: Sequence[ClusterNode]) -> Cluster:
+    return Cluster(
+        frozenset(node.runtime.partition(" ")[0] for node in nodes),
+        any(
+            ours.labels_of(document).get(GRADE_LABEL) == FULL
+            for document in api.items(paths.all_of("Node"), "list nodes")
+        ),
+        _has_policies(api),
+    )
+
+
+def _has_policies(api: Api) -> bool:
+    """Whether the API server knows admission policies, and tokens name their node: from 1.30."""
+    found = api.find("/apis/admissionregistration.k8s.io/v1", "read what the API server knows")
+    kinds = {one.get("kind") for one in (found or {}).get("resources") or ()}
+    version = api.get("/version", "read the version")
+    minor = int("".join(filter(str.isdigit, str(version.get("minor", "0")))) or 0)
+    return "ValidatingAdmissionPolicy" in kinds and (version.get("major"), minor) >= ("1", 30)
+
+
+def apply(api: Api, ui: UI, made: Sequence[dict[str, Any]], *, dry_run: bool) -> dict[str, str]:
+    """Applies the documents where they differ; what was done, by the object's words.
+
+    Raises Refused, with nothing changed, where one of them is somebody else's.
+    """
+    steps: list[tuple[dict[str, Any], str]] = []
+    with nothing_changed_yet():
+        for document in made:
+            words, path = paths.words(document), paths.of(document)
+            live = api.find(path, f"read {words}")
+            if live is not None and not ours.is_ours(live):
+                raise Refused(
+                    "not-ours",
+                    f"nothing was changed: {words} is not ours",
+                    cause="somebody else made it (it lacks the label moorage.dev/part)",
+                    cure="choose another kubernetes.agents_namespace, or remove it",
+                )
+            action = "created" if live is None else "updated"
+            if live is not None and _is_there(api, path, document, live):
+                action = "unchanged"
+            if dry_run and action != "unchanged":
+                ui.diff(words, _shown(live, document), _shown(document))
+            steps.append((document, action))
+    for document, action in steps if not dry_run else ():
+        if action != "unchanged":
+            api.apply(paths.of(document), document, f"write {paths.words(document)}", force=True)
+    return {paths.words(document): action for document, action in steps}
+
+
+def _is_there(api: Api, path: str, document: dict[str, Any], live: dict[str, Any]) -> bool:
+    if document["kind"] in ("Secret", "ConfigMap"):  # no need to send half a MiB to compare it
+        keys = ("data", "binaryData")
+        return all(live.get(key) == document.get(key) for key in keys)
+    after = api.apply(path, document, f"write {paths.words(document)}", force=True, dry=True)
+    return manifests.same(live, after)
+
+
+def _shown(document: dict[str, Any] | None, like: dict[str, Any] | None = None) -> str | None:
+    """For a diff: the login in the plan and the archive's bytes are not shown."""
+    if document is None:
+        return None
+    hidden = dict(document)
+    for key in ("data", "binaryData"):
+        if key in hidden:
+            hidden[key] = dict.fromkeys(hidden[key], "(not shown)")
+    return manifests.shown(hidden, like)
+
+
+def _make_namespace(
+    api: Api, settings: Settings, ui: UI, document: dict[str, Any]
+) -> dict[str, str]:
+    name = settings.kubernetes.agents_namespace
+    live = _settled_namespace(api, ui, name)
+    if live is not None and not ours.is_ours(live):
+        ui.note(f"the namespace {name} is not ours: it is used as it is")
+        return {}
+    return apply(api, ui, [document], dry_run=False)
+
+
+def _settled_namespace(api: Api, ui: UI, name: str) -> dict[str, Any] | None:
+    """The namespace, or None; one that is being deleted, by an earlier --remove, is waited for."""
+    deadline = time.monotonic() + _NAMESPACE_PATIENCE
+    said = False
+    while True:
+        live = api.find(paths.one("Namespace", name), f"read namespace {name}")
+        if live is None or not live["metadata"].get("deletionTimestamp"):
+            return live
+        if time.monotonic() > deadline:
+            raise Refused(
+                "namespace-terminating",
+                f"the namespace {name} is being deleted",
+                cause="something in it does not go",
+                cure=f"look what holds it: kubectl describe namespace {name}",
+            )
+        if not said:
+            ui.note(f"waiting until the namespace {name} is gone")
+            said = True
+        time.sleep(_POLL)
+
+
+def _wait(
+    api: Api, settings: Settings, ui: UI, wanted: Wanted, plan: bytes
+) -> tuple[list[AgentState], Report | None]:
+    deadline = time.monotonic() + wanted.timeout
+    began = time.monotonic()
+    with ui.progress("wait for the agents") as update:
+        while True:
+            found = states(api, plan)
+            update(done=len([one for one in found if one.ok]), total=len(found) or 1)
+            spent = time.monotonic() - began
+            patient = spent < _FAILURE_PATIENCE
+            if all(_is_settled(one, wanted, patient=patient) for one in found):
+                return found, None
+            late = time.monotonic() > deadline
+            if late or spent > _IMAGE_PATIENCE:
+                report = _stuck_agents(api, settings)
+                if report is not None and (late or not all(g.passing for g in report.groups)):
+                    # Where only needs-full is missing, the proof cannot be pulled yet, of course.
+                    lacking = {one.node.name for one in found if one.status == NEEDS_FULL}
+                    if late or any(set(group.nodes) - lacking for group in report.groups):
+                        return found, report
+            if late:
+                return _with_troubles(api, settings, found), None
+            time.sleep(_POLL)
+
+
+def _is_settled(one: AgentState, wanted: Wanted, *, patient: bool) -> bool:
+    """Whether no better word is to be expected of this agent."""
+    if one.status == NEEDS_FULL:
+        # A labelled node's word is from before its new agent, unless that one is not wanted.
+        return not one.labelled or wanted.grade == FILES
+    return one.ok or (one.status == FAILED and not patient)
+
+
+def _with_troubles(api: Api, settings: Settings, found: Sequence[AgentState]) -> list[AgentState]:
+    """What their pods tell of those agents that have said nothing themselves."""
+    troubles: dict[str, str] = {}
+    for pod in _pods(api, settings):
+        said = stage(pod)
+        word = said.trouble or said.waits or (said.name if said.name != READY else "")
+        troubles[(pod.get("spec") or {}).get("nodeName", "")] = f"its pod: {word}" if word else ""
+    return [
+        one
+        if one.status
+        else replace(one, error=troubles.get(one.node.name, "it has no pod of ours"))
+        for one in found
+    ]
+
+
+def _pods(api: Api, settings: Settings) -> list[dict[str, Any]]:
+    path = paths.all_of("Pod", settings.kubernetes.agents_namespace)
+    return list(api.items(path, "list pods", selector="app.kubernetes.io/name=moorage-agent"))
+
+
+def _stuck_agents(api: Api, settings: Settings) -> Report | None:
+    pods = _pods(api, settings)
+    stuck = [one for pod in pods for one in containers(pod)]
+    return examine.explain(api, settings, stuck, len(pods)) if stuck else None
+
+
+def _forget_old_archives(api: Api, settings: Settings, done: dict[str, str]) -> None:
+    """ConfigMaps of versions that no DaemonSet names any more."""
+    namespace = settings.kubernetes.agents_namespace
+    named = {words.rpartition("/")[2] for words in done if words.startswith("ConfigMap ")}
+    selector = f"{ours.MANAGED_BY}=moorage,{ours.PART}=agents"
+    for one in list(api.items(paths.all_of("ConfigMap", namespace), selector=selector)):
+        if one["metadata"]["name"] not in named:
+            api.delete(paths.of({**one, "kind": "ConfigMap"}), "delete an old archive")
