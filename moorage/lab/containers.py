@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _READY_SECONDS = 60.0
 # Each question to a node waits so long (seconds) inside of it; short, to heed Ctrl-C between them.
-_ASK_SECONDS = 2
+_ASK_SECONDS = 1
 
 
 @dataclass(frozen=True)
@@ -155,12 +155,13 @@ def wait(container: Container, stop: threading.Event, *, fresh: bool) -> Ready:
     """
     name = str(container.name).removeprefix("moorage-")
     until = time.monotonic() + _READY_SECONDS
-    while True:
+    code, said, words, done = 1, "", dict[str, str](), False
+    while not stop.is_set():
         code, said = _ask(container)
         words = _words(said)
         # Under load, the engine sometimes loses what a command said, or how it ended.
         done = "hostkey" in words and (code == 0 or not fresh)
-        if done or stop.is_set() or time.monotonic() > until:
+        if done or time.monotonic() > until:
             break
         container.reload()
         if container.status != "running":

@@ -88,7 +88,8 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: str | None = Non
         fresh = container is None or not _runs(container)
         if container is None:
             container = containers.make(settings, client, recipe, allowed)
-        containers.start(container, recipe.name)
+        if not stop.is_set():
+            containers.start(container, recipe.name)
         return containers.wait(container, stop, fresh=fresh)
 
     title = f"{'looking at' if running == len(recipes) else 'starting'} {_nodes(len(recipes))}"
