@@ -146,7 +146,20 @@ def _read(file: Path) -> dict[str, Any]:
         raise _unusable([file], f"{type(problem).__name__}: {_brief(problem)}") from None
     if not isinstance(document, dict):
         raise _unusable([file], "it is empty, or no mapping of keys")
+    for key in ("clusters", "contexts", "users"):
+        entries = document.get(key) or []
+        if not isinstance(entries, list) or not all(map(_is_entry, entries)):
+            raise _unusable([file], f"{key} is no list of entries with names")
     return document
+
+
+def _is_entry(entry: Any) -> bool:
+    """One of a kubeconfig's entries: a name, and a mapping under the key that lists it."""
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("name"), str)
+        and all(isinstance(value, dict | None) for key, value in entry.items() if key != "name")
+    )
 
 
 def _brief(problem: Exception) -> str:
@@ -158,8 +171,7 @@ def _context(merged: list[dict[str, Any]], wanted: str, files: list[Path], origi
     known: list[str] = []
     for document in merged:
         for entry in document.get("contexts") or ():
-            if isinstance(entry, dict) and isinstance(entry.get("name"), str):
-                known.append(entry["name"])
+            known.append(entry["name"])
     current = [d["current-context"] for d in merged if d.get("current-context")]
     name = wanted or (str(current[0]) if current else "")
     if name in known:

@@ -32,6 +32,8 @@ _AGAIN = frozenset((429, 500, 502, 503, 504))
 # One page of a list, in objects; halved where its answer is larger than MAX_ANSWER.
 PAGE = 250
 MAX_ANSWER = 16 << 20
+# So often a list is begun anew that the server forgets while it is read.
+_ANEW = 3
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 
@@ -89,12 +91,12 @@ class Api:
 
         ``selector`` is one of labels, ``fields`` one of fields; "" for all.
 
-        A list whose history is gone (410) goes on with the server's inconsistent continuation, or
-        anew. Objects already given are not given twice.
+        A list whose history is gone (410) goes on by the token that the server offers for it, or
+        begins anew. Objects already given are not given twice.
         """
         what = what or f"list {path.rsplit('/', 1)[-1]}"
         query = _chosen(selector, fields)
-        token, seen = "", set[str]()
+        token, seen, anew = "", set[str](), 0
         while True:
             asked = {**query, "limit": str(page)} | ({"continue": token} if token else {})
             try:
@@ -105,9 +107,10 @@ class Api:
                 page = max(1, page // 4)
                 continue
             except ApiError as problem:
-                if problem.status != 410 or not token:
+                anew += 1
+                if problem.status != 410 or not token or anew > _ANEW:
                     raise
-                token = ""
+                token = problem.go_on
                 continue
             for item in answer.get("items") or ():
                 uid = item.get("metadata", {}).get("uid", "")

@@ -20,7 +20,8 @@ class ApiError(MoorageError):
     """The API server refused or failed.
 
     ``status`` is HTTP's (0: no answer came), ``reason`` Kubernetes' own word (``Forbidden``,
-    ``NotFound``, …), ``words`` the server's message.
+    ``NotFound``, …), ``words`` the server's message. ``go_on``: with a 410 to a list's page, the
+    token by which the list goes on all the same, "" for none.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class ApiError(MoorageError):
         status: int = 0,
         reason: str = "",
         words: str = "",
+        go_on: str = "",
         cause: str = "",
         cure: str = "",
     ) -> None:
@@ -38,6 +40,7 @@ class ApiError(MoorageError):
         self.status = status
         self.reason = reason
         self.words = words
+        self.go_on = go_on
 
 
 @dataclass(frozen=True)
@@ -256,6 +259,7 @@ def explain(status: int, document: Mapping[str, Any], what: str) -> ApiError:
         status=status,
         reason=str(document.get("reason") or ""),
         words=words,
+        go_on=str((document.get("metadata") or {}).get("continue") or ""),
         cause=rule.cause.format_map(values),
         cure=rule.cure.format_map(values),
     )

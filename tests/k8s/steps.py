@@ -381,6 +381,7 @@ def deploy_says_the_cause_instead_of_timing_out(journey: Journey) -> None:
 @contextmanager
 def _as_before(journey: Journey) -> Iterator[None]:
     """The nodes have their trust by SSH again afterwards, as the other steps want it."""
+    journey.k8s("agents", "--remove", "--yes").want()
     try:
         yield
     finally:
