@@ -110,8 +110,9 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "combine", "--quiet", external=True, success_codes=[0, 1])
     with Path("build/coverage.txt").open("w") as report:
         session.run("coverage", "report", external=True, stdout=report)
-    last = Path("build/coverage.txt").read_text().splitlines()[-1]
-    session.log(f"coverage: {last.split()[-1]} (build/coverage.txt)")
+    lines = Path("build/coverage.txt").read_text().splitlines()
+    total = next((line for line in lines if line.startswith("TOTAL")), "nothing")
+    session.log(f"coverage: {total.split()[-1]} (build/coverage.txt)")
 
 
 def _python(version: str) -> str | None:

@@ -131,7 +131,6 @@ class Machine:
     hosts_file: bytes
     hosts_stat: tuple[int, int, int]
     docker_certs: frozenset[str]
-    agent_state: bool
 
     @classmethod
     def look(cls) -> Machine:
@@ -142,5 +141,4 @@ class Machine:
             hosts.read_bytes(),
             (stat.st_mode, stat.st_uid, stat.st_gid),
             frozenset(str(path) for path in certs.rglob("*")) if certs.exists() else frozenset(),
-            Path("/var/lib/moorage").exists(),
         )

@@ -190,8 +190,8 @@ def test_a_new_node_fails_with_x509_until_it_is_trusted() -> None:
 
 def _pull_fails_with_x509() -> None:
     """The kubelet's own call, on every runtime, with the name known and the CA not."""
-    gateway = docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}")
     for name in NODES:
+        gateway = node(name, "ip route show default").split()[2]
         node(name, f"grep -q my.registry.io /etc/hosts || "
              f"echo '{gateway} my.registry.io # by the test' >> /etc/hosts")  # fmt: skip
     answer = inv("nodes.verify", f"--hosts={','.join(NODES)}")
@@ -222,6 +222,7 @@ def test_down_leaves_the_machine_as_it_was(machine: Machine) -> None:
     answer = good("down")
     assert answer.document["changed"] is True
     assert Machine.look() == machine
+    assert not Path("/var/lib/moorage").exists()
     assert ours() == []
     assert (ROOT / "certs" / "ca.key").exists()
     again = good("down")
