@@ -220,6 +220,14 @@ CAUSES: tuple[Cause, ...] = (
         "give the user the right, or pull with another one",
     ),
     Cause(
+        "wrong-platform",  # before image-missing: containerd ends it with "not found" as well
+        r"no match for platform|no matching manifest|no child with platform",
+        IMAGE,
+        "{image} is not made for the processor of these nodes",
+        "no manifest of it fits their platform",
+        "build and push it for that platform too",
+    ),
+    Cause(
         "image-missing",
         r"not found|manifest unknown|name unknown|NAME_UNKNOWN|MANIFEST_UNKNOWN|does not exist"
         r"|\b404\b",
@@ -236,14 +244,6 @@ CAUSES: tuple[Cause, ...] = (
         "the disk of these nodes is full",
         "the image does not fit where the runtime keeps its images",
         "make room on {nodes}: crictl rmi --prune; df -h",
-    ),
-    Cause(
-        "wrong-platform",
-        r"no match for platform|no matching manifest|no child with platform",
-        IMAGE,
-        "{image} is not made for the processor of these nodes",
-        "no manifest of it fits their platform",
-        "build and push it for that platform too",
     ),
     Cause(
         "bad-image-name",

@@ -6,11 +6,13 @@ Tokens stand for users: ``admin`` may everything, ``reader`` is bound to nothing
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import platform
 import shutil
 import socket
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from pathlib import Path
 
 import yaml
 
-from moorage.settings import Settings
+from moorage.settings import ROOT, Settings
 
 ADMIN, READER = "admin-token", "reader-token"
 
@@ -38,8 +40,41 @@ def programs() -> tuple[str, str] | None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moorage"
     folder = cache / "kubernetes" / Settings().lab.kubernetes_version / machine
     path = f"{os.environ.get('MOORAGE_TEST_BINARIES', '')}:{folder}:{os.environ['PATH']}"
-    etcd, server = (shutil.which(name, path=path) for name in ("etcd", "kube-apiserver"))
+    server = shutil.which("kube-apiserver", path=path)
+    etcd = shutil.which("etcd", path=path) or _from_the_lab()
     return (etcd, server) if etcd and server else None
+
+
+def _from_the_lab() -> str | None:
+    """Debian's etcd out of the image of the lab's control plane, where that was made before."""
+    import docker
+
+    kept = ROOT / "build" / "etcd"
+    if kept.exists():
+        return str(kept)
+    try:
+        client = docker.from_env(timeout=20)
+        images = [image for image in client.images.list() if _is_control(image.tags)]
+        if not images:
+            return None
+        container = client.containers.create(images[0], labels={"io.moorage.part": "lab"})
+    except docker.errors.DockerException:
+        return None
+    try:
+        parts, _ = container.get_archive("/usr/bin/etcd")
+        with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as bundle:
+            member = bundle.extractfile("etcd")
+            assert member is not None
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_bytes(member.read())
+        kept.chmod(0o755)
+    finally:
+        container.remove(force=True)
+    return str(kept)
+
+
+def _is_control(tags: list[str]) -> bool:
+    return any(tag.startswith("moorage/lab:cluster-") for tag in tags)
 
 
 @contextlib.contextmanager
