@@ -120,6 +120,12 @@ def wants_tags(one: Stuck, registry: str) -> bool:
     return said == "image-missing" and causes.registry_of(one.image) == registry
 
 
+def wants_facts(one: Stuck, registry: str) -> bool:
+    """Whether the node's own agent has to be asked to say more."""
+    said = causes.classify(one.words).code if one.words else ""
+    return said == "x509-unknown-authority" and causes.registry_of(one.image) == registry
+
+
 def repository(image: str) -> str:
     """``my.registry.io/a/b:1`` -> ``a/b``."""
     path = image.partition("/")[2].partition("@")[0]
@@ -208,8 +214,8 @@ def _image(one: Stuck, known: Known, cause: Cause) -> tuple[Cause, str]:
 def _why_ignored(one: Stuck, known: Known) -> str:
     runtime = known.runtimes.get(one.node, "the runtime")
     return (
-        f"{known.trusting[one.node]}, yet {runtime} does not use it: its config_path names several"
-        " folders, or none"
+        f"{known.trusting[one.node]}; {runtime} does not read it there: its config_path names"
+        " another folder, several, or none, or it was not restarted since"
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from moorage.cluster import diagnosis, ours, paths
+from moorage.cluster import diagnosis, facts, ours, paths
 from moorage.cluster.diagnosis import NOT_ALLOWED, Group, Known, Secret
 from moorage.cluster.refusals import ApiError
 from moorage.cluster.stuck import Complaint, Stuck, complaints, containers
@@ -132,6 +132,8 @@ def _known(api: Api, settings: Settings, stuck: Sequence[Stuck], notes: _Notes) 
         diagnosis.repository(one.image) for one in stuck if diagnosis.wants_tags(one, registry)
     }
     trusting, runtimes = _nodes(api, settings, {one.node for one in stuck}, notes)
+    accused = {one.node for one in stuck if diagnosis.wants_facts(one, registry)}
+    trusting |= facts.trusting(api, settings, accused - set(trusting))
     return Known(
         registry=registry,
         image=settings.image_reference,

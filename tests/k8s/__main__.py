@@ -86,7 +86,7 @@ def _journey(options: argparse.Namespace) -> Journey:
 def _stand_up(journey: Journey) -> None:
     """A cluster of the lab's with a registry that its nodes trust, the image in it."""
     for words in (
-        ("lab.up", "--nodes=1.6,1.7", "--kubernetes", "--yes"),
+        ("lab.up", "--nodes=1.6,1.7,2", "--kubernetes", "--yes"),
         ("registry.up", "--yes"),
         ("image.build",),
         ("image.push",),

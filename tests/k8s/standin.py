@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -131,8 +132,10 @@ def _pod(number: int, stuck: bool, padding: int) -> Document:
 
 
 @contextmanager
-def serving(standin: Standin) -> Iterator[str]:
-    """It answers on loopback, in a thread of its own; yields the URL."""
+def serving(
+    standin: Standin, address: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> Iterator[str]:
+    """It answers there, in a thread of its own; yields the URL."""
     loop = asyncio.new_event_loop()
     ready = threading.Event()
     port: list[int] = []
@@ -143,7 +146,7 @@ def serving(standin: Standin) -> Iterator[str]:
         app.router.add_route("*", "/{path:.*}", standin.answer)
         runner = web.AppRunner(app, shutdown_timeout=0.2)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, address, 0, ssl_context=tls)
         await site.start()
         server = site._server
         assert isinstance(server, asyncio.Server)
@@ -156,7 +159,7 @@ def serving(standin: Standin) -> Iterator[str]:
     thread.start()
     assert ready.wait(10)
     try:
-        yield f"http://127.0.0.1:{port[0]}"
+        yield f"{'https' if tls else 'http'}://{address}:{port[0]}"
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(10)

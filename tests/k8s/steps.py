@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from moorage.cluster import ours, paths
 from moorage.registry import credentials
-from tests.k8s import spoilt
+from tests.k8s import nodehalf, spoilt
 from tests.k8s.journey import PREFIX, Journey
 
 Step = Callable[[Journey], None]
@@ -313,9 +314,29 @@ def diagnoses_a_missing_hosts_entry(journey: Journey) -> None:
         drop = f"sed '/{host}/d' /etc/hosts > /tmp/h && cat /tmp/h > /etc/hosts"
         try:
             journey.on_node(node, drop)
+            time.sleep(6)  # Go reads the hosts file again only after five seconds
             journey.foreign(name, journey.settings.image_reference, node=node)
             answer = journey.diagnosed(name, "name-unresolved")
             assert answer.causes["name-unresolved"]["nodes"] == [node]
+            journey.fixed(name)
+        finally:
+            journey.trust(node)
+
+
+@step
+def diagnoses_a_configuration_that_ignores_the_trust(journey: Journey) -> None:
+    """A colleague takes config_path out: the CA is there and is not read; --fix puts it back."""
+    node = journey.nodes()[-1]
+    journey.trust(node)
+    with journey.namespace("ignored") as name:
+        file = "/etc/containerd/config.toml"
+        journey.on_node(node, f"sed -i '/config_path/d' {file} && systemctl restart containerd")
+        try:
+            journey.k8s("secret", f"--namespace={name}", "--attach").want()
+            journey.foreign(name, journey.settings.image_reference, node=node)
+            answer = journey.diagnosed(name, "config-path-ignored")
+            said = answer.causes["config-path-ignored"]["cause"]
+            assert f"{file} was changed since" in said
             journey.fixed(name)
         finally:
             journey.trust(node)
@@ -488,6 +509,40 @@ def agents_edit_the_configuration_where_that_is_needed(journey: Journey) -> None
         annotations = [journey.annotation(node) for node in nodes]
         assert annotations == [{}] * len(nodes)
         assert journey.api.find(paths.one("ClusterRole", "moorage-agent")) is None
+
+
+@step
+def the_agent_s_container_does_on_containerd_2_in_the_grade_files(journey: Journey) -> None:
+    """Containerd 2: the pod's containers, run without a kubelet, and CRI pulls between them."""
+    with nodehalf.on(journey, "files") as half:
+        journey.inv("nodes.trust", f"--hosts={half.node}", "--no-verify").want()
+        journey.wipe(half.node)
+        assert "pulled" not in half.pull()
+        trust, _proof = half.pod["initContainers"]
+        journey.on_node(half.node, half.command(trust, "trust", detached=False))
+        assert half.said()["status"] == "trusted"
+        assert half.said()["proven"] is False
+        time.sleep(6)  # Go reads the hosts file again only after five seconds
+        assert half.pull() == "pulled"
+        agent = half.pod["containers"][0]
+        journey.on_node(half.node, half.command(agent, "agent", detached=True))
+        journey.until(lambda: half.said().get("proven"), "word of the proof", 20)
+        assert half.live["spec"].get("taints") is None
+
+
+@step
+def the_agent_s_container_does_on_containerd_2_in_the_grade_full(journey: Journey) -> None:
+    """Containerd 2: config.toml edited, containerd restarted, the pull made by the agent itself."""
+    with nodehalf.on(journey, "full") as half:
+        journey.inv("nodes.untrust", f"--hosts={half.node}")
+        journey.without_config_path(half.node)
+        assert "pulled" not in half.pull()
+        agent = half.pod["containers"][0]
+        journey.on_node(half.node, half.command(agent, "agent", detached=True))
+        journey.until(lambda: half.said().get("proven"), "word of the proof", 40)
+        assert half.live["spec"].get("taints") is None
+        assert half.pull() == "pulled"
+        journey.inv("nodes.untrust", f"--hosts={half.node}").want()
 
 
 # -- removal --------------------------------------------------------------------------------------
