@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from agent.cri.client import Cri
 
 CONNECT_SECONDS = 10
+# Runtimes read /etc/hosts through Go's resolver, which keeps what it read for five seconds
+# (cacheMaxAge in https://go.dev/src/net/hosts.go). Where no restart was needed, an entry made a
+# moment ago is not seen before.
+HOSTS_CACHE_SECONDS = 5.5
 READY_SECONDS = 20
 MANIFESTS = ", ".join(
     (
@@ -371,6 +375,15 @@ def pull(socket_path: str, registry: Registry, verify: Verify, seconds: float) -
     def ask(cri: Cri) -> Coroutine[Any, Any, str]:
         return cri.pull(verify, seconds)
 
+    try:
+        with_cri(socket_path, ask)
+        return
+    except CriError as problem:
+        error = classify(problem.message, registry, verify.image)
+        if error.code != "name-unresolved":
+            raise error from None
+    # The name resolved for us a moment ago, or we were not here: the runtime has not seen it yet.
+    time.sleep(HOSTS_CACHE_SECONDS)
     try:
         with_cri(socket_path, ask)
     except CriError as problem:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from moorage.ui import UI, Update
 
 HUB_BASE = "python:3.13-slim"
+# The engine reads /etc/hosts through Go's resolver, which keeps what it read for five seconds
+# (cacheMaxAge in https://go.dev/src/net/hosts.go). An entry made a moment ago is not seen before.
+_HOSTS_CACHE_SECONDS = 5.0
 INPUTS_LABEL, BASE_LABEL = "io.moorage.inputs", "io.moorage.base"
 _FILES = ("Dockerfile", "app.py", "requirements.lock")
 
@@ -105,14 +108,19 @@ def push(settings: Settings, client: DockerClient, ui: UI) -> PushedImage:
     if there and there in _digests(settings, client):
         return PushedImage(reference, there, changed=False)
     what = f"pushing {reference}"
-    with ui.progress(what) as update, _explained(settings, what):
-        events = client.api.push(
-            *pulled.split(reference),
-            stream=True,
-            decode=True,
-            auth_config={"username": login.user, "password": login.password},
-        )
-        digest = _follow(settings, events, what, update)
+
+    def attempt(update: Update) -> str:
+        with _explained(settings, what):
+            events = client.api.push(
+                *pulled.split(reference),
+                stream=True,
+                decode=True,
+                auth_config={"username": login.user, "password": login.password},
+            )
+            return _follow(settings, events, what, update)
+
+    with ui.progress(what) as update:
+        digest = _once_the_name_is_known(settings, lambda: attempt(update))
     return PushedImage(reference, digest, changed=digest != there)
 
 
@@ -127,18 +135,47 @@ def pull(settings: Settings, client: DockerClient, ui: UI) -> float:
     reference = settings.image_reference
     what = f"pulling {reference}"
     started = time.monotonic()
-    with ui.progress(what) as update, _explained(settings, what):
-        events = client.api.pull(
-            *pulled.split(reference),
-            stream=True,
-            decode=True,
-            auth_config={"username": login.user, "password": login.password},
-        )
-        _follow(settings, events, what, update)
+
+    def attempt(update: Update) -> str:
+        with _explained(settings, what):
+            events = client.api.pull(
+                *pulled.split(reference),
+                stream=True,
+                decode=True,
+                auth_config={"username": login.user, "password": login.password},
+            )
+            return _follow(settings, events, what, update)
+
+    with ui.progress(what) as update:
+        _once_the_name_is_known(settings, lambda: attempt(update))
     return round(time.monotonic() - started, 2)
 
 
 # -- the pieces ------------------------------------------------------------------------------
+
+
+def _once_the_name_is_known(settings: Settings, attempt: Callable[[], str]) -> str:
+    """``attempt()``, once more after the engine's cache where this machine knows the name already.
+
+    Raises MoorageError from the attempt.
+    """
+    try:
+        return attempt()
+    except MoorageError as problem:
+        if problem.code != "name-unresolved" or not _known_here(settings.registry.host):
+            raise
+    time.sleep(_HOSTS_CACHE_SECONDS + 0.5)
+    return attempt()
+
+
+def _known_here(name: str) -> bool:
+    import socket
+
+    try:
+        socket.getaddrinfo(name, None)
+    except OSError:
+        return False
+    return True
 
 
 def _base(settings: Settings, client: DockerClient, ui: UI, former: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 
 from agent import verify
 from agent.faults import AgentError, TrustError
-from agent.plan import Plan, Registry
+from agent.plan import Plan, Registry, Verify
 from tests.agent.authority import Authority
 
 LOGIN = "Basic " + base64.b64encode(b"u:p").decode()
@@ -206,3 +206,29 @@ def test_a_runtime_that_does_not_answer_does_not_serve(silent: str, tmp_path: Pa
     with pytest.raises(TrustError) as caught:
         verify.wait_for_cri(str(tmp_path / "nothing"), 0.3)
     assert caught.value.code == "cri-not-serving"
+
+
+def test_a_runtime_that_has_not_seen_the_new_hosts_entry_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from agent.cri.client import CriError
+
+    unseen = CriError("dial tcp: lookup my.registry.io: no such host", answered=True)
+    answers: list[object] = [unseen, "image"]
+    pauses: list[float] = []
+
+    def with_cri(_socket: str, _ask: object) -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(verify, "with_cri", with_cri)
+    monkeypatch.setattr("agent.verify.time.sleep", pauses.append)
+    registry = Registry(host="my.registry.io", port=443, address=None, ca="")
+    verify.pull("/run/none", registry, Verify(image="my.registry.io/a:1"), 5)
+    assert pauses == [verify.HOSTS_CACHE_SECONDS]
+    answers[:] = [unseen, unseen]
+    with pytest.raises(AgentError) as refused:
+        verify.pull("/run/none", registry, Verify(image="my.registry.io/a:1"), 5)
+    assert refused.value.code == "name-unresolved"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from moorage import engine_faults, images, pulled, settings, wheels
-from moorage.errors import Refused
+from moorage.errors import MoorageError, Refused
 from moorage.ui import UI
 
 
@@ -172,3 +172,41 @@ def bare_image(client: Any) -> str:
     answer = client.api.import_image_from_data(empty.getvalue(), "moorage/bare", "test")
     assert "sha256" in str(answer)
     return "moorage/bare:test"
+
+
+class Engine:
+    """Stands in for an engine whose resolver still holds the old /etc/hosts."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = list(answers)
+
+    def attempt(self) -> str:
+        code = self.answers.pop(0)
+        if code:
+            raise MoorageError(code, "it failed")
+        return "sha256:digest"
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    pauses: list[float] = []
+    monkeypatch.setattr("moorage.images.time.sleep", pauses.append)
+    return pauses
+
+
+def test_a_name_just_made_is_asked_again_once_the_engines_cache_is_old(slept: list[float]) -> None:
+    here = settings.parse({"registry": {"host": "localhost"}})
+    engine = Engine("name-unresolved", "")
+    assert images._once_the_name_is_known(here, engine.attempt) == "sha256:digest"
+    assert slept == [5.5]
+
+
+@pytest.mark.parametrize(
+    ("host", "code"), [("localhost", "login-refused"), ("nowhere.invalid", "name-unresolved")]
+)
+def test_nothing_else_is_tried_twice(host: str, code: str, slept: list[float]) -> None:
+    elsewhere = settings.parse({"registry": {"host": host}})
+    with pytest.raises(MoorageError) as problem:
+        images._once_the_name_is_known(elsewhere, Engine(code).attempt)
+    assert problem.value.code == code
+    assert slept == []
