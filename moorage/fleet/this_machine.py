@@ -71,7 +71,7 @@ def untrust_this_machine(settings: Settings, ui: UI, *, dry_run: bool = False) -
     words = ["untrust", "--dry-run"] if dry_run else ["untrust"]
     result = _agent(settings, words, plan, sudo=_sudo(), on_event=_noting(ui))
     if result.ok and not dry_run:
-        _leave_nothing(settings, plan)
+        _leave_nothing(settings, ui, plan)
     return result
 
 
@@ -210,16 +210,23 @@ def _sudo() -> list[str]:
     return as_root()
 
 
-def _leave_nothing(settings: Settings, plan: Plan) -> None:
+def _leave_nothing(settings: Settings, ui: UI, plan: Plan) -> None:
     """Removes the agent's folder, unless it still keeps something for another registry."""
     from moorage.commands import run
 
     events: list[Event] = []
     _agent(settings, ["status"], plan, sudo=_sudo(), on_event=events.append)
     status = next((event for event in events if event["event"] == "status"), None)
-    if status is None or any(
-        status[key] for key in ("trusted", "waiting", "interrupted", "holder")
-    ):
+    if status is None:
+        return
+    for other in status["trusted"]:
+        # Another checkout's, or ours under former settings: which, only the user knows.
+        host, _, port = str(other["registry"]).partition(":")
+        ui.warn(
+            f"this machine still trusts {other['registry']}; to end that: "
+            f"INVOKE_REGISTRY_HOST={host} INVOKE_REGISTRY_PORT={port or 443} inv down"
+        )
+    if any(status[key] for key in ("trusted", "waiting", "interrupted", "holder")):
         return
     run(["rm", "-rf", "--one-file-system", "--", str(STATE)], root=True)
 

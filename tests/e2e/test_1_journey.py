@@ -9,6 +9,7 @@ import stat
 import urllib.error
 import urllib.request
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -229,21 +230,33 @@ def test_down_leaves_the_machine_as_it_was(machine: Machine) -> None:
     assert again.document["changed"] is False
 
 
+OTHER = {"INVOKE_REGISTRY_PORT": "5443", "INVOKE_LAB_NODES": "2"}
+
+
+@pytest.fixture
+def other_port(machine: Machine) -> Iterator[None]:
+    """Settings of another registry, taken down with them whatever the test did."""
+    del machine  # it looks before, and after
+    yield
+    good("down", **OTHER)
+
+
+@pytest.mark.usefixtures("other_port")
 def test_a_free_port_is_as_good_as_443(machine: Machine) -> None:
-    other = {"INVOKE_REGISTRY_PORT": "5443", "INVOKE_LAB_NODES": "2"}
-    answer = good("up", "--yes", **other)
+    answer = good("up", "--yes", **OTHER)
     assert answer.document["image"] == "my.registry.io:5443/serve_hostname:0.0.1"
     assert answer.hosts["lab1"]["verified"] is True
-    assert good("up", "--yes", **other).document["changed"] is False
-    good("down", **other)
+    assert good("up", "--yes", **OTHER).document["changed"] is False
+    good("down", **OTHER)
     assert Machine.look() == machine
 
 
+@pytest.mark.usefixtures("other_port")
 def test_a_taken_port_is_refused_with_the_name_of_its_holder(machine: Machine) -> None:
     with socket.create_server(("0.0.0.0", 5443)):
-        answer = inv("up", "--yes", INVOKE_REGISTRY_PORT="5443")
+        answer = inv("up", "--yes", **OTHER)
     assert answer.code == 2
     assert answer.document["error"]["code"] == "port-taken"
     assert str(os.getpid()) in answer.document["error"]["cause"]
-    good("down", INVOKE_REGISTRY_PORT="5443")
+    good("down", **OTHER)
     assert Machine.look() == machine
