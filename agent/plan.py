@@ -69,7 +69,8 @@ class Options:
     replace: bool = False
     preflight: bool = True
     pull_timeout: int = 300
-    lock_wait: int = 10
+    # As long as an apply may take that a killed operator has left behind: restart, pull, or undo.
+    lock_wait: int = 60
 
 
 @dataclass(frozen=True)

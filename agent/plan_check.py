@@ -190,7 +190,7 @@ def validate(data: object, custom_formats: object = {}, name_prefix: str = ''):
                             raise Invalid("" + (name_prefix or "data") + ".options.lock_wait must be bigger than or equal to 0")
                         if data__options__lockwait > 3600:
                             raise Invalid("" + (name_prefix or "data") + ".options.lock_wait must be smaller than or equal to 3600")
-                else: data__options["lock_wait"] = 10
+                else: data__options["lock_wait"] = 60
                 if data__options_keys:
                     raise Invalid("" + (name_prefix or "data") + ".options must not contain "+str(data__options_keys)+" properties")
         else: data["options"] = {}
