@@ -31,6 +31,21 @@ _REPOSITORY = re.compile(
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
+class BadSetting(Refused):
+    """A setting with a value it cannot have: ``place`` is its dotted key, ``source`` who gave it."""
+
+    def __init__(self, source: str, place: str, expected: str) -> None:
+        super().__init__(
+            "bad-setting",
+            f"{place} in {source} is not right",
+            cause=f"expected {expected}",
+            cure=f"correct {place} in {source}; moorage/settings.py lists every key",
+            path=source if os.sep in source or source.endswith(".yaml") else "",
+        )
+        self.place = place
+        self.expected = expected
+
+
 @dataclass(frozen=True)
 class RegistrySettings:
     """The registry: its name, where it listens and where it keeps its data."""
@@ -186,7 +201,7 @@ def parse(tree: Mapping[str, Any], *, source: str = "invoke.yaml") -> Settings:
         if given is None:
             given = {}
         if not isinstance(given, Mapping):
-            raise _refused(source, section, f"a section of keys, not {_describe(given)}")
+            raise BadSetting(source, section, f"a section of keys, not {_describe(given)}")
         sections[section] = _parse_section(source, section, kind, given)
     settings = Settings(**sections)
     _check(settings, source)
@@ -229,14 +244,14 @@ def _convert(source: str, place: str, kind: Any, value: Any) -> Any:
     if isinstance(kind, types.GenericAlias):  # tuple[str, ...]
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list | tuple) or not all(isinstance(i, str) for i in items):
-            raise _refused(source, place, f"a list of words, not {_describe(value)}")
+            raise BadSetting(source, place, f"a list of words, not {_describe(value)}")
         return tuple(item.strip() for item in items if item.strip())
     if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         # YAML reads `tag: 1` and `nodes: 1.6` as numbers; guessing back would lose digits.
-        raise _refused(source, place, f'a word in quotes ("{value}"), not {_describe(value)}')
+        raise BadSetting(source, place, f'a word in quotes ("{value}"), not {_describe(value)}')
     if type(value) is not kind:
         names = {str: "a word", int: "a whole number", bool: "true or false"}
-        raise _refused(source, place, f"{names[kind]}, not {_describe(value)}")
+        raise BadSetting(source, place, f"{names[kind]}, not {_describe(value)}")
     return value
 
 
@@ -248,9 +263,9 @@ def _check(settings: Settings, source: str) -> None:
         ("registry.metrics_port", registry.metrics_port),
     ):
         if not 1 <= port <= 65535:
-            raise _refused(source, place, f"a port from 1 to 65535, not {port}")
+            raise BadSetting(source, place, f"a port from 1 to 65535, not {port}")
     if registry.port == registry.metrics_port:
-        raise _refused(source, "registry.metrics_port", "a port other than registry.port")
+        raise BadSetting(source, "registry.metrics_port", "a port other than registry.port")
     for place, address in (
         ("registry.address", registry.address),
         ("registry.listen", registry.listen),
@@ -258,87 +273,87 @@ def _check(settings: Settings, source: str) -> None:
         if address != "auto" or place == "registry.listen":
             _check_address(source, place, address)
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", registry.user):
-        raise _refused(source, "registry.user", "letters, digits, '.', '_' and '-'")
+        raise BadSetting(source, "registry.user", "letters, digits, '.', '_' and '-'")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,62}", registry.container):
-        raise _refused(source, "registry.container", "a container's name, as moorage-registry")
+        raise BadSetting(source, "registry.container", "a container's name, as moorage-registry")
     if certs.key not in ("ec-p256", "rsa-4096"):
-        raise _refused(source, "certs.key", f"ec-p256 or rsa-4096, not {certs.key!r}")
+        raise BadSetting(source, "certs.key", f"ec-p256 or rsa-4096, not {certs.key!r}")
     for place, days in (("certs.days", certs.days), ("certs.ca_days", certs.ca_days)):
         if not 1 <= days <= 36500:
-            raise _refused(source, place, f"a number of days from 1 to 36500, not {days}")
+            raise BadSetting(source, place, f"a number of days from 1 to 36500, not {days}")
     if not 0 <= certs.renew_before < certs.days:
-        raise _refused(source, "certs.renew_before", "fewer days than certs.days")
+        raise BadSetting(source, "certs.renew_before", "fewer days than certs.days")
     for name in certs.names:
         if not _is_address(name):
             check_host_name(name.removeprefix("*."), place="certs.names", source=source)
     for place, folder in (("certs.dir", certs.dir), ("registry.data", registry.data)):
         if not folder.strip() or "\0" in folder:
-            raise _refused(source, place, "a folder")
+            raise BadSetting(source, place, "a folder")
     if not _REPOSITORY.fullmatch(settings.image.name):
-        raise _refused(source, "image.name", "a repository name in lower case, as a/b_c")
+        raise BadSetting(source, "image.name", "a repository name in lower case, as a/b_c")
     if not _TAG.fullmatch(settings.image.tag):
-        raise _refused(source, "image.tag", "a tag: letters, digits, '_', '.', '-'; at most 128")
+        raise BadSetting(source, "image.tag", "a tag: letters, digits, '_', '.', '-'; at most 128")
     # Imported here: the lab's grammar is the lab's, and `inv --list` has no need of it.
     from moorage.lab.mix import parse_mix
 
     parse_mix(settings.lab.nodes, source=f"lab.nodes in {source}")
     if not re.fullmatch(r"[a-z]([a-z-]{0,38}[a-z])?", settings.lab.prefix):
-        raise _refused(
+        raise BadSetting(
             source, "lab.prefix", f"letters a to z and '-', at most 40, not {settings.lab.prefix!r}"
         )
     if settings.lab.mirror != "auto" and not re.fullmatch(r"https?://\S+", settings.lab.mirror):
-        raise _refused(
+        raise BadSetting(
             source, "lab.mirror", f"auto, or an http address, not {settings.lab.mirror!r}"
         )
     if not re.fullmatch(r"\d{1,3}\.\d{1,3}\.\d{1,3}", settings.lab.kubernetes_version):
         expected = f"a version such as 1.20.2, not {settings.lab.kubernetes_version!r}"
-        raise _refused(source, "lab.kubernetes_version", expected)
+        raise BadSetting(source, "lab.kubernetes_version", expected)
     release = settings.lab.kubernetes_release
     # Checksums come from the same place, so only TLS tells that it is the right one.
     if release and not re.match(r"https://\w|http://(127\.0\.0\.1|localhost)[:/]", release):
-        raise _refused(source, "lab.kubernetes_release", f"an https address, not {release!r}")
+        raise BadSetting(source, "lab.kubernetes_release", f"an https address, not {release!r}")
     for place, count in (
         ("nodes.connect_timeout", settings.nodes.connect_timeout),
         ("nodes.parallel", settings.nodes.parallel),
     ):
         if not 1 <= count <= 1000:
-            raise _refused(source, place, f"a number from 1 to 1000, not {count}")
+            raise BadSetting(source, place, f"a number from 1 to 1000, not {count}")
     _check_kubernetes(settings.kubernetes, source)
 
 
 def _check_kubernetes(kubernetes: KubernetesSettings, source: str) -> None:
     if not kubernetes.namespaces:
-        raise _refused(source, "kubernetes.namespaces", "at least one namespace")
+        raise BadSetting(source, "kubernetes.namespaces", "at least one namespace")
     for name in (*kubernetes.namespaces, kubernetes.agents_namespace):
         if not _LABEL.fullmatch(name):
-            raise _refused(source, "kubernetes.namespaces", f"names of namespaces, not {name!r}")
+            raise BadSetting(source, "kubernetes.namespaces", f"names of namespaces, not {name!r}")
     for place, name in (
         ("kubernetes.secret", kubernetes.secret),
         ("kubernetes.pod", kubernetes.pod),
     ):
         # A pod's name becomes its host name and a label's value: 63 characters, no dots.
         if not _LABEL.fullmatch(name):
-            raise _refused(source, place, f"a name of a-z, 0-9 and '-', at most 63, not {name!r}")
+            raise BadSetting(source, place, f"a name of a-z, 0-9 and '-', at most 63, not {name!r}")
 
 
 def check_host_name(name: str, *, place: str, source: str) -> None:
     """Raises Refused where ``name`` is no lower-case DNS name (RFC 1123, section 2.1)."""
     expected = "a DNS name such as my.registry.io"
     if "://" in name:
-        raise _refused(source, place, f"{expected}, without the scheme in {name!r}")
+        raise BadSetting(source, place, f"{expected}, without the scheme in {name!r}")
     if name != name.lower():
-        raise _refused(
+        raise BadSetting(
             source, place, f"{expected}, in lower case (image names allow no other): {name!r}"
         )
     labels = name.split(".")
     if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         hint = "; a port goes into registry.port" if re.fullmatch(r".+:\d+", name) else ""
-        raise _refused(source, place, f"{expected}, not {name!r}{hint}")
+        raise BadSetting(source, place, f"{expected}, not {name!r}{hint}")
     if _is_address(name):
-        raise _refused(source, place, f"{expected}, not an address")
+        raise BadSetting(source, place, f"{expected}, not an address")
     if len(labels) < 2 and name != "localhost":
         # Docker reads a first component without a dot or a port as a Docker Hub user.
-        raise _refused(source, place, f"{expected}, with a dot: images read {name!r} as a user")
+        raise BadSetting(source, place, f"{expected}, with a dot: images read {name!r} as a user")
 
 
 def _is_address(text: str) -> bool:
@@ -351,7 +366,7 @@ def _is_address(text: str) -> bool:
 
 def _check_address(source: str, place: str, text: str) -> None:
     if not _is_address(text):
-        raise _refused(source, place, f"an IP address, not {text!r}")
+        raise BadSetting(source, place, f"an IP address, not {text!r}")
 
 
 def _describe(value: Any) -> str:
@@ -360,16 +375,6 @@ def _describe(value: Any) -> str:
     names = {bool: "true/false", int: "a number", float: "a number", str: "a word"}
     names |= {list: "a list", dict: "a section of keys"}
     return f"{names.get(type(value), 'something else')} ({value!r})"
-
-
-def _refused(source: str, place: str, expected: str) -> Refused:
-    return Refused(
-        "bad-setting",
-        f"{place} in {source} is not right",
-        cause=f"expected {expected}",
-        cure=f"correct {place} in {source}; moorage/settings.py lists every key",
-        path=source if os.sep in source or source.endswith(".yaml") else "",
-    )
 
 
 def _unknown(source: str, key: str, prefix: str, known: set[str]) -> Refused:

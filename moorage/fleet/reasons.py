@@ -90,7 +90,7 @@ _SOCKET = {
         "refused",
         "refuses connections",
         "no sshd listens there, or on another port",
-        "on the node: systemctl status ssh sshd; another port: --hosts={name}:PORT",
+        "on the node: systemctl status ssh sshd; another port: --hosts={hostname}:PORT",
     ),
     errno.ECONNRESET: (
         "refused",
@@ -126,7 +126,7 @@ def _no_handshake(route: Route, offer: Offer, problem: Exception) -> Fault:
         "no-ssh",
         f"{route.hostname} port {route.port} does not answer as an SSH server",
         cause=_words(problem) or "it closed the connection at once",
-        cure=f"is that the right port? --hosts={route.name}:PORT; too many callers at once: "
+        cure=f"is that the right port? --hosts={route.hostname}:PORT; too many callers at once: "
         "lower nodes.parallel in invoke.yaml",
     )
 

@@ -8,6 +8,7 @@ only here; ``tests/unit/test_invoke_edges.py`` holds them against the installed 
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -92,9 +93,18 @@ def _broken_variable(problem: Exception) -> Refused | None:
 
     if not isinstance(problem, AmbiguousEnvVar | UncastableEnvVar | ValueError):
         return None
+    # Invoke does not say which variable it was; the value that could not be cast tells.
+    name = next(
+        (
+            name
+            for name, value in os.environ.items()
+            if name.startswith("INVOKE_") and repr(value) in str(problem)
+        ),
+        "an INVOKE_* variable",
+    )
     return Refused(
         "bad-setting",
-        "an INVOKE_* variable in the environment has the wrong type",
+        f"{name} in the environment has the wrong type",
         cause=str(problem),
         cure="moorage/settings.py lists every key with its type; correct or unset the variable",
     )
@@ -102,8 +112,6 @@ def _broken_variable(problem: Exception) -> Refused | None:
 
 def settings_of(context: Context) -> Settings:
     """Invoke's merged configuration -> Settings. Raises Refused (see moorage.settings)."""
-    import os
-
     from moorage import settings
 
     project = getattr(context.config, "_project", None) or {}
@@ -114,4 +122,10 @@ def settings_of(context: Context) -> Settings:
         key: {name: section[name] for name in section} if hasattr(section, "keys") else section
         for key, section in sections.items()
     }
-    return settings.parse(plain)
+    try:
+        return settings.parse(plain)
+    except settings.BadSetting as problem:
+        variable = f"INVOKE_{problem.place.replace('.', '_').upper()}"
+        if variable in os.environ:  # it wins over the file, so it is what has to be corrected
+            raise settings.BadSetting(variable, problem.place, problem.expected) from None
+        raise

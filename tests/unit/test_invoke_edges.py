@@ -78,10 +78,15 @@ def test_broken_settings_get_a_sentence(project: Path, content: bytes, words: st
     assert not (project / "certs").exists()
 
 
-def test_variable_of_the_wrong_type_gets_a_sentence(project: Path) -> None:
-    done = inv(project, "certs.show", INVOKE_REGISTRY_PORT="many")
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("INVOKE_REGISTRY_PORT", "many"), ("INVOKE_REGISTRY_HOST", "https://a.io")],
+)
+def test_variable_with_a_wrong_value_is_named(project: Path, variable: str, value: str) -> None:
+    done = inv(project, "certs.show", **{variable: value})
     assert done.returncode == 2
-    assert "many" in done.stderr
+    assert variable in done.stderr
+    assert value in done.stderr
     assert "Traceback" not in done.stderr
 
 
