@@ -32,7 +32,7 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 class BadSetting(Refused):
-    """A setting with a value it cannot have: ``place`` is its dotted key, ``source`` who gave it."""
+    """A setting with a value it cannot have: ``place`` is its dotted key, ``source`` its giver."""
 
     def __init__(self, source: str, place: str, expected: str) -> None:
         super().__init__(
