@@ -1,8 +1,9 @@
-"""Each part of a node that can hold trust: one module, one place, the same two verbs.
+"""Each part of a node that can hold trust: one module, one place, the same three verbs.
 
 ``propose(facts, plan, owned)`` tells the changes that bring the part into the plan's state;
 ``strip(owned, content, registry)`` tells a file without our own lines, where others edited
-it since. Both are pure: ``transaction.py`` alone writes.
+it since; ``explain(facts, plan)`` tells which strategies there are, which one is taken, and why.
+All are pure: ``transaction.py`` alone writes.
 """
 
 from __future__ import annotations
@@ -62,6 +63,20 @@ class Proposal:
     restarts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     absent: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A row of what `nodes.explain` tells: a strategy of a part, and whether it is the one taken.
+
+    ``strategy`` names the row in the part's table (``docs/runtimes.md``, ``docs/containerd.md``),
+    ``why`` says what on this node makes it apply, or keeps it from applying.
+    """
+
+    part: str
+    strategy: str
+    applies: bool
+    why: str
 
 
 def change(part: str, file: File, after: bytes | None, mode: int = 0o644) -> tuple[Change, ...]:

@@ -9,6 +9,7 @@ from agent.facts import Facts, Tree
 from agent.plan import Plan, Registry
 from agent.resources import (
     Change,
+    Finding,
     Ledger,
     Owned,
     Proposal,
@@ -28,6 +29,16 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
         return Proposal(absent="there is no Docker Engine here")
     folder = f"{FOLDER}/{plan.registry.name}"
     return Proposal(changes=certificate_file(PART, facts.tree, folder, plan.registry, owned))
+
+
+def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+    """Where Docker looks for the registry's CA, and whether ours is there."""
+    if facts.docker is None:
+        return (Finding(PART, "certs.d", False, "there is no Docker Engine here"),)
+    changes = propose(facts, plan, {}).changes
+    folder = f"{FOLDER}/{plan.registry.name}"
+    why = f"the CA comes into {changes[0].path}" if changes else f"a file in {folder} has the CA"
+    return (Finding(PART, "certs.d", True, f"{why}; read at every pull, no restart"),)
 
 
 def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:

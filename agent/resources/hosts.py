@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from agent.facts import Facts
 from agent.faults import RefusedError
 from agent.plan import Plan, Registry
-from agent.resources import Ledger, Owned, Proposal, change, readable
+from agent.resources import Finding, Ledger, Owned, Proposal, change, readable
 
 PART = "hosts"
 PATH = "/etc/hosts"
@@ -29,6 +29,19 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     content = readable(file)
     after = _with_entry(content or b"", plan.registry, plan.options.replace)
     return Proposal(changes=change(PART, file, after))
+
+
+def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+    """Whether the hosts file needs our entry, has one, or has somebody else's."""
+    try:
+        proposal = propose(facts, plan, {})
+    except RefusedError as problem:
+        return (Finding(PART, "refused", True, f"{problem} ({problem.code})"),)
+    if proposal.absent:
+        return (Finding(PART, "left-to-dns", True, proposal.absent),)
+    registry = plan.registry
+    what = f"{PATH} {'needs' if proposal.changes else 'has'} {registry.address} {registry.host}"
+    return (Finding(PART, "entry" if proposal.changes else "entry-there", True, what),)
 
 
 def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:

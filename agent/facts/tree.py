@@ -1,0 +1,103 @@
+"""The node's files, read below a root with links followed inside it. Reads only."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_FILE = 8 << 20
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as it was found. ``content`` is None where there is none.
+
+    ``target`` is where the bytes are after all links; ``problem`` says why it cannot be read.
+    """
+
+    path: str
+    target: str
+    content: bytes | None = None
+    problem: str = ""
+
+
+class Tree:
+    """The node's files, read once each, so that every decision is about the same moment."""
+
+    def __init__(self, root: str = "/") -> None:
+        self.root = root
+        self._seen: dict[str, File] = {}
+
+    def read(self, path: str) -> File:
+        if path not in self._seen:
+            self._seen[path] = self._read(path)
+        return self._seen[path]
+
+    def names(self, folder: str) -> tuple[str, ...]:
+        """What a folder holds, sorted; empty where it is missing."""
+        try:
+            return tuple(sorted(entry.name for entry in self.outside(folder).iterdir()))
+        except OSError:
+            return ()
+
+    def exists(self, path: str) -> bool:
+        try:
+            return self.outside(path).exists()
+        except OSError:
+            return False
+
+    def outside(self, path: str) -> Path:
+        """Where a path of the node really is, links followed inside the root."""
+        return Path(self.root, self._resolve(path).lstrip("/"))
+
+    def _read(self, path: str) -> File:
+        try:
+            target = self._resolve(path)
+        except OSError as problem:
+            return File(path, path, problem=str(problem))
+        try:
+            with self.outside(target).open("rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    return File(path, target, problem="it is not a regular file")
+                content = file.read(MAX_FILE + 1)
+        except FileNotFoundError:
+            return File(path, target, problem=self._dangling(path, target))
+        except OSError as problem:
+            return File(path, target, problem=f"it cannot be read: {problem.strerror}")
+        if len(content) > MAX_FILE:
+            return File(path, target, problem=f"it has more than {MAX_FILE} bytes")
+        return File(path, target, content)
+
+    def _dangling(self, path: str, target: str) -> str:
+        """Why a missing file is no blank to fill in: its last name is a link to nowhere."""
+        folder, _, name = path.rpartition("/")
+        if (self.outside(folder) / name).is_symlink():
+            return f"it is a link to {target}, which does not exist"
+        return ""
+
+    def _resolve(self, path: str) -> str:
+        """``path`` with every link followed inside the root, as ``realpath`` would in a chroot."""
+        pending = [part for part in reversed(path.split("/")) if part]
+        done: list[str] = []
+        links = 0
+        while pending:
+            part = pending.pop()
+            if part in (".", ""):
+                continue
+            if part == "..":
+                done = done[:-1]
+                continue
+            try:
+                link = str(Path(self.root, *done, part).readlink())
+            except OSError:
+                done.append(part)
+                continue
+            links += 1
+            if links > 40:
+                raise OSError("its links lead in a circle")
+            if link.startswith("/"):
+                done = []
+            pending.extend(part for part in reversed(link.split("/")) if part)
+        return "/" + "/".join(done)
