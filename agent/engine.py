@@ -13,10 +13,11 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
-from agent import __version__
-from agent.facts import Containerd, Facts, Tree, gather
+from agent import __version__, parts
+from agent.facts import Facts, Tree, gather
 from agent.faults import AgentError, Interrupted, RefusedError, TrustError
 from agent.host import Host
 from agent.ledger import Store
@@ -42,17 +43,13 @@ from agent.resources import (
     Change,
     Ledgers,
     Owned,
+    Proof,
     Proposal,
     change,
     containerd,
-    docker,
-    hosts,
     readable,
 )
 from agent.transaction import Restored, Transaction, holder, locked, missing_folders
-
-RESOURCES = {"hosts": hosts, "docker": docker, "containerd": containerd}
-RUNTIMES = ("docker", "containerd")
 
 
 class Prover(Protocol):
@@ -61,9 +58,7 @@ class Prover(Protocol):
     def ask_registry(self, plan: Plan, address: str | None = None) -> None: ...
     def cri_serves(self, socket_path: str) -> bool: ...
     def wait_for_cri(self, socket_path: str) -> None: ...
-    def pull(
-        self, socket_path: str, registry: Registry, verify: Verify, seconds: float
-    ) -> None: ...
+    def pull(self, proof: Proof, registry: Registry, verify: Verify, seconds: float) -> None: ...
 
 
 @dataclass
@@ -246,14 +241,17 @@ class Engine:
         yield self._facts_event(facts)
         ledgers = self._store.ledgers()
         owned = ledgers.get(plan.registry.name, {})
-        proposals = {part: RESOURCES[part].propose(facts, plan, owned) for part in plan.parts}
+        proposals = {
+            part: parts.TABLE[part].resource.propose(facts, plan, owned)
+            for part in parts.chosen(plan)
+        }
         _require_runtime(proposals)
         for part, proposal in proposals.items():
-            if proposal.absent and part in RUNTIMES and getattr(facts, part) is not None:
+            if proposal.absent and proposal.there:
                 yield NoteEvent(f"{part}: {proposal.absent}")
             for note in proposal.notes:
                 yield NoteEvent(note)
-        changes = tuple(one for proposal in proposals.values() for one in proposal.changes)
+        changes = _each_path_once(proposals)
         wanted = [unit for proposal in proposals.values() for unit in proposal.restarts]
         restarts = tuple(dict.fromkeys([*wanted, *self._still_waiting()]))
         yield Step(
@@ -275,25 +273,26 @@ class Engine:
         others = {name: dict(one) for name, one in ledgers.items() if name != plan.registry.name}
         changes: list[Change] = []
         folders: list[str] = []
-        restarts: tuple[str, ...] = ()
         for item in reversed(list(owned.values())):
             heir = _heir(item, others)
             if heir is not None:
                 others[heir] = {item.path: item, **others[heir]}
                 continue
-            taken = _taken_back(facts, item, plan.registry)
-            changes.extend(taken)
+            changes.extend(_taken_back(facts, item, plan.registry))
             for folder in reversed(item.folders):
                 if not _inherited(folder, others) and folder not in folders:
                     folders.append(folder)
-            if _is_configuration(item):
-                restarts = containerd.restarts(facts.containerd, taken)
+        restarts = [
+            unit
+            for name, part in parts.TABLE.items()
+            for unit in part.restarts(facts, tuple(one for one in changes if one.part == name))
+        ]
         yield Step(
             operation="untrust",
             plan=plan,
             facts=facts,
             changes=tuple(changes),
-            restarts=restarts,
+            restarts=tuple(dict.fromkeys(restarts)),
             ledgers=others,
             remove_folders=tuple(reversed(folders)),
         )
@@ -339,7 +338,7 @@ class Engine:
             transaction.write()
             for one in step.changes:
                 yield _change_event(one)
-            yield from self._restart(transaction, now, step.facts.containerd)
+            yield from self._restart(transaction, now, step)
             for unit in later:
                 yield NoteEvent(f"prepared; a restart of {unit} is waiting for you")
             if apply:
@@ -357,7 +356,7 @@ class Engine:
                     transaction.commit()
                     self._note_done(step, now)
                 else:
-                    self._roll_back(transaction, problem, step.facts.containerd)
+                    self._roll_back(transaction, problem, step)
             raise
         self._note_done(step, now)
 
@@ -399,7 +398,7 @@ class Engine:
             )
 
     def _restart(
-        self, transaction: Transaction, units: tuple[str, ...], found: Containerd | None
+        self, transaction: Transaction, units: tuple[str, ...], step: Step
     ) -> Iterator[Event]:
         if not units:
             return
@@ -410,11 +409,18 @@ class Engine:
                 self._host.restart(unit)
             except AgentError as problem:
                 raise TrustError(*_parts(problem)) from None
-        if found is not None and self._can_prove:
-            yield from self._timed("cri", lambda: self._prover.wait_for_cri(found.socket))
+        for proof in self._paused(step.facts, units):
+            yield from self._timed("cri", partial(self._prover.wait_for_cri, proof.socket))
+
+    def _paused(self, facts: Facts, units: tuple[str, ...]) -> Iterator[Proof]:
+        """The runtimes whose CRI must come back after these restarts."""
+        for part in parts.TABLE.values():
+            proof = part.proof(facts) if units and self._can_prove else None
+            if proof is not None and proof.kind == "cri" and proof.unit in units:
+                yield proof
 
     def _roll_back(
-        self, transaction: Transaction | None, problem: BaseException, found: Containerd | None
+        self, transaction: Transaction | None, problem: BaseException, step: Step
     ) -> None:
         """Put everything back. ``problem`` is what led to it, and is raised again afterwards."""
         transaction = transaction or Transaction.pending(self._store)
@@ -423,7 +429,7 @@ class Engine:
         touched = [one["path"] for one in transaction.intent["changes"]]
         try:
             restored = transaction.rollback(self._start_of)
-            self._restart_after_rollback(restored, found)
+            self._restart_after_rollback(restored, step.facts)
             transaction.forget()
         except (AgentError, OSError) as second:
             raise AgentError(
@@ -437,19 +443,18 @@ class Engine:
             self._out.restarts = list(restored.restarts)
             self._notes.append(_rollback_words(restored))
 
-    def _restart_after_rollback(self, restored: Restored, found: Containerd | None) -> None:
+    def _restart_after_rollback(self, restored: Restored, facts: Facts | None) -> None:
         for unit in restored.restarts:
             self._host.restart(unit)
-        if restored.restarts and found is not None and self._can_prove:
-            self._prover.wait_for_cri(found.socket)
+        for proof in self._paused(facts, restored.restarts) if facts is not None else ():
+            self._prover.wait_for_cri(proof.socket)
 
     def _recovered(self) -> Iterator[Event]:
         transaction = Transaction.pending(self._store)
         if transaction is None:
             return
         restored = transaction.rollback(self._start_of)
-        found = gather(self._host).containerd if restored.restarts else None
-        self._restart_after_rollback(restored, found)
+        self._restart_after_rollback(restored, gather(self._host) if restored.restarts else None)
         transaction.forget()
         operation = transaction.intent["operation"]
         yield NoteEvent(f"an interrupted {operation} was rolled back: {_rollback_words(restored)}")
@@ -464,24 +469,20 @@ class Engine:
             return
         yield from self._timed("registry", lambda: self._prover.ask_registry(plan))
         self._out.verified = True
-        found = facts.containerd
-        if found is None or "containerd" not in plan.parts or not containerd.serves_kubelets(facts):
-            return
-        if waiting:
+        proofs = parts.proofs(facts, plan)
+        if waiting and proofs:
             self._out.verified = None
             return
-        if not self._prover.cri_serves(found.socket):
-            yield from self._timed("cri", lambda: self._prover.wait_for_cri(found.socket))
+        for proof in proofs:
+            if proof.kind == "cri" and not self._prover.cri_serves(proof.socket):
+                yield from self._timed("cri", partial(self._prover.wait_for_cri, proof.socket))
         verify = plan.verify
-        if verify is None:
+        if verify is None or not proofs:
             return
         began = time.monotonic()
-        yield from self._timed(
-            "pull",
-            lambda: self._prover.pull(
-                found.socket, plan.registry, verify, plan.options.pull_timeout
-            ),
-        )
+        for proof in proofs:
+            pull = partial(self._prover.pull, proof, plan.registry, verify)
+            yield from self._timed("pull", partial(pull, plan.options.pull_timeout), proof.detail)
         self._out.pull_seconds = round(time.monotonic() - began, 3)
 
     def _timed(self, step: str, prove: Callable[[], None], detail: str = "") -> Iterator[Event]:
@@ -519,8 +520,17 @@ class Engine:
             )
 
 
+def _each_path_once(proposals: dict[str, Proposal]) -> tuple[Change, ...]:
+    """The changes of all parts; a file that two parts read is the first one's."""
+    changes: dict[str, Change] = {}
+    for proposal in proposals.values():
+        for one in proposal.changes:
+            changes.setdefault(one.path, one)
+    return tuple(changes.values())
+
+
 def _require_runtime(proposals: dict[str, Proposal]) -> None:
-    asked = [part for part in proposals if part in RUNTIMES]
+    asked = [part for part in proposals if parts.TABLE[part].runtime]
     if asked and all(proposals[part].absent for part in asked):
         why = "; ".join(proposals[part].absent for part in asked)
         raise RefusedError(
@@ -545,7 +555,7 @@ def _ledgers_with(
             before = old.before
         elif one.before is not None:
             known = old or Owned(one.part, one.path, one.before, None)
-            before = RESOURCES[one.part].strip(known, one.before, registry)
+            before = parts.TABLE[one.part].resource.strip(known, one.before, registry)
         mine[one.path] = Owned(one.part, one.path, before, one.after, folders)
     return {**ledgers, registry.name: mine}
 
@@ -556,16 +566,12 @@ def _file_status(tree: Tree, owned: Owned) -> dict[str, str]:
     return {"path": owned.path, "state": state}
 
 
-def _is_configuration(item: Owned) -> bool:
-    return item.part == "containerd" and not item.path.endswith((".crt", "/hosts.toml"))
-
-
 def _heir(item: Owned, others: Ledgers) -> str | None:
-    """Another registry that still needs the config_path we set, if any."""
-    if not _is_configuration(item):
+    """Another registry that still needs the one setting we made for all, if any."""
+    if not parts.TABLE[item.part].shared(item.path):
         return None
     return next(
-        (name for name, one in others.items() if any(o.part == "containerd" for o in one.values())),
+        (name for name, one in others.items() if any(o.part == item.part for o in one.values())),
         None,
     )
 
@@ -589,7 +595,8 @@ def _taken_back(facts: Facts, item: Owned, registry: Registry) -> tuple[Change, 
         return ()
     if content == item.after:
         return change(item.part, file, item.before)
-    return change(item.part, file, RESOURCES[item.part].strip(item, content, registry))
+    stripped = parts.TABLE[item.part].resource.strip(item, content, registry)
+    return change(item.part, file, stripped)
 
 
 def _change_event(one: Change) -> ChangeEvent:

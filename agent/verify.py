@@ -23,6 +23,7 @@ from agent.plan import Plan, Registry, Verify, reference
 
 if TYPE_CHECKING:
     from agent.cri.client import Cri
+    from agent.resources import Proof
 
 CONNECT_SECONDS = 10
 # Runtimes read /etc/hosts through Go's resolver, which keeps what it read for five seconds
@@ -368,23 +369,22 @@ def wait_for_cri(socket_path: str, seconds: float = READY_SECONDS) -> None:
     with_cri(socket_path, until_ready)
 
 
-def pull(socket_path: str, registry: Registry, verify: Verify, seconds: float) -> None:
-    """The proving pull, by the kubelet's own call, with the login from memory."""
+def pull(proof: Proof, registry: Registry, verify: Verify, seconds: float) -> None:
+    """The proving pull, by the runtime itself, with the login from memory."""
+    # The name resolved for us a moment ago, or we were not here: the runtime may not have seen it.
+    try:
+        _pull(proof, registry, verify, seconds)
+    except AgentError as problem:
+        if problem.code != "name-unresolved":
+            raise
+        time.sleep(HOSTS_CACHE_SECONDS)
+        _pull(proof, registry, verify, seconds)
+
+
+def _pull(proof: Proof, registry: Registry, verify: Verify, seconds: float) -> None:
     from agent.cri.client import CriError
 
-    def ask(cri: Cri) -> Coroutine[Any, Any, str]:
-        return cri.pull(verify, seconds)
-
     try:
-        with_cri(socket_path, ask)
-        return
-    except CriError as problem:
-        error = classify(problem.message, registry, verify.image)
-        if error.code != "name-unresolved":
-            raise error from None
-    # The name resolved for us a moment ago, or we were not here: the runtime has not seen it yet.
-    time.sleep(HOSTS_CACHE_SECONDS)
-    try:
-        with_cri(socket_path, ask)
+        with_cri(proof.socket, lambda cri: cri.pull(verify, seconds))
     except CriError as problem:
         raise classify(problem.message, registry, verify.image) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from agent.host import PATH, Done, Host, Unit
 
 if TYPE_CHECKING:
     from agent.plan import Plan, Registry, Verify
+    from agent.resources import Proof
 
 # A program of the node, run with the node's tree as its root. As an argument of our own Python,
 # since not every image has chroot(1).
@@ -115,11 +117,12 @@ class PodProver:
         if self._pulls:
             verify.wait_for_cri(self._outside(socket_path))
 
-    def pull(self, socket_path: str, registry: Registry, verify: Verify, seconds: float) -> None:
-        from agent import verify as proof
+    def pull(self, proof: Proof, registry: Registry, verify: Verify, seconds: float) -> None:
+        from agent import verify as proving
 
-        if self._pulls:
-            proof.pull(self._outside(socket_path), registry, verify, seconds)
+        if self._pulls and proof.kind == "cri":
+            outside = replace(proof, socket=self._outside(proof.socket))
+            proving.pull(outside, registry, verify, seconds)
 
     def _outside(self, path: str) -> str:
         return f"{self._root}{path}"

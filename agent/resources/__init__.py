@@ -57,12 +57,33 @@ Ledgers = Mapping[str, Ledger]
 
 @dataclass(frozen=True)
 class Proposal:
-    """What one part needs. ``absent`` says why there is nothing to do it to."""
+    """What one part needs. ``absent`` says why there is nothing to do it to.
+
+    ``there``: the runtime is on the node all the same, so a person should hear why it is left out.
+    """
 
     changes: tuple[Change, ...] = ()
     restarts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     absent: str = ""
+    there: bool = False
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A way to pull on this node: ``kind`` is ``cri``, ``docker`` or ``podman``.
+
+    ``socket`` is where the runtime listens, ``unit`` the service whose restart makes it pause.
+    """
+
+    kind: str
+    socket: str
+    unit: str = ""
+
+    @property
+    def detail(self) -> str:
+        """Which runtime pulled, where it is not the one behind CRI."""
+        return "" if self.kind == "cri" else self.kind
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from agent import toml_edit
 from agent.facts import Containerd, Facts, File, Tree
 from agent.faults import RefusedError
 from agent.plan import Plan, Registry
-from agent.resources import Change, Ledger, Owned, Proposal, certificates, change, readable
+from agent.resources import Change, Finding, Ledger, Owned, Proposal, certificates, change, readable
 from agent.resources.docker import certificate_file, strip_certificates
 from agent.toml import TomlError, at, parse
 
@@ -102,7 +102,8 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     merged = _merged(containerd, content)
     if _cri_is_off(merged):
         return Proposal(
-            absent="containerd's CRI plugin is disabled: it serves Docker, not a kubelet"
+            absent="containerd's CRI plugin is disabled: it serves Docker, not a kubelet",
+            there=True,
         )
     state = _state(containerd, merged)
     strategy = choose(state)
@@ -130,6 +131,21 @@ def serves_kubelets(facts: Facts) -> bool:
 def choose(state: State) -> Strategy:
     """The first row that applies."""
     return next(row for row in STRATEGIES if row.when(state))
+
+
+def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+    """The row of ``STRATEGIES`` that applies, or why none does."""
+    containerd = facts.containerd
+    if containerd is None:
+        return (Finding(PART, "none", False, "there is no containerd here"),)
+    try:
+        merged = _merged(containerd, readable(containerd.config))
+    except RefusedError as problem:
+        return (Finding(PART, "refused", True, f"{problem} ({problem.code})"),)
+    if _cri_is_off(merged):
+        return (Finding(PART, "none", False, "its CRI plugin is disabled: it serves Docker"),)
+    taken = choose(_state(containerd, merged))
+    return tuple(Finding(PART, row.name, row is taken, row.why) for row in STRATEGIES)
 
 
 def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:

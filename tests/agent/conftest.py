@@ -15,6 +15,7 @@ from agent.facts import Containerd, Facts, Tree
 from agent.host import Host, Unit
 from agent.plan import Plan, Registry, Verify
 from agent.report import Event, ResultEvent, event_to_json
+from agent.resources import Proof
 from tests.agent.authority import Authority
 
 DEBIAN_CONFIG = b"""version = 2
@@ -61,7 +62,7 @@ class Prover:
     def wait_for_cri(self, socket_path: str) -> None:
         self._answer("cri")
 
-    def pull(self, socket_path: str, registry: Registry, verify: Verify, seconds: float) -> None:
+    def pull(self, proof: Proof, registry: Registry, verify: Verify, seconds: float) -> None:
         self._answer("pull")
 
 

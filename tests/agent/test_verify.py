@@ -16,6 +16,7 @@ import pytest
 from agent import verify
 from agent.faults import AgentError, TrustError
 from agent.plan import Plan, Registry, Verify
+from agent.resources import Proof
 from tests.agent.authority import Authority
 
 LOGIN = "Basic " + base64.b64encode(b"u:p").decode()
@@ -226,9 +227,9 @@ def test_a_runtime_that_has_not_seen_the_new_hosts_entry_is_asked_again(
     monkeypatch.setattr(verify, "with_cri", with_cri)
     monkeypatch.setattr("agent.verify.time.sleep", pauses.append)
     registry = Registry(host="my.registry.io", port=443, address=None, ca="")
-    verify.pull("/run/none", registry, Verify(image="my.registry.io/a:1"), 5)
+    verify.pull(Proof("cri", "/run/none"), registry, Verify(image="my.registry.io/a:1"), 5)
     assert pauses == [verify.HOSTS_CACHE_SECONDS]
     answers[:] = [unseen, unseen]
     with pytest.raises(AgentError) as refused:
-        verify.pull("/run/none", registry, Verify(image="my.registry.io/a:1"), 5)
+        verify.pull(Proof("cri", "/run/none"), registry, Verify(image="my.registry.io/a:1"), 5)
     assert refused.value.code == "name-unresolved"

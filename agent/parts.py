@@ -1,0 +1,106 @@
+"""The parts of a node as a table: which module decides, what must be restarted, how it is proved.
+
+A plan names parts; the engine knows them by this table alone. ``proxy`` is no part a plan can
+name: it looks after the runtimes that are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from agent.facts import Facts
+from agent.plan import Plan, Registry
+from agent.resources import (
+    Change,
+    Finding,
+    Ledger,
+    Owned,
+    Proof,
+    Proposal,
+    containerd,
+    docker,
+    hosts,
+)
+
+
+class Resource(Protocol):
+    """What a part's module offers; all of it pure."""
+
+    def propose(self, facts: Facts, plan: Plan, owned: Ledger) -> Proposal: ...
+    def strip(self, owned: Owned, content: bytes, registry: Registry) -> bytes | None: ...
+    def explain(self, facts: Facts, plan: Plan) -> tuple[Finding, ...]: ...
+
+
+def _no_restart(facts: Facts, changes: tuple[Change, ...]) -> tuple[str, ...]:
+    return ()
+
+
+def _no_proof(facts: Facts) -> Proof | None:
+    return None
+
+
+def _of_one_registry(path: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Part:
+    """A row. ``runtime``: one that pulls images, so that a node without any is refused.
+
+    ``restarts`` tells the services that read the changed files at their start alone, ``proof`` how
+    a pull is made with it, ``shared`` whether a file holds one setting that serves all registries.
+    """
+
+    resource: Resource
+    runtime: bool = True
+    restarts: Callable[[Facts, tuple[Change, ...]], tuple[str, ...]] = _no_restart
+    proof: Callable[[Facts], Proof | None] = _no_proof
+    shared: Callable[[str], bool] = _of_one_registry
+
+
+def _containerd_configuration(path: str) -> bool:
+    return not path.endswith((".crt", "/hosts.toml"))
+
+
+def _containerd_restarts(facts: Facts, changes: tuple[Change, ...]) -> tuple[str, ...]:
+    edited = tuple(one for one in changes if _containerd_configuration(one.path))
+    return containerd.restarts(facts.containerd, edited)
+
+
+def _containerd_proof(facts: Facts) -> Proof | None:
+    found = facts.containerd
+    if found is None or not containerd.serves_kubelets(facts):
+        return None
+    return Proof("cri", found.socket, found.unit.name if found.unit is not None else "")
+
+
+TABLE: dict[str, Part] = {
+    hosts.PART: Part(hosts, runtime=False),
+    docker.PART: Part(docker),
+    containerd.PART: Part(
+        containerd,
+        restarts=_containerd_restarts,
+        proof=_containerd_proof,
+        shared=_containerd_configuration,
+    ),
+}
+
+
+def chosen(plan: Plan) -> tuple[str, ...]:
+    """The names of the parts a plan is about, in the table's order."""
+    return tuple(name for name in TABLE if name in plan.parts)
+
+
+def proofs(facts: Facts, plan: Plan) -> tuple[Proof, ...]:
+    """How pulls are made on this node with the parts of the plan."""
+    found = (TABLE[name].proof(facts) for name in chosen(plan))
+    return tuple(proof for proof in found if proof is not None)
+
+
+def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+    """What each part of the plan would do on this node, and why."""
+    return tuple(
+        finding for name in chosen(plan) for finding in TABLE[name].resource.explain(facts, plan)
+    )
