@@ -12,7 +12,7 @@ import binascii
 import ipaddress
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from agent.faults import AgentError
@@ -21,7 +21,11 @@ from agent.plan_check import Invalid, validate
 VERSION = 1
 MAX_PLAN_BYTES = 1 << 20
 MAX_DEPTH = 8
-PARTS = ("hosts", "docker", "containerd")
+# `system` widens trust to every program of the host: it is set up only where a plan names it.
+DEFAULT_PARTS = ("hosts", "docker", "containerd", "crio", "podman", "k3s", "microk8s", "k0s",
+                 "buildkit", "nerdctl")  # fmt: skip
+PARTS = (*DEFAULT_PARTS, "system")
+HTTP = "http"
 
 
 class PlanError(AgentError):
@@ -30,21 +34,37 @@ class PlanError(AgentError):
 
 @dataclass(frozen=True)
 class Registry:
-    """Where the registry is: the name nodes use, and what they need to trust it."""
+    """Where the registry is: the name nodes use, and what they need to trust it.
+
+    ``names`` are further DNS names of the same registry, which its certificate has too.
+    ``insecure`` is None, or ``http`` for a registry without TLS.
+    """
 
     host: str
     port: int = 443
     address: str | None = None
     ca: str | None = None
+    names: tuple[str, ...] = ()
+    insecure: str | None = None
+
+    @property
+    def plain_http(self) -> bool:
+        return self.insecure == HTTP
 
     @property
     def name(self) -> str:
-        """The registry as image names, folders and `certs.d` spell it: the port only if not 443."""
-        return self.host if self.port == 443 else f"{self.host}:{self.port}"
+        """The registry as image names and folders spell it: no port where it is the usual one."""
+        usual = 80 if self.plain_http else 443
+        return self.host if self.port == usual else f"{self.host}:{self.port}"
 
     @property
     def url(self) -> str:
-        return f"https://{self.name}"
+        return f"{'http' if self.plain_http else 'https'}://{self.name}"
+
+    @property
+    def each(self) -> tuple[Registry, ...]:
+        """The registry under each of its names, the first one first."""
+        return (self, *(replace(self, host=name, names=()) for name in self.names))
 
     @property
     def ca_bytes(self) -> bytes:
@@ -68,9 +88,26 @@ class Options:
     restart: bool = True
     replace: bool = False
     preflight: bool = True
+    fix_proxy: bool = False
     pull_timeout: int = 300
     # As long as an apply may take that a killed operator has left behind: restart, pull, or undo.
     lock_wait: int = 60
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Images ``of`` another registry are asked of ours first: its name, as in image names.
+
+    ``fallback``: what ours does not have, the other registry is asked for itself.
+    """
+
+    of: str
+    fallback: bool = True
+
+    @property
+    def upstream(self) -> str:
+        """Where the mirrored registry itself answers."""
+        return "https://registry-1.docker.io" if self.of == "docker.io" else f"https://{self.of}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +115,8 @@ class Plan:
     """What one node should be like, and how to prove that it is."""
 
     registry: Registry
-    parts: tuple[str, ...] = PARTS
+    parts: tuple[str, ...] = DEFAULT_PARTS
+    mirrors: tuple[Mirror, ...] = ()
     verify: Verify | None = None
     options: Options = Options()
 
@@ -105,23 +143,27 @@ class Plan:
                 port=registry["port"],
                 address=_address(registry["address"]),
                 ca=_certificates(registry["ca"]),
+                names=_names(registry["names"], registry["host"], registry["port"]),
+                insecure=registry["insecure"],
             ),
+            mirrors=tuple(Mirror(**mirror) for mirror in data["mirrors"]),
             parts=tuple(part for part in PARTS if part in data["parts"]),
             verify=None if data["verify"] is None else Verify(**data["verify"]),
             options=Options(**data["options"]),
         )
         if plan.verify is not None:
             _check_verify(plan.verify, plan.registry.name)
+        _check_mirrors(plan.mirrors, plan.registry)
         return plan
 
     def require_ca(self) -> None:
         """Refuse a plan without a CA where one is needed (apply, verify)."""
-        if self.registry.ca is None:
+        if self.registry.ca is None and not self.registry.plain_http:
             raise PlanError(
                 "plan-invalid",
                 "plan.registry.ca: the CA certificate is missing",
                 cause="trust cannot be set up or proved without it",
-                cure="put the CA's PEM into registry.ca",
+                cure="put the CA's PEM into registry.ca (nodes.trust does)",
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -232,6 +274,39 @@ def _host(host: str, port: int) -> str:
     raise PlanError(
         "bad-registry-name", f"the registry's name {host!r} {problem}", cause=problem, cure=cure
     )
+
+
+def _names(names: list[str], host: str, port: int) -> tuple[str, ...]:
+    checked = tuple(_host(name, port) for name in names)
+    if host in checked:
+        raise PlanError(
+            "plan-invalid",
+            f"plan.registry.names: {host} is the registry's first name already",
+            cause="a name stands there twice",
+            cure="leave it out of registry.names",
+        )
+    return checked
+
+
+def _check_mirrors(mirrors: tuple[Mirror, ...], registry: Registry) -> None:
+    seen = [mirror.of for mirror in mirrors]
+    for mirror in mirrors:
+        host, colon, port = mirror.of.partition(":")
+        if colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            problem = "its port is no number from 1 to 65535"
+        elif mirror.of in {one.name for one in registry.each}:
+            problem = "a registry is no mirror of itself"
+        elif seen.count(mirror.of) > 1:
+            problem = "it stands there twice"
+        else:
+            _host(host, int(port) if colon else 443)
+            continue
+        raise PlanError(
+            "plan-invalid",
+            f"plan.mirrors: {mirror.of!r} cannot be mirrored: {problem}",
+            cause=problem,
+            cure='name a registry as image names do, such as {"of": "docker.io"}',
+        )
 
 
 def _address(address: str | None) -> str | None:

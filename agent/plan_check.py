@@ -79,6 +79,35 @@ def validate(data: object, custom_formats: object = {}, name_prefix: str = ''):
                         if data__registry__ca_len > 262144:
                             raise Invalid("" + (name_prefix or "data") + ".registry.ca must be shorter than or equal to 262144 characters")
                 else: data__registry["ca"] = None
+                if "names" in data__registry_keys:
+                    data__registry_keys.remove("names")
+                    data__registry__names = data__registry["names"]
+                    if not isinstance(data__registry__names, (list, tuple)):
+                        raise Invalid("" + (name_prefix or "data") + ".registry.names must be array")
+                    data__registry__names_is_list = isinstance(data__registry__names, (list, tuple))
+                    if data__registry__names_is_list:
+                        data__registry__names_len = len(data__registry__names)
+                        if data__registry__names_len > 16:
+                            raise Invalid("" + (name_prefix or "data") + ".registry.names must contain less than or equal to 16 items")
+                        def fn(var): return frozenset(dict((k, fn(v)) for k, v in var.items()).items()) if hasattr(var, "items") else tuple(fn(v) for v in var) if isinstance(var, (dict, list)) else (bool, var) if isinstance(var, bool) else var
+                        if data__registry__names_len > len(set(fn(data__registry__names_x) for data__registry__names_x in data__registry__names)):
+                            raise Invalid("" + (name_prefix or "data") + ".registry.names must contain unique items")
+                        for data__registry__names_x, data__registry__names_item in enumerate(data__registry__names):
+                            if not isinstance(data__registry__names_item, (str)):
+                                raise Invalid("" + (name_prefix or "data") + ".registry.names[{data__registry__names_x}]".format(**locals()) + " must be string")
+                            if isinstance(data__registry__names_item, str):
+                                data__registry__names_item_len = len(data__registry__names_item)
+                                if data__registry__names_item_len < 1:
+                                    raise Invalid("" + (name_prefix or "data") + ".registry.names[{data__registry__names_x}]".format(**locals()) + " must be longer than or equal to 1 characters")
+                                if data__registry__names_item_len > 253:
+                                    raise Invalid("" + (name_prefix or "data") + ".registry.names[{data__registry__names_x}]".format(**locals()) + " must be shorter than or equal to 253 characters")
+                else: data__registry["names"] = []
+                if "insecure" in data__registry_keys:
+                    data__registry_keys.remove("insecure")
+                    data__registry__insecure = data__registry["insecure"]
+                    if not (data__registry__insecure is None or isinstance(data__registry__insecure, str) and data__registry__insecure == 'http'):
+                        raise Invalid("" + (name_prefix or "data") + ".registry.insecure must be one of [None, 'http']")
+                else: data__registry["insecure"] = None
                 if data__registry_keys:
                     raise Invalid("" + (name_prefix or "data") + ".registry must not contain "+str(data__registry_keys)+" properties")
         if "parts" in data_keys:
@@ -91,15 +120,54 @@ def validate(data: object, custom_formats: object = {}, name_prefix: str = ''):
                 data__parts_len = len(data__parts)
                 if data__parts_len < 1:
                     raise Invalid("" + (name_prefix or "data") + ".parts must contain at least 1 items")
-                if data__parts_len > 3:
-                    raise Invalid("" + (name_prefix or "data") + ".parts must contain less than or equal to 3 items")
+                if data__parts_len > 11:
+                    raise Invalid("" + (name_prefix or "data") + ".parts must contain less than or equal to 11 items")
                 def fn(var): return frozenset(dict((k, fn(v)) for k, v in var.items()).items()) if hasattr(var, "items") else tuple(fn(v) for v in var) if isinstance(var, (dict, list)) else (bool, var) if isinstance(var, bool) else var
                 if data__parts_len > len(set(fn(data__parts_x) for data__parts_x in data__parts)):
                     raise Invalid("" + (name_prefix or "data") + ".parts must contain unique items")
                 for data__parts_x, data__parts_item in enumerate(data__parts):
-                    if not (isinstance(data__parts_item, str) and data__parts_item == 'hosts' or isinstance(data__parts_item, str) and data__parts_item == 'docker' or isinstance(data__parts_item, str) and data__parts_item == 'containerd'):
-                        raise Invalid("" + (name_prefix or "data") + ".parts[{data__parts_x}]".format(**locals()) + " must be one of ['hosts', 'docker', 'containerd']")
-        else: data["parts"] = ['hosts', 'docker', 'containerd']
+                    if not (isinstance(data__parts_item, str) and data__parts_item == 'hosts' or isinstance(data__parts_item, str) and data__parts_item == 'docker' or isinstance(data__parts_item, str) and data__parts_item == 'containerd' or isinstance(data__parts_item, str) and data__parts_item == 'crio' or isinstance(data__parts_item, str) and data__parts_item == 'podman' or isinstance(data__parts_item, str) and data__parts_item == 'k3s' or isinstance(data__parts_item, str) and data__parts_item == 'microk8s' or isinstance(data__parts_item, str) and data__parts_item == 'k0s' or isinstance(data__parts_item, str) and data__parts_item == 'buildkit' or isinstance(data__parts_item, str) and data__parts_item == 'nerdctl' or isinstance(data__parts_item, str) and data__parts_item == 'system'):
+                        raise Invalid("" + (name_prefix or "data") + ".parts[{data__parts_x}]".format(**locals()) + " must be one of ['hosts', 'docker', 'containerd', 'crio', 'podman', 'k3s', 'microk8s', 'k0s', 'buildkit', 'nerdctl', 'system']")
+        else: data["parts"] = ['hosts', 'docker', 'containerd', 'crio', 'podman', 'k3s', 'microk8s', 'k0s', 'buildkit', 'nerdctl']
+        if "mirrors" in data_keys:
+            data_keys.remove("mirrors")
+            data__mirrors = data["mirrors"]
+            if not isinstance(data__mirrors, (list, tuple)):
+                raise Invalid("" + (name_prefix or "data") + ".mirrors must be array")
+            data__mirrors_is_list = isinstance(data__mirrors, (list, tuple))
+            if data__mirrors_is_list:
+                data__mirrors_len = len(data__mirrors)
+                if data__mirrors_len > 16:
+                    raise Invalid("" + (name_prefix or "data") + ".mirrors must contain less than or equal to 16 items")
+                for data__mirrors_x, data__mirrors_item in enumerate(data__mirrors):
+                    if not isinstance(data__mirrors_item, (dict)):
+                        raise Invalid("" + (name_prefix or "data") + ".mirrors[{data__mirrors_x}]".format(**locals()) + " must be object")
+                    data__mirrors_item_is_dict = isinstance(data__mirrors_item, dict)
+                    if data__mirrors_item_is_dict:
+                        data__mirrors_item__missing_keys = set(['of']) - data__mirrors_item.keys()
+                        if data__mirrors_item__missing_keys:
+                            raise Invalid("" + (name_prefix or "data") + ".mirrors[{data__mirrors_x}]".format(**locals()) + " must contain " + (str(sorted(data__mirrors_item__missing_keys)) + " properties"))
+                        data__mirrors_item_keys = set(data__mirrors_item.keys())
+                        if "of" in data__mirrors_item_keys:
+                            data__mirrors_item_keys.remove("of")
+                            data__mirrors_item__of = data__mirrors_item["of"]
+                            if not isinstance(data__mirrors_item__of, (str)):
+                                raise Invalid("" + (name_prefix or "data") + ".mirrors[{data__mirrors_x}].of".format(**locals()) + " must be string")
+                            if isinstance(data__mirrors_item__of, str):
+                                data__mirrors_item__of_len = len(data__mirrors_item__of)
+                                if data__mirrors_item__of_len < 1:
+                                    raise Invalid("" + (name_prefix or "data") + ".mirrors[{data__mirrors_x}].of".format(**locals()) + " must be longer than or equal to 1 characters")
+                                if data__mirrors_item__of_len > 259:
+                                    raise Invalid("" + (name_prefix or "data") + ".mirrors[{data__mirrors_x}].of".format(**locals()) + " must be shorter than or equal to 259 characters")
+                        if "fallback" in data__mirrors_item_keys:
+                            data__mirrors_item_keys.remove("fallback")
+                            data__mirrors_item__fallback = data__mirrors_item["fallback"]
+                            if not isinstance(data__mirrors_item__fallback, (bool)):
+                                raise Invalid("" + (name_prefix or "data") + ".mirrors[{data__mirrors_x}].fallback".format(**locals()) + " must be boolean")
+                        else: data__mirrors_item["fallback"] = True
+                        if data__mirrors_item_keys:
+                            raise Invalid("" + (name_prefix or "data") + ".mirrors[{data__mirrors_x}]".format(**locals()) + " must not contain "+str(data__mirrors_item_keys)+" properties")
+        else: data["mirrors"] = []
         if "verify" in data_keys:
             data_keys.remove("verify")
             data__verify = data["verify"]
@@ -169,6 +237,12 @@ def validate(data: object, custom_formats: object = {}, name_prefix: str = ''):
                     if not isinstance(data__options__preflight, (bool)):
                         raise Invalid("" + (name_prefix or "data") + ".options.preflight must be boolean")
                 else: data__options["preflight"] = True
+                if "fix_proxy" in data__options_keys:
+                    data__options_keys.remove("fix_proxy")
+                    data__options__fixproxy = data__options["fix_proxy"]
+                    if not isinstance(data__options__fixproxy, (bool)):
+                        raise Invalid("" + (name_prefix or "data") + ".options.fix_proxy must be boolean")
+                else: data__options["fix_proxy"] = False
                 if "pull_timeout" in data__options_keys:
                     data__options_keys.remove("pull_timeout")
                     data__options__pulltimeout = data__options["pull_timeout"]

@@ -60,21 +60,21 @@ TROUBLES: tuple[Trouble, ...] = (
         "ca-unreadable", True,
         "the runtime cannot read the CA file it was pointed to",
         "the file that hosts.toml names is missing or damaged",
-        "apply again; `nodes.diff` shows what differs",
+        "inv nodes.trust again; inv nodes.diff shows what differs",
     ),
     Trouble(
-        r"proxyconnect|(Proxy|proxy) Authentication Required|via proxy",
+        r"proxyconnect|(Proxy|proxy) Authentication Required|via proxy|lookup \S*proxy\S*:",
         "proxy", False,
         "the runtime asks a proxy for the registry",
         "HTTPS_PROXY stands in its environment and the registry is not in NO_PROXY",
-        "add {host} to NO_PROXY in the unit's environment, then restart it",
+        "inv nodes.trust --fix-proxy, or add {host} to NO_PROXY of the service and restart it",
     ),
     Trouble(
         r"x509: certificate signed by unknown authority|unknown certificate authority",
         "x509-unknown-authority", True,
         "the runtime does not trust the registry's certificate",
         "it does not read the CA where this agent put it, or the certificate is another CA's",
-        "compare `certs.show` with the registry's certificate; then apply again",
+        "compare inv certs.show with what the registry presents; then inv nodes.trust again",
     ),
     Trouble(
         r"x509: certificate is (valid for|not valid for any names)|legacy Common Name"
@@ -110,7 +110,7 @@ TROUBLES: tuple[Trouble, ...] = (
         "name-unresolved", False,
         "the name {host} does not resolve on this node",
         "there is neither a hosts entry nor a DNS record for it",
-        "give registry.address in the plan for a hosts entry, or add a DNS record",
+        "let nodes.trust make a hosts entry (registry.address in invoke.yaml), or add a DNS record",
     ),
     Trouble(
         r"connection refused",
@@ -124,7 +124,7 @@ TROUBLES: tuple[Trouble, ...] = (
         "no-route", False,
         "there is no route from this node to {name}",
         "the address is wrong, or a network or firewall stands between",
-        "check registry.address, then from the node: ip route get ADDRESS",
+        "check registry.address in invoke.yaml, then from the node: ip route get ADDRESS",
     ),
     Trouble(
         r"i/o timeout|deadline exceeded|Client\.Timeout|no answer within",
@@ -235,21 +235,23 @@ def ask_registry(plan: Plan, address: str | None = None) -> None:
 
 
 def _connect(registry: Registry, address: str | None) -> http.client.HTTPConnection:
+    connection = http.client.HTTPConnection(registry.host, registry.port)
+    try:
+        plain = socket.create_connection((address or registry.host, registry.port), CONNECT_SECONDS)
+    except OSError as problem:
+        raise classify(_network_words(problem), registry, said=False) from None
+    connection.sock = plain
+    if registry.plain_http:
+        return connection
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False  # Go, and so every runtime here, does not either
     context.load_verify_locations(cadata=registry.ca)
     try:
-        plain = socket.create_connection((address or registry.host, registry.port), CONNECT_SECONDS)
-    except OSError as problem:
-        raise classify(_network_words(problem), registry, said=False) from None
-    try:
-        secure = context.wrap_socket(plain, server_hostname=registry.host)
+        connection.sock = context.wrap_socket(plain, server_hostname=registry.host)
     except OSError as problem:
         plain.close()
         raise classify(_tls_words(problem), registry, said=False) from None
-    connection = http.client.HTTPConnection(registry.host, registry.port)
-    connection.sock = secure
     return connection
 
 

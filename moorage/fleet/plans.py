@@ -30,16 +30,16 @@ def make(
     """The desired state of one node.
 
     ``ca`` is PEM; None where trust is taken away or only looked at. ``address`` is the one that the
-    node's hosts file shall give the registry. ``parts``: () for all. Raises Refused where the plan
-    would not pass the agent's own check, as with an image of another registry.
+    node's hosts file shall give the registry. ``parts``: () for the usual ones. Raises
+    Refused where the plan would not pass the agent's own check, as with an image of another registry.
     """
-    from agent.plan import PARTS, Options, Plan, PlanError, Registry
+    from agent.plan import DEFAULT_PARTS, Options, Plan, PlanError, Registry
 
     plan = Plan(
         registry=Registry(
             host=settings.registry.host, port=settings.registry.port, address=address, ca=ca
         ),
-        parts=tuple(parts) or PARTS,
+        parts=tuple(parts) or DEFAULT_PARTS,
         verify=verify,
         options=Options(restart=restart, replace=replace),
     )

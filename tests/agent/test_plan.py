@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from agent.plan import MAX_PLAN_BYTES, Plan, PlanError, reference
+from agent.plan import DEFAULT_PARTS, MAX_PLAN_BYTES, PARTS, Mirror, Plan, PlanError, reference
+from agent.regenerate import SCHEMA
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box
 
@@ -36,12 +37,67 @@ def test_a_plan_survives_the_wire(box: Box) -> None:
 
 def test_defaults_are_those_of_the_schema(box: Box) -> None:
     plan = parse({"version": 1, "registry": {"host": "my.registry.io"}})
-    assert plan.parts == ("hosts", "docker", "containerd")
+    assert plan.parts == DEFAULT_PARTS
+    assert "system" not in plan.parts
+    assert (plan.registry.names, plan.registry.insecure, plan.mirrors) == ((), None, ())
+    assert not plan.options.fix_proxy
     assert plan.verify is None
     assert plan.options.restart
     assert plan.registry.port == 443
     with pytest.raises(PlanError):
         plan.require_ca()
+
+
+def test_the_parts_are_those_of_the_schema_and_of_the_table() -> None:
+    properties = json.loads(SCHEMA.read_text("utf-8"))["properties"]
+    assert properties["parts"]["items"]["enum"] == list(PARTS)
+    assert properties["parts"]["default"] == list(DEFAULT_PARTS)
+
+
+def test_further_names_and_mirrors_survive_the_wire(box: Box) -> None:
+    document = box.document(
+        registry={"names": ["cache.registry.io"], "port": 5000},
+        mirrors=[{"of": "docker.io"}, {"of": "quay.io:8443", "fallback": False}],
+        verify=None,
+    )
+    plan = parse(document)
+    assert [one.name for one in plan.registry.each] == [
+        "my.registry.io:5000",
+        "cache.registry.io:5000",
+    ]
+    assert plan.mirrors == (Mirror("docker.io"), Mirror("quay.io:8443", fallback=False))
+    assert plan.mirrors[0].upstream == "https://registry-1.docker.io"
+    assert parse(plan.to_json()) == plan
+
+
+def test_plain_http_is_asked_for_by_that_word_and_needs_no_ca(box: Box) -> None:
+    plan = parse(box.document(registry={"ca": None, "insecure": "http", "port": 80}))
+    plan.require_ca()
+    assert (plan.registry.name, plan.registry.url) == ("my.registry.io", "http://my.registry.io")
+    secure = box.document(registry={"insecure": True})
+    assert refusal(secure).code == "plan-invalid"
+    assert refusal(box.document(registry={"insecure": "tls"})).code == "plan-invalid"
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        ({"mirrors": [{"of": "my.registry.io"}]}, "itself"),
+        ({"mirrors": [{"of": "docker.io"}, {"of": "docker.io"}]}, "twice"),
+        ({"mirrors": [{"of": "docker.io:0"}]}, "port"),
+        ({"mirrors": [{"of": "docker.io/library"}]}, "path"),
+        ({"mirrors": [{"of": 'docker.io"'}]}, "DNS name"),
+        ({"mirrors": [{"of": "hub"}]}, "no dot"),
+        ({"mirrors": [{"of": "docker.io", "prefix": "x"}]}, "mirrors[0]"),
+        ({"registry": {"names": ["my.registry.io"]}}, "already"),
+        ({"registry": {"names": ["a.io\n10.0.0.1 evil"]}}, "DNS name"),
+        ({"registry": {"names": ["a.io", "a.io"]}}, "unique"),
+    ],
+)
+def test_names_and_mirrors_that_no_runtime_takes_are_refused(
+    box: Box, more: dict[str, Any], word: str
+) -> None:
+    assert word in str(refusal(box.document(**more)))
 
 
 def test_no_repr_shows_the_password(box: Box) -> None:
@@ -164,7 +220,7 @@ def test_a_login_that_cannot_be_sent_is_refused(box: Box, verify: Any) -> None:
     ("more", "place"),
     [
         ({"parts": []}, "plan.parts"),
-        ({"parts": ["podman"]}, "plan.parts"),
+        ({"parts": ["lxc"]}, "plan.parts"),
         ({"parts": ["docker", "docker"]}, "plan.parts"),
         ({"options": {"force": True}}, "force"),
         ({"options": {"restart": "no"}}, "plan.options.restart"),
