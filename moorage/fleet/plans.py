@@ -31,7 +31,7 @@ def make(
 
     ``ca`` is PEM; None where trust is taken away or only looked at. ``address`` is the one that the
     node's hosts file shall give the registry. ``parts``: () for the usual ones. Raises
-    Refused where the plan would not pass the agent's own check, as with an image of another registry.
+    Refused where the plan would not pass the agent's own check, as with another registry's image.
     """
     from agent.plan import DEFAULT_PARTS, Options, Plan, PlanError, Registry
 
