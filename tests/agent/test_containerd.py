@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from agent.faults import RefusedError
 from agent.resources import Change, Proposal
-from agent.resources.containerd import TABLES, differs_in_trust_alone, propose
+from agent.resources.containerd import differs_in_trust_alone, explain, propose
+from agent.resources.containerd.state import TABLES
+from agent.resources.containerd.strategies import STRATEGIES
 from agent.toml import at, parse
 from tests.agent.authority import Authority
 from tests.agent.conftest import DEBIAN_CONFIG, Box, facts
@@ -246,3 +248,22 @@ def test_any_file_is_edited_once_and_given_back(box: Box, binary: str, config: b
     assert box.apply()["status"] == "unchanged"
     box.untrust()
     assert box.read(CONFIG) == config
+
+
+def test_every_row_tells_whether_it_applies_and_why(box: Box) -> None:
+    told = explain(facts(box.root, box_config(box, DEBIAN_CONFIG)), box.plan())
+    assert [row.strategy for row in told] == [row.name for row in STRATEGIES]
+    assert [row.strategy for row in told if row.applies] == ["set-config-path"]
+    assert all(row.why for row in told)
+
+
+def test_a_configuration_that_is_refused_is_explained_by_its_code(box: Box) -> None:
+    told = explain(facts(box.root, box_config(box, b"version = [")), box.plan())
+    assert (told[0].strategy, told[0].applies) == ("refused", True)
+    assert "config-not-toml" in told[0].why
+    assert not any(row.applies for row in told[1:])
+
+
+def box_config(box: Box, config: bytes) -> bytes:
+    box.write(CONFIG, config)
+    return config

@@ -7,8 +7,6 @@ behind it are in ``docs/containerd.md``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from agent import toml_edit
@@ -16,81 +14,20 @@ from agent.facts import Containerd, Facts, File, Tree
 from agent.faults import RefusedError
 from agent.plan import Plan, Registry
 from agent.resources import Change, Finding, Ledger, Owned, Proposal, certificates, change, readable
+from agent.resources.containerd.state import (
+    TABLES,
+    State,
+    cri_is_off,
+    read,
+    registry_table,
+)
+from agent.resources.containerd.strategies import STRATEGIES, choose, rows
 from agent.resources.docker import certificate_file, strip_certificates
 from agent.toml import TomlError, at, parse
 
 PART = "containerd"
 FOLDER = "/etc/containerd/certs.d"
 COMMENT = "# Added by Moorage; `nodes.untrust` takes it away."
-
-# Where each version of config.toml keeps the registry table.
-TABLES: dict[int, toml_edit.Keys] = {
-    1: ("plugins", "cri", "registry"),
-    2: ("plugins", "io.containerd.grpc.v1.cri", "registry"),
-    3: ("plugins", "io.containerd.cri.v1.images", "registry"),
-}
-CRI_PLUGINS = ("cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images")
-
-
-@dataclass(frozen=True)
-class State:
-    """What a containerd's configuration says about registries, imports and all."""
-
-    major: int
-    minor: int
-    version: int
-    config_path: str
-    mirrors: bool
-    configs: bool
-
-    @property
-    def at_least_2_1(self) -> bool:
-        return (self.major, self.minor) >= (2, 1)
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """A row of the table: when it applies, and what it does, or why it refuses."""
-
-    name: str
-    when: Callable[[State], bool]
-    why: str
-    edits: bool = False
-    refusal: tuple[str, str] | None = None
-
-
-STRATEGIES: tuple[Strategy, ...] = (
-    Strategy(
-        "folders-colon-ignored",
-        lambda s: ":" in s.config_path and s.at_least_2_1,
-        "config_path names several folders; this containerd takes the whole string for one",
-        refusal=(
-            "config-path-colon",
-            "set config_path in config.toml to one folder that holds what the others gave",
-        ),
-    ),
-    Strategy(
-        "folder",
-        lambda s: bool(s.config_path),
-        "config_path names a folder already: only files in it, no restart",
-    ),
-    Strategy(
-        "legacy-tables",
-        lambda s: s.mirrors or (s.configs and s.major < 2),
-        "registry.mirrors or registry.configs stand in config.toml, and with a config_path beside "
-        "them CRI refuses to load",
-        refusal=(
-            "legacy-registry-tables",
-            "move them to hosts.toml files (containerd's docs/hosts.md shows how), then run again",
-        ),
-    ),
-    Strategy(
-        "set-config-path",
-        lambda s: True,
-        "config.toml names no folder: set config_path, restart once",
-        edits=True,
-    ),
-)
 
 
 def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
@@ -100,16 +37,17 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
         return Proposal(absent="there is no containerd here")
     content = readable(containerd.config)
     merged = _merged(containerd, content)
-    if _cri_is_off(merged):
+    if cri_is_off(merged):
         return Proposal(
             absent="containerd's CRI plugin is disabled: it serves Docker, not a kubelet",
             there=True,
         )
-    state = _state(containerd, merged)
+    state = read(containerd.version, merged)
     strategy = choose(state)
     if strategy.refusal is not None:
         code, cure = strategy.refusal
-        raise RefusedError(code, f"{containerd.config.path}: {strategy.why}", strategy.why, cure)
+        why = "; ".join(one.yes for one in strategy.when)
+        raise RefusedError(code, f"{containerd.config.path}: {strategy.does}", why, cure)
     folder = _folder(facts.tree, state, plan.registry)
     changes = _registry_files(facts.tree, folder, plan.registry, owned)
     if not strategy.edits:
@@ -118,34 +56,35 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     return Proposal(changes=(*changes, *edited), restarts=restarts(containerd, edited))
 
 
-def serves_kubelets(facts: Facts) -> bool:
-    """Whether there is a containerd here whose CRI can be asked."""
-    found = facts.containerd
-    return (
-        found is not None
-        and found.running
-        and not (found.merged is not None and _cri_is_off(parse(found.merged)))
-    )
-
-
-def choose(state: State) -> Strategy:
-    """The first row that applies."""
-    return next(row for row in STRATEGIES if row.when(state))
-
-
 def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
-    """The row of ``STRATEGIES`` that applies, or why none does."""
+    """Each row of ``STRATEGIES``: whether it applies on this node, and why or why not.
+
+    A containerd that is not there, or a configuration that is refused before the table is reached,
+    is told in one row before the others.
+    """
     containerd = facts.containerd
     if containerd is None:
         return (Finding(PART, "none", False, "there is no containerd here"),)
     try:
         merged = _merged(containerd, readable(containerd.config))
     except RefusedError as problem:
-        return (Finding(PART, "refused", True, f"{problem} ({problem.code})"),)
-    if _cri_is_off(merged):
+        return (
+            Finding(PART, "refused", True, f"{problem} ({problem.code})"),
+            *(Finding(PART, one.name, False, "not reached") for one in STRATEGIES),
+        )
+    if cri_is_off(merged):
         return (Finding(PART, "none", False, "its CRI plugin is disabled: it serves Docker"),)
-    taken = choose(_state(containerd, merged))
-    return tuple(Finding(PART, row.name, row is taken, row.why) for row in STRATEGIES)
+    return tuple(Finding(PART, *row) for row in rows(read(containerd.version, merged)))
+
+
+def serves_kubelets(facts: Facts) -> bool:
+    """Whether there is a containerd here whose CRI can be asked."""
+    found = facts.containerd
+    return (
+        found is not None
+        and found.running
+        and not (found.merged is not None and cri_is_off(parse(found.merged)))
+    )
 
 
 def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
@@ -181,7 +120,7 @@ def _take_out(tables: dict[str, Any], keys: toml_edit.Keys) -> None:
 
 def config_path(merged: bytes) -> str:
     """The folder a `config dump` says CRI reads, or an empty string."""
-    return _registry_table(parse(merged)).get("config_path") or ""
+    return registry_table(parse(merged)).get("config_path") or ""
 
 
 def _merged(containerd: Containerd, content: bytes | None) -> dict[str, Any]:
@@ -232,32 +171,6 @@ def _says_nothing(tables: dict[str, Any]) -> bool:
     """Whether a file has no version and nothing whose meaning a version would change."""
     return not any(
         tables.get(key) for key in ("version", "plugins", "disabled_plugins", "required_plugins")
-    )
-
-
-def _registry_table(merged: dict[str, Any]) -> dict[str, Any]:
-    for version in (3, 2, 1):
-        table = at(merged, *TABLES[version])
-        if isinstance(table, dict):
-            return table
-    return {}
-
-
-def _cri_is_off(merged: dict[str, Any]) -> bool:
-    disabled = merged.get("disabled_plugins")
-    return isinstance(disabled, list) and any(name in disabled for name in CRI_PLUGINS)
-
-
-def _state(containerd: Containerd, merged: dict[str, Any]) -> State:
-    table = _registry_table(merged)
-    path = table.get("config_path") or ""
-    return State(
-        major=containerd.version[0],
-        minor=containerd.version[1],
-        version=_version(merged, 2),
-        config_path=path if isinstance(path, str) else "",
-        mirrors=bool(table.get("mirrors")),
-        configs=bool(table.get("configs")),
     )
 
 
