@@ -150,18 +150,21 @@ def wait(container: Container, stop: threading.Event, *, fresh: bool) -> Ready:
     """Waits until sshd and CRI serve, and sshd from here too.
 
     ``fresh``: not serving is a failure; a node that ran before may have been broken on purpose,
-    and one answer is enough. ``stop`` ends the waiting. Raises MoorageError with what the node
-    says where it does not serve in time.
+    and one answer is enough, unless it is so young that it may still be starting: an `up` that was
+    killed leaves such. ``stop`` ends the waiting. Raises MoorageError with what the node says where
+    it does not serve in time.
     """
     name = str(container.name).removeprefix("moorage-")
     until = time.monotonic() + _READY_SECONDS
+    grown_up = until if fresh else until - _age(container)
     code, said, words, done = 1, "", dict[str, str](), False
     while not stop.is_set():
         code, said = _ask(container)
         words = _words(said)
         # Under load, the engine sometimes loses what a command said, or how it ended.
-        done = "hostkey" in words and (code == 0 or not fresh)
-        if done or time.monotonic() > until:
+        now = time.monotonic()
+        done = "hostkey" in words and (code == 0 or (not fresh and now >= grown_up))
+        if done or now > until:
             break
         container.reload()
         if container.status != "running":
@@ -172,9 +175,22 @@ def wait(container: Container, stop: threading.Event, *, fresh: bool) -> Ready:
         raise _not_ready(name, trouble or _boot_words(container))
     container.reload()
     node = node_of(container, _version(words.get("version", "")))
-    if fresh:
+    if not trouble:
         _greeted(node, until, stop)
     return Ready(node, " ".join(words["hostkey"].split()[:2]), trouble)
+
+
+def _age(container: Container) -> float:
+    """Seconds since the container was started, by the engine's word and this machine's clock."""
+    from datetime import UTC, datetime
+
+    # 2026-11-24T23:55:31.413192146Z: nanoseconds, of which datetime takes six digits.
+    started = str(container.attrs["State"]["StartedAt"])[:19]
+    try:
+        began = datetime.fromisoformat(started).replace(tzinfo=UTC)
+    except ValueError:
+        return _READY_SECONDS
+    return max(0.0, (datetime.now(UTC) - began).total_seconds())
 
 
 def _ask(container: Container) -> tuple[int, str]:

@@ -195,9 +195,19 @@ def test_a_mix_grows_and_shrinks_and_keeps_what_is_right(whole: Lab) -> None:
     assert whole.ids()[1] != before[1]  # another line under the name
 
 
-def test_a_node_that_was_spoilt_is_told_and_left_for_its_owner(
+def test_a_node_that_is_still_starting_is_waited_for(
     whole: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    whole.container(1).restart(timeout=0)  # as a killed `up` leaves it: running, not serving yet
+    whole.up()
+    assert "not well" not in capsys.readouterr().err
+    assert whole.ssh(1, "true").returncode == 0
+
+
+def test_a_node_that_was_spoilt_is_told_and_left_for_its_owner(
+    whole: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containers, "_READY_SECONDS", 4)  # it has been up for longer
     before = whole.ids()
     spoil = "echo 'x =' >/etc/containerd/config.toml; systemctl restart containerd"
     assert whole.ssh(3, spoil).returncode != 0
