@@ -198,8 +198,12 @@ def test_a_mix_grows_and_shrinks_and_keeps_what_is_right(whole: Lab) -> None:
 def test_a_node_that_is_still_starting_is_waited_for(
     whole: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    drop_in = "/etc/systemd/system/containerd.service.d/slow.conf"
+    slow = "mkdir -p ${0%/*}; printf '[Service]\\nExecStartPre=/bin/sleep 4\\n' >$0"
+    whole.container(1).exec_run(["sh", "-c", slow, drop_in])
     whole.container(1).restart(timeout=0)  # as a killed `up` leaves it: running, not serving yet
     whole.up()
+    whole.container(1).exec_run(["rm", drop_in])
     assert "not well" not in capsys.readouterr().err
     assert whole.ssh(1, "true").returncode == 0
 
