@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from agent import __version__, parts
-from agent.facts import Facts, Tree, gather
+from agent.facts import Containerd, Facts, Tree, gather
 from agent.faults import AgentError, Interrupted, RefusedError, TrustError
 from agent.host import Host
 from agent.ledger import Store
@@ -366,35 +367,34 @@ class Engine:
         self._out.restarts = list(restarted)
 
     def _judge_candidate(self, step: Step, transaction: Transaction) -> None:
-        """Let the node's own containerd say what it makes of the new config.toml."""
-        found = step.facts.containerd
-        edited = [one for one in step.changes if found and one.path == found.config.path]
-        if found is None or not edited or edited[0].after is None:
-            return
-        staged = str(transaction.staged(found.config.path))
+        """Let each containerd of the node say what it makes of its new configuration."""
+        for found in step.facts.containerds:
+            files = containerd.candidate(found, step.facts.tree, step.changes)
+            if files:
+                self._judge(step, found, transaction.scratch(files))
+
+    def _judge(self, step: Step, found: Containerd, folder: Path) -> None:
+        registry, path = step.plan.registry, found.config.path
         binary = self._host.outside(found.binary)
-        done = self._host.run([binary, "--config", staged, "config", "dump"])
+        done = self._host.run([binary, "--config", f"{folder}/config.toml", "config", "dump"])
         if not done.ok:
             raise RefusedError(
                 "candidate-refused",
-                f"containerd refuses the edited {found.config.path}: {done.complaint}",
+                f"containerd refuses the edited {path}: {done.complaint}",
                 cause="the edit does not fit what else stands in it",
                 cure="nothing was changed; report this with the file, it is a defect of Moorage",
             )
-        before = found.merged
-        if before is None:
-            before = self._host.run([binary, "config", "default"]).out.encode()
         after = done.out.encode()
-        fits = containerd.differs_in_trust_alone(before, after)
-        took = step.operation != "apply" or containerd.config_path(after) == containerd.FOLDER
+        fits = containerd.differs_in_trust_alone(found.merged or b"", after, registry)
+        took = step.operation != "apply" or containerd.counts(found, after, registry)
         if not fits or not took:
             raise RefusedError(
                 "candidate-differs",
-                f"the edited {found.config.path} would change more than the registry's trust"
+                f"the edited {path} would change more than the registry's trust"
                 if not fits
-                else f"the edit of {found.config.path} would have no effect",
-                cause="a file named in `imports` replaces what is set there",
-                cure=f"compare: {found.binary} --config {found.config.path} config dump",
+                else f"the edit of {path} would have no effect",
+                cause="a file named in `imports`, or another table, decides what is set there",
+                cure=f"compare: {found.binary} --config {path} config dump",
             )
 
     def _restart(
@@ -414,10 +414,10 @@ class Engine:
 
     def _paused(self, facts: Facts, units: tuple[str, ...]) -> Iterator[Proof]:
         """The runtimes whose CRI must come back after these restarts."""
-        for part in parts.TABLE.values():
-            proof = part.proof(facts) if units and self._can_prove else None
-            if proof is not None and proof.kind == "cri" and proof.unit in units:
-                yield proof
+        for part in parts.TABLE.values() if units and self._can_prove else ():
+            for proof in part.proofs(facts):
+                if proof.kind == "cri" and proof.unit in units:
+                    yield proof
 
     def _roll_back(
         self, transaction: Transaction | None, problem: BaseException, step: Step

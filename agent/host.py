@@ -50,6 +50,15 @@ class Unit:
     start: str = ""
 
 
+@dataclass(frozen=True)
+class Process:
+    """A running program: how it was called, and the service it belongs to, if any."""
+
+    pid: int
+    argv: tuple[str, ...]
+    unit: str = ""
+
+
 class Host:
     """The node's commands and services."""
 
@@ -131,6 +140,36 @@ class Host:
             start=facts.get("InvocationID", ""),
         )
 
+    def processes(self, program: str) -> tuple[Process, ...]:
+        """The node's own processes of a program, by its file name; none on a laid-out tree.
+
+        Those of containers are seen from the host too: they are in other mount namespaces.
+        """
+        found = []
+        for folder in Path("/proc").iterdir() if self.real else ():
+            if not folder.name.isdigit():
+                continue
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                if Path(words[0].decode()).name != program or not _same_namespace(folder):
+                    continue
+                cgroup = (folder / "cgroup").read_text()
+            except (OSError, UnicodeDecodeError):  # it has ended meanwhile
+                continue
+            argv = tuple(word.decode("utf-8", "replace") for word in words if word)
+            units = re.findall(r"/([^/\n]+\.service)", cgroup)
+            found.append(Process(int(folder.name), argv, units[-1] if units else ""))
+        return tuple(sorted(found, key=lambda one: one.pid))
+
+    def services(self, program: str) -> tuple[Unit, ...]:
+        """The services of a laid-out tree that start a program; none on a running node."""
+        names = set()
+        for folder in () if self.real else _UNIT_FOLDERS:
+            place = Path(self.root, folder)
+            names |= {one.name for one in place.glob("*.service")} if place.is_dir() else set()
+        units = [self.unit(name) for name in sorted(names)]
+        return tuple(one for one in units if one and one.argv and Path(one.argv[0]).name == program)
+
     def _unit_from_file(self, name: str) -> Unit | None:
         for folder in _UNIT_FOLDERS:
             try:
@@ -158,3 +197,11 @@ class Host:
                 cause="its new configuration, or something else here, keeps it from starting",
                 cure=f"read why: journalctl -u {name} -n 50",
             )
+
+
+def _same_namespace(process: Path) -> bool:
+    """Whether a process sees the same files as this one."""
+    try:
+        return (process / "ns/mnt").readlink() == Path("/proc/self/ns/mnt").readlink()
+    except OSError:
+        return True

@@ -37,8 +37,8 @@ def _no_restart(facts: Facts, changes: tuple[Change, ...]) -> tuple[str, ...]:
     return ()
 
 
-def _no_proof(facts: Facts) -> Proof | None:
-    return None
+def _no_proof(facts: Facts) -> tuple[Proof, ...]:
+    return ()
 
 
 def _of_one_registry(path: str) -> bool:
@@ -49,31 +49,23 @@ def _of_one_registry(path: str) -> bool:
 class Part:
     """A row. ``runtime``: one that pulls images, so that a node without any is refused.
 
-    ``restarts`` tells the services that read the changed files at their start alone, ``proof`` how
-    a pull is made with it, ``shared`` whether a file holds one setting that serves all registries.
+    ``restarts`` tells the services that read the changed files at their start alone, ``proofs`` how
+    pulls are made with it, ``shared`` whether a file holds one setting that serves all registries.
     """
 
     resource: Resource
     runtime: bool = True
     restarts: Callable[[Facts, tuple[Change, ...]], tuple[str, ...]] = _no_restart
-    proof: Callable[[Facts], Proof | None] = _no_proof
+    proofs: Callable[[Facts], tuple[Proof, ...]] = _no_proof
     shared: Callable[[str], bool] = _of_one_registry
 
 
-def _containerd_configuration(path: str) -> bool:
-    return not path.endswith((".crt", "/hosts.toml"))
-
-
-def _containerd_restarts(facts: Facts, changes: tuple[Change, ...]) -> tuple[str, ...]:
-    edited = tuple(one for one in changes if _containerd_configuration(one.path))
-    return containerd.restarts(facts.containerd, edited)
-
-
-def _containerd_proof(facts: Facts) -> Proof | None:
-    found = facts.containerd
-    if found is None or not containerd.serves_kubelets(facts):
-        return None
-    return Proof("cri", found.socket, found.unit.name if found.unit is not None else "")
+def _containerd_proofs(facts: Facts) -> tuple[Proof, ...]:
+    return tuple(
+        Proof("cri", found.socket, found.unit.name if found.unit is not None else "")
+        for found in facts.containerds
+        if containerd.serves_kubelets(found)
+    )
 
 
 TABLE: dict[str, Part] = {
@@ -81,9 +73,9 @@ TABLE: dict[str, Part] = {
     docker.PART: Part(docker),
     containerd.PART: Part(
         containerd,
-        restarts=_containerd_restarts,
-        proof=_containerd_proof,
-        shared=_containerd_configuration,
+        restarts=containerd.restarts,
+        proofs=_containerd_proofs,
+        shared=containerd.is_configuration,
     ),
 }
 
@@ -95,8 +87,7 @@ def chosen(plan: Plan) -> tuple[str, ...]:
 
 def proofs(facts: Facts, plan: Plan) -> tuple[Proof, ...]:
     """How pulls are made on this node with the parts of the plan."""
-    found = (TABLE[name].proof(facts) for name in chosen(plan))
-    return tuple(proof for proof in found if proof is not None)
+    return tuple(proof for name in chosen(plan) for proof in TABLE[name].proofs(facts))
 
 
 def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:

@@ -25,7 +25,7 @@ from typing import Any
 from agent.faults import AgentError
 from agent.ledger import Store, as_json, digest_of
 from agent.report import FileChange
-from agent.resources import Change, Ledgers
+from agent.resources import SCRATCH, Change, Ledgers
 
 KEEP = 100  # finished transactions; the ledger rides on the newest, so older ones are history only
 
@@ -178,6 +178,21 @@ class Transaction:
     def staged(self, path: str) -> Path:
         """Where the new bytes of a file wait."""
         return self._temporary(next(one for one in self.intent["changes"] if one["path"] == path))
+
+    def scratch(self, files: Mapping[str, bytes]) -> Path:
+        """A folder with files to be looked at before the change; it goes with the transaction.
+
+        ``SCRATCH`` in a file's bytes becomes the folder's own name.
+        """
+        folder = self._store.active / "scratch"
+        with _explained(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(mode=0o700)
+            for name, content in files.items():
+                _write_new(
+                    folder / name, content.replace(SCRATCH.encode(), str(folder).encode()), 0o600
+                )
+        return folder
 
     def write(self) -> None:
         """Put the new files in their places, one rename each."""

@@ -21,19 +21,26 @@ __all__ = ["Containerd", "Docker", "Facts", "File", "Tree", "gather"]
 
 @dataclass(frozen=True)
 class Facts:
-    """The node, as far as a plan can be about it."""
+    """The node, as far as a plan can be about it.
+
+    ``containerd`` is the usual one, ``further`` are those that run beside it.
+    """
 
     nodename: str
     tree: Tree
     docker: Docker | None
     containerd: Containerd | None
+    further: tuple[Containerd, ...] = ()
+
+    @property
+    def containerds(self) -> tuple[Containerd, ...]:
+        return () if self.containerd is None else (self.containerd, *self.further)
 
     @property
     def runtime(self) -> str:
         """The runtimes in words, such as ``containerd 1.7.24``."""
-        found = []
-        if self.containerd is not None:
-            found.append(f"containerd {self.containerd.version_text}")
+        found: list[str] = []
+        found += [f"containerd {one.version_text}" for one in self.containerds]
         if self.docker is not None:
             found.append(f"docker {self.docker.version}".strip())
         return ", ".join(found) or "none"
@@ -42,9 +49,11 @@ class Facts:
 def gather(host: Host) -> Facts:
     """Look at the node. Costs a few short commands; changes nothing."""
     tree = Tree(host.root)
+    containerds = _containerd.find(host, tree)
     return Facts(
         nodename=platform.node(),
         tree=tree,
         docker=_docker.find(host, tree),
-        containerd=_containerd.find(host, tree),
+        containerd=containerds[0] if containerds else None,
+        further=containerds[1:],
     )

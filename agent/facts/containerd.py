@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agent.facts.tree import File, Tree
 from agent.faults import AgentError
-from agent.host import Host, Unit
+from agent.host import Host, Process, Unit
 
 CONTAINERD_CONFIG = "/etc/containerd/config.toml"
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
@@ -15,7 +15,10 @@ CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 
 @dataclass(frozen=True)
 class Containerd:
-    """One containerd: how it is started, where its configuration is, what it makes of it."""
+    """One containerd: how it is started, where its configuration is, what it makes of it.
+
+    ``pid`` is 0 where it was not found as a process.
+    """
 
     binary: str
     version: tuple[int, int, int]
@@ -24,15 +27,61 @@ class Containerd:
     merged: bytes | None
     running: bool = True
     socket: str = CONTAINERD_SOCKET
+    pid: int = 0
 
     @property
     def version_text(self) -> str:
         return ".".join(str(number) for number in self.version)
 
 
-def find(host: Host, tree: Tree) -> Containerd | None:
-    unit = host.unit("containerd.service")
-    argv = unit.argv if unit is not None else ()
+# Those that another program starts and configures: their own parts look after them, or none does.
+_KEPT_BY_OTHERS = (
+    "/var/lib/rancher/", "/run/k3s/", "/var/snap/microk8s/", "/etc/k0s/", "/run/k0s/",
+    "/run/docker/", "/var/run/docker/",
+)  # fmt: skip
+
+
+def find(host: Host, tree: Tree) -> tuple[Containerd, ...]:
+    """Every containerd of this node that is configured in files of its own, the usual one first."""
+    usual = host.unit("containerd.service")
+    running = host.processes("containerd")
+    found: dict[tuple[str, str], Containerd] = {}
+    of_usual = next((one for one in running if usual and one.unit == usual.name), None)
+    if of_usual is not None or usual is not None or host.which("containerd") is not None:
+        argv = of_usual.argv if of_usual is not None else usual.argv if usual is not None else ()
+        one = _containerd(host, tree, argv, usual, of_usual)
+        if one is not None and not _is_kept_by_others(argv):
+            found[one.config.path, one.socket] = one
+    for process in running:
+        if process is of_usual or _is_kept_by_others(process.argv):
+            continue
+        unit = host.unit(process.unit) if process.unit else None
+        one = _containerd(host, tree, process.argv, unit, process)
+        if one is not None:
+            found.setdefault((one.config.path, one.socket), one)
+    for unit in host.services("containerd"):
+        one = (
+            None
+            if _is_kept_by_others(unit.argv)
+            else _containerd(host, tree, unit.argv, unit, None)
+        )
+        if one is not None:
+            found.setdefault((one.config.path, one.socket), one)
+    serving = [one for one in found.values() if one.running]
+    return tuple(serving or found.values())
+
+
+def _is_kept_by_others(argv: tuple[str, ...]) -> bool:
+    return any(place in word for word in argv for place in _KEPT_BY_OTHERS)
+
+
+def _containerd(
+    host: Host,
+    tree: Tree,
+    argv: tuple[str, ...],
+    unit: Unit | None,
+    process: Process | None,
+) -> Containerd | None:
     binary = argv[0] if argv else host.which("containerd")
     if binary is None or not tree.exists(binary):
         binary = host.which("containerd")
@@ -49,25 +98,34 @@ def find(host: Host, tree: Tree) -> Containerd | None:
         )
     config = tree.read(_option(argv, "--config", "-c") or CONTAINERD_CONFIG)
     socket = _option(argv, "--address", "-a") or CONTAINERD_SOCKET
-    if host.systemd and unit is not None:
-        running = unit.active
+    if process is not None:
+        active = True
+    elif host.systemd and unit is not None:
+        active = unit.active
     else:  # a laid-out tree counts as a node in service
-        running = not host.real or tree.exists(socket)
+        active = not host.real or tree.exists(socket)
     return Containerd(
         binary=binary,
         version=(int(version[1]), int(version[2]), int(version[3])),
         unit=unit,
         config=config,
-        merged=merged(host, binary, config) if config.content is not None else None,
-        running=running,
+        merged=merged(host, binary, config),
+        running=active,
         socket=socket,
+        pid=process.pid if process is not None else 0,
     )
 
 
 def merged(host: Host, binary: str, config: File) -> bytes | None:
-    """What containerd makes of a configuration file with its imports, or None if it refuses it."""
-    path = config.path if host.real else host.outside(config.target)
-    done = host.run([host.outside(binary), "--config", path, "config", "dump"])
+    """What containerd makes of its configuration, imports and all, or None if it refuses it.
+
+    Without a file these are its defaults, which differ from build to build.
+    """
+    words = ["config", "default"]
+    if config.content is not None:
+        path = config.path if host.real else host.outside(config.target)
+        words = ["--config", path, "config", "dump"]
+    done = host.run([host.outside(binary), *words])
     return done.out.encode("utf-8") if done.ok else None
 
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from agent.facts import File
 from agent.faults import RefusedError
 
+SCRATCH = "@moorage-scratch@"  # stands for the folder of files that are only to be looked at
+
 
 @dataclass(frozen=True)
 class Change:

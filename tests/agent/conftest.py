@@ -166,11 +166,12 @@ def facts(root: Path, config: bytes | None, version: tuple[int, int, int] = (1, 
     """Facts about a containerd with a given file, as if it merged nothing into it."""
     tree = Tree(str(root))
     unit = Unit("containerd.service", active=True, argv=("/usr/bin/containerd",))
+    file = tree.read("/etc/containerd/config.toml")
     found = Containerd(
         binary="/usr/bin/containerd",
         version=version,
         unit=unit,
-        config=tree.read("/etc/containerd/config.toml"),
-        merged=config,
+        config=file,
+        merged=b"" if file.content is None else config,
     )
     return Facts("node", tree, None, found)

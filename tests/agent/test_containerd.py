@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.faults import RefusedError
+from agent.plan import Registry
 from agent.resources import Change, Proposal
 from agent.resources.containerd import differs_in_trust_alone, explain, propose
 from agent.resources.containerd.state import TABLES
@@ -114,11 +115,10 @@ def test_the_folder_with_the_port_spelt_the_other_way_wins(box: Box) -> None:
         ((1, 7, 24), b"version = 2\nversion = 2\n", "config-not-toml"),
         ((1, 7, 24), V3.encode(), "config-version"),
         ((2, 1, 9), b"version = 9\n", "config-version"),
-        ((2, 1, 9), b"[plugins.cri]\n  sandbox_image = 'p'\n", "config-version"),
-        ((2, 1, 9), V3.encode() + b"config_path = '/a:/b'\n", "config-path-colon"),
+        ((1, 4, 3), b"version = 2\n", "containerd-too-old"),
         (
             (1, 7, 24),
-            b'version = 2\n[plugins."io.containerd.grpc.v1.cri"]\nregistry = {config_path = ""}\n',
+            b'version = 2\nplugins = {"io.containerd.grpc.v1.cri" = {sandbox_image = "p"}}\n',
             "config-not-understood",
         ),
     ],
@@ -160,8 +160,9 @@ def test_certificates_without_a_hosts_toml_are_joined(box: Box) -> None:
 
 def test_dumps_may_differ_in_config_path_alone() -> None:
     one = f'{V2}config_path = ""\n[debug]\nlevel = "x"\n'.encode()
-    assert differs_in_trust_alone(one, one.replace(b'""', b'"/x"'))
-    assert not differs_in_trust_alone(one, one.replace(b'"x"', b'"y"'))
+    registry = Registry("my.registry.io")
+    assert differs_in_trust_alone(one, one.replace(b'""', b'"/x"'), registry)
+    assert not differs_in_trust_alone(one, one.replace(b'"x"', b'"y"'), registry)
 
 
 # Real containerds, where this machine has them: the installed one, and those MOORAGE_CONTAINERDS

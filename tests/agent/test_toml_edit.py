@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.toml import TomlError, parse
-from agent.toml_edit import scan, set_string, unset
+from agent.toml import parse
+from agent.toml_edit import release, scan, set_string, unset_inline
 
 TABLE = ("plugins", "io.containerd.grpc.v1.cri", "registry")
 COMMENT = "# ours"
@@ -31,6 +31,11 @@ CASES = {
 }
 
 
+def unset(after: str, table: tuple[str, ...], key: str, before: str, comment: str) -> str:
+    """What the marks tell, and for an inline table the text as it was."""
+    return unset_inline(release(after, comment), table, key, before)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_value_is_set_and_taken_out_again(name: str) -> None:
     before = CASES[name]
@@ -46,10 +51,32 @@ def test_the_value_is_set_and_taken_out_again(name: str) -> None:
     assert not lost or "inline" in name
 
 
-def test_an_inline_table_that_has_the_key_is_not_edited() -> None:
-    before = '[plugins."io.containerd.grpc.v1.cri"]\nregistry = { config_path = "" }\n'
-    with pytest.raises(TomlError):  # which the caller turns into a refusal
-        parse(set_string(before, TABLE, "config_path", "/x", COMMENT).encode())
+def test_an_inline_table_that_has_the_key_gets_another_value_and_gives_it_back() -> None:
+    before = (
+        '[plugins."io.containerd.grpc.v1.cri"]\nregistry = { a = ["x, }"], config_path = "" }\n'
+    )
+    after = set_string(before, TABLE, "config_path", "/x", COMMENT)
+    assert parse(after.encode())["plugins"]["io.containerd.grpc.v1.cri"]["registry"] == {
+        "a": ["x, }"],
+        "config_path": "/x",
+    }
+    assert unset(after, TABLE, "config_path", before, COMMENT) == before
+
+
+@pytest.mark.parametrize("ending", ["", " # why", "\r\n", " # why\r\n"])
+def test_the_old_value_is_told_in_the_mark_and_comes_back_without_any_memory(ending: str) -> None:
+    before = f'[plugins."io.containerd.grpc.v1.cri".registry]\n config_path = ""{ending}'
+    once = set_string(before, TABLE, "config_path", "/x", COMMENT)
+    twice = set_string(once, TABLE, "config_path", "/y", COMMENT)
+    assert '"/y"  # Moorage, was ""' in twice
+    assert release(twice, COMMENT) == before
+
+
+def test_a_key_of_no_table_comes_before_the_first_table() -> None:
+    for before in ("", "# head\n[t]\n", "a = 1\n\n# about t\n[t]\nb = 2\n", "a = 1", "[t]"):
+        after = set_string(before, (), "ca", "/x", COMMENT)
+        assert parse(after.encode()) == {"ca": "/x", **parse(before.encode())}
+        assert release(after, COMMENT) == before
 
 
 def test_a_value_that_needs_escapes_is_refused() -> None:

@@ -1,89 +1,109 @@
 """containerd: a folder per registry under ``config_path``, read at every pull without a restart.
 
-``config.toml`` is touched only where it names no such folder yet; that alone needs a restart. The
-states that are understood are the table ``STRATEGIES``; any other is refused. The measurements
+Its own configuration is touched only where no such folder counts yet; that alone needs a restart.
+The states that are understood are the table ``STRATEGIES``; any other is refused. The measurements
 behind it are in ``docs/containerd.md``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from agent import toml_edit
-from agent.facts import Containerd, Facts, File, Tree
+from agent.facts import Containerd, Facts, Tree
 from agent.faults import RefusedError
 from agent.plan import Plan, Registry
-from agent.resources import Change, Finding, Ledger, Owned, Proposal, certificates, change, readable
-from agent.resources.containerd.state import (
-    TABLES,
-    State,
-    cri_is_off,
-    read,
-    registry_table,
+from agent.resources import (
+    Change,
+    Finding,
+    Ledger,
+    Owned,
+    Proposal,
+    certificates,
+    change,
+    readable,
 )
+from agent.resources.containerd import carried, config, hosts_toml, layers, legacy
+from agent.resources.containerd.config import PART, Drafts
+from agent.resources.containerd.judge import candidate, counts, differs_in_trust_alone
+from agent.resources.containerd.layers import Layers
+from agent.resources.containerd.state import State, cri_is_off, read, registry_table
 from agent.resources.containerd.strategies import STRATEGIES, choose, rows
-from agent.resources.docker import certificate_file, strip_certificates
-from agent.toml import TomlError, at, parse
+from agent.resources.docker import strip_certificates
+from agent.toml import at, parse
 
-PART = "containerd"
+__all__ = [
+    "FOLDER",
+    "PART",
+    "candidate",
+    "counts",
+    "differs_in_trust_alone",
+    "explain",
+    "is_configuration",
+    "propose",
+    "restarts",
+    "serves_kubelets",
+    "strip",
+]
+
 FOLDER = "/etc/containerd/certs.d"
-COMMENT = "# Added by Moorage; `nodes.untrust` takes it away."
+
+
+@dataclass
+class Situation:
+    """All that decides about one containerd."""
+
+    found: Containerd
+    tree: Tree
+    plan: Plan
+    owned: Ledger
+    merged: dict[str, Any]
+    state: State
+    layers: Layers
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def roots(self) -> list[str]:
+        """The folders that `config_path` names; a relative one is seen from where it runs, `/`."""
+        return ["/" + root.strip("/") for root in self.state.config_path.split(":") if root]
 
 
 def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
-    """The registry's folder, and `config_path` where none is set."""
-    containerd = facts.containerd
-    if containerd is None:
+    """The registry's folder, and what makes it count, for each containerd that serves CRI."""
+    if not facts.containerds:
         return Proposal(absent="there is no containerd here")
-    content = readable(containerd.config)
-    merged = _merged(containerd, content)
-    if cri_is_off(merged):
-        return Proposal(
-            absent="containerd's CRI plugin is disabled: it serves Docker, not a kubelet",
-            there=True,
-        )
-    state = read(containerd.version, merged)
-    strategy = choose(state)
-    if strategy.refusal is not None:
-        code, cure = strategy.refusal
-        why = "; ".join(one.yes for one in strategy.when)
-        raise RefusedError(code, f"{containerd.config.path}: {strategy.does}", why, cure)
-    folder = _folder(facts.tree, state, plan.registry)
-    changes = _registry_files(facts.tree, folder, plan.registry, owned)
-    if not strategy.edits:
-        return Proposal(changes=changes)
-    edited = _with_config_path(containerd, content)
-    return Proposal(changes=(*changes, *edited), restarts=restarts(containerd, edited))
+    changes: dict[str, Change] = {}
+    units: list[str] = []
+    notes: list[str] = []
+    absent: list[str] = []
+    for found in facts.containerds:
+        one = _propose(found, facts.tree, plan, owned)
+        for item in one.changes:
+            changes.setdefault(item.path, item)
+        units += one.restarts
+        notes += one.notes
+        absent += [one.absent] if one.absent else []
+    if len(absent) == len(facts.containerds):
+        return Proposal(absent="; ".join(dict.fromkeys(absent)), there=True)
+    return Proposal(tuple(changes.values()), tuple(dict.fromkeys(units)), tuple(notes))
 
 
 def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
     """Each row of ``STRATEGIES``: whether it applies on this node, and why or why not.
 
     A containerd that is not there, or a configuration that is refused before the table is reached,
-    is told in one row before the others.
+    is told in one row before the others. Several containerds are told one after the other.
     """
-    containerd = facts.containerd
-    if containerd is None:
+    if not facts.containerds:
         return (Finding(PART, "none", False, "there is no containerd here"),)
-    try:
-        merged = _merged(containerd, readable(containerd.config))
-    except RefusedError as problem:
-        return (
-            Finding(PART, "refused", True, f"{problem} ({problem.code})"),
-            *(Finding(PART, one.name, False, "not reached") for one in STRATEGIES),
-        )
-    if cri_is_off(merged):
-        return (Finding(PART, "none", False, "its CRI plugin is disabled: it serves Docker"),)
-    return tuple(Finding(PART, *row) for row in rows(read(containerd.version, merged)))
-
-
-def serves_kubelets(facts: Facts) -> bool:
-    """Whether there is a containerd here whose CRI can be asked."""
-    found = facts.containerd
-    return (
-        found is not None
-        and found.running
-        and not (found.merged is not None and cri_is_off(parse(found.merged)))
+    several = len(facts.containerds) > 1
+    return tuple(
+        Finding(PART, row.strategy, row.applies, f"{found.config.path}: {row.why}")
+        if several
+        else row
+        for found in facts.containerds
+        for row in _explain(found, facts.tree, plan)
     )
 
 
@@ -92,215 +112,199 @@ def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
     if owned.path.endswith(".crt"):
         return strip_certificates(owned, content)
     if owned.path.endswith("/hosts.toml"):
-        return _without_our_ca(owned, content)
-    table = TABLES.get(_version(_parsed(owned.path, content), 2), TABLES[2])
-    before = (owned.before or b"").decode("utf-8")
-    text = toml_edit.unset(content.decode("utf-8"), table, "config_path", before, COMMENT)
-    return text.encode("utf-8")
+        return hosts_toml.without_ours(owned.path, content)
+    return config.without_ours(content, owned.before)
 
 
-def differs_in_trust_alone(before: bytes, after: bytes) -> bool:
-    """Whether two `config dump`s differ in `config_path` and nothing else."""
-    old, new = parse(before), parse(after)
-    for tables in (old, new):
-        tables.pop("imports", None)  # 1.x lists the file itself there, under the name it was given
-        for keys in TABLES.values():
-            _take_out(tables, (*keys, "config_path"))
-    return old == new
+def is_configuration(path: str) -> bool:
+    """Whether a file of ours is containerd's own configuration, which it reads at its start."""
+    return not path.endswith((".crt", "/hosts.toml"))
 
 
-def _take_out(tables: dict[str, Any], keys: toml_edit.Keys) -> None:
-    """Remove a value, and the tables that are empty without it."""
-    inner = tables.get(keys[0])
-    if len(keys) > 1 and isinstance(inner, dict):
-        _take_out(inner, keys[1:])
-    if len(keys) == 1 or inner == {}:
-        tables.pop(keys[0], None)
+def serves_kubelets(found: Containerd) -> bool:
+    """Whether this containerd's CRI can be asked."""
+    return found.running and not (found.merged is not None and cri_is_off(parse(found.merged)))
 
 
-def config_path(merged: bytes) -> str:
-    """The folder a `config dump` says CRI reads, or an empty string."""
-    return registry_table(parse(merged)).get("config_path") or ""
+def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
+    """The services that must be restarted for these changes of their configuration to count."""
+    edited = {one.path for one in changes if is_configuration(one.path)}
+    units = []
+    for found in facts.containerds:
+        files = {layer.path for layer in layers.read(found, facts.tree).all}
+        if found.running and found.unit is not None and edited & files:
+            units.append(found.unit.name)
+    return tuple(dict.fromkeys(units))
 
 
-def _merged(containerd: Containerd, content: bytes | None) -> dict[str, Any]:
-    """The configuration in force. What containerd itself does not take is refused here."""
-    tables = _parsed(containerd.config.path, content or b"")
-    version = _version(tables, 2 if _says_nothing(tables) else 1)
-    newest = 2 if containerd.version[0] < 2 else 3
-    if version not in TABLES or version > newest or (version == 1 and containerd.version[0] >= 2):
+def _explain(found: Containerd, tree: Tree, plan: Plan) -> tuple[Finding, ...]:
+    try:
+        situation = _situation(found, tree, plan, {})
+    except RefusedError as problem:
+        return (
+            Finding(PART, "refused", True, f"{problem} ({problem.code})"),
+            *(Finding(PART, one.name, False, "not reached") for one in STRATEGIES),
+        )
+    if cri_is_off(situation.merged):
+        return (Finding(PART, "none", False, "its CRI plugin is disabled: it serves Docker"),)
+    return tuple(Finding(PART, *row) for row in rows(situation.state))
+
+
+def _propose(found: Containerd, tree: Tree, plan: Plan, owned: Ledger) -> Proposal:
+    situation = _situation(found, tree, plan, owned)
+    if cri_is_off(situation.merged):
+        return Proposal(
+            absent="containerd's CRI plugin is disabled: it serves Docker, not a kubelet"
+        )
+    strategy = choose(situation.state)
+    if strategy.refusal is not None:
+        code, cure = strategy.refusal
+        why = "; ".join(one.yes for one in strategy.when)
+        raise RefusedError(code, f"{found.config.path}: {strategy.does}", why, cure)
+    changes, edits = DOING[strategy.name](situation)
+    unit = found.unit.name if found.running and found.unit is not None else ""
+    return Proposal(
+        changes=(*changes, *edits),
+        restarts=(unit,) if edits and unit else (),
+        notes=tuple(situation.notes),
+    )
+
+
+def _situation(found: Containerd, tree: Tree, plan: Plan, owned: Ledger) -> Situation:
+    """Refuses what containerd itself does not take, or reads otherwise than it is meant."""
+    content = readable(found.config)
+    config.parsed(found.config.path, content or b"")
+    read_layers = layers.read(found, tree)
+    newest = 2 if found.version[0] < 2 else 3
+    if (read_layers.version or 0) > newest:
         raise RefusedError(
             "config-version",
-            f"{containerd.config.path} is of version {version}, which containerd "
-            f"{containerd.version_text} does not read as the registry part needs it",
-            cause=f"containerd {containerd.version_text} reads versions up to {newest}",
-            cure="migrate the file (containerd config migrate), then run again",
+            f"{found.config.path} is of version {read_layers.version}, which containerd "
+            f"{found.version_text} does not read",
+            cause=f"containerd {found.version_text} reads versions up to {newest}",
+            cure=f"write it as version {newest}, then run again",
         )
-    if content is None:
-        return tables
-    if containerd.merged is None:
+    if found.merged is None:
         raise RefusedError(
             "config-refused-by-containerd",
-            f"containerd {containerd.version_text} itself refuses {containerd.config.path}",
+            f"containerd {found.version_text} itself refuses {found.config.path}",
             cause="it would not start with this file",
-            cure=f"see what it says: {containerd.binary} --config {containerd.config.path} "
-            "config dump",
+            cure=f"see what it says: {found.binary} --config {found.config.path} config dump",
         )
-    return parse(containerd.merged)
+    merged = parse(found.merged)
+    return Situation(found, tree, plan, owned, merged, read(found.version, merged), read_layers)
 
 
-def _parsed(path: str, content: bytes) -> dict[str, Any]:
-    try:
-        return parse(content)
-    except TomlError as problem:
-        utf8 = "UTF-8" in str(problem)
+Done = tuple[tuple[Change, ...], tuple[Change, ...]]
+
+
+def _folder(situation: Situation) -> Done:
+    return _folders(situation, situation.roots, {}), ()
+
+
+def _set_config_path(situation: Situation) -> Done:
+    drafts = Drafts(situation.layers)
+    drafts.set(situation.layers.table, "config_path", FOLDER)
+    _note_awakened(situation)
+    return _folders(situation, [FOLDER], {}), drafts.changes()
+
+
+def _one_folder(situation: Situation) -> Done:
+    first = situation.roots[0]
+    drafts = Drafts(situation.layers)
+    drafts.set(situation.layers.table, "config_path", first)
+    others = carried.folders(situation.tree, situation.roots)
+    return _folders(situation, [first], others), drafts.changes()
+
+
+def _move_legacy(situation: Situation) -> Done:
+    drafts = Drafts(situation.layers)
+    drafts.move_mirrors()
+    drafts.set(situation.layers.table, "config_path", FOLDER)
+    others = legacy.folders(registry_table(situation.merged))
+    there = [host for host in others if carried.has(situation.tree, FOLDER, host)]
+    situation.notes += [f"{FOLDER} has {host} already: that counts now" for host in there]
+    _note_awakened(situation)
+    kept = {host: text for host, text in others.items() if host not in there}
+    return _folders(situation, [FOLDER], kept), drafts.changes()
+
+
+def _classic_entry(situation: Situation) -> Done:
+    drafts = Drafts(situation.layers)
+    changes: list[Change] = []
+    plan = situation.plan
+    if plan.registry.plain_http or plan.mirrors:
         raise RefusedError(
-            "config-not-utf8" if utf8 else "config-not-toml",
-            f"{path} is not {'UTF-8' if utf8 else 'TOML'}: {problem}",
-            cause="the file is damaged, or is not what containerd reads",
-            cure=f"correct {path}, then run again",
-        ) from None
-
-
-def _version(tables: dict[str, Any], default: int) -> int:
-    version = tables.get("version", default)
-    return version if isinstance(version, int) else 0
-
-
-def _says_nothing(tables: dict[str, Any]) -> bool:
-    """Whether a file has no version and nothing whose meaning a version would change."""
-    return not any(
-        tables.get(key) for key in ("version", "plugins", "disabled_plugins", "required_plugins")
-    )
-
-
-def _folder(tree: Tree, state: State, registry: Registry) -> str:
-    """The registry's folder: one that is there already, else a new one under the first root.
-
-    containerd looks for ``host_port_`` before ``host:port``: a folder of the former form wins.
-    """
-    roots = [root for root in state.config_path.split(":") if root.startswith("/")] or [FOLDER]
-    names = [registry.name]
-    if registry.port != 443:
-        names.insert(0, f"{registry.host}_{registry.port}_")
-    for root in roots:
-        for name in names:
-            if tree.exists(f"{root.rstrip('/')}/{name}"):
-                return f"{root.rstrip('/')}/{name}"
-    return f"{roots[0].rstrip('/')}/{registry.name}"
-
-
-def _registry_files(
-    tree: Tree, folder: str, registry: Registry, owned: Ledger
-) -> tuple[Change, ...]:
-    """`ca.crt` and the `hosts.toml` that names it; beside another tool's files, what fits those."""
-    hosts = tree.read(f"{folder}/hosts.toml")
-    there = readable(hosts)
-    ca = f"{folder}/ca.crt"
-    ours = hosts_toml(registry, ca)
-    mine = owned.get(hosts.path)
-    if there is None and any(
-        name.endswith((".crt", ".cert", ".key")) and f"{folder}/{name}" not in owned
-        for name in tree.names(folder)
-    ):
-        # Certificates without a hosts.toml are read as Docker reads them; a hosts.toml would end
-        # that for all of them, so the CA joins them instead.
-        return certificate_file(PART, tree, folder, registry, owned)
-    if there is None or there == ours or (mine is not None and there == mine.after):
-        file = tree.read(ca)
-        return (
-            *change(PART, file, _ca_beside(readable(file), registry)),
-            *change(PART, hosts, ours),
+            "legacy-registry-tables",
+            f"{situation.found.config.path}: plain HTTP and mirrors need a `config_path`",
+            cause="`registry.mirrors` or `registry.configs` stand there, and CRI would not load",
+            cure="move them to hosts.toml files (containerd's docs/hosts.md), then run again",
         )
-    if _trusts(tree, folder, hosts, registry):
-        return ()
-    raise RefusedError(
-        "hosts-toml-foreign",
-        f"{hosts.path} is another tool's, and does not name this CA",
-        cause="someone else configured this registry here",
-        cure=f"add the CA to it, or move it away: mv {hosts.path} {hosts.path}.old",
-    )
+    for registry in plan.registry.each:
+        table = config.classic_table(situation.layers, registry)
+        tls = at(registry_table(situation.merged), "configs", registry.name, "tls") or {}
+        path = f"{FOLDER}/{registry.name}/{hosts_toml.BESIDE}"
+        there = str(tls.get("ca_file") or "")
+        theirs = _ca_before_us(situation, (*table, "ca_file")) if there == path else there
+        held = situation.tree.read(theirs).content if theirs else None
+        wanted = registry.ca_bytes
+        if there != path and certificates(wanted) <= certificates(held):
+            continue
+        if held is not None:
+            # One file is all that containerd reads here: another's certificates go on counting.
+            wanted = held.rstrip(b"\n") + b"\n" + wanted
+        changes += change(PART, situation.tree.read(path), wanted)
+        if there != path:
+            drafts.set(table, "ca_file", path)
+    return tuple(changes), drafts.changes()
 
 
-def hosts_toml(registry: Registry, ca: str) -> bytes:
-    """The whole file: one server, itself, with its CA."""
-    return (
-        "# Written by Moorage; `nodes.untrust` takes it away.\n"
-        f'server = "{registry.url}"\n'
-        f'ca = "{ca}"\n'
-    ).encode()
+def _ca_before_us(situation: Situation, keys: tuple[str, ...]) -> str:
+    """The CA file that another named for a registry where ours is named now."""
+    layer = situation.layers.deciding(*keys[len(situation.layers.table) :])
+    mine = situation.owned.get(layer.path)
+    before = mine.before if mine is not None else None
+    return str(at(parse(before), *keys) or "") if before is not None else ""
 
 
-def _ca_beside(content: bytes | None, registry: Registry) -> bytes:
-    """The CA file's bytes: as they are where they hold just this CA in another spelling."""
-    same = content is not None and certificates(content) == certificates(registry.ca_bytes)
-    return content if same and content is not None else registry.ca_bytes
+DOING = {
+    "folder": _folder,
+    "folders-ignored": _one_folder,
+    "move-legacy": _move_legacy,
+    "classic-entry": _classic_entry,
+    "set-config-path": _set_config_path,
+}
 
 
-def _trusts(tree: Tree, folder: str, hosts: File, registry: Registry) -> bool:
-    """Whether another's hosts.toml reaches this registry with a CA file that holds our CA."""
-    tables = _parsed(hosts.path, hosts.content or b"")
-    server = tables.get("server")
-    levels = [tables] if server in (registry.url, registry.name) else []
-    named = at(tables, "host", registry.url)
-    levels = [named] if isinstance(named, dict) else levels
-    for level in levels:
-        value = level.get("ca")
-        paths = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-        files = [path if path.startswith("/") else f"{folder}/{path}" for path in map(str, paths)]
-        held = frozenset().union(*(certificates(tree.read(path).content) for path in files))
-        if certificates(registry.ca_bytes) <= held:
-            return True
-    return False
+def _folders(situation: Situation, roots: list[str], others: dict[str, str]) -> tuple[Change, ...]:
+    """The plan's registries below their roots, and what other registries keep there."""
+    tree, plan, owned = situation.tree, situation.plan, situation.owned
+    changes: list[Change] = []
+    ours = {registry.name for registry in plan.registry.each}
+    for registry in plan.registry.each:
+        place = hosts_toml.folder(tree, roots, registry.name)
+        text = others.get(registry.name)
+        initial = None if text is None else (hosts_toml.HEADER + text).encode()
+        changes += hosts_toml.changes(tree, place, registry, owned, initial)
+        if not tree.exists(place) and tree.exists(f"{roots[0]}/{hosts_toml.DEFAULT}"):
+            situation.notes.append(
+                f"{roots[0]}/{hosts_toml.DEFAULT} no longer counts for {registry.name}: it has a "
+                "folder of its own"
+            )
+    for host, text in others.items():
+        if host not in ours:
+            file = tree.read(f"{roots[0]}/{host}/hosts.toml")
+            changes += change(PART, file, (hosts_toml.HEADER + text).encode())
+    for mirror in plan.mirrors:
+        changes += hosts_toml.mirror_changes(tree, roots, plan.registry, mirror, owned)
+    return tuple(changes)
 
 
-def _without_our_ca(owned: Owned, content: bytes) -> bytes | None:
-    """Our hosts.toml with what others added to it: only the `ca` that names our file goes."""
-    try:
-        text = content.decode("utf-8")
-        layout = toml_edit.scan(text)
-        parse(content)
-    except (TomlError, UnicodeDecodeError, ValueError):
-        return content
-    entry = layout.entry(("ca",))
-    ours = owned.path.rpartition("/")[0] + "/ca.crt"
-    if entry is None or ours not in text[entry.value : entry.value_end]:
-        return content
-    return (text[: entry.start] + text[entry.end :]).encode("utf-8")
-
-
-def _with_config_path(containerd: Containerd, content: bytes | None) -> tuple[Change, ...]:
-    """The edit of `config.toml`, proved to change nothing but `config_path`."""
-    text = (content or b"").decode("utf-8")
-    tables = parse(content or b"")
-    version = _version(tables, 1)
-    if _says_nothing(tables):
-        version = 2 if containerd.version[0] < 2 else 3
-        newline = "\r\n" if "\r\n" in text else "\n"
-        text = f"version = {version}{newline}{text}"
-    keys = TABLES[version]
-    try:
-        edited = toml_edit.set_string(text, keys, "config_path", FOLDER, COMMENT)
-        result: dict[str, Any] | None = parse(edited.encode("utf-8"))
-    except ValueError:
-        result = None
-    expected = parse(text.encode("utf-8"))
-    table: Any = expected
-    for key in keys:
-        table = table.setdefault(key, {}) if isinstance(table, dict) else {}
-    if isinstance(table, dict):
-        table["config_path"] = FOLDER
-    if result is None or result != expected:
-        raise RefusedError(
-            "config-not-understood",
-            f"{containerd.config.path} is written in a way that cannot be edited safely",
-            cause=f"[{'.'.join(keys)}] cannot be set in it without rewriting other lines",
-            cure=f'set config_path = "{FOLDER}" in it by hand, then run again',
+def _note_awakened(situation: Situation) -> None:
+    """Folders that lay there unread, and begin to count with the `config_path`."""
+    ours = {name for one in situation.plan.registry.each for name in hosts_toml.names(one.name)}
+    there = [name for name in situation.tree.names(FOLDER) if name not in ours]
+    if there:
+        situation.notes.append(
+            f"{FOLDER} was there unread, and counts from now on: {', '.join(there)}"
         )
-    return change(PART, containerd.config, edited.encode("utf-8"))
-
-
-def restarts(containerd: Containerd | None, edited: tuple[Change, ...]) -> tuple[str, ...]:
-    """The service that must be restarted for an edit of its configuration to count."""
-    unit = containerd.unit if containerd is not None and containerd.running else None
-    return (unit.name,) if edited and unit is not None else ()

@@ -95,11 +95,8 @@ STRATEGIES: tuple[Strategy, ...] = (
     Strategy(
         "folders-ignored",
         (SEVERAL, TRANSFER),
-        "refused: containerd takes the whole string for one folder",
-        refusal=(
-            "config-path-colon",
-            "set config_path in config.toml to one folder that holds what the others gave",
-        ),
+        "`config_path` is set to the first of them, and what the others give is said there too",
+        edits=True,
     ),
     Strategy(
         "folder",
@@ -107,13 +104,17 @@ STRATEGIES: tuple[Strategy, ...] = (
         "files in the registry's folder: the one that is there, else a new one under the first",
     ),
     Strategy(
-        "legacy-tables",
-        (DEADLY,),
-        "refused: with a `config_path` beside them CRI does not load",
-        refusal=(
-            "legacy-registry-tables",
-            "move them to hosts.toml files (containerd's docs/hosts.md shows how), then run again",
-        ),
+        "move-legacy",
+        (LEGACY, TWO),
+        "`config_path` is set; mirrors and the CAs of others move to hosts.toml, logins stay",
+        edits=True,
+    ),
+    Strategy(
+        "classic-entry",
+        (LEGACY, ONE),
+        "`registry.configs.HOST.tls.ca_file` beside them: a `config_path` would keep CRI from "
+        "loading",
+        edits=True,
     ),
     Strategy(
         "set-config-path",

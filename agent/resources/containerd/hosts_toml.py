@@ -1,0 +1,281 @@
+"""The folder of one registry below `config_path`: `hosts.toml` and the CA it names.
+
+How containerd reads it is ``core/remotes/docker/config/hosts.go`` (``remotes/…`` on 1.x), measured:
+
+- 1.x reads no hosts.toml without a `[host]` table: it logs "invalid `host` tree" and takes the
+  folder's ``*.crt`` files instead. An empty `[host]` is enough, so ours has one.
+- With the registry under `[host."https://…"]` alone, 1.x asks `server` again without the CA where
+  an image is missing, and tells x509 in place of "not found". So ours names it as `server` only.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+from agent import toml_edit
+from agent.facts import File, Tree
+from agent.faults import RefusedError
+from agent.plan import Mirror, Registry
+from agent.resources import Change, Ledger, certificates, change, readable
+from agent.resources.containerd.config import COMMENT, PART, parsed
+from agent.resources.docker import certificate_file
+from agent.toml import TomlError, at, parse
+
+HEADER = "# Written by Moorage; `nodes.untrust` takes it away.\n"
+CA = "ca.crt"
+BESIDE = "moorage-ca.crt"  # a name of its own beside another's files, so that it is known again
+DEFAULT = "_default"
+
+
+def names(host: str) -> tuple[str, ...]:
+    """The folders containerd looks for, first one first, without `_default`."""
+    name, colon, port = host.rpartition(":")
+    return (f"{name}_{port}_", host) if colon else (host,)
+
+
+def folder(tree: Tree, roots: list[str], host: str) -> str:
+    """The registry's folder: one that is there already, else a new one under the first root."""
+    for root in roots:
+        for name in names(host):
+            if tree.exists(f"{root}/{name}"):
+                return f"{root}/{name}"
+    return f"{roots[0]}/{host}"
+
+
+def own(registry: Registry, ca: str) -> bytes:
+    """The whole file: one server, itself, with its CA."""
+    lines = [f'server = "{registry.url}"']
+    if not registry.plain_http:
+        lines.append(f'ca = "{ca}"')
+    return (HEADER + "\n".join([*lines, "", "[host]  # 1.x reads no file without it", ""])).encode()
+
+
+def mirror(registry: Registry, of: Mirror, ca: str) -> bytes:
+    """The file of another registry whose images are asked of ours first."""
+    lines = [
+        f'server = "{of.upstream if of.fallback else registry.url}"',
+        "" if of.fallback or registry.plain_http else f'ca = "{ca}"\n',
+        f'[host."{registry.url}"]',
+        '  capabilities = ["pull", "resolve"]',
+        "" if registry.plain_http else f'  ca = "{ca}"\n',
+    ]
+    return (HEADER + "\n".join(lines).rstrip("\n") + "\n").encode()
+
+
+def changes(
+    tree: Tree, place: str, registry: Registry, owned: Ledger, initial: bytes | None = None
+) -> tuple[Change, ...]:
+    """What makes a registry's folder trust it; beside another tool's files, what fits those.
+
+    ``initial``: what another folder gave this registry so far, where there is no file here yet.
+    """
+    hosts = tree.read(f"{place}/hosts.toml")
+    there = readable(hosts)
+    there = initial if there is None else there
+    if there is None and _has_others_certificates(tree, place, owned):
+        # Certificates without a hosts.toml are read as Docker reads them; a hosts.toml would end
+        # that for all of them, so the CA joins them instead.
+        return certificate_file(PART, tree, place, registry, owned)
+    ca = f"{place}/{CA}"
+    ours = own(registry, ca)
+    if there is None or _is_ours(hosts, owned, ours):
+        return (*_ca_file(tree, ca, registry), *change(PART, hosts, ours))
+    if _trusts(tree, place, hosts.path, there, registry) and initial is None:
+        return ()
+    beside = f"{place}/{BESIDE}"
+    edited = _with_ca(tree, place, hosts.path, there, registry, beside)
+    return (*_ca_file(tree, beside, registry), *change(PART, hosts, edited))
+
+
+def mirror_changes(
+    tree: Tree, roots: list[str], registry: Registry, of: Mirror, owned: Ledger
+) -> tuple[Change, ...]:
+    """What makes another registry's images be asked of ours first."""
+    place = folder(tree, roots, of.of)
+    hosts = tree.read(f"{place}/hosts.toml")
+    there = readable(hosts)
+    ca = f"{folder(tree, roots, registry.name)}/{CA}"
+    ours = mirror(registry, of, ca)
+    if (there is None and not tree.names(place)) or _is_ours(hosts, owned, ours):
+        return change(PART, hosts, ours)
+    section = at(parsed(hosts.path, there or b""), "host", registry.url)
+    if isinstance(section, dict):
+        return ()
+    raise RefusedError(
+        "mirror-foreign",
+        f"{place} says already where images of {of.of} are asked for",
+        cause="another tool configured that registry here",
+        cure=f'add [host."{registry.url}"] to {hosts.path}, or move the folder away',
+    )
+
+
+def without_ours(path: str, content: bytes) -> bytes | None:
+    """A hosts.toml that others edited since, without our part of it. None: nothing else is left."""
+    try:
+        text = content.decode("utf-8")
+        parse(content)
+    except (TomlError, UnicodeDecodeError):
+        return content
+    if text.startswith(HEADER):
+        place = path.rpartition("/")[0]
+        entry = toml_edit.scan(text).entry(("ca",))
+        if entry is not None and f"{place}/{CA}" in text[entry.value : entry.value_end]:
+            text = text[: entry.start] + text[entry.end :]
+        return text[len(HEADER) :].encode("utf-8")
+    text = toml_edit.release(text, COMMENT)
+    return _without_path(text, f"/{BESIDE}").encode("utf-8")
+
+
+def absolute(place: str, path: str, content: bytes) -> str:
+    """Another folder's hosts.toml with every file it names told by its whole path."""
+    text = content.decode("utf-8")
+    tables = parsed(path, content)
+    for entry in reversed(toml_edit.scan(text).entries):
+        if entry.keys[-1] in ("ca", "client"):
+            value = at(tables, *entry.keys)
+            whole = _absolute(place, value)
+            if whole != value:
+                text = text[: entry.value] + json.dumps(whole) + text[entry.value_end :]
+    return text
+
+
+def of_certificates(tree: Tree, place: str, host: str) -> str:
+    """A folder read as Docker reads it, said as a hosts.toml."""
+    there = tree.names(place)
+    authorities = [f"{place}/{name}" for name in there if name.endswith(".crt")]
+    pairs = [
+        [f"{place}/{name}", f"{place}/{name[:-5]}.key" if f"{name[:-5]}.key" in there else ""]
+        for name in there
+        if name.endswith(".cert")
+    ]
+    server = "registry-1.docker.io" if host == "docker.io" else host
+    lines = [f'server = "https://{server}"'] if host != DEFAULT else []
+    lines += [f"ca = {json.dumps(authorities)}"] if authorities else []
+    lines += [f"client = {json.dumps(pairs)}"] if pairs else []
+    return "\n".join([*lines, "", "[host]", ""])
+
+
+def _absolute(place: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_absolute(place, one) for one in value]
+    known = isinstance(value, str) and value and not value.startswith("/")
+    return f"{place}/{value}" if known else value
+
+
+def _is_ours(hosts: File, owned: Ledger, ours: bytes) -> bool:
+    """Whether we wrote the whole file, and no one has edited it since."""
+    mine = owned.get(hosts.path)
+    if mine is not None and hosts.content == mine.after:
+        return mine.before is None
+    return hosts.content == ours
+
+
+def _has_others_certificates(tree: Tree, place: str, owned: Ledger) -> bool:
+    return any(
+        name.endswith((".crt", ".cert", ".key")) and f"{place}/{name}" not in owned
+        for name in tree.names(place)
+    )
+
+
+def _ca_file(tree: Tree, path: str, registry: Registry) -> tuple[Change, ...]:
+    """The CA; a file that holds just it in another spelling stays as it is."""
+    if registry.plain_http:
+        return ()
+    file = tree.read(path)
+    content = readable(file)
+    same = content is not None and certificates(content) == certificates(registry.ca_bytes)
+    return change(PART, file, content if same else registry.ca_bytes)
+
+
+Levels = list[tuple[toml_edit.Keys, dict[str, Any]]]
+
+
+def _levels(path: str, content: bytes, registry: Registry) -> Levels:
+    """The parts of a hosts.toml by which this registry itself is reached, with what they say."""
+    tables = parsed(path, content)
+    found: Levels = []
+    hosts = tables.get("host")
+    for url, said in hosts.items() if isinstance(hosts, dict) else ():
+        pulls = isinstance(said, dict) and "pull" in said.get("capabilities", ["pull"])
+        if pulls and _is_at(url, registry):
+            found.append((("host", url), said))
+    server = tables.get("server", registry.url)
+    if isinstance(server, str) and _is_at(server, registry):
+        found.append(((), tables))
+    return found
+
+
+def _is_at(url: str, registry: Registry) -> bool:
+    parts = urlsplit(url if "://" in url else f"https://{url}")
+    try:
+        port = parts.port or (80 if parts.scheme == "http" else 443)
+    except ValueError:
+        return False
+    scheme = "http" if registry.plain_http else "https"
+    return (parts.scheme, parts.hostname, port) == (scheme, registry.host, registry.port)
+
+
+def _trusts(tree: Tree, place: str, path: str, content: bytes, registry: Registry) -> bool:
+    """Whether another's hosts.toml reaches this registry with a CA file that holds our CA."""
+    if registry.plain_http:
+        return bool(_levels(path, content, registry))
+    for _, said in _levels(path, content, registry):
+        files = [_absolute(place, one) for one in _ca_paths(said)]
+        held = frozenset().union(*(certificates(tree.read(path).content) for path in files))
+        if certificates(registry.ca_bytes) <= held:
+            return True
+    return False
+
+
+def _ca_paths(said: dict[str, Any]) -> list[str]:
+    value = said.get("ca")
+    return [value] if isinstance(value, str) else [str(one) for one in value or []]
+
+
+def _with_ca(
+    tree: Tree, place: str, path: str, content: bytes, registry: Registry, ca: str
+) -> bytes:
+    """Another's hosts.toml with our CA added wherever this registry is reached: an edit of text."""
+    levels = _levels(path, content, registry)
+    if not levels:
+        raise RefusedError(
+            "hosts-toml-elsewhere",
+            f"{path} sends every pull of {registry.name} elsewhere",
+            cause="another tool decided that this registry is not asked itself",
+            cure=f"add it to that file, or move it away: mv {path} {path}.old",
+        )
+    if registry.plain_http:
+        return content
+    text = content.decode("utf-8")
+    for keys, said in levels:
+        paths = _ca_paths(said)
+        if ca in paths:
+            continue
+        literal = json.dumps([*paths, ca]) if paths else toml_edit.quoted(ca, text)
+        expected = parse(text.encode("utf-8"))
+        at(expected, *keys)["ca"] = [*paths, ca] if paths else ca
+        try:
+            text = toml_edit.set_value(text, keys, "ca", literal, COMMENT)
+            understood = parse(text.encode("utf-8")) == expected
+        except ValueError:
+            understood = False
+        if not understood:
+            raise RefusedError(
+                "hosts-toml-not-understood",
+                f"{path} is written in a way that cannot be edited safely",
+                cause="our `ca` cannot be added to it without rewriting other lines",
+                cure=f'add "{ca}" to its `ca` by hand, then run again',
+            )
+    return text.encode("utf-8")
+
+
+def _without_path(text: str, name: str) -> str:
+    """``ca`` lists without a file of that name, where no mark tells what stood there before."""
+    for entry in reversed(toml_edit.scan(text).entries):
+        value = text[entry.value : entry.value_end]
+        if entry.keys[-1] == "ca" and f'{name}"' in value:
+            kept = [one for one in parse(f"k = {value}".encode())["k"] if not one.endswith(name)]
+            text = text[: entry.value] + json.dumps(kept) + text[entry.value_end :]
+    return text

@@ -1,0 +1,71 @@
+"""What `config.toml` says of registries in tables that go, said as folders of hosts.toml.
+
+From 2.0 on CRI reads `registry.mirrors`, but no `configs.*.tls` (measured on 2.1.9: x509, with its
+own client too), and does not load with `mirrors` beside a `config_path`. So both move: what a
+mirror gave stays, by the rules of ``registryEndpoints`` (internal/cri/server/images/image_pull.go),
+and a CA that 2.x has ignored counts again. `configs.*.auth` stays where it is: it is read there.
+A `skip_verify` that 2.x has ignored does not come back.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+from agent.resources.containerd.hosts_toml import DEFAULT
+
+
+def folders(table: dict[str, Any]) -> dict[str, str]:
+    """The hosts.toml of each registry that the tables speak of, by the registry's name."""
+    mirrors = table.get("mirrors") or {}
+    configs = {
+        host: said["tls"]
+        for host, said in (table.get("configs") or {}).items()
+        if isinstance(said, dict) and isinstance(said.get("tls"), dict)
+    }
+    found = {}
+    for host, said in mirrors.items():
+        endpoints = [str(one) for one in said.get("endpoint") or []]
+        found[DEFAULT if host == "*" else host] = _mirror(host, endpoints, configs)
+    for host, tls in configs.items():
+        lines = _tls(tls)
+        if host not in found and lines:
+            found[host] = "\n".join([f'server = "{_default(host)}"', *lines, "", "[host]", ""])
+    return found
+
+
+def _mirror(host: str, endpoints: list[str], configs: dict[str, dict[str, Any]]) -> str:
+    urls = [one if "://" in one else f"{_scheme(one)}://{one}" for one in endpoints]
+    # CRI asks the registry itself last, unless it is among the endpoints.
+    itself = next((one for one in urls if urlsplit(one).netloc == host), None)
+    lines = []
+    if host != "*":
+        lines.append(f'server = "{itself or _default(host)}"')
+    own = urlsplit(itself or _default(host)).netloc
+    lines += _tls(configs.get(own, {}))
+    if urls and urls[-1] == itself:
+        urls.pop()
+    for url in urls:
+        lines += ["", f'[host."{url}"]', '  capabilities = ["pull", "resolve"]']
+        if urlsplit(url).path:
+            lines.append("  override_path = true")
+        lines += [f"  {line}" for line in _tls(configs.get(urlsplit(url).netloc, {}))]
+    return "\n".join([*lines, *([] if urls else ["", "[host]"]), ""])
+
+
+def _tls(tls: dict[str, Any]) -> list[str]:
+    lines = [f"ca = {json.dumps(tls['ca_file'])}"] if tls.get("ca_file") else []
+    if tls.get("cert_file"):
+        lines.append(f"client = {json.dumps([[tls['cert_file'], tls.get('key_file') or '']])}")
+    return lines
+
+
+def _default(host: str) -> str:
+    host = "registry-1.docker.io" if host == "docker.io" else host
+    return f"{_scheme(host)}://{host}"
+
+
+def _scheme(host: str) -> str:
+    name = host.split("/", maxsplit=1)[0].partition(":")[0]
+    return "http" if name in ("localhost", "127.0.0.1") else "https"
