@@ -255,7 +255,7 @@ def _trust(here: Here, groups: Sequence[Group]) -> str:
     wanted = set(_nodes(groups))
     hosts = tuple(
         host
-        for node, host in nodes.hosts_by_node(here.settings, here.api).items()
+        for node, host in nodes.hosts_by_node(here.settings, nodes.addresses(here.api)).items()
         if node in wanted
     )
     # The pull is proven by the pods themselves, with the login they have.

@@ -33,6 +33,19 @@ class Workload:
     timeout: float = 180.0
 
 
+def tutorial(settings: Settings) -> Workload:
+    """The pod of the tutorial, as the settings name it."""
+    kubernetes = settings.kubernetes
+    fit = manifests.Fit(
+        kubernetes.namespaces[0],
+        kubernetes.pod,
+        settings.image_reference,
+        kubernetes.secret,
+        ours.labels(settings, "workload"),
+    )
+    return Workload("pod", fit)
+
+
 @dataclass(frozen=True)
 class Step:
     """One object: what is there, what it would become, and so what is done."""
@@ -68,6 +81,16 @@ class Deployed:
     @property
     def changed(self) -> bool:
         return any(step.action != UNCHANGED for step in self.steps)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "objects": [{"object": step.words, "status": step.action} for step in self.steps],
+            "pods": [one.to_json() for one in self.pods],
+            "seconds": self.seconds,
+            "answer": self.answer,
+            "diagnosis": self.report.to_json() if self.report else None,
+            "error": self.problem.to_json() if self.problem else None,
+        }
 
 
 def plan(api: Api, settings: Settings, wanted: Workload) -> list[Step]:

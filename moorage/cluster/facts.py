@@ -35,7 +35,7 @@ class _Silent(UI):
 def trusting(api: Api, settings: Settings, names: set[str]) -> dict[str, str]:
     """Of these nodes, those where the trust's files are as our agent left them, in words."""
     from moorage import fleet
-    from moorage.cluster.nodes import hosts_by_node
+    from moorage.cluster.nodes import addresses, hosts_by_node
     from moorage.fleet.operation import lab_hosts
 
     if not names:
@@ -45,7 +45,7 @@ def trusting(api: Api, settings: Settings, names: set[str]) -> dict[str, str]:
     try:
         wanted = {
             host: node
-            for node, host in hosts_by_node(settings, api).items()
+            for node, host in hosts_by_node(settings, addresses(api)).items()
             if node in names and (host in known or node in known)
         }
         if not wanted:

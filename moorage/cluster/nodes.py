@@ -6,7 +6,8 @@ What the agents of ``k8s.agents`` know of their node is in its annotation ``moor
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -69,12 +70,11 @@ class Proof:
         }
 
 
-def addresses(settings: Settings, api: Api, selector: str = "") -> tuple[ClusterNode, ...]:
-    """The cluster's nodes, those with these labels, for ``nodes.trust --from-cluster``.
+def addresses(api: Api, selector: str = "") -> tuple[ClusterNode, ...]:
+    """The cluster's nodes, those with these labels.
 
     Raises Refused where there is none; ApiError where nodes may not be listed.
     """
-    del settings  # the same face as the other inventories
     listed = api.items(paths.all_of("Node"), "list nodes", selector=selector)
     nodes = tuple(from_document(document) for document in listed)
     if not nodes:
@@ -87,13 +87,34 @@ def addresses(settings: Settings, api: Api, selector: str = "") -> tuple[Cluster
     return nodes
 
 
-def hosts(settings: Settings, api: Api, selector: str = "") -> tuple[str, ...]:
-    """The nodes as ``nodes.trust`` takes them: by address, but lab nodes by their name."""
-    return tuple(hosts_by_node(settings, api, selector).values())
+def linux(nodes: Sequence[ClusterNode]) -> tuple[ClusterNode, ...]:
+    """Those that the agent runs on. Raises Refused where it is none. Pure."""
+    found = tuple(node for node in nodes if node.platform.startswith("linux"))
+    if not found:
+        raise Refused(
+            "no-nodes",
+            "none of these nodes runs Linux",
+            cause=f"{nodes[0].name} is {nodes[0].platform or 'of an unknown platform'}",
+            cure="leave --selector out, or choose others by it",
+        )
+    return found
 
 
-def hosts_by_node(settings: Settings, api: Api, selector: str = "") -> dict[str, str]:
-    """The same by the node's name in the cluster.
+def described(nodes: Sequence[ClusterNode]) -> str:
+    """``3 nodes: 2 with containerd 1.7.24 and kubelet v1.33.1, one with …``. Pure."""
+    kinds = Counter(f"{node.runtime} and kubelet {node.kubelet}" for node in nodes)
+    words = [
+        f"{count if count > 1 else 'one'} with {kind}" for kind, count in sorted(kinds.items())
+    ]
+    return f"{_counted(len(nodes))}: {', '.join(words)}"
+
+
+def _counted(count: int) -> str:
+    return "one node" if count == 1 else f"{count} nodes"
+
+
+def hosts_by_node(settings: Settings, nodes: Sequence[ClusterNode]) -> dict[str, str]:
+    """Node name -> what ``nodes.trust`` takes: its address, but lab nodes by their name.
 
     The lab's OpenSSH configuration knows its names, and the host keys by them.
     """
@@ -101,10 +122,7 @@ def hosts_by_node(settings: Settings, api: Api, selector: str = "") -> dict[str,
 
     lab = lab_hosts(settings)
     known = set(lab.in_order) if lab is not None else set()
-    return {
-        node.name: node.name if node.name in known else node.address
-        for node in addresses(settings, api, selector)
-    }
+    return {node.name: node.name if node.name in known else node.address for node in nodes}
 
 
 def from_document(document: Mapping[str, Any]) -> ClusterNode:
@@ -136,7 +154,7 @@ def from_document(document: Mapping[str, Any]) -> ClusterNode:
 
 def prove(api: Api, settings: Settings, selector: str = "") -> list[Proof]:
     """Every node, with what is known of its trust in our registry."""
-    nodes = addresses(settings, api, selector)
+    nodes = addresses(api, selector)
     registry = settings.registry_name
     pulled, failed = _pulls(api, registry)
     return [_proof(node, registry, pulled.get(node.name), failed.get(node.name)) for node in nodes]

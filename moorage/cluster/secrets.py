@@ -141,6 +141,17 @@ def apply(
     return [done.get(one.place) or Outcome(one.place, UNCHANGED) for one in found]
 
 
+def stands(api: Api, place: Place, wanted: Wish) -> bool:
+    """Whether a place is as wished already. Raises ApiError or Refused where it cannot become so.
+
+    Changes and shows nothing.
+    """
+    found = _look(api, place, wanted)
+    if found.error is not None:
+        raise found.error
+    return found.step == UNCHANGED and not found.attach
+
+
 def _look(api: Api, place: Place, wanted: Wish) -> _Found:
     """One place as it is; the server has agreed to the step by a dry run."""
     path = paths.one("Secret", place.name, place.namespace)

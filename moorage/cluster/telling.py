@@ -1,4 +1,4 @@
-"""A diagnosis in words, for people."""
+"""A diagnosis, and how a workload came up, in words for people."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from moorage.cluster.deploy import Deployed
     from moorage.cluster.diagnosis import Group
     from moorage.cluster.examine import Report
     from moorage.ui import UI
@@ -49,3 +50,29 @@ def some(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def deployed(ui: UI, image: str, done: Deployed, *, changed: bool) -> None:
+    """The pods as kubectl shows them; the diagnosis where one cannot pull; what it answers."""
+    ui.table(
+        ["pod", "node", "ready", "status", "restarts"],
+        [
+            [
+                one.name,
+                one.node,
+                "1/1" if one.stage == "ready" else "0/1",
+                "Running" if one.stage in ("ready", "running") else one.stage,
+                str(one.restarts),
+            ]
+            for one in done.pods
+        ],
+    )
+    if done.report is not None:
+        show(ui, done.report)
+    if done.problem is not None:
+        ui.error(done.problem)
+    if done.ok:
+        words = "It" if changed else "Nothing changed: it"
+        ui.show(f"{words} runs from {image} (ready after {done.seconds} s).")
+        if done.answer:
+            ui.show(f"serve_hostname answers: {done.answer}")

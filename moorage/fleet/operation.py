@@ -107,7 +107,7 @@ def run(
     from moorage.archive import agent_archive
 
     reach = reach or Reach()
-    routes = _routes(settings, hosts)
+    routes = ways_to(settings, hosts)
     _refuse_what_cannot_work(settings, operation, routes)
     if reach.learn_host_keys:
         from moorage.fleet.learn import learn_host_keys
@@ -123,7 +123,8 @@ def run(
     return _report(outcomes, operation, stopped)
 
 
-def _routes(settings: Settings, hosts: Sequence[str]) -> tuple[openssh.Route, ...]:
+def ways_to(settings: Settings, hosts: Sequence[str]) -> tuple[openssh.Route, ...]:
+    """How each host is reached. Raises Refused for bad names and what OpenSSH would refuse."""
     targets = inventory.parse_names(hosts)
     lab = lab_hosts(settings)
     return openssh.routes(targets, settings.nodes, lab.hosts if lab else None)
@@ -242,7 +243,7 @@ def _moved(
 
     try:
         lab.nodes(settings, engine.connect(settings))
-        now = _routes(settings, hosts)
+        now = ways_to(settings, hosts)
     except MoorageError:
         return []
     before = {route.name: route.hostname for route in routes}

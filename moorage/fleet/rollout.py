@@ -212,6 +212,7 @@ _WORDS: dict[str, str] = {
     "change": "{path} {action}",
     "restart": "restarting {unit}",
     "verify": "{step} proved",
+    "progress": "{message}",
 }
 
 

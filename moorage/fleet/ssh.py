@@ -7,7 +7,7 @@ import logging
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -104,16 +104,28 @@ class Session:
         where the connection broke. Raises MoorageError ``agent-silent``.
         """
         answer = Answer(on_event)
-        status = self._run(warm_words(archive.digest, words), plan, become, answer, patience)
+        status = self._run(warm_words(archive.digest, words), (plan,), become, answer, patience)
         if absent(answer, status):
             content = archive.path.read_bytes()
             answer = Answer(on_event)
             cold = cold_words(archive.digest, len(content), words)
-            status = self._run(cold, content + plan, become, answer, patience)
+            status = self._run(cold, (content, plan), become, answer, patience)
         return answer, status
 
+    def program(
+        self,
+        words: str,
+        stdin: Iterable[bytes],
+        become: Become,
+        on_event: Callable[[dict[str, Any]], None],
+        patience: float,
+    ) -> tuple[Answer, int]:
+        """Runs shell ``words`` as root and feeds them ``stdin``. Returns as :meth:`errand` does."""
+        answer = Answer(on_event)
+        return answer, self._run(words, stdin, become, answer, patience)
+
     def _run(
-        self, words: str, stdin: bytes, become: Become, answer: Answer, patience: float
+        self, words: str, stdin: Iterable[bytes], become: Become, answer: Answer, patience: float
     ) -> int:
         import secrets
 
@@ -130,13 +142,19 @@ class Session:
 
 
 def _converse(
-    channel: Any, stdin: bytes, become: Become, prompt: str, answer: Answer, patience: float
+    channel: Any,
+    stdin: Iterable[bytes],
+    become: Become,
+    prompt: str,
+    answer: Answer,
+    patience: float,
 ) -> int:
-    def send(data: bytes, *, last: bool) -> None:
+    def send(chunks: Iterable[bytes], *, last: bool) -> None:
         # The other side may have ended already; why, its output and exit status tell.
         with contextlib.suppress(OSError, EOFError):
             channel.settimeout(patience)
-            channel.sendall(data)
+            for chunk in chunks:
+                channel.sendall(chunk)
             if last:
                 channel.shutdown_write()
 
@@ -166,7 +184,7 @@ def _converse(
                     answer.stderr(b"Sorry, try again.\n")
                     return 1
                 waiting = False
-                send((become.password or "").encode() + b"\n", last=False)
+                send(((become.password or "").encode() + b"\n",), last=False)
         elif channel.recv_ready():
             answer.stdout(channel.recv(1 << 16))
             if answer.too_much:
@@ -174,6 +192,7 @@ def _converse(
             if asked and answer.is_root:
                 asked = waiting = False
                 send(stdin, last=True)
+                heard = time.monotonic()
         elif channel.eof_received or channel.closed:
             break
     answer.end()

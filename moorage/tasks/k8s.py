@@ -251,29 +251,8 @@ def _deployed(run: Run, api: Api, wanted: Workload, done: Deployed, login: str) 
     from moorage.cluster import telling
 
     ui, fit = run.ui, wanted.fit
-    ui.table(
-        ["pod", "node", "ready", "status", "restarts"],
-        [
-            [
-                one.name,
-                one.node,
-                "1/1" if one.stage == "ready" else "0/1",
-                "Running" if one.stage in ("ready", "running") else one.stage,
-                str(one.restarts),
-            ]
-            for one in done.pods
-        ],
-    )
     typed = _deploy_next(wanted, done)
-    if done.report is not None:
-        telling.show(ui, done.report)
-    if done.problem is not None:
-        ui.error(done.problem)
-    if done.ok:
-        words = "Nothing changed: it" if not done.changed and login == "unchanged" else "It"
-        ui.show(f"{words} runs from {fit.image} (ready after {done.seconds} s).")
-        if done.answer:
-            ui.show(f"serve_hostname answers: {done.answer}")
+    telling.deployed(ui, fit.image, done, changed=done.changed or login != "unchanged")
     ui.show("Next:")
     for line in typed:
         ui.show(f"  {line}")
@@ -284,12 +263,7 @@ def _deployed(run: Run, api: Api, wanted: Workload, done: Deployed, login: str) 
         "namespace": fit.namespace,
         "image": fit.image,
         "secret": login,
-        "objects": [{"object": step.words, "status": step.action} for step in done.steps],
-        "pods": [one.to_json() for one in done.pods],
-        "seconds": done.seconds,
-        "answer": done.answer,
-        "diagnosis": done.report.to_json() if done.report else None,
-        "error": done.problem.to_json() if done.problem else None,
+        **done.to_json(),
         "next": typed,
     }
 

@@ -51,18 +51,12 @@ def up(run: Run, nodes: str | None = None, kubernetes: bool = False, yes: bool =
     if not kubernetes:
         return document
     cluster = clusters.up(settings, client, ui, found)
-    kubectl = cluster.kubectl or "kubectl"
     ui.show(f"Kubernetes {cluster.version} runs on {', '.join(cluster.nodes)}.")
-    ui.show(f"Next: {kubectl} --kubeconfig {cluster.kubeconfig} get nodes")
+    ui.show(f"Next: {cluster.command} get nodes")
     return {
         **document,
         "changed": changed or cluster.changed,
-        "kubernetes": {
-            "version": cluster.version,
-            "kubeconfig": str(cluster.kubeconfig),
-            "kubectl": str(cluster.kubectl or ""),
-            "nodes": list(cluster.nodes),
-        },
+        "kubernetes": cluster.to_json(),
     }
 
 

@@ -10,23 +10,32 @@ if TYPE_CHECKING:
     from moorage.walk.phase import Walk
 
 
-@command(help={"dry_run": "print every change as a diff and change nothing"}, lock=True)
-def up(run: Run, yes: bool = False, dry_run: bool = False) -> dict[str, Any]:
+@command(
+    help={
+        "kubernetes": "make the nodes a Kubernetes cluster, and run a pod from the registry in it",
+        "dry_run": "print every change as a diff and change nothing",
+    },
+    lock=True,
+)
+def up(
+    run: Run, kubernetes: bool = False, yes: bool = False, dry_run: bool = False
+) -> dict[str, Any]:
     """Stand everything up: registry, image, nodes that trust it and have pulled from it.
 
-    Example: inv up --yes
+    Example: inv up --kubernetes --yes
     """
     from moorage.walk import phase
     from moorage.walk import up as walk_up
 
     del yes  # the voice knows it already
     walk = phase.Walk(run.settings, run.ui)
-    actions = phase.pending(walk, walk_up.PHASES)
+    phases = walk_up.KUBERNETES_PHASES if kubernetes else walk_up.PHASES
+    actions = phase.pending(walk, phases)
     if dry_run:
         return _show_pending(walk, actions)
     if any(action.asks for action in actions):
         run.ui.confirm([action.text for action in actions])
-    phase.go(walk, walk_up.PHASES)
+    phase.go(walk, phases)
     return _show_up(walk)
 
 
@@ -68,9 +77,14 @@ def _show_up(walk: Walk) -> dict[str, Any]:
     this_machine = [walk.this_machine] if walk.this_machine else []
     ui.show("")
     report.show_hosts(ui, [*this_machine, *walk.hosts], walk.runtimes)
-    ok = all(result.ok for result in walk.hosts)
-    typed = _next_commands(walk, ok)
-    if not ok:
+    trusted = all(result.ok for result in walk.hosts)
+    if walk.deployed is not None:
+        from moorage.cluster import telling
+
+        telling.deployed(ui, settings.image_reference, walk.deployed, changed=walk.changed)
+    ok = trusted and (walk.deployed is None or walk.deployed.ok)
+    typed = _next_commands(walk, trusted)
+    if not trusted:
         ui.show("Some nodes do not trust the registry yet; their causes and cures are above.")
     elif walk.changed:
         ui.show(f"{settings.image_reference} is pushed, and every node has pulled it.")
@@ -91,7 +105,18 @@ def _show_up(walk: Walk) -> dict[str, Any]:
         "this_machine": walk.this_machine.to_json() if walk.this_machine else None,
         "hosts": [result.to_json() for result in walk.hosts],
         "runtimes": walk.runtimes,
+        "kubernetes": _kubernetes_told(walk),
         "next": typed,
+    }
+
+
+def _kubernetes_told(walk: Walk) -> dict[str, Any] | None:
+    if walk.cluster is None:
+        return None
+    return {
+        **walk.cluster.to_json(),
+        "namespace": walk.settings.kubernetes.namespaces[0],
+        **(walk.deployed.to_json() if walk.deployed is not None else {}),
     }
 
 
@@ -101,6 +126,14 @@ def _next_commands(walk: Walk, ok: bool) -> list[str]:
     lines = [] if ok else [f"inv nodes.trust --hosts={failed}"]
     if not walk.settings.nodes.hosts:
         lines.append(f"inv lab.ssh {node}")
+    if walk.cluster is not None and walk.deployed is not None:
+        place = f"-n {walk.settings.kubernetes.namespaces[0]}"
+        lines += [] if walk.deployed.ok else ["inv k8s.diagnose --fix"]
+        lines += [
+            f"{walk.cluster.command} get pods {place} -o wide",
+            "inv k8s.secret --all --attach",
+            "inv k8s.agents",
+        ]
     return [
         *lines,
         "inv registry.status --show-password",

@@ -17,6 +17,9 @@ from moorage.ui import UI
 if TYPE_CHECKING:
     import docker
 
+    from moorage.cluster.deploy import Deployed, Workload
+    from moorage.lab.kubernetes import Cluster
+
 
 @dataclass
 class Walk:
@@ -29,6 +32,9 @@ class Walk:
     runtimes: dict[str, str] = field(default_factory=dict)
     this_machine: HostResult | None = None
     done: list[PhaseDone] = field(default_factory=list)
+    cluster: Cluster | None = None
+    workload: Workload | None = None
+    deployed: Deployed | None = None
 
     @cached_property
     def client(self) -> docker.DockerClient:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from moorage.actions import Action
+from moorage.walk import cluster
 from moorage.walk.phase import Phase, Walk, raise_fault
 
 
@@ -125,13 +126,38 @@ def _verify(walk: Walk) -> bool:
     return False
 
 
+_ENGINE = Phase("engine", _engine_pending, _engine)
+_CERTIFICATES = Phase("certificates", _certificates_pending, _certificates)
+_REGISTRY = Phase("registry", _registry_pending, _registry)
+_THIS_MACHINE = Phase("this machine", _this_machine_pending, _this_machine)
+_IMAGE = Phase("image", _image_pending, _image)
+_NODES = Phase("nodes", _nodes_pending, _nodes)
+_TRUST = Phase("trust", _trust_pending, _trust)
+_VERIFY = Phase("verify", _nothing_pending, _verify)
+
 PHASES = (
-    Phase("engine", _engine_pending, _engine),
-    Phase("certificates", _certificates_pending, _certificates),
-    Phase("registry", _registry_pending, _registry),
-    Phase("this machine", _this_machine_pending, _this_machine),
-    Phase("image", _image_pending, _image),
-    Phase("nodes", _nodes_pending, _nodes),
-    Phase("trust", _trust_pending, _trust),
-    Phase("verify", _nothing_pending, _verify),
+    _ENGINE,
+    _CERTIFICATES,
+    _REGISTRY,
+    _THIS_MACHINE,
+    _IMAGE,
+    _NODES,
+    _TRUST,
+    _VERIFY,
+)
+
+# The programs come first of what is slow: where they cannot be had, no node is made. The nodes are
+# a cluster before they trust, so that what is written on them is written once.
+KUBERNETES_PHASES = (
+    _ENGINE,
+    _CERTIFICATES,
+    cluster.PROGRAMS,
+    _REGISTRY,
+    _THIS_MACHINE,
+    _IMAGE,
+    _NODES,
+    cluster.CLUSTER,
+    _TRUST,
+    _VERIFY,
+    cluster.WORKLOAD,
 )

@@ -14,10 +14,12 @@ import time
 import traceback
 from pathlib import Path
 
-import yaml
+from invoke.config import Config
+from invoke.context import Context
 
 from moorage import settings
 from moorage.cluster import access
+from moorage.tasks.invoke_edges import settings_of
 from tests.k8s.journey import Journey, NotHere
 from tests.k8s.steps import STEPS
 
@@ -75,8 +77,10 @@ def _journey(options: argparse.Namespace) -> Journey:
     project = Path.cwd()
     # The project that is tested may be another folder than the one this file is in.
     settings.ROOT = project
-    found = project / "invoke.yaml"
-    parsed = settings.parse(yaml.safe_load(found.read_text()) or {} if found.exists() else {})
+    config = Config(defaults=settings.defaults(), project_location=project)
+    config.load_project()
+    config.load_shell_env()
+    parsed = settings_of(Context(config))
     lab = access.lab_kubeconfig(parsed)
     given = options.kubeconfig.resolve() if options.kubeconfig else lab
     ours = given == lab.resolve()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage.lab.kubernetes import binaries, control
+from moorage.lab.kubernetes import binaries
 from moorage.settings import ROOT, Settings
 from tests.e2e import machine
 from tests.k8s import cluster
@@ -26,6 +26,7 @@ pytestmark = [
 ]
 
 TUNABLES = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops")
+CONTROL = "moorage-lab-control"
 WEB = """
 apiVersion: apps/v1
 kind: DaemonSet
@@ -188,7 +189,7 @@ def _conditions(lab: LabCluster, node: str) -> str:
 
 def test_nothing_secret_is_where_others_can_see_it(lab: LabCluster) -> None:
     key = lab.kubeconfig.with_name("authority.pem").read_text().splitlines()[-2]
-    for name in (control.CONTAINER, "moorage-lab1"):
+    for name in (CONTROL, "moorage-lab1"):
         seen = subprocess.run(
             ["docker", "inspect", name], capture_output=True, text=True, check=True
         )
@@ -196,9 +197,7 @@ def test_nothing_secret_is_where_others_can_see_it(lab: LabCluster) -> None:
         listing = cluster.container(name, ["sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"])
         assert "PRIVATE" not in listing
         assert "client-key-data" not in listing
-    modes = cluster.container(
-        control.CONTAINER, ["sh", "-c", "stat -c '%a %n' /etc/kubernetes/pki/*.key"]
-    )
+    modes = cluster.container(CONTROL, ["sh", "-c", "stat -c '%a %n' /etc/kubernetes/pki/*.key"])
     assert {line.split()[0] for line in modes.splitlines()} == {"600"}
 
 
@@ -208,7 +207,7 @@ def test_the_machines_kernel_is_left_as_it_was(lab: LabCluster, before: dict[str
 
 
 def test_a_control_plane_that_was_stopped_comes_back_with_what_it_knew(lab: LabCluster) -> None:
-    subprocess.run(["docker", "stop", control.CONTAINER], capture_output=True, check=True)
+    subprocess.run(["docker", "stop", CONTROL], capture_output=True, check=True)
     again = cluster.up()
     assert again.document["changed"] is True
     _until(lambda: len(_pods(lab)) == 2)
@@ -217,9 +216,9 @@ def test_a_control_plane_that_was_stopped_comes_back_with_what_it_knew(lab: LabC
 def test_a_program_that_dies_takes_the_control_plane_along_and_up_mends_it(
     lab: LabCluster,
 ) -> None:
-    cluster.container(control.CONTAINER, ["pkill", "-KILL", "-x", "kube-scheduler"])
-    _until(lambda: not _runs(control.CONTAINER))
-    said = subprocess.run(["docker", "logs", control.CONTAINER], capture_output=True, text=True)  # noqa: PLW1510
+    cluster.container(CONTROL, ["pkill", "-KILL", "-x", "kube-scheduler"])
+    _until(lambda: not _runs(CONTROL))
+    said = subprocess.run(["docker", "logs", CONTROL], capture_output=True, text=True)  # noqa: PLW1510
     assert "kube-scheduler ended" in said.stdout
     assert cluster.up().nodes == lab.nodes
 

@@ -5,6 +5,14 @@
 
 from __future__ import annotations
 
-from moorage.lab.kubernetes.lifecycle import Cluster, down, fetch, kubeconfig_path, pending, up
+from moorage.lab.kubernetes.lifecycle import (
+    Cluster,
+    down,
+    fetch,
+    kubeconfig_path,
+    pending,
+    pending_cluster,
+    up,
+)
 
-__all__ = ["Cluster", "down", "fetch", "kubeconfig_path", "pending", "up"]
+__all__ = ["Cluster", "down", "fetch", "kubeconfig_path", "pending", "pending_cluster", "up"]

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from moorage.settings import Settings
     from moorage.ui import UI
 
-CONTAINER = "moorage-lab-control"
 DIGEST = "io.moorage.digest"
 _READY_SECONDS = 90.0
 _PKI = "/etc/kubernetes/pki"
@@ -137,12 +136,18 @@ def ensure(
     return Control(found, containers.node_of(found).address, changed)
 
 
+def container_name(settings: Settings) -> str:
+    """``moorage-lab-control``: it goes with the nodes' names, of which two labs need two."""
+    return f"moorage-{settings.lab.prefix}-control"
+
+
 def find(settings: Settings, client: DockerClient) -> Container | None:
     """Our container. Raises Refused where one of that name is not this project's."""
     from docker.errors import NotFound
 
+    name = container_name(settings)
     try:
-        found = client.containers.get(CONTAINER)
+        found = client.containers.get(name)
     except NotFound:
         return None
     project = found.labels.get(engine.LABEL_PROJECT)
@@ -150,11 +155,11 @@ def find(settings: Settings, client: DockerClient) -> Container | None:
         return found
     raise Refused(
         "name-taken",
-        f"there is a container {CONTAINER} already, and it is not this project's",
+        f"there is a container {name} already, and it is not this project's",
         cause=f"it belongs to Moorage in {project}" if project else "Moorage did not make it",
         cure=f"cd {project} && ./run inv lab.down"
         if project
-        else f"rename or remove it: docker rename {CONTAINER} another-name",
+        else f"rename or remove it: docker rename {name} another-name",
     )
 
 
@@ -169,9 +174,11 @@ def wait(control: Control, api: Api, ui: UI, *, seconds: float = _READY_SECONDS)
             control.container.reload()
             if control.container.status != "running":
                 words = commands.last_words(control.container.logs(tail=20), lines=6)
-                raise _not_ready(words)
+                raise _not_ready(str(control.container.name), words)
             if time.monotonic() > until:
-                raise _not_ready(f"it does not serve after {seconds:.0f} s: {why}")
+                raise _not_ready(
+                    str(control.container.name), f"it does not serve after {seconds:.0f} s: {why}"
+                )
             time.sleep(0.1)
 
 
@@ -189,7 +196,7 @@ def _make(
 
     made = client.containers.create(
         image,
-        name=CONTAINER,
+        name=container_name(settings),
         hostname=kubeconfig.SERVER_NAME,
         labels={**engine.labels(settings, kit.PART), DIGEST: digest},
         cap_add=["NET_ADMIN"],  # routes to the pods
@@ -273,11 +280,11 @@ _FOLLOW_ROUTES = (
 )
 
 
-def _not_ready(cause: str) -> MoorageError:
+def _not_ready(name: str, cause: str) -> MoorageError:
     return MoorageError(
         "control-plane-not-ready",
         "the cluster's control plane does not get ready",
         cause=cause,
-        cure=f"docker logs {CONTAINER}; docker exec {CONTAINER} tail /var/log/kubernetes/*.log; "
+        cure=f"docker logs {name}; docker exec {name} tail /var/log/kubernetes/*.log; "
         "inv lab.down && inv lab.up --kubernetes begins anew",
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moorage import engine
 from moorage.actions import Action
@@ -45,6 +45,19 @@ class Cluster:
     changed: bool = False
     kubectl: Path | None = None
 
+    @property
+    def command(self) -> str:
+        """How to type kubectl for this cluster."""
+        return f"{self.kubectl or 'kubectl'} --kubeconfig {self.kubeconfig}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "version": self.version,
+            "kubeconfig": str(self.kubeconfig),
+            "kubectl": str(self.kubectl or ""),
+            "nodes": list(self.nodes),
+        }
+
 
 def kubeconfig_path(settings: Settings) -> Path:
     """The administrator's kubeconfig; there while the cluster is up."""
@@ -61,10 +74,20 @@ def pending(settings: Settings, nodes: str | None = None) -> list[Action]:
     mix = parse_mix(settings.lab.nodes if nodes is None else nodes)
     if not any(line.name in spoken for line in mix):
         raise _no_members(binaries.planned_version(settings))
-    actions = binaries.pending(settings)
-    if not kubeconfig_path(settings).exists():
-        actions.append(Action("make the lab's nodes a Kubernetes cluster"))
-    return actions
+    return [*binaries.pending(settings), *pending_cluster(settings)]
+
+
+def pending_cluster(settings: Settings) -> list[Action]:
+    """What :func:`up` would do once it has the programs and nodes; nothing where a cluster runs."""
+    if kubeconfig_path(settings).exists() and engine.answers(settings):
+        client = engine.connect(settings)
+        try:
+            found = control.find(settings, client)
+        finally:
+            client.close()
+        if found is not None and found.status == "running":
+            return []
+    return [Action("make the lab's nodes a Kubernetes cluster")]
 
 
 def fetch(settings: Settings, client: DockerClient, ui: UI) -> None:
