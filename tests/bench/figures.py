@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.bench import cluster
 from tests.bench.measure import Row, command, side_by_side
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,4 +53,10 @@ def second_up() -> Row:
     return Row("second inv up, three nodes", statistics.median(spent), 10, "s", 1)
 
 
-FIGURES: tuple[Callable[[], Row], ...] = (inv_list, run_warm, second_up)
+FIGURES: tuple[Callable[[], Row], ...] = (
+    inv_list,
+    run_warm,
+    cluster.secret_500_namespaces,
+    cluster.diagnose_5000_pods,
+    second_up,
+)

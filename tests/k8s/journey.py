@@ -56,6 +56,8 @@ class Journey:
     ours: bool
     agent_image: str = ""
     project: Path = field(default_factory=Path.cwd)
+    # Agents in the grade files are left standing from one step to the next.
+    agents_stand: bool = False
 
     # -- inv ----------------------------------------------------------------------------------
 
@@ -111,7 +113,11 @@ class Journey:
         self.until(lambda: self.api.find(paths.one("Namespace", name)) is None, "it to be gone")
 
     def clean_up(self) -> None:
-        """Removes every namespace of an earlier journey that was stopped."""
+        """Removes the agents, and every namespace of an earlier journey that was stopped."""
+        if self.agents_stand:
+            self.k8s("agents", "--remove", "--yes")
+            self.trust()
+            self.agents_stand = False
         for one in list(self.api.items(paths.all_of("Namespace"))):
             if one["metadata"]["name"].startswith(PREFIX):
                 self.api.delete(paths.one("Namespace", one["metadata"]["name"]), "delete")
@@ -206,13 +212,18 @@ class Journey:
         config = self.project / ".moorage" / "lab" / "ssh_config"
         if not self.ours or not config.exists():
             raise NotHere("it takes a shell on the cluster's nodes, and these are not the lab's")
-        done = subprocess.run(
-            ["ssh", "-F", str(config), node, words],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                ["ssh", "-F", str(config), node, words],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as late:
+            said = (late.stdout or b"") + (late.stderr or b"")
+            shown = said.decode(errors="replace")[-2000:]
+            raise AssertionError(f"{node}: {words}: not within 60 s; it said {shown}") from None
         assert done.returncode == 0, f"{node}: {words}: {done.stderr}"
         return done.stdout
 
@@ -257,17 +268,8 @@ class Journey:
         image = "moorage.local/agent:1"
         client = engine.connect(self.settings)
         client.images.get(self.settings.image_reference).tag(image)
-        config = self.project / ".moorage" / "lab" / "ssh_config"
-        for node in self.nodes():
-            if image in self.on_node(node, "ctr -n k8s.io images ls -q").split():
-                continue
-            into = ["ssh", "-F", str(config), node, "ctr", "-n", "k8s.io", "images", "import", "-"]
-            with subprocess.Popen(into, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as load:
-                assert load.stdin is not None
-                for part in client.images.get(image).save(named=image):
-                    load.stdin.write(part)
-                load.stdin.close()
-            assert load.returncode == 0, f"{image} cannot be imported on {node}"
+        words = ("--from-cluster", f"--kubeconfig={self.kubeconfig}")
+        self.inv("nodes.preload", image, *words).want(0)
         self.agent_image = image
         return image
 

@@ -73,8 +73,8 @@ class NodeHalf:
     def command(self, container: dict[str, Any], name: str, *, detached: bool) -> str:
         """``ctr run`` with the container's mounts and rights, and no others."""
         context = container["securityContext"]
-        words = ["ctr -n moorage run --rm"]
-        words += ["-d"] if detached else []
+        words = ["ctr -n moorage run", "-d" if detached else "--rm"]
+        words.append(f"--user {context['runAsUser']}")
         words += ["--read-only"] if context["readOnlyRootFilesystem"] else []
         granted = context["capabilities"].get("add", [])
         words += [f"--cap-drop CAP_{one}" for one in DEFAULT_CAPABILITIES if one not in granted]

@@ -35,9 +35,19 @@ class Standin:
     # Continuation tokens that are too old, and the one that is offered instead.
     expired: set[str] = field(default_factory=set)
     go_on: str = ""
+    at_once: int = 0
+    most_at_once: int = 0
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.asked[f"{request.method} {request.path}"] += 1
+        self.at_once += 1
+        self.most_at_once = max(self.at_once, self.most_at_once)
+        try:
+            return await self._answer(request)
+        finally:
+            self.at_once -= 1
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         if self.delay:
             await asyncio.sleep(self.delay)
         instead = self.trouble(request)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from moorage.cluster import ours, paths
@@ -399,87 +399,81 @@ def deploy_says_the_cause_instead_of_timing_out(journey: Journey) -> None:
 # -- agents ---------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _as_before(journey: Journey) -> Iterator[None]:
-    """The nodes have their trust by SSH again afterwards, as the other steps want it."""
+def _agents_in_grade_files(journey: Journey) -> None:
+    """Agents stand in the grade files; where none does, nodes are bare but for a config_path."""
+    if journey.agents_stand:
+        return
     journey.k8s("agents", "--remove", "--yes").want()
-    try:
-        yield
-    finally:
-        journey.k8s("agents", "--remove", "--yes")
-        journey.trust()
+    journey.trust()
+    for node in journey.nodes():
+        journey.wipe(node)
+    journey.agents().want()
+    journey.agents_stand = True
 
 
 @step
 def agents_write_the_trust_folders_and_no_more(journey: Journey) -> None:
     """Grade files: without capability, host PID or config.toml; each node proves it by a pull."""
+    journey.k8s("agents", "--remove", "--yes").want()
     journey.trust()
-    with _as_before(journey):
-        for node in journey.nodes():
-            journey.wipe(node)
-        config = "cat /etc/containerd/config.toml; systemctl show containerd -p InvocationID"
-        before = {node: journey.on_node(node, config) for node in journey.nodes()}
-        answer = journey.agents().want()
-        assert {one["grade"] for one in answer.document["nodes"]} == {"files"}
-        assert all(one["proven"] for one in answer.document["nodes"])
-        assert before == {node: journey.on_node(node, config) for node in journey.nodes()}
-        told = journey.k8s("nodes").want().document["nodes"]
-        assert {one["by"] for one in told} == {"agent"}
-        again = journey.agents().want()
-        assert again.document["changed"] is False
+    for node in journey.nodes():
+        journey.wipe(node)
+    config = "cat /etc/containerd/config.toml; systemctl show containerd -p InvocationID"
+    before = {node: journey.on_node(node, config) for node in journey.nodes()}
+    answer = journey.agents().want()
+    journey.agents_stand = True
+    assert {one["grade"] for one in answer.document["nodes"]} == {"files"}
+    assert all(one["proven"] for one in answer.document["nodes"])
+    assert before == {node: journey.on_node(node, config) for node in journey.nodes()}
+    told = journey.k8s("nodes").want().document["nodes"]
+    assert {one["by"] for one in told} == {"agent"}
+    again = journey.agents().want()
+    assert again.document["changed"] is False
 
 
 @step
 def a_changed_plan_reaches_every_node_without_a_restart(journey: Journey) -> None:
     """The plan's Secret changes: every agent says so within seconds, and no pod is another."""
-    journey.trust()
-    with _as_before(journey):
-        journey.agents("--grade=files").want()
-        namespace = journey.settings.kubernetes.agents_namespace
-        pods = {one["metadata"]["uid"] for one in journey.running(namespace)}
-        path = paths.one("Secret", "moorage-plan", namespace)
-        plan = json.loads(base64.b64decode(journey.api.get(path)["data"]["plan.json"]))
-        old = {node: journey.annotation(node)["plan"] for node in journey.nodes()}
-        plan["options"]["lock_wait"] += 1
-        text = base64.b64encode(json.dumps(plan).encode()).decode()
-        journey.api.merge(path, {"data": {"plan.json": text}}, "change the plan")
+    _agents_in_grade_files(journey)
+    namespace = journey.settings.kubernetes.agents_namespace
+    pods = {one["metadata"]["uid"] for one in journey.running(namespace)}
+    path = paths.one("Secret", "moorage-plan", namespace)
+    plan = json.loads(base64.b64decode(journey.api.get(path)["data"]["plan.json"]))
+    old = {node: journey.annotation(node)["plan"] for node in journey.nodes()}
+    plan["options"]["lock_wait"] += 1
+    text = base64.b64encode(json.dumps(plan).encode()).decode()
+    journey.api.merge(path, {"data": {"plan.json": text}}, "change the plan")
 
-        def arrived() -> bool:
-            return all(journey.annotation(node)["plan"] != old[node] for node in old)
+    def arrived() -> bool:
+        return all(journey.annotation(node)["plan"] != old[node] for node in old)
 
-        journey.until(arrived, "word of the new plan", 10)
-        assert pods == {one["metadata"]["uid"] for one in journey.running(namespace)}
-
-
-@step
-def agents_put_back_what_drifted(journey: Journey) -> None:
-    """Somebody deletes the trust on a node: the agent has it back within a minute."""
-    journey.trust()
-    node = journey.nodes()[0]
-    with _as_before(journey):
-        journey.agents("--grade=files").want()
-        folder = f"/etc/containerd/certs.d/{journey.settings.registry_name}"
-        journey.on_node(node, f"rm -r {folder}")
-        there = f"test -f {folder}/hosts.toml && echo yes || echo no"
-        journey.until(lambda: journey.on_node(node, there).strip() == "yes", "the trust", 60)
+    journey.until(arrived, "word of the new plan", 10)
+    assert pods == {one["metadata"]["uid"] for one in journey.running(namespace)}
 
 
 @step
 def a_node_that_joins_takes_pods_only_when_it_can_pull(journey: Journey) -> None:
     """A tainted, bare node: a pod waits, the agent trusts and lifts the taint, the pod runs."""
-    journey.trust()
+    _agents_in_grade_files(journey)
     node = journey.nodes()[-1]
+    namespace = journey.settings.kubernetes.agents_namespace
     taint = {"key": "moorage.dev/untrusted", "effect": "NoSchedule"}
-    with _as_before(journey), journey.namespace("joins") as name:
+    with journey.namespace("joins") as name:
         journey.k8s("secret", f"--namespace={name}", "--attach").want()
-        journey.preloaded()
-        journey.wipe(node)
         path = paths.one("Node", node)
         journey.api.merge(path, {"spec": {"taints": [taint]}}, "taint")
         try:
+            journey.wipe(node)
             journey.foreign(name, journey.settings.image_reference, node=node)
-            journey.agents().want()
-            assert journey.api.get(path)["spec"].get("taints") is None
+            # What a node that joins gets from the DaemonSet is a pod of its own.
+            for pod in journey.api.items(paths.all_of("Pod", namespace)):
+                if pod["spec"].get("nodeName") == node:
+                    journey.api.delete(paths.of({**pod, "kind": "Pod"}), "delete", grace=0)
+
+            def lifted() -> bool:
+                return journey.api.get(path)["spec"].get("taints") is None
+
+            journey.until(lifted, "a node without our taint", 60)
             journey.running(name)
             events = journey.api.items(paths.all_of("Event", name))
             words = [one.get("message", "") for one in events]
@@ -489,16 +483,29 @@ def a_node_that_joins_takes_pods_only_when_it_can_pull(journey: Journey) -> None
 
 
 @step
+def agents_put_back_what_drifted(journey: Journey) -> None:
+    """Somebody deletes the trust on a node: the agent has it back within a minute."""
+    _agents_in_grade_files(journey)
+    node = journey.nodes()[0]
+    folder = f"/etc/containerd/certs.d/{journey.settings.registry_name}"
+    journey.on_node(node, f"rm -r {folder}")
+    there = f"test -f {folder}/hosts.toml && echo yes || echo no"
+    journey.until(lambda: journey.on_node(node, there).strip() == "yes", "the trust", 60)
+
+
+@step
 def agents_edit_the_configuration_where_that_is_needed(journey: Journey) -> None:
     """Grade full on nodes without a config_path, each told why; --untrust gives every byte back."""
+    journey.k8s("agents", "--remove", "--yes").want()
+    journey.agents_stand = False
     journey.trust()
     nodes = journey.nodes()
     journey.inv("nodes.untrust", f"--hosts={','.join(nodes)}").want()
     for node in nodes:
         journey.without_config_path(node)
     files = "cat /etc/containerd/config.toml /etc/hosts; ls /etc/containerd"
-    with _as_before(journey):
-        before = {node: journey.on_node(node, files) for node in nodes}
+    before = {node: journey.on_node(node, files) for node in nodes}
+    try:
         answer = journey.agents().want()
         assert {one["grade"] for one in answer.document["nodes"]} == {"full"}
         assert "config.toml has to be edited" in answer.words
@@ -509,6 +516,9 @@ def agents_edit_the_configuration_where_that_is_needed(journey: Journey) -> None
         annotations = [journey.annotation(node) for node in nodes]
         assert annotations == [{}] * len(nodes)
         assert journey.api.find(paths.one("ClusterRole", "moorage-agent")) is None
+    finally:
+        journey.k8s("agents", "--remove", "--yes")
+        journey.trust()
 
 
 @step
