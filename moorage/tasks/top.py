@@ -132,7 +132,7 @@ def _next_commands(walk: Walk, ok: bool) -> list[str]:
         lines += [
             f"{walk.cluster.command} get pods {place} -o wide",
             "inv k8s.secret --all --attach",
-            "inv k8s.agents",
+            "inv k8s.nodes",
         ]
     return [
         *lines,

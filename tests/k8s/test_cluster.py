@@ -213,6 +213,12 @@ def test_a_control_plane_that_was_stopped_comes_back_with_what_it_knew(lab: LabC
     _until(lambda: len(_pods(lab)) == 2)
 
 
+def test_a_control_plane_that_was_lost_is_made_anew_and_its_nodes_register(lab: LabCluster) -> None:
+    subprocess.run(["docker", "rm", "-fv", CONTROL], capture_output=True, check=True)
+    assert set(cluster.up().nodes) == set(lab.nodes)
+    assert len(lab.get("nodes")["items"]) == len(lab.nodes)
+
+
 def test_a_program_that_dies_takes_the_control_plane_along_and_up_mends_it(
     lab: LabCluster,
 ) -> None:

@@ -125,8 +125,9 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: Sequence[LabNode
     # The API server comes up meanwhile.
     new = _supply(client, ui, plane, plans)
     control.wait(plane, api, ui)
+    unknown = [node for node in _unregistered(api, members) if node not in new]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(lambda node: worker.start(client, node), new))
+        list(pool.map(lambda node: worker.start(client, node), [*new, *unknown]))
     _wait_ready(client, ui, api, members)
     gone = _forget_others(api, members)
     kubectl = programs.folder / "kubectl"
@@ -134,7 +135,7 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: Sequence[LabNode
         kubeconfig=kubeconfig_path(settings),
         nodes=tuple(node.name for node in members),
         version=str(programs.version),
-        changed=plane.changed or bool(new) or gone,
+        changed=plane.changed or bool(new or unknown) or gone,
         kubectl=kubectl if kubectl.exists() else None,
     )
 
@@ -223,6 +224,19 @@ def _supply(
             new += [plan.node] if needed else []
             update(done=done, total=len(plans))
     return new
+
+
+def _unregistered(api: Api, members: Sequence[LabNode]) -> list[LabNode]:
+    """Nodes that the API server does not know.
+
+    A kubelet registers its node when it starts, and only then: a control plane that was made anew
+    beside kubelets that run never hears of them.
+    """
+    try:
+        known = api.nodes()
+    except OSError:  # told where nodes are waited for
+        return []
+    return [node for node in members if node.name not in known]
 
 
 def _wait_ready(
