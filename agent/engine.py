@@ -279,6 +279,10 @@ class Engine:
             if heir is not None:
                 others[heir] = {item.path: item, **others[heir]}
                 continue
+            kept = parts.TABLE[item.part].kept(facts, item, owned)
+            if kept:
+                yield NoteEvent(kept)
+                continue
             changes.extend(_taken_back(facts, item, plan.registry))
             for folder in reversed(item.folders):
                 if not _inherited(folder, others) and folder not in folders:
@@ -295,7 +299,7 @@ class Engine:
             changes=tuple(changes),
             restarts=tuple(dict.fromkeys(restarts)),
             ledgers=others,
-            remove_folders=tuple(reversed(folders)),
+            remove_folders=tuple(sorted(folders)),  # an outer one before those in it
         )
 
     def _still_waiting(self) -> Iterator[str]:

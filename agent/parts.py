@@ -45,12 +45,17 @@ def _of_one_registry(path: str) -> bool:
     return False
 
 
+def _for_no_one(facts: Facts, item: Owned, ledger: Ledger) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Part:
     """A row. ``runtime``: one that pulls images, so that a node without any is refused.
 
     ``restarts`` tells the services that read the changed files at their start alone, ``proofs`` how
-    pulls are made with it, ``shared`` whether a file holds one setting that serves all registries.
+    pulls are made with it, ``shared`` whether a file holds one setting that serves all registries,
+    ``kept`` why such a setting must stay although the registry goes.
     """
 
     resource: Resource
@@ -58,6 +63,7 @@ class Part:
     restarts: Callable[[Facts, tuple[Change, ...]], tuple[str, ...]] = _no_restart
     proofs: Callable[[Facts], tuple[Proof, ...]] = _no_proof
     shared: Callable[[str], bool] = _of_one_registry
+    kept: Callable[[Facts, Owned, Ledger], str] = _for_no_one
 
 
 def _containerd_proofs(facts: Facts) -> tuple[Proof, ...]:
@@ -76,6 +82,7 @@ TABLE: dict[str, Part] = {
         restarts=containerd.restarts,
         proofs=_containerd_proofs,
         shared=containerd.is_configuration,
+        kept=containerd.kept_for_others,
     ),
 }
 

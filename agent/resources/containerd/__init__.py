@@ -24,7 +24,7 @@ from agent.resources import (
     change,
     readable,
 )
-from agent.resources.containerd import carried, config, hosts_toml, layers, legacy
+from agent.resources.containerd import carried, config, hosts_toml, layers, legacy, remains
 from agent.resources.containerd.config import PART, Drafts
 from agent.resources.containerd.judge import candidate, counts, differs_in_trust_alone
 from agent.resources.containerd.layers import Layers
@@ -40,7 +40,9 @@ __all__ = [
     "counts",
     "differs_in_trust_alone",
     "explain",
+    "forgotten",
     "is_configuration",
+    "kept_for_others",
     "propose",
     "restarts",
     "serves_kubelets",
@@ -114,6 +116,29 @@ def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
     if owned.path.endswith("/hosts.toml"):
         return hosts_toml.without_ours(owned.path, content)
     return config.without_ours(content, owned.before)
+
+
+def forgotten(facts: Facts, registry: Registry) -> tuple[Change, ...]:
+    """What is ours for a registry by its marks alone: for a node whose state folder is lost."""
+    return remains.find(facts, registry, FOLDER)
+
+
+def kept_for_others(facts: Facts, item: Owned, ledger: Ledger) -> str:
+    """Why a setting of ours must stay although this registry goes, or an empty string.
+
+    Where we made the folder of registries, every folder in it that is not ours came later: its
+    registry would stop to pull without the `config_path`.
+    """
+    made = {folder for one in ledger.values() for folder in one.folders}
+    if not is_configuration(item.path) or FOLDER not in made:
+        return ""
+    ours = {one.path.rpartition("/")[0] for one in ledger.values()}
+    theirs = [
+        name
+        for name in facts.tree.names(FOLDER)
+        if f"{FOLDER}/{name}" not in ours and facts.tree.names(f"{FOLDER}/{name}")
+    ]
+    return f"{item.path} keeps its config_path: {', '.join(theirs)} relies on it" if theirs else ""
 
 
 def is_configuration(path: str) -> bool:
@@ -192,7 +217,8 @@ def _situation(found: Containerd, tree: Tree, plan: Plan, owned: Ledger) -> Situ
             cure=f"see what it says: {found.binary} --config {found.config.path} config dump",
         )
     merged = parse(found.merged)
-    return Situation(found, tree, plan, owned, merged, read(found.version, merged), read_layers)
+    state = read(found.version, merged, read_layers.written if found.version[0] >= 2 else None)
+    return Situation(found, tree, plan, owned, merged, state, read_layers)
 
 
 Done = tuple[tuple[Change, ...], tuple[Change, ...]]
@@ -221,7 +247,7 @@ def _move_legacy(situation: Situation) -> Done:
     drafts = Drafts(situation.layers)
     drafts.move_mirrors()
     drafts.set(situation.layers.table, "config_path", FOLDER)
-    others = legacy.folders(registry_table(situation.merged))
+    others = legacy.folders(situation.layers.written)
     there = [host for host in others if carried.has(situation.tree, FOLDER, host)]
     situation.notes += [f"{FOLDER} has {host} already: that counts now" for host in there]
     _note_awakened(situation)

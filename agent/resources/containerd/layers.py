@@ -57,6 +57,20 @@ class Layers:
         unsaid = 3 if self.major >= 2 else 2 if says_nothing(self.main.tables) else 1
         return TABLES.get(self.version or unsaid, TABLES[2])
 
+    @property
+    def written(self) -> dict[str, Any]:
+        """The registry table as the files have it, `mirrors` and `configs` of all of them."""
+        merged: dict[str, Any] = {}
+        tables = [TABLES[3], TABLES[2]] if self.major >= 2 and self.version == 2 else [self.table]
+        for layer in self.all:
+            for keys in tables:
+                table = at(layer.tables, *keys)
+                for name in ("mirrors", "configs"):
+                    for host, said in (at(table or {}, name) or {}).items():
+                        there = merged.setdefault(name, {}).setdefault(host, {})
+                        there.update(said if isinstance(said, dict) else {})
+        return merged
+
     def deciding(self, *keys: str) -> Layer:
         """The file in which ``registry.<keys>`` must be set for it to count."""
         plugin = self.table[:2]

@@ -31,12 +31,21 @@ class State:
     transfer: bool = False
 
 
-def read(version: tuple[int, int, int], merged: dict[str, Any]) -> State:
-    """The state in a parsed `config dump`."""
+def read(
+    version: tuple[int, int, int], merged: dict[str, Any], written: dict[str, Any] | None = None
+) -> State:
+    """The state in a parsed `config dump`.
+
+    ``written`` is the registry table as the files have it: a dump of 2.x leaves out what that
+    ignores, `configs.*.tls`.
+    """
     table = registry_table(merged)
     path = table.get("config_path")
-    configs = table.get("configs")
-    entries = configs.values() if isinstance(configs, dict) else ()
+    entries = [
+        entry
+        for source in (table, written or {})
+        for entry in (source.get("configs") or {}).values()
+    ]
     return State(
         major=version[0],
         minor=version[1],

@@ -1,0 +1,65 @@
+"""What is ours on a node by its own marks, where the agent's notes are lost.
+
+Every line we add ends in a mark, every file we write begins with one, and a CA beside another's
+files has a name of its own: so trust can be taken away without any memory of having set it up.
+"""
+
+from __future__ import annotations
+
+from agent import toml_edit
+from agent.facts import Facts, Tree
+from agent.plan import Registry
+from agent.resources import Change, change
+from agent.resources.containerd import config, hosts_toml, layers
+from agent.resources.containerd.config import COMMENT, PART
+from agent.resources.containerd.state import registry_table
+from agent.toml import TomlError, parse
+
+
+def find(facts: Facts, registry: Registry, fallback: str) -> tuple[Change, ...]:
+    """The changes that take away what is ours for a registry, and what only served it.
+
+    ``fallback`` is the folder of registries that we make where there was none.
+    """
+    changes: dict[str, Change] = {}
+    for found in facts.containerds:
+        path = registry_table(parse(found.merged or b"")).get("config_path") or fallback
+        roots = ["/" + root.strip("/") for root in path.split(":") if root]
+        for root in dict.fromkeys([*roots, fallback]):
+            for name in hosts_toml.names(registry.name):
+                for one in _in_folder(facts.tree, f"{root}/{name}", registry):
+                    changes[one.path] = one
+        # The one setting that serves all registries goes with the last of them.
+        alone = not any(_others(facts.tree, root, registry) for root in roots)
+        known = layers.read(found, facts.tree)
+        for layer in known.all:
+            try:
+                text = (layer.file.content or b"").decode("utf-8")
+                keys = (*config.classic_table(known, registry), "ca_file")
+                text = toml_edit.release(text, COMMENT, keys)
+                if alone:
+                    text = toml_edit.release(config.uncommented(text), COMMENT)
+            except (UnicodeDecodeError, TomlError, ValueError):
+                continue
+            if layer.file.content is not None:
+                for one in change(PART, layer.file, text.encode("utf-8")):
+                    changes[one.path] = one
+    return tuple(changes.values())
+
+
+def _in_folder(tree: Tree, place: str, registry: Registry) -> tuple[Change, ...]:
+    changes: list[Change] = []
+    hosts = tree.read(f"{place}/hosts.toml")
+    content = hosts.content
+    if content == hosts_toml.own(registry, f"{place}/{hosts_toml.CA}"):
+        changes += change(PART, hosts, None)
+        changes += change(PART, tree.read(f"{place}/{hosts_toml.CA}"), None)
+    elif content is not None:
+        changes += change(PART, hosts, hosts_toml.without_ours(hosts.path, content))
+    changes += change(PART, tree.read(f"{place}/{hosts_toml.BESIDE}"), None)
+    return tuple(changes)
+
+
+def _others(tree: Tree, root: str, registry: Registry) -> bool:
+    names = hosts_toml.names(registry.name)
+    return any(name not in names and tree.names(f"{root}/{name}") for name in tree.names(root))
