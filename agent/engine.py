@@ -20,7 +20,7 @@ from typing import Protocol
 from agent import __version__, parts
 from agent.facts import Containerd, Facts, Tree, gather
 from agent.faults import AgentError, Interrupted, RefusedError, TrustError
-from agent.host import Host
+from agent.host import TOOLS, Host
 from agent.ledger import Store
 from agent.plan import Plan, Registry, Verify
 from agent.report import (
@@ -511,14 +511,14 @@ class Engine:
         )
 
     def _start_of(self, unit: str) -> str:
-        found = self._host.unit(unit)
-        return found.start if found is not None else ""
+        return self._host.start_of(unit)
 
     def _refuse_without_systemd(self, units: tuple[str, ...]) -> None:
-        if units and not self._host.restarts:
+        services = [unit for unit in units if unit not in TOOLS]
+        if services and not self._host.restarts:
             raise RefusedError(
                 "no-service-manager",
-                f"{units[0]} must be restarted, and systemd is not at work here",
+                f"{services[0]} must be restarted, and systemd is not at work here",
                 cause="this agent restarts services through systemd alone",
                 cure="apply with restart: false, then restart it by hand",
             )
@@ -541,7 +541,7 @@ def _require_runtime(proposals: dict[str, Proposal]) -> None:
             "no-runtime",
             f"no container runtime to set up here: {why}",
             cause="neither a Docker Engine nor a containerd that serves CRI was found",
-            cure="install one (apt-get install containerd), or leave this host out",
+            cure="install one (apt-get install containerd), or leave this host out of nodes.trust",
         )
 
 

@@ -17,6 +17,12 @@ from pathlib import Path
 from agent.faults import AgentError
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bin:/snap/bin"
+RELOAD = "reload "  # before a service's name: to read its files again is enough
+# What takes up a trust store's files: run in the place of a service's restart.
+TOOLS = {
+    "update-ca-certificates": ("update-ca-certificates",),
+    "update-ca-trust": ("update-ca-trust", "extract"),
+}
 _UNIT_FOLDERS = ("etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system",
                  "lib/systemd/system")  # fmt: skip
 
@@ -180,14 +186,32 @@ class Host:
             return Unit(name=name, active=False, argv=tuple(line[1].split()) if line else ())
         return None
 
+    def start_of(self, name: str) -> str:
+        """Which start of a service runs now, "" where it is none; ``name`` as for ``restart``."""
+        if name in TOOLS:
+            return ""
+        found = self.unit(name[len(RELOAD) :] if name.startswith(RELOAD) else name)
+        return found.start if found is not None else ""
+
     def restart(self, name: str, timeout: float = 60) -> None:
         """Restart a service and wait until it says it is up, else ``AgentError``.
 
-        Its start counter is reset first: systemd lets a service down that was started more than
-        five times in ten seconds, and a colleague may have just restarted it as well.
+        ``reload NAME`` has it read its files again; the tool of a trust store is run. The start
+        counter is reset first: systemd lets a service down that was started more than five times
+        in ten seconds, and a colleague may have just restarted it as well.
         """
         if not self.real:
             return
+        if name in TOOLS:
+            self._checked([*TOOLS[name]], f"{name} fails", timeout)
+            return
+        if name.startswith(RELOAD):
+            service = name[len(RELOAD) :]
+            self._checked(["systemctl", "reload", service], f"{service} does not reload", timeout)
+            return
+        shown = self.run(["systemctl", "show", name, "-p", "NeedDaemonReload"])
+        if "NeedDaemonReload=yes" in shown.out:  # a drop-in came or went
+            self.run(["systemctl", "daemon-reload"], timeout=timeout)
         self.run(["systemctl", "reset-failed", name])
         done = self.run(["systemctl", "restart", name], timeout=timeout)
         if not done.ok:
@@ -196,6 +220,16 @@ class Host:
                 f"{name} does not start: {done.complaint}",
                 cause="its new configuration, or something else here, keeps it from starting",
                 cure=f"read why: journalctl -u {name} -n 50",
+            )
+
+    def _checked(self, argv: list[str], problem: str, timeout: float) -> None:
+        done = self.run(argv, timeout=timeout)
+        if not done.ok:
+            raise AgentError(
+                "restart-failed",
+                f"{problem}: {done.complaint}",
+                cause="what it reads, or something else here, keeps it from working",
+                cure=f"run it by hand on the node and look why: {' '.join(argv)}",
             )
 
 

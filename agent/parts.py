@@ -20,8 +20,12 @@ from agent.resources import (
     Proof,
     Proposal,
     containerd,
+    crio,
     docker,
     hosts,
+    podman,
+    proxy,
+    system_store,
 )
 
 
@@ -76,7 +80,7 @@ def _containerd_proofs(facts: Facts) -> tuple[Proof, ...]:
 
 TABLE: dict[str, Part] = {
     hosts.PART: Part(hosts, runtime=False),
-    docker.PART: Part(docker),
+    docker.PART: Part(docker, restarts=docker.restarts, proofs=docker.proofs),
     containerd.PART: Part(
         containerd,
         restarts=containerd.restarts,
@@ -84,12 +88,17 @@ TABLE: dict[str, Part] = {
         shared=containerd.is_configuration,
         kept=containerd.kept_for_others,
     ),
+    crio.PART: Part(crio, restarts=crio.restarts, proofs=crio.proofs),
+    podman.PART: Part(podman, proofs=podman.proofs),
+    system_store.PART: Part(system_store, runtime=False, restarts=system_store.restarts),
+    proxy.PART: Part(proxy, runtime=False, restarts=proxy.restarts),
 }
 
 
 def chosen(plan: Plan) -> tuple[str, ...]:
     """The names of the parts a plan is about, in the table's order."""
-    return tuple(name for name in TABLE if name in plan.parts)
+    runtimes = any(TABLE[name].runtime for name in plan.parts if name in TABLE)
+    return tuple(name for name in TABLE if name in plan.parts or (name == proxy.PART and runtimes))
 
 
 def proofs(facts: Facts, plan: Plan) -> tuple[Proof, ...]:

@@ -385,8 +385,14 @@ def pull(proof: Proof, registry: Registry, verify: Verify, seconds: float) -> No
 
 def _pull(proof: Proof, registry: Registry, verify: Verify, seconds: float) -> None:
     from agent.cri.client import CriError
+    from agent.engines import EngineError, docker_pull, podman_pull
 
     try:
-        with_cri(proof.socket, lambda cri: cri.pull(verify, seconds))
-    except CriError as problem:
+        if proof.kind == "docker":
+            docker_pull(proof.socket, verify, seconds)
+        elif proof.kind == "podman":
+            podman_pull(proof.socket, registry, verify, seconds)
+        else:
+            with_cri(proof.socket, lambda cri: cri.pull(verify, seconds))
+    except (CriError, EngineError) as problem:
         raise classify(problem.message, registry, verify.image) from None

@@ -7,16 +7,22 @@ can lay out a node as a folder.
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from agent.facts import containerd as _containerd
 from agent.facts import docker as _docker
+from agent.facts import runtimes as _runtimes
 from agent.facts.containerd import Containerd
 from agent.facts.docker import Docker
+from agent.facts.names import Names
+from agent.facts.proxies import Proxied
+from agent.facts.proxies import find as _proxies
+from agent.facts.runtimes import Runtime
 from agent.facts.tree import File, Tree
 from agent.host import Host
 
-__all__ = ["Containerd", "Docker", "Facts", "File", "Tree", "gather"]
+__all__ = ["Containerd", "Docker", "Facts", "File", "Names", "Proxied", "Runtime", "Tree", "gather"]
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,19 @@ class Facts:
     docker: Docker | None
     containerd: Containerd | None
     further: tuple[Containerd, ...] = ()
+    rootless: tuple[Docker, ...] = ()
+    others: Mapping[str, Runtime] = field(default_factory=dict)
+    proxied: tuple[Proxied, ...] = ()
+    names: Names = field(default_factory=Names)
 
     @property
     def containerds(self) -> tuple[Containerd, ...]:
         return () if self.containerd is None else (self.containerd, *self.further)
+
+    @property
+    def dockers(self) -> tuple[Docker, ...]:
+        """All Docker Engines, the system's own first."""
+        return (*(() if self.docker is None else (self.docker,)), *self.rootless)
 
     @property
     def runtime(self) -> str:
@@ -43,6 +58,8 @@ class Facts:
         found += [f"containerd {one.version_text}" for one in self.containerds]
         if self.docker is not None:
             found.append(f"docker {self.docker.version}".strip())
+        found += [f"docker {one.version} (rootless)".replace("  ", " ") for one in self.rootless]
+        found += list(self.others)
         return ", ".join(found) or "none"
 
 
@@ -50,10 +67,19 @@ def gather(host: Host) -> Facts:
     """Look at the node. Costs a few short commands; changes nothing."""
     tree = Tree(host.root)
     containerds = _containerd.find(host, tree)
+    dockers = _docker.find(host, tree)
+    others = _runtimes.find(host, tree)
+    units = [one.unit for one in dockers if one.unit]
+    units += [one.unit for one in others.values() if one.unit]
+    units += [one.unit.name for one in containerds if one.unit is not None]
     return Facts(
         nodename=platform.node(),
         tree=tree,
-        docker=_docker.find(host, tree),
+        docker=next((one for one in dockers if not one.home), None),
         containerd=containerds[0] if containerds else None,
         further=containerds[1:],
+        rootless=tuple(one for one in dockers if one.home),
+        others=others,
+        proxied=_proxies(host, tree, units),
+        names=Names(host),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from agent.facts.daemons import option
 from agent.facts.tree import File, Tree
 from agent.faults import AgentError
 from agent.host import Host, Process, Unit
@@ -96,8 +97,8 @@ def _containerd(
             cause="the program is damaged or made for another machine",
             cure=f"repair it; `{binary} --version` must answer",
         )
-    config = tree.read(_option(argv, "--config", "-c") or CONTAINERD_CONFIG)
-    socket = _option(argv, "--address", "-a") or CONTAINERD_SOCKET
+    config = tree.read(option(argv, "--config", "-c") or CONTAINERD_CONFIG)
+    socket = option(argv, "--address", "-a") or CONTAINERD_SOCKET
     if process is not None:
         active = True
     elif host.systemd and unit is not None:
@@ -127,13 +128,3 @@ def merged(host: Host, binary: str, config: File) -> bytes | None:
         words = ["--config", path, "config", "dump"]
     done = host.run([host.outside(binary), *words])
     return done.out.encode("utf-8") if done.ok else None
-
-
-def _option(argv: tuple[str, ...], *names: str) -> str | None:
-    for place, word in enumerate(argv):
-        key, equals, value = word.partition("=")
-        if key in names:
-            if equals:
-                return value
-            return argv[place + 1] if place + 1 < len(argv) else None
-    return None

@@ -1,27 +1,132 @@
-"""Facts about a Docker Engine."""
+"""Facts about Docker Engines: the system's, a snap's, and those that users run without root.
+
+Where each looks for a registry's CA is the same for all ways of installing it but two:
+a rootless one reads its user's ``~/.config/docker/certs.d`` (``CertsDir`` in moby's
+``daemon/pkg/registry/config.go``), a snap's ``/var/snap/docker/common/etc/certs.d`` (its README).
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+from agent.facts.daemons import Daemon, option, running
 from agent.facts.tree import Tree
+from agent.faults import AgentError
 from agent.host import Host
+
+CERTS = "/etc/docker/certs.d"
+CONFIG = "/etc/docker/daemon.json"
+SOCKET = "/run/docker.sock"
+SNAP = "/var/snap/docker"
 
 
 @dataclass(frozen=True)
 class Docker:
-    """A Docker Engine; ``version`` is empty where only its folder shows that it is there."""
+    """A Docker Engine; ``version`` is empty where only its folder shows that it is there.
+
+    ``home`` is the home folder of the user that runs a rootless one, else empty. ``flags`` are the
+    options it was started with.
+    """
 
     version: str = ""
+    certs: str = CERTS
+    config: str = CONFIG
+    socket: str = SOCKET
+    unit: str = ""
+    running: bool = False
+    home: str = ""
+    flags: tuple[str, ...] = ()
 
 
-def find(host: Host, tree: Tree) -> Docker | None:
+def find(host: Host, tree: Tree) -> tuple[Docker, ...]:
+    """The engines of the node, the system's own first."""
+    daemons = running(host, "dockerd")
+    found = [_running(host, tree, one) for one in daemons]
+    if not any(not one.home for one in found):
+        idle = _idle(host, tree)
+        found = ([idle] if idle is not None else []) + found
+    seen = {one.home for one in found}
+    found += [one for one in _rootless_units(tree) if one.home not in seen]
+    unique = {one.certs: one for one in reversed(found)}
+    return tuple(sorted(unique.values(), key=lambda one: one.home))
+
+
+def _running(host: Host, tree: Tree, daemon: Daemon) -> Docker:
+    version = _version(host, daemon.argv[0])
+    flags = daemon.argv[1:]
+    if daemon.uid != 0 or "ROOTLESSKIT_STATE_DIR" in daemon.environment:
+        home = daemon.environment.get("HOME", "")
+        config = daemon.environment.get("XDG_CONFIG_HOME") or f"{home}/.config"
+        folder = daemon.environment.get("XDG_RUNTIME_DIR") or f"/run/user/{daemon.uid}"
+        return Docker(
+            version,
+            certs=f"{config}/docker/certs.d",
+            config=option(flags, "--config-file") or f"{config}/docker/daemon.json",
+            socket=_socket(flags) or f"{folder}/docker.sock",
+            running=True,
+            home=home,
+            flags=flags,
+        )
+    snap = "/snap/" in daemon.argv[0] or daemon.unit.startswith("snap.docker.")
+    return Docker(
+        version,
+        certs=f"{SNAP}/common/etc/certs.d" if snap else CERTS,
+        config=option(flags, "--config-file")
+        or (f"{SNAP}/current/config/daemon.json" if snap else CONFIG),
+        socket=_socket(flags) or SOCKET,
+        unit=daemon.unit,
+        running=True,
+        flags=flags,
+    )
+
+
+def _idle(host: Host, tree: Tree) -> Docker | None:
+    """An engine that is installed and not at work now; its programs, or its folders, tell."""
+    unit = host.unit("docker.service")
+    name = unit.name if unit is not None else ""
+    flags = unit.argv[1:] if unit is not None else ()
+    config = option(flags, "--config-file") or CONFIG
     for program in ("dockerd", "docker"):
         binary = host.which(program)
-        if binary is not None:
-            shown = host.run([host.outside(binary), "--version"])
-            version = re.search(r"\d+\.\d+\.\d+", shown.out)
-            return Docker(version[0] if version else "")
-    # Snap and static installs keep their programs elsewhere; the folder tells.
-    return Docker() if tree.exists("/run/docker.sock") or tree.exists("/etc/docker") else None
+        if binary is not None and not binary.startswith("/snap/"):
+            return Docker(_version(host, binary), config=config, unit=name, flags=flags)
+    if tree.exists(f"{SNAP}/common"):
+        return Docker(
+            certs=f"{SNAP}/common/etc/certs.d",
+            config=f"{SNAP}/current/config/daemon.json",
+            unit="snap.docker.dockerd.service",
+        )
+    there = tree.exists(SOCKET) or tree.exists("/etc/docker")
+    return Docker(config=config, unit=name, flags=flags) if there else None
+
+
+def _rootless_units(tree: Tree) -> list[Docker]:
+    """Rootless engines that do not run now: their users' own units tell."""
+    homes = ["/root", *(f"/home/{name}" for name in tree.names("/home"))]
+    return [
+        Docker(
+            certs=f"{home}/.config/docker/certs.d",
+            config=f"{home}/.config/docker/daemon.json",
+            socket="",
+            home=home,
+        )
+        for home in homes
+        if tree.exists(f"{home}/.config/systemd/user/docker.service")
+    ]
+
+
+def _socket(flags: tuple[str, ...]) -> str:
+    address = option(flags, "-H", "--host") or ""
+    return address[len("unix://") :] if address.startswith("unix:///") else ""
+
+
+def _version(host: Host, binary: str) -> str:
+    if host.real and not binary.startswith("/"):
+        binary = host.which(binary) or binary
+    try:
+        shown = host.run([host.outside(binary), "--version"])
+    except AgentError:  # a version is good to know and not needed
+        return ""
+    version = re.search(r"\d+\.\d+\.\d+", shown.out)
+    return version[0] if version else ""

@@ -141,3 +141,12 @@ def certificates(content: bytes | None) -> frozenset[bytes]:
 def without_certificates(content: bytes, ours: frozenset[bytes]) -> bytes:
     """A PEM file without the given certificates; every other byte stays."""
     return _BLOCK.sub(lambda block: b"" if certificates(block[0]) <= ours else block[0], content)
+
+
+def pem(der: bytes) -> bytes:
+    """A certificate in PEM, as OpenSSL writes it."""
+    text = base64.b64encode(der).decode("ascii")
+    lines = [text[start : start + 64] for start in range(0, len(text), 64)]
+    return "\n".join(
+        ["-----BEGIN CERTIFICATE-----", *lines, "-----END CERTIFICATE-----", ""]
+    ).encode()

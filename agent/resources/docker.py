@@ -1,17 +1,27 @@
-"""Docker Engine: a CA file in ``/etc/docker/certs.d/<registry>/``, read at every pull.
+"""Docker Engine: a CA file in ``certs.d/<registry>/``, read at every pull.
 
 Docker trusts every ``*.crt`` in that folder, so another's file is never touched: ours comes beside.
+``daemon.json`` is touched only for what has no other place, a mirror of docker.io and plain HTTP;
+both are among what dockerd takes up at a reload, without a restart
+(https://docs.docker.com/reference/cli/dockerd/#configuration-reload-behavior).
 """
 
 from __future__ import annotations
 
-from agent.facts import Facts, Tree
+from collections.abc import Sequence
+
+from agent import json_edit
+from agent.facts import Docker, Facts, File, Tree
+from agent.facts.daemons import option
+from agent.faults import RefusedError
+from agent.host import RELOAD
 from agent.plan import Plan, Registry
 from agent.resources import (
     Change,
     Finding,
     Ledger,
     Owned,
+    Proof,
     Proposal,
     certificates,
     change,
@@ -20,30 +30,100 @@ from agent.resources import (
 )
 
 PART = "docker"
-FOLDER = "/etc/docker/certs.d"
+HUB = "docker.io"
+MIRRORS = "registry-mirrors"
+INSECURE = "insecure-registries"
+# dockerd does not start where a setting stands both in its file and on its command line.
+_FLAGS = {MIRRORS: "--registry-mirror", INSECURE: "--insecure-registry"}
 
 
 def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
-    """The CA in the registry's folder, unless a file there has it already."""
-    if facts.docker is None:
+    """The CA in the registry's folder of each engine, unless a file there has it already."""
+    if not facts.dockers:
         return Proposal(absent="there is no Docker Engine here")
-    folder = f"{FOLDER}/{plan.registry.name}"
-    return Proposal(changes=certificate_file(PART, facts.tree, folder, plan.registry, owned))
+    changes: list[Change] = []
+    notes: list[str] = []
+    for engine in facts.dockers:
+        problem = _out_of_reach(facts.tree, engine)
+        if problem:
+            notes.append(problem)
+            continue
+        if not plan.registry.plain_http:
+            for registry in plan.registry.each:
+                place = f"{engine.certs}/{registry.name}"
+                changes += certificate_file(PART, facts.tree, place, registry, owned)
+        edited = _daemon_json(facts.tree, engine, plan)
+        changes += edited
+        if edited and engine.home:
+            notes.append(
+                f"docker: its user must reload the rootless engine of {engine.home} for "
+                f"{engine.config} to count: systemctl --user reload docker"
+            )
+    notes += _unspeakable(plan)
+    return Proposal(tuple(changes), restarts(facts, changes), tuple(notes))
 
 
 def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
-    """Where Docker looks for the registry's CA, and whether ours is there."""
-    if facts.docker is None:
+    """Where each engine looks for the registry's CA, and whether ours is there."""
+    if not facts.dockers:
         return (Finding(PART, "certs.d", False, "there is no Docker Engine here"),)
-    changes = propose(facts, plan, {}).changes
-    folder = f"{FOLDER}/{plan.registry.name}"
-    why = f"the CA comes into {changes[0].path}" if changes else f"a file in {folder} has the CA"
-    return (Finding(PART, "certs.d", True, f"{why}; read at every pull, no restart"),)
+    found: list[Finding] = []
+    for engine in facts.dockers:
+        who = f"the rootless engine of {engine.home}" if engine.home else "the engine"
+        problem = _out_of_reach(facts.tree, engine)
+        if problem:
+            found.append(Finding(PART, "certs.d", False, problem))
+            continue
+        place = f"{engine.certs}/{plan.registry.name}"
+        changes = (
+            ()
+            if plan.registry.plain_http
+            else certificate_file(PART, facts.tree, place, plan.registry, {})
+        )
+        why = f"the CA comes into {changes[0].path}" if changes else f"a file in {place} has the CA"
+        needed = not plan.registry.plain_http
+        found.append(
+            Finding(PART, "certs.d", needed, f"{who}: {why}; read at every pull, no restart")
+        )
+        for key in _wanted(plan):
+            found.append(
+                Finding(PART, key, True, f"{who}: {key} in {engine.config}, taken up at a reload")
+            )
+    return tuple(found)
 
 
 def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
-    """The file without our certificates; gone where nothing else is in it."""
-    return strip_certificates(owned, content)
+    """The file without our certificates, or without our items of daemon.json."""
+    if not owned.path.endswith(".json"):
+        return strip_certificates(owned, content)
+    before = _parsed_or_empty(owned.before)
+    text = content.decode("utf-8", "replace")
+    for key, item in ((MIRRORS, registry.url), (INSECURE, registry.name)):
+        listed = before.get(key)
+        if isinstance(listed, list) and item in listed:
+            continue
+        try:
+            text = json_edit.without_item(text, key, item, keep_empty=key in before)
+        except ValueError:
+            return content
+    return None if owned.before is None and not _parsed_or_empty(text.encode()) else text.encode()
+
+
+def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
+    """A reload of the engines whose daemon.json changed."""
+    paths = {one.path for one in changes if one.part == PART}
+    return tuple(
+        f"{RELOAD}{engine.unit}" if not engine.unit.startswith("snap.") else engine.unit
+        for engine in facts.dockers
+        if engine.config in paths and engine.unit and engine.running
+    )
+
+
+def proofs(facts: Facts) -> tuple[Proof, ...]:
+    """A pull by each engine that runs."""
+    return tuple(
+        Proof("docker", engine.socket, engine.unit) for engine in facts.dockers if engine.running
+    )
 
 
 def certificate_file(
@@ -70,3 +150,90 @@ def strip_certificates(owned: Owned, content: bytes) -> bytes | None:
     """A CA file others edited since: without our certificates, gone where nothing else is in it."""
     rest = without_certificates(content, certificates(owned.after))
     return rest if rest.strip() else None
+
+
+def _out_of_reach(tree: Tree, engine: Docker) -> str:
+    """Why a rootless engine's folder is not for root to write into, or an empty string.
+
+    A user can make a link of any folder at home; root must not follow one out of it.
+    """
+    if not engine.home:
+        return ""
+    config = engine.certs.rpartition("/docker/")[0]
+    if not tree.exists(config):
+        return f"docker: the rootless engine of {engine.home} has no {config}: mkdir"
+    home = tree.read(engine.home).target
+    for path in (engine.certs, engine.config):
+        if not tree.read(path).target.startswith(f"{home}/"):
+            return f"docker: {path} leads out of {engine.home}; root does not follow a user's link"
+    return ""
+
+
+def _wanted(plan: Plan) -> dict[str, list[str]]:
+    """What daemon.json must list, by key."""
+    wanted: dict[str, list[str]] = {}
+    if plan.registry.plain_http:
+        wanted[INSECURE] = [registry.name for registry in plan.registry.each]
+    if any(mirror.of == HUB for mirror in plan.mirrors):
+        wanted[MIRRORS] = [plan.registry.url]
+    return wanted
+
+
+def _unspeakable(plan: Plan) -> list[str]:
+    """What of the plan Docker has no words for."""
+    notes = []
+    others = [mirror.of for mirror in plan.mirrors if mirror.of != HUB]
+    if others:
+        notes.append(f"docker: it can mirror {HUB} alone, not {', '.join(others)}")
+    if any(mirror.of == HUB and not mirror.fallback for mirror in plan.mirrors):
+        notes.append(f"docker: it falls back to {HUB} in any case")
+    if any(mirror.of == HUB for mirror in plan.mirrors) and plan.verify and plan.verify.username:
+        notes.append(f"docker: it sends no login to a mirror of {HUB}; reading must be allowed")
+    return notes
+
+
+def _daemon_json(tree: Tree, engine: Docker, plan: Plan) -> tuple[Change, ...]:
+    wanted = _wanted(plan)
+    if not wanted:
+        return ()
+    file = tree.read(engine.config)
+    text = _text(file)
+    for key, items in wanted.items():
+        flag = _FLAGS[key]
+        if option(engine.flags, flag) is not None:
+            raise RefusedError(
+                "daemon-flag",
+                f"dockerd is started with {flag}; it refuses the same setting in {file.path}",
+                cause=f"{key} stands on its command line",
+                cure=f"move {flag} from the unit into {file.path}, then run again",
+            )
+        for item in items:
+            try:
+                text = json_edit.with_item(text, key, item)
+            except ValueError as problem:
+                raise _not_json(file, str(problem)) from None
+    return change(PART, file, text.encode("utf-8"))
+
+
+def _text(file: File) -> str:
+    content = readable(file)
+    try:
+        return (content or b"").decode("utf-8")
+    except UnicodeDecodeError as problem:
+        raise _not_json(file, str(problem)) from None
+
+
+def _not_json(file: File, why: str) -> RefusedError:
+    return RefusedError(
+        "config-not-json",
+        f"{file.path} cannot be edited: {why}",
+        cause="it is not the JSON object that dockerd reads",
+        cure=f"correct {file.path} (dockerd --validate --config-file {file.path}), then run again",
+    )
+
+
+def _parsed_or_empty(content: bytes | None) -> dict[str, object]:
+    try:
+        return json_edit.parse((content or b"").decode("utf-8"))
+    except ValueError:
+        return {}

@@ -1,0 +1,102 @@
+"""Pulls by runtimes that speak no CRI: Docker through its API, Podman through its program.
+
+The login never touches a disk or an argument list: Docker takes it in a header, Podman from a file
+that exists in memory only (memfd_create(2)).
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import socket
+import subprocess
+
+from agent.plan import Registry, Verify
+
+
+class EngineError(Exception):
+    """What the runtime said of a pull that failed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class _Unix(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def docker_pull(socket_path: str, verify: Verify, seconds: float) -> None:
+    """``POST /images/create``, whose answer is a line of JSON a step.
+
+    https://docs.docker.com/reference/api/engine/version/v1.40/#tag/Image/operation/ImageCreate
+    """
+    from urllib.parse import urlencode
+
+    name, at, digest = verify.image.partition("@")
+    repository, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:
+        repository, tag = name, "latest"
+    query = urlencode({"fromImage": repository, "tag": digest if at else tag})
+    login = {"username": verify.username, "password": verify.password}
+    header = base64.urlsafe_b64encode(json.dumps(login if verify.username else {}).encode())
+    connection = _Unix(socket_path, seconds)
+    try:
+        headers = {"X-Registry-Auth": header.decode("ascii")}
+        connection.request("POST", f"/images/create?{query}", headers=headers)
+        answer = connection.getresponse()
+        lines = answer.read().splitlines()
+        if answer.status >= 400:
+            raise EngineError(str(_said(lines[0] if lines else b"").get("message", answer.reason)))
+        for line in lines:
+            said = _said(line)
+            if "error" in said:
+                raise EngineError(str(said["error"]))
+    except socket.timeout:
+        raise EngineError(f"no answer within {seconds:g} seconds") from None
+    except (OSError, http.client.HTTPException) as problem:
+        raise EngineError(f"Docker at {socket_path} does not answer: {problem}") from None
+    finally:
+        connection.close()
+
+
+def podman_pull(program: str, registry: Registry, verify: Verify, seconds: float) -> None:
+    """``podman pull`` with the login in memory (containers-auth.json(5))."""
+    held = os.memfd_create("login")
+    try:
+        auths: dict[str, object] = {}
+        if verify.username is not None:
+            login = f"{verify.username}:{verify.password or ''}".encode()
+            auths[registry.name] = {"auth": base64.b64encode(login).decode("ascii")}
+        os.write(held, json.dumps({"auths": auths}).encode())
+        argv = [program, "pull", "--quiet", "--authfile", f"/proc/self/fd/{held}", verify.image]
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, pass_fds=(held,),
+            timeout=seconds, check=False, env={**os.environ, "LC_ALL": "C"},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise EngineError(f"no answer within {seconds:g} seconds") from None
+    except OSError as problem:
+        raise EngineError(f"{program} cannot be run: {problem.strerror}") from None
+    finally:
+        os.close(held)
+    if done.returncode != 0:
+        words = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise EngineError(words[-1] if words else f"podman ended with {done.returncode}")
+
+
+def _said(line: bytes) -> dict[str, object]:
+    try:
+        data = json.loads(line)
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,70 @@
+"""Programs at work on the node: how each was called, by whom, in which environment.
+
+Those inside containers are left out: they are nested in a process namespace of their own
+(``NSpid`` in proc_pid_status(5) has a number for each level). A rootless engine is not: it has its
+own mounts only.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.host import Host
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A running program; ``unit`` is the service it belongs to, if any."""
+
+    argv: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
+    uid: int = 0
+    unit: str = ""
+
+
+def running(host: Host, program: str) -> tuple[Daemon, ...]:
+    """The processes whose program has that name, oldest number first."""
+    folder = Path(host.outside("/proc"))
+    try:
+        numbers = sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+    except OSError:
+        return ()
+    found = (_daemon(folder / str(number), program) for number in numbers)
+    return tuple(one for one in found if one is not None)
+
+
+def option(argv: tuple[str, ...], *names: str) -> str | None:
+    """What an option on a command line was given, as ``--name value`` or ``--name=value``."""
+    for place, word in enumerate(argv):
+        key, equals, value = word.partition("=")
+        if key in names:
+            if equals:
+                return value
+            return argv[place + 1] if place + 1 < len(argv) else None
+    return None
+
+
+def _daemon(process: Path, program: str) -> Daemon | None:
+    try:
+        argv = tuple(_words((process / "cmdline").read_bytes()))
+        if not argv or argv[0].rpartition("/")[2] != program:
+            return None
+        status = (process / "status").read_text("ascii", "replace")
+        nested = re.search(r"^NSpid:((?:\s+\d+)+)$", status, re.MULTILINE)
+        if nested is not None and len(nested[1].split()) > 1:
+            return None
+        user = re.search(r"^Uid:\s+\d+\s+(\d+)", status, re.MULTILINE)
+        environment = dict(
+            word.split("=", 1) for word in _words((process / "environ").read_bytes()) if "=" in word
+        )
+        group = (process / "cgroup").read_text("utf-8", "replace")
+    except OSError:  # it has ended meanwhile
+        return None
+    units = re.findall(r"/([^/\n]+\.service)", group)
+    return Daemon(argv, environment, int(user[1]) if user else 0, units[-1] if units else "")
+
+
+def _words(content: bytes) -> list[str]:
+    return [word.decode("utf-8", "replace") for word in content.split(b"\0") if word]

@@ -1,0 +1,43 @@
+"""What the node's DNS says of a name, its hosts file left aside."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from agent.faults import AgentError
+from agent.host import Host
+
+SECONDS = 3
+
+
+class Names:
+    """Looks names up, each once, where something wants to know."""
+
+    def __init__(self, host: Host | None = None) -> None:
+        self._host = host
+        self._known: dict[str, frozenset[str]] = {}
+
+    def by_dns(self, name: str) -> frozenset[str]:
+        """The addresses DNS gives a name; none where it gives none, or cannot be asked in time.
+
+        ``getent -s hosts:dns`` leaves out what nsswitch.conf would ask first (getent(1)).
+        """
+        if name not in self._known:
+            self._known[name] = self._asked(name)
+        return self._known[name]
+
+    def _asked(self, name: str) -> frozenset[str]:
+        host = self._host
+        if host is None or not host.real or host.which("getent") is None:
+            return frozenset()
+        try:
+            done = host.run(["getent", "-s", "hosts:dns", "ahosts", name], timeout=SECONDS)
+        except AgentError:  # out of time: no DNS that helps
+            return frozenset()
+        found = set()
+        for line in done.out.splitlines() if done.ok else ():
+            try:
+                found.add(str(ipaddress.ip_address(line.split()[0].partition("%")[0])))
+            except (ValueError, IndexError):
+                continue
+        return frozenset(found)

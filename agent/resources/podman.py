@@ -1,0 +1,45 @@
+"""Podman, Buildah and Skopeo: programs without a service, so nothing is ever restarted."""
+
+from __future__ import annotations
+
+from agent.facts import Facts
+from agent.plan import Plan, Registry
+from agent.resources import Finding, Ledger, Owned, Proof, Proposal, registries_conf
+
+PART = "podman"
+
+
+def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
+    """The CA in /etc/containers/certs.d, a drop-in for a mirror or for plain HTTP."""
+    if PART not in facts.others:
+        return Proposal(absent="there is no Podman, Buildah or Skopeo here")
+    return Proposal(registries_conf.changes(PART, facts, plan, owned))
+
+
+def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+    """Which folder counts, and why."""
+    if PART not in facts.others:
+        return (Finding(PART, "certs.d", False, "there is no Podman, Buildah or Skopeo here"),)
+    return explained(PART, facts, plan, "read at every pull")
+
+
+def explained(part: str, facts: Facts, plan: Plan, when: str) -> tuple[Finding, ...]:
+    """The findings for whatever reads the folders of containers/image."""
+    place = registries_conf.folder(facts.tree, plan.registry, {})
+    found = [Finding(part, "certs.d", not plan.registry.plain_http, f"{place}, {when}")]
+    if plan.registry.plain_http or plan.mirrors:
+        why = f"a drop-in in {registries_conf.DROP_INS}: it has no other place"
+        found.append(Finding(part, "registries.conf.d", True, why))
+    return tuple(found)
+
+
+def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
+    """The file without what is ours."""
+    return registries_conf.strip(owned, content)
+
+
+def proofs(facts: Facts) -> tuple[Proof, ...]:
+    """A pull by Podman, where it is the one of the three that is here."""
+    found = facts.others.get(PART)
+    podman = found is not None and found.binary.endswith("/podman")
+    return (Proof("podman", found.binary),) if podman and found is not None else ()

@@ -1,0 +1,139 @@
+"""Proxies: a runtime told to ask one for everything asks it for the registry too.
+
+Go (golang.org/x/net/http/httpproxy) leaves a host out where NO_PROXY names it, a domain above it,
+or ``*``. Said as a note with the cure; with ``fix_proxy`` a drop-in gives the service a longer
+NO_PROXY. The drop-in names a file of its own, since any ``Environment=`` gives way to an
+``EnvironmentFile=`` (systemd.exec(5)), and sorts behind the usual names: it has the last word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent import json_edit
+from agent.facts import Facts, Proxied
+from agent.facts.proxies import OURS, folder
+from agent.plan import Plan, Registry
+from agent.resources import Change, Finding, Ledger, Owned, Proposal, change
+
+PART = "proxy"
+_FILE = "zz-moorage-no-proxy.env"
+_HEADER = "# Written by Moorage; `nodes.untrust` takes it away.\n"
+
+
+def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
+    """Per service that would ask a proxy: a note, or a drop-in."""
+    changes: list[Change] = []
+    notes: list[str] = []
+    for one in _asking(facts, plan):
+        if not plan.options.fix_proxy:
+            notes.append(_note(one, plan.registry))
+            continue
+        changes += _drop_in(facts, one, plan.registry)
+    notes += _by_daemon_json(facts, plan)
+    return Proposal(tuple(changes), restarts(facts, changes), tuple(notes))
+
+
+def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+    """The services behind a proxy, and whether they leave the registry out."""
+    asking = _asking(facts, plan)
+    return tuple(
+        Finding(
+            PART,
+            "drop-in" if one in asking and plan.options.fix_proxy else "note",
+            one in asking,
+            _note(one, plan.registry)
+            if one in asking
+            else f"{one.unit} has a proxy, and leaves {plan.registry.host} out of it",
+        )
+        for one in facts.proxied
+    )
+
+
+def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
+    """Both files are ours alone."""
+    return None
+
+
+def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
+    """The services whose environment changed: it is given at the start alone."""
+    running = {one.unit for one in facts.dockers if one.running}
+    running |= {one.unit for one in facts.others.values() if one.running}
+    for found in facts.containerds:
+        if found.running and found.unit is not None:
+            running.add(found.unit.name)
+    folders = {one.path.rpartition("/")[0] for one in changes if one.part == PART}
+    return tuple(sorted(unit for unit in running if unit and folder(unit) in folders))
+
+
+def leaves_out(bypass: str, host: str, port: int) -> bool:
+    """Whether a NO_PROXY leaves a host out of the proxy, by Go's rules."""
+    for word in bypass.lower().split(","):
+        entry, colon, its_port = word.strip().partition(":")
+        if not entry or (colon and its_port != str(port)):
+            continue
+        entry = entry[1:] if entry.startswith("*.") else entry
+        name = entry.lstrip(".")
+        if entry == "*" or host.endswith(f".{name}") or (host == name and entry[0] != "."):
+            return True
+    return False
+
+
+def _asking(facts: Facts, plan: Plan) -> list[Proxied]:
+    registry = plan.registry
+    return [
+        one
+        for one in facts.proxied
+        if (one.http if registry.plain_http else one.https)
+        and not all(leaves_out(one.bypass, each.host, each.port) for each in registry.each)
+    ]
+
+
+def _drop_in(facts: Facts, one: Proxied, registry: Registry) -> tuple[Change, ...]:
+    place = folder(one.unit)
+    words = [word for word in one.without_us.split(",") if word.strip()]
+    words += [
+        each.host for each in registry.each if not leaves_out(one.without_us, each.host, each.port)
+    ]
+    ours = f"{_HEADER}[Service]\nEnvironmentFile={place}/{_FILE}\n"
+    return (
+        *change(PART, facts.tree.read(f"{place}/{_FILE}"), _environment(",".join(words))),
+        *change(PART, facts.tree.read(f"{place}/{OURS}"), ours.encode()),
+    )
+
+
+def _environment(bypass: str) -> bytes:
+    quoted = bypass.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{_HEADER}NO_PROXY="{quoted}"\n'.encode()
+
+
+def _note(one: Proxied, registry: Registry) -> str:
+    return (
+        f"{one.unit} asks the proxy {_without_login(one.https or one.http)} for {registry.host}, "
+        f"which is not in its NO_PROXY: inv nodes.trust --fix-proxy adds it"
+    )
+
+
+def _without_login(url: str) -> str:
+    scheme, mark, rest = url.rpartition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+
+
+def _by_daemon_json(facts: Facts, plan: Plan) -> list[str]:
+    """Docker's own setting goes before the environment; a drop-in would not help."""
+    notes = []
+    for engine in facts.dockers:
+        content = facts.tree.read(engine.config).content or b""
+        try:
+            said = json_edit.parse(content.decode("utf-8")).get("proxies")
+        except ValueError:
+            continue
+        key = "http-proxy" if plan.registry.plain_http else "https-proxy"
+        if not isinstance(said, dict) or not said.get(key):
+            continue
+        if not leaves_out(str(said.get("no-proxy") or ""), plan.registry.host, plan.registry.port):
+            notes.append(
+                f"docker asks the proxy of {engine.config} for {plan.registry.host}: add it to "
+                f'"no-proxy" there, then restart Docker'
+            )
+    return notes

@@ -1,0 +1,116 @@
+"""What Podman, Buildah, Skopeo and CRI-O share: the folders of the containers/image library.
+
+``certs.d`` is read at every pull (containers-certs.d(5)); of its folder for a registry and Docker's
+``/etc/docker/certs.d/<registry>`` it takes the first that exists and no other, so where Docker's
+has a client's key, the CA must join it there. ``registries.conf.d`` is written for a mirror and for
+plain HTTP alone (containers-registries.conf.d(5)): of two ``[[registry]]`` tables with one prefix
+the last file's replaces the other whole, so a table of somebody else's is never doubled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent.facts import Facts, Tree
+from agent.faults import RefusedError
+from agent.plan import Mirror, Plan, Registry
+from agent.resources import Change, Ledger, Owned, certificates, change, readable
+from agent.resources.docker import certificate_file, strip_certificates
+from agent.toml import TomlError, parse
+
+CERTS = "/etc/containers/certs.d"
+DOCKER_CERTS = "/etc/docker/certs.d"
+MAIN = "/etc/containers/registries.conf"
+DROP_INS = "/etc/containers/registries.conf.d"
+_HEADER = "# Written by Moorage; `nodes.untrust` takes it away.\n"
+
+
+def changes(part: str, facts: Facts, plan: Plan, owned: Ledger) -> tuple[Change, ...]:
+    """The CA in the registry's folder, and a drop-in a table that has no other place."""
+    found: list[Change] = []
+    for registry in plan.registry.each:
+        if not registry.plain_http:
+            place = folder(facts.tree, registry, owned)
+            found += certificate_file(part, facts.tree, place, registry, owned)
+        else:
+            lines = f'[[registry]]\nlocation = "{registry.name}"\ninsecure = true\n'
+            found += _drop_in(part, facts.tree, registry.name, lines, owned)
+    for mirror in plan.mirrors:
+        lines = mirror_table(mirror, plan.registry)
+        found += _drop_in(part, facts.tree, mirror.of, lines, owned)
+    return tuple(found)
+
+
+def strip(owned: Owned, content: bytes) -> bytes | None:
+    """A CA file without our certificates; a drop-in that others edited is theirs but our table."""
+    if not owned.path.endswith(".conf"):
+        return strip_certificates(owned, content)
+    ours = owned.after or b""
+    rest = content.replace(ours, b"")
+    return rest if rest.strip() else None
+
+
+def is_drop_in(path: str) -> bool:
+    return path.startswith(f"{DROP_INS}/")
+
+
+def folder(tree: Tree, registry: Registry, owned: Ledger) -> str:
+    """The folder that counts for a registry."""
+    ours, dockers = f"{CERTS}/{registry.name}", f"{DOCKER_CERTS}/{registry.name}"
+    if tree.names(ours):
+        return ours
+    theirs = [
+        name
+        for name in tree.names(dockers)
+        if f"{dockers}/{name}" not in owned
+        and certificates(tree.read(f"{dockers}/{name}").content) != certificates(registry.ca_bytes)
+    ]
+    return dockers if theirs else ours
+
+
+def mirror_table(mirror: Mirror, registry: Registry) -> str:
+    """The table of a mirrored registry. Without fall-back it is taken for ours altogether."""
+    insecure = "insecure = true\n" if registry.plain_http else ""
+    head = f'[[registry]]\nprefix = "{mirror.of}"\n'
+    if not mirror.fallback:
+        return f'{head}location = "{registry.name}"\n{insecure}'
+    return (
+        f'{head}location = "{mirror.of}"\n\n'
+        f'[[registry.mirror]]\nlocation = "{registry.name}"\n{insecure}'
+    )
+
+
+def _drop_in(part: str, tree: Tree, of: str, lines: str, owned: Ledger) -> tuple[Change, ...]:
+    path = f"{DROP_INS}/50-moorage-{of.replace(':', '-')}.conf"
+    ours = (_HEADER + lines).encode()
+    file = tree.read(path)
+    there = readable(file)
+    mine = owned.get(path)
+    if there is not None and there != ours and not (mine is not None and there == mine.after):
+        raise _foreign(path, of)
+    for other in (MAIN, *(f"{DROP_INS}/{name}" for name in tree.names(DROP_INS))):
+        if other != path and other.endswith(".conf") and _speaks_of(tree, other, of):
+            raise _foreign(other, of)
+    return change(part, file, ours)
+
+
+def _speaks_of(tree: Tree, path: str, of: str) -> bool:
+    """Whether a file has a table for a registry; a file that is no TOML has none that counts."""
+    try:
+        tables: dict[str, Any] = parse(tree.read(path).content or b"")
+    except TomlError:
+        return False
+    tables_of = tables.get("registry")
+    return isinstance(tables_of, list) and any(
+        isinstance(one, dict) and (one.get("prefix") or one.get("location")) == of
+        for one in tables_of
+    )
+
+
+def _foreign(path: str, of: str) -> RefusedError:
+    return RefusedError(
+        "registries-conf-foreign",
+        f"{path} says already how {of} is asked",
+        cause="another tool configured it, and of two tables for one registry only one counts",
+        cure=f"take the [[registry]] of {of} out of {path}, then run again",
+    )
