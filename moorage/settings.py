@@ -116,6 +116,10 @@ class NodesSettings:
     known_hosts: str = ""
     connect_timeout: int = 10
     parallel: int = 16
+    # Further attempts at a host whose connection broke.
+    retries: int = 2
+    # Groups for --hosts=@web: a name -> a list of hosts, ranges and other groups.
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -241,6 +245,12 @@ def _parse_section(source: str, section: str, kind: Any, given: Mapping[Any, Any
 
 
 def _convert(source: str, place: str, kind: Any, value: Any) -> Any:
+    if typing.get_origin(kind) is Mapping:  # Mapping[str, str]
+        if not isinstance(value, Mapping):
+            raise BadSetting(source, place, f"a section of keys, not {_describe(value)}")
+        return {
+            str(key): _convert(source, f"{place}.{key}", str, item) for key, item in value.items()
+        }
     if isinstance(kind, types.GenericAlias):  # tuple[str, ...]
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list | tuple) or not all(isinstance(i, str) for i in items):
@@ -318,6 +328,13 @@ def _check(settings: Settings, source: str) -> None:
     ):
         if not 1 <= count <= 1000:
             raise BadSetting(source, place, f"a number from 1 to 1000, not {count}")
+    if not 0 <= settings.nodes.retries <= 20:
+        raise BadSetting(
+            source, "nodes.retries", f"a number from 0 to 20, not {settings.nodes.retries}"
+        )
+    for name in settings.nodes.groups:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name):
+            raise BadSetting(source, "nodes.groups", f"names of letters and digits, not {name!r}")
     _check_kubernetes(settings.kubernetes, source)
 
 

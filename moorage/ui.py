@@ -10,7 +10,7 @@ import difflib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +25,14 @@ Update = Callable[..., None]
 
 
 class UI:
-    """One run's voice. ``as_json``: stdout carries one document; ``yes``: questions are agreed."""
+    """One run's voice. ``as_json``: stdout carries one document; ``yes``: questions are agreed.
 
-    def __init__(self, *, as_json: bool = False, yes: bool = False) -> None:
-        self.as_json = as_json
+    ``as_lines``: stdout carries a JSON line an event, the document being the last of them.
+    """
+
+    def __init__(self, *, as_json: bool = False, as_lines: bool = False, yes: bool = False) -> None:
+        self.as_json = as_json or as_lines
+        self.as_lines = as_lines
         self.yes = yes
         self._words: Console | None = None
         self._result: Console | None = None
@@ -102,6 +106,22 @@ class UI:
                 bar.update(task, completed=done, total=total, description=text)
 
             yield update
+
+    @contextmanager
+    def board(self, text: str) -> Iterator[Callable[[Sequence[str]], None]]:
+        """A few live lines on a terminal, replaced as they change; on a pipe, ``text`` alone."""
+        console = self._err()
+        if not console.is_terminal or console.is_dumb_terminal:
+            self.note(f"{text} ...")
+            yield lambda _lines: None
+            return
+        from rich.live import Live
+        from rich.text import Text
+
+        with Live(console=console, transient=True, refresh_per_second=4) as live:
+            yield lambda lines: live.update(
+                Text("\n".join(f"  {line}" for line in lines), overflow="ellipsis", no_wrap=True)
+            )
 
     def confirm(self, actions: Sequence[str], *, question: str = "Go on?") -> None:
         """Announces ``actions`` and asks before they are done; ``--yes`` agreed beforehand.
@@ -199,9 +219,17 @@ class UI:
         console = self._err() if self.as_json else self._out()
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    def event(self, event: Mapping[str, Any]) -> None:
+        """One JSON line of a run under ``--json-lines``; silent otherwise."""
+        if self.as_lines:
+            sys.stdout.write(json.dumps(event, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+
     def document(self, document: Any) -> None:
-        """The one document of a run under ``--json``; silent otherwise."""
-        if self.as_json:
+        """The one document of a run under ``--json``, the last line under ``--json-lines``."""
+        if self.as_lines:
+            self.event({"event": "report", **document})
+        elif self.as_json:
             sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
             sys.stdout.flush()
 

@@ -7,6 +7,7 @@ MoorageError, and then no host was touched.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from moorage.fleet.report import FleetReport
@@ -15,55 +16,144 @@ from moorage.fleet.this_machine import (
     trust_this_machine,
     untrust_this_machine,
 )
+from moorage.fleet.waves import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
+    from agent.report import HostResult
+    from moorage.fleet import operation
+    from moorage.fleet.inventory import Target
+    from moorage.fleet.inventory.selection import Selection
     from moorage.fleet.operation import Reach
     from moorage.settings import Settings
     from moorage.ui import UI
 
 __all__ = [
     "FleetReport",
+    "Policy",
+    "Rollout",
     "choose_hosts",
     "pending_this_machine",
     "status",
     "trust",
     "trust_this_machine",
+    "unfinished",
     "untrust",
     "untrust_this_machine",
     "verify",
 ]
 
 
-def choose_hosts(settings: Settings, hosts: str | None) -> tuple[str, ...]:
-    """The hosts a command is about: ``a,b,c``; None: those of the settings, else the lab's.
+def choose_hosts(
+    settings: Settings, hosts: str | None = None, selection: Selection | None = None
+) -> tuple[Target, ...]:
+    """The hosts a command is about: what ``selection`` (or ``hosts``, its first part) says.
 
-    Raises Refused for a bad or an empty list, and where there is nothing to choose from.
+    Where it says nothing: those of the settings, else the lab's. Raises Refused for a bad or an
+    empty list, and where there is nothing to choose from.
     """
+    from dataclasses import replace
+
     from moorage.errors import Refused
-    from moorage.fleet import inventory
+    from moorage.fleet.inventory.selection import Selection, resolve
     from moorage.fleet.operation import lab_hosts
 
-    if hosts is not None:
-        return tuple(target.name for target in inventory.parse_hosts(hosts))
-    if settings.nodes.hosts:
-        return tuple(target.name for target in inventory.parse_names(settings.nodes.hosts))
-    lab = lab_hosts(settings)
-    if lab is None:
+    selection = selection or Selection(hosts)
+    if not selection.names_any:
+        if settings.nodes.hosts:
+            selection = replace(selection, hosts=",".join(settings.nodes.hosts))
+        elif (lab := lab_hosts(settings)) is not None:
+            selection = replace(selection, hosts=",".join(lab.in_order))
+        else:
+            raise Refused(
+                "no-hosts",
+                "there is no host to work on",
+                cause="--hosts was not given, nodes.hosts in invoke.yaml is empty, no lab is up",
+                cure="inv lab.up, or name your nodes: --hosts=node1,node2",
+            )
+    return resolve(selection, settings.nodes.groups, _bytes_of)
+
+
+def _bytes_of(path: str) -> bytes:
+    """A file of hosts, or standard input for ``-``. Raises Refused."""
+    import sys
+    from pathlib import Path
+
+    from moorage.errors import Refused
+
+    try:
+        return sys.stdin.buffer.read() if path == "-" else Path(path).expanduser().read_bytes()
+    except OSError as problem:
         raise Refused(
-            "no-hosts",
-            "there is no host to work on",
-            cause="--hosts was not given, nodes.hosts in invoke.yaml is empty, and no lab is up",
-            cure="inv lab.up, or name your nodes: --hosts=node1,node2",
-        )
-    return lab.in_order
+            "bad-inventory",
+            f"{path}: the inventory cannot be read",
+            cause=problem.strerror or str(problem),
+            cure="give a file of hosts, an OpenSSH configuration, or an Ansible inventory",
+            path=path,
+        ) from None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """How a change goes over many hosts. ``resume``: go on with the last one of its kind."""
+
+    policy: Policy = field(default_factory=Policy)
+    resume: bool = False
+
+
+def unfinished(settings: Settings, verb: str) -> tuple[Target, ...]:
+    """The hosts of the last ``trust`` or ``untrust`` that was stopped. Raises Refused."""
+    from moorage.fleet import logbook
+
+    return logbook.newest(_logs(settings), f"{verb} {settings.registry_name}").hosts
+
+
+def _logs(settings: Settings) -> Path:
+    return settings.state / "rollouts"
+
+
+def _in_waves(
+    settings: Settings,
+    ui: UI,
+    hosts: Sequence[str | Target],
+    what: operation.Operation,
+    reach: Reach | None,
+    rollout: Rollout | None,
+) -> FleetReport:
+    """A change on all hosts, written into a logbook, so that it can be gone on with."""
+    from dataclasses import replace
+
+    from moorage.fleet import inventory, logbook, operation
+
+    verb = what.words[0].replace("apply", "trust")
+    command = f"{verb} {settings.registry_name}"
+    rollout = rollout or Rollout()
+    targets = inventory.targets_of(hosts)
+    if what.dry_run:
+        return operation.run(settings, ui, targets, what, reach)
+    before: dict[str, HostResult] = {}
+    if rollout.resume:
+        earlier = logbook.newest(_logs(settings), command)
+        before = {name: earlier.done[name] for name in earlier.settled}
+        why = earlier.ended or "it came to its end"
+        ui.note(f"{len(before)} of {len(earlier.hosts)} nodes are done; the last run: {why}")
+    left = [target for target in targets if target.name not in before]
+    book = logbook.Logbook.begin(_logs(settings), command, targets)
+    for result in before.values():
+        book.result(result)
+    report = operation.run(settings, ui, left, what, reach, operation.Pace(rollout.policy, book))
+    if not before:
+        return report
+    results = before | {result.host: result for result in report.hosts}
+    return replace(report, hosts=tuple(results[target.name] for target in targets))
 
 
 def trust(
     settings: Settings,
     ui: UI,
-    hosts: Sequence[str],
+    hosts: Sequence[str | Target],
     *,
     dry_run: bool = False,
     image: str | None = None,
@@ -71,16 +161,18 @@ def trust(
     restart: bool = True,
     replace: bool = False,
     reach: Reach | None = None,
+    rollout: Rollout | None = None,
 ) -> FleetReport:
     """Makes ``hosts`` trust the registry and proves it by a pull of ``image`` (None: the demo's).
 
     ``verify`` False: no pull. ``restart`` False: a restart that is needed waits, and is named.
     ``replace``: a hosts entry of somebody else's is replaced. ``dry_run``: only the diffs.
+    ``rollout``: in which waves; None lets the number of hosts decide.
     """
     from moorage.fleet import operation
 
     pull = operation.proof(settings, image) if verify else None
-    return operation.run(
+    return _in_waves(
         settings,
         ui,
         hosts,
@@ -94,22 +186,24 @@ def trust(
             needs_address=True,
         ),
         reach,
+        rollout,
     )
 
 
 def untrust(
     settings: Settings,
     ui: UI,
-    hosts: Sequence[str],
+    hosts: Sequence[str | Target],
     *,
     dry_run: bool = False,
     restart: bool = True,
     reach: Reach | None = None,
+    rollout: Rollout | None = None,
 ) -> FleetReport:
     """Takes the trust in the registry away from ``hosts``; their files are as they were before."""
     from moorage.fleet import operation
 
-    return operation.run(
+    return _in_waves(
         settings,
         ui,
         hosts,
@@ -119,13 +213,14 @@ def untrust(
             restart=restart,
         ),
         reach,
+        rollout,
     )
 
 
 def verify(
     settings: Settings,
     ui: UI,
-    hosts: Sequence[str],
+    hosts: Sequence[str | Target],
     *,
     image: str | None = None,
     reach: Reach | None = None,
@@ -148,7 +243,7 @@ def verify(
 
 
 def status(
-    settings: Settings, ui: UI, hosts: Sequence[str], *, reach: Reach | None = None
+    settings: Settings, ui: UI, hosts: Sequence[str | Target], *, reach: Reach | None = None
 ) -> FleetReport:
     """What the agent keeps on ``hosts``, and whether it is still as it left it: ``states``."""
     from moorage.fleet import operation

@@ -32,6 +32,18 @@ STOPPED_MIDWAY = Fault(
     cause="the agent ends what it does by itself: it finishes, or puts everything back",
     cure="run the same command again; it goes on from whatever it finds",
 )
+
+
+def halted(why: str) -> Fault:
+    """For the hosts that a rollout did not come to, because too many before them failed."""
+    return Fault(
+        "not-begun",
+        f"not begun: {why}",
+        cause="the rollout stops before it spreads what fails; nothing was changed there",
+        cure="mend what failed, then go on: the same command with --resume",
+    )
+
+
 NO_REGISTRY_ADDRESS = Fault(
     "no-registry-address",
     "the registry's address cannot be guessed for this node",

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from agent.report import UNREACHABLE, HostResult
 from moorage.errors import MoorageError, Refused
-from moorage.fleet import errand, faults, inventory, openssh, plans, ssh
+from moorage.fleet import again, errand, faults, inventory, openssh, plans, ssh
+from moorage.fleet.inventory import Target
 from moorage.fleet.report import FleetReport
 from moorage.fleet.rollout import Line, Outcome, Rollout
+from moorage.fleet.waves import ALL_AT_ONCE, Policy, Schedule, schedule
 
 if TYPE_CHECKING:
     from agent.plan import Plan, Verify
     from moorage.archive import AgentArchive
+    from moorage.fleet.logbook import Logbook
     from moorage.settings import Settings
     from moorage.ui import UI
 
@@ -100,32 +103,55 @@ def proof(settings: Settings, image: str | None) -> Verify:
     return Verify(image or settings.image_reference, login.user, login.password)
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How a run goes over many hosts: in which waves, and where what it has done is written."""
+
+    policy: Policy = ALL_AT_ONCE
+    logbook: Logbook | None = None
+
+
 def run(
-    settings: Settings, ui: UI, hosts: Sequence[str], operation: Operation, reach: Reach | None
+    settings: Settings,
+    ui: UI,
+    hosts: Sequence[str | Target],
+    operation: Operation,
+    reach: Reach | None,
+    pace: Pace | None = None,
 ) -> FleetReport:
     """Carries ``operation`` out on ``hosts``. Raises Refused before any of them is touched."""
     from moorage.archive import agent_archive
 
     reach = reach or Reach()
+    pace = pace or Pace()
     routes = ways_to(settings, hosts)
+    plan = schedule(pace.policy, len(routes))
     _refuse_what_cannot_work(settings, operation, routes)
     if reach.learn_host_keys:
         from moorage.fleet.learn import learn_host_keys
 
         learn_host_keys(ui, routes, settings.nodes.parallel)
     archive = agent_archive(settings.state)
-    outcomes, stopped = _roll_out(settings, ui, operation, archive, routes, reach)
+    outcomes, stopped, halted = _roll_out(
+        settings, ui, operation, archive, routes, reach, plan, pace.logbook
+    )
     if not stopped and (moved := _moved(settings, hosts, routes, outcomes)):
-        again, stopped = _roll_out(settings, ui, operation, archive, moved, reach)
-        outcomes = _with(outcomes, again)
+        anew, stopped, _ = _roll_out(
+            settings, ui, operation, archive, moved, reach, None, pace.logbook
+        )
+        outcomes = _with(outcomes, anew)
     if not stopped and reach.sudo_password is None and ui.interactive:
-        outcomes, stopped = _again_with_password(settings, ui, operation, archive, routes, outcomes)
-    return _report(outcomes, operation, stopped)
+        outcomes, stopped = _again_with_password(
+            settings, ui, operation, archive, routes, outcomes, pace.logbook
+        )
+    if pace.logbook is not None:
+        pace.logbook.end(halted or ("it was stopped" if stopped else ""))
+    return _report(outcomes, operation, stopped, halted)
 
 
-def ways_to(settings: Settings, hosts: Sequence[str]) -> tuple[openssh.Route, ...]:
+def ways_to(settings: Settings, hosts: Sequence[str | Target]) -> tuple[openssh.Route, ...]:
     """How each host is reached. Raises Refused for bad names and what OpenSSH would refuse."""
-    targets = inventory.parse_names(hosts)
+    targets = inventory.targets_of(hosts)
     lab = lab_hosts(settings)
     return openssh.routes(targets, settings.nodes, lab.hosts if lab else None)
 
@@ -153,14 +179,39 @@ def _roll_out(
     archive: AgentArchive,
     routes: Sequence[openssh.Route],
     reach: Reach,
-) -> tuple[list[Outcome], int]:
+    plan: Schedule | None,
+    logbook: Logbook | None,
+) -> tuple[list[Outcome], int, str]:
+    """The outcomes in order, the signal that stopped it (0: none), why failures did ("": none)."""
     works = [
-        (route.name, partial(_on_host, settings, operation, archive, route, reach))
+        (route.name, partial(_patiently, settings, operation, archive, route, reach))
         for route in routes
     ]
     count = f"{len(works)} node{'s' if len(works) > 1 else ''}"
-    rollout = Rollout(works, settings.nodes.parallel)
-    return rollout.run(ui, f"{operation.title} {count}", dry_run=operation.dry_run)
+
+    def told(outcome: Outcome) -> None:
+        if logbook is not None:
+            logbook.result(outcome.result)
+
+    rollout = Rollout(works, settings.nodes.parallel, plan, told)
+    outcomes, stopped = rollout.run(ui, f"{operation.title} {count}", dry_run=operation.dry_run)
+    return outcomes, stopped, rollout.halted
+
+
+def _patiently(
+    settings: Settings,
+    operation: Operation,
+    archive: AgentArchive,
+    route: openssh.Route,
+    reach: Reach,
+    line: Line,
+) -> HostResult:
+    return again.with_retries(
+        lambda: _on_host(settings, operation, archive, route, reach, line),
+        settings.nodes.retries,
+        line.rest,
+        lambda words: line.tell({"event": "note", "message": words}),
+    )
 
 
 def _on_host(
@@ -196,6 +247,7 @@ def _again_with_password(
     archive: AgentArchive,
     routes: Sequence[openssh.Route],
     outcomes: list[Outcome],
+    logbook: Logbook | None,
 ) -> tuple[list[Outcome], int]:
     """Asks for sudo's password where hosts turned out to want one, and goes to those again."""
     wanting = {
@@ -206,25 +258,27 @@ def _again_with_password(
     if not wanting:
         return outcomes, 0
     password = ui.ask_secret(f"sudo password for {', '.join(sorted(wanting))}")
-    again, stopped = _roll_out(
+    anew, stopped, _ = _roll_out(
         settings,
         ui,
         operation,
         archive,
         [route for route in routes if route.name in wanting],
         Reach(sudo_password=password),
+        None,
+        logbook,
     )
-    return _with(outcomes, again), stopped
+    return _with(outcomes, anew), stopped
 
 
-def _with(outcomes: Sequence[Outcome], again: Sequence[Outcome]) -> list[Outcome]:
-    newer = {outcome.result.host: outcome for outcome in again}
+def _with(outcomes: Sequence[Outcome], anew: Sequence[Outcome]) -> list[Outcome]:
+    newer = {outcome.result.host: outcome for outcome in anew}
     return [newer.get(outcome.result.host, outcome) for outcome in outcomes]
 
 
 def _moved(
     settings: Settings,
-    hosts: Sequence[str],
+    hosts: Sequence[str | Target],
     routes: Sequence[openssh.Route],
     outcomes: Sequence[Outcome],
 ) -> list[openssh.Route]:
@@ -250,7 +304,9 @@ def _moved(
     return [r for r in now if r.name in lost and r.hostname != before[r.name]]
 
 
-def _report(outcomes: Sequence[Outcome], operation: Operation, stopped: int) -> FleetReport:
+def _report(
+    outcomes: Sequence[Outcome], operation: Operation, stopped: int, halted: str
+) -> FleetReport:
     runtimes: dict[str, str] = {}
     diffs: dict[str, dict[str, str]] = {}
     states: dict[str, dict[str, Any]] = {}
@@ -269,6 +325,7 @@ def _report(outcomes: Sequence[Outcome], operation: Operation, stopped: int) -> 
         states=states,
         dry_run=operation.dry_run,
         interrupted=stopped,
+        halted=halted,
     )
     if not operation.dry_run:
         return report

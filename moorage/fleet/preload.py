@@ -17,13 +17,14 @@ from agent.report import CHANGED, UNCHANGED, Fault, HostResult
 from moorage.errors import MoorageError, Refused
 from moorage.files import write_stream
 from moorage.fleet import errand, faults, operation, ssh
-from moorage.fleet.report import FleetReport
+from moorage.fleet.report import FleetReport, failures
 from moorage.fleet.rollout import Line, Rollout
 
 if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.images import Image as DockerImage
 
+    from moorage.fleet.inventory import Target
     from moorage.fleet.openssh import Route
     from moorage.fleet.operation import Reach
     from moorage.settings import Settings
@@ -81,7 +82,7 @@ class Image:
 def preload(
     settings: Settings,
     ui: UI,
-    hosts: Sequence[str],
+    hosts: Sequence[str | Target],
     image: str,
     *,
     reach: Reach | None = None,
@@ -110,6 +111,16 @@ def preload(
         if event["event"] == "runtimes"
     }
     return FleetReport(tuple(outcome.result for outcome in outcomes), runtimes, interrupted=stopped)
+
+
+def show(ui: UI, report: FleetReport) -> None:
+    """The table of nodes and their runtimes, and what to do about those that failed."""
+    ui.table(
+        ["node", "status", "runtimes"],
+        [[one.host, one.status, report.runtimes.get(one.host, "")] for one in report.hosts],
+    )
+    for line in failures(report.hosts):
+        ui.show(line)
 
 
 def _image(client: DockerClient, image: str) -> tuple[DockerImage, str]:

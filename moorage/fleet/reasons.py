@@ -93,7 +93,7 @@ _SOCKET = {
         "on the node: systemctl status ssh sshd; another port: --hosts={hostname}:PORT",
     ),
     errno.ECONNRESET: (
-        "refused",
+        "closed",
         "closed the connection",
         "sshd has too many callers at once (MaxStartups), or a firewall interferes",
         "run this again, or lower nodes.parallel in invoke.yaml",

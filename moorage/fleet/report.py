@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agent.report import HostResult
+from moorage.fleet.inventory.ranges import fold
+from moorage.fleet.waves import SMALL
 
 if TYPE_CHECKING:
     from moorage.ui import UI
@@ -19,7 +21,7 @@ class FleetReport:
     ``runtimes``: host -> "containerd 1.7.24". ``diffs``: host -> path -> unified diff, filled by a
     dry run. ``states``: host -> what the agent keeps there, filled by a status (agent.report's
     StatusEvent). ``interrupted``: the signal that stopped it, else 0; hosts that
-    were not begun say so.
+    were not begun say so. ``halted``: why failures stopped it, else "".
     """
 
     hosts: tuple[HostResult, ...]
@@ -28,6 +30,7 @@ class FleetReport:
     states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     dry_run: bool = False
     interrupted: int = 0
+    halted: str = ""
 
     @property
     def ok(self) -> bool:
@@ -45,6 +48,8 @@ class FleetReport:
             "hosts": [result.to_json() for result in self.hosts],
             "runtimes": dict(self.runtimes),
         }
+        if self.halted:
+            document["halted"] = self.halted
         if self.dry_run:
             document["dry_run"] = True
             document["diffs"] = {host: dict(files) for host, files in self.diffs.items()}
@@ -58,7 +63,29 @@ def show(ui: UI, report: FleetReport) -> None:
     for files in report.diffs.values():
         for text in files.values():
             ui.diff_text(text)
-    show_hosts(ui, report.hosts, report.runtimes, dry_run=report.dry_run)
+    if len(report.hosts) > SMALL:
+        show_outcomes(ui, report)
+    else:
+        show_hosts(ui, report.hosts, report.runtimes, dry_run=report.dry_run)
+
+
+def show_outcomes(ui: UI, report: FleetReport) -> None:
+    """Many hosts: a line an outcome instead of one a host, and below it a line a cause."""
+    groups: dict[tuple[str, str, str], list[HostResult]] = {}
+    for result in report.hosts:
+        files = len(result.changes)
+        changed = f"{files} file{'s' if files > 1 else ''}" if files else "-"
+        key = (_status(result, report.dry_run), changed, ", ".join(result.restarts) or "-")
+        groups.setdefault(key, []).append(result)
+    rows = []
+    for (status, changed, restarts), results in groups.items():
+        pulls = sorted(one.pull_seconds for one in results if one.pull_seconds is not None)
+        pulled = f"{_seconds(pulls[0])} to {_seconds(pulls[-1])}" if pulls else ""
+        names = fold(result.host for result in results)
+        rows.append([str(len(results)), status, changed, restarts, pulled, names])
+    ui.table(["nodes", "status", "what changed", "restarted", "pulled in", "which"], rows)
+    for line in failures(report.hosts):
+        ui.show(line)
 
 
 def show_hosts(
@@ -107,8 +134,27 @@ def _row(result: HostResult, runtime: str, dry_run: bool) -> list[str]:
     return [result.host, status, runtime, changed or "-", ", ".join(result.restarts) or "-", pulled]
 
 
-def failures(results: Sequence[HostResult]) -> list[str]:
-    """Lines that tell each failure once, with all the hosts that share it."""
+@dataclass(frozen=True)
+class Cause:
+    """One failure and all the hosts that share it; ``names`` are folded: node[01-16]."""
+
+    hosts: tuple[str, ...]
+    code: str
+    message: str
+    cause: str
+    cure: str
+
+    @property
+    def count(self) -> int:
+        return len(self.hosts)
+
+    @property
+    def names(self) -> str:
+        return fold(self.hosts)
+
+
+def causes(results: Sequence[HostResult]) -> list[Cause]:
+    """The failures, each once, those of most hosts first."""
     groups: dict[tuple[str, str, str, str], list[str]] = {}
     for result in results:
         fault = result.error
@@ -118,13 +164,24 @@ def failures(results: Sequence[HostResult]) -> list[str]:
         words = (fault.message, fault.cause, fault.cure)
         message, cause, cure = (text.replace(result.host, "\0") for text in words)
         groups.setdefault((fault.code, message, cause, cure), []).append(result.host)
-    lines: list[str] = []
+    found = []
     for (code, *alike), hosts in groups.items():
         name = hosts[0] if len(hosts) == 1 else "NODE"
         message, cause, cure = (text.replace("\0", name) for text in alike)
-        lines.append(f"{', '.join(hosts)}: {message} [{code}]")
+        found.append(Cause(tuple(hosts), code, message, cause, cure))
+    return sorted(found, key=lambda one: -one.count)
+
+
+def failures(results: Sequence[HostResult]) -> list[str]:
+    """Lines that tell each failure once, with all the hosts that share it."""
+    lines: list[str] = []
+    for one in causes(results):
+        names = ", ".join(one.hosts) if one.count <= SMALL else f"{one.count} nodes ({one.names})"
+        lines.append(f"{names}: {one.message} [{one.code}]")
         lines += [
-            f"  {title}: {text}" for title, text in (("cause", cause), ("cure", cure)) if text
+            f"  {title}: {text}"
+            for title, text in (("cause", one.cause), ("cure", one.cure))
+            if text
         ]
     return lines
 

@@ -1,5 +1,6 @@
 """Many hosts at once, a bounded number at a time; one that fails does not stop the others.
 
+In waves where that is wished: a canary, then more and more, and a stop when too many fail.
 Ctrl-C once: no further host is begun, and those under way come to their end. Ctrl-C twice: the
 lines are cut; the agents there finish or put back by themselves.
 """
@@ -10,6 +11,7 @@ import contextlib
 import queue
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agent.report import UNREACHABLE, Fault, HostResult
 from moorage.errors import MoorageError
 from moorage.fleet import errand, faults
+from moorage.fleet.board import Board
 from moorage.fleet.report import summary
+from moorage.fleet.waves import Schedule, Wave
 
 if TYPE_CHECKING:
     from moorage.ui import UI
@@ -52,6 +56,10 @@ class Line:
         self.events.append(event)
         self._rollout.messages.put((self.name, event))
 
+    def rest(self, seconds: float) -> None:
+        """Waits, unless the run is being stopped: see :meth:`Rollout.rest`."""
+        self._rollout.rest(seconds)
+
     @contextlib.contextmanager
     def open(self, session: Cuttable) -> Iterator[None]:
         """Holds ``session`` where a second Ctrl-C finds it. Raises Stopped where it is too late."""
@@ -80,17 +88,41 @@ Work = Callable[[Line], HostResult]
 
 
 class Rollout:
-    """One run over hosts: ``works`` by name, in order, at most ``parallel`` at a time."""
+    """One run over hosts: ``works`` by name, wave by wave, at most ``parallel`` at a time.
 
-    def __init__(self, works: Sequence[tuple[str, Work]], parallel: int) -> None:
+    ``told`` hears of every outcome as it comes. ``halted`` says afterwards why it was stopped
+    because of failures, "" where it was not.
+    """
+
+    def __init__(
+        self,
+        works: Sequence[tuple[str, Work]],
+        parallel: int,
+        plan: Schedule | None = None,
+        told: Callable[[Outcome], None] = lambda _: None,
+    ) -> None:
         self.works = works
         self.messages: Messages = queue.SimpleQueue()
         self.guard = threading.Lock()
         self.open: dict[str, Cuttable] = {}
         self.begun: set[str] = set()
-        self.stopping = False
-        self._todo = deque(works)
-        self._parallel = min(parallel, len(works))
+        self._stopping = threading.Event()
+        self.halted = ""
+        self._plan = plan or Schedule((Wave("", 0, len(works)),), None)
+        self._todo: deque[tuple[str, Work]] = deque()
+        self._later = deque(self._plan.waves)
+        self._wave = self._plan.waves[0]
+        self._failed = self._failed_in_wave = 0
+        self._parallel = parallel
+        self._told = told
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def rest(self, seconds: float) -> None:
+        """Waits before another attempt; not at all once the run is being stopped."""
+        self._stopping.wait(seconds)
 
     def run(self, ui: UI, title: str, *, dry_run: bool = False) -> tuple[list[Outcome], int]:
         """Does it all, telling the progress. Returns the outcomes in order, and what stopped it.
@@ -100,38 +132,84 @@ class Rollout:
         """
         done: dict[str, Outcome] = {}
         stopped_by = 0
-        for number in range(self._parallel):
-            threading.Thread(target=self._worker, name=f"fleet-{number}", daemon=True).start()
-        with _signals_as(self.messages), ui.progress(title) as update:
-            update(done=0, total=len(self.works))
+        board = Board(title, len(self.works))
+        with _signals_as(self.messages), ui.board(title) as show:
+            wave = self._next_wave(ui, board)
             while len(done) < len(self.works):
-                name, message = self.messages.get()
+                show(board.lines(time.monotonic()))
+                try:
+                    name, message = self.messages.get(timeout=0.5)
+                except queue.Empty:
+                    continue
                 if isinstance(message, int):
                     if stopped_by:
                         self._cut(done)
                     else:
                         stopped_by = message
-                        self._stop(ui, done)
+                        self._stop(ui, done, faults.STOPPED)
+                        ui.warn("Ctrl-C again cuts their lines")
                 elif isinstance(message, Outcome):
                     done[name] = message
+                    board.ended(name, message.result.status)
                     ui.note(summary(message.result, dry_run=dry_run))
-                    update(done=len(done))
-                elif message["event"] == "note":
-                    ui.note(f"{name}: {message.get('message', '')}")
-                elif text := describe(message):
-                    update(text=f"{title}: {name}: {text}")
+                    ui.event({"event": "result", **message.result.to_json()})
+                    self._told(message)
+                    wave = self._after(ui, board, wave, done)
+                else:
+                    self._hear(ui, board, name, message)
+        if not any(outcome.result.error == faults.halted(self.halted) for outcome in done.values()):
+            self.halted = ""  # the last host was one failure too many: nobody was left out
         return [done[name] for name, _ in self.works], stopped_by
 
-    def _stop(self, ui: UI, done: dict[str, Outcome]) -> None:
+    def _next_wave(self, ui: UI, board: Board) -> Wave:
+        wave = self._later.popleft()
+        works = wave.of(self.works)
+        if len(self._plan.waves) > 1:
+            board.wave = wave.title
+            ui.note(f"{wave.title}: {len(works)} node{'s' if len(works) > 1 else ''}")
         with self.guard:
-            self.stopping = True
-            waiting = [name for name, _ in self._todo]
+            self._wave, self._failed_in_wave = wave, 0
+            self._todo.extend(works)
+        for number in range(min(self._parallel, len(works))):
+            threading.Thread(target=self._worker, name=f"fleet-{number}", daemon=True).start()
+        return wave
+
+    def _after(self, ui: UI, board: Board, wave: Wave, done: dict[str, Outcome]) -> Wave:
+        """Whether to stop, or to begin the next wave, now that one more host is done."""
+        if self.stopping:
+            return wave
+        if self.halted:
+            if len(done) < len(self.works):
+                self._stop(ui, done, faults.halted(self.halted))
+        elif self._later and all(name in done for name, _ in wave.of(self.works)):
+            return self._next_wave(ui, board)
+        return wave
+
+    def _hear(self, ui: UI, board: Board, name: str, event: Event) -> None:
+        now = time.monotonic()
+        if event["event"] == "begun":
+            board.begun(name, now)
+            return
+        ui.event({"host": name, **event})
+        if event["event"] == "note":
+            ui.note(f"{name}: {event.get('message', '')}")
+        elif text := describe(event):
+            board.heard(name, text, now)
+
+    def _stop(self, ui: UI, done: dict[str, Outcome], fault: Fault) -> None:
+        """Begins no further host; those that were not begun get ``fault``."""
+        with self.guard:
+            self._stopping.set()
+            later = [name for wave in self._later for name, _ in wave.of(self.works)]
+            waiting = [name for name, _ in self._todo] + later
             self._todo.clear()
+            self._later.clear()
         for name in waiting:
-            done[name] = Outcome(errand.failed(name, faults.STOPPED))
+            done[name] = Outcome(errand.failed(name, fault))
         ui.warn(
-            f"stopping: {len(self.works) - len(done)} hosts under way come to their end; "
-            "Ctrl-C again cuts their lines"
+            f"stopping{': ' + self.halted if self.halted else ''}: "
+            f"{len(self.works) - len(done)} hosts under way come to their end, "
+            f"{len(waiting)} are not begun"
         )
 
     def _cut(self, done: dict[str, Outcome]) -> None:
@@ -152,12 +230,23 @@ class Rollout:
     def _worker(self) -> None:
         while True:
             with self.guard:
-                if not self._todo:
+                if not self._todo or self.halted:
                     return
                 name, work = self._todo.popleft()
             line = Line(name, self)
+            self.messages.put((name, {"event": "begun"}))
             result = _done(name, work, line)
+            if not result.ok:
+                self._count_failure()
             self.messages.put((name, Outcome(result, tuple(line.events))))
+
+    def _count_failure(self) -> None:
+        """Here and not where results are shown: no worker begins another host in between."""
+        with self.guard:
+            self._failed += 1
+            self._failed_in_wave += 1
+            why = self._plan.verdict(self._wave, self._failed_in_wave, self._failed)
+            self.halted = self.halted or why
 
 
 @contextlib.contextmanager

@@ -51,7 +51,11 @@ def command(
             from moorage.errors import MoorageError
             from moorage.ui import UI
 
-            ui = UI(as_json=json, yes=bool(options.get("yes")))
+            ui = UI(
+                as_json=json,
+                as_lines=bool(options.get("json_lines")),
+                yes=bool(options.get("yes")),
+            )
             try:
                 try:
                     document = _call(context, ui, body, lock, args, options)

@@ -110,6 +110,11 @@ def _broken_variable(problem: Exception) -> Refused | None:
     )
 
 
+def _plain(value: Any) -> Any:
+    """Invoke's proxies of mappings -> dicts."""
+    return {key: _plain(value[key]) for key in value} if hasattr(value, "keys") else value
+
+
 def settings_of(context: Context) -> Settings:
     """Invoke's merged configuration -> Settings. Raises Refused (see moorage.settings)."""
     from moorage import settings
@@ -118,12 +123,8 @@ def settings_of(context: Context) -> Settings:
     settings.unknown_sections(project, _INVOKES_OWN, source="invoke.yaml")
     settings.unknown_variables(os.environ)
     sections = {key: context.config[key] for key in settings.defaults()}
-    plain = {
-        key: {name: section[name] for name in section} if hasattr(section, "keys") else section
-        for key, section in sections.items()
-    }
     try:
-        return settings.parse(plain)
+        return settings.parse({key: _plain(section) for key, section in sections.items()})
     except settings.BadSetting as problem:
         variable = f"INVOKE_{problem.place.replace('.', '_').upper()}"
         if variable in os.environ:  # it wins over the file, so it is what has to be corrected

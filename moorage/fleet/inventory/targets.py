@@ -1,7 +1,4 @@
-"""Which nodes: ``--hosts=a,b,c``, the settings, or the lab -> Targets. Pure; no name is resolved.
-
-What SSH makes of a name (address, user, port, jump host) is decided in ``moorage.fleet.openssh``.
-"""
+"""One host as users write it: ``node1``, ``admin@node2:2222``, ``[fd00::3]:22`` -> Target. Pure."""
 
 from __future__ import annotations
 
@@ -40,14 +37,19 @@ def parse_hosts(text: str) -> tuple[Target, ...]:
 
 def parse_names(names: Sequence[str]) -> tuple[Target, ...]:
     """Names -> Targets. Raises Refused where there is none, one is bad, or one stands twice."""
-    if not names:
+    return targets_of([name.strip() for name in names])
+
+
+def targets_of(hosts: Sequence[str | Target]) -> tuple[Target, ...]:
+    """The same for hosts of which some are Targets already, with an address under a name."""
+    if not hosts:
         raise Refused(
             "no-hosts",
             "no host was given",
             cause="the list of hosts is empty",
             cure=f"name them, as in --hosts={_EXAMPLE}",
         )
-    targets = tuple(_parse(name.strip()) for name in names)
+    targets = tuple(host if isinstance(host, Target) else parse(host) for host in hosts)
     seen: dict[tuple[str, int], Target] = {}
     for target in targets:
         key = (target.host.lower().rstrip("."), target.port)
@@ -69,7 +71,8 @@ def given_twice(first: str, second: str) -> Refused:
     )
 
 
-def _parse(name: str) -> Target:
+def parse(name: str) -> Target:
+    """One word -> Target. Raises Refused (``bad-hosts``)."""
     if not name:
         raise _bad("", "there is nothing between two commas")
     user, at, rest = name.rpartition("@")

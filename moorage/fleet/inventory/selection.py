@@ -1,0 +1,163 @@
+"""Which hosts of all: lists, groups, files and standard input, limited and excluded. Pure.
+
+``--hosts`` takes words with commas between them: a host, a range ``node[01-16].lan``, a group
+``@web``, ``-`` for standard input. ``--inventory`` adds a file. ``--limit`` and ``--exclude`` take
+hosts, ranges, groups, and patterns such as ``node1*``. One host named by two of them counts once.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from moorage.errors import Refused
+from moorage.fleet.inventory import listing, ranges, targets
+from moorage.fleet.inventory.targets import Target
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the user said; "" or None where nothing was."""
+
+    hosts: str | None = None
+    inventory: str = ""
+    limit: str = ""
+    exclude: str = ""
+
+    @property
+    def names_any(self) -> bool:
+        return self.hosts is not None or bool(self.inventory)
+
+
+def resolve(
+    selection: Selection,
+    groups: Mapping[str, str],
+    read: Callable[[str], bytes],
+) -> tuple[Target, ...]:
+    """The selected hosts in order. ``groups``: those of the settings, name -> list of hosts.
+
+    ``read``: a path, or ``-`` for standard input -> its bytes. Raises Refused for a bad word, an
+    unknown or empty group, a file that cannot be read, and where nothing is left.
+    """
+    source = Sources(groups, read)
+    found: list[Target] = []
+    if selection.inventory:
+        found += source.file(selection.inventory).hosts
+    if selection.hosts is not None:
+        found += source.words(selection.hosts)
+    hosts = merged(found)
+    if selection.limit:
+        kept = source.matching(selection.limit, hosts, "--limit")
+        hosts = tuple(host for host in hosts if host in kept)
+    if selection.exclude:
+        gone = source.matching(selection.exclude, hosts, "--exclude")
+        hosts = tuple(host for host in hosts if host not in gone)
+    if not hosts:
+        raise Refused(
+            "no-hosts",
+            "no host is left to work on",
+            cause=f"--limit={selection.limit} and --exclude={selection.exclude} leave none"
+            if selection.limit or selection.exclude
+            else "the list of hosts is empty",
+            cure="inv nodes.status with the same words, less --limit and --exclude, shows them all",
+        )
+    return hosts
+
+
+def merged(found: list[Target]) -> tuple[Target, ...]:
+    """Each host once, at its first place; a later mention may add a user or port it lacked."""
+    unique: dict[tuple[str, int], Target] = {}
+    for target in found:
+        key = (target.host.lower().rstrip("."), target.port)
+        unique.setdefault(key, target)
+    return tuple(unique.values())
+
+
+class Sources:
+    """Groups of the settings and of the inventory file; each source is read once."""
+
+    def __init__(self, groups: Mapping[str, str], read: Callable[[str], bytes]) -> None:
+        self._groups = groups
+        self._read = read
+        self._files: dict[str, listing.Inventory] = {}
+
+    def file(self, path: str) -> listing.Inventory:
+        if path not in self._files:
+            name = "standard input" if path == "-" else path
+            self._files[path] = listing.read(self._read(path), name)
+        return self._files[path]
+
+    def words(self, text: str, within: tuple[str, ...] = ()) -> list[Target]:
+        """The hosts a comma-separated list stands for. Raises Refused."""
+        found: list[Target] = []
+        typed: list[str] = []
+        for word in ranges.split(text) if text.strip() else []:
+            if word == "-":
+                found += self.file("-").hosts
+            elif word.startswith("@"):
+                found += self.group(word[1:], within)
+            else:
+                names = ranges.expand(word)
+                typed += names
+                found += [targets.parse(name) for name in names]
+        if typed or not found:
+            targets.parse_names(typed)  # the same host typed twice is a slip of the hand: refused
+        return found
+
+    def group(self, name: str, within: tuple[str, ...] = ()) -> list[Target]:
+        """The hosts of a group: of the inventory file, else of the settings. Raises Refused."""
+        for inventory in self._files.values():
+            if name in inventory.groups:
+                members = set(inventory.groups[name])
+                hosts = [host for host in inventory.hosts if host.name in members]
+                return hosts or self._empty(name)
+        if name in within:
+            raise _bad_group(name, f"it contains itself: {' -> '.join((*within, name))}")
+        if name not in self._groups:
+            known = sorted({*self._groups, *(g for f in self._files.values() for g in f.groups)})
+            raise _bad_group(name, f"known groups: {', '.join(known) or 'none'}")
+        if not self._groups[name].strip():
+            return self._empty(name)
+        return self.words(self._groups[name], (*within, name))
+
+    def _empty(self, name: str) -> list[Target]:
+        raise _bad_group(name, "it has no hosts")
+
+    def matching(self, text: str, hosts: tuple[Target, ...], option: str) -> frozenset[Target]:
+        """The hosts that a list of names, ranges, groups and patterns picks out of ``hosts``."""
+        picked: set[Target] = set()
+        for word in ranges.split(text):
+            if word.startswith("@"):
+                members = {(one.host, one.port) for one in self.group(word[1:])}
+                matched = {host for host in hosts if (host.host, host.port) in members}
+            else:
+                wanted = ranges.expand(word)
+                matched = {
+                    host
+                    for host in hosts
+                    if any(
+                        fnmatch.fnmatchcase(name, pattern)
+                        for pattern in wanted
+                        for name in (host.name, host.host)
+                    )
+                }
+            if not matched:
+                raise Refused(
+                    "no-such-host",
+                    f"{option}: {word!r} matches none of the {len(hosts)} hosts",
+                    cause="it is misspelt, or not in this inventory",
+                    cure=f"hosts: {ranges.fold(host.name for host in hosts)[:400]}",
+                )
+            picked |= matched
+        return frozenset(picked)
+
+
+def _bad_group(name: str, cause: str) -> Refused:
+    return Refused(
+        "bad-group",
+        f"there is no usable group @{name}",
+        cause=cause,
+        cure="nodes.groups in invoke.yaml defines groups, as web: node[01-04].lan,db1; "
+        "so does the file given by --inventory",
+    )

@@ -1,0 +1,124 @@
+"""What a rollout has done so far, on disk as it happens: the state that ``--resume`` goes on from.
+
+One file a rollout, a JSON line an event, each on disk (fsync) before the next host counts. A killed
+operator leaves a file without an ``end`` line; hosts without a result are done again, which is
+harmless, for an apply that changes nothing is one that does nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.report import HostResult
+from moorage.errors import MoorageError, Refused
+from moorage.files import append_line, private_folder
+from moorage.fleet.inventory import Target
+
+VERSION = 1
+KEPT = 20
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A rollout that was stopped: its hosts in order, and the results so far by name."""
+
+    path: Path
+    command: str
+    hosts: tuple[Target, ...]
+    done: dict[str, HostResult]
+    ended: str
+
+    @property
+    def settled(self) -> frozenset[str]:
+        """Hosts that need not be gone to again."""
+        return frozenset(name for name, result in self.done.items() if result.ok)
+
+
+class Logbook:
+    """The file of one rollout under way. ``command``: what it does, as ``trust my.registry.io``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def begin(cls, folder: Path, command: str, hosts: Sequence[Target]) -> Logbook:
+        """A new file in ``folder``; the oldest of more than ``KEPT`` go. Raises MoorageError."""
+        private_folder(folder)
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        book = cls(folder / f"{stamp}-{os.getpid()}.jsonl")
+        book._write(
+            {
+                "version": VERSION,
+                "command": command,
+                "began": time.time(),
+                "hosts": [asdict(host) for host in hosts],
+            }
+        )
+        for old in sorted(folder.glob("*.jsonl"))[:-KEPT]:
+            old.unlink(missing_ok=True)
+        return book
+
+    def result(self, result: HostResult) -> None:
+        self._write({"result": result.to_json()})
+
+    def end(self, why: str) -> None:
+        """``why`` is "" where every host was gone to."""
+        self._write({"end": why, "at": time.time()})
+
+    def _write(self, document: dict[str, Any]) -> None:
+        try:
+            append_line(self.path, json.dumps(document, ensure_ascii=False) + "\n")
+        except OSError as problem:
+            raise MoorageError(
+                "logbook",
+                f"{self.path} cannot be written: {problem.strerror}",
+                cause="the rollout must not go on without saying what it has done",
+                cure="make room, or correct the folder's rights; then: inv nodes.trust --resume",
+                path=str(self.path),
+            ) from None
+
+
+def newest(folder: Path, command: str) -> Unfinished:
+    """The last rollout of this kind, which must not have come to its end. Raises Refused."""
+    for path in sorted(folder.glob("*.jsonl"), reverse=True) if folder.exists() else []:
+        found = _read(path)
+        if found is None or found.command != command:
+            continue
+        if found.ended == "" and all(host.name in found.settled for host in found.hosts):
+            break
+        return found
+    raise Refused(
+        "nothing-to-resume",
+        f"there is no unfinished rollout of {command!r}",
+        cause="the last one came to its end on every host, or none was begun in this folder",
+        cure="begin one: the same command with --hosts or --inventory and without --resume",
+    )
+
+
+def _read(path: Path) -> Unfinished | None:
+    """A logbook, or None for a file that is none. A last line cut off by a crash is passed over."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    events = []
+    for line in lines:
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            continue
+    if not events or events[0].get("version") != VERSION:
+        return None
+    done: dict[str, HostResult] = {}
+    ended = "it was killed"
+    for event in events[1:]:
+        if "result" in event:
+            result = HostResult.from_json(event["result"])
+            done[result.host] = result
+        elif "end" in event:
+            ended = str(event["end"])
+    hosts = tuple(Target(**host) for host in events[0]["hosts"])
+    return Unfinished(path, str(events[0]["command"]), hosts, done, ended)

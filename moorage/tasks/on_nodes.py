@@ -1,0 +1,193 @@
+"""What every command about nodes has in common: which of them, how to get in, what comes out.
+
+A task decorated with :func:`on_nodes` receives a :class:`Nodes` after its :class:`Run` and names
+only options of its own; the flags below are added to the signature that Invoke sees.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from moorage.tasks.command import Run, command
+
+if TYPE_CHECKING:
+    from invoke.tasks import Task
+
+    from moorage.fleet.inventory import Target
+    from moorage.fleet.operation import Reach
+    from moorage.fleet.report import FleetReport
+    from moorage.ui import UI
+
+HELP = {
+    "hosts": "nodes: a,user@b:2222,node[01-16].lan,@group, - for stdin "
+    "(else nodes.hosts, else the lab's)",
+    "inventory": "a file of hosts: one a line, ~/.ssh/config, or Ansible's (INI or YAML)",
+    "from_cluster": "the nodes of the Kubernetes cluster, as its API server lists them",
+    "selector": "with --from-cluster: only nodes with these labels, as role=edge",
+    "kubeconfig": "with --from-cluster: as for k8s.nodes",
+    "context": "with --from-cluster: as for k8s.nodes",
+    "limit": "only these of them: hosts, ranges, @groups, patterns such as web*",
+    "exclude": "all of them but these",
+    "learn_host_keys": "show unknown host keys, ask, and add them to known_hosts",
+    "ask_sudo_password": "ask for sudo's password (without a terminal: a line on stdin)",
+    "json_lines": "a JSON line an event on stdout, the report last",
+    "report": "write the report to PATH.json and PATH.html",
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """``--from-cluster`` and what goes with it."""
+
+    wanted: bool
+    selector: str
+    kubeconfig: str
+    context: str
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The nodes of one command, as the user chose them, and how to get in."""
+
+    run: Run
+    hosts: str | None
+    inventory: str
+    limit: str
+    exclude: str
+    cluster: Cluster
+    learn_host_keys: bool
+    ask_sudo_password: bool
+    report: str
+    command: str
+
+    def chosen(self) -> tuple[Target, ...]:
+        """The hosts that are meant: those named, the cluster's, the settings', or the lab's.
+
+        Raises Refused for words that name none.
+        """
+        from moorage import fleet
+        from moorage.fleet.inventory.selection import Selection
+
+        self._refuse_contradictions()
+        hosts = self.hosts
+        if self.cluster.wanted:
+            hosts = ",".join(self._from_cluster())
+        selection = Selection(hosts, self.inventory, self.limit, self.exclude)
+        return fleet.choose_hosts(self.run.settings, selection=selection)
+
+    def _refuse_contradictions(self) -> None:
+        from moorage.errors import Refused
+
+        cluster = self.cluster
+        if cluster.wanted and (self.hosts is not None or self.inventory):
+            raise Refused(
+                "wrong-use",
+                "--from-cluster excludes --hosts and --inventory",
+                cause="each says which nodes are meant",
+                cure="leave one of them out; --selector narrows --from-cluster down",
+            )
+        if not cluster.wanted and (cluster.selector or cluster.kubeconfig or cluster.context):
+            raise Refused(
+                "wrong-use",
+                "--selector, --kubeconfig and --context go with --from-cluster",
+                cause="without it, nodes come from --hosts, the settings or the lab",
+                cure="add --from-cluster, or name the nodes: --hosts=node1,node2",
+            )
+
+    def _from_cluster(self) -> Iterable[str]:
+        from moorage.cluster import access, nodes
+
+        run, cluster = self.run, self.cluster
+        api = access.connect(
+            run.settings, run.ui, kubeconfig=cluster.kubeconfig, context=cluster.context
+        )
+        found = nodes.linux(nodes.addresses(api, cluster.selector))
+        run.ui.note(nodes.described(found))
+        return nodes.hosts_by_node(run.settings, found).values()
+
+    def reach(self) -> Reach:
+        """How to get in; asks for sudo's password where that was wished."""
+        from moorage.fleet.operation import Reach
+
+        password = None
+        if self.ask_sudo_password:
+            password = self.run.ui.ask_secret("sudo password on the nodes")
+        return Reach(learn_host_keys=self.learn_host_keys, sudo_password=password)
+
+    def told(
+        self, report: FleetReport, *, show: Callable[[UI, FleetReport], None] | None = None
+    ) -> dict[str, Any]:
+        """Shows the report, writes it where that was wished, and gives its document."""
+        from moorage.fleet.report import show as show_all
+
+        ui = self.run.ui
+        (show or show_all)(ui, report)
+        if self.report:
+            from pathlib import Path
+
+            from moorage.fleet import report_file
+
+            for path in report_file.write(report, self.command, Path(self.report)):
+                ui.note(f"wrote {path}")
+        document = report.to_json()
+        if report.interrupted:
+            ui.document(document)
+            report.stop_if_interrupted()
+        return document
+
+
+def on_nodes(
+    *, help: dict[str, str] | None = None, **task_options: Any
+) -> Callable[[Callable[..., Any]], Task[Any]]:
+    """Decorator: ``command`` with the options above. ``help``: the texts of the task's own."""
+
+    def decorate(body: Callable[..., Any]) -> Task[Any]:
+        @functools.wraps(body)
+        def entry(
+            run: Run,
+            hosts: str | None = None,
+            inventory: str = "",
+            limit: str = "",
+            exclude: str = "",
+            from_cluster: bool = False,
+            selector: str = "",
+            kubeconfig: str = "",
+            context: str = "",
+            learn_host_keys: bool = False,
+            ask_sudo_password: bool = False,
+            report: str = "",
+            json_lines: bool = False,
+            yes: bool = False,
+            **own: Any,
+        ) -> Any:
+            del yes, json_lines  # the voice knows them already
+            nodes = Nodes(
+                run,
+                hosts,
+                inventory,
+                limit,
+                exclude,
+                Cluster(from_cluster, selector, kubeconfig, context),
+                learn_host_keys,
+                ask_sudo_password,
+                report,
+                f"nodes.{body.__name__}",
+            )
+            return body(run, nodes, **own)
+
+        shared = inspect.signature(entry, follow_wrapped=False).parameters.values()
+        run, *common = (one for one in shared if one.kind is not one.VAR_KEYWORD)
+        _, _, *own = inspect.signature(body).parameters.values()
+        hosts, *rest = common
+        needed = [one for one in own if one.default is one.empty]
+        options = [one for one in own if one.default is not one.empty]
+        entry.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [run, *needed, hosts, *options, *rest]
+        )
+        return command(help={**HELP, **(help or {})}, **task_options)(entry)
+
+    return decorate
