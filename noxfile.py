@@ -90,6 +90,14 @@ def stopped(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """The agent hurt at work on real nodes: a short form; `-- --full` for every step, by hand."""
+    session.run(
+        "coverage", "run", "--parallel-mode", "-m", "tests.faults", *session.posargs, external=True
+    )
+
+
+@nox.session
 def k8s(session: nox.Session) -> None:
     """The Kubernetes journey on a lab cluster, or `-- --kubeconfig FILE` on yours."""
     session.run("python", "-m", "tests.k8s", *session.posargs, external=True)

@@ -12,6 +12,7 @@ import json
 import re
 import tarfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ def _bytes(output: object) -> bytes:
 class Node:
     """A lab node with systemd and containerd."""
 
-    def __init__(self, client: docker.DockerClient, image: str) -> None:
+    def __init__(self, client: docker.DockerClient, image: str, binds: Sequence[str] = ()) -> None:
         self._client = client
         bounding = int(re.findall(r"CapBnd:\s*(\w+)", Path("/proc/self/status").read_text())[0], 16)
         limits = client.api.create_host_config(
@@ -167,7 +168,7 @@ class Node:
             security_opt=["seccomp=unconfined", "apparmor=unconfined"],
             tmpfs={"/run": "exec", "/tmp": "exec"},
             binds=["/sys/fs/cgroup:/sys/fs/cgroup:rw",
-                   f"agentdev-{time.time_ns()}:/var/lib/containerd"],
+                   f"agentdev-{time.time_ns()}:/var/lib/containerd", *binds],
         )  # fmt: skip
         limits.update(MaskedPaths=[], ReadonlyPaths=[], CgroupnsMode="host")
         made = client.api.create_container(

@@ -1,0 +1,128 @@
+"""python -m tests.faults [--full] [--seed N] [--only LINE/KIND/OPERATION/NUMBER] [--lines 1.7]
+
+Real nodes with systemd and containerd 1.6, 1.7 and 2.x; the images are those `inv up` builds. Ends
+with `faults: N injected, N recovered, 0 broken`, and exit code 1 where that is not so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import docker
+
+from moorage.archive import agent_archive
+from tests.agent.authority import Authority
+from tests.agent.real import Node, Registry
+from tests.faults import cases
+from tests.faults.cases import Case
+from tests.faults.victim import Broken, Victim
+
+LINES = ("1.6", "1.7", "2")
+PROGRAM = Path("/usr/bin/true")
+
+
+class Tally:
+    """What came of the faults; lines of the output never mix."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.injected = Counter[str]()
+        self.broken: list[Case] = []
+        self._guard = threading.Lock()
+
+    def say(self, case: Case, words: str, *, held: bool, seconds: float) -> None:
+        with self._guard:
+            self.injected[case.kind] += 1
+            if not held:
+                self.broken.append(case)
+            print(f"{'PASS' if held else 'FAIL'} {case}  {seconds:.1f} s  {words}", flush=True)
+            if not held:
+                print(f"     again: python -m tests.faults --seed {self.seed} --only {case}")
+
+    def last_line(self) -> str:
+        total, broken = sum(self.injected.values()), len(self.broken)
+        return f"faults: {total} injected, {total - broken} recovered, {broken} broken"
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults")
+    parser.add_argument("--full", action="store_true", help="every step, by hand: takes long")
+    parser.add_argument("--seed", type=int, default=4711, help="of the places drawn at random")
+    parser.add_argument("--only", default="", help="one case, as it was printed")
+    parser.add_argument("--lines", default=",".join(LINES), help="containerd lines")
+    options = parser.parse_args(arguments)
+    client = docker.from_env()
+    images = _images(client)
+    only = Case.parse(options.only) if options.only else None
+    lines = [only.line] if only else options.lines.split(",")
+    if missing := [line for line in lines if line not in images]:
+        print(f"no lab image with containerd {', '.join(missing)}; build them: ./run inv up")
+        return 2
+    tally = Tally(options.seed)
+    authority = Authority("faults")
+    with tempfile.TemporaryDirectory() as folder:
+        archive = agent_archive(Path(folder)).path
+        registry = Registry(client, images["registry"], authority)
+        try:
+            image = registry.push(client, PROGRAM)
+
+            def on_line(line: str) -> None:
+                # A machine's own /etc/hosts outlives a reboot; an engine writes a container's anew.
+                hosts = Path(folder, f"hosts-{line}")
+                hosts.write_text("127.0.0.1\tlocalhost\n::1\tlocalhost\n")
+                node = Node(client, images[line], [f"{hosts}:/etc/hosts"])
+                try:
+                    node.start(archive)
+                    _suffer(Victim(node, registry, image), line, only, options, tally)
+                finally:
+                    node.remove()
+
+            with ThreadPoolExecutor(len(lines)) as pool:
+                list(pool.map(on_line, lines))
+        finally:
+            registry.container.remove(force=True, v=True)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(tally.injected.items()))
+    print(f"kinds: {kinds}")
+    print(tally.last_line())
+    return 1 if tally.broken or not tally.injected else 0
+
+
+def _suffer(
+    victim: Victim, line: str, only: Case | None, options: argparse.Namespace, tally: Tally
+) -> None:
+    steps = victim.steps()
+    victim.know(steps)
+    choose = cases.full if options.full else cases.short
+    for case in [only] if only else list(choose(line, steps, options.seed)):
+        began = time.monotonic()
+        try:
+            words, held = victim.suffer(case), True
+        except (Broken, AssertionError) as problem:
+            words, held = str(problem), False
+        tally.say(case, words, held=held, seconds=time.monotonic() - began)
+        if not held:
+            return  # what is broken stays so: the cases after it would tell nothing
+
+
+def _images(client: docker.DockerClient) -> dict[str, str]:
+    """The lab's images by containerd line, and the registry's under ``registry``."""
+    found = {}
+    for image in client.images.list():
+        for tag in image.tags:
+            if match := re.fullmatch(r"moorage/lab:(\d(?:\.\d)?)-.*", tag):
+                found[match[1]] = tag
+            elif tag.startswith("moorage/registry:"):
+                found["registry"] = tag
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
