@@ -132,7 +132,8 @@ class KubernetesSettings:
     namespaces: tuple[str, ...] = ("default",)
     secret: str = "my-registry"  # noqa: S105 - the name of one
     pod: str = "private-reg"
-    # Where the agents live, and an image with Python 3.9 or later for them; "auto": made here.
+    # Where the agents live, and an image with Python 3.9 or later for them; "auto":
+    # python:3.13-slim, from Docker Hub.
     agents_namespace: str = "moorage-system"
     agent_image: str = "auto"
 

@@ -29,6 +29,7 @@ _POLL = 1.0
 # Runtimes are written in Go, which looks at the hosts file again only after five seconds
 # (net/hosts.go, cacheMaxAge): a pull before that would fail as the last one did.
 _HOSTS_FILE_AGE = 5.5
+_HOSTS_FILE = "/etc/hosts"
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,8 @@ def _trust(here: Here, groups: Sequence[Group]) -> str:
             cure=(error.cure if error else "") or f"inv nodes.trust --hosts={failed[0].host}",
             host=failed[0].host,
         )
-    if any(group.code == "name-unresolved" for group in groups):
+    changed = {change.path for one in report.hosts for change in one.changes}
+    if _HOSTS_FILE in changed:
         time.sleep(_HOSTS_FILE_AGE)
     return f"{len(hosts)} nodes trust the registry"
 

@@ -547,7 +547,7 @@ def _agents_told(run: Run, api: Api, rolled: Rolled, dry_run: bool) -> dict[str,
     ):
         ui.show("")
         ui.show("The agents' own image cannot be pulled: name another with --agent-image, or load")
-        ui.show("it into the nodes beforehand: ctr -n k8s.io images import FILE")
+        ui.show("it into the nodes beforehand: inv nodes.preload IMAGE --from-cluster")
     changed = any(action != "unchanged" for action in rolled.objects.values())
     if not changed:
         ui.show("Nothing changed." if not dry_run else "Nothing to do: everything stands.")

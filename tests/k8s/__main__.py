@@ -1,6 +1,6 @@
 """The Kubernetes journey: one PASS or FAIL line a step, and last ``N passed, N failed``.
 
-nox -s k8s                          on a cluster of the lab's, made first
+nox -s k8s                          on a cluster of the lab's; made first, and taken down again
 nox -s k8s -- --kubeconfig FILE     on yours: in namespaces of its own, touching nothing else
 nox -s k8s -- --only secret         the steps whose name has that word
 nox -s k8s -- --as-is               on the lab's cluster as it stands, nothing made first
@@ -18,7 +18,8 @@ from invoke.config import Config
 from invoke.context import Context
 
 from moorage import settings
-from moorage.cluster import access
+from moorage.cluster import access, paths
+from moorage.cluster.nodes import from_document
 from moorage.tasks.invoke_edges import settings_of
 from tests.k8s.journey import Journey, NotHere
 from tests.k8s.steps import STEPS
@@ -27,8 +28,9 @@ from tests.k8s.steps import STEPS
 def main() -> int:
     options = _options()
     journey = _journey(options)
-    if journey.ours and not options.as_is:
-        _stand_up(journey)
+    began_all = time.monotonic()
+    stood = _stand_up(journey) if journey.ours and not options.as_is else True
+    say(f"      {_described(journey)} ({time.monotonic() - began_all:.0f} s)")
     journey.clean_up()
     passed = failed = skipped = 0
     for step in STEPS:
@@ -52,6 +54,10 @@ def main() -> int:
         passed += 1
         say(f"PASS  {title} ({time.monotonic() - began:.1f} s)")
     journey.clean_up()
+    if not stood:
+        say("      inv down")
+        journey.inv("down").want(0)
+    say(f"      {time.monotonic() - began_all:.0f} s in all")
     if skipped:
         say(f"{skipped} skipped: this cluster cannot show them")
     say(f"{passed} passed, {failed} failed")
@@ -87,17 +93,17 @@ def _journey(options: argparse.Namespace) -> Journey:
     return Journey(parsed, given, ours, options.agent_image, project=project)
 
 
-def _stand_up(journey: Journey) -> None:
-    """A cluster of the lab's with a registry that its nodes trust, the image in it."""
-    for words in (
-        ("lab.up", "--nodes=1.6,1.7,2", "--kubernetes", "--yes"),
-        ("registry.up", "--yes"),
-        ("image.build",),
-        ("image.push",),
-        ("nodes.trust", "--no-verify"),
-    ):
-        say(f"      inv {' '.join(words)}")
-        journey.inv(*words, timeout=1800).want(0)
+def _stand_up(journey: Journey) -> bool:
+    """A cluster of the lab's with a registry that its nodes trust. Whether it stood before."""
+    stood = journey.kubeconfig.exists()
+    say("      inv up --kubernetes --yes")
+    journey.inv("up", "--kubernetes", "--yes", timeout=1800).want(0)
+    return stood
+
+
+def _described(journey: Journey) -> str:
+    nodes = [from_document(one) for one in journey.api.items(paths.all_of("Node"))]
+    return ", ".join(f"{one.name}: kubelet {one.kubelet}, {one.runtime}" for one in nodes)
 
 
 if __name__ == "__main__":

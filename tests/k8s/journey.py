@@ -125,10 +125,8 @@ class Journey:
     def find(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
         return self.api.find(paths.one(kind, name, namespace))
 
-    def foreign(
-        self, namespace: str, image: str, *, secret: str = "", node: str = "", replicas: int = 1
-    ) -> None:
-        """A Deployment that is not ours, such as any user has."""
+    def foreign(self, namespace: str, image: str, *, secret: str = "", node: str = "") -> None:
+        """A workload that is not ours, such as any user has: a pod on every node, or on one."""
         labels = {"app": "foreign"}
         spec: dict[str, Any] = {
             "containers": [{"name": "app", "image": image, "imagePullPolicy": "Always"}],
@@ -140,15 +138,14 @@ class Journey:
             spec["nodeSelector"] = {"kubernetes.io/hostname": node}
         document = {
             "apiVersion": "apps/v1",
-            "kind": "Deployment",
+            "kind": "Deployment" if node else "DaemonSet",
             "metadata": {"name": "foreign", "namespace": namespace},
             "spec": {
-                "replicas": replicas,
                 "selector": {"matchLabels": labels},
                 "template": {"metadata": {"labels": labels}, "spec": spec},
             },
         }
-        self.api.apply(paths.of(document), document, "make a Deployment")
+        self.api.apply(paths.of(document), document, "make a workload")
 
     def secret(self, namespace: str, name: str, server: str, user: str, password: str) -> None:
         """A pull Secret that is not ours, as kubectl would make it."""
@@ -162,18 +159,25 @@ class Journey:
         }
         self.api.apply(paths.of(document), document, "make a Secret")
 
-    def diagnosed(self, namespace: str, code: str, seconds: float = 60) -> Answer:
-        """The diagnosis of a namespace, once it has the cause that is waited for."""
+    def diagnosed(self, namespace: str, code: str, *nodes: str, seconds: float = 60) -> Answer:
+        """The diagnosis of a namespace, once these nodes (all) have the cause that is waited for.
+
+        The lab's nodes have a containerd of each line that its kubelet can speak to.
+        """
+        wanted = sorted(nodes or self.nodes())
         last: list[Answer] = []
 
         def look() -> bool:
             last[:] = [self.k8s("diagnose", f"--namespace={namespace}")]
-            return code in last[0].causes
+            cause = last[0].causes.get(code)
+            return cause is not None and sorted(cause["nodes"]) == wanted
 
         try:
-            self.until(look, f"the cause {code}", seconds)
+            self.until(look, f"the cause {code} on {', '.join(wanted)}", seconds)
         except AssertionError as problem:
-            said = [(one["code"], one["evidence"]) for one in last[0].document["causes"]]
+            said = [
+                (one["code"], one["nodes"], one["evidence"]) for one in last[0].document["causes"]
+            ]
             raise AssertionError(f"{problem}; it said {said}") from None
         return last[0].want(1)
 

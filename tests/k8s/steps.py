@@ -16,6 +16,8 @@ from tests.k8s.journey import PREFIX, Journey
 
 Step = Callable[[Journey], None]
 STEPS: list[Step] = []
+# Go reads the hosts file again only after five seconds (net/hosts.go, cacheMaxAge).
+HOSTS_FILE_AGE = 5.5
 
 
 def step(function: Step) -> Step:
@@ -275,71 +277,73 @@ def diagnoses_a_registry_that_is_not_found(journey: Journey) -> None:
 
 @step
 def diagnoses_trust_taken_away_on_one_node(journey: Journey) -> None:
-    """The trust is gone from one node: that node is named, --fix brings it back."""
-    node = journey.nodes()[-1]
-    with journey.namespace("trust") as name:
+    """The trust is gone from one node, each in turn: it is named, --fix brings the trust back."""
+    nodes = journey.nodes()
+    for place, node in enumerate(nodes):
         journey.on_node(node, "true")
-        journey.k8s("secret", f"--namespace={name}", "--attach").want()
-        journey.inv("nodes.untrust", f"--hosts={node}").want()
-        host = journey.settings.registry.host
-        try:
-            # The hosts entry alone is put back: what is missing is the trust.
-            address = _address(journey)
-            journey.on_node(node, f"echo {address} {host} >> /etc/hosts")
-            journey.foreign(name, journey.settings.image_reference, node=node)
-            answer = journey.diagnosed(name, "x509-unknown-authority")
-            assert answer.causes["x509-unknown-authority"]["nodes"] == [node]
-            drop = f"sed '/ {host}$/d' /etc/hosts > /tmp/h && cat /tmp/h > /etc/hosts"
-            journey.on_node(node, drop)
-            journey.fixed(name)
-        finally:
-            journey.trust(node)
+        other = nodes[place - 1]
+        with journey.namespace(f"trust-{place}") as name:
+            journey.k8s("secret", f"--namespace={name}", "--attach").want()
+            address = _address(journey, other)
+            journey.inv("nodes.untrust", f"--hosts={node}").want()
+            try:
+                # The hosts entry alone is put back: what is missing is the trust.
+                host = journey.settings.registry.host
+                journey.on_node(node, f"echo {address} {host} >> /etc/hosts")
+                time.sleep(HOSTS_FILE_AGE)
+                journey.foreign(name, journey.settings.image_reference)
+                journey.diagnosed(name, "x509-unknown-authority", node)
+                drop = f"sed '/ {host}$/d' /etc/hosts > /tmp/h && cat /tmp/h > /etc/hosts"
+                journey.on_node(node, drop)
+                journey.fixed(name)
+            finally:
+                journey.trust(node)
 
 
-def _address(journey: Journey) -> str:
-    """This machine's address as the nodes know it."""
-    other = journey.nodes()[0]
-    line = journey.on_node(other, f"getent hosts {journey.settings.registry.host}")
+def _address(journey: Journey, node: str) -> str:
+    """This machine's address as a node knows it."""
+    line = journey.on_node(node, f"getent hosts {journey.settings.registry.host}")
     return line.split()[0]
 
 
 @step
 def diagnoses_a_missing_hosts_entry(journey: Journey) -> None:
-    """A node without the hosts entry; --fix writes it."""
-    node = journey.nodes()[-1]
+    """Nodes without the hosts entry; --fix writes it."""
+    nodes = journey.nodes()
     with journey.namespace("hosts") as name:
-        journey.on_node(node, "true")
-        journey.k8s("secret", f"--namespace={name}", "--attach").want()
         host = journey.settings.registry.host.replace(".", r"\.")
         drop = f"sed '/{host}/d' /etc/hosts > /tmp/h && cat /tmp/h > /etc/hosts"
         try:
-            journey.on_node(node, drop)
-            time.sleep(6)  # Go reads the hosts file again only after five seconds
-            journey.foreign(name, journey.settings.image_reference, node=node)
-            answer = journey.diagnosed(name, "name-unresolved")
-            assert answer.causes["name-unresolved"]["nodes"] == [node]
+            for node in nodes:
+                journey.on_node(node, drop)
+            journey.k8s("secret", f"--namespace={name}", "--attach").want()
+            time.sleep(HOSTS_FILE_AGE)
+            journey.foreign(name, journey.settings.image_reference)
+            journey.diagnosed(name, "name-unresolved")
             journey.fixed(name)
         finally:
-            journey.trust(node)
+            journey.trust()
 
 
 @step
 def diagnoses_a_configuration_that_ignores_the_trust(journey: Journey) -> None:
     """A colleague takes config_path out: the CA is there and is not read; --fix puts it back."""
-    node = journey.nodes()[-1]
-    journey.trust(node)
+    journey.trust()
     with journey.namespace("ignored") as name:
         file = "/etc/containerd/config.toml"
-        journey.on_node(node, f"sed -i '/config_path/d' {file} && systemctl restart containerd")
         try:
+            for node in journey.nodes():
+                journey.on_node(
+                    node, f"sed -i '/config_path/d' {file} && systemctl restart containerd"
+                )
             journey.k8s("secret", f"--namespace={name}", "--attach").want()
-            journey.foreign(name, journey.settings.image_reference, node=node)
+            journey.foreign(name, journey.settings.image_reference)
             answer = journey.diagnosed(name, "config-path-ignored")
             said = answer.causes["config-path-ignored"]["cause"]
             assert f"{file} was changed since" in said
             journey.fixed(name)
         finally:
-            journey.trust(node)
+            journey.trust()
 
 
 @step
@@ -532,7 +536,7 @@ def the_agent_s_container_does_on_containerd_2_in_the_grade_files(journey: Journ
         journey.on_node(half.node, half.command(trust, "trust", detached=False))
         assert half.said()["status"] == "trusted"
         assert half.said()["proven"] is False
-        time.sleep(6)  # Go reads the hosts file again only after five seconds
+        time.sleep(HOSTS_FILE_AGE)
         assert half.pull() == "pulled"
         agent = half.pod["containers"][0]
         journey.on_node(half.node, half.command(agent, "agent", detached=True))

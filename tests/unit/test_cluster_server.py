@@ -546,3 +546,31 @@ def test_another_cluster_s_ca_is_said(server: ApiServer, tmp_path: Path) -> None
     with pytest.raises(ApiError) as problem:
         access.connect(SETTINGS, kubeconfig=str(path))
     assert problem.value.code == "server-certificate"
+
+
+def test_a_client_certificate_that_has_ended_is_said_with_its_date(
+    server: ApiServer, tmp_path: Path
+) -> None:
+    import datetime
+
+    import yaml
+
+    from moorage import certificates
+
+    key = certificates.new_key("ec-p256")
+    then = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=30)
+    ended = certificates.make_ca(key, common_name="somebody", days=7, now=then)
+    (tmp_path / "user.crt").write_bytes(certificates.certificate_pem(ended))
+    (tmp_path / "user.key").write_bytes(certificates.key_pem(key))
+    document = yaml.safe_load(server.kubeconfig.read_text())
+    document["users"][0]["user"] = {
+        "client-certificate": str(tmp_path / "user.crt"),
+        "client-key": str(tmp_path / "user.key"),
+    }
+    path = tmp_path / "config"
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(Refused) as refusal:
+        access.connect(SETTINGS, kubeconfig=str(path))
+    assert refusal.value.code == "client-certificate-expired"
+    assert f"{ended.not_valid_after_utc:%Y-%m-%d}" in refusal.value.message
+    assert "kubeconfig" in refusal.value.cure
