@@ -169,8 +169,8 @@ class Journey:
 
         def look() -> bool:
             last[:] = [self.k8s("diagnose", f"--namespace={namespace}")]
-            cause = last[0].causes.get(code)
-            return cause is not None and sorted(cause["nodes"]) == wanted
+            found = [one for one in last[0].document["causes"] if one["code"] == code]
+            return sorted({node for one in found for node in one["nodes"]}) == wanted
 
         try:
             self.until(look, f"the cause {code} on {', '.join(wanted)}", seconds)
