@@ -10,9 +10,14 @@ from moorage.ui import UI
 from tests.bench.figures import FIGURES
 
 
-def main() -> int:
-    """Measures all figures. Returns the exit code."""
-    rows = [figure() for figure in FIGURES]
+def main(arguments: list[str]) -> int:
+    """Measures all figures, or with ``--fleet`` those of many nodes. Returns the exit code."""
+    if arguments == ["--fleet"]:
+        from tests.bench import fleet
+
+        rows = fleet.rows()
+    else:
+        rows = [figure() for figure in FIGURES]
     ui = UI()
     ui.table(
         ["figure", "ours", "peer", "ratio", "target", ""],
@@ -35,4 +40,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

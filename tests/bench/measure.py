@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 
@@ -74,3 +74,19 @@ def side_by_side(
             work()
             times.append(time.perf_counter() - started)
     return statistics.median(spent[0]), statistics.median(spent[1])
+
+
+def in_turn(
+    runs_of: Mapping[str, Callable[[], None]],
+    runs: int,
+    before: Callable[[str], None] = lambda _name: None,
+) -> dict[str, float]:
+    """Medians in seconds of ``runs`` runs of each, in turn; ``before`` each run is not timed."""
+    spent: dict[str, list[float]] = {name: [] for name in runs_of}
+    for _ in range(runs):
+        for name, run in runs_of.items():
+            before(name)
+            started = time.perf_counter()
+            run()
+            spent[name].append(time.perf_counter() - started)
+    return {name: statistics.median(times) for name, times in spent.items()}
