@@ -121,7 +121,7 @@ def apply(
     Raises Refused, with nothing changed, where one of them cannot be; what fails after that is in
     its outcome, and the others go on.
     """
-    with ui.progress(f"look at {len(places)} namespaces") as update:
+    with ui.progress(f"look at {_spaces(len(places))}") as update:
         found = many.each(
             places, lambda place: _look(api, place, wanted), parallel=api.parallel, update=update
         )
@@ -133,7 +133,7 @@ def apply(
     work = [one for one in found if one.step != UNCHANGED or one.attach]
     done: dict[Place, Outcome] = {}
     if work:
-        with ui.progress(f"write {len(work)} namespaces") as update:
+        with ui.progress(f"write {_spaces(len(work))}") as update:
             outcomes = many.each(
                 work, lambda one: _write(api, one, wanted), parallel=api.parallel, update=update
             )
@@ -190,6 +190,10 @@ def _write(api: Api, found: _Found, wanted: Wish) -> Outcome:
     except ApiError as problem:
         return Outcome(place, FAILED, tuple(attached), problem)
     return Outcome(place, found.step, tuple(attached))
+
+
+def _spaces(count: int) -> str:
+    return "one namespace" if count == 1 else f"{count} namespaces"
 
 
 def _refuse_all_or_none(found: Sequence[_Found]) -> None:

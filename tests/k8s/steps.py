@@ -162,6 +162,32 @@ def runs_on_every_node(journey: Journey) -> None:
 
 
 @step
+def nodes_come_from_the_cluster(journey: Journey) -> None:
+    """--from-cluster: one node by its labels loses the trust, all of them have it again."""
+    nodes = journey.nodes()
+    journey.on_node(nodes[0], "true")
+    cluster = ("--from-cluster", f"--kubeconfig={journey.kubeconfig}")
+    chosen = f"--selector=kubernetes.io/hostname={nodes[0]}"
+    try:
+        gone = journey.inv("nodes.untrust", *cluster, chosen).want()
+        assert [(one["host"], one["status"]) for one in gone.document["hosts"]] == [
+            (nodes[0], "changed")
+        ]
+        runtime = journey.api.get(paths.one("Node", nodes[0]))["status"]["nodeInfo"]
+        assert runtime["containerRuntimeVersion"].replace("://", " ") in gone.words
+        back = journey.inv("nodes.trust", *cluster, "--no-verify").want()
+        status = {one["host"]: one["status"] for one in back.document["hosts"]}
+        assert status.pop(nodes[0]) == "changed"
+        assert status == dict.fromkeys(nodes[1:], "unchanged")
+        none = journey.inv("nodes.trust", *cluster, "--selector=nobody=here").want(2)
+        assert none.document["error"]["code"] == "no-nodes"
+        none = journey.inv("nodes.trust", "--selector=nobody=here").want(2)
+        assert none.document["error"]["code"] == "wrong-use"
+    finally:
+        journey.trust()
+
+
+@step
 def a_pod_of_somebody_else_is_left_alone(journey: Journey) -> None:
     """A pod named private-reg that is not ours: exit 2, and it is as it was."""
     with journey.namespace("pod") as name:
