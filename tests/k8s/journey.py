@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -267,14 +268,25 @@ class Journey:
         """An image with Python that is on every node before any trust is."""
         if self.agent_image or not self.ours:
             return self.agent_image
-        from moorage import engine
-
-        image = "moorage.local/agent:1"
-        client = engine.connect(self.settings)
-        client.images.get(self.settings.image_reference).tag(image)
+        image = self.built()
         words = ("--from-cluster", f"--kubeconfig={self.kubeconfig}")
         self.inv("nodes.preload", image, *words).want(0)
         self.agent_image = image
+        return image
+
+    def built(self) -> str:
+        """An image with Python that no registry has.
+
+        Of its own, not a second name for the demo image: since 1.35 a kubelet that has once pulled
+        an image with a Secret wants that Secret for all its names
+        (https://kep.k8s.io/2535, KubeletEnsureSecretPulledImages).
+        """
+        from moorage import engine
+
+        image = "moorage.local/agent:1"
+        recipe = f"FROM {self.settings.image_reference}\nLABEL io.moorage.part=journey\n"
+        client = engine.connect(self.settings)
+        client.images.build(fileobj=io.BytesIO(recipe.encode()), tag=image, rm=True)
         return image
 
     def agents(self, *words: str) -> Answer:

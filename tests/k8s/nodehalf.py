@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import ssl
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -201,16 +200,9 @@ def _prepare(half: NodeHalf, ca: Path, plan: bytes) -> None:
     for volume in half.pod["volumes"]:
         if volume.get("hostPath", {}).get("type") == "DirectoryOrCreate":
             ssh.run(f"mkdir -p {volume['hostPath']['path']}")
-    from moorage import engine
-
-    client = engine.connect(half.journey.settings)
-    image = client.images.get(half.journey.settings.image_reference)
-    image.tag("moorage.local/agent:1")
-    if "moorage.local/agent:1" not in ssh.run("ctr -n moorage images ls -q"):
-        config = half.journey.project / ".moorage" / "lab" / "ssh_config"
-        words = ["ssh", "-F", str(config), half.node, "ctr -n moorage images import -"]
-        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as load:
-            assert load.stdin is not None
-            for part in image.save(named="moorage.local/agent:1"):
-                load.stdin.write(part)
-            load.stdin.close()
+    image = half.journey.built()
+    half.journey.inv("nodes.preload", image, f"--hosts={half.node}").want(0)
+    ssh.run(
+        f"ctr -n moorage images ls -q | grep -qx {image} || ctr -n k8s.io images export - {image}"
+        " | ctr -n moorage images import -"
+    )
