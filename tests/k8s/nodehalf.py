@@ -151,6 +151,8 @@ def on(journey: Journey, grade: str) -> Iterator[NodeHalf]:
                     " ctr -n moorage tasks rm -f $c; ctr -n moorage containers rm $c; done"
                     f" >/dev/null 2>&1; rm -rf {WORK} /tmp/moorage-collect.pyz",
                 )
+                # With a newer kubelet it is one of the cluster's.
+                journey.trust(node)
 
 
 def _second_line(journey: Journey) -> str:

@@ -582,7 +582,6 @@ def the_agent_s_container_does_on_containerd_2_in_the_grade_full(journey: Journe
         journey.until(lambda: half.said().get("proven"), "word of the proof", 40)
         assert half.live["spec"].get("taints") is None
         assert half.pull() == "pulled"
-        journey.inv("nodes.untrust", f"--hosts={half.node}").want()
 
 
 # -- removal --------------------------------------------------------------------------------------
