@@ -35,6 +35,18 @@ class _Unix(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+def docker_info(socket_path: str) -> dict[str, object]:
+    """What ``GET /info`` tells; nothing where the engine does not answer at once."""
+    connection = _Unix(socket_path, 5)
+    try:
+        connection.request("GET", "/info")
+        return _said(connection.getresponse().read())
+    except (OSError, http.client.HTTPException):
+        return {}
+    finally:
+        connection.close()
+
+
 def docker_pull(socket_path: str, verify: Verify, seconds: float) -> None:
     """``POST /images/create``, whose answer is a line of JSON a step.
 

@@ -16,6 +16,7 @@ import ssl
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.faults import AgentError, TrustError
@@ -373,14 +374,26 @@ def wait_for_cri(socket_path: str, seconds: float = READY_SECONDS) -> None:
 
 def pull(proof: Proof, registry: Registry, verify: Verify, seconds: float) -> None:
     """The proving pull, by the runtime itself, with the login from memory."""
-    # The name resolved for us a moment ago, or we were not here: the runtime may not have seen it.
     try:
         _pull(proof, registry, verify, seconds)
+    except TrustError:
+        raise
     except AgentError as problem:
+        # The runtime may still see the hosts file as it was before a moment.
+        pause = HOSTS_CACHE_SECONDS
         if problem.code != "name-unresolved":
+            pause -= _age_of_hosts_file()
+        if pause <= 0:
             raise
-        time.sleep(HOSTS_CACHE_SECONDS)
+        time.sleep(pause)
         _pull(proof, registry, verify, seconds)
+
+
+def _age_of_hosts_file() -> float:
+    try:
+        return time.time() - Path("/etc/hosts").stat().st_mtime
+    except OSError:
+        return HOSTS_CACHE_SECONDS
 
 
 def _pull(proof: Proof, registry: Registry, verify: Verify, seconds: float) -> None:

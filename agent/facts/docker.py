@@ -7,8 +7,9 @@ a rootless one reads its user's ``~/.config/docker/certs.d`` (``CertsDir`` in mo
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.facts.daemons import Daemon, option, running
 from agent.facts.tree import Tree
@@ -26,7 +27,8 @@ class Docker:
     """A Docker Engine; ``version`` is empty where only its folder shows that it is there.
 
     ``home`` is the home folder of the user that runs a rootless one, else empty. ``flags`` are the
-    options it was started with.
+    options it was started with. ``containerd_store``: it pulls by containerd's code, which reads
+    hosts.toml files below ``certs``, and gives the mirrors of daemon.json no CA.
     """
 
     version: str = ""
@@ -37,6 +39,7 @@ class Docker:
     running: bool = False
     home: str = ""
     flags: tuple[str, ...] = ()
+    containerd_store: bool = False
 
 
 def find(host: Host, tree: Tree) -> tuple[Docker, ...]:
@@ -48,6 +51,7 @@ def find(host: Host, tree: Tree) -> tuple[Docker, ...]:
         found = ([idle] if idle is not None else []) + found
     seen = {one.home for one in found}
     found += [one for one in _rootless_units(tree) if one.home not in seen]
+    found = [replace(one, containerd_store=_uses_containerd(host, tree, one)) for one in found]
     unique = {one.certs: one for one in reversed(found)}
     return tuple(sorted(unique.values(), key=lambda one: one.home))
 
@@ -114,6 +118,20 @@ def _rootless_units(tree: Tree) -> list[Docker]:
         for home in homes
         if tree.exists(f"{home}/.config/systemd/user/docker.service")
     ]
+
+
+def _uses_containerd(host: Host, tree: Tree, engine: Docker) -> bool:
+    """By the engine's own word, else by its file."""
+    if host.real and engine.running:
+        from agent.engines import docker_info
+
+        status = docker_info(engine.socket).get("DriverStatus") or []
+        return "io.containerd.snapshotter.v1" in str(status)
+    try:
+        said = json.loads(tree.read(engine.config).content or b"{}")
+        return bool(said["features"]["containerd-snapshotter"])
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _socket(flags: tuple[str, ...]) -> str:

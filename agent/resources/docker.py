@@ -8,7 +8,7 @@ both are among what dockerd takes up at a reload, without a restart
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from agent import json_edit
 from agent.facts import Docker, Facts, File, Tree
@@ -52,6 +52,7 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
             for registry in plan.registry.each:
                 place = f"{engine.certs}/{registry.name}"
                 changes += certificate_file(PART, facts.tree, place, registry, owned)
+        changes += _hosts_files(facts.tree, engine, plan, owned)
         edited = _daemon_json(facts.tree, engine, plan)
         changes += edited
         if edited and engine.home:
@@ -59,7 +60,8 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
                 f"docker: its user must reload the rootless engine of {engine.home} for "
                 f"{engine.config} to count: systemctl --user reload docker"
             )
-    notes += _unspeakable(plan)
+    if not all(engine.containerd_store for engine in facts.dockers):
+        notes += _unspeakable(plan)
     return Proposal(tuple(changes), restarts(facts, changes), tuple(notes))
 
 
@@ -85,7 +87,10 @@ def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
         found.append(
             Finding(PART, "certs.d", needed, f"{who}: {why}; read at every pull, no restart")
         )
-        for key in _wanted(plan):
+        if engine.containerd_store and plan.mirrors:
+            why = f"{who}: containerd's image store asks mirrors by hosts.toml in {engine.certs}"
+            found.append(Finding(PART, "hosts.toml", True, why))
+        for key in _wanted(plan, engine):
             found.append(
                 Finding(PART, key, True, f"{who}: {key} in {engine.config}, taken up at a reload")
             )
@@ -94,6 +99,10 @@ def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
 
 def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
     """The file without our certificates, or without our items of daemon.json."""
+    if owned.path.endswith("/hosts.toml"):
+        from agent.resources.containerd import hosts_toml
+
+        return hosts_toml.without_ours(owned.path, content)
     if not owned.path.endswith(".json"):
         return strip_certificates(owned, content)
     before = _parsed_or_empty(owned.before)
@@ -169,12 +178,12 @@ def _out_of_reach(tree: Tree, engine: Docker) -> str:
     return ""
 
 
-def _wanted(plan: Plan) -> dict[str, list[str]]:
+def _wanted(plan: Plan, engine: Docker) -> dict[str, list[str]]:
     """What daemon.json must list, by key."""
     wanted: dict[str, list[str]] = {}
     if plan.registry.plain_http:
         wanted[INSECURE] = [registry.name for registry in plan.registry.each]
-    if any(mirror.of == HUB for mirror in plan.mirrors):
+    if any(mirror.of == HUB for mirror in plan.mirrors) and not engine.containerd_store:
         wanted[MIRRORS] = [plan.registry.url]
     return wanted
 
@@ -192,8 +201,45 @@ def _unspeakable(plan: Plan) -> list[str]:
     return notes
 
 
+def _hosts_files(tree: Tree, engine: Docker, plan: Plan, owned: Ledger) -> Iterator[Change]:
+    """A mirrored registry's hosts.toml, for an engine that pulls by containerd's code.
+
+    It gives the mirrors of daemon.json the certificates of docker.io, not the mirror's own
+    (measured with 28.5; ``RegistryHosts`` in moby's daemon/hosts.go).
+    """
+    from agent.resources.containerd import hosts_toml
+
+    for mirror in plan.mirrors if engine.containerd_store else ():
+        file = tree.read(f"{engine.certs}/{mirror.of}/hosts.toml")
+        there = readable(file)
+        ca = _trusted_file(tree, f"{engine.certs}/{plan.registry.name}", plan.registry, owned)
+        ours = hosts_toml.mirror(plan.registry, mirror, ca)
+        mine = owned.get(file.path)
+        if there is not None and there != ours and not (mine is not None and there == mine.after):
+            raise RefusedError(
+                "mirror-foreign",
+                f"{file.path} says already where images of {mirror.of} are asked for",
+                cause="another tool configured that registry here",
+                cure=f'add [host."{plan.registry.url}"] to it, or move it away',
+            )
+        yield from change(PART, file, ours)
+
+
+def _trusted_file(tree: Tree, folder: str, registry: Registry, owned: Ledger) -> str:
+    """The file that has the CA, or will have it."""
+    if registry.plain_http:
+        return ""
+    coming = certificate_file(PART, tree, folder, registry, owned)
+    if coming:
+        return coming[0].path
+    wanted = certificates(registry.ca_bytes)
+    names = [name for name in tree.names(folder) if name.endswith(".crt")]
+    paths = [f"{folder}/{name}" for name in names]
+    return next(path for path in paths if wanted <= certificates(tree.read(path).content))
+
+
 def _daemon_json(tree: Tree, engine: Docker, plan: Plan) -> tuple[Change, ...]:
-    wanted = _wanted(plan)
+    wanted = _wanted(plan, engine)
     if not wanted:
         return ()
     file = tree.read(engine.config)

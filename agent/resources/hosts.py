@@ -1,34 +1,44 @@
-"""The hosts file: one line of ours, marked, that gives the registry's name its address.
+"""The hosts file: one line of ours, marked, that gives the registry's names their address.
 
 An entry that is right already is left alone, a different one is refused, or with ``replace``
-turned into a comment that ``strip`` turns back.
+turned into a comment that ``strip`` turns back. Where DNS gives the right address, none is made.
+Where cloud-init writes the file anew at each boot (``manage_etc_hosts``), the entry goes into its
+template too, or it would be lost.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 
-from agent.facts import Facts
+from agent.facts import Facts, Tree
 from agent.faults import RefusedError
 from agent.plan import Plan, Registry
-from agent.resources import Finding, Ledger, Owned, Proposal, change, readable
+from agent.resources import Change, Finding, Ledger, Owned, Proposal, change, readable
 
 PART = "hosts"
 PATH = "/etc/hosts"
 MARK = b"# moorage"
 KEPT = b"# moorage kept"
 REPLACED = b"# moorage replaced: "
+CLOUD_TEMPLATES = "/etc/cloud/templates"
 
 
 def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
-    """One entry with the plan's address; none where the plan leaves names to DNS."""
-    if plan.registry.address is None:
+    """One entry with the plan's address; none where names are left to DNS, or DNS has it right."""
+    registry = plan.registry
+    if registry.address is None:
         return Proposal(absent="the plan names no address: names are left to DNS")
-    file = facts.tree.read(PATH)
-    content = readable(file)
-    after = _with_entry(content or b"", plan.registry, plan.options.replace)
-    return Proposal(changes=change(PART, file, after))
+    content = readable(facts.tree.read(PATH)) or b""
+    if _left_to_dns(facts, content, registry):
+        return Proposal(absent=f"DNS gives {registry.host} the address {registry.address} already")
+    changes: list[Change] = []
+    for path in (PATH, *_templates(facts.tree)):
+        file = facts.tree.read(path)
+        after = _with_entry(path, readable(file) or b"", registry, plan.options.replace)
+        changes += change(PART, file, after)
+    return Proposal(tuple(changes))
 
 
 def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
@@ -41,18 +51,25 @@ def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
         return (Finding(PART, "left-to-dns", True, proposal.absent),)
     registry = plan.registry
     what = f"{PATH} {'needs' if proposal.changes else 'has'} {registry.address} {registry.host}"
-    return (Finding(PART, "entry" if proposal.changes else "entry-there", True, what),)
+    found = [Finding(PART, "entry" if proposal.changes else "entry-there", True, what)]
+    for path in _templates(facts.tree):
+        why = f"cloud-init writes {PATH} anew from {path} at boot, so the entry comes there too"
+        found.append(Finding(PART, "cloud-init-template", True, why))
+    return tuple(found)
 
 
 def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
     """The file without our line, and with what it replaced."""
     host = registry.host.encode()
+    ours = [_Entry.of(line) for line in _lines(owned.after or b"") if _is_ours(line, host)]
+    names = {host, *(name for entry in ours for name in entry.hosts)}
     kept = []
     for line in _lines(content):
         if _is_ours(line, host):
             continue
         was = line[len(REPLACED) :] if line.startswith(REPLACED) else b""
-        kept.append(was if _Entry.of(was).names(host) else line)
+        replaced = any(_Entry.of(was).names(name) for name in names)
+        kept.append(was if replaced else line)
     stripped = b"".join(kept)
     return None if owned.before is None and not stripped else stripped
 
@@ -89,49 +106,102 @@ def _is_ours(line: bytes, host: bytes) -> bool:
     rest = line.rstrip()
     if rest.endswith(KEPT + b" without " + host):
         return True
-    return rest.endswith(MARK) and _Entry.of(line).hosts == (host,)
+    return rest.endswith(MARK) and _Entry.of(line).hosts[:1] == (host,)
 
 
-def _with_entry(content: bytes, registry: Registry, replace: bool) -> bytes:
+def _with_entry(path: str, content: bytes, registry: Registry, replace: bool) -> bytes:
     address = registry.address or ""
     host = registry.host.encode()
-    ours = address.encode() + b"\t" + host + b" " + MARK + b"\n"
+    names = [one.host.encode() for one in registry.each]
     lines: list[bytes] = []
-    found = False
+    missing = list(names)
+    place = -1
     for number, line in enumerate(_lines(content), 1):
         entry = _Entry.of(line)
-        if not entry.names(host):
+        said = [name for name in names if entry.names(name)]
+        if _is_ours(line, host):
+            if KEPT in line:
+                lines.append(line)
+            elif place < 0:
+                place = len(lines)  # where it stands it stays, for the same bytes as before
+        elif not said:
             lines.append(line)
         elif entry.is_at(address):
-            found = True
+            missing = [name for name in missing if name not in said]
             lines.append(line)
-        elif _is_ours(line, host):
-            if not found:
-                lines.append(ours)
-            found = True
         elif replace:
-            lines.extend(_replaced(line, entry, host))
+            lines.extend(_replaced(line, entry, said, host))
         else:
-            raise _conflict(number, entry, registry)
-    if not found:
-        # Before an unterminated last line, so that taking ours away gives back the same bytes.
-        place = len(lines) - 1 if lines and not lines[-1].endswith(b"\n") else len(lines)
+            raise _conflict(path, number, entry, said[0].decode(), registry)
+    if missing:
+        # The first name leads, and is how the line is known again.
+        words = [host, *(name for name in missing if name != host)]
+        ours = address.encode() + b"\t" + b" ".join(words) + b" " + MARK + b"\n"
+        if place < 0:
+            # Before an unterminated last line, so that taking ours away gives the same bytes back.
+            place = len(lines) - 1 if lines and not lines[-1].endswith(b"\n") else len(lines)
         lines.insert(place, ours)
     return b"".join(lines)
 
 
-def _replaced(line: bytes, entry: _Entry, host: bytes) -> list[bytes]:
-    others = [name for name in entry.hosts if name.lower() != host]
+def _replaced(line: bytes, entry: _Entry, said: list[bytes], host: bytes) -> list[bytes]:
+    others = [name for name in entry.hosts if name.lower() not in said]
     kept = entry.address + b" " + b" ".join(others) + b" " + KEPT + b" without " + host + b"\n"
     return ([kept] if others else []) + [REPLACED + line]
 
 
-def _conflict(number: int, entry: _Entry, registry: Registry) -> RefusedError:
+def _conflict(path: str, number: int, entry: _Entry, name: str, registry: Registry) -> RefusedError:
     there = entry.address.decode("utf-8", "replace")
     return RefusedError(
         "hosts-conflict",
-        f"{PATH} line {number} gives {registry.host} the address {there}, "
-        f"the plan {registry.address}",
+        f"{path} line {number} gives {name} the address {there}, the plan {registry.address}",
         cause="someone else made that entry",
-        cure=f"remove line {number}, or replace it for as long as the trust lasts: --replace",
+        cure=f"remove line {number}, or replace it for as long as the trust lasts: "
+        "inv nodes.trust --replace",
     )
+
+
+def _left_to_dns(facts: Facts, content: bytes, registry: Registry) -> bool:
+    """Whether the file says nothing of the names, and DNS gives each the plan's address."""
+    names = [one.host for one in registry.each]
+    entries = [_Entry.of(line) for line in _lines(content)]
+    if any(entry.names(name.encode()) for entry in entries for name in names):
+        return False
+    return all(facts.names.by_dns(name) == frozenset({registry.address}) for name in names)
+
+
+# cloud-init takes the template of the family (cloudinit/config/cc_update_etc_hosts.py).
+_FAMILIES = {
+    "debian": ("debian", "ubuntu"),
+    "redhat": ("rhel", "fedora", "centos", "rocky", "almalinux", "amzn", "ol"),
+    "suse": ("suse", "sles", "opensuse"),
+    "alpine": ("alpine",),
+    "arch": ("arch",),
+    "photon": ("photon",),
+}
+
+
+def _templates(tree: Tree) -> tuple[str, ...]:
+    """The template that the hosts file is made from at each boot, where cloud-init does that.
+
+    ``manage_etc_hosts: localhost`` changes one line alone and keeps ours.
+    """
+    folder = "/etc/cloud/cloud.cfg.d"
+    files = ["/etc/cloud/cloud.cfg", *(f"{folder}/{name}" for name in tree.names(folder))]
+    files.append("/var/lib/cloud/instance/cloud-config.txt")  # what the user gave goes before all
+    managed = ""
+    for path in files:
+        text = (tree.read(path).content or b"").decode("utf-8", "replace")
+        said = re.findall(r"^manage_etc_hosts:[ \t]*[\"']?(\w+)", text, re.MULTILINE)
+        managed = said[-1].lower() if said else managed
+    if managed not in ("true", "template"):
+        return ()
+    release = (tree.read("/etc/os-release").content or b"").decode("utf-8", "replace")
+    ids = re.findall(r"^ID(?:_LIKE)?=[\"']?([^\"'\n]*)", release, re.MULTILINE)
+    words = " ".join(ids).split()
+    paths = [
+        f"{CLOUD_TEMPLATES}/hosts.{family}.tmpl"
+        for family, names in _FAMILIES.items()
+        if any(word.startswith(names) for word in words)
+    ]
+    return tuple(path for path in paths if tree.exists(path))

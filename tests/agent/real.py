@@ -88,10 +88,22 @@ auth: {htpasswd: {realm: moorage, path: /etc/moorage/htpasswd}}
 
 
 class Registry:
-    """A TLS registry with a login, at an address of its own."""
+    """A TLS registry with a login, at an address of its own; on request without one or other."""
 
-    def __init__(self, client: docker.DockerClient, image: str, authority: Authority) -> None:
+    def __init__(
+        self,
+        client: docker.DockerClient,
+        image: str,
+        authority: Authority,
+        tls: bool = True,
+        login: bool = True,
+    ) -> None:
         self.authority = authority
+        self._lines = [
+            line for line in REGISTRY_CONFIG.splitlines() if login or not line.startswith("auth:")
+        ]
+        if not tls:
+            self._lines[2] = 'http: {addr: ":443"}'
         self.container = client.containers.create(
             image, name=f"agentdev-registry-{time.time_ns()}", labels=LABELS,
             ports={"443/tcp": ("127.0.0.1", 0)}, user="0:0",
@@ -109,7 +121,7 @@ class Registry:
         """Put a certificate in place; a running registry takes it up at its next start."""
         login = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(5))
         put(self.container, "/", {
-            "etc/moorage/config.yml": REGISTRY_CONFIG.encode(),
+            "etc/moorage/config.yml": "\n".join(self._lines).encode(),
             "etc/moorage/tls.crt": pair[0],
             "etc/moorage/tls.key": pair[1],
             "etc/moorage/htpasswd": USER.encode() + b":" + login + b"\n",
@@ -160,6 +172,8 @@ def _bytes(output: object) -> bytes:
 class Node:
     """A lab node with systemd and containerd."""
 
+    images = "/var/lib/containerd"  # where its runtime keeps them: no overlay, so a volume
+
     def __init__(self, client: docker.DockerClient, image: str, binds: Sequence[str] = ()) -> None:
         self._client = client
         bounding = int(re.findall(r"CapBnd:\s*(\w+)", Path("/proc/self/status").read_text())[0], 16)
@@ -168,7 +182,7 @@ class Node:
             security_opt=["seccomp=unconfined", "apparmor=unconfined"],
             tmpfs={"/run": "exec", "/tmp": "exec"},
             binds=["/sys/fs/cgroup:/sys/fs/cgroup:rw",
-                   f"agentdev-{time.time_ns()}:/var/lib/containerd", *binds],
+                   f"agentdev-{time.time_ns()}:{self.images}", *binds],
         )  # fmt: skip
         limits.update(MaskedPaths=[], ReadonlyPaths=[], CgroupnsMode="host")
         made = client.api.create_container(

@@ -1,0 +1,185 @@
+"""BuildKit: ``[registry."host"]`` in buildkitd.toml, read at the start of buildkitd alone.
+
+https://github.com/moby/buildkit/blob/master/docs/buildkitd.toml.md and ``RegistryConfig`` in its
+util/resolver/config: ``ca``, ``mirrors``, ``http``. Each line added ends with our mark; the result
+is parsed, and must say what it said before and ours, nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from agent import toml_edit
+from agent.facts import Facts, File
+from agent.facts.daemons import option
+from agent.faults import RefusedError
+from agent.plan import Plan, Registry
+from agent.resources import (
+    Change,
+    Finding,
+    Ledger,
+    Owned,
+    Proposal,
+    certificates,
+    change,
+    readable,
+)
+from agent.resources.docker import strip_certificates
+from agent.toml import TomlError, at, parse
+
+PART = "buildkit"
+CONFIG = "/etc/buildkit/buildkitd.toml"
+FOLDER = "/etc/buildkit/moorage"
+MARK = "# moorage"
+
+
+def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
+    """The CA beside buildkitd.toml, the table that names it, one restart."""
+    found = facts.others.get(PART)
+    if found is None:
+        return Proposal(absent="there is no BuildKit here")
+    changes: list[Change] = []
+    if not plan.registry.plain_http:
+        file = facts.tree.read(_authority(plan.registry))
+        if certificates(file.content) != certificates(plan.registry.ca_bytes):
+            changes += change(PART, file, plan.registry.ca_bytes)
+    config = facts.tree.read(option(found.argv, "--config") or CONFIG)
+    changes += change(PART, config, _edited(config, facts, plan).encode("utf-8"))
+    firm = [mirror.of for mirror in plan.mirrors if not mirror.fallback]
+    notes = (f"buildkit: it falls back to {', '.join(firm)} in any case",) if firm else ()
+    return Proposal(tuple(changes), restarts(facts, changes), notes)
+
+
+def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+    """Whether its file needs the table."""
+    if PART not in facts.others:
+        return (Finding(PART, "buildkitd.toml", False, "there is no BuildKit here"),)
+    try:
+        needs = bool(propose(facts, plan, {}).changes)
+    except RefusedError as problem:
+        return (Finding(PART, "refused", True, f"{problem} ({problem.code})"),)
+    why = "needs the registry's table; one restart" if needs else "has the registry's table"
+    return (Finding(PART, "buildkitd.toml", True, f"it {why}"),)
+
+
+def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
+    """The file without our lines. A header of ours that others put keys under stays, unmarked."""
+    if owned.path.endswith(".crt"):
+        return strip_certificates(owned, content)
+    lines = content.decode("utf-8", "surrogateescape").splitlines(keepends=True)
+    mark = f"{MARK} {registry.name}"
+    kept: list[str] = []
+    for line in reversed(lines):
+        if not line.rstrip().endswith(mark):
+            kept.append(line)
+        elif line.lstrip().startswith("[") and _has_keys(kept):
+            kept.append(line.replace(f" {mark}", ""))
+    text = "".join(reversed(kept))
+    gone = owned.before is None and not text.strip()
+    return None if gone else text.encode("utf-8", "surrogateescape")
+
+
+def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
+    """buildkitd, where its file or the CA changed."""
+    found = facts.others.get(PART)
+    changed = any(one.part == PART for one in changes)
+    return (found.unit,) if changed and found is not None and found.unit and found.running else ()
+
+
+def _has_keys(following: list[str]) -> bool:
+    """Whether what comes next (nearest last) belongs to the table above it."""
+    for line in reversed(following):
+        bare = line.strip()
+        if bare and not bare.startswith("#"):
+            return not bare.startswith("[")
+    return False
+
+
+def _authority(registry: Registry) -> str:
+    return f"{FOLDER}/{registry.name.replace(':', '_')}.crt"
+
+
+def _edited(config: File, facts: Facts, plan: Plan) -> str:
+    content = readable(config)
+    try:
+        text = (content or b"").decode("utf-8")
+        expected = parse(content or b"")
+        mark = f"{MARK} {plan.registry.name}"
+        for name, key, value in _wanted(plan):
+            said = at(expected, "registry", name, key)
+            if said == value or _is_enough(facts, plan.registry, key, said):
+                continue
+            if said is not None:
+                raise _foreign(config, name, key)
+            text = _with_value(text, name, f"{key} = {json.dumps(value)}", mark)
+            expected = _told(expected, name, key, value)
+        fits = parse(text.encode("utf-8")) == expected
+    except (TomlError, ValueError) as problem:
+        raise _refused(config, str(problem)) from None
+    if not fits:
+        raise _refused(config, "its tables are not written as [tables]")
+    return text
+
+
+def _wanted(plan: Plan) -> list[tuple[str, str, Any]]:
+    """Registry, key and value of what must stand in the file."""
+    wanted: list[tuple[str, str, Any]] = []
+    for registry in plan.registry.each:
+        if registry.plain_http:
+            wanted.append((registry.name, "http", True))
+        else:
+            wanted.append((registry.name, "ca", [_authority(plan.registry)]))
+    wanted += [(mirror.of, "mirrors", [plan.registry.name]) for mirror in plan.mirrors]
+    return wanted
+
+
+def _is_enough(facts: Facts, registry: Registry, key: str, said: object) -> bool:
+    """Whether another's value does what ours would."""
+    if not isinstance(said, list):
+        return False
+    if key == "mirrors":
+        return registry.name in said
+    held = [certificates(facts.tree.read(path).content) for path in said if isinstance(path, str)]
+    return certificates(registry.ca_bytes) <= frozenset().union(*held)
+
+
+def _with_value(text: str, name: str, line: str, mark: str) -> str:
+    """One more line in a registry's table, which is added at the end where it is missing."""
+    layout = toml_edit.scan(text)
+    newline = layout.newline
+    header = layout.header(("registry", name))
+    if header is not None:
+        before, after = text[: header.end], text[header.end :]
+        if not before.endswith("\n"):
+            before += newline
+        return f"{before}  {line} {mark}{newline}{after}"
+    if text and not text.endswith("\n"):
+        text += newline
+    return f'{text}[registry."{name}"] {mark}{newline}  {line} {mark}{newline}'
+
+
+def _told(tables: dict[str, Any], name: str, key: str, value: object) -> dict[str, Any]:
+    told = copy.deepcopy(tables)
+    told.setdefault("registry", {}).setdefault(name, {})[key] = value
+    return told
+
+
+def _foreign(config: File, name: str, key: str) -> RefusedError:
+    return RefusedError(
+        "buildkitd-foreign",
+        f'{config.path} says something else for {key} in [registry."{name}"]',
+        cause="someone else configured this registry here",
+        cure=f"add the registry there, or take {key} out of it, then run again",
+    )
+
+
+def _refused(config: File, why: str) -> RefusedError:
+    return RefusedError(
+        "config-not-understood",
+        f"{config.path} cannot be edited safely: {why}",
+        cause="only a rewrite of other lines would do",
+        cure=f"correct {config.path}, or add the registry to it by hand",
+    )

@@ -1,0 +1,225 @@
+"""k3s and RKE2: ``registries.yaml``, from which they write their containerd's files at each start.
+
+Both ``mirrors`` and ``configs`` name the registry: k3s 1.27.12, 1.28.8 and 1.29.3 heed
+``configs.*.tls`` of mirror endpoints alone (https://github.com/k3s-io/k3s/issues/9839).
+https://docs.k3s.io/installation/private-registry
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent import yaml_block
+from agent.facts import Facts, File, Runtime, Tree
+from agent.facts.daemons import option
+from agent.faults import RefusedError
+from agent.plan import Plan, Registry
+from agent.resources import (
+    Change,
+    Finding,
+    Ledger,
+    Owned,
+    Proof,
+    Proposal,
+    certificates,
+    change,
+    readable,
+)
+from agent.resources.docker import strip_certificates
+
+PART = "k3s"
+KINDS = ("k3s", "rke2")
+SOCKET = "/run/k3s/containerd/containerd.sock"
+MARK = "# moorage"
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One of the two on this node, and its file."""
+
+    runtime: Runtime
+    path: str
+    folder: str
+
+
+def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
+    """The CA beside registries.yaml, the keys that name it in the file, one restart."""
+    found = _found(facts)
+    if not found:
+        return Proposal(absent="there is no k3s or RKE2 here")
+    if all(_by_docker(one.runtime) for one in found):
+        return Proposal(absent="k3s is started with --docker: Docker pulls for it", there=True)
+    changes: list[Change] = []
+    for one in found:
+        if not _by_docker(one.runtime):
+            changes += _authorities(facts.tree, one, plan)
+            changes += _edited(facts.tree, one, plan)
+    return Proposal(tuple(changes), restarts(facts, changes), tuple(_unspeakable(plan)))
+
+
+def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+    """Which file, and whether it can be edited."""
+    found = _found(facts)
+    if not found:
+        return (Finding(PART, "registries.yaml", False, "there is no k3s or RKE2 here"),)
+    try:
+        proposal = propose(facts, plan, {})
+    except RefusedError as problem:
+        return (Finding(PART, "refused", True, f"{problem} ({problem.code})"),)
+    why = proposal.absent or (
+        f"{found[0].path} {'needs' if proposal.changes else 'has'} the registry; "
+        "it is read at the start alone"
+    )
+    return (Finding(PART, "registries.yaml", not proposal.absent, why),)
+
+
+def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
+    """The file without our lines; gone where nothing else is in it."""
+    if owned.path.endswith(".crt"):
+        return strip_certificates(owned, content)
+    text = content.decode("utf-8", "surrogateescape")
+    rest = yaml_block.without(text, f"{MARK} {registry.name}")
+    rest = yaml_block.without_empty(rest, MARK)  # made for one registry, used by another to the end
+    before = (owned.before or b"").decode("utf-8", "replace").splitlines()
+    all_ours = all(f" {MARK} " in line for line in before)  # another registry's, gone by now
+    return None if not rest.strip() and all_ours else rest.encode("utf-8", "surrogateescape")
+
+
+def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
+    """The service of each whose files changed."""
+    paths = [one.path for one in changes if one.part == PART]
+    return tuple(
+        one.runtime.unit
+        for one in _found(facts)
+        if one.runtime.unit
+        and one.runtime.running
+        and any(path == one.path or path.startswith(f"{one.folder}/") for path in paths)
+    )
+
+
+def proofs(facts: Facts) -> tuple[Proof, ...]:
+    """A pull through the containerd inside."""
+    return tuple(
+        Proof("cri", SOCKET, one.runtime.unit)
+        for one in _found(facts)
+        if one.runtime.running and not _by_docker(one.runtime)
+    )
+
+
+def _found(facts: Facts) -> list[_Found]:
+    found = []
+    for kind in KINDS:
+        runtime = facts.others.get(kind)
+        if runtime is not None:
+            folder = f"/etc/rancher/{kind}"
+            path = _file(facts.tree, runtime, folder)
+            found.append(_Found(runtime, path, f"{folder}/moorage"))
+    return found
+
+
+def _file(tree: Tree, runtime: Runtime, folder: str) -> str:
+    """``--private-registry`` names another file, on the command line or in config.yaml."""
+    said = option(runtime.argv, "--private-registry")
+    if said is None:
+        try:
+            text = (tree.read(f"{folder}/config.yaml").content or b"").decode("utf-8")
+            said = yaml_block.scan(text).value("private-registry")
+        except ValueError:
+            said = None
+    return said if said is not None and said.startswith("/") else f"{folder}/registries.yaml"
+
+
+def _by_docker(runtime: Runtime) -> bool:
+    return "--docker" in runtime.argv
+
+
+def _authorities(tree: Tree, one: _Found, plan: Plan) -> list[Change]:
+    if plan.registry.plain_http:
+        return []
+    file = tree.read(_authority(one, plan.registry))
+    same = certificates(file.content) == certificates(plan.registry.ca_bytes)
+    return [] if same else list(change(PART, file, plan.registry.ca_bytes))
+
+
+def _authority(one: _Found, registry: Registry) -> str:
+    return f"{one.folder}/{registry.name.replace(':', '_')}.crt"
+
+
+def _edited(tree: Tree, one: _Found, plan: Plan) -> tuple[Change, ...]:
+    file = tree.read(one.path)
+    content = readable(file)
+    try:
+        document = yaml_block.scan((content or b"").decode("utf-8"))
+        mark = f"{MARK} {plan.registry.name}"
+        wanted = _authority(one, plan.registry)
+        for registry in plan.registry.each:
+            document = _with_registry(document, tree, file, wanted, registry, mark)
+        for mirror in plan.mirrors:
+            document = _with_endpoint(document, mirror.of, plan.registry, mark)
+    except UnicodeDecodeError as problem:
+        raise _refused(file, f"it is not UTF-8 ({problem})") from None
+    except yaml_block.Unsafe as problem:
+        raise _refused(file, str(problem)) from None
+    # Logins stand in such files; whoever adds one to ours finds it closed.
+    return change(PART, file, document.text.encode("utf-8"), mode=0o600)
+
+
+def _with_registry(
+    document: yaml_block.Document,
+    tree: Tree,
+    file: File,
+    wanted: str,
+    registry: Registry,
+    mark: str,
+) -> yaml_block.Document:
+    if not document.has("mirrors", registry.name):
+        document = _with_endpoint(document, registry.name, registry, mark)
+    if registry.plain_http:
+        return document
+    said = document.value("configs", registry.name, "tls", "ca_file")
+    if said is None:
+        leaf = [f"ca_file: {json.dumps(wanted)}"]
+        path = ("configs", registry.name, "tls")
+        return document.with_keys(path, leaf, mark)
+    held = certificates(tree.read(said).content)
+    if said != wanted and not certificates(registry.ca_bytes) <= held:
+        raise RefusedError(
+            "registries-yaml-foreign",
+            f"{file.path} names another CA for {registry.name}: {said}",
+            cause="someone else configured this registry here",
+            cure=f"put the CA into {said}, or take ca_file out of {file.path}, then run again",
+        )
+    return document
+
+
+def _with_endpoint(
+    document: yaml_block.Document, of: str, registry: Registry, mark: str
+) -> yaml_block.Document:
+    there = document.items("mirrors", of, "endpoint")
+    if registry.url in there:
+        return document
+    path: tuple[str, ...] = ("mirrors", of, "endpoint")
+    if document.has(*path) and not there:
+        raise yaml_block.Unsafe(f"mirrors.{of}.endpoint is no list")
+    return document.with_keys(path, [f'- "{registry.url}"'], mark)
+
+
+def _unspeakable(plan: Plan) -> list[str]:
+    firm = [mirror.of for mirror in plan.mirrors if not mirror.fallback]
+    if not firm:
+        return []
+    return [
+        f"k3s: it falls back to {', '.join(firm)} unless it is started with "
+        "--disable-default-registry-endpoint"
+    ]
+
+
+def _refused(file: File, why: str) -> RefusedError:
+    return RefusedError(
+        "yaml-not-understood",
+        f"{file.path} is written in a way that cannot be edited safely: {why}",
+        cause="this agent edits plain block style alone, and guesses nothing",
+        cure=f"write that part of {file.path} a key a line, or add the registry to it by hand",
+    )

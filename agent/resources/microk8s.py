@@ -1,0 +1,59 @@
+"""MicroK8s: hosts.toml files in its own ``args/certs.d``, read at every pull.
+
+``current`` is a link to the revision at work; a refresh copies the folder to the next one. Before
+1.23 its containerd had ``registry.mirrors`` in a template instead; beside it no such file counts.
+https://microk8s.io/docs/registry-private
+"""
+
+from __future__ import annotations
+
+from agent.facts import Facts
+from agent.faults import RefusedError
+from agent.plan import Plan, Registry
+from agent.resources import Finding, Ledger, Owned, Proof, Proposal, certs_d, containerd
+
+PART = "microk8s"
+ARGS = "/var/snap/microk8s/current/args"
+ROOT = f"{ARGS}/certs.d"
+TEMPLATE = f"{ARGS}/containerd-template.toml"
+SOCKET = "/var/snap/microk8s/common/run/containerd.sock"
+
+
+def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
+    """The registry's folder."""
+    if PART not in facts.others:
+        return Proposal(absent="there is no MicroK8s here")
+    if not _reads_folders(facts):
+        raise RefusedError(
+            "microk8s-template",
+            f"{TEMPLATE} names no config_path: this MicroK8s reads no certs.d",
+            cause="it is older than 1.23, or its template was edited",
+            cure="snap refresh microk8s, or add the registry to the template by hand",
+        )
+    return Proposal(certs_d.changes(PART, facts.tree, ROOT, plan, owned))
+
+
+def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+    """Whether its containerd reads the folder."""
+    if PART not in facts.others:
+        return (Finding(PART, "certs.d", False, "there is no MicroK8s here"),)
+    reads = _reads_folders(facts)
+    return (
+        Finding(PART, "certs.d", reads, f"{TEMPLATE} {'names' if reads else 'does not name'} it"),
+    )
+
+
+def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
+    """The file without what is ours."""
+    return containerd.strip(owned, content, registry)
+
+
+def proofs(facts: Facts) -> tuple[Proof, ...]:
+    """A pull through its containerd."""
+    found = facts.others.get(PART)
+    return (Proof("cri", SOCKET, found.unit),) if found is not None and found.running else ()
+
+
+def _reads_folders(facts: Facts) -> bool:
+    text = facts.tree.read(TEMPLATE).content or b""
+    return any(line.strip().startswith(b"config_path") for line in text.splitlines())

@@ -1,0 +1,249 @@
+"""Docker Engine, Podman, Buildah and Skopeo out of Debian: no pull before, one after, none again.
+
+Takes the images that `inv up` has built, and is skipped where there are none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("docker")
+
+import docker
+
+from agent.verify import HOSTS_CACHE_SECONDS
+from moorage.archive import agent_archive
+from tests.agent import runtimes
+from tests.agent.authority import Authority
+from tests.agent.real import NAME, PASSWORD, USER, Registry, plan
+from tests.agent.test_real import client, image, images, registry
+
+__all__ = ["client", "image", "registry"]
+pytestmark = pytest.mark.engine
+PARTS: dict[str, Any] = {"parts": ["hosts", "docker"]}
+DOCKERS = {
+    "20.10": ("bookworm", None),
+    "newest": ("sid", None),
+    "newest, containerd's image store": ("sid", b'{"features": {"containerd-snapshotter": true}}'),
+}
+DAEMON = "/etc/docker/daemon.json"
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return agent_archive(tmp_path_factory.mktemp("state")).path
+
+
+@pytest.fixture(scope="module", params=DOCKERS)
+def engine(
+    request: pytest.FixtureRequest, client: docker.DockerClient, archive: Path
+) -> Iterator[runtimes.RuntimeNode]:
+    suite, daemon = DOCKERS[request.param]
+    node = runtimes.RuntimeNode(client, runtimes.image(client, "docker", suite, "docker.io"))
+    try:
+        if daemon is not None:
+            node.write(DAEMON, daemon)
+        node.start(archive)
+        yield node
+    finally:
+        node.remove()
+
+
+@pytest.fixture(scope="module")
+def podman(client: docker.DockerClient, archive: Path) -> Iterator[runtimes.PodmanNode]:
+    made = runtimes.image(
+        client, "podman", "bookworm", "podman buildah skopeo ca-certificates curl"
+    )
+    node = runtimes.PodmanNode(client, made)
+    try:
+        node.start(archive)
+        yield node
+    finally:
+        node.remove()
+
+
+@pytest.fixture(scope="module")
+def open_registry(client: docker.DockerClient) -> Iterator[Registry]:
+    """One that anyone may read: Docker sends a mirror no login."""
+    found = images(client, r"(moorage/registry):.*")
+    made = Registry(client, next(iter(found.values())), Authority(), login=False)
+    try:
+        made.push(client, Path("/bin/true"), "library/moored:1")
+        yield made
+    finally:
+        made.container.remove(force=True, v=True)
+
+
+@pytest.fixture(scope="module")
+def plain_registry(client: docker.DockerClient) -> Iterator[Registry]:
+    found = images(client, r"(moorage/registry):.*")
+    made = Registry(client, next(iter(found.values())), Authority(), tls=False, login=False)
+    try:
+        made.push(client, Path("/bin/true"))
+        yield made
+    finally:
+        made.container.remove(force=True, v=True)
+
+
+def tree(node: runtimes.RuntimeNode) -> str:
+    return node.sh(
+        "find /etc/docker /etc/containers /etc/systemd/system/docker.service.d -type f "
+        "2>/dev/null | sort | xargs -r sha256sum; sha256sum /etc/hosts"
+    )[1]
+
+
+def test_docker_pulls_once_trusted_and_never_without(
+    engine: runtimes.RuntimeNode, registry: Registry, image: str
+) -> None:
+    before = tree(engine)
+    pid = engine.sh("pidof dockerd")
+    document = {**plan(registry, image), **PARTS}
+    assert engine.agent("apply", {**document, "parts": ["hosts"]}).code == 0
+    assert engine.agent("verify", document).fault == "x509-unknown-authority"
+    first = engine.agent("apply", document)
+    assert (first.code, first.result["status"], first.noise) == (0, "changed", "")
+    assert (first.result["verified"], first.result["restarts"]) == (True, [])
+    assert [one["detail"] for one in first.events if one.get("step") == "pull"] == ["docker"]
+    assert engine.agent("apply", document).result["status"] == "unchanged"
+    assert engine.agent("untrust", document).result["status"] == "changed"
+    assert tree(engine) == before
+    engine.agent("apply", {**document, "parts": ["hosts"]})
+    assert engine.agent("verify", document).fault == "x509-unknown-authority"
+    engine.agent("untrust", document)
+    assert engine.sh("pidof dockerd") == pid
+
+
+def test_docker_says_what_is_wrong_with_a_pull_that_is_not_trust(
+    engine: runtimes.RuntimeNode, registry: Registry, image: str
+) -> None:
+    document = {**plan(registry, image), **PARTS}
+    assert engine.agent("apply", document).code == 0
+    gone = {**plan(registry, f"{NAME}/none:1", options={"preflight": False}), **PARTS}
+    for change, code in (({"verify": gone["verify"]}, "image-missing"),):
+        assert engine.agent("verify", {**document, **change}).fault == code
+    assert engine.agent("untrust", document).code == 0
+
+
+def test_docker_asks_a_mirror_of_docker_hub_without_a_restart(
+    engine: runtimes.RuntimeNode, open_registry: Registry
+) -> None:
+    before = tree(engine)
+    pid = engine.sh("pidof dockerd")
+    document = {**plan(open_registry), **PARTS, "mirrors": [{"of": "docker.io"}]}
+    run = engine.agent("apply", document)
+    store = engine.read("/etc/docker/certs.d/docker.io/hosts.toml") is not None
+    reloaded = [] if store else ["reload docker.service"]
+    assert (run.code, run.result["restarts"]) == (0, reloaded)
+    time.sleep(HOSTS_CACHE_SECONDS)  # what Docker knows of the hosts file may be that old
+    pulled = engine.pull("docker.io/library/moored", "1")
+    assert "Downloaded newer image" in pulled or "Pull complete" in pulled, pulled
+    assert engine.sh("pidof dockerd") == pid
+    assert engine.agent("untrust", document).result["restarts"] == reloaded
+    assert tree(engine) == before
+
+
+def test_docker_speaks_plain_http_where_that_was_asked_for(
+    engine: runtimes.RuntimeNode, plain_registry: Registry
+) -> None:
+    before = tree(engine)
+    document = {**plan(plain_registry, f"{NAME}:443/probe:1"), **PARTS}
+    document["registry"].update({"insecure": "http", "ca": None})
+    document["verify"] = {"image": f"{NAME}:443/probe:1"}
+    run = engine.agent("apply", document)
+    assert (run.code, run.result["verified"]) == (0, True), run
+    assert run.result["restarts"] == ["reload docker.service"]
+    assert engine.agent("untrust", document).code == 0
+    assert tree(engine) == before
+
+
+def test_a_proxy_is_told_apart_and_mended(
+    engine: runtimes.RuntimeNode, registry: Registry, image: str
+) -> None:
+    engine.write(
+        "/etc/systemd/system/docker.service.d/http-proxy.conf",
+        b'[Service]\nEnvironment="HTTPS_PROXY=http://127.0.0.1:9" "NO_PROXY=localhost"\n',
+    )
+    engine.sh("systemctl daemon-reload; systemctl restart docker")
+    before = tree(engine)
+    document = {**plan(registry, image), **PARTS}
+    failed = engine.agent("apply", document)
+    assert failed.fault == "proxy"
+    assert any("--fix-proxy" in one.get("message", "") for one in failed.events)
+    mended = engine.agent("apply", {**document, "options": {"fix_proxy": True}})
+    assert (mended.code, mended.result["restarts"]) == (0, ["docker.service"]), mended
+    again = engine.agent("apply", {**document, "options": {"fix_proxy": True}})
+    assert again.result["status"] == "unchanged"
+    assert engine.agent("untrust", document).result["restarts"] == ["docker.service"]
+    assert tree(engine) == before
+    assert engine.sh("tr '\\0' '\\n' </proc/$(pidof dockerd)/environ | grep NO_PROXY")[1] == (
+        "NO_PROXY=localhost\n"
+    )
+    engine.sh("rm -r /etc/systemd/system/docker.service.d; systemctl daemon-reload")
+    engine.sh("systemctl restart docker")
+
+
+@pytest.mark.parametrize("program", ["podman", "buildah", "skopeo"])
+def test_podman_and_its_kin_pull_once_trusted_and_never_without(
+    podman: runtimes.PodmanNode, registry: Registry, image: str, program: str
+) -> None:
+    before = tree(podman)
+    document = {**plan(registry, image), "parts": ["hosts", "podman"]}
+    assert podman.agent("apply", {**document, "parts": ["hosts"]}).code == 0
+    assert "x509" in podman.pull_by(program, image)
+    assert podman.agent("verify", document).fault == "x509-unknown-authority"
+    run = podman.agent("apply", document)
+    assert (run.code, run.result["verified"], run.result["restarts"]) == (0, True, []), run
+    assert podman.pull_by(program, image).endswith("\npulled\n")
+    assert podman.agent("apply", document).result["status"] == "unchanged"
+    assert podman.agent("untrust", document).code == 0
+    assert tree(podman) == before
+    podman.agent("apply", {**document, "parts": ["hosts"]})
+    assert "x509" in podman.pull_by(program, image)
+    podman.agent("untrust", document)
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+def test_podman_asks_a_mirror(
+    podman: runtimes.PodmanNode, open_registry: Registry, fallback: bool
+) -> None:
+    before = tree(podman)
+    mirrors = [{"of": "docker.io", "fallback": fallback}]
+    document = {**plan(open_registry), "parts": ["hosts", "podman"], "mirrors": mirrors}
+    assert podman.agent("apply", document).code == 0
+    assert podman.pull_by("podman", "docker.io/library/moored:1").endswith("\npulled\n")
+    podman.sh("podman rmi -af")
+    assert podman.agent("untrust", document).code == 0
+    assert tree(podman) == before
+
+
+def test_podman_speaks_plain_http_where_that_was_asked_for(
+    podman: runtimes.PodmanNode, plain_registry: Registry
+) -> None:
+    document = {**plan(plain_registry), "parts": ["hosts", "podman"]}
+    document["registry"].update({"insecure": "http", "ca": None})
+    document["verify"] = {"image": f"{NAME}:443/probe:1"}
+    run = podman.agent("apply", document)
+    assert (run.code, run.result["verified"]) == (0, True), run
+    assert podman.agent("untrust", document).code == 0
+
+
+def test_the_hosts_own_store_trusts_only_when_asked(
+    podman: runtimes.PodmanNode, registry: Registry
+) -> None:
+    document = plan(registry)
+    bundle = "sha256sum /etc/ssl/certs/ca-certificates.crt; ls /etc/ssl/certs"
+    before = podman.sh(bundle)
+    asked = f"curl -sS -o /dev/null -u {USER}:{PASSWORD} https://{NAME}/v2/ 2>&- && echo trusted"
+    assert podman.agent("apply", document).code == 0
+    assert "trusted" not in podman.sh(asked)[1]
+    run = podman.agent("apply", {**document, "parts": ["hosts", "podman", "system"]})
+    assert (run.code, run.result["restarts"]) == (0, ["update-ca-certificates"]), run
+    assert "trusted" in podman.sh(asked)[1]
+    away = podman.agent("untrust", document)
+    assert away.result["restarts"] == ["update-ca-certificates"]
+    assert podman.sh(bundle) == before
