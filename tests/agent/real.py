@@ -203,7 +203,8 @@ class Node:
 
     def sh(self, command: str) -> tuple[int, str]:
         """Run a command; a busy engine can lose the output of one, so its end is marked."""
-        for _ in range(3):
+        for attempt in range(5):
+            time.sleep(attempt * 0.5)
             done = self.container.exec_run(["sh", "-c", f"{command}\necho END $?"])
             text, mark, code = _bytes(done.output).decode("utf-8", "replace").rpartition("END ")
             if mark:

@@ -77,13 +77,15 @@ def main(arguments: list[str]) -> int:
             def on_line(line: str) -> None:
                 # A machine's own /etc/hosts outlives a reboot; an engine writes a container's anew.
                 hosts = Path(folder, f"hosts-{line}")
-                hosts.write_text("127.0.0.1\tlocalhost\n::1\tlocalhost\n")
-                node = Node(client, images[line], [f"{hosts}:/etc/hosts"])
-                try:
-                    node.start(archive)
-                    _suffer(Victim(node, registry, image), line, only, options, tally)
-                finally:
-                    node.remove()
+                left: list[Case] | None = [only] if only else None
+                while left is None or left:
+                    hosts.write_text("127.0.0.1\tlocalhost\n::1\tlocalhost\n")
+                    node = Node(client, images[line], [f"{hosts}:/etc/hosts"])
+                    try:
+                        node.start(archive)
+                        left = _suffer(Victim(node, registry, image), line, left, options, tally)
+                    finally:
+                        node.remove()
 
             with ThreadPoolExecutor(len(lines)) as pool:
                 list(pool.map(on_line, lines))
@@ -96,12 +98,22 @@ def main(arguments: list[str]) -> int:
 
 
 def _suffer(
-    victim: Victim, line: str, only: Case | None, options: argparse.Namespace, tally: Tally
-) -> None:
+    victim: Victim,
+    line: str,
+    left: list[Case] | None,
+    options: argparse.Namespace,
+    tally: Tally,
+) -> list[Case]:
+    """Injects what is left (None: all there is to), up to the first that breaks the node.
+
+    Returns what is left for a fresh one: on a broken node the others would tell nothing.
+    """
     steps = victim.steps()
     victim.know(steps)
-    choose = cases.full if options.full else cases.short
-    for case in [only] if only else list(choose(line, steps, options.seed)):
+    if left is None:
+        left = list((cases.full if options.full else cases.short)(line, steps, options.seed))
+    while left:
+        case = left.pop(0)
         began = time.monotonic()
         try:
             words, held = victim.suffer(case), True
@@ -109,7 +121,8 @@ def _suffer(
             words, held = str(problem), False
         tally.say(case, words, held=held, seconds=time.monotonic() - began)
         if not held:
-            return  # what is broken stays so: the cases after it would tell nothing
+            break
+    return left
 
 
 def _images(client: docker.DockerClient) -> dict[str, str]:

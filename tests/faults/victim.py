@@ -42,7 +42,12 @@ class Victim:
         self._must_untrust()
 
     def look(self) -> str:
-        return self.node.sh(_LOOK)[1]
+        for _ in range(5):
+            said = self.node.sh(_LOOK)[1]
+            if said.startswith("etc/hosts"):  # a busy engine can lose a part of an output
+                return said
+            time.sleep(1)
+        raise Broken(f"the node does not say how it is: {said!r}")
 
     def steps(self) -> Steps:
         """How many steps of the journal each operation has here."""
