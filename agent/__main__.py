@@ -2,12 +2,16 @@
 
     python3 agent.pyz apply [--dry-run]    bring the node into the plan's state, prove it
     python3 agent.pyz untrust [--dry-run]  take the trust away again
+    python3 agent.pyz undo [--dry-run]     take back the last apply
     python3 agent.pyz verify               prove the trust as it stands
-    python3 agent.pyz status | facts | recover
+    python3 agent.pyz diff                 what differs from the plan, file by file
+    python3 agent.pyz explain              which strategies there are, and which is taken
+    python3 agent.pyz status | facts | history
+    python3 agent.pyz recover [--boot]     roll back what an interrupted run left half-way
     python3 agent.pyz --version [--json]
 
-Exit 0: changed or unchanged; 1: failed or rolled back; 2: a bad plan or wrong use. The last line is
-a result event in each case.
+Exit 0: changed or unchanged; 1: failed, rolled back, or it differs; 2: a bad plan or wrong use.
+The last line is a result event in each case.
 """
 
 from __future__ import annotations
@@ -31,9 +35,15 @@ from agent.report import (
     event_to_json,
 )
 
-WITH_PLAN = ("apply", "untrust", "verify")
-COMMANDS = (*WITH_PLAN, "status", "facts", "recover")
-USAGE = f"usage: agent.pyz {'|'.join(COMMANDS)} [--dry-run] [--root DIR] | --version [--json]"
+CHANGING = ("apply", "untrust", "undo")
+WITH_PLAN = (*CHANGING, "verify", "diff", "explain")
+WITHOUT_CA = ("untrust", "undo", "explain")
+COMMANDS = (*WITH_PLAN, "status", "facts", "history", "recover")
+# A look goes as far as this user may read, and says where that ends.
+FOR_ANYONE = ("facts", "diff", "explain")
+USAGE = (
+    f"usage: agent.pyz {'|'.join(COMMANDS)} [--dry-run] [--boot] [--root DIR] | --version [--json]"
+)
 
 
 class UsageError(AgentError):
@@ -49,11 +59,14 @@ class Command:
     def __init__(self, words: list[str]) -> None:
         self.name = ""
         self.dry_run = False
+        self.boot = False
         self.root = "/"
         rest = iter(words)
         for word in rest:
             if word == "--dry-run":
                 self.dry_run = True
+            elif word == "--boot":
+                self.boot = True
             elif word == "--root":
                 self.root = next(rest, "")
             elif word in COMMANDS and not self.name:
@@ -62,8 +75,10 @@ class Command:
                 raise UsageError(f"{word!r} is not understood here")
         if not self.name:
             raise UsageError("no command was given")
-        if self.dry_run and self.name not in ("apply", "untrust"):
+        if self.dry_run and self.name not in CHANGING:
             raise UsageError(f"--dry-run does not go with {self.name}")
+        if self.boot and self.name != "recover":
+            raise UsageError(f"--boot does not go with {self.name}")
         if not os.path.isdir(self.root):  # noqa: PTH112  (pathlib is not needed otherwise)
             raise UsageError(f"--root {self.root!r} is no folder")
 
@@ -104,9 +119,10 @@ def _events(command: Command) -> Iterator[Event]:
         from agent.plan import MAX_PLAN_BYTES, Plan
 
         plan = Plan.parse(sys.stdin.buffer.read(MAX_PLAN_BYTES + 1))
-        if command.name != "untrust":
+        if command.name not in WITHOUT_CA:
             plan.require_ca()
-    if command.root == "/" and command.name != "facts" and os.geteuid() != 0:
+    looks = command.dry_run or command.name in FOR_ANYONE
+    if command.root == "/" and not looks and os.geteuid() != 0:
         yield _failed(
             Fault(
                 "not-root",
@@ -120,14 +136,22 @@ def _events(command: Command) -> Iterator[Event]:
         yield from engine.apply(plan, command.dry_run)
     elif command.name == "untrust":
         yield from engine.untrust(plan, command.dry_run)
+    elif command.name == "undo":
+        yield from engine.undo(plan, command.dry_run)
     elif command.name == "verify":
         yield from engine.verify(plan)
-    elif command.name == "status":
-        yield from engine.status()
-    elif command.name == "facts":
-        yield from engine.look()
+    elif command.name == "diff":
+        yield from engine.diff(plan)
+    elif command.name == "explain":
+        yield from engine.explain(plan)
+    elif command.name == "recover":
+        yield from engine.recover(boot=command.boot)
     else:
-        yield from engine.recover()
+        yield from {
+            "status": engine.status,
+            "history": engine.history,
+            "facts": engine.look,
+        }[command.name]()
 
 
 class Teller:

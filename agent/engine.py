@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import platform
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from agent import __version__, parts
+from agent import __version__, parts, rivals, undoing, withdrawal
 from agent.facts import Containerd, Facts, Tree, gather
 from agent.faults import AgentError, Interrupted, RefusedError, TrustError
 from agent.host import TOOLS, Host
@@ -25,14 +26,17 @@ from agent.ledger import Store
 from agent.plan import Plan, Registry, Verify
 from agent.report import (
     CHANGED,
+    DIFFERS,
     FAILED,
     ROLLED_BACK,
     UNCHANGED,
     ChangeEvent,
     Event,
+    ExplainEvent,
     FactsEvent,
     Fault,
     FileChange,
+    HistoryEvent,
     HostResult,
     NoteEvent,
     RestartEvent,
@@ -42,15 +46,15 @@ from agent.report import (
 )
 from agent.resources import (
     Change,
+    Ledger,
     Ledgers,
     Owned,
     Proof,
     Proposal,
-    change,
     containerd,
-    readable,
 )
-from agent.transaction import Restored, Transaction, holder, locked, missing_folders
+from agent.transaction import KEEP, Restored, Transaction, disarm, holder, locked, missing_folders
+from agent.withdrawal import Withdrawal
 
 
 class Prover(Protocol):
@@ -97,6 +101,7 @@ class Step:
     restarts: tuple[str, ...]
     ledgers: Ledgers
     remove_folders: tuple[str, ...] = ()
+    undoes: int | None = None
 
 
 class Engine:
@@ -108,6 +113,7 @@ class Engine:
         self._given = prover
         self._out = Outcome(host=platform.node())
         self._notes: list[str] = []
+        self._unread: list[str] = []
 
     @property
     def _prover(self) -> Prover:
@@ -136,6 +142,45 @@ class Engine:
             return self._told(self._dry(self._untrusted(plan)))
         return self._told(self._under_lock("untrust", plan, self._untrusted(plan)))
 
+    def undo(self, plan: Plan, dry_run: bool = False) -> Iterator[Event]:
+        """Take the last apply of this node back, whichever registry it was for.
+
+        Of the plan only the options count.
+        """
+        if dry_run:
+            return self._told(self._dry(self._undone(plan)))
+        return self._told(self._under_lock("undo", plan, self._undone(plan)))
+
+    def diff(self, plan: Plan) -> Iterator[Event]:
+        """What differs from the plan, file by file; ``differs`` where anything does."""
+
+        def work() -> Iterator[Event]:
+            yield from self._dry(self._applied(plan))
+            if self._out.status == CHANGED:
+                self._out.status = DIFFERS
+
+        return self._told(work())
+
+    def explain(self, plan: Plan) -> Iterator[Event]:
+        """Which strategies there are for this node, which are taken, and why."""
+
+        def work() -> Iterator[Event]:
+            facts = gather(self._host)
+            yield self._facts_event(facts)
+            yield ExplainEvent(tuple(asdict(one) for one in parts.explain(facts, plan)))
+
+        return self._told(work())
+
+    def history(self) -> Iterator[Event]:
+        """What was done here and when, newest first."""
+
+        def work() -> Iterator[Event]:
+            records = list(self._store.records())
+            undone = {record.get("undoes"): record["number"] for record in records}
+            yield HistoryEvent(tuple(_told_record(record, undone) for record in records))
+
+        return self._told(work())
+
     def verify(self, plan: Plan) -> Iterator[Event]:
         """Prove the trust as it stands; changes nothing but the images on the node."""
 
@@ -159,6 +204,8 @@ class Engine:
         """What of ours is on the node, and whether it is still as we left it."""
 
         def work() -> Iterator[Event]:
+            with contextlib.suppress(AgentError):  # a runtime that is broken hides nothing of ours
+                yield self._facts_event(gather(self._host))
             tree = Tree(self._host.root)
             pending = self._store.pending()
             yield StatusEvent(
@@ -173,12 +220,15 @@ class Engine:
 
         return self._told(work())
 
-    def recover(self, wait: float = 10) -> Iterator[Event]:
-        """Roll back what an agent that was cut off left half-way; nothing where there is none."""
+    def recover(self, wait: float = 10, boot: bool = False) -> Iterator[Event]:
+        """Roll back what an agent that was cut off left half-way; nothing where there is none.
+
+        ``boot``: the services that read the files start after us, so none is waited for.
+        """
 
         def work() -> Iterator[Event]:
             with locked(self._store, "recover", wait):
-                yield from self._recovered()
+                yield from self._recovered(boot)
 
         return self._told(work())
 
@@ -220,6 +270,10 @@ class Engine:
 
     def _dry(self, steps: Iterator[Event | Step]) -> Iterator[Event]:
         """What would be done: every change as a diff, nothing touched."""
+        if not self._store.readable:
+            yield NoteEvent(
+                f"{self._store.folder} is root's to read: what is ours here already is not known"
+            )
         if self._store.pending() is not None:
             yield NoteEvent("an interrupted run would be rolled back first (recover)")
         for step in steps:
@@ -233,8 +287,27 @@ class Engine:
                 yield RestartEvent(unit)
                 self._out.restarts.append(unit)
             self._out.status = CHANGED if step.changes or step.restarts else UNCHANGED
+        if self._unread:
+            raise AgentError(
+                "not-root",
+                f"not all of it could be looked at: {'; '.join(self._unread)}",
+                cause="this user may not read it",
+                cure="run it through sudo",
+            )
 
     # Deciding
+
+    def _proposed(self, facts: Facts, plan: Plan, owned: Ledger) -> dict[str, Proposal]:
+        proposals = {}
+        for part in parts.chosen(plan):
+            try:
+                proposals[part] = parts.TABLE[part].resource.propose(facts, plan, owned)
+            except RefusedError as problem:
+                # Only a look can come here without root; it tells of the other parts all the same.
+                if problem.code != "file-unreadable" or os.geteuid() == 0:
+                    raise
+                self._unread.append(str(problem))
+        return proposals
 
     def _applied(self, plan: Plan) -> Iterator[Event | Step]:
         plan.require_ca()
@@ -242,10 +315,7 @@ class Engine:
         yield self._facts_event(facts)
         ledgers = self._store.ledgers()
         owned = ledgers.get(plan.registry.name, {})
-        proposals = {
-            part: parts.TABLE[part].resource.propose(facts, plan, owned)
-            for part in parts.chosen(plan)
-        }
+        proposals = self._proposed(facts, plan, owned)
         _require_runtime(proposals)
         for part, proposal in proposals.items():
             if proposal.absent and proposal.there:
@@ -253,6 +323,10 @@ class Engine:
             for note in proposal.notes:
                 yield NoteEvent(note)
         changes = _each_path_once(proposals)
+        for note in rivals.notes(
+            changes, owned, list(self._store.records()), _times(facts, changes)
+        ):
+            yield NoteEvent(note)
         wanted = [unit for proposal in proposals.values() for unit in proposal.restarts]
         restarts = tuple(dict.fromkeys([*wanted, *self._still_waiting()]))
         yield Step(
@@ -268,38 +342,60 @@ class Engine:
         facts = gather(self._host)
         yield self._facts_event(facts)
         ledgers = self._store.ledgers()
-        owned = ledgers.get(plan.registry.name, {})
-        if not owned:
+        if ledgers.get(plan.registry.name):
+            taken = withdrawal.of_registry(facts, ledgers, plan.registry)
+        elif not self._store.numbers():
+            taken = withdrawal.of_forgotten(facts, plan.registry)
+        else:
+            taken = withdrawal.Withdrawal((), ledgers)
+        if not taken.changes and not ledgers.get(plan.registry.name):
             yield NoteEvent(f"nothing on this node is ours for {plan.registry.name}")
-        others = {name: dict(one) for name, one in ledgers.items() if name != plan.registry.name}
-        changes: list[Change] = []
-        folders: list[str] = []
-        for item in reversed(list(owned.values())):
-            heir = _heir(item, others)
-            if heir is not None:
-                others[heir] = {item.path: item, **others[heir]}
-                continue
-            kept = parts.TABLE[item.part].kept(facts, item, owned)
-            if kept:
-                yield NoteEvent(kept)
-                continue
-            changes.extend(_taken_back(facts, item, plan.registry))
-            for folder in reversed(item.folders):
-                if not _inherited(folder, others) and folder not in folders:
-                    folders.append(folder)
-        restarts = [
-            unit
-            for name, part in parts.TABLE.items()
-            for unit in part.restarts(facts, tuple(one for one in changes if one.part == name))
-        ]
+        yield from self._taken(plan, facts, "untrust", taken)
+
+    def _undone(self, plan: Plan) -> Iterator[Event | Step]:
+        facts = gather(self._host)
+        yield self._facts_event(facts)
+        records = list(self._store.records())
+        last = undoing.last_apply(records)
+        if last is None:
+            yield NoteEvent("no apply of ours stands on this node: there is nothing to take back")
+            return
+        name, number = last["registry"], last["number"]
+        if name != plan.registry.name:
+            plan = replace(plan, registry=withdrawal.registry_of(name))
+        yield NoteEvent(f"takes back what was done for {name} on {last['time']} (number {number})")
+        before = next((one for one in records if one["number"] < number), None)
+        if before is None and number > 1:
+            raise RefusedError(
+                "history-too-short",
+                f"what was ours before number {number} is not known any more",
+                cause=f"only the last {KEEP} changes are kept",
+                cure="take all of the trust away instead: inv nodes.untrust",
+            )
+        ledgers = self._store.ledgers()
+        earlier = self._store.ledgers_of(before).get(name, {}) if before else {}
+        if earlier:
+            taken = withdrawal.of_apply(
+                facts, plan.registry, ledgers, last, earlier, self._store.read_blob
+            )
+        else:
+            taken = withdrawal.of_registry(facts, ledgers, plan.registry)
+        yield from self._taken(plan, facts, "undo", taken, number)
+
+    def _taken(
+        self, plan: Plan, facts: Facts, operation: str, taken: Withdrawal, undoes: int | None = None
+    ) -> Iterator[Event | Step]:
+        for note in taken.notes:
+            yield NoteEvent(note)
         yield Step(
-            operation="untrust",
+            operation=operation,
             plan=plan,
             facts=facts,
-            changes=tuple(changes),
-            restarts=tuple(dict.fromkeys(restarts)),
-            ledgers=others,
-            remove_folders=tuple(sorted(folders)),  # an outer one before those in it
+            changes=taken.changes,
+            restarts=withdrawal.restarts(facts, taken.changes),
+            ledgers=taken.ledgers,
+            remove_folders=taken.folders,
+            undoes=undoes,
         )
 
     def _still_waiting(self) -> Iterator[str]:
@@ -333,11 +429,22 @@ class Engine:
                 step.plan.registry.name,
                 step.changes,
                 starts={unit: self._start_of(unit) for unit in now},
-                waiting={unit: self._start_of(unit) for unit in later},
+                waiting={
+                    unit: self._start_of(unit)
+                    for unit in (*later, *self._still_waiting())
+                    if unit not in now
+                },
                 ledgers=step.ledgers,
                 remove_folders=step.remove_folders,
+                undoes=step.undoes,
                 agent=__version__,
+                at_boot=self._host.boot_command,
             )
+            if transaction.unguarded:
+                yield NoteEvent(
+                    "a power loss from here on is mended by the next run, not at boot: "
+                    + transaction.unguarded
+                )
             transaction.stage()
             self._judge_candidate(step, transaction)
             transaction.write()
@@ -453,17 +560,33 @@ class Engine:
         for proof in self._paused(facts, restored.restarts) if facts is not None else ():
             self._prover.wait_for_cri(proof.socket)
 
-    def _recovered(self) -> Iterator[Event]:
+    def _recovered(self, boot: bool = False) -> Iterator[Event]:
         transaction = Transaction.pending(self._store)
         if transaction is None:
+            disarm(self._store.root)
             return
         restored = transaction.rollback(self._start_of)
-        self._restart_after_rollback(restored, gather(self._host) if restored.restarts else None)
+        if boot:
+            restored = replace(restored, restarts=self._restarted_at_boot(restored.restarts))
+        else:
+            facts = gather(self._host) if restored.restarts else None
+            self._restart_after_rollback(restored, facts)
         transaction.forget()
         operation = transaction.intent["operation"]
         yield NoteEvent(f"an interrupted {operation} was rolled back: {_rollback_words(restored)}")
         self._out.status = CHANGED
         self._out.changes = list(restored.files)
+
+    def _restarted_at_boot(self, units: tuple[str, ...]) -> tuple[str, ...]:
+        """Those that have started before us with the undone files, told to restart on their own.
+
+        They are ordered behind us, so to wait for them would be to wait for ourselves; those that
+        are still to come read the files that are put back.
+        """
+        running = tuple(unit for unit in units if self._start_of(unit))
+        for unit in running:
+            self._host.restart_later(unit)
+        return running
 
     # Proving
 
@@ -570,37 +693,29 @@ def _file_status(tree: Tree, owned: Owned) -> dict[str, str]:
     return {"path": owned.path, "state": state}
 
 
-def _heir(item: Owned, others: Ledgers) -> str | None:
-    """Another registry that still needs the one setting we made for all, if any."""
-    if not parts.TABLE[item.part].shared(item.path):
-        return None
-    return next(
-        (name for name, one in others.items() if any(o.part == item.part for o in one.values())),
-        None,
-    )
+def _times(facts: Facts, changes: tuple[Change, ...]) -> dict[str, float]:
+    """When each file that is to change was last written, in seconds."""
+    times = {}
+    for one in changes:
+        with contextlib.suppress(OSError):
+            times[one.path] = facts.tree.outside(one.path).stat().st_mtime
+    return times
 
 
-def _inherited(folder: str, others: dict[str, dict[str, Owned]]) -> bool:
-    """Whether another registry's files are in a folder we made; then it goes with the last."""
-    for ledger in others.values():
-        for path, one in ledger.items():
-            if path.startswith(f"{folder}/"):
-                if folder not in one.folders:
-                    ledger[path] = replace(one, folders=(folder, *one.folders))
-                return True
-    return False
-
-
-def _taken_back(facts: Facts, item: Owned, registry: Registry) -> tuple[Change, ...]:
-    """The change that takes one of our files back: the original where it is as we left it."""
-    file = facts.tree.read(item.path)
-    content = readable(file)
-    if content is None:
-        return ()
-    if content == item.after:
-        return change(item.part, file, item.before)
-    stripped = parts.TABLE[item.part].resource.strip(item, content, registry)
-    return change(item.part, file, stripped)
+def _told_record(record: dict[str, Any], undone: dict[Any, int]) -> dict[str, Any]:
+    """A finished transaction as `history` tells it."""
+    return {
+        "number": record["number"],
+        "time": record["time"],
+        "operation": record["operation"],
+        "registry": record["registry"],
+        "by": record.get("by", ""),
+        "from": record.get("from", ""),
+        "agent": record["agent"],
+        "changes": [{"path": one["path"], "action": one["action"]} for one in record["changes"]],
+        "restarts": list(record["starts"]),
+        "undone_by": undone.get(record["number"]),
+    }
 
 
 def _change_event(one: Change) -> ChangeEvent:

@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -193,6 +194,21 @@ class Host:
         found = self.unit(name[len(RELOAD) :] if name.startswith(RELOAD) else name)
         return found.start if found is not None else ""
 
+    @property
+    def boot_command(self) -> tuple[str, ...] | None:
+        """What starts this very agent at boot to recover; None where systemd would not, or where
+        it runs from its source or in another system's tree.
+        """
+        home = Path(__file__).parent.parent
+        stays = home.is_file() or (home / "__main__.py").is_file()  # the archive, or it unpacked
+        if Path(self.root) != Path("/") or not self.systemd or not stays or not sys.executable:
+            return None
+        return (sys.executable, "-I", str(home), "recover", "--boot")
+
+    def restart_later(self, name: str) -> None:
+        """Have a service restarted without waiting for it: at boot it may wait for us."""
+        self.run(["systemctl", "--no-block", "restart", name])
+
     def restart(self, name: str, timeout: float = 60) -> None:
         """Restart a service and wait until it says it is up, else ``AgentError``.
 
@@ -217,7 +233,7 @@ class Host:
         if "NeedDaemonReload=yes" in shown.out:  # a drop-in came or went
             self.run(["systemctl", "daemon-reload"], timeout=timeout)
         self.run(["systemctl", "reset-failed", name])
-        done = self.run(["systemctl", "restart", name], timeout=timeout)
+        done = self._restarted(name, timeout)
         if not done.ok:
             raise AgentError(
                 "restart-failed",
@@ -225,6 +241,20 @@ class Host:
                 cause="its new configuration, or something else here, keeps it from starting",
                 cure=f"read why: journalctl -u {name} -n 50",
             )
+
+    def _restarted(self, name: str, timeout: float) -> Done:
+        """One that does not stop when it is told to is killed, once; its containers live on.
+
+        ``KillMode=process`` in runtimes' units spares them, and only the main process is meant.
+        """
+        asked = ["systemctl", "restart", name]
+        try:
+            return self.run(asked, timeout=timeout)
+        except AgentError as problem:
+            if problem.code != "command-timeout":
+                raise
+        self.run(["systemctl", "kill", "--kill-who=main", "--signal=KILL", name])
+        return self.run(asked, timeout=timeout)
 
     def _checked(self, argv: list[str], problem: str, timeout: float) -> None:
         done = self.run(argv, timeout=timeout)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,16 +81,25 @@ class Store:
     def pending(self) -> dict[str, Any] | None:
         """The transaction that was under way when an agent last stopped, if any."""
         path = self.active / "intent.json"
-        return self._load(path) if path.exists() else None
+        return self._load(path) if os.path.exists(path) else None  # noqa: PTH110  (or no right)
+
+    @property
+    def readable(self) -> bool:
+        """Whether this user may look into the folder; true where there is none."""
+        return not os.path.isdir(self.folder) or os.access(  # noqa: PTH112
+            self.folder, os.R_OK | os.X_OK, effective_ids=True
+        )
 
     def ledgers(self) -> Ledgers:
         """What is ours on this node now, registry by registry."""
         newest = next(self.records(), None)
-        if newest is None:
-            return {}
+        return {} if newest is None else self.ledgers_of(newest)
+
+    def ledgers_of(self, record: dict[str, Any]) -> Ledgers:
+        """What was ours once a finished transaction was done."""
         return {
             registry: {item["path"]: self._owned(item) for item in items}
-            for registry, items in newest["ledger"].items()
+            for registry, items in record["ledger"].items()
         }
 
     def waiting(self) -> dict[str, str]:

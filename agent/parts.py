@@ -54,6 +54,10 @@ def _of_one_registry(path: str) -> bool:
     return False
 
 
+def _nothing(facts: Facts, registry: Registry) -> tuple[Change, ...]:
+    return ()
+
+
 def _for_no_one(facts: Facts, item: Owned, ledger: Ledger) -> str:
     return ""
 
@@ -64,7 +68,8 @@ class Part:
 
     ``restarts`` tells the services that read the changed files at their start alone, ``proofs`` how
     pulls are made with it, ``shared`` whether a file holds one setting that serves all registries,
-    ``kept`` why such a setting must stay although the registry goes.
+    ``kept`` why such a setting must stay although the registry goes, ``forgotten`` what is ours by
+    its marks alone, where the state folder is lost.
     """
 
     resource: Resource
@@ -73,6 +78,7 @@ class Part:
     proofs: Callable[[Facts], tuple[Proof, ...]] = _no_proof
     shared: Callable[[str], bool] = _of_one_registry
     kept: Callable[[Facts, Owned, Ledger], str] = _for_no_one
+    forgotten: Callable[[Facts, Registry], tuple[Change, ...]] = _nothing
 
 
 def _containerd_proofs(facts: Facts) -> tuple[Proof, ...]:
@@ -84,14 +90,17 @@ def _containerd_proofs(facts: Facts) -> tuple[Proof, ...]:
 
 
 TABLE: dict[str, Part] = {
-    hosts.PART: Part(hosts, runtime=False),
-    docker.PART: Part(docker, restarts=docker.restarts, proofs=docker.proofs),
+    hosts.PART: Part(hosts, runtime=False, forgotten=hosts.forgotten),
+    docker.PART: Part(
+        docker, restarts=docker.restarts, proofs=docker.proofs, forgotten=docker.forgotten
+    ),
     containerd.PART: Part(
         containerd,
         restarts=containerd.restarts,
         proofs=_containerd_proofs,
         shared=containerd.is_configuration,
         kept=containerd.kept_for_others,
+        forgotten=containerd.forgotten,
     ),
     crio.PART: Part(crio, restarts=crio.restarts, proofs=crio.proofs),
     podman.PART: Part(podman, proofs=podman.proofs),

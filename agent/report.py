@@ -14,7 +14,8 @@ UNCHANGED = "unchanged"
 FAILED = "failed"
 UNREACHABLE = "unreachable"
 ROLLED_BACK = "rolled-back"
-STATUSES = (CHANGED, UNCHANGED, FAILED, UNREACHABLE, ROLLED_BACK)
+DIFFERS = "differs"  # a look alone: what is there is not what the plan says
+STATUSES = (CHANGED, UNCHANGED, FAILED, UNREACHABLE, ROLLED_BACK, DIFFERS)
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,24 @@ class StatusEvent:
 
 
 @dataclass(frozen=True)
+class HistoryEvent:
+    """What was done here, newest first: `number`, `time` (UTC), `operation`, `registry`, `by`,
+    `from` (an address), `agent`, `changes` [{`path`, `action`}], `restarts`, `undone_by`.
+    """
+
+    records: tuple[dict[str, Any], ...]
+    kind = "history"
+
+
+@dataclass(frozen=True)
+class ExplainEvent:
+    """Each part's strategies: `part`, `strategy`, `applies`, `why`."""
+
+    findings: tuple[dict[str, Any], ...]
+    kind = "explain"
+
+
+@dataclass(frozen=True)
 class ResultEvent:
     """The outcome; always the last event."""
 
@@ -160,7 +179,15 @@ class ResultEvent:
 
 
 Event = Union[
-    FactsEvent, ChangeEvent, RestartEvent, VerifyEvent, NoteEvent, StatusEvent, ResultEvent
+    FactsEvent,
+    ChangeEvent,
+    RestartEvent,
+    VerifyEvent,
+    NoteEvent,
+    StatusEvent,
+    HistoryEvent,
+    ExplainEvent,
+    ResultEvent,
 ]
 
 

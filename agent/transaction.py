@@ -17,11 +17,12 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent import boot
 from agent.faults import AgentError
 from agent.ledger import Store, as_json, digest_of
 from agent.report import FileChange
@@ -63,9 +64,9 @@ def locked(store: Store, operation: str, wait: float) -> Iterator[None]:
                 if time.monotonic() >= deadline:
                     raise _busy(os.pread(descriptor, 4096, 0), wait) from None
             time.sleep(0.05)
-        holder = {"pid": os.getpid(), "operation": operation, "since": int(time.time()),
-                  "by": os.environ.get("SUDO_USER") or os.environ.get("USER") or "root",
-                  "from": os.environ.get("SSH_CONNECTION", "").partition(" ")[0]}  # fmt: skip
+        holder = {
+            "pid": os.getpid(), "operation": operation, "since": int(time.time()), **_asker()
+        }  # fmt: skip
         with contextlib.suppress(OSError):  # a full disk must not keep a rollback from happening
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(holder).encode(), 0)
@@ -93,6 +94,7 @@ class Transaction:
     def __init__(self, store: Store, intent: dict[str, Any]) -> None:
         self._store = store
         self.intent = intent
+        self.unguarded = ""  # why nothing would recover at boot
 
     @classmethod
     def begin(
@@ -106,12 +108,15 @@ class Transaction:
         ledgers: Ledgers,
         waiting: Mapping[str, str] | None = None,
         remove_folders: tuple[str, ...] = (),
+        undoes: int | None = None,
         agent: str = "",
+        at_boot: Sequence[str] | None = None,
     ) -> Transaction:
         """Put the intent on disk.
 
         ``starts`` tells the services to restart, and which start of each is running now;
-        ``waiting`` those whose restart is put off; ``ledgers`` what will be ours afterwards.
+        ``waiting`` those whose restart is put off; ``ledgers`` what will be ours afterwards;
+        ``undoes`` the number of the one it takes back; ``at_boot`` the command that recovers.
         """
         made = [folder for change in changes for folder in missing_folders(store.root, change)]
         intent = {
@@ -121,6 +126,8 @@ class Transaction:
             "registry": registry,
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "agent": agent,
+            **_asker(),
+            "undoes": undoes,
             "changes": [_intended(store.root, change) for change in changes],
             "folders": list(dict.fromkeys(made)),
             "remove_folders": [
@@ -148,9 +155,17 @@ class Transaction:
             transaction._write_intent(draft)
             _sync_folder(draft)
             on_step("intent drafted")
-            shutil.rmtree(store.active, ignore_errors=True)  # what a finished one left behind
-            draft.rename(store.active)
-            _sync_folder(store.folder)
+            try:
+                if at_boot is not None:
+                    transaction.unguarded = _arm(store.root, at_boot, tuple(starts))
+                    on_step("guard set")
+                shutil.rmtree(store.active, ignore_errors=True)  # what a finished one left behind
+                draft.rename(store.active)
+                _sync_folder(store.folder)
+            except BaseException:
+                if store.pending() is None:
+                    disarm(store.root)
+                raise
         on_step("begun")
         return transaction
 
@@ -228,6 +243,8 @@ class Transaction:
         with contextlib.suppress(OSError):
             _sync_folder(self._store.history)
             _sync_folder(self._store.active)
+            disarm(self._store.root)
+            on_step("guard taken away")
             shutil.rmtree(self._store.active, ignore_errors=True)
             self._forget_old()
         on_step("tidied")
@@ -268,6 +285,7 @@ class Transaction:
         with contextlib.suppress(FileNotFoundError):
             (self._store.active / "intent.json").unlink()
         _sync_folder(self._store.active)
+        disarm(self._store.root)
         shutil.rmtree(self._store.active, ignore_errors=True)
         on_step("forgotten")
 
@@ -334,8 +352,19 @@ class Transaction:
         current = _digest(self._target(entry))
         if current == entry["before"]:
             return "before"
+        if current == entry["after"]:
+            return "after"
         # Written over in place, a file can have been cut off half-way: no one else's doing.
-        return "after" if current == entry["after"] or entry["in_place"] else "foreign"
+        return "after" if entry["in_place"] and self._is_torn(entry) else "foreign"
+
+    def _is_torn(self, entry: Mapping[str, Any]) -> bool:
+        try:
+            now = self._target(entry).read_bytes()
+        except OSError:
+            return False
+        before = self._store.read_blob(entry["before"]) or b""
+        after = self._store.read_blob(entry["after"]) or b""
+        return _mixed(now, after, before) or _mixed(now, before, after)
 
     def _overwrite(self, entry: Mapping[str, Any], digest: str) -> None:
         """Write over a file that cannot be renamed over, without ever giving up its blocks.
@@ -395,6 +424,8 @@ class Transaction:
             items = [item for items in record["ledger"].values() for item in items]
             for entry in [*record["changes"], *items]:
                 needed |= {entry["before"], entry["after"]}
+        if not next(self._store.records(), {}).get("ledger"):
+            needed = set()  # nothing is ours any more: no bytes of others' files are kept
         for path in (self._store.folder / "blobs").iterdir():
             if path.name not in needed:
                 path.unlink()
@@ -405,6 +436,60 @@ def _digest(path: Path) -> str | None:
         return digest_of(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+_BLOCK = 4096  # what a disk writes whole, at least
+
+
+def _mixed(now: bytes, new: bytes, old: bytes) -> bool:
+    """Whether ``now`` is what is left of writing ``new`` over ``old`` and being cut off.
+
+    In each block the new bytes come first and the old ones after; blocks may reach the disk in any
+    order.
+    """
+    if not min(len(new), len(old)) <= len(now) <= max(len(new), len(old)):
+        return False
+    for start in range(0, len(now), _BLOCK):
+        block, ours, theirs = (one[start : start + _BLOCK] for one in (now, new, old))
+        same = next(
+            (k for k, (a, b) in enumerate(zip(block, ours)) if a != b), min(len(block), len(ours))
+        )
+        if block[same:] != theirs[same : len(block)]:
+            return False
+    return True
+
+
+def _asker() -> dict[str, str]:
+    """Who asks for this: the user behind sudo, and where from."""
+    return {
+        "by": os.environ.get("SUDO_USER") or os.environ.get("USER") or "root",
+        "from": os.environ.get("SSH_CONNECTION", "").partition(" ")[0],
+    }
+
+
+def _arm(root: str, command: Sequence[str], services: Sequence[str]) -> str:
+    """Have ``command`` run at the next boot. Returns why it cannot be, where /etc is fixed."""
+    unit, link = _outside(root, boot.UNIT), _outside(root, boot.LINK)
+    try:
+        disarm(root)
+        _make_folder(link.parent, 0o755)
+        _write_new(unit, boot.unit_file(command, services), 0o644)
+        link.symlink_to(boot.UNIT)
+        _sync_folder(link.parent)
+        _sync_folder(unit.parent)
+    except OSError as problem:
+        if problem.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+            raise
+        return f"{boot.UNIT} cannot be written ({os.strerror(problem.errno)})"
+    return ""
+
+
+def disarm(root: str) -> None:
+    """Nothing is left to recover at boot. What cannot be taken away does nothing by itself."""
+    for path in (_outside(root, boot.LINK), _outside(root, boot.UNIT)):
+        with contextlib.suppress(OSError):
+            path.unlink()
+            _sync_folder(path.parent)
 
 
 def _intended(root: str, change: Change) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from agent.resources import (
 
 PART = "docker"
 HUB = "docker.io"
+BESIDE = "moorage-ca.crt"  # where another's ca.crt is there already
 MIRRORS = "registry-mirrors"
 INSECURE = "insecure-registries"
 # dockerd does not start where a setting stands both in its file and on its command line.
@@ -118,6 +119,18 @@ def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
     return None if owned.before is None and not _parsed_or_empty(text.encode()) else text.encode()
 
 
+def forgotten(facts: Facts, registry: Registry) -> tuple[Change, ...]:
+    """Without any memory: the file that only we name so, and one with the plan's CA alone."""
+    changes: list[Change] = []
+    for engine in facts.dockers:
+        for name in facts.tree.names(f"{engine.certs}/{registry.name}"):
+            file = facts.tree.read(f"{engine.certs}/{registry.name}/{name}")
+            just_ours = registry.ca is not None and file.content == registry.ca_bytes
+            if name == BESIDE or (name.endswith(".crt") and just_ours):
+                changes += change(PART, file, None)
+    return tuple(changes)
+
+
 def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
     """A reload of the engines whose daemon.json changed."""
     paths = {one.path for one in changes if one.part == PART}
@@ -148,7 +161,7 @@ def certificate_file(
             return change(part, file, registry.ca_bytes)
     if any(wanted <= certificates(file.content) for file in files):
         return ()
-    for name in ("ca.crt", "moorage-ca.crt"):
+    for name in ("ca.crt", BESIDE):
         file = tree.read(f"{folder}/{name}")
         if readable(file) is None or name != "ca.crt":
             return change(part, file, registry.ca_bytes)

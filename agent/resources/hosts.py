@@ -74,6 +74,14 @@ def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
     return None if owned.before is None and not stripped else stripped
 
 
+def forgotten(facts: Facts, registry: Registry) -> tuple[Change, ...]:
+    """What our mark shows to be ours, without any memory of it."""
+    file = facts.tree.read(PATH)
+    if file.content is None:
+        return ()
+    return change(PART, file, strip(Owned(PART, PATH, b"", None), file.content, registry))
+
+
 @dataclass(frozen=True)
 class _Entry:
     address: bytes = b""

@@ -41,7 +41,7 @@ def test_apply_and_untrust_by_the_command(node: Box) -> None:
     assert [event["event"] for event in events][::6] == ["facts", "result"]
     assert events[0]["runtime"] == "containerd 1.7.24"
     assert events[-1]["status"] == "changed"
-    assert run("status", "--root", str(node.root))[1][0]["trusted"]
+    assert run("status", "--root", str(node.root))[1][1]["trusted"]
     assert run("untrust", "--root", str(node.root), stdin=plan)[0] == 0
     assert node.files() == before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,11 @@ CONFIG = "/etc/containerd/config.toml"
 @pytest.fixture
 def node(box: Box) -> Box:
     return box.with_containerd()
+
+
+def status_of(node: Box) -> dict[str, Any]:
+    events = node.run(node.engine().status())["events"]
+    return next(event for event in events if event["event"] == "status")
 
 
 def test_apply_trusts_restarts_once_and_proves_it(node: Box) -> None:
@@ -171,12 +177,11 @@ def test_a_rollback_that_fails_says_so_and_recover_finishes_it(node: Box) -> Non
     result = node.run(engine.apply(node.plan()))
     assert (result["status"], result["code"]) == ("failed", "rollback-failed")
     assert "nodes.recover" in result["error"]["cure"]
-    status = node.run(node.engine().status())
-    assert status["events"][0]["interrupted"] == "apply"
+    assert status_of(node)["interrupted"] == "apply"
     recovered = node.run(node.engine().recover())
     assert recovered["error"] is None
     assert node.files() == files
-    assert node.run(node.engine().status())["events"][0]["interrupted"] is None
+    assert status_of(node)["interrupted"] is None
 
 
 def test_without_restart_everything_is_prepared_and_made_up_for_later(node: Box) -> None:
@@ -185,7 +190,7 @@ def test_without_restart_everything_is_prepared_and_made_up_for_later(node: Box)
     assert result["verified"] is None
     notes = [event["message"] for event in result["events"] if event["event"] == "note"]
     assert any("restart of containerd.service is waiting" in note for note in notes)
-    assert node.run(node.engine().status())["events"][0]["waiting"] == ("containerd.service",)
+    assert status_of(node)["waiting"] == ("containerd.service",)
     later = node.apply()
     assert (later["status"], later["changes"]) == ("changed", [])
     assert node.restarted == ["containerd.service"]
@@ -245,7 +250,7 @@ def test_status_tells_what_others_changed(node: Box) -> None:
     node.apply()
     node.write("/etc/hosts", b"")
     (node.root / CERTS[1:] / "ca.crt").unlink()
-    trusted = node.run(node.engine().status())["events"][0]["trusted"]
+    trusted = status_of(node)["trusted"]
     states = {one["path"]: one["state"] for one in trusted[0]["files"]}
     assert states["/etc/hosts"] == "changed"
     assert states[f"{CERTS}/ca.crt"] == "missing"

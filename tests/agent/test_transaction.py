@@ -370,16 +370,17 @@ def test_only_the_last_hundred_transactions_are_kept(
         node.apply(registry={"address": f"10.0.0.{number}"})
     store = Store(str(node.root))
     assert store.numbers() == [5, 6, 7, 8]
-    node.untrust()
-    assert node.files() == before
     kept = {path.name for path in (node.root / "var/lib/moorage/blobs").iterdir()}
     named = {
         digest
         for record in store.records()
-        for entry in record["changes"]
+        for entry in [*record["changes"], *record["ledger"]["my.registry.io"]]
         for digest in (entry["before"], entry["after"])
     }
     assert kept == named - {None}
+    node.untrust()
+    assert node.files() == before
+    assert not list((node.root / "var/lib/moorage/blobs").iterdir()), "nothing of others is kept"
 
 
 def test_damaged_notes_are_an_error_and_no_guess(node: Box) -> None:
@@ -412,3 +413,26 @@ def test_sigkill_of_the_real_command_at_random_instants(node: Box) -> None:
         assert node.files() in (old, new)
         node.untrust()
         assert node.files() == old
+
+
+@pytest.mark.parametrize(
+    ("now", "torn"),
+    [
+        (b"new and longer", True),
+        (b"old", True),
+        (b"newest", True),
+        (b"new and lon", True),
+        (b"ned", True),
+        (b"nxd", False),
+        (b"10.8.8.8 theirs", False),
+        (b"", False),
+        (b"new and longer still", False),
+    ],
+)
+def test_a_file_cut_off_while_it_is_written_over_is_told_from_an_edit_of_others(
+    now: bytes, torn: bool
+) -> None:
+    old, new = b"old", b"new and longer"
+    if now == b"newest":
+        old = b"oldest"
+    assert transaction._mixed(now, new, old) is torn

@@ -1,0 +1,154 @@
+"""What taking away would change: a registry's trust, or one apply alone. Pure.
+
+Where a file is as we left it the bytes before us come back; where somebody else has changed it
+since, our own lines go and theirs stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agent import parts, undoing
+from agent.facts import Facts
+from agent.plan import Registry
+from agent.resources import Change, Ledger, Ledgers, Owned, change, readable
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """The changes, what is ours afterwards, the folders we made that may go, and what to say."""
+
+    changes: tuple[Change, ...]
+    ledgers: Ledgers
+    folders: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def of_registry(facts: Facts, ledgers: Ledgers, registry: Registry) -> Withdrawal:
+    """All that is ours for a registry."""
+    owned = ledgers.get(registry.name, {})
+    others = {name: dict(one) for name, one in ledgers.items() if name != registry.name}
+    changes: list[Change] = []
+    folders: list[str] = []
+    notes: list[str] = []
+    for item in reversed(list(owned.values())):
+        heir = _heir(item, others)
+        if heir is not None:
+            others[heir] = {item.path: item, **others[heir]}
+            continue
+        kept = parts.TABLE[item.part].kept(facts, item, owned)
+        if kept:
+            notes.append(kept)
+            continue
+        changes.extend(_taken_back(facts, item, registry))
+        for folder in reversed(item.folders):
+            if not _inherited(folder, others) and folder not in folders:
+                folders.append(folder)
+    # An outer folder comes before those in it.
+    return Withdrawal(tuple(changes), others, tuple(sorted(folders)), tuple(notes))
+
+
+def of_forgotten(facts: Facts, registry: Registry) -> Withdrawal:
+    """What is ours by its marks alone, on a node whose state folder is lost."""
+    changes: dict[str, Change] = {}
+    for part in parts.TABLE.values():
+        for one in part.forgotten(facts, registry):
+            changes.setdefault(one.path, one)
+    notes = ("the agent's notes are not there: what has our marks is taken away",)
+    return Withdrawal(tuple(changes.values()), {}, notes=notes if changes else ())
+
+
+def of_apply(
+    facts: Facts,
+    registry: Registry,
+    ledgers: Ledgers,
+    record: dict[str, Any],
+    earlier: Ledger,
+    blob: Callable[[str | None], bytes | None],
+) -> Withdrawal:
+    """What one apply did to files that were ours before it too; ``earlier``: what was ours then."""
+    name = registry.name
+    mine = dict(ledgers.get(name, {}))
+    changes: list[Change] = []
+    notes: list[str] = []
+    folders: list[str] = []
+    for entry in reversed(record["changes"]):
+        path = entry["path"]
+        before, after = blob(entry["before"]), blob(entry["after"])
+        file = facts.tree.read(path)
+        now = readable(file)
+        wanted: bytes | None
+        if now == after:
+            wanted = before
+        elif now is None or after is None:  # somebody else took it away, or made it anew
+            wanted = now
+        elif path not in earlier:
+            known = Owned(entry["part"], path, before, after)
+            wanted = parts.TABLE[entry["part"]].resource.strip(known, now, registry)
+        else:
+            merged = undoing.without(before or b"", after, now)
+            wanted = now if merged is None else merged
+            if merged is None:
+                notes.append(f"{path} is left alone: someone else changed our own lines in it")
+        mode = (entry["metadata"] or entry)["mode"]
+        changes.extend(change(entry["part"], file, wanted, mode))
+        if path in earlier:
+            mine[path] = earlier[path]
+        else:
+            gone = mine.pop(path, None)
+            folders += gone.folders if gone is not None else ()
+    after_all = {**ledgers, name: mine}
+    return Withdrawal(
+        tuple(changes), after_all, tuple(sorted(dict.fromkeys(folders))), tuple(notes)
+    )
+
+
+def restarts(facts: Facts, changes: tuple[Change, ...]) -> tuple[str, ...]:
+    """The services that read the changed files at their start alone."""
+    units = [
+        unit
+        for name, part in parts.TABLE.items()
+        for unit in part.restarts(facts, tuple(one for one in changes if one.part == name))
+    ]
+    return tuple(dict.fromkeys(units))
+
+
+def registry_of(name: str) -> Registry:
+    """A registry by the name a record knows it by."""
+    host, _, port = name.partition(":")
+    return Registry(host, int(port or 443))
+
+
+def _heir(item: Owned, others: Ledgers) -> str | None:
+    """Another registry that still needs the one setting we made for all, if any."""
+    if not parts.TABLE[item.part].shared(item.path):
+        return None
+    return next(
+        (name for name, one in others.items() if any(o.part == item.part for o in one.values())),
+        None,
+    )
+
+
+def _inherited(folder: str, others: dict[str, dict[str, Owned]]) -> bool:
+    """Whether another registry's files are in a folder we made; then it goes with the last."""
+    for ledger in others.values():
+        for path, one in ledger.items():
+            if path.startswith(f"{folder}/"):
+                if folder not in one.folders:
+                    ledger[path] = replace(one, folders=(folder, *one.folders))
+                return True
+    return False
+
+
+def _taken_back(facts: Facts, item: Owned, registry: Registry) -> tuple[Change, ...]:
+    """The change that takes one of our files back: the original where it is as we left it."""
+    file = facts.tree.read(item.path)
+    content = readable(file)
+    if content is None:
+        return ()
+    if content == item.after:
+        return change(item.part, file, item.before)
+    stripped = parts.TABLE[item.part].resource.strip(item, content, registry)
+    return change(item.part, file, stripped)
