@@ -18,9 +18,10 @@ _LOOK = (
     "cd /; for file in etc/hosts etc/containerd/config.toml"
     " $(find etc/containerd/certs.d 2>/dev/null | sort); do"
     " stat -c '%n %F %a %u:%g' $file; test -f $file && sha256sum $file; done;"
-    " find etc -name '*.moorage-*'"
+    " find etc -name '*.moorage-*' -o -name 'moorage-*'"
 )
 _STATE = "/var/lib/moorage"
+_WHY = "systemctl status --no-pager moorage-recover; journalctl --no-pager -b -n 20"
 
 
 class Broken(AssertionError):
@@ -123,7 +124,12 @@ class Victim:
             time.sleep(0.1)
         self.node.container.restart(timeout=0)
         self.node.wait()
-        return "rebooted"
+        # By the boot alone, before any agent is run by hand.
+        if self.look() not in (self.old, self.new):
+            raise Broken(f"the boot left it between old and new:\n{self.look()}")
+        if self.node.read(f"{_STATE}/active/intent.json") is not None:
+            raise Broken(f"the boot did not recover:\n{self.node.sh(_WHY)[1]}")
+        return "rebooted, mended at boot"
 
     def _read_only(self, case: Case) -> str:
         self._cover("/etc/containerd")
