@@ -35,10 +35,15 @@ __all__ = [
     "Policy",
     "Rollout",
     "choose_hosts",
+    "diff",
+    "explain",
+    "history",
     "pending_this_machine",
+    "recover",
     "status",
     "trust",
     "trust_this_machine",
+    "undo",
     "unfinished",
     "untrust",
     "untrust_this_machine",
@@ -210,6 +215,7 @@ def untrust(
         operation.Operation(
             title="would untrust" if dry_run else "untrust",
             words=("untrust", "--dry-run") if dry_run else ("untrust",),
+            ca=operation.ca_if_any(settings),
             restart=restart,
         ),
         reach,
@@ -251,3 +257,68 @@ def status(
     return operation.run(
         settings, ui, hosts, operation.Operation(title="status", words=("status",)), reach
     )
+
+
+def diff(
+    settings: Settings, ui: UI, hosts: Sequence[str | Target], *, reach: Reach | None = None
+) -> FleetReport:
+    """What differs from the plan on ``hosts``, file by file: ``diffs``. Not ok where any does."""
+    from moorage.fleet import operation
+
+    what = operation.Operation(
+        title="compare", words=("diff",), ca=operation.ca(settings), needs_address=True
+    )
+    return operation.run(settings, ui, hosts, what, reach)
+
+
+def explain(
+    settings: Settings, ui: UI, hosts: Sequence[str | Target], *, reach: Reach | None = None
+) -> FleetReport:
+    """What is found on ``hosts``, which strategies are taken and why: ``findings``."""
+    from moorage.fleet import operation
+
+    what = operation.Operation(
+        title="explain", words=("explain",), ca=operation.ca_if_any(settings), needs_address=True
+    )
+    return operation.run(settings, ui, hosts, what, reach)
+
+
+def history(
+    settings: Settings, ui: UI, hosts: Sequence[str | Target], *, reach: Reach | None = None
+) -> FleetReport:
+    """What was done on ``hosts`` and when: ``histories``."""
+    from moorage.fleet import operation
+
+    what = operation.Operation(title="history", words=("history",))
+    return operation.run(settings, ui, hosts, what, reach)
+
+
+def undo(
+    settings: Settings,
+    ui: UI,
+    hosts: Sequence[str | Target],
+    *,
+    dry_run: bool = False,
+    restart: bool = True,
+    reach: Reach | None = None,
+) -> FleetReport:
+    """Takes the last apply of each of ``hosts`` back, whichever registry it was for."""
+    from moorage.fleet import operation
+
+    what = operation.Operation(
+        title="would undo" if dry_run else "undo",
+        words=("undo", "--dry-run") if dry_run else ("undo",),
+        ca=operation.ca_if_any(settings),
+        restart=restart,
+    )
+    return operation.run(settings, ui, hosts, what, reach)
+
+
+def recover(
+    settings: Settings, ui: UI, hosts: Sequence[str | Target], *, reach: Reach | None = None
+) -> FleetReport:
+    """Rolls back on ``hosts`` what an interrupted run left half-way; nothing where none did."""
+    from moorage.fleet import operation
+
+    what = operation.Operation(title="recover", words=("recover",))
+    return operation.run(settings, ui, hosts, what, reach)

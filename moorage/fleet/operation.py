@@ -39,6 +39,11 @@ class Operation:
     def dry_run(self) -> bool:
         return "--dry-run" in self.words
 
+    @property
+    def shows_diffs(self) -> bool:
+        """Whether what it tells of changes is to be read, not only counted."""
+        return self.dry_run or self.words[0] == "diff"
+
     def plan(self, settings: Settings, address: str | None) -> Plan:
         return plans.make(
             settings,
@@ -92,6 +97,14 @@ def ca(settings: Settings) -> str:
     from moorage import pki
 
     return pki.ca_pem(settings)
+
+
+def ca_if_any(settings: Settings) -> str | None:
+    """The CA's PEM where one is issued: a look, and taking trust away, do without."""
+    try:
+        return ca(settings)
+    except Refused:
+        return None
 
 
 def proof(settings: Settings, image: str | None) -> Verify:
@@ -310,24 +323,32 @@ def _report(
     runtimes: dict[str, str] = {}
     diffs: dict[str, dict[str, str]] = {}
     states: dict[str, dict[str, Any]] = {}
+    histories: dict[str, list[dict[str, Any]]] = {}
+    findings: dict[str, list[dict[str, Any]]] = {}
     for outcome in outcomes:
         host = outcome.result.host
         for event in outcome.events:
             if event["event"] == "facts" and event.get("runtime"):
                 runtimes[host] = str(event["runtime"])
-            elif event["event"] == "change" and operation.dry_run:
+            elif event["event"] == "change" and operation.shows_diffs:
                 diffs.setdefault(host, {})[str(event["path"])] = _with_host(host, event)
             elif event["event"] == "status":
                 states[host] = {key: value for key, value in event.items() if key != "event"}
+            elif event["event"] == "history":
+                histories[host] = list(event["records"])
+            elif event["event"] == "explain":
+                findings[host] = list(event["findings"])
     report = FleetReport(
         hosts=tuple(outcome.result for outcome in outcomes),
         runtimes=runtimes,
         states=states,
+        histories=histories,
+        findings=findings,
         dry_run=operation.dry_run,
         interrupted=stopped,
         halted=halted,
     )
-    if not operation.dry_run:
+    if not operation.shows_diffs:
         return report
     return replace(report, diffs={host.host: diffs.get(host.host, {}) for host in report.hosts})
 

@@ -19,15 +19,19 @@ class FleetReport:
     """The outcome on all hosts, in the order they were given.
 
     ``runtimes``: host -> "containerd 1.7.24". ``diffs``: host -> path -> unified diff, filled by a
-    dry run. ``states``: host -> what the agent keeps there, filled by a status (agent.report's
-    StatusEvent). ``interrupted``: the signal that stopped it, else 0; hosts that
-    were not begun say so. ``halted``: why failures stopped it, else "".
+    dry run and a diff. ``states``: host -> what the agent keeps there, filled by a status
+    (agent.report's StatusEvent). ``histories``, ``findings``: host -> what was done there, newest
+    first; which strategies apply there (HistoryEvent, ExplainEvent). ``interrupted``: the signal
+    that stopped it, else 0; hosts that were not begun say so. ``halted``: why failures stopped it,
+    else "".
     """
 
     hosts: tuple[HostResult, ...]
     runtimes: Mapping[str, str] = field(default_factory=dict)
     diffs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    histories: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    findings: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     dry_run: bool = False
     interrupted: int = 0
     halted: str = ""
@@ -42,7 +46,7 @@ class FleetReport:
             raise KeyboardInterrupt(self.interrupted)
 
     def to_json(self) -> dict[str, Any]:
-        """``ok``, ``hosts``, ``runtimes``; after a dry run ``dry_run`` and ``diffs`` too."""
+        """``ok``, ``hosts``, ``runtimes``, and what the command filled of the other fields."""
         document: dict[str, Any] = {
             "ok": self.ok,
             "hosts": [result.to_json() for result in self.hosts],
@@ -52,9 +56,13 @@ class FleetReport:
             document["halted"] = self.halted
         if self.dry_run:
             document["dry_run"] = True
+        if self.dry_run or self.diffs:
             document["diffs"] = {host: dict(files) for host, files in self.diffs.items()}
         if self.states:
             document["states"] = {host: dict(state) for host, state in self.states.items()}
+        for name, rows in (("histories", self.histories), ("findings", self.findings)):
+            if rows:
+                document[name] = {host: [dict(one) for one in told] for host, told in rows.items()}
         return document
 
 
@@ -103,8 +111,48 @@ def show_states(ui: UI, report: FleetReport) -> None:
     rows = []
     for result in report.hosts:
         state = report.states.get(result.host)
-        rows.append([result.host, *(_state_row(state) if state else (result.status, "", ""))])
-    ui.table(["node", "trusts", "our files", "to do"], rows)
+        told = _state_row(state) if state else (result.status, "", "")
+        rows.append([result.host, report.runtimes.get(result.host, ""), *told])
+    ui.table(["node", "runtime", "trusts", "our files", "to do"], rows)
+    for line in failures(report.hosts):
+        ui.show(line)
+
+
+def show_histories(ui: UI, report: FleetReport) -> None:
+    """The table of what was done on each node and when, newest first."""
+    rows = []
+    for result in report.hosts:
+        for one in report.histories.get(result.host, ()):
+            who = f"{one['by']} from {one['from']}" if one["from"] else one["by"]
+            what = str(one["operation"])
+            if one["undone_by"]:
+                what += f", undone by {one['undone_by']}"
+            files = "\n".join(f"{change['action']} {change['path']}" for change in one["changes"])
+            number, restarts = str(one["number"]), ", ".join(one["restarts"])
+            rows.append([result.host, number, one["time"], what, one["registry"], who,
+                         files or "-", restarts or "-"])  # fmt: skip
+    columns = ["node", "no.", "when (UTC)", "what", "registry", "by", "files", "restarted"]
+    if rows:
+        ui.table(columns, rows)
+    for result in report.hosts:
+        if result.ok and not report.histories.get(result.host):
+            ui.show(f"{result.host}: nothing was ever done here")
+    for line in failures(report.hosts):
+        ui.show(line)
+
+
+def show_findings(ui: UI, report: FleetReport) -> None:
+    """A table for each node: the strategies of each part, and why each applies or does not."""
+    for result in report.hosts:
+        found = report.findings.get(result.host)
+        if found is None:
+            continue
+        ui.show(f"{result.host}: {report.runtimes.get(result.host, '')}")
+        rows = [
+            [one["part"], one["strategy"], "taken" if one["applies"] else "-", one["why"]]
+            for one in found
+        ]
+        ui.table(["part", "strategy", "", "why"], rows)
     for line in failures(report.hosts):
         ui.show(line)
 
@@ -118,7 +166,7 @@ def _state_row(state: Mapping[str, Any]) -> tuple[str, str, str]:
     if drifted:
         to_do.append("inv nodes.trust")
     if state.get("interrupted"):
-        to_do.append(f"inv nodes.trust (an {state['interrupted']} was cut off)")
+        to_do.append(f"inv nodes.recover (an {state['interrupted']} was cut off)")
     holder = state.get("holder")
     if holder:
         to_do.append(f"busy: {holder.get('operation', 'an agent')}")

@@ -123,13 +123,9 @@ _NEEDS_ROOT = faults.SUDO_CODES | {"not-root", "internal-error", "no-sudo", "age
 
 def _dry_run(settings: Settings, plan: Plan) -> tuple[HostResult, list[Event]]:
     events: list[Event] = []
-    sudo: tuple[str, ...] = ()
+    # The agent's notes are root's: look as root, where that takes no password.
+    sudo = ("sudo", "-n") if os.geteuid() != 0 and STATE.exists() else ()
     words = ["apply", "--dry-run"]
-    if os.geteuid() != 0:
-        if STATE.exists():  # its notes are root's: look as root, where that takes no password
-            sudo = ("sudo", "-n")
-        else:
-            words += ["--root", "/."]  # the agent insists on root for "/" alone
     result = _agent(
         settings, words, plan, sudo=sudo, on_event=events.append, patience=_LOOK_SECONDS
     )

@@ -120,6 +120,69 @@ def status(run: Run, nodes: Nodes) -> dict[str, Any]:
     return nodes.told(report, show=show_states)
 
 
+@on_nodes()
+def diff(run: Run, nodes: Nodes) -> dict[str, Any]:
+    """Say what differs from the plan, file by file, and change nothing; exit code 1 where it does.
+
+    Example: inv nodes.diff --hosts=node1,node2
+    """
+    from moorage import fleet
+
+    return nodes.told(fleet.diff(run.settings, run.ui, nodes.chosen(), reach=nodes.reach()))
+
+
+@on_nodes()
+def explain(run: Run, nodes: Nodes) -> dict[str, Any]:
+    """Say what was found on nodes, which strategies are taken there, which are not, and why.
+
+    Example: inv nodes.explain --hosts=node1
+    """
+    from moorage import fleet
+    from moorage.fleet.report import show_findings
+
+    report = fleet.explain(run.settings, run.ui, nodes.chosen(), reach=nodes.reach())
+    return nodes.told(report, show=show_findings)
+
+
+@on_nodes()
+def history(run: Run, nodes: Nodes) -> dict[str, Any]:
+    """Say what was done on nodes and when, by whom, and what has been taken back since.
+
+    Example: inv nodes.history --hosts=node1
+    """
+    from moorage import fleet
+    from moorage.fleet.report import show_histories
+
+    report = fleet.history(run.settings, run.ui, nodes.chosen(), reach=nodes.reach())
+    return nodes.told(report, show=show_histories)
+
+
+@on_nodes(help={key: _CHANGE[key] for key in ("dry_run", "no_restart")})
+def undo(run: Run, nodes: Nodes, dry_run: bool = False, no_restart: bool = False) -> dict[str, Any]:
+    """Take back the last thing nodes.trust did on nodes; what others wrote since stays.
+
+    Example: inv nodes.undo --hosts=node1 --dry-run
+    """
+    from moorage import fleet
+
+    hosts, restart = nodes.chosen(), not no_restart
+    report = fleet.undo(
+        run.settings, run.ui, hosts, dry_run=dry_run, restart=restart, reach=nodes.reach()
+    )
+    return nodes.told(report)
+
+
+@on_nodes()
+def recover(run: Run, nodes: Nodes) -> dict[str, Any]:
+    """Put back what an interrupted run left half-way; nothing where none did.
+
+    Example: inv nodes.recover --hosts=node1
+    """
+    from moorage import fleet
+
+    return nodes.told(fleet.recover(run.settings, run.ui, nodes.chosen(), reach=nodes.reach()))
+
+
 @on_nodes(positional=["image"], help={"image": "an image of this machine's engine"})
 def preload(run: Run, nodes: Nodes, image: str) -> dict[str, Any]:
     """Load an image into the nodes' runtimes over SSH, where it cannot be pulled.
@@ -149,4 +212,6 @@ def _rollout(
     return fleet.Rollout(policy, resume)
 
 
-namespace = Collection("nodes", trust, untrust, verify, status, preload)
+namespace = Collection(
+    "nodes", trust, untrust, verify, status, diff, explain, history, undo, recover, preload
+)

@@ -9,6 +9,10 @@ import pytest
 
 from moorage.settings import ROOT
 
+TASKS = [
+    "trust", "untrust", "verify", "status", "diff", "explain", "history", "undo", "recover"
+]  # fmt: skip
+
 
 def inv(*words: str) -> tuple[int, dict[str, object], str]:
     done = subprocess.run(
@@ -22,7 +26,7 @@ def inv(*words: str) -> tuple[int, dict[str, object], str]:
     return done.returncode, json.loads(done.stdout), done.stderr
 
 
-@pytest.mark.parametrize("task", ["trust", "untrust", "verify", "status"])
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize(
     ("hosts", "code"), [("", "no-hosts"), ("a,a", "host-twice"), ("a,,b", "bad-hosts")]
 )
@@ -44,7 +48,7 @@ def test_a_sudo_password_that_does_not_come_is_refused() -> None:
     assert document["error"]["code"] == "no-password"
 
 
-@pytest.mark.parametrize("task", ["trust", "untrust", "verify", "status"])
+@pytest.mark.parametrize("task", TASKS)
 def test_each_task_shows_an_example(task: str) -> None:
     done = subprocess.run(
         [str(ROOT / "run"), "inv", "--help", f"nodes.{task}"],

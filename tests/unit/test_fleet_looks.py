@@ -1,0 +1,94 @@
+"""What looks at nodes are told as: differences, history, findings, facts beside the state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agent.report import FAILED, Fault, HostResult
+from moorage.fleet import operation, report
+from moorage.fleet.report import FleetReport
+from moorage.fleet.rollout import Outcome
+from moorage.ui import UI
+
+RECORD: dict[str, Any] = {
+    "number": 2, "time": "2026-11-25T00:00:00Z", "operation": "apply", "by": "ada",
+    "registry": "my.registry.io", "from": "10.3.3.3", "agent": "1", "undone_by": 3,
+    "changes": [{"path": "/etc/hosts", "action": "edited"}], "restarts": ["containerd.service"],
+}  # fmt: skip
+FINDING = {"part": "containerd", "strategy": "folder", "applies": True, "why": "config_path is set"}
+FACTS = {"event": "facts", "runtime": "containerd 1.7.24"}
+WIDE = "200"
+
+
+def told(words: tuple[str, ...], *events: dict[str, Any], status: str = "unchanged") -> FleetReport:
+    outcome = Outcome(HostResult("node1", status), (FACTS, *events))
+    return operation._report([outcome], operation.Operation("look", words), 0, "")
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", WIDE)
+
+
+def test_a_difference_is_shown_and_is_not_ok(capsys: pytest.CaptureFixture[str]) -> None:
+    diff = "--- /etc/hosts\n+++ /etc/hosts\n@@ -1 +1,2 @@\n a\n+b\n"
+    change = {"event": "change", "path": "/etc/hosts", "action": "edited", "diff": diff}
+    found = told(("diff",), change, status="differs")
+    assert found.ok is False
+    assert found.to_json()["diffs"]["node1"]["/etc/hosts"].startswith("--- node1:/etc/hosts")
+    assert "dry_run" not in found.to_json()
+    report.show(UI(), found)
+    out = capsys.readouterr().out
+    assert "+b" in out
+    assert "differs" in out
+
+
+def test_history_is_a_row_a_change(capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(("history",), {"event": "history", "records": [RECORD]})
+    assert found.to_json()["histories"] == {"node1": [RECORD]}
+    report.show_histories(UI(), found)
+    row = next(line for line in capsys.readouterr().out.splitlines() if "node1" in line)
+    for word in ("2026-11-25", "apply, undone by 3", "ada from 10.3.3.3", "edited /etc/hosts"):
+        assert word in row
+
+
+def test_a_node_without_a_history_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    report.show_histories(UI(), told(("history",), {"event": "history", "records": []}))
+    assert "node1: nothing was ever done here" in capsys.readouterr().out
+
+
+def test_findings_are_a_table_a_node(capsys: pytest.CaptureFixture[str]) -> None:
+    other = {**FINDING, "strategy": "drop-in", "applies": False, "why": "no imports"}
+    found = told(("explain",), {"event": "explain", "findings": [FINDING, other]})
+    assert found.to_json()["findings"]["node1"] == [FINDING, other]
+    report.show_findings(UI(), found)
+    out = capsys.readouterr().out
+    assert "node1: containerd 1.7.24" in out
+    taken, refused = (
+        next(line for line in out.splitlines() if word in line) for word in ("folder", "drop-in")
+    )
+    assert "taken" in taken
+    assert "taken" not in refused
+
+
+def test_a_state_names_the_runtime_and_the_command_that_recovers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status: dict[str, Any] = {
+        "event": "status", "trusted": [], "waiting": [], "interrupted": "apply", "holder": None
+    }  # fmt: skip
+    report.show_states(UI(), told(("status",), status))
+    out = capsys.readouterr().out
+    assert "containerd 1.7.24" in out
+    assert "inv nodes.recover" in out
+
+
+def test_a_node_that_failed_is_told_with_its_cure(capsys: pytest.CaptureFixture[str]) -> None:
+    fault = Fault("not-root", "it cannot be read", "no right", "run it through sudo")
+    outcome = Outcome(HostResult("node1", FAILED, error=fault))
+    found = operation._report([outcome], operation.Operation("look", ("explain",)), 0, "")
+    for show in (report.show_findings, report.show_histories):
+        show(UI(), found)
+        assert "run it through sudo" in capsys.readouterr().out
