@@ -292,7 +292,9 @@ def _check_mirrors(mirrors: tuple[Mirror, ...], registry: Registry) -> None:
     seen = [mirror.of for mirror in mirrors]
     for mirror in mirrors:
         host, colon, port = mirror.of.partition(":")
-        if colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        if "/" in mirror.of:
+            problem = "it has a scheme or a path"
+        elif colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
             problem = "its port is no number from 1 to 65535"
         elif mirror.of in {one.name for one in registry.each}:
             problem = "a registry is no mirror of itself"

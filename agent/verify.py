@@ -208,6 +208,8 @@ def ask_registry(plan: Plan, address: str | None = None) -> None:
     ``address`` asks there instead of where the node resolves the name, as before a hosts entry.
     """
     registry, verify = plan.registry, plan.verify
+    for further in registry.each[1:]:  # a name the certificate does not have shows here
+        _connect(further, address).close()
     connection = _connect(registry, address)
     try:
         headers = _basic(verify)

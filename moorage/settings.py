@@ -118,6 +118,20 @@ class NodesSettings:
     parallel: int = 16
     # Further attempts at a host whose connection broke.
     retries: int = 2
+    # What of a node is set up, as docker,containerd; empty: every runtime that is there.
+    parts: tuple[str, ...] = ()
+    # Registries whose images nodes ask of ours first, as docker.io,quay.io …
+    mirrors: tuple[str, ...] = ()
+    # … and whether they ask those themselves for what ours does not have.
+    mirror_fallback: bool = True
+    # Further names of the registry that nodes shall know; its certificate must have them.
+    names: tuple[str, ...] = ()
+    # "http": the registry that nodes ask has no TLS.
+    insecure: str = ""
+    # The host's own trust store too: every program on the node trusts the CA then.
+    system_store: bool = False
+    # Add the registry to NO_PROXY of runtimes that ask a proxy for it.
+    fix_proxy: bool = False
     # Groups for --hosts=@web: a name -> a list of hosts, ranges and other groups.
     groups: Mapping[str, str] = field(default_factory=dict)
 
@@ -172,6 +186,21 @@ class Settings:
         """``host`` or ``host:port``: how images, folders and logins name the registry."""
         registry = self.registry
         return registry.host if registry.port == 443 else f"{registry.host}:{registry.port}"
+
+    def with_nodes(self, **given: str | bool | None) -> Settings:
+        """The settings with a command's own words for keys of ``nodes``; None leaves a key alone.
+
+        Raises Refused where a word is not right, and names the option.
+        """
+        kinds = typing.get_type_hints(NodesSettings)
+        values = {
+            key: _convert("the command line", f"--{key}", kinds[key], value)
+            for key, value in given.items()
+            if value is not None
+        }
+        changed = dataclasses.replace(self, nodes=dataclasses.replace(self.nodes, **values))
+        _check(changed, "the command line")
+        return changed
 
     @property
     def image_reference(self) -> str:
@@ -336,6 +365,11 @@ def _check(settings: Settings, source: str) -> None:
     for name in settings.nodes.groups:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name):
             raise BadSetting(source, "nodes.groups", f"names of letters and digits, not {name!r}")
+    for name in settings.nodes.names:
+        check_host_name(name, place="nodes.names", source=source)
+    if settings.nodes.insecure not in ("", "http"):
+        expected = f'"http" or nothing, not {settings.nodes.insecure!r}'
+        raise BadSetting(source, "nodes.insecure", expected)
     _check_kubernetes(settings.kubernetes, source)
 
 

@@ -30,18 +30,30 @@ def make(
     """The desired state of one node.
 
     ``ca`` is PEM; None where trust is taken away or only looked at. ``address`` is the one that the
-    node's hosts file shall give the registry. ``parts``: () for the usual ones. Raises
-    Refused where the plan would not pass the agent's own check, as with another registry's image.
+    node's hosts file shall give the registry. ``parts``: () for what the settings' ``nodes`` say,
+    which is then heeded in all else too. Raises Refused where the plan would not pass the agent's
+    own check, as with another registry's image.
     """
-    from agent.plan import DEFAULT_PARTS, Options, Plan, PlanError, Registry
+    from agent.plan import DEFAULT_PARTS, Mirror, Options, Plan, PlanError, Registry
+    from moorage.settings import NodesSettings
 
+    wanted = NodesSettings() if parts else settings.nodes
+    chosen = tuple(parts) or wanted.parts or DEFAULT_PARTS
+    if wanted.system_store and "system" not in chosen:
+        chosen = (*chosen, "system")
     plan = Plan(
         registry=Registry(
-            host=settings.registry.host, port=settings.registry.port, address=address, ca=ca
+            host=settings.registry.host,
+            port=settings.registry.port,
+            address=address,
+            ca=ca,
+            names=wanted.names,
+            insecure=wanted.insecure or None,
         ),
-        parts=tuple(parts) or DEFAULT_PARTS,
+        parts=chosen,
+        mirrors=tuple(Mirror(of, wanted.mirror_fallback) for of in wanted.mirrors),
         verify=verify,
-        options=Options(restart=restart, replace=replace),
+        options=Options(restart=restart, replace=replace, fix_proxy=wanted.fix_proxy),
     )
     try:
         return Plan.parse(wire(plan))

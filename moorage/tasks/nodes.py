@@ -29,6 +29,12 @@ _CHANGE = {
         **_CHANGE,
         "no_verify": "set trust up without the pull that proves it",
         "replace": "replace a hosts entry that gives the registry's name another address",
+        "parts": "only these, as hosts,docker,containerd (else nodes.parts, else all there are)",
+        "mirror": "registries whose images are asked of ours first, as docker.io,quay.io",
+        "no_fallback": "with --mirror: never ask those registries themselves",
+        "insecure": "http: the registry has no TLS, and nodes shall ask it without",
+        "system_store": "the nodes' own trust stores too: every program there trusts the CA then",
+        "fix_proxy": "add the registry to NO_PROXY of runtimes that ask a proxy for it",
     }
 )
 def trust(
@@ -39,6 +45,12 @@ def trust(
     no_verify: bool = False,
     no_restart: bool = False,
     replace: bool = False,
+    parts: str | None = None,
+    mirror: str | None = None,
+    no_fallback: bool = False,
+    insecure: str | None = None,
+    system_store: bool = False,
+    fix_proxy: bool = False,
     canary: str | None = None,
     waves: str | None = None,
     max_failures: str | None = None,
@@ -50,8 +62,16 @@ def trust(
     """
     from moorage import fleet
 
+    settings = run.settings.with_nodes(
+        parts=parts,
+        mirrors=mirror,
+        mirror_fallback=False if no_fallback else None,
+        insecure=insecure,
+        system_store=system_store or None,
+        fix_proxy=fix_proxy or None,
+    )
     report = fleet.trust(
-        run.settings,
+        settings,
         run.ui,
         fleet.unfinished(run.settings, "trust") if resume else nodes.chosen(),
         dry_run=dry_run,

@@ -2,15 +2,95 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent.facts import Names, gather
+from agent.host import Host
+from agent.resources import Proposal, hosts
 from tests.agent.conftest import Box
 
 ONLY: dict[str, Any] = {"parts": ["hosts"]}
+
+
+def test_several_names_stand_in_one_line_and_go_again(box: Box) -> None:
+    names: dict[str, Any] = {"registry": {"names": ["cache.registry.io", "old.registry.io"]}}
+    theirs = b"10.0.0.1 old.registry.io\n127.0.0.1 localhost"
+    box.write("/etc/hosts", theirs)
+    box.apply(**ONLY, **names)
+    assert b"10.0.0.1\tmy.registry.io cache.registry.io # moorage\n" in (
+        box.read("/etc/hosts") or b""
+    )
+    assert box.apply(**ONLY, **names)["status"] == "unchanged"
+    box.write("/etc/hosts", (box.read("/etc/hosts") or b"") + b"\n# later")
+    box.untrust(**ONLY)
+    assert box.read("/etc/hosts") == theirs + b"\n# later"
+
+
+def test_a_further_names_other_address_is_refused_or_given_back(box: Box) -> None:
+    names: dict[str, Any] = {"registry": {"names": ["cache.registry.io"]}}
+    theirs = b"10.0.0.9 cache.registry.io other\n"
+    box.write("/etc/hosts", theirs)
+    assert box.apply(**ONLY, **names)["code"] == "hosts-conflict"
+    assert "nodes.trust --replace" in box.apply(**ONLY, **names)["error"]["cure"]
+    assert box.apply(**ONLY, **names, options={"replace": True})["status"] == "changed"
+    assert b"\n10.0.0.9 other # moorage kept" in b"\n" + (box.read("/etc/hosts") or b"")
+    box.write("/etc/hosts", (box.read("/etc/hosts") or b"") + b"# later\n")
+    box.untrust(**ONLY)
+    assert box.read("/etc/hosts") == theirs + b"# later\n"
+
+
+def test_ipv6_in_any_spelling_is_the_same_address(box: Box) -> None:
+    box.write("/etc/hosts", b"2001:0db8:0:0::0001 my.registry.io\n")
+    assert box.apply(**ONLY, registry={"address": "2001:db8::1"})["status"] == "unchanged"
+
+
+class Dns(Names):
+    """Stands in for the node's resolver."""
+
+    def by_dns(self, name: str) -> frozenset[str]:
+        return frozenset({"10.0.0.1"}) if name == "my.registry.io" else frozenset()
+
+
+def test_no_entry_is_made_where_dns_has_it_right(box: Box) -> None:
+    facts = replace(gather(Host(str(box.root))), names=Dns())
+    assert "DNS gives" in hosts.propose(facts, box.plan(), {}).absent
+    elsewhere = box.plan(registry={"address": "10.0.0.2"})
+    assert hosts.propose(facts, elsewhere, {}).changes
+    also = box.plan(registry={"names": ["cache.registry.io"]})
+    assert hosts.propose(facts, also, {}).changes
+
+
+def test_an_entry_that_is_there_stays_whatever_dns_says(box: Box) -> None:
+    box.apply(**ONLY)
+    facts = replace(gather(Host(str(box.root))), names=Dns())
+    assert hosts.propose(facts, box.plan(), {}) == Proposal()
+
+
+@pytest.mark.parametrize(
+    ("setting", "edited"),
+    [("true", True), ("template", True), ("localhost", False), ("false", False)],
+)
+def test_the_entry_comes_into_cloud_inits_template_where_that_makes_the_file(
+    box: Box, setting: str, edited: bool
+) -> None:
+    template = "/etc/cloud/templates/hosts.debian.tmpl"
+    text = b"## template:jinja\n{# This is cloud-init's #}\n127.0.1.1 {{fqdn}} {{hostname}}\n"
+    box.write(template, text)
+    box.write("/etc/cloud/templates/hosts.redhat.tmpl", text)
+    box.write("/etc/os-release", b'ID=ubuntu\nID_LIKE="debian"\n')
+    box.write("/etc/cloud/cloud.cfg", b"manage_etc_hosts: false\n")
+    box.write("/etc/cloud/cloud.cfg.d/99.cfg", f"manage_etc_hosts: {setting}\n".encode())
+    paths = [one["path"] for one in box.apply(**ONLY)["changes"]]
+    assert paths == ["/etc/hosts", *([template] if edited else [])]
+    if edited:
+        assert box.read(template) == text + b"10.0.0.1\tmy.registry.io # moorage\n"
+    box.untrust(**ONLY)
+    assert box.read(template) == text
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.plan import Plan, Verify
+from agent.plan import Mirror, Plan, Verify
 from moorage.errors import Refused
 from moorage.fleet import plans
 from moorage.fleet.this_machine import _passing_ca
@@ -91,3 +91,44 @@ def test_the_registrys_address_on_a_node(
 )
 def test_the_registrys_address_on_this_machine(listen: str, expected: str) -> None:
     assert plans.this_machines_address(settings(listen=listen)) == expected
+
+
+def test_the_settings_of_nodes_reach_the_plan_of_a_node() -> None:
+    wanted = settings().with_nodes(
+        parts="docker, podman",
+        mirrors="docker.io,quay.io",
+        mirror_fallback=False,
+        system_store=True,
+        fix_proxy=True,
+    )
+    plan = plans.make(wanted, ca=CA, address=None)
+    assert plan.parts == ("docker", "podman", "system")
+    assert plan.mirrors == (Mirror("docker.io", False), Mirror("quay.io", False))
+    assert plan.options.fix_proxy
+    assert plan.registry.insecure is None
+
+
+def test_they_are_no_business_of_this_machine() -> None:
+    wanted = settings().with_nodes(mirrors="docker.io", insecure="http", system_store=True)
+    plan = plans.make(wanted, ca=CA, address=None, parts=plans.THIS_MACHINE_PARTS)
+    assert (plan.parts, plan.mirrors) == (plans.THIS_MACHINE_PARTS, ())
+    assert plan.registry.insecure is None
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ({"insecure": "yes"}, "nodes.insecure"),
+        ({"parts": "docker,lxc"}, "plan.parts"),
+        ({"mirrors": "my.registry.io"}, "itself"),
+        ({"mirrors": "https://docker.io"}, "scheme"),
+    ],
+)
+def test_words_that_no_node_understands_are_refused_here(given: dict[str, str], word: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        plans.make(settings().with_nodes(**given), ca=CA, address=None)
+    assert word in f"{refusal.value} {refusal.value.cause} {refusal.value.cure}"
+
+
+def test_only_what_a_command_says_is_changed() -> None:
+    assert settings().with_nodes(mirrors=None, fix_proxy=None) == settings()
