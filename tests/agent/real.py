@@ -97,8 +97,10 @@ class Registry:
         authority: Authority,
         tls: bool = True,
         login: bool = True,
+        name: str = NAME,
     ) -> None:
         self.authority = authority
+        self.name = name
         self._lines = [
             line for line in REGISTRY_CONFIG.splitlines() if login or not line.startswith("auth:")
         ]
@@ -109,7 +111,7 @@ class Registry:
             ports={"443/tcp": ("127.0.0.1", 0)}, user="0:0",
             entrypoint=["docker-registry"], command=["serve", "/etc/moorage/config.yml"],
         )  # fmt: skip
-        self.present(authority.issue(NAME))
+        self.present(authority.issue(name))
         self.container.start()
         self.container.reload()
         networks = self.container.attrs["NetworkSettings"]
@@ -144,7 +146,7 @@ class Registry:
         client.images.remove(f"{local}:{tag}")
         if "error" in said:
             raise AssertionError(said)
-        return f"{NAME}/{name}"
+        return f"{self.name}/{name}"
 
 
 @dataclass

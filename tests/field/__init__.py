@@ -1,0 +1,1 @@
+"""Configurations as tools leave them in the field, each pulled with on a real node."""

@@ -1,0 +1,94 @@
+"""A case: one text file that says what stands on a node, and what the agent should make of it.
+
+    tool: EKS with Amazon Linux 2023 (nodeadm)
+    source: github.com/awslabs/amazon-eks-ami nodeadm/internal/containerd/config2.template.toml
+    containerd: 2.1
+    strategy: folder
+    restart: no
+
+    --- /etc/containerd/config.toml
+    version = 3
+    …
+    --- /etc/docker/certs.d/other.registry.io/ca.crt
+    @OTHER_CA@
+
+Lines until the first ``---`` are the header; `#` begins a comment there. ``containerd`` may name
+several lines (``1.6 1.7 2.1``); ``strategy`` and ``restart`` may be told for one of them, as
+``strategy 2.1: move-legacy``. ``path`` is containerd's configuration where it is not the usual one;
+``unit`` the service's name where it is not ``containerd.service``. ``@OTHER_CA@`` stands for the
+certificate of a second registry, ``other.registry.io``, that has nothing to do with the trust: what
+pulled from it before must pull afterwards.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "cases"
+CONFIG = "/etc/containerd/config.toml"
+UNIT = "containerd.service"
+LINES = ("1.6", "1.7", "2.1")
+_KEYS = {"tool", "source", "containerd", "strategy", "restart", "path", "unit"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case on one line of containerd."""
+
+    name: str
+    tool: str
+    source: str
+    line: str
+    strategy: str
+    restart: bool
+    path: str
+    unit: str
+    files: dict[str, str]
+
+
+def read_all(only: str = "") -> list[Case]:
+    """Every case whose name has the word, once for each line it names, in the files' order."""
+    return [
+        case for path in sorted(FOLDER.glob("*.case")) if only in path.stem for case in read(path)
+    ]
+
+
+def read(path: Path) -> list[Case]:
+    """The cases in a file. Raises ValueError with what is wrong with it, and where."""
+    header, *sections = re.split(
+        r"^--- (?=/)", path.read_bytes().decode("utf-8"), flags=re.MULTILINE
+    )
+    said: dict[str, str] = {}
+    for line in header.splitlines():
+        key, colon, value = line.partition("#")[0].partition(":")
+        if not line.partition("#")[0].strip():
+            continue
+        if not colon or key.split()[0] not in _KEYS:
+            raise ValueError(f"{path.name}: {line!r} is no line of a case's header")
+        said[" ".join(key.split())] = value.strip()
+    files = {}
+    for section in sections:
+        name, _, content = section.partition("\n")
+        files[name.strip()] = content
+    lines = said.get("containerd", "").split()
+    missing = {"tool", "source", "containerd", "strategy", "restart"} - {
+        key.split()[0] for key in said
+    }
+    if missing or not lines or not set(lines) <= set(LINES):
+        raise ValueError(f"{path.name}: its header lacks {', '.join(sorted(missing)) or 'a line'}")
+    return [
+        Case(
+            name=path.stem,
+            tool=said["tool"],
+            source=said["source"],
+            line=line,
+            strategy=said.get(f"strategy {line}", said.get("strategy", "")),
+            restart=said.get(f"restart {line}", said.get("restart", "")) == "yes",
+            path=said.get("path", CONFIG),
+            unit=said.get("unit", UNIT),
+            files=files,
+        )
+        for line in lines
+    ]
