@@ -78,6 +78,12 @@ def nodes(session: nox.Session) -> None:
 
 
 @nox.session
+def field(session: nox.Session) -> None:
+    """Configurations as tools leave them on nodes, each applied, pulled with and given back."""
+    session.run("python", "-m", "tests.field", *session.posargs, external=True)
+
+
+@nox.session
 def e2e(session: nox.Session) -> None:
     """The main job on real daemons: up, again, pulled, refused, untrusted, down."""
     session.run(*PYTEST, "tests/e2e/test_1_journey.py", *session.posargs, external=True)

@@ -420,6 +420,8 @@ class Engine:
         now = step.restarts if step.plan.options.restart else ()
         later = () if step.plan.options.restart else step.restarts
         self._refuse_without_systemd(now)
+        if apply:
+            self._refuse_what_was_down(step, now)
         transaction: Transaction | None = None
         proving = False
         try:
@@ -635,6 +637,21 @@ class Engine:
 
     def _start_of(self, unit: str) -> str:
         return self._host.start_of(unit)
+
+    def _refuse_what_was_down(self, step: Step, units: tuple[str, ...]) -> None:
+        """A runtime that did not serve before cannot show that it does afterwards."""
+        for proof in self._paused(step.facts, units):
+            if self._prover.cri_serves(proof.socket):
+                continue
+            try:
+                self._prover.wait_for_cri(proof.socket)
+            except TrustError as problem:
+                raise RefusedError(
+                    "cri-down-before",
+                    f"nothing was touched: CRI did not serve here before ({problem})",
+                    cause="something in the runtime's configuration keeps its CRI from loading",
+                    cure=f"read why, and mend that first: journalctl -u {proof.unit} -n 50",
+                ) from None
 
     def _refuse_without_systemd(self, units: tuple[str, ...]) -> None:
         services = [unit for unit in units if unit not in TOOLS]

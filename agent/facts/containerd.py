@@ -43,33 +43,33 @@ _KEPT_BY_OTHERS = (
 
 
 def find(host: Host, tree: Tree) -> tuple[Containerd, ...]:
-    """Every containerd of this node that is configured in files of its own, the usual one first."""
+    """Every containerd of this node that is configured in files of its own, the usual one first.
+
+    One that runs is known by its process, whatever its unit is called; where none runs, the units
+    tell, and where there are none, the program.
+    """
     usual = host.unit("containerd.service")
-    running = host.processes("containerd")
-    found: dict[tuple[str, str], Containerd] = {}
-    of_usual = next((one for one in running if usual and one.unit == usual.name), None)
-    if of_usual is not None or usual is not None or host.which("containerd") is not None:
-        argv = of_usual.argv if of_usual is not None else usual.argv if usual is not None else ()
-        one = _containerd(host, tree, argv, usual, of_usual)
-        if one is not None and not _is_kept_by_others(argv):
-            found[one.config.path, one.socket] = one
-    for process in running:
-        if process is of_usual or _is_kept_by_others(process.argv):
+    starts: list[tuple[tuple[str, ...], Unit | None, Process | None]] = []
+    for process in host.processes("containerd"):
+        if _is_kept_by_others(process.argv):
             continue
         unit = host.unit(process.unit) if process.unit else None
-        one = _containerd(host, tree, process.argv, unit, process)
-        if one is not None:
-            found.setdefault((one.config.path, one.socket), one)
-    for unit in host.services("containerd"):
+        starts.append((process.argv, unit, process))
+    starts.sort(key=lambda start: start[1] is None or start[1].name != "containerd.service")
+    if not starts:
+        units = [usual] if usual is not None else []
+        units += [unit for unit in host.services("containerd") if unit.name != "containerd.service"]
+        starts = [(unit.argv, unit, None) for unit in units] or [((), None, None)]
+    found: dict[tuple[str, str], Containerd] = {}
+    for argv, unit, process_or_none in starts:
         one = (
             None
-            if _is_kept_by_others(unit.argv)
-            else _containerd(host, tree, unit.argv, unit, None)
+            if _is_kept_by_others(argv)
+            else _containerd(host, tree, argv, unit, process_or_none)
         )
         if one is not None:
             found.setdefault((one.config.path, one.socket), one)
-    serving = [one for one in found.values() if one.running]
-    return tuple(serving or found.values())
+    return tuple(found.values())
 
 
 def _is_kept_by_others(argv: tuple[str, ...]) -> bool:

@@ -188,6 +188,13 @@ def _propose(found: Containerd, tree: Tree, plan: Plan, owned: Ledger) -> Propos
         raise RefusedError(code, f"{found.config.path}: {strategy.does}", why, cure)
     changes, edits = DOING[strategy.name](situation)
     unit = found.unit.name if found.running and found.unit is not None else ""
+    if edits and found.pid and not unit and plan.options.restart:
+        raise RefusedError(
+            "containerd-unmanaged",
+            f"containerd (process {found.pid}, {found.config.path}) belongs to no service",
+            cause="it must be started anew for the edit to count, and nothing here says how",
+            cure="apply with restart: false, then start it anew by hand",
+        )
     return Proposal(
         changes=(*changes, *edits),
         restarts=(unit,) if edits and unit else (),
