@@ -52,7 +52,9 @@ def _unpack(archive: str, folder: str) -> None:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    others = sorted(home.iterdir(), key=lambda path: path.stat().st_mtime)
+    # The archives themselves, and what else is kept here, are files; only what was unpacked counts.
+    unpacked_ones = [path for path in home.iterdir() if path.is_dir()]
+    others = sorted(unpacked_ones, key=lambda path: path.stat().st_mtime)
     for path in others[:-KEEP]:
         if path != Path(folder):
             shutil.rmtree(path, ignore_errors=True)

@@ -20,10 +20,10 @@ from agent.verify import HOSTS_CACHE_SECONDS
 from moorage.archive import agent_archive
 from tests.agent import runtimes
 from tests.agent.authority import Authority
-from tests.agent.real import NAME, PASSWORD, USER, Registry, plan
-from tests.agent.test_real import client, image, images, registry
+from tests.agent.real import NAME, PASSWORD, USER, Node, Registry, plan
+from tests.agent.test_real import client, image, images, node, registry
 
-__all__ = ["client", "image", "registry"]
+__all__ = ["client", "image", "node", "registry"]
 pytestmark = pytest.mark.engine
 PARTS: dict[str, Any] = {"parts": ["hosts", "docker"]}
 DOCKERS = {
@@ -247,3 +247,42 @@ def test_the_hosts_own_store_trusts_only_when_asked(
     away = podman.agent("untrust", document)
     assert away.result["restarts"] == ["update-ca-certificates"]
     assert podman.sh(bundle) == before
+
+
+def cri_pull(node: Node, image: str) -> str:
+    """The kubelet's call, by the agent's own code."""
+    return node.sh(
+        "python3 - <<'END_OF_PROGRAM' 2>&1\n"
+        "import sys\n"
+        "sys.path.insert(0, '/root/agent.pyz')\n"
+        "from agent.plan import Verify\n"
+        "from agent.verify import with_cri\n"
+        f"verify = Verify('{image}')\n"
+        "socket = '/run/containerd/containerd.sock'\n"
+        "print('pulled', with_cri(socket, lambda cri: cri.pull(verify, 60)))\n"
+        "END_OF_PROGRAM"
+    )[1]
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+def test_containerd_asks_a_mirror(node: Node, open_registry: Registry, fallback: bool) -> None:
+    mirrors = [{"of": "docker.io", "fallback": fallback}]
+    document = {**plan(open_registry), "parts": ["hosts", "containerd"], "mirrors": mirrors}
+    assert "pulled" not in cri_pull(node, "docker.io/library/moored:1")
+    assert node.agent("apply", document).code == 0
+    time.sleep(HOSTS_CACHE_SECONDS)
+    assert "pulled" in cri_pull(node, "docker.io/library/moored:1")
+    assert node.agent("untrust", document).code == 0
+    node.wait()
+    assert "pulled" not in cri_pull(node, "docker.io/library/moored:1")
+
+
+def test_containerd_speaks_plain_http_where_that_was_asked_for(
+    node: Node, plain_registry: Registry
+) -> None:
+    document = {**plan(plain_registry), "parts": ["hosts", "containerd"]}
+    document["registry"].update({"insecure": "http", "ca": None})
+    document["verify"] = {"image": f"{NAME}:443/probe:1"}
+    run = node.agent("apply", document)
+    assert (run.code, run.result["verified"]) == (0, True), run
+    assert node.agent("untrust", document).code == 0

@@ -1,0 +1,28 @@
+"""The archive unpacked once: older ones go, two folders stay, files beside them are not counted."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from agent import bootstrap
+
+
+def test_two_unpacked_archives_stay_whatever_files_lie_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "moorage" / "agent"
+    monkeypatch.setattr(bootstrap, "HOME", str(home))
+    archive = tmp_path / "agent.pyz"
+    with zipfile.ZipFile(archive, "w") as bundle:
+        bundle.writestr("agent/__init__.py", "")
+    for number, name in enumerate("abc"):
+        bootstrap._unpack(str(archive), f"{home}/{name}")
+        os.utime(home / name, (number, number))
+        for kind in ("pyz", "python"):
+            (home / f"{name}.{kind}").touch()
+    assert sorted(path.name for path in home.iterdir() if path.is_dir()) == ["b", "c"]
+    assert len([path for path in home.iterdir() if path.is_file()]) == 6
