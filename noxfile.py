@@ -14,7 +14,10 @@ import nox
 
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "unit", "image", "agent", "e2e", "bench", "coverage"]
+nox.options.sessions = [
+    *("lint", "types", "unit", "image", "agent", "e2e"),
+    *("engine", "nodes", "field", "faults", "k8s", "bench", "coverage"),
+]
 nox.options.stop_on_first_error = False
 
 ROOT = Path(__file__).resolve().parent
@@ -72,8 +75,14 @@ def agent(session: nox.Session) -> None:
 
 
 @nox.session
+def engine(session: nox.Session) -> None:
+    """An engine for the sessions that follow; Kubernetes is built in it meanwhile, where needed."""
+    session.run("python", "-m", "tests.engine", external=True)
+
+
+@nox.session
 def nodes(session: nox.Session) -> None:
-    """The agent alone on real nodes of every line; by hand, on the images that `inv up` built."""
+    """The agent alone on real nodes of every line, on the images that `inv up` built."""
     session.run(*PYTEST, "tests/agent", "-m", "engine", *session.posargs, external=True)
 
 

@@ -1,4 +1,4 @@
-"""An engine for the tests that need one, as `inv up` would get it, and gone again afterwards."""
+"""What all tests share: an engine for those that need one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ def docker_engine(request: pytest.FixtureRequest) -> Iterator[None]:
     if not any(item.get_closest_marker("engine") for item in request.session.items):
         yield
         return
-    from moorage import engine, settings
-    from moorage.ui import UI
+    from tests.engine import running
 
-    ours, ui = settings.parse({}), UI(yes=True)
-    engine.ensure(ours, ui)
-    yield
-    engine.stop(ours, ui)
+    with running():
+        yield

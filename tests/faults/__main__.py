@@ -21,6 +21,7 @@ import docker
 from moorage.archive import agent_archive
 from tests.agent.authority import Authority
 from tests.agent.real import Node, Registry
+from tests.engine import running
 from tests.faults import cases
 from tests.faults.cases import Case
 from tests.faults.victim import Broken, Victim
@@ -138,4 +139,6 @@ def _images(client: docker.DockerClient) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with running():
+        code = main(sys.argv[1:])
+    sys.exit(code)

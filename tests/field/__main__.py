@@ -30,6 +30,7 @@ from rich.markup import escape
 from moorage.archive import agent_archive
 from tests.agent.authority import Authority
 from tests.agent.real import NAME, PASSWORD, USER, Node, Registry, plan, put
+from tests.engine import running
 from tests.field import case as cases
 from tests.field.verdict import OTHER, Verdict, verdict
 
@@ -201,4 +202,6 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with running():
+        code = main()
+    sys.exit(code)

@@ -78,6 +78,11 @@ def _failed(cause: str, cure: str) -> MoorageError:
     )
 
 
+def begin(settings: Settings, client: DockerClient, ui: UI) -> None:
+    """Starts the build and returns, for those who need it later; :func:`build` joins it then."""
+    _container(settings, client, ui)
+
+
 def _container(settings: Settings, client: DockerClient, ui: UI) -> Container:
     """The running or finished build of this recipe; started where there is none."""
     from docker.errors import NotFound
