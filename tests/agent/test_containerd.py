@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from agent.faults import RefusedError
 from agent.plan import Registry
@@ -206,49 +204,6 @@ def test_the_real_containerd_agrees_with_the_edit(box: Box, binary: str, kind: s
     assert re.search(rb"""config_path = ['"]/etc/containerd/certs.d['"]""", dump)
     box.untrust()
     assert box.files() == before
-
-
-NAMES = st.sampled_from(["sandbox_image", "max_container_log_line_size", "stats_collect_period"])
-
-
-@st.composite
-def configurations(draw: st.DrawFn) -> bytes:
-    """Files of version 2 as people leave them: any indent, quotes, order, comments, ends."""
-    quote = draw(st.sampled_from("'\""))
-    cri = f"plugins.{quote}io.containerd.grpc.v1.cri{quote}"
-    newline = draw(st.sampled_from(["\n", "\r\n"]))
-    indent = draw(st.sampled_from(["", "  ", "\t"]))
-    blocks = []
-    if draw(st.booleans()):
-        blocks.append([f"[{cri}]", f'{indent}sandbox_image = "pause:1" # ours'])
-    if draw(st.booleans()):
-        blocks.append([f"[{cri}.containerd]", f"{indent}snapshotter = 'native'"])
-    registry = draw(st.sampled_from(["none", "empty", "table", "headers"]))
-    if registry in ("empty", "table"):
-        blocks.append([f"[{cri}.registry]"])
-        if registry == "empty":
-            blocks[-1].append(f"{indent}config_path = {quote}{quote}")
-    elif registry == "headers":
-        blocks.append([f"[{cri}.registry.headers]", f'{indent}X = ["a"]'])
-    if draw(st.booleans()):
-        blocks.append(["[debug]", f'{indent}level = "info"'])
-    blocks = draw(st.permutations(blocks))
-    lines = ["version = 2"]
-    for block in blocks:
-        lines += draw(st.sampled_from([[], [""], ["", "# a note"]])) + block
-    return (newline.join(lines) + draw(st.sampled_from(["", newline, newline * 2]))).encode()
-
-
-@given(config=configurations())
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-def test_any_file_is_edited_once_and_given_back(box: Box, binary: str, config: bytes) -> None:
-    real_box(box, binary, config)
-    assert box.apply()["status"] == "changed"
-    assert box.apply()["status"] == "unchanged"
-    box.untrust()
-    assert box.read(CONFIG) == config
 
 
 def test_every_row_tells_whether_it_applies_and_why(box: Box) -> None:

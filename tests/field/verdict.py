@@ -61,8 +61,8 @@ def _harm(told: dict[str, Any], when: str) -> list[str]:
     elif told["before"]["dump"] is not None:
         trust = when == "after"
         before, after = (
-            _settings(told["before"]["dump"], trust),
-            _settings(told[when]["dump"], trust),
+            settings(told["before"]["dump"], trust),
+            settings(told[when]["dump"], trust),
         )
         found += [f"{when}: {line}" for line in differences(before, after)]
     for number, pulled in enumerate(told["before"]["pulls"]):
@@ -80,7 +80,7 @@ def _bytes(told: dict[str, Any]) -> list[str]:
     ]
 
 
-def _settings(dump: str, without_trust: bool) -> dict[str, Any]:
+def settings(dump: str, without_trust: bool) -> dict[str, Any]:
     """A dump's tables, without the list of files, and without what says whom to trust."""
     tables = tomllib.loads(dump)
     tables.pop("imports", None)
