@@ -162,7 +162,8 @@ def _conflict(path: str, number: int, entry: _Entry, name: str, registry: Regist
     there = entry.address.decode("utf-8", "replace")
     return RefusedError(
         "hosts-conflict",
-        f"{path} line {number} gives {name} the address {there}, the plan {registry.address}",
+        f"{path} line {number} gives {name} the address {there}; "
+        f"the registry is at {registry.address}",
         cause="someone else made that entry",
         cure=f"remove line {number}, or replace it for as long as the trust lasts: "
         "inv nodes.trust --replace",

@@ -67,11 +67,17 @@ def podman(client: docker.DockerClient, archive: Path) -> Iterator[runtimes.Podm
         node.remove()
 
 
+def registry_image(client: docker.DockerClient) -> str:
+    found = images(client, r"(moorage/registry):.*")
+    if not found:
+        pytest.skip("no registry image; inv up builds one")
+    return next(iter(found.values()))
+
+
 @pytest.fixture(scope="module")
 def open_registry(client: docker.DockerClient) -> Iterator[Registry]:
     """One that anyone may read: Docker sends a mirror no login."""
-    found = images(client, r"(moorage/registry):.*")
-    made = Registry(client, next(iter(found.values())), Authority(), login=False)
+    made = Registry(client, registry_image(client), Authority(), login=False)
     try:
         made.push(client, Path("/bin/true"), "library/moored:1")
         yield made
@@ -81,8 +87,7 @@ def open_registry(client: docker.DockerClient) -> Iterator[Registry]:
 
 @pytest.fixture(scope="module")
 def plain_registry(client: docker.DockerClient) -> Iterator[Registry]:
-    found = images(client, r"(moorage/registry):.*")
-    made = Registry(client, next(iter(found.values())), Authority(), tls=False, login=False)
+    made = Registry(client, registry_image(client), Authority(), tls=False, login=False)
     try:
         made.push(client, Path("/bin/true"))
         yield made
