@@ -436,3 +436,48 @@ def test_a_file_cut_off_while_it_is_written_over_is_told_from_an_edit_of_others(
     if now == b"newest":
         old = b"oldest"
     assert transaction._mixed(now, new, old) is torn
+
+
+def test_the_intent_is_on_the_disk_before_the_first_change(
+    node: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power loss may take is what was not synced: file and folder, in this order."""
+    state = str(node.root / "var/lib/moorage")
+    order: list[tuple[str, str]] = []
+    real_fsync, real_open, real_rename = os.fsync, os.open, Path.rename
+
+    def fsync(descriptor: int) -> None:
+        order.append(("sync", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
+        real_fsync(descriptor)
+
+    def opened(path: str | Path, flags: int, *more: int, **named: int) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            order.append(("write", str(path)))
+        return real_open(path, flags, *more, **named)
+
+    def rename(self: Path, target: Path) -> Path:
+        order.append(("rename", f"{self} {target}"))
+        return real_rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(Path, "rename", rename)
+    node.apply()
+    monkeypatch.undo()
+    outside = [path.startswith(str(node.root)) and state not in path for _, path in order]
+    first = next(i for i, (what, _) in enumerate(order) if what == "write" and outside[i])
+    active = order.index(("rename", f"{state}/active.new {state}/active"))
+    before = order[:active]
+    assert ("sync", f"{state}/active.new/intent.json.new") in before
+    assert ("sync", f"{state}/active.new") in before
+    assert ("sync", f"{state}/blobs") in before
+    blobs = [path for what, path in before if what == "write" and "/blobs/" in path]
+    assert blobs
+    assert all(("sync", path) in before for path in blobs)
+    assert ("sync", state) in order[active:first], "the rename itself"
+    for what, path in order[first:]:  # and each new file before it takes its place
+        source = path.partition(" ")[0]
+        if what == "rename" and ".moorage-" in source:
+            place = order.index((what, path))
+            assert ("sync", source) in order[:place]
+            assert ("sync", str(Path(source).parent)) in order[place:]
