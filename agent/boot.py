@@ -1,7 +1,9 @@
 """What runs at boot while a transaction is under way: a oneshot service that rolls it back.
 
 A power loss between two steps must end in the old state before a runtime reads its half. The unit
-stands only as long as the intent does; ``transaction.py`` writes it and takes it away again.
+stands only as long as the intent does; ``transaction.py`` writes it and takes it away again. It has
+no condition: cut off just before the intent or just after the commit, it is itself what is left
+over, and the boot that runs it clears it away.
 Source: systemd.unit(5), systemd.service(5), and systemd.syntax(7) for the quoting.
 """
 
@@ -32,7 +34,6 @@ def unit_file(command: Sequence[str], services: Sequence[str]) -> bytes:
         "# Written by Moorage for as long as a change is under way.\n"
         "[Unit]\n"
         "Description=Moorage: put back what an interrupted change left half-way\n"
-        "ConditionPathExists=/var/lib/moorage/active/intent.json\n"
         "RequiresMountsFor=/var/lib/moorage\n"
         "After=local-fs.target\n"
         f"Before={before}\n"

@@ -88,6 +88,21 @@ def test_what_was_cut_off_is_put_back_at_boot_and_the_guard_goes(node: Box, step
     assert node.files() == before
 
 
+def test_a_guard_that_is_left_alone_clears_itself_away(node: Box) -> None:
+    before = node.files()
+    killed_at(node, "guard set")
+    assert not (node.root / "var/lib/moorage/active/intent.json").exists()
+    assert node.run(engine(node).recover(boot=True))["status"] == "unchanged"
+    assert not guard(node)
+    assert node.files() == before
+    killed_at(node, "committed")
+    assert guard(node)
+    after = node.files()
+    node.run(engine(node).recover(boot=True))
+    assert not guard(node)
+    assert {name: after[name] for name in node.files()} == node.files(), "the new state stays"
+
+
 def test_at_boot_nothing_is_waited_for(node: Box) -> None:
     killed_at(node, "restart noted")
     made = engine(node)
@@ -121,12 +136,12 @@ def test_where_etc_cannot_be_written_the_run_goes_on_and_says_so(
     assert any("not at boot" in note for note in told)
 
 
-def test_the_unit_starts_before_every_reader_of_trust_and_only_where_needed() -> None:
+def test_the_unit_starts_before_every_reader_of_trust() -> None:
     text = unit_file(COMMAND, ("odd.service",)).decode()
     before = next(line for line in text.splitlines() if line.startswith("Before="))
     for name in ("containerd.service", "docker.service", "kubelet.service", "odd.service"):
         assert name in before.partition("=")[2].split()
-    assert "ConditionPathExists=/var/lib/moorage/active/intent.json" in text
+    assert "Condition" not in text, "a unit that is left over alone must clear itself away"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")

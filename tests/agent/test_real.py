@@ -5,6 +5,7 @@ Takes the images that `inv up` or the e2e session has built, and is skipped wher
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from tests.agent.real import NAME, Node, Registry, plan
 
 pytestmark = pytest.mark.engine
 CONFIG = "/etc/containerd/config.toml"
+STATE = "/var/lib/moorage"
+LOOK = "sha256sum /etc/hosts /etc/containerd/config.toml; ls -R /etc/containerd"
 PROGRAM = Path("/bin/true")
 
 
@@ -58,8 +61,8 @@ def registry(client: docker.DockerClient) -> Iterator[Registry]:
         made.container.remove(force=True, v=True)
 
 
-@pytest.fixture(params=["1.6", "1.7", "2"])
-def node(
+@pytest.fixture(scope="module", params=["1.6", "1.7", "2"])
+def machine(
     request: pytest.FixtureRequest,
     client: docker.DockerClient,
     tmp_path_factory: pytest.TempPathFactory,
@@ -70,9 +73,23 @@ def node(
     made = Node(client, found[request.param])
     try:
         made.start(agent_archive(tmp_path_factory.mktemp("state")).path)
+        made.sh(f"cp -p {CONFIG} /root/pristine.toml; cp /etc/hosts /root/pristine.hosts")
         yield made
     finally:
         made.remove()
+
+
+@pytest.fixture
+def node(machine: Node) -> Iterator[Node]:
+    """The machine as its packages left it; what a test leaves is cleared away without the agent."""
+    yield machine
+    machine.sh(
+        f"rm -rf /etc/containerd/certs.d {STATE}/history {STATE}/active {STATE}/blobs;"
+        f" cat /root/pristine.hosts > /etc/hosts; cmp -s {CONFIG} /root/pristine.toml ||"
+        f" {{ cp -p /root/pristine.toml {CONFIG}; systemctl reset-failed containerd;"
+        " systemctl restart containerd; }"
+    )
+    machine.wait()
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +126,26 @@ def test_trust_pulls_and_is_taken_away_without_a_trace(
 def test_running_containers_keep_their_process_ids(
     node: Node, registry: Registry, image: str
 ) -> None:
-    node.sh("systemd-run --unit=bystander --property=Delegate=yes sleep 1000")
-    before = node.sh("pidof containerd; systemctl show -p MainPID --value bystander")[1].split()
-    assert node.agent("apply", plan(registry, image)).code == 0
-    after = node.sh("pidof containerd; systemctl show -p MainPID --value bystander")[1].split()
-    assert before[-1] == after[-1]
-    assert before[0] != after[0]
+    node.sh(
+        "mkdir -p /root/fs/bin /root/fs/proc /root/fs/sys /root/fs/dev; cp /usr/bin/sleep"
+        " /root/fs/bin/; cp --parents $(ldd /usr/bin/sleep | grep -o '/[^ ]*') /root/fs/"
+    )
+    code, said = node.sh("ctr -n k8s.io run -d --rootfs /root/fs bystander /bin/sleep 1000")
+    assert code == 0, said
+    try:
+        tasks = "ctr -n k8s.io tasks ls | grep bystander"
+        before, daemon = node.sh(tasks)[1].split(), node.sh("pidof containerd")[1]
+        assert node.agent("apply", plan(registry, image)).result["restarts"]
+        assert node.sh(tasks)[1].split() == before
+        assert before[2] == "RUNNING"
+        assert node.sh(f"cat /proc/{before[1]}/comm")[1].strip() == "sleep"
+        assert node.sh("pidof containerd")[1] != daemon
+    finally:
+        node.sh(
+            "{ ctr -n k8s.io tasks kill -s KILL bystander; sleep 0.5;"
+            " ctr -n k8s.io tasks rm -f bystander; ctr -n k8s.io containers rm bystander;"
+            " } > /dev/null 2>&1"
+        )
 
 
 def test_a_wrong_ca_is_refused_with_nothing_changed(
@@ -147,17 +178,55 @@ def test_an_image_that_is_not_there_keeps_the_trust(node: Node, registry: Regist
     assert len(run.result["changes"]) == 4
 
 
-def test_killed_at_random_instants_the_node_still_serves(
+def test_the_last_apply_is_taken_back_and_told(node: Node, registry: Registry, image: str) -> None:
+    document, before = plan(registry, image), node.sh(LOOK)
+    looked = node.agent("diff", document)
+    assert (looked.code, looked.result["status"]) == (1, "differs")
+    assert node.sh(LOOK) == before
+    assert node.agent("apply", document).code == 0
+    assert node.agent("diff", document).result["status"] == "unchanged"
+    back = node.agent("undo", document)
+    assert (back.code, back.result["restarts"]) == (0, ["containerd.service"])
+    assert node.sh(LOOK) == before
+    told = next(event for event in node.agent("history").events if event["event"] == "history")
+    assert [one["operation"] for one in told["records"]] == ["undo", "apply"]
+    found = next(e for e in node.agent("explain", document).events if e["event"] == "explain")
+    assert any(one["part"] == "containerd" and one["applies"] for one in found["findings"])
+
+
+def test_trust_is_taken_away_where_the_notes_are_lost(
     node: Node, registry: Registry, image: str
 ) -> None:
-    document = plan(registry, image)
-    old = node.sh("sha256sum /etc/hosts /etc/containerd/config.toml")
-    for number in range(5):
-        run = node.agent("apply", document, before=f"timeout -s KILL {0.15 + number * 0.12:.2f}")
+    before, document = node.sh("sha256sum /etc/hosts /etc/containerd/config.toml"), plan(registry)
+    assert node.agent("apply", plan(registry, image)).code == 0
+    node.sh(f"rm -rf {STATE}/history {STATE}/active {STATE}/blobs")
+    away = node.agent("untrust", document)
+    assert (away.code, away.result["status"]) == (0, "changed"), away
+    assert node.sh("sha256sum /etc/hosts /etc/containerd/config.toml") == before
+    assert node.agent("verify", plan(registry, image)).code == 1
+
+
+def test_a_switched_off_node_is_as_before_once_it_has_booted(
+    node: Node, registry: Registry, image: str
+) -> None:
+    """The unit that stands meanwhile is systemd's to start: no agent is run by hand."""
+    before = node.sh("sha256sum /etc/containerd/config.toml; ls -R /etc/containerd")
+    node.sh(
+        "mkdir -p /run/systemd/system/containerd.service.d; printf '[Service]\\n"
+        "ExecStartPre=/bin/sleep 600\\n' > /run/systemd/system/containerd.service.d/slow.conf;"
+        " systemctl daemon-reload"
+    )
+    node.write("/root/plan.json", json.dumps(plan(registry, image)).encode())
+    node.container.exec_run(
+        ["sh", "-c", "setsid python3 /root/agent.pyz apply < /root/plan.json"], detach=True
+    )
+    for _ in range(200):
+        if node.read(f"{STATE}/active/restarting") is not None:
+            break
         time.sleep(0.1)
-        recovered = node.agent("recover")
-        assert recovered.code == 0, (run, recovered)
-        node.wait()
-        assert node.agent("apply", document).result["verified"] is True
-        assert node.agent("untrust", document).code == 0
-        assert node.sh("sha256sum /etc/hosts /etc/containerd/config.toml") == old
+    assert node.read("/etc/systemd/system/moorage-recover.service") is not None
+    node.container.restart(timeout=0)
+    node.wait()
+    assert node.sh("sha256sum /etc/containerd/config.toml; ls -R /etc/containerd") == before
+    assert node.read(f"{STATE}/active/intent.json") is None
+    assert node.read("/etc/systemd/system/moorage-recover.service") is None
