@@ -50,8 +50,12 @@ def _no_proof(facts: Facts) -> tuple[Proof, ...]:
     return ()
 
 
-def _of_one_registry(path: str) -> bool:
+def _of_one_registry(item: Owned) -> bool:
     return False
+
+
+def _nothing_left(facts: Facts, item: Owned, registry: Registry) -> tuple[Change, ...]:
+    return ()
 
 
 def _nothing(facts: Facts, registry: Registry) -> tuple[Change, ...]:
@@ -68,6 +72,7 @@ class Part:
 
     ``restarts`` tells the services that read the changed files at their start alone, ``proofs`` how
     pulls are made with it, ``shared`` whether a file holds one setting that serves all registries,
+    ``left`` what goes from such a file with one of them,
     ``kept`` why such a setting must stay although the registry goes, ``forgotten`` what is ours by
     its marks alone, where the state folder is lost.
     """
@@ -76,7 +81,8 @@ class Part:
     runtime: bool = True
     restarts: Callable[[Facts, tuple[Change, ...]], tuple[str, ...]] = _no_restart
     proofs: Callable[[Facts], tuple[Proof, ...]] = _no_proof
-    shared: Callable[[str], bool] = _of_one_registry
+    shared: Callable[[Owned], bool] = _of_one_registry
+    left: Callable[[Facts, Owned, Registry], tuple[Change, ...]] = _nothing_left
     kept: Callable[[Facts, Owned, Ledger], str] = _for_no_one
     forgotten: Callable[[Facts, Registry], tuple[Change, ...]] = _nothing
 
@@ -98,7 +104,8 @@ TABLE: dict[str, Part] = {
         containerd,
         restarts=containerd.restarts,
         proofs=_containerd_proofs,
-        shared=containerd.is_configuration,
+        shared=containerd.serves_all,
+        left=containerd.left,
         kept=containerd.kept_for_others,
         forgotten=containerd.forgotten,
     ),
@@ -106,7 +113,12 @@ TABLE: dict[str, Part] = {
     podman.PART: Part(podman, proofs=podman.proofs),
     k3s.PART: Part(k3s, restarts=k3s.restarts, proofs=k3s.proofs),
     microk8s.PART: Part(microk8s, proofs=microk8s.proofs),
-    k0s.PART: Part(k0s, restarts=k0s.restarts, proofs=k0s.proofs, shared=k0s.is_configuration),
+    k0s.PART: Part(
+        k0s,
+        restarts=k0s.restarts,
+        proofs=k0s.proofs,
+        shared=lambda item: k0s.is_configuration(item.path),
+    ),
     buildkit.PART: Part(buildkit, restarts=buildkit.restarts),
     nerdctl.PART: Part(nerdctl),
     system_store.PART: Part(system_store, runtime=False, restarts=system_store.restarts),

@@ -37,6 +37,7 @@ def of_registry(facts: Facts, ledgers: Ledgers, registry: Registry) -> Withdrawa
         heir = _heir(item, others)
         if heir is not None:
             others[heir] = {item.path: item, **others[heir]}
+            changes.extend(parts.TABLE[item.part].left(facts, item, registry))
             continue
         kept = parts.TABLE[item.part].kept(facts, item, owned)
         if kept:
@@ -123,7 +124,7 @@ def registry_of(name: str) -> Registry:
 
 def _heir(item: Owned, others: Ledgers) -> str | None:
     """Another registry that still needs the one setting we made for all, if any."""
-    if not parts.TABLE[item.part].shared(item.path):
+    if not parts.TABLE[item.part].shared(item):
         return None
     return next(
         (name for name, one in others.items() if any(o.part == item.part for o in one.values())),

@@ -392,3 +392,41 @@ def test_the_table_in_the_docs_is_the_table_in_the_code() -> None:
 
 
 REGISTRY = Box(Path(), Authority("r").pem).plan().registry
+
+
+SECOND: dict[str, Any] = {
+    "registry": {"host": "second.registry.io", "address": "10.0.0.2"},
+    "verify": None,
+}
+
+
+@pytest.mark.parametrize("kind", ["several", "old-tables"])
+def test_what_others_had_outlives_the_registry_for_which_it_was_moved(box: Box, kind: str) -> None:
+    old = LEGACY.replace("version = 2", "version = 3").replace(V2, V3)
+    box.with_containerd((SEVERAL if kind == "several" else old).encode())
+    program = box.root / "usr/bin/containerd"
+    program.write_text(program.read_text().replace("1.7.24", "2.1.9"))
+    box.write("/b/docker.example/ca.crt", b"x")
+    before = box.files()
+    name = "docker.example" if kind == "several" else "docker.io"
+    path = f"{ROOT}/{name}/hosts.toml"
+    assert box.apply(parts=["containerd"])["status"] == "changed"
+    assert box.apply(parts=["containerd"], **SECOND)["status"] == "changed"
+    assert box.read(path) is not None
+    assert box.untrust()["status"] == "changed"
+    assert box.read(path) is not None
+    assert box.read(f"{OURS}/hosts.toml") is None
+    assert box.untrust(**SECOND)["status"] == "changed"
+    assert box.files() == before
+
+
+def test_a_classic_entry_goes_with_its_registry_and_leaves_anothers(box: Box) -> None:
+    box.with_containerd(LEGACY.encode())
+    assert box.apply(parts=["containerd"])["status"] == "changed"
+    assert box.apply(parts=["containerd"], **SECOND)["status"] == "changed"
+    assert box.untrust()["restarts"] == ["containerd.service"]
+    text = (box.read(CONFIG) or b"").decode()
+    assert '"my.registry.io"' not in text
+    assert '"second.registry.io"' in text
+    box.untrust(**SECOND)
+    assert (box.read(CONFIG) or b"").decode() == LEGACY

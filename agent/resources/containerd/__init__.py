@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent import toml_edit
 from agent.facts import Containerd, Facts, Tree
 from agent.faults import RefusedError
 from agent.plan import Plan, Registry
@@ -43,8 +44,10 @@ __all__ = [
     "forgotten",
     "is_configuration",
     "kept_for_others",
+    "left",
     "propose",
     "restarts",
+    "serves_all",
     "serves_kubelets",
     "strip",
 ]
@@ -121,6 +124,24 @@ def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
 def forgotten(facts: Facts, registry: Registry) -> tuple[Change, ...]:
     """What is ours for a registry by its marks alone: for a node whose state folder is lost."""
     return remains.find(facts, registry, FOLDER)
+
+
+def serves_all(item: Owned) -> bool:
+    """Whether a file of ours is no single registry's: a setting for all, or what others had."""
+    carried_text = hosts_toml.CARRIED.encode()
+    return is_configuration(item.path) or (item.after or b"").startswith(carried_text)
+
+
+def left(facts: Facts, item: Owned, registry: Registry) -> tuple[Change, ...]:
+    """What goes with one registry from a file that stays for another: its classic entry."""
+    file = facts.tree.read(item.path)
+    for found in facts.containerds:
+        known = layers.read(found, facts.tree)
+        if item.path in (layer.path for layer in known.all) and file.content is not None:
+            keys = (*config.classic_table(known, registry), "ca_file")
+            text = toml_edit.release(file.content.decode("utf-8"), config.COMMENT, keys)
+            return change(PART, file, text.encode("utf-8"))
+    return ()
 
 
 def kept_for_others(facts: Facts, item: Owned, ledger: Ledger) -> str:
@@ -327,7 +348,7 @@ def _folders(situation: Situation, roots: list[str], others: dict[str, str]) -> 
     for host, text in others.items():
         if host not in ours:
             file = tree.read(f"{roots[0]}/{host}/hosts.toml")
-            changes += change(PART, file, (hosts_toml.HEADER + text).encode())
+            changes += change(PART, file, (hosts_toml.CARRIED + text).encode())
     for mirror in plan.mirrors:
         changes += hosts_toml.mirror_changes(tree, roots, plan.registry, mirror, owned)
     return tuple(changes)

@@ -24,6 +24,7 @@ from agent.resources.docker import certificate_file
 from agent.toml import TomlError, at, parse
 
 HEADER = "# Written by Moorage; `nodes.untrust` takes it away.\n"
+CARRIED = HEADER + "# It says what another folder or table said so far.\n"
 CA = "ca.crt"
 BESIDE = "moorage-ca.crt"  # a name of its own beside another's files, so that it is known again
 DEFAULT = "_default"
