@@ -430,3 +430,18 @@ def test_a_classic_entry_goes_with_its_registry_and_leaves_anothers(box: Box) ->
     assert '"second.registry.io"' in text
     box.untrust(**SECOND)
     assert (box.read(CONFIG) or b"").decode() == LEGACY
+
+
+def test_a_system_that_makes_etc_from_its_settings_is_refused_with_its_own_way(box: Box) -> None:
+    box.write("/etc/os-release", b'NAME=Bottlerocket\nID="bottlerocket"\n')
+    with pytest.raises(RefusedError) as caught:
+        propose(found(box, {CONFIG: FOLDER}, None, ONE_7), box.plan(), {})
+    assert caught.value.code == "immutable-system"
+    assert "apiclient set pki" in caught.value.fault.cure
+
+
+def test_a_file_that_boot_writes_anew_is_told_where_it_is_edited(box: Box) -> None:
+    box.write("/usr/bin/nodeadm", b"")
+    edited = propose(found(box, {CONFIG: "version = 2\n"}, None, ONE_7), box.plan(), {})
+    assert any("nodeadm" in note for note in edited.notes)
+    assert propose(found(box, {CONFIG: FOLDER}, None, ONE_7), box.plan(), {}).notes == ()

@@ -25,7 +25,7 @@ from agent.resources import (
     change,
     readable,
 )
-from agent.resources.containerd import carried, config, hosts_toml, layers, legacy, remains
+from agent.resources.containerd import carried, config, hosts_toml, layers, legacy, managed, remains
 from agent.resources.containerd.config import PART, Drafts
 from agent.resources.containerd.judge import candidate, counts, differs_in_trust_alone
 from agent.resources.containerd.layers import Layers
@@ -216,6 +216,8 @@ def _propose(found: Containerd, tree: Tree, plan: Plan, owned: Ledger) -> Propos
             cause="it must be started anew for the edit to count, and nothing here says how",
             cure="apply with restart: false, then start it anew by hand",
         )
+    anew = managed.generator(tree, edits[0].path) if edits else ""
+    situation.notes += [anew] if anew else []
     return Proposal(
         changes=(*changes, *edits),
         restarts=(unit,) if edits and unit else (),
@@ -225,6 +227,7 @@ def _propose(found: Containerd, tree: Tree, plan: Plan, owned: Ledger) -> Propos
 
 def _situation(found: Containerd, tree: Tree, plan: Plan, owned: Ledger) -> Situation:
     """Refuses what containerd itself does not take, or reads otherwise than it is meant."""
+    managed.refuse_immutable(tree)
     content = readable(found.config)
     config.parsed(found.config.path, content or b"")
     read_layers = layers.read(found, tree)
