@@ -8,6 +8,8 @@
     python3 agent.pyz explain              which strategies there are, and which is taken
     python3 agent.pyz status | facts | history
     python3 agent.pyz recover [--boot]     roll back what an interrupted run left half-way
+    python3 agent.pyz enrol | reside | release    make the agent stay, and take it away
+    python3 agent.pyz serve                what its service runs; ends by SIGTERM, tells no events
     python3 agent.pyz --version [--json]
 
 Exit 0: changed or unchanged; 1: failed, rolled back, or it differs; 2: a bad plan or wrong use.
@@ -38,9 +40,11 @@ from agent.report import (
 CHANGING = ("apply", "untrust", "undo")
 WITH_PLAN = (*CHANGING, "verify", "diff", "explain")
 WITHOUT_CA = ("untrust", "undo", "explain")
-COMMANDS = (*WITH_PLAN, "status", "facts", "history", "recover")
+RESIDENT = ("enrol", "reside", "release", "serve")
+COMMANDS = (*WITH_PLAN, "status", "facts", "history", "recover", *RESIDENT)
 # A look goes as far as this user may read, and says where that ends.
 FOR_ANYONE = ("facts", "diff", "explain")
+MAX_ADOPTION_BYTES = 64 << 10
 USAGE = (
     f"usage: agent.pyz {'|'.join(COMMANDS)} [--dry-run] [--boot] [--root DIR] | --version [--json]"
 )
@@ -93,7 +97,12 @@ def main(words: list[str] | None = None) -> int:
     try:
         for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(name, _stop)
-        for event in _events(Command(words)):
+        command = Command(words)
+        if command.name == "serve":
+            from agent.server.serve import run
+
+            return run(command.root)
+        for event in _events(command):
             tell(event)
     except UsageError as problem:
         tell(_failed(problem.fault))
@@ -111,8 +120,10 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _events(command: Command) -> Iterator[Event]:
+    from agent import desired
     from agent.engine import Engine
     from agent.host import Host
+    from agent.ledger import Store
 
     engine = Engine(Host(command.root))
     if command.name in WITH_PLAN:
@@ -132,12 +143,25 @@ def _events(command: Command) -> Iterator[Event]:
             )
         )
         return
-    if command.name == "apply":
-        yield from engine.apply(plan, command.dry_run)
+    if command.name in RESIDENT:
+        from agent.server import residence
+
+        host, node = Host(command.root), platform.node()
+        if command.name == "enrol":
+            yield from residence.enrol(host, node)
+        elif command.name == "reside":
+            yield from residence.reside(host, node, sys.stdin.buffer.read(MAX_ADOPTION_BYTES))
+        else:
+            yield from residence.release(host, node)
+    elif command.dry_run:
+        asked = {"apply": engine.apply, "untrust": engine.untrust, "undo": engine.undo}
+        yield from asked[command.name](plan, dry_run=True)
+    elif command.name == "apply":
+        yield from desired.applied(Store(command.root), plan, engine.apply(plan))
     elif command.name == "untrust":
-        yield from engine.untrust(plan, command.dry_run)
+        yield from desired.untrusted(Store(command.root), plan, engine.untrust(plan))
     elif command.name == "undo":
-        yield from engine.undo(plan, command.dry_run)
+        yield from desired.untrusted(Store(command.root), plan, engine.undo(plan))
     elif command.name == "verify":
         yield from engine.verify(plan)
     elif command.name == "diff":

@@ -171,6 +171,19 @@ class ExplainEvent:
 
 
 @dataclass(frozen=True)
+class RequestEvent:
+    """A node asks to become resident: ``request`` is its certificate request in PEM.
+
+    ``time`` is the node's clock, in seconds since 1970.
+    """
+
+    id: str
+    request: str
+    time: int
+    kind = "request"
+
+
+@dataclass(frozen=True)
 class ResultEvent:
     """The outcome; always the last event."""
 
@@ -187,6 +200,7 @@ Event = Union[
     StatusEvent,
     HistoryEvent,
     ExplainEvent,
+    RequestEvent,
     ResultEvent,
 ]
 

@@ -431,6 +431,21 @@ class Transaction:
                 path.unlink()
 
 
+def write_own(path: Path, content: bytes, mode: int) -> None:
+    """Replace one of the agent's own files as a whole; its folder is made, 0700.
+
+    Only for files that nobody else has a say in: nothing keeps what stood there before.
+    """
+    with _explained(path):
+        _make_folder(path.parent, 0o700)
+        draft = path.with_name(f".{path.name}.new")
+        with contextlib.suppress(FileNotFoundError):
+            draft.unlink()
+        _write_new(draft, content, mode)
+        draft.rename(path)
+        _sync_folder(path.parent)
+
+
 def _digest(path: Path) -> str | None:
     try:
         return digest_of(path.read_bytes())

@@ -22,7 +22,7 @@ from moorage.files import private_folder, write_atomically
 AGENT = Path(__file__).resolve().parent.parent / "agent"
 LOCK = AGENT / "requirements.lock"
 MAX_BYTES = 1 << 20
-LAYOUT = 2  # part of the key: a change of how the archive is laid out makes it anew
+LAYOUT = 3  # part of the key: a change of how the archive is laid out makes it anew
 STAMP = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say
 
 # Old syntax on purpose: a Python that is too old must be able to say so.
@@ -47,10 +47,11 @@ sys.exit(run(archive))
 # Not needed on a node: what makes other files, and parts of wheels that nothing here imports.
 SKIP = re.compile(
     r"agent/(regenerate\.py|cri/api\.proto)$"
-    r"|.*\.(pyi|typed|proto|h|c|pyx)$"
+    r"|.*\.(pyi|typed|proto|h|c|pyx|pxd|pxi|hash|so)$"
+    r"|aiohttp/(\.hash/|pytest_plugin\.py|test_utils\.py|worker\.py)"
     r"|google/_upb/|google/protobuf/(compiler|testdata|util)/"
     r"|grpclib/(plugin|reflection|health|channelz)/"
-    r"|.*\.dist-info/(?!licenses/|LICENSE|METADATA)"
+    r"|.*\.dist-info/(?!licenses/|LICENSE)"
 )
 
 
@@ -138,7 +139,9 @@ def _wheels(folder: Path) -> list[Path]:
         command = [
             *(sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check"),
             *("--no-input", "--require-hashes", "--no-deps", "--only-binary", ":all:"),
-            *("--platform", "any", "--implementation", "py", "--abi", "none"),
+            # The platform is aiohttp's alone; the hashes choose the pure wheel of all others.
+            *("--platform", "any", "--platform", "manylinux2014_x86_64"),
+            *("--implementation", "cp", "--abi", "cp39", "--abi", "none"),
             *("--python-version", "3.9", "-d", str(home), "-r", str(LOCK)),
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

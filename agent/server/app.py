@@ -1,0 +1,377 @@
+"""What is served: a table of exact paths, nothing else. The bodies are bounded and read in time.
+
+Operations answer with the core's events as JSON lines, like the command line; what is refused
+before it begins is one JSON object with the error, under a status that says what kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import platform
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from agent import __version__, desired
+from agent.engine import Engine, Prover
+from agent.faults import AgentError
+from agent.host import Host
+from agent.ledger import Store
+from agent.plan import MAX_PLAN_BYTES, Plan
+from agent.report import Event, Fault
+from agent.server import keys, metrics, openapi, tls, upgrade
+from agent.server.drift import Drift
+from agent.server.home import Home, Settings
+from agent.server.work import BusyError, Operation, Work
+
+BODY_SECONDS = 10.0
+# A client that takes no line for so long is dropped; its operation goes on.
+WRITE_SECONDS = 20.0
+JSON_LINES = "application/jsonl"
+
+log = logging.getLogger("moorage")
+
+
+class Refusal(Exception):
+    """An answer other than 200: the status, and what stands in its body."""
+
+    def __init__(self, status: int, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.status = status
+        self.fault = fault
+
+
+@dataclass
+class Last:
+    """The last operation of each kind, for status and metrics."""
+
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def note(self, operation: str, result: dict[str, Any], when: float) -> None:
+        self.results[operation] = {
+            "status": result["status"],
+            "code": (result["error"] or {}).get("code"),
+            "pull_seconds": result["pull_seconds"],
+            "time": int(when),
+        }
+        key = (operation, str(result["status"]))
+        self.counts[key] = self.counts.get(key, 0) + 1
+
+
+class App:
+    """One node's agent. ``reload`` is called once there is a new certificate, ``restart`` once
+    there is another archive to start from."""
+
+    def __init__(
+        self,
+        host: Host,
+        settings: Settings,
+        *,
+        digest: str = "",
+        prover: Prover | None = None,
+        reload: Callable[[], None] = lambda: None,
+        restart: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.settings = settings
+        self.digest = digest
+        self.store = Store(host.root)
+        self.home = Home(host.root)
+        self.work = Work()
+        self.last = Last()
+        self.refused: Callable[[], int] = lambda: 0
+        self._host = host
+        self._prover = prover
+        self._reload = reload
+        self._restart = restart
+        self._refused_roles = 0
+        self.drift = Drift(self.store, self.work, self.apply, self.last.note)
+        # Method and path -> what answers. openapi.DOCUMENT is held against this table by a test.
+        self.table: dict[tuple[str, str], Callable[[web.BaseRequest], Awaitable[Any]]] = {
+            ("GET", "/healthz"): self._healthz,
+            ("GET", "/metrics"): self._metrics,
+            ("GET", "/v1/openapi.json"): self._openapi,
+            ("GET", "/v1/facts"): self._facts,
+            ("GET", "/v1/status"): self._status,
+            ("GET", "/v1/history"): self._history,
+            ("POST", "/v1/apply"): self._apply,
+            ("POST", "/v1/untrust"): self._untrust,
+            ("POST", "/v1/verify"): self._verify,
+            ("POST", "/v1/upgrade"): self._upgrade,
+            ("POST", "/v1/certificate-request"): self._request_certificate,
+            ("POST", "/v1/certificate"): self._take_certificate,
+        }
+
+    # -- the one way in ------------------------------------------------------------------------
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answers one request; a defect of ours is a 500 and a line in the log, never a crash."""
+        try:
+            self._let_in(request)
+            answer = self.table.get((request.method, request.path))
+            if answer is None:
+                raise self._not_served(request)
+            made: web.StreamResponse = await answer(request)
+            return made
+        except Refusal as refusal:
+            return _json({"error": vars(refusal.fault)}, refusal.status)
+        except BusyError as problem:
+            return _json({"error": vars(problem.fault)}, 503)
+        except AgentError as problem:
+            return _json({"error": vars(problem.fault)}, 400)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as problem:
+            log.exception("a defect at %s", request.path)
+            fault = Fault("internal-error", f"{type(problem).__name__}", cause="a defect")
+            return _json({"error": vars(fault)}, 500)
+
+    def _let_in(self, request: web.BaseRequest) -> None:
+        """The role in the client's certificate, of no older generation than was seen here."""
+        peer = request.transport.get_extra_info("peercert") if request.transport else None
+        generation = tls.operator_generation(peer)
+        newest = self.home.generation()
+        if generation == 0 or generation < newest:
+            self._refused_roles += 1
+            what = "is no operator's" if generation == 0 else "was replaced by a later one"
+            raise Refusal(
+                403,
+                Fault(
+                    "not-an-operator",
+                    f"the client's certificate {what}",
+                    cause="only the operator's present certificate may command this agent",
+                    cure="use certs/fleet/operator.crt of the folder that adopted this node",
+                ),
+            )
+        if generation > newest:
+            self.home.raise_generation(generation)
+        upgrade.confirm(self.home)
+
+    def _not_served(self, request: web.BaseRequest) -> Refusal:
+        there = [method for method, path in self.table if path == request.path]
+        status = 405 if there else 404
+        message = f"{request.method} {request.path[:200]!r} is not served here"
+        return Refusal(status, Fault("not-served", message, cure="GET /v1/openapi.json lists all"))
+
+    # -- operations ----------------------------------------------------------------------------
+
+    def engine(self) -> Engine:
+        return Engine(self._host, self._prover)
+
+    def apply(self, plan: Plan, dry_run: bool = False) -> Operation:
+        if dry_run:
+            return self.look(plan)
+        return lambda: desired.applied(self.store, plan, self.engine().apply(plan))
+
+    def look(self, plan: Plan) -> Operation:
+        return lambda: self.engine().apply(plan, dry_run=True)
+
+    async def _apply(self, request: web.BaseRequest) -> web.StreamResponse:
+        dry = _flag(request, "dry_run")
+        plan = await self._plan(request)
+        plan.require_ca()
+        return await self._told(request, "apply", self.apply(plan, dry), quiet=dry)
+
+    async def _untrust(self, request: web.BaseRequest) -> web.StreamResponse:
+        dry = _flag(request, "dry_run")
+        plan = await self._plan(request)
+
+        def work() -> Iterator[Event]:
+            if dry:
+                return self.engine().untrust(plan, dry_run=True)
+            return desired.untrusted(self.store, plan, self.engine().untrust(plan))
+
+        return await self._told(request, "untrust", work, quiet=dry)
+
+    async def _verify(self, request: web.BaseRequest) -> web.StreamResponse:
+        _no_query(request)
+        plan = await self._plan(request)
+        plan.require_ca()
+        return await self._told(request, "verify", lambda: self.engine().verify(plan))
+
+    async def _facts(self, request: web.BaseRequest) -> web.StreamResponse:
+        _no_query(request)
+        return await self._told(request, "facts", lambda: self.engine().look(), quiet=True)
+
+    async def _status(self, request: web.BaseRequest) -> web.StreamResponse:
+        _no_query(request)
+        first = json.dumps({"event": "resident", **self.resident()}).encode() + b"\n"
+        work: Operation = lambda: self.engine().status()  # noqa: E731
+        return await self._told(request, "status", work, first=first, quiet=True)
+
+    def resident(self) -> dict[str, Any]:
+        """What a status says of this agent itself."""
+        return {
+            "id": self.settings.id,
+            "version": __version__,
+            "digest": self.digest,
+            "certificate_ends": self.settings.until,
+            "refused": self.refused() + self._refused_roles,
+            "drift": self.drift.to_json(),
+            "last": self.last.results,
+        }
+
+    async def _plan(self, request: web.BaseRequest) -> Plan:
+        return Plan.parse(await _body(request, MAX_PLAN_BYTES, "application/json"))
+
+    async def _told(
+        self,
+        request: web.BaseRequest,
+        name: str,
+        operation: Operation,
+        *,
+        first: bytes = b"",
+        quiet: bool = False,
+    ) -> web.StreamResponse:
+        """The operation's lines as they come. It goes on where the client does not."""
+
+        def note(result: dict[str, Any], when: float) -> None:
+            self.last.note(name, result, when)
+            if name in ("apply", "untrust"):
+                self.drift.reset()
+
+        lines = self.work.begin(operation, None if quiet else note)
+        answer = web.StreamResponse(headers={"Content-Type": JSON_LINES})
+        answer.enable_chunked_encoding()
+        try:
+            await _within(answer.prepare(request))
+            if first:
+                await _within(answer.write(first))
+            while (line := await lines.get()) is not None:
+                await _within(answer.write(line))
+            await _within(answer.write_eof())
+        except (ConnectionError, asyncio.TimeoutError):
+            log.info("%s went away during %s; it goes on", request.remote, name)
+            if request.transport is not None:
+                request.transport.abort()
+        return answer
+
+    # -- the rest ------------------------------------------------------------------------------
+
+    async def _healthz(self, request: web.BaseRequest) -> web.Response:
+        _no_query(request)
+        return _json({"ok": True, "version": __version__, "host": platform.node()})
+
+    async def _openapi(self, request: web.BaseRequest) -> web.Response:
+        _no_query(request)
+        return _json(openapi.document())
+
+    async def _metrics(self, request: web.BaseRequest) -> web.Response:
+        _no_query(request)
+        text = metrics.text(self.resident(), self.last.counts, self.work.count)
+        return web.Response(text=text, content_type="text/plain", charset="utf-8")
+
+    async def _history(self, request: web.BaseRequest) -> web.Response:
+        _no_query(request)
+        keys_ = ("number", "time", "operation", "registry", "agent")
+        records = [
+            {
+                **{key: record[key] for key in keys_},
+                "changes": [
+                    {"path": one["path"], "action": one["action"]} for one in record["changes"]
+                ],
+            }
+            for record in self.store.records()
+        ]
+        return _json({"history": records})
+
+    async def _upgrade(self, request: web.BaseRequest) -> web.Response:
+        _no_query(request)
+        digest = request.headers.get("Moorage-Digest", "")
+        signature = request.headers.get("Moorage-Signature", "")
+        content = await _body(request, upgrade.MAX_BYTES, "application/octet-stream")
+        if digest != self.digest:
+            await asyncio.get_running_loop().run_in_executor(
+                None, upgrade.put, self._host, self.home, digest, signature, content
+            )
+            log.warning("upgrade to %s", digest[:12])
+            self._restart()
+        return _json({"digest": digest, "running": self.digest})
+
+    async def _request_certificate(self, request: web.BaseRequest) -> web.Response:
+        await _body(request, 0, "")
+        loop = asyncio.get_running_loop()
+        pem = await loop.run_in_executor(None, keys.request, self._host, self.home.next_key)
+        return _json({"id": self.settings.id, "request": pem})
+
+    async def _take_certificate(self, request: web.BaseRequest) -> web.Response:
+        content = await _body(request, 64 << 10, "application/json")
+        self.settings = keys.take(self.home, self.settings, content)
+        self._reload()
+        return _json({"certificate_ends": self.settings.until})
+
+    async def close(self) -> None:
+        await self.drift.stop()
+        await self.work.stop(60)
+
+
+async def _within(step: Awaitable[Any]) -> None:
+    await asyncio.wait_for(step, WRITE_SECONDS)
+
+
+async def _body(request: web.BaseRequest, most: int, kind: str) -> bytes:
+    """The body, at most ``most`` bytes of the kind said, within ``BODY_SECONDS``."""
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise _unfit(415, "compressed-body", "bodies are sent as they are, not compressed")
+    if kind and request.content_type != kind:
+        raise _unfit(415, "wrong-content-type", f"the body is to be {kind}")
+    if (request.content_length or 0) > most:
+        raise _unfit(413, "body-too-big", f"the body may have {most} bytes")
+    parts: list[bytes] = []
+    size = 0
+
+    async def read() -> None:
+        nonlocal size
+        async for part in request.content.iter_chunked(1 << 16):
+            size += len(part)
+            if size > most:
+                raise _unfit(413, "body-too-big", f"the body may have {most} bytes")
+            parts.append(part)
+
+    try:
+        await asyncio.wait_for(read(), BODY_SECONDS)
+    except asyncio.TimeoutError:
+        raise _unfit(408, "body-too-slow", f"it took more than {BODY_SECONDS:g} seconds") from None
+    except web.HTTPException as problem:
+        raise _unfit(problem.status, "bad-body", problem.reason) from None
+    return b"".join(parts)
+
+
+def _unfit(status: int, code: str, message: str) -> Refusal:
+    return Refusal(status, Fault(code, message, cause="the request does not fit", cure=_SEE))
+
+
+_SEE = "GET /v1/openapi.json says what is expected"
+
+
+def _flag(request: web.BaseRequest, name: str) -> bool:
+    values = {"": False, "true": True, "false": False}
+    text = _only(request, name)
+    if text not in values:
+        raise _unfit(400, "bad-query", f"{name} is true or false")
+    return values[text]
+
+
+def _only(request: web.BaseRequest, name: str) -> str:
+    query = request.rel_url.query
+    if set(query) - {name} or len(query.getall(name, [])) > 1:
+        raise _unfit(400, "bad-query", f"only {name} may stand in the query, once")
+    return query.get(name, "")
+
+
+def _no_query(request: web.BaseRequest) -> None:
+    if request.rel_url.query_string:
+        raise _unfit(400, "bad-query", "nothing may stand in the query")
+
+
+def _json(document: dict[str, Any], status: int = 200) -> web.Response:
+    answer = web.Response(
+        body=json.dumps(document).encode(), status=status, content_type="application/json"
+    )
+    if status >= 400:
+        answer.force_close()
+    return answer

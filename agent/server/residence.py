@@ -1,0 +1,263 @@
+"""Makes the agent stay on a node, and takes it away whole: the service and its folder.
+
+Two visits over SSH: ``enrol`` makes the node's key and asks for a certificate; ``reside`` takes it,
+installs the service and sees it serve. ``release`` leaves the node's files as they were before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from agent.faults import AgentError
+from agent.host import Host
+from agent.ledger import Store
+from agent.report import (
+    CHANGED,
+    UNCHANGED,
+    Event,
+    FileChange,
+    HostResult,
+    RequestEvent,
+    ResultEvent,
+)
+from agent.server import keys
+from agent.server.home import Home, Settings
+from agent.transaction import write_own
+
+NAME = "moorage-agent"
+UNIT = Path("/etc/systemd/system/moorage-agent.service")
+SCRIPT = Path("/etc/init.d/moorage-agent")
+START_SECONDS = 20.0
+
+
+def enrol(host: Host, node: str) -> Iterator[Event]:
+    """A key of the node's own, and the request to sign it."""
+    home = Home(host.root)
+    _service_manager(host)
+    identity = _identity(home)
+    request = keys.request(host, home.next_key)
+    yield RequestEvent(identity, request, int(time.time()))
+    yield ResultEvent(HostResult(host=node, status=UNCHANGED))
+
+
+def reside(host: Host, node: str, document: bytes) -> Iterator[Event]:
+    """Installs the service with what ``document`` says, and waits until it serves.
+
+    Where it does not, an agent that was there before serves on, and one that is new is gone again.
+    """
+    home = Home(host.root)
+    manager = _service_manager(host)
+    settings, certificate, authority = _parse(document)
+    before = home.settings()
+    if before is None or (before.listen, before.port) != (settings.listen, settings.port):
+        _require_free(settings)
+    kept = _kept(home)
+    try:
+        write_own(home.authority, authority, 0o600)
+        keys.take(home, settings, json.dumps(
+            {"certificate": certificate.decode("ascii"), "until": settings.until}
+        ).encode())  # fmt: skip
+        write_own(home.archive, _own_archive(), 0o600)
+        write_own(home.folder / "start.py", _start_program(), 0o600)
+        with contextlib.suppress(FileNotFoundError):
+            home.trial.unlink()
+        _install(host, manager)
+        _wait_until_serving(host, manager, settings)
+    except BaseException:
+        if before is None:
+            _remove(host, manager)
+        else:
+            _put_back(home, kept)
+            _start(host, manager)
+        raise
+    path = str(UNIT if manager == "systemd" else SCRIPT)
+    changes = (FileChange(path, "created" if before is None else "edited"),)
+    yield ResultEvent(HostResult(host=node, status=CHANGED, changes=changes, restarts=(NAME,)))
+
+
+def release(host: Host, node: str) -> Iterator[Event]:
+    """Stops the agent and takes everything of it away; the trust itself stays as it is."""
+    home = Home(host.root)
+    there = home.folder.exists() or UNIT.exists() or SCRIPT.exists()
+    changes: tuple[FileChange, ...] = ()
+    if there:
+        manager = _service_manager(host)
+        path = UNIT if manager == "systemd" else SCRIPT
+        changes = (FileChange(str(path), "removed"),)
+        _remove(host, manager)
+    status = CHANGED if there else UNCHANGED
+    yield ResultEvent(HostResult(host=node, status=status, changes=changes))
+
+
+# -- what is needed ------------------------------------------------------------------------------
+
+
+def _service_manager(host: Host) -> str:
+    if host.systemd:
+        return "systemd"
+    if host.real and host.which("rc-service") and Path("/run/openrc").is_dir():
+        return "openrc"
+    raise AgentError(
+        "no-service-manager",
+        "neither systemd nor OpenRC is at work on this node",
+        cause="an agent that stays has to be started again after a reboot",
+        cure="leave the node without one: nodes.trust works over SSH as well",
+    )
+
+
+def _identity(home: Home) -> str:
+    """The node's own number: kept while an agent resides, so that a second adoption is no other."""
+    try:
+        present = home.settings()
+    except AgentError:
+        present = None
+    return os.urandom(16).hex() if present is None else present.id
+
+
+def _parse(document: bytes) -> tuple[Settings, bytes, bytes]:
+    try:
+        data = json.loads(document)
+        words = {name: data.pop(name) for name in ("certificate", "authority")}
+        settings = Settings.parse(json.dumps(data).encode())
+        return settings, words["certificate"].encode("ascii"), words["authority"].encode("ascii")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise AgentError(
+            "bad-settings",
+            "what was sent is no adoption",
+            cause="another version of Moorage sent it, or it was cut short",
+            cure="inv nodes.adopt --hosts=NODE",
+        ) from None
+
+
+def _require_free(settings: Settings) -> None:
+    family = socket.AF_INET6 if ":" in settings.listen else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.listen, settings.port))
+        except OSError as problem:
+            raise AgentError(
+                "port-in-use",
+                f"port {settings.port} at {settings.listen} cannot be had: {problem.strerror}",
+                cause="another program listens there, or the address is none of this node's "
+                f"(ss -ltnp 'sport = :{settings.port}' tells which)",
+                cure="inv nodes.adopt with another --port; nothing was changed",
+            ) from None
+
+
+def _own_archive() -> bytes:
+    """The archive this very program was started from."""
+    path = Path(sys.argv[0]).resolve()
+    if not zipfile.is_zipfile(path):
+        raise AgentError(
+            "no-archive",
+            "an agent can only stay from its archive",
+            cause=f"this one was started from {path}",
+            cure="inv nodes.adopt --hosts=NODE",
+        )
+    return path.read_bytes()
+
+
+def _start_program() -> bytes:
+    from importlib.resources import files
+
+    return files("agent.server").joinpath("start.py").read_bytes()
+
+
+_KEPT = ("settings.json", "key.pem", "certificate.pem", "authority.pem", "agent.pyz", "start.py")
+
+
+def _kept(home: Home) -> dict[str, bytes]:
+    found = {}
+    for name in _KEPT:
+        with contextlib.suppress(OSError):
+            found[name] = (home.folder / name).read_bytes()
+    return found
+
+
+def _put_back(home: Home, kept: dict[str, bytes]) -> None:
+    for name, content in kept.items():
+        write_own(home.folder / name, content, 0o600)
+
+
+# -- the service ---------------------------------------------------------------------------------
+
+
+def _install(host: Host, manager: str) -> None:
+    from agent.server import units
+
+    command = f"{sys.executable} -I {Home().folder}/start.py"
+    if manager == "systemd":
+        write_own(UNIT, units.systemd(command).encode(), 0o644)
+        _run(host, ["systemctl", "daemon-reload"])
+        _run(host, ["systemctl", "enable", NAME])
+    else:
+        write_own(SCRIPT, units.openrc(command).encode(), 0o755)
+        _run(host, ["rc-update", "add", NAME, "default"])
+    _start(host, manager)
+
+
+def _start(host: Host, manager: str) -> None:
+    if manager == "systemd":
+        host.run(["systemctl", "reset-failed", NAME])
+        # Its start is waited for below, with a bound that is ours.
+        _run(host, ["systemctl", "restart", "--no-block", NAME])
+    else:
+        _run(host, ["rc-service", NAME, "restart"], timeout=60)
+
+
+def _wait_until_serving(host: Host, manager: str, settings: Settings) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.listen, settings.listen)  # noqa: S104
+    while time.monotonic() < deadline:
+        active = manager != "systemd" or host.run(["systemctl", "is-active", NAME]).ok
+        with contextlib.suppress(OSError), socket.create_connection((address, settings.port), 2):
+            if active:
+                return
+        time.sleep(0.1)
+    words = "it does not answer"
+    if manager == "systemd":
+        said = host.run(["journalctl", "-u", NAME, "-n", "3", "-o", "cat", "--no-pager"])
+        words = " | ".join(said.out.split("\n")).strip(" |") or words
+    raise AgentError(
+        "agent-does-not-start",
+        f"the resident agent does not serve on port {settings.port}: {words}",
+        cause="its service does not start here; everything of it was taken away again",
+        cure="look at the words above; nodes.trust works over SSH as well",
+    )
+
+
+def _remove(host: Host, manager: str) -> None:
+    if manager == "systemd":
+        host.run(["systemctl", "disable", "--now", NAME], timeout=120)
+        with contextlib.suppress(FileNotFoundError):
+            UNIT.unlink()
+        host.run(["systemctl", "daemon-reload"])
+        host.run(["systemctl", "reset-failed", NAME])
+    else:
+        host.run(["rc-service", NAME, "stop"], timeout=120)
+        host.run(["rc-update", "del", NAME, "default"])
+        with contextlib.suppress(FileNotFoundError):
+            SCRIPT.unlink()
+    shutil.rmtree(Home(host.root).folder, ignore_errors=True)
+    shutil.rmtree(Store(host.root).folder / "plans", ignore_errors=True)
+
+
+def _run(host: Host, argv: list[str], timeout: float = 20) -> None:
+    done = host.run(argv, timeout=timeout)
+    if not done.ok:
+        raise AgentError(
+            "service-refused",
+            f"`{' '.join(argv)}` failed: {done.complaint}",
+            cause="the node's service manager does not take the agent",
+            cure="run it by hand on the node and look why",
+        )

@@ -1,0 +1,129 @@
+"""The service itself: from its settings on the disk to its last answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import hashlib
+import logging
+import os
+import signal
+import ssl
+import sys
+
+from agent.faults import AgentError
+from agent.host import Host
+from agent.server import keys, notify, tls, upgrade
+from agent.server.app import App
+from agent.server.gate import Gate, Http
+from agent.server.home import Home
+
+log = logging.getLogger("moorage")
+
+
+def run(root: str) -> int:
+    """Serves until SIGTERM. 0: told to stop; 1: it cannot serve, and the log says why."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s", force=True
+    )
+    try:
+        return _new_loop().run_until_complete(_serve(root))
+    except AgentError as problem:
+        log.critical("%s: %s; %s", problem.fault.message, problem.fault.cause, problem.fault.cure)
+        return 1
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where the node has it; nothing is missing without."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    made: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return made
+
+
+async def _serve(root: str) -> int:
+    home = Home(root)
+    settings = home.settings()
+    if settings is None:
+        raise AgentError(
+            "not-resident",
+            "no agent is to reside on this node",
+            cause=f"{home.folder} is not there",
+            cure="inv nodes.adopt --hosts=NODE",
+        )
+    keys.settle(home)
+    code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def end(with_code: int) -> None:
+        if not code.done():
+            code.set_result(with_code)
+
+    def reload() -> None:
+        gate.context = tls.context(home)
+
+    def restart() -> None:
+        # After the answer has gone out; the service manager starts what lies there then.
+        asyncio.get_running_loop().call_later(0.5, end, 0)
+
+    archive = home.archive.read_bytes() if home.archive.exists() else b""
+    app = App(
+        Host(root),
+        settings,
+        digest=hashlib.sha256(archive).hexdigest(),
+        reload=reload,
+        restart=restart,
+    )
+    del archive
+    try:
+        gate = Gate(Http(app.handle), tls.context(home))
+    except (ssl.SSLError, OSError) as problem:
+        raise AgentError(
+            "bad-certificate",
+            f"the agent's key or certificate cannot be used: {problem}",
+            cause="it was changed from outside, or never written whole",
+            cure="inv nodes.adopt --hosts=NODE makes them anew",
+        ) from None
+    app.refused = lambda: gate.refused
+    try:
+        gate.listen(settings.listen, settings.port)
+    except OSError as problem:
+        raise AgentError(
+            "port-in-use",
+            f"port {settings.port} at {settings.listen} cannot be listened on: {problem.strerror}",
+            cause="another program has it, or the address is none of this node's",
+            cure="inv nodes.adopt --hosts=NODE --port=ANOTHER",
+        ) from None
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end, 0)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    serving = asyncio.ensure_future(gate.serve())
+    beating = asyncio.ensure_future(_heartbeat())
+    app.drift.begin()
+    if upgrade.on_trial(home):
+        loop.call_later(upgrade.TRIAL_SECONDS, lambda: end(1) if upgrade.on_trial(home) else None)
+    # What is loaded by now stays: forks share it, and the collector need not walk it.
+    gc.collect()
+    gc.freeze()
+    log.info("serving on %s port %d (process %d)", settings.listen, settings.port, os.getpid())
+    notify.tell("READY=1")
+    ended = await code
+    notify.tell("STOPPING=1")
+    for task in (serving, beating):
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    await app.close()
+    log.info("stopped")
+    return ended
+
+
+async def _heartbeat() -> None:
+    """Tells the watchdog that the loop turns."""
+    seconds = notify.watchdog_seconds()
+    while seconds:
+        notify.tell("WATCHDOG=1")
+        await asyncio.sleep(seconds)

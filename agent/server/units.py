@@ -1,0 +1,90 @@
+"""The service as systemd and OpenRC read it. Pure text.
+
+What the sandbox leaves open is what the work needs: /etc (hosts, runtimes, units' drop-ins and the
+system's trust store; files there are replaced by rename, so their folders are open), the trust
+stores below /usr, our own state, and what a proving pull by Podman writes.
+"""
+
+from __future__ import annotations
+
+_SYSTEMD = """\
+# Written by Moorage (inv nodes.adopt), taken away by inv nodes.release.
+[Unit]
+Description=Moorage: keeps this node's trust in its registry
+After=network-online.target containerd.service docker.service
+Wants=network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart={command}
+Restart=always
+RestartSec=1
+WatchdogSec=60
+TimeoutStopSec=90
+KillMode=mixed
+UMask=0077
+
+MemoryMax=512M
+TasksMax=256
+OOMPolicy=continue
+
+NoNewPrivileges=yes
+ProtectSystem=strict
+ReadWritePaths=/etc /var/lib/moorage
+ReadWritePaths=-/usr/local/share/ca-certificates -/usr/share/ca-certificates
+ReadWritePaths=-/var/lib/ca-certificates
+ReadWritePaths=-/var/lib/containers -/run/containers -/run/libpod -/run/lock
+PrivateTmp=yes
+ProtectHome=read-only
+ProtectClock=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+RestrictSUIDSGID=yes
+RestrictRealtime=yes
+LockPersonality=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+SystemCallArchitectures=native
+SystemCallFilter=@system-service @mount
+SystemCallErrorNumber=EPERM
+CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID
+CapabilityBoundingSet=CAP_SETFCAP CAP_NET_BIND_SERVICE CAP_KILL CAP_SETUID CAP_SETGID
+CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SYS_CHROOT CAP_SYS_PTRACE
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+_OPENRC = """\
+#!/sbin/openrc-run
+# Written by Moorage (inv nodes.adopt), taken away by inv nodes.release.
+description="Moorage: keeps this node's trust in its registry"
+supervisor=supervise-daemon
+command="{program}"
+command_args="{words}"
+respawn_delay=1
+respawn_max=0
+umask=077
+output_logger="logger -t moorage-agent"
+error_logger="logger -t moorage-agent"
+no_new_privs="yes"
+rc_ulimit="-u 4096"
+retry="TERM/90/KILL/5"
+
+depend() {{
+	need net
+	after containerd docker
+}}
+"""
+
+
+def systemd(command: str) -> str:
+    """The unit file that starts ``command``, a program's path and words without blanks in them."""
+    return _SYSTEMD.format(command=command)
+
+
+def openrc(command: str) -> str:
+    """The same as an init script of OpenRC."""
+    program, _, words = command.partition(" ")
+    return _OPENRC.format(program=program, words=words)

@@ -1,0 +1,108 @@
+"""An agent that serves: the real server in a process of its own, on a laid-out node."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from agent.server.home import Home, Settings
+from tests.agent.conftest import Box
+from tests.agent.fleet import NODE_ID, SERVER, Fleet
+
+PROGRAM = """
+import sys
+from agent.server import serve
+sys.exit(serve.run(sys.argv[1]))
+"""
+
+
+class Resident:
+    """The server's process, and requests to it."""
+
+    def __init__(self, box: Box, fleet: Fleet, **environment: str) -> None:
+        self.box, self.fleet = box, fleet
+        self.operator = fleet.issue("operator")
+        self.home = Home(str(box.root))
+        self.home.folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        pair = fleet.issue("node", f"urn:moorage:node:{NODE_ID}", SERVER).read_bytes()
+        self.home.certificate.write_bytes(pair)
+        self.home.key.write_bytes(pair)
+        self.home.authority.write_bytes(fleet.path.read_bytes())
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        settings = Settings(NODE_ID, "127.0.0.1", self.port, int(time.time()) + 86400)
+        self.home.write_settings(settings)
+        self.log = box.root.parent / "agent.log"
+        self.environment = {**os.environ, **environment}
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, str(self.box.root)], stderr=log,
+                env=self.environment, cwd=Path(__file__).parents[2],
+            )  # fmt: skip
+        deadline = time.monotonic() + 20
+        while b"serving on" not in self.log.read_bytes() or not self._listens():
+            assert self.process.poll() is None, self.words()
+            assert time.monotonic() < deadline, self.words()
+            time.sleep(0.02)
+
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    def words(self) -> str:
+        return self.log.read_text()
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(30)
+        finally:
+            self.process.kill()
+
+    def connect(self, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
+        context = context or self.fleet.client(self.operator)
+        raw = socket.create_connection(("127.0.0.1", self.port), 20)
+        return context.wrap_socket(raw, server_hostname="node")
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        context: ssl.SSLContext | None = None,
+        **headers: str,
+    ) -> tuple[int, bytes]:
+        line = http.client.HTTPConnection("node")
+        line.sock = self.connect(context)
+        try:
+            names = {name.replace("_", "-"): value for name, value in headers.items()}
+            line.request(method, path, body, names)
+            answer = line.getresponse()
+            return answer.status, answer.read()
+        finally:
+            line.close()
+
+    def events(self, path: str, plan: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        if plan is None:
+            status, said = self.ask("GET", path)
+        else:
+            content = json.dumps(plan).encode()
+            status, said = self.ask("POST", path, content, Content_Type="application/json")
+        assert status == 200, said
+        return [json.loads(line) for line in said.splitlines()]

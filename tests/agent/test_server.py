@@ -1,0 +1,238 @@
+"""The resident agent over its own channel: the real server, TLS and certificates on loopback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("aiohttp")
+
+from agent.server import openapi
+from agent.server.app import App
+from agent.server.home import Settings
+from tests.agent.conftest import Box
+from tests.agent.fleet import NODE_ID, Fleet
+from tests.agent.resident import Resident
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    return Fleet(tmp_path)
+
+
+@pytest.fixture
+def resident(box: Box, fleet: Fleet) -> Iterator[Resident]:
+    made = Resident(box.with_containerd(), fleet)
+    try:
+        yield made
+    finally:
+        made.process.kill()
+        made.process.wait()
+
+
+def test_apply_status_and_untrust_tell_the_same_events_as_the_command_line(
+    resident: Resident,
+) -> None:
+    box = resident.box
+    before = box.files()
+    told = resident.events("/v1/apply", box.document())
+    assert (told[0]["event"], told[-1]["event"], told[-1]["status"]) == (
+        "facts", "result", "changed",
+    )  # fmt: skip
+    assert b"config_path" in (box.read("/etc/containerd/config.toml") or b"")
+    assert resident.events("/v1/apply", box.document())[-1]["status"] == "unchanged"
+    status = resident.events("/v1/status")
+    assert [event["event"] for event in status] == ["resident", "status", "result"]
+    assert status[0]["last"]["apply"]["status"] == "unchanged"
+    assert status[1]["trusted"][0]["registry"] == "my.registry.io"
+    history = json.loads(resident.ask("GET", "/v1/history")[1])["history"]
+    assert [record["operation"] for record in history] == ["apply"]
+    assert resident.events("/v1/untrust", box.document())[-1]["status"] == "changed"
+    assert box.files() == before
+
+
+def test_a_dry_run_tells_and_changes_nothing(resident: Resident) -> None:
+    before = resident.box.files()
+    told = resident.events("/v1/apply?dry_run=true", resident.box.document())
+    assert told[-1]["changes"]
+    assert resident.box.files() == before
+    assert not list((resident.box.root / "var/lib/moorage").glob("plans/*"))
+
+
+def test_no_password_reaches_the_disk_or_the_log(resident: Resident) -> None:
+    resident.events("/v1/apply", resident.box.document())
+    kept = [path for path in (resident.box.root / "var").rglob("*") if path.is_file()]
+    assert [path for path in kept if path.parent.name == "plans"]
+    assert not [path for path in kept if b"pass-word-1" in path.read_bytes()]
+    assert "pass-word-1" not in resident.words()
+
+
+def test_the_document_it_serves_is_what_it_does(resident: Resident) -> None:
+    status, said = resident.ask("GET", "/v1/openapi.json")
+    document = json.loads(said)
+    assert (status, document) == (200, openapi.document())
+    described = {
+        (method.upper(), path) for path, methods in document["paths"].items() for method in methods
+    }
+    for method, path in sorted(described):
+        answers = document["paths"][path][method.lower()]["responses"]
+        status, said = resident.ask(method, path)  # a POST without its body is refused
+        if method == "GET":
+            kinds = list(answers["200"]["content"])
+            assert status == 200, (path, said)
+        else:
+            kinds = ["application/json"]
+            assert status in (200, 400, 413, 415), (path, said)
+            assert status == 200 or set(json.loads(said)["error"]) == {
+                "code", "message", "cause", "cure",
+            }  # fmt: skip
+        assert kinds
+    assert resident.ask("GET", "/v1/other")[0] == 404
+    assert resident.ask("GET", "/v1/apply")[0] == 405
+
+
+async def test_the_table_of_paths_is_the_document(box: Box) -> None:
+    from agent.host import Host
+
+    app = App(Host(str(box.root)), Settings(NODE_ID, "127.0.0.1", 1, 0))
+    described = {
+        (method.upper(), path)
+        for path, methods in openapi.document()["paths"].items()
+        for method in methods
+    }
+    assert set(app.table) == described
+
+
+def test_metrics_are_prometheus_text(resident: Resident) -> None:
+    resident.events("/v1/apply", resident.box.document())
+    text = resident.ask("GET", "/metrics")[1].decode()
+    samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert samples['moorage_operations_total{operation="apply",status="changed"}'] == "1"
+    assert samples["moorage_drift_state"] == "0"
+    assert int(samples["moorage_certificate_end_timestamp_seconds"]) > time.time()
+
+
+def test_a_client_that_goes_away_does_not_stop_an_apply(resident: Resident) -> None:
+    box = resident.box
+    program = box.root / "usr/bin/containerd"
+    text = program.read_text().replace(
+        'cat "$2"', 'case "$2" in *moorage*) sleep 1;; esac; cat "$2"'
+    )
+    program.write_text(text)
+    body = json.dumps(box.document()).encode()
+    line = resident.connect()
+    line.sendall(
+        b"POST /v1/apply HTTP/1.1\r\nHost: n\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+    line.recv(100)
+    line.close()
+    deadline = time.monotonic() + 15
+    while b"config_path" not in (box.read("/etc/containerd/config.toml") or b""):
+        assert time.monotonic() < deadline, resident.words()
+        time.sleep(0.05)
+
+
+def test_sigterm_rolls_back_what_is_under_way_and_ends_cleanly(resident: Resident) -> None:
+    box = resident.box
+    program = box.root / "usr/bin/containerd"
+    text = program.read_text().replace(
+        'cat "$2"', 'case "$2" in *moorage*) sleep 9;; esac; cat "$2"'
+    )
+    program.write_text(text)
+    before = box.files()
+    body = json.dumps(box.document()).encode()
+    line = resident.connect()
+    line.sendall(
+        b"POST /v1/apply HTTP/1.1\r\nHost: n\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+    deadline = time.monotonic() + 10
+    while not (box.root / "etc/containerd/certs.d").exists():
+        assert time.monotonic() < deadline, resident.words()
+        time.sleep(0.02)
+    time.sleep(0.2)
+    assert resident.stop() == 0
+    assert box.files() == before
+    assert "stopped" in resident.words()
+
+
+def test_drift_is_put_back_within_five_seconds(resident: Resident) -> None:
+    box = resident.box
+    resident.events("/v1/apply", box.document())
+    kept = box.files()
+    (box.root / "etc/hosts").write_bytes(b"127.0.0.1\tlocalhost\n::1 ip6-localhost\n")
+    deadline = time.monotonic() + 5
+    while box.files() != kept:
+        assert time.monotonic() < deadline, resident.words()
+        time.sleep(0.05)
+    time.sleep(0.7)
+    drift = resident.events("/v1/status")[0]["drift"]
+    assert (drift["state"], drift["healed"], drift["last_files"]) == ("watching", 1, ["/etc/hosts"])
+
+
+def test_what_others_add_beside_ours_is_no_drift(resident: Resident) -> None:
+    box = resident.box
+    resident.events("/v1/apply", box.document())
+    hosts = (box.read("/etc/hosts") or b"") + b"10.0.0.9 other\n"
+    (box.root / "etc/hosts").write_bytes(hosts)
+    time.sleep(2.5)
+    assert box.read("/etc/hosts") == hosts
+    drift = resident.events("/v1/status")[0]["drift"]
+    assert (drift["state"], drift["healed"]) == ("watching", 0)
+
+
+def test_after_an_untrust_nothing_is_put_back(resident: Resident) -> None:
+    box = resident.box
+    before = box.files()
+    resident.events("/v1/apply", box.document())
+    resident.events("/v1/untrust", box.document())
+    time.sleep(1.5)
+    assert box.files() == before
+
+
+def test_a_certificate_of_a_later_generation_ends_the_earlier_ones(
+    resident: Resident, fleet: Fleet
+) -> None:
+    assert resident.ask("GET", "/healthz")[0] == 200
+    second = fleet.client(fleet.issue("second", "urn:moorage:operator:2"))
+    assert resident.ask("GET", "/healthz", context=second)[0] == 200
+    status, said = resident.ask("GET", "/healthz")
+    assert (status, json.loads(said)["error"]["code"]) == (403, "not-an-operator")
+
+
+def test_the_certificate_is_renewed_over_the_channel(resident: Resident, fleet: Fleet) -> None:
+    (resident.box.root / "usr/bin/openssl").symlink_to(shutil.which("openssl") or "/none")
+    status, said = resident.ask("POST", "/v1/certificate-request", b"")
+    assert status == 200, said
+    old = resident.connect().getpeercert(binary_form=True)
+    request = json.loads(said)["request"].encode()
+    renewed = {"certificate": fleet.sign(request).decode(), "until": int(time.time()) + 999}
+    foreign = {**renewed, "certificate": fleet.issue("x").read_bytes().partition(b"-----BEGIN P")[0]
+               .decode()}  # fmt: skip
+    kind = "application/json"
+    for document, code in ((foreign, 400), (renewed, 200)):
+        body = json.dumps(document).encode()
+        status, said = resident.ask("POST", "/v1/certificate", body, Content_Type=kind)
+        assert status == code, said
+    new = resident.connect().getpeercert(binary_form=True)
+    assert new != old
+    assert resident.events("/v1/status")[0]["certificate_ends"] == renewed["until"]
+    resident.process.send_signal(signal.SIGHUP)
+    assert resident.ask("GET", "/healthz")[0] == 200
+
+
+def test_without_its_certificate_it_does_not_start_and_says_why(
+    resident: Resident,
+) -> None:
+    resident.stop()
+    resident.home.certificate.write_bytes(b"")
+    with pytest.raises(AssertionError):
+        resident.start()
+    assert "adopt" in resident.words()
