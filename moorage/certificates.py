@@ -141,6 +141,35 @@ def make_leaf(
     )
 
 
+def make_role(
+    key: ec.EllipticCurvePublicKey,
+    *,
+    ca: x509.Certificate,
+    ca_key: Key,
+    role: str,
+    usage: x509.ObjectIdentifier,
+    days: int,
+    now: datetime.datetime,
+) -> x509.Certificate:
+    """A certificate that says what its holder is, by the URI ``role``, and serves one ``usage``.
+
+    It never outlives the CA.
+    """
+    begin = max(now - BACKDATE, ca.not_valid_before_utc)
+    end = min(now + datetime.timedelta(days=days), ca.not_valid_after_utc)
+    return (
+        _builder(_name(role), ca.subject, key, begin, end)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(role)]), critical=False
+        )
+        .add_extension(_authority(ca), critical=False)
+        .sign(ca_key, _hash())
+    )
+
+
 def facts(certificate: x509.Certificate) -> CertificateFacts:
     """What ``certificate`` says. Raises ValueError where it contradicts its own format."""
     return CertificateFacts(
@@ -194,19 +223,20 @@ def forbidden_name(ca: x509.Certificate, names: Sequence[str]) -> str | None:
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
-    key: Key,
+    key: Key | ec.EllipticCurvePublicKey,
     begin: datetime.datetime,
     end: datetime.datetime,
 ) -> x509.CertificateBuilder:
+    public = key if isinstance(key, ec.EllipticCurvePublicKey) else key.public_key()
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(begin)
         .not_valid_after(end)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     )
 
 

@@ -134,6 +134,8 @@ class NodesSettings:
     fix_proxy: bool = False
     # Groups for --hosts=@web: a name -> a list of hosts, ranges and other groups.
     groups: Mapping[str, str] = field(default_factory=dict)
+    # Where resident agents listen (inv nodes.adopt).
+    agent_port: int = 7443
 
 
 @dataclass(frozen=True)
@@ -301,6 +303,7 @@ def _check(settings: Settings, source: str) -> None:
     for place, port in (
         ("registry.port", registry.port),
         ("registry.metrics_port", registry.metrics_port),
+        ("nodes.agent_port", settings.nodes.agent_port),
     ):
         if not 1 <= port <= 65535:
             raise BadSetting(source, place, f"a port from 1 to 65535, not {port}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import platform
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -254,7 +253,7 @@ class App:
 
     async def _healthz(self, request: web.BaseRequest) -> web.Response:
         _no_query(request)
-        return _json({"ok": True, "version": __version__, "host": platform.node()})
+        return _json({"ok": True, "version": __version__, "digest": self.digest})
 
     async def _openapi(self, request: web.BaseRequest) -> web.Response:
         _no_query(request)

@@ -34,12 +34,16 @@ __all__ = [
     "FleetReport",
     "Policy",
     "Rollout",
+    "adopt",
     "choose_hosts",
     "diff",
     "explain",
+    "forget",
     "history",
     "pending_this_machine",
     "recover",
+    "release",
+    "replace_operator",
     "status",
     "trust",
     "trust_this_machine",
@@ -47,6 +51,7 @@ __all__ = [
     "unfinished",
     "untrust",
     "untrust_this_machine",
+    "upgrade",
     "verify",
 ]
 
@@ -322,3 +327,96 @@ def recover(
 
     what = operation.Operation(title="recover", words=("recover",))
     return operation.run(settings, ui, hosts, what, reach)
+
+
+def adopt(
+    settings: Settings,
+    ui: UI,
+    hosts: Sequence[str | Target],
+    *,
+    port: int | None = None,
+    loopback: bool = False,
+    reach: Reach | None = None,
+) -> FleetReport:
+    """Makes the agent stay on ``hosts`` as a service that only this folder's operator commands.
+
+    ``port``: None for ``nodes.agent_port``. ``loopback``: it listens for the node itself alone, and
+    is reached through SSH. Raises Refused where the fleet's CA cannot be used.
+    """
+    from moorage.fleet import operation, residence
+    from moorage.fleet.authority import Authority
+
+    Authority.open(settings)
+    chosen = settings.nodes.agent_port if port is None else port
+    return operation.run(
+        settings,
+        ui,
+        hosts,
+        operation.Operation(
+            title="adopt",
+            words=("enrol",),
+            visit=lambda visit, _: residence.adopt(settings, visit, port=chosen, loopback=loopback),
+        ),
+        reach,
+    )
+
+
+def release(
+    settings: Settings, ui: UI, hosts: Sequence[str | Target], *, reach: Reach | None = None
+) -> FleetReport:
+    """Takes the resident agent off ``hosts``, whole; their trust in the registry stays."""
+    from moorage.fleet import operation, residence
+
+    return operation.run(
+        settings,
+        ui,
+        hosts,
+        operation.Operation(
+            title="release",
+            words=("release",),
+            visit=lambda visit, _: residence.release(settings, visit),
+        ),
+        reach,
+    )
+
+
+def forget(settings: Settings, hosts: Sequence[str | Target]) -> dict[str, bool]:
+    """Revokes the certificates of the agents on ``hosts``: none of them is believed any more.
+
+    Returns for each host whether there was one. The node itself is not asked: it may be lost.
+    """
+    from moorage.fleet import inventory
+    from moorage.fleet.roster import Roster
+
+    roster = Roster(settings)
+    return {target.name: roster.revoke(target.host) for target in inventory.targets_of(hosts)}
+
+
+def upgrade(
+    settings: Settings, ui: UI, hosts: Sequence[str | Target], *, reach: Reach | None = None
+) -> FleetReport:
+    """Gives the resident agents on ``hosts`` the archive of this folder; one that does not answer
+    with it goes back to its own."""
+    from moorage.fleet import operation, residence
+
+    return operation.run(
+        settings,
+        ui,
+        hosts,
+        operation.Operation(
+            title="upgrade",
+            words=("upgrade",),
+            visit=lambda visit, residents: residence.upgrade(settings, residents, visit),
+        ),
+        reach,
+    )
+
+
+def replace_operator(settings: Settings) -> int:
+    """A new key and certificate for the operator; returns its generation.
+
+    Each agent refuses the earlier one from the first time on that it meets this one.
+    """
+    from moorage.fleet.authority import Authority
+
+    return Authority.open(settings).replace_operator()

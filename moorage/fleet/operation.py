@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agent.report import UNREACHABLE, HostResult
 from moorage.errors import MoorageError, Refused
-from moorage.fleet import again, errand, faults, inventory, openssh, plans, ssh
+from moorage.fleet import again, channel, errand, faults, inventory, openssh, plans, ssh
 from moorage.fleet.inventory import Target
 from moorage.fleet.report import FleetReport
+from moorage.fleet.residence import Residents, Visit
 from moorage.fleet.rollout import Line, Outcome, Rollout
 from moorage.fleet.waves import ALL_AT_ONCE, Policy, Schedule, schedule
 
@@ -34,6 +35,8 @@ class Operation:
     restart: bool = True
     replace: bool = False
     needs_address: bool = False
+    # What is done in the SSH session in place of one errand: adoption, release, upgrade.
+    visit: Callable[[Visit, Residents], HostResult] | None = None
 
     @property
     def dry_run(self) -> bool:
@@ -196,8 +199,9 @@ def _roll_out(
     logbook: Logbook | None,
 ) -> tuple[list[Outcome], int, str]:
     """The outcomes in order, the signal that stopped it (0: none), why failures did ("": none)."""
+    residents = Residents(settings)
     works = [
-        (route.name, partial(_patiently, settings, operation, archive, route, reach))
+        (route.name, partial(_patiently, settings, operation, archive, route, reach, residents))
         for route in routes
     ]
     count = f"{len(works)} node{'s' if len(works) > 1 else ''}"
@@ -217,10 +221,11 @@ def _patiently(
     archive: AgentArchive,
     route: openssh.Route,
     reach: Reach,
+    residents: Residents,
     line: Line,
 ) -> HostResult:
     return again.with_retries(
-        lambda: _on_host(settings, operation, archive, route, reach, line),
+        lambda: _on_host(settings, operation, archive, route, reach, residents, line),
         settings.nodes.retries,
         line.rest,
         lambda words: line.tell({"event": "note", "message": words}),
@@ -233,24 +238,57 @@ def _on_host(
     archive: AgentArchive,
     route: openssh.Route,
     reach: Reach,
+    residents: Residents,
     line: Line,
 ) -> HostResult:
+    served = operation.words in channel.SERVED and residents.of(route) is not None
+    if served:
+        with residents.line(route) as straight:
+            if straight is not None:
+                with line.open(straight):
+                    return _over(settings, operation, route, straight, line)
     with ssh.connect(route) as session, line.open(session):
-        address: str | None = None
-        if operation.needs_address:
-            address = plans.registry_address(settings, session.local_address)
-            if not address:
-                return errand.failed(route.name, faults.NO_REGISTRY_ADDRESS)
-        plan = operation.plan(settings, address)
+        become = errand.Become(route.user != "root", reach.sudo_password)
+        if operation.visit is not None:
+            return operation.visit(Visit(session, route, archive, become, line.tell), residents)
+        if served:
+            with residents.line(route, session) as tunnel:
+                if tunnel is not None:
+                    return _over(settings, operation, route, tunnel, line, session.local_address)
+        plan = _plan(settings, operation, session.local_address)
+        if plan is None:
+            return errand.failed(route.name, faults.NO_REGISTRY_ADDRESS)
         answer, status = session.errand(
-            archive,
-            operation.words,
-            plans.wire(plan),
-            errand.Become(route.user != "root", reach.sudo_password),
-            line.tell,
-            plans.patience(plan),
+            archive, operation.words, plans.wire(plan), become, line.tell, plans.patience(plan)
         )
     return errand.host_result(route.name, answer, status, route.user)
+
+
+def _over(
+    settings: Settings,
+    operation: Operation,
+    route: openssh.Route,
+    line: channel.Channel,
+    told: Line,
+    local_address: str | None = None,
+) -> HostResult:
+    """The operation by the host's resident agent."""
+    plan = _plan(settings, operation, local_address or line.local_address)
+    if plan is None:
+        return errand.failed(route.name, faults.NO_REGISTRY_ADDRESS)
+    patience = plans.patience(plan)
+    answer, status = line.operate(operation.words, plans.wire(plan), told.tell, patience)
+    return errand.host_result(route.name, answer, status, route.user)
+
+
+def _plan(settings: Settings, operation: Operation, local_address: str) -> Plan | None:
+    """The plan for one host; None where the registry's address cannot be guessed for it."""
+    address: str | None = None
+    if operation.needs_address:
+        address = plans.registry_address(settings, local_address)
+        if not address:
+            return None
+    return operation.plan(settings, address)
 
 
 def _again_with_password(
@@ -332,8 +370,10 @@ def _report(
                 runtimes[host] = str(event["runtime"])
             elif event["event"] == "change" and operation.shows_diffs:
                 diffs.setdefault(host, {})[str(event["path"])] = _with_host(host, event)
-            elif event["event"] == "status":
-                states[host] = {key: value for key, value in event.items() if key != "event"}
+            elif event["event"] in ("status", "resident"):
+                told = {key: value for key, value in event.items() if key != "event"}
+                key = event["event"]
+                states.setdefault(host, {}).update(told if key == "status" else {key: told})
             elif event["event"] == "history":
                 histories[host] = list(event["records"])
             elif event["event"] == "explain":

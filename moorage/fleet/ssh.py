@@ -79,6 +79,11 @@ class Session:
         self.stopped = False
 
     @property
+    def transport(self) -> Transport:
+        """For a tunnel to a port of the node."""
+        return self._transport
+
+    @property
     def local_address(self) -> str:
         """This machine's own address on the way to the node; "" through a jump host or proxy."""
         sock = self._transport.sock

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
 
-from moorage.tasks.command import Run
+from moorage.tasks.command import Run, command
 from moorage.tasks.on_nodes import Nodes, on_nodes
 
 if TYPE_CHECKING:
@@ -215,6 +215,92 @@ def preload(run: Run, nodes: Nodes, image: str) -> dict[str, Any]:
     return nodes.told(report, show=loading.show)
 
 
+@on_nodes(
+    help={
+        "port": "where the agent listens (else nodes.agent_port)",
+        "loopback": "listen for the node itself only; it is reached through SSH then",
+    }
+)
+def adopt(
+    run: Run, nodes: Nodes, port: str | None = None, loopback: bool = False
+) -> dict[str, Any]:
+    """Make the agent stay on nodes as a service: it puts back what drifts, and answers at once.
+
+    Example: inv nodes.adopt --hosts=node1,node2
+    """
+    from moorage import fleet
+    from moorage.errors import Refused
+
+    if port is not None and not (port.isdecimal() and 0 < int(port) < 65536):
+        raise Refused(
+            "bad-port",
+            f"--port={port} is no port",
+            cause="a number from 1 to 65535 was expected",
+            cure="write it as --port=7443",
+        )
+    report = fleet.adopt(
+        run.settings,
+        run.ui,
+        nodes.chosen(),
+        port=None if port is None else int(port),
+        loopback=loopback,
+        reach=nodes.reach(),
+    )
+    return nodes.told(report)
+
+
+@on_nodes()
+def release(run: Run, nodes: Nodes) -> dict[str, Any]:
+    """Take the resident agent off nodes, whole; their trust in the registry stays.
+
+    Example: inv nodes.release --hosts=node1,node2
+    """
+    from moorage import fleet
+
+    report = fleet.release(run.settings, run.ui, nodes.chosen(), reach=nodes.reach())
+    return nodes.told(report)
+
+
+@on_nodes()
+def upgrade(run: Run, nodes: Nodes) -> dict[str, Any]:
+    """Give resident agents this folder's archive; one that does not answer keeps its own.
+
+    Example: inv nodes.upgrade --hosts=node1,node2
+    """
+    from moorage import fleet
+
+    report = fleet.upgrade(run.settings, run.ui, nodes.chosen(), reach=nodes.reach())
+    return nodes.told(report)
+
+
+@command(help={"hosts": "the nodes, as a,b,c: lost, stolen, or installed anew"}, lock=True)
+def forget(run: Run, hosts: str) -> dict[str, Any]:
+    """Revoke the certificates of nodes' agents: nothing that shows one is believed any more.
+
+    Example: inv nodes.forget --hosts=node3
+    """
+    from moorage import fleet
+
+    known = fleet.forget(run.settings, fleet.choose_hosts(run.settings, hosts))
+    for host, there in known.items():
+        run.ui.note(f"{host}: {'forgotten' if there else 'had no agent of ours'}")
+    return {"ok": True, "forgotten": [host for host, there in known.items() if there]}
+
+
+@command(lock=True)
+def new_operator(run: Run) -> dict[str, Any]:
+    """Replace the operator's key and certificate; agents refuse the old one once they met the new.
+
+    Example: inv nodes.new-operator && inv nodes.status
+    """
+    from moorage import fleet
+
+    generation = fleet.replace_operator(run.settings)
+    run.ui.note(f"the operator's certificate is of generation {generation} now")
+    run.ui.note("inv nodes.status visits the nodes: each refuses the old one from then on")
+    return {"ok": True, "generation": generation}
+
+
 def _rollout(
     canary: str | None, waves: str | None, max_failures: str | None, resume: bool
 ) -> Rollout:
@@ -233,5 +319,20 @@ def _rollout(
 
 
 namespace = Collection(
-    "nodes", trust, untrust, verify, status, diff, explain, history, undo, recover, preload
+    "nodes",
+    trust,
+    untrust,
+    verify,
+    status,
+    diff,
+    explain,
+    history,
+    undo,
+    recover,
+    preload,
+    adopt,
+    release,
+    upgrade,
+    forget,
+    new_operator,
 )

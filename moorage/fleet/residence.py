@@ -1,0 +1,220 @@
+"""Agents that stay: adopt a node, use its agent, renew, upgrade, release and forget it.
+
+Adoption is two errands in one SSH session: the node makes its key and asks, the operator signs and
+sends certificate and CA. No key travels. From then on HTTPS is tried first, then HTTPS through an
+SSH session, then the errand over SSH as for any other node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agent.report import CHANGED, UNCHANGED, Fault, FileChange, HostResult
+from moorage.errors import MoorageError
+from moorage.fleet import authority as authorities
+from moorage.fleet import channel, errand
+from moorage.fleet.roster import Resident, Roster
+
+if TYPE_CHECKING:
+    import ssl
+
+    from moorage.archive import AgentArchive
+    from moorage.fleet.authority import Authority
+    from moorage.fleet.channel import Channel
+    from moorage.fleet.openssh import Route
+    from moorage.fleet.ssh import Session
+    from moorage.settings import Settings
+
+PATIENCE = 120.0
+# A new archive restarts the agent; the one before it is back within the time of two starts.
+UPGRADE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Visit:
+    """An open SSH session, and all that an errand on it needs."""
+
+    session: Session
+    route: Route
+    archive: AgentArchive
+    become: errand.Become
+    tell: Callable[[dict[str, Any]], None]
+
+    def errand(
+        self, words: tuple[str, ...], document: bytes
+    ) -> tuple[HostResult, list[dict[str, Any]]]:
+        events: list[dict[str, Any]] = []
+
+        def heard(event: dict[str, Any]) -> None:
+            events.append(event)
+            self.tell(event)
+
+        answer, status = self.session.errand(
+            self.archive, words, document, self.become, heard, PATIENCE
+        )
+        return errand.host_result(self.route.name, answer, status, self.route.user), events
+
+
+class Residents:
+    """The resident agents of one run: who has one, and the operator's side of TLS."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._roster = Roster(settings)
+        self._by_host = self._roster.residents()
+        self._authority: Authority | None = None
+        self._context: ssl.SSLContext | None = None
+        if self._by_host:
+            self._authority = authorities.Authority.open(settings)
+            self._context = self._authority.context()
+
+    def of(self, route: Route) -> Resident | None:
+        return self._by_host.get(route.target.host)
+
+    @contextlib.contextmanager
+    def line(self, route: Route, session: Session | None = None) -> Iterator[Channel | None]:
+        """A channel to the host's agent, or None where none answers that way.
+
+        Without ``session``: straight; a host behind a jump host is reached through one only.
+        """
+        resident = self.of(route)
+        found: Channel | None = None
+        if resident is not None and self._context is not None:
+            with contextlib.suppress(channel.NoAnswer):
+                if session is not None:
+                    found = channel.through(route.name, session.transport, resident, self._context)
+                elif route.direct:
+                    found = channel.straight(route.name, route.hostname, resident, self._context)
+        try:
+            yield found
+        finally:
+            if found is not None:
+                self._renew(route, found)
+                found.close()
+
+    def _renew(self, route: Route, line: Channel) -> None:
+        """Where the end is near. A failure leaves the old one, and the next visit tries again."""
+        resident = self.of(route)
+        if resident is None or self._authority is None:
+            return
+        if resident.until - time.time() > authorities.RENEW_DAYS * 86400:
+            return
+        with contextlib.suppress(MoorageError, channel.NoAnswer, ValueError):
+            self._roster.put(route.target.host, channel.renew(line, self._authority, resident))
+
+
+def adopt(settings: Settings, visit: Visit, *, port: int, loopback: bool) -> HostResult:
+    """Makes the agent stay on the node; again, it gets a new key and this folder's archive."""
+    authority, roster = authorities.Authority.open(settings), Roster(settings)
+    name = visit.route.name
+    result, events = visit.errand(("enrol",), b"")
+    asked = next((event for event in events if event["event"] == "request"), None)
+    if not result.ok or asked is None:
+        return result
+    apart = int(asked["time"]) - time.time()
+    if abs(apart) > authorities.CLOCK_SECONDS:
+        return errand.failed(name, _clock(apart))
+    try:
+        made = authority.sign(str(asked["request"]), str(asked["id"]))
+    except (ValueError, UnicodeEncodeError) as problem:
+        return errand.failed(name, _bad_request(str(problem)))
+    document = {
+        "id": asked["id"],
+        "listen": "127.0.0.1" if loopback else "0.0.0.0",  # noqa: S104 - TLS guards it
+        "port": port,
+        "until": made.until,
+        "certificate": made.pem,
+        "authority": authority.pem,
+    }
+    result, _ = visit.errand(("reside",), json.dumps(document).encode())
+    if not result.ok:
+        return result
+    resident = Resident(str(asked["id"]), port, made.serial, made.until)
+    roster.put(visit.route.target.host, resident)
+    try:
+        # Through the session: it also works where a firewall closes the port.
+        line = channel.through(name, visit.session.transport, resident, authority.context())
+        with contextlib.closing(line):
+            line.ask("GET", "/healthz")
+    except channel.NoAnswer as problem:
+        visit.tell({"event": "note", "message": f"its answer could not be tried: {problem}"})
+    return result
+
+
+def release(settings: Settings, visit: Visit) -> HostResult:
+    """Takes the agent away whole; the trust stays."""
+    result, _ = visit.errand(("release",), b"")
+    if result.ok:
+        Roster(settings).drop(visit.route.target.host)
+    return result
+
+
+def upgrade(settings: Settings, residents: Residents, visit: Visit) -> HostResult:
+    """Sends this folder's archive, and waits until it answers; else the old one is back."""
+    route, name = visit.route, visit.route.name
+    content = visit.archive.path.read_bytes()
+    headers = {
+        "Moorage_Digest": visit.archive.digest,
+        "Moorage_Signature": authorities.Authority.open(settings).signature(content),
+        "Content_Type": "application/octet-stream",
+    }
+    with residents.line(route, visit.session) as line:
+        if line is None:
+            return errand.failed(name, _NO_AGENT)
+        said = line.ask("POST", "/v1/upgrade", content, **headers)
+    if said["running"] == visit.archive.digest:
+        return HostResult(name, UNCHANGED)
+    deadline = time.monotonic() + UPGRADE_SECONDS
+    running = ""
+    while time.monotonic() < deadline:
+        time.sleep(0.5)
+        with contextlib.suppress(MoorageError), residents.line(route, visit.session) as line:
+            if line is None:
+                continue
+            running = str(line.ask("GET", "/healthz")["digest"])
+        if running == visit.archive.digest:
+            return HostResult(name, CHANGED, (FileChange(_ARCHIVE, "edited"),))
+    return errand.failed(name, _not_taken(running))
+
+
+_ARCHIVE = "/var/lib/moorage/resident/agent.pyz"
+_NO_AGENT = Fault(
+    "no-agent",
+    "no resident agent answers on this node",
+    cause="it was never adopted from here, or its service does not run",
+    cure="inv nodes.adopt",
+)
+
+
+def _not_taken(running: str) -> Fault:
+    return Fault(
+        "upgrade-not-taken",
+        "the new agent did not answer; the one before it is back"
+        if running
+        else "the new agent does not answer",
+        cause="it does not serve on this node: journalctl -u moorage-agent says why",
+        cure="inv nodes.adopt installs the service anew",
+    )
+
+
+def _clock(apart: float) -> Fault:
+    where = "ahead of" if apart > 0 else "behind"
+    return Fault(
+        "clock-skew",
+        f"the node's clock is {abs(apart) / 3600:.1f} hours {where} this machine's",
+        cause="certificates would be not yet valid, or ended, on one of the two sides",
+        cure="set the clock (timedatectl set-ntp true), then run this again",
+    )
+
+
+def _bad_request(why: str) -> Fault:
+    return Fault(
+        "bad-request",
+        f"what the node asked to have signed cannot be signed: {why}",
+        cause="its openssl is broken, or something else answered",
+        cure="run it again; if it comes back, look at openssl on the node",
+    )

@@ -1,0 +1,102 @@
+"""Which nodes have a resident agent, and which certificates are good no more.
+
+``certs/fleet/nodes.json`` (0600), beside the CA: the two are only of use together.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moorage.errors import Refused
+from moorage.files import private_folder, write_atomically
+
+if TYPE_CHECKING:
+    from moorage.settings import Settings
+
+
+@dataclass(frozen=True)
+class Resident:
+    """An agent that stays: the ``id`` in its certificate, its port, the certificate's ``serial``
+    and end (seconds since 1970)."""
+
+    id: str
+    port: int
+    serial: str
+    until: int
+
+
+class Roster:
+    """The file. Each change reads it anew, under a lock: hosts are visited by many threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._path = settings.certs_dir / "fleet" / "nodes.json"
+
+    def residents(self) -> dict[str, Resident]:
+        """By the host's name as the user gives it, without user and port."""
+        return {host: Resident(**one) for host, one in self._read()["nodes"].items()}
+
+    def revoked(self) -> frozenset[str]:
+        """The ids of agents that were forgotten: what they answer counts for nothing."""
+        return frozenset(one["id"] for one in self._read()["revoked"])
+
+    def put(self, host: str, resident: Resident) -> None:
+        with self._changed() as document:
+            document["nodes"][host] = asdict(resident)
+
+    def drop(self, host: str) -> None:
+        with self._changed() as document:
+            document["nodes"].pop(host, None)
+
+    def revoke(self, host: str) -> bool:
+        """Ends the host's certificate for us. False where there was none."""
+        with self._changed() as document:
+            found = document["nodes"].pop(host, None)
+            if found is not None:
+                document["revoked"].append(
+                    {"host": host, **{name: found[name] for name in ("id", "serial", "until")}}
+                )
+        return found is not None
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            document = json.loads(self._path.read_bytes())
+            for one in document["nodes"].values():
+                Resident(**one)
+            for one in document["revoked"]:
+                one["id"]
+        except FileNotFoundError:
+            return {"version": 1, "nodes": {}, "revoked": []}
+        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            raise Refused(
+                "roster-unreadable",
+                f"{self._path} cannot be read",
+                cause=f"it was changed from outside: {problem}",
+                cure="put it back from a copy, or remove it and adopt the nodes anew: "
+                "inv nodes.adopt",
+                path=str(self._path),
+            ) from None
+        return dict(document)
+
+    @contextmanager
+    def _changed(self) -> Iterator[dict[str, Any]]:
+        private_folder(self._path.parent)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        lock = os.open(_beside(self._path), flags, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            document = self._read()
+            yield document
+            write_atomically(self._path, json.dumps(document, indent=1).encode())
+        finally:
+            os.close(lock)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
