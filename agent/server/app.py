@@ -202,6 +202,10 @@ class App:
         work: Operation = lambda: self.engine().status()  # noqa: E731
         return await self._told(request, "status", work, first=first, quiet=True)
 
+    async def _history(self, request: web.BaseRequest) -> web.StreamResponse:
+        _no_query(request)
+        return await self._told(request, "history", lambda: self.engine().history(), quiet=True)
+
     def resident(self) -> dict[str, Any]:
         """What a status says of this agent itself."""
         return {
@@ -263,20 +267,6 @@ class App:
         _no_query(request)
         text = metrics.text(self.resident(), self.last.counts, self.work.count)
         return web.Response(text=text, content_type="text/plain", charset="utf-8")
-
-    async def _history(self, request: web.BaseRequest) -> web.Response:
-        _no_query(request)
-        keys_ = ("number", "time", "operation", "registry", "agent")
-        records = [
-            {
-                **{key: record[key] for key in keys_},
-                "changes": [
-                    {"path": one["path"], "action": one["action"]} for one in record["changes"]
-                ],
-            }
-            for record in self.store.records()
-        ]
-        return _json({"history": records})
 
     async def _upgrade(self, request: web.BaseRequest) -> web.Response:
         _no_query(request)

@@ -49,7 +49,8 @@ class Http(web.Server):
             # Malformed requests reach the access log as refused; the traceback helps nobody.
             logger=_quiet(),
             keepalive_timeout=HEAD_SECONDS,
-            lingering_time=1.0,
+            # A refused body is not read to its end to be polite.
+            lingering_time=0.0,
             tcp_keepalive=True,
             # No body of ours is compressed; one that says it is, is refused unread.
             auto_decompress=False,

@@ -51,7 +51,7 @@ def document() -> dict[str, Any]:
             "/v1/status": {
                 "get": _events("status", "What of ours is here, drift, and the agent itself.")
             },
-            "/v1/history": {"get": _object("history", "The finished transactions, newest first.")},
+            "/v1/history": {"get": _events("history", "The finished transactions, newest first.")},
             "/v1/apply": {
                 "post": _with_plan("apply", "Bring the node into the plan's state.", True)
             },

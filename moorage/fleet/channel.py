@@ -32,6 +32,7 @@ SERVED: dict[tuple[str, ...], tuple[str, str]] = {
     ("verify",): ("POST", "/v1/verify"),
     ("status",): ("GET", "/v1/status"),
     ("facts",): ("GET", "/v1/facts"),
+    ("history",): ("GET", "/v1/history"),
 }
 
 

@@ -51,8 +51,8 @@ def test_apply_status_and_untrust_tell_the_same_events_as_the_command_line(
     assert [event["event"] for event in status] == ["resident", "status", "result"]
     assert status[0]["last"]["apply"]["status"] == "unchanged"
     assert status[1]["trusted"][0]["registry"] == "my.registry.io"
-    history = json.loads(resident.ask("GET", "/v1/history")[1])["history"]
-    assert [record["operation"] for record in history] == ["apply"]
+    records = resident.events("/v1/history")[0]["records"]
+    assert [record["operation"] for record in records] == ["apply"]
     assert resident.events("/v1/untrust", box.document())[-1]["status"] == "changed"
     assert box.files() == before
 

@@ -1,0 +1,199 @@
+"""The agent that stays, on a real node: systemd, its sandbox, SSH, the port open and closed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("docker")
+
+import docker
+
+from moorage import fleet
+from moorage.fleet import authority, operation
+from moorage.fleet.report import FleetReport
+from moorage.fleet.roster import Roster
+from moorage.ui import UI
+from tests.agent.authority import Authority
+from tests.agent.real import Registry
+from tests.resident.lab import ResidentNode, resident_node
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def client() -> docker.DockerClient:
+    try:
+        made = docker.from_env(timeout=120)
+        made.ping()
+    except docker.errors.DockerException:
+        pytest.skip("no Docker engine answers")
+    return made
+
+
+@pytest.fixture(scope="module")
+def node(
+    client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ResidentNode]:
+    with resident_node(client, tmp_path_factory.mktemp("operator")) as made:
+        yield made
+
+
+@pytest.fixture
+def adopted(node: ResidentNode, ui: UI) -> Iterator[ResidentNode]:
+    report = fleet.adopt(node.settings, ui, ["node"])
+    assert report.ok, (report, node.sh("journalctl -u moorage-agent -n 30 --no-pager")[1])
+    yield node
+    assert fleet.release(node.settings, ui, ["node"]).ok
+
+
+@pytest.fixture
+def ui() -> UI:
+    return UI(as_json=True)
+
+
+@pytest.fixture(scope="module")
+def registry(client: docker.DockerClient) -> Iterator[Registry]:
+    tags = [tag for image in client.images.list() for tag in image.tags]
+    made = Registry(
+        client, next(tag for tag in tags if tag.startswith("moorage/registry:")), Authority()
+    )
+    try:
+        yield made
+    finally:
+        made.container.remove(force=True, v=True)
+
+
+def run(node: ResidentNode, ui: UI, registry: Registry, word: str) -> FleetReport:
+    """Trust, or its end, proved by TLS to the registry; no image is pulled."""
+    ca = registry.authority.pem if word == "apply" else None
+    wanted = operation.Operation(word, (word,), ca=ca, needs_address=True)
+    settings = replace(
+        node.settings, registry=replace(node.settings.registry, address=registry.address)
+    )
+    return operation.run(settings, ui, ["node"], wanted, None)
+
+
+def test_it_stays_in_its_sandbox_and_answers_over_the_port(adopted: ResidentNode, ui: UI) -> None:
+    shown = adopted.sh("systemctl show moorage-agent -p ActiveState,NoNewPrivileges,ProtectSystem")
+    assert set(shown[1].split()) == {
+        "ActiveState=active", "NoNewPrivileges=yes", "ProtectSystem=strict",
+    }  # fmt: skip
+    report = fleet.status(adopted.settings, ui, ["node"])
+    state = report.states["node"]["resident"]
+    assert (state["drift"]["state"], report.ok) == ("watching", True)
+    # A write outside what is open to it fails for its process, root or not.
+    pid = adopted.sh("systemctl show -p MainPID --value moorage-agent")[1].strip()
+    code, said = adopted.sh(f"nsenter -t {pid} -m touch /usr/bin/x")
+    assert code != 0
+    assert "Read-only" in said
+
+
+def test_closed_port_goes_through_ssh_and_a_stopped_agent_by_ssh_alone(
+    node: ResidentNode, ui: UI
+) -> None:
+    assert fleet.adopt(node.settings, ui, ["node"], loopback=True).ok
+    try:
+        report = fleet.status(node.settings, ui, ["node"])
+        assert report.ok
+        assert "resident" in report.states["node"]
+        node.sh("systemctl stop moorage-agent")
+        report = fleet.status(node.settings, ui, ["node"])
+        assert report.ok
+        assert "resident" not in report.states["node"]
+    finally:
+        assert fleet.release(node.settings, ui, ["node"]).ok
+
+
+def test_release_leaves_the_node_as_it_was(node: ResidentNode, ui: UI) -> None:
+    look = "find /etc /usr/local /var/lib/moorage -not -path '*/agent*' -newer /root/mark; ss -ltn"
+    before = node.sh("touch /root/mark; find /etc -type f | sort | xargs sha256sum; ss -ltn")[1]
+    assert fleet.adopt(node.settings, ui, ["node"]).ok
+    assert f":{node.settings.nodes.agent_port}" in node.sh(look)[1]
+    assert fleet.release(node.settings, ui, ["node"]).ok
+    assert node.sh("find /etc -type f | sort | xargs sha256sum; ss -ltn")[1] == before
+    assert node.sh("ls /var/lib/moorage/resident")[0] != 0
+    assert Roster(node.settings).residents() == {}
+
+
+def test_the_sandboxed_service_sets_trust_up_and_puts_back_what_drifts(
+    adopted: ResidentNode, ui: UI, registry: Registry
+) -> None:
+    files = "find /etc -type f | sort | xargs sha256sum"
+    before, hosts = adopted.sh(files)[1], adopted.read("/etc/hosts") or b""
+    report = run(adopted, ui, registry, "apply")
+    assert report.hosts[0].restarts == ("containerd.service",), report
+    assert "POST" in adopted.sh("journalctl -u moorage-agent -n 20 -o cat")[1]
+    trusted = adopted.read("/etc/hosts")
+    assert registry.address.encode() in (trusted or b"")
+    adopted.write_hosts(hosts)
+    deadline = time.monotonic() + 5
+    while adopted.read("/etc/hosts") != trusted:
+        assert time.monotonic() < deadline, adopted.sh("journalctl -u moorage-agent -n 20")[1]
+        time.sleep(0.1)
+    adopted.sh("rm -r /etc/containerd/certs.d")
+    deadline = time.monotonic() + 5
+    while adopted.sh("test -f /etc/containerd/certs.d/my.registry.io/ca.crt")[0]:
+        assert time.monotonic() < deadline, adopted.sh("journalctl -u moorage-agent -n 20")[1]
+        time.sleep(0.1)
+    state = fleet.status(adopted.settings, ui, ["node"]).states["node"]
+    assert state["resident"]["drift"]["healed"] == 2
+    assert run(adopted, ui, registry, "untrust").ok
+    time.sleep(1.5)
+    assert adopted.sh(files)[1] == before
+
+
+def test_a_port_in_use_is_a_sentence_and_nothing_is_left(node: ResidentNode, ui: UI) -> None:
+    report = fleet.adopt(node.settings, ui, ["node"], port=22)
+    fault = report.hosts[0].error
+    assert fault is not None
+    assert fault.code == "port-in-use"
+    assert "--port" in fault.cure
+    assert node.sh("ls /etc/systemd/system/moorage-agent.service")[0] != 0
+
+
+def test_a_forgotten_agent_is_asked_no_more(node: ResidentNode, ui: UI) -> None:
+    assert fleet.adopt(node.settings, ui, ["node"]).ok
+    assert fleet.forget(node.settings, ["node"]) == {"node": True}
+    assert "resident" not in fleet.status(node.settings, ui, ["node"]).states["node"]
+    assert fleet.release(node.settings, ui, ["node"]).ok
+
+
+def test_the_certificate_is_renewed_on_a_visit_and_the_operators_replaced(
+    adopted: ResidentNode, ui: UI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Roster(adopted.settings).residents()["node"]
+    monkeypatch.setattr(authority, "RENEW_DAYS", 365)
+    assert fleet.status(adopted.settings, ui, ["node"]).ok
+    after = Roster(adopted.settings).residents()["node"]
+    assert (after.id, after.serial != before.serial) == (before.id, True)
+    assert fleet.replace_operator(adopted.settings) == 2
+    state = fleet.status(adopted.settings, ui, ["node"]).states["node"]
+    assert state["resident"]["certificate_ends"] == after.until
+
+
+def test_an_upgrade_that_does_not_serve_goes_back(
+    adopted: ResidentNode, ui: UI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from moorage import archive
+
+    main = archive.MAIN
+    spoilt = main.replace(
+        "sys.exit(run(archive))", "sys.exit(run(archive) if '--version' in sys.argv else 1)"
+    )
+    working = main + "# another one\n"
+    running = fleet.status(adopted.settings, ui, ["node"]).states["node"]["resident"]["digest"]
+    monkeypatch.setattr(archive, "MAIN", working)
+    report = fleet.upgrade(adopted.settings, ui, ["node"])
+    assert report.hosts[0].status == "changed", report
+    newer = fleet.status(adopted.settings, ui, ["node"]).states["node"]["resident"]["digest"]
+    assert newer != running
+    monkeypatch.setattr(archive, "MAIN", spoilt)
+    report = fleet.upgrade(adopted.settings, ui, ["node"])
+    assert (report.hosts[0].error or pytest.fail()).code == "upgrade-not-taken"
+    assert (
+        fleet.status(adopted.settings, ui, ["node"]).states["node"]["resident"]["digest"] == newer
+    )
