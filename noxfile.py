@@ -93,6 +93,24 @@ def field(session: nox.Session) -> None:
 
 
 @nox.session
+def resident(session: nox.Session) -> None:
+    """The agent that stays, on a real node with systemd and SSH; by hand, on the lab's images."""
+    session.run(*PYTEST, "tests/resident", *session.posargs, external=True)
+
+
+@nox.session
+def attacks(session: nox.Session) -> None:
+    """Every way into a running agent that we know: each refused, logged, and without effect."""
+    session.run("python", "-m", "tests.attacks", external=True)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """The plan parser and the TOML edit against Hypothesis: four minutes, or `-- SECONDS`."""
+    session.run("python", "-m", "tests.fuzz", *session.posargs, external=True)
+
+
+@nox.session
 def e2e(session: nox.Session) -> None:
     """The main job on real daemons: up, again, pulled, refused, untrusted, down."""
     session.run(*PYTEST, "tests/e2e/test_1_journey.py", *session.posargs, external=True)

@@ -23,6 +23,8 @@ MOST_FROM_ONE = 32
 HANDSHAKE_SECONDS = 5.0
 # From the connection, or the last answer, to the end of the next request's head.
 HEAD_SECONDS = 10.0
+# A refusal has so long to reach a client that is still sending.
+GOODBYE_SECONDS = 0.5
 
 log = logging.getLogger("moorage")
 
@@ -49,7 +51,6 @@ class Http(web.Server):
             # Malformed requests reach the access log as refused; the traceback helps nobody.
             logger=_quiet(),
             keepalive_timeout=HEAD_SECONDS,
-            # A refused body is not read to its end to be polite.
             lingering_time=0.0,
             tcp_keepalive=True,
             # No body of ours is compressed; one that says it is, is refused unread.
@@ -76,10 +77,15 @@ class Http(web.Server):
         self._disarm(request.protocol)
         try:
             answer: web.StreamResponse = await self._inner(request)
-            return answer
         finally:
             if request.transport is not None:
                 self._arm(request.protocol, request.transport)
+        if not request.content.is_eof() and request.transport is not None:
+            # A refused body is read no further, and TLS does not wait for its sender's goodbye.
+            with contextlib.suppress(RuntimeError):
+                request.transport.pause_reading()
+            asyncio.get_running_loop().call_later(GOODBYE_SECONDS, request.transport.abort)
+        return answer
 
     def _arm(self, handler: Any, transport: asyncio.Transport) -> None:
         self._disarm(handler)

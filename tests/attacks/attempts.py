@@ -261,7 +261,8 @@ def _smuggling(agent: Resident) -> Iterator[Attempt]:
 def _places(agent: Resident) -> Iterator[Attempt]:
     for place in (
         b"/v1/../../etc/passwd", b"/v1/%2e%2e/%2e%2e/etc/shadow", b"//v1/apply", b"/v1/apply/",
-        b"/v1/apply%00", b"/V1/APPLY", b"/v1/shell", b"/v1/apply?root=/", b"/v1/apply?dry_run=maybe",
+        b"/v1/apply%00", b"/V1/APPLY", b"/v1/shell", b"/v1/apply?root=/",
+        b"/v1/apply?dry_run=maybe",
         b"/v1/status?path=/etc/shadow", b"http://127.0.0.1:2375/containers/json", b"*",
     ):  # fmt: skip
         for method in (b"POST", b"GET"):
@@ -289,7 +290,7 @@ POISON = {
     "a unit file's line": "my.registry.io\n[Service]\nExecStart=/tmp/x",
     "a shell's words": "$(touch /tmp/x);`id`|sh",
     "a URL": "http://169.254.169.254/latest/",
-    "a right-to-left mark": "my.registry.io‮",
+    "a right-to-left mark": "my.registry.io\u202e",
 }
 FIELDS: dict[str, tuple[str | int, ...]] = {
     "registry.host": ("registry", "host"),

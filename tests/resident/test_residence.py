@@ -115,7 +115,7 @@ def test_release_leaves_the_node_as_it_was(node: ResidentNode, ui: UI) -> None:
     assert f":{node.settings.nodes.agent_port}" in node.sh(look)[1]
     assert fleet.release(node.settings, ui, ["node"]).ok
     assert node.sh("find /etc -type f | sort | xargs sha256sum; ss -ltn")[1] == before
-    assert node.sh("ls /var/lib/moorage/resident")[0] != 0
+    assert node.sh("test -d /var/lib/moorage/resident")[0] != 0
     assert Roster(node.settings).residents() == {}
 
 
@@ -152,7 +152,7 @@ def test_a_port_in_use_is_a_sentence_and_nothing_is_left(node: ResidentNode, ui:
     assert fault is not None
     assert fault.code == "port-in-use"
     assert "--port" in fault.cure
-    assert node.sh("ls /etc/systemd/system/moorage-agent.service")[0] != 0
+    assert node.sh("test -f /etc/systemd/system/moorage-agent.service")[0] != 0
 
 
 def test_a_forgotten_agent_is_asked_no_more(node: ResidentNode, ui: UI) -> None:
