@@ -35,7 +35,7 @@ VALUE: st.SearchStrategy[Any] = st.recursive(
 )
 PLACES = tuple(
     tuple(place.split("."))
-    for place in [
+    for place in (
         "version",
         "registry",
         "registry.host",
@@ -52,7 +52,7 @@ PLACES = tuple(
         "options",
         "options.lock_wait",
         "unheard-of",
-    ]
+    )  # fmt: skip
 )
 
 
