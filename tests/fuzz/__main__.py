@@ -33,27 +33,12 @@ VALUE: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(SPICE, inner, max_size=4),
     max_leaves=12,
 )
-PLACES = tuple(
-    tuple(place.split("."))
-    for place in (
-        "version",
-        "registry",
-        "registry.host",
-        "registry.port",
-        "registry.address",
-        "registry.ca",
-        "registry.names",
-        "registry.insecure",
-        "mirrors",
-        "parts",
-        "verify",
-        "verify.image",
-        "verify.username",
-        "options",
-        "options.lock_wait",
-        "unheard-of",
-    )  # fmt: skip
-)
+NAMES = (
+    "version", "registry", "registry.host", "registry.port", "registry.address", "registry.ca",
+    "registry.names", "registry.insecure", "mirrors", "parts", "verify", "verify.image",
+    "verify.username", "options", "options.lock_wait", "unheard-of",
+)  # fmt: skip
+PLACES = tuple(tuple(name.split(".")) for name in NAMES)
 
 
 def plan() -> dict[str, Any]:
