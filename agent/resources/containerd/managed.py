@@ -1,7 +1,7 @@
 """Systems that write containerd's configuration themselves: refused, or told of.
 
 Sources: bottlerocket.dev (settings, `pki`: /etc is made from them at boot), awslabs/amazon-eks-ami
-(`nodeadm init` runs at every boot), kubernetes/kubernetes cluster/gce/gci (configure-helper.sh does).
+(`nodeadm init` runs at every boot), kubernetes/kubernetes cluster/gce/gci (configure-helper.sh).
 """
 
 from __future__ import annotations
