@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from moorage.cluster import access, paths
+from moorage.cluster import access, paths, secrets
 from moorage.cluster.api import Api
 from moorage.cluster.refusals import ApiError
 from moorage.errors import MoorageError
@@ -122,6 +122,15 @@ class Journey:
         for one in list(self.api.items(paths.all_of("Namespace"))):
             if one["metadata"]["name"].startswith(PREFIX):
                 self.api.delete(paths.one("Namespace", one["metadata"]["name"]), "delete")
+
+    def alone_with_secrets(self) -> None:
+        """Raises NotHere where Secrets of ours that are not the journey's would be changed too."""
+        if self.ours:
+            return
+        places = secrets.every_one_of_ours(self.api, self.settings)
+        others = [str(one) for one in places if not one.namespace.startswith(PREFIX)]
+        if others:
+            raise NotHere(f"{', '.join(others)} would be renewed too")
 
     def find(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
         return self.api.find(paths.one(kind, name, namespace))

@@ -101,6 +101,7 @@ def somebody_elses_secret_is_refused(journey: Journey) -> None:
 @step
 def a_changed_password_is_renewed_everywhere(journey: Journey) -> None:
     """After a change of the password, --renew finds every Secret of ours."""
+    journey.alone_with_secrets()
     with journey.namespace("renew") as one, journey.namespace("renew2") as two:
         journey.k8s("secret", f"--namespace={one},{two}", "--credentials=-", stdin="old:words\n")
         journey.k8s("secret", "--renew", "--credentials=-", stdin="new:words\n").want()
@@ -433,8 +434,8 @@ def _agents_in_grade_files(journey: Journey) -> None:
     """Agents stand in the grade files; where none does, nodes are bare but for a config_path."""
     if journey.agents_stand:
         return
-    journey.k8s("agents", "--remove", "--yes").want()
     journey.trust()
+    journey.k8s("agents", "--remove", "--yes").want()
     for node in journey.nodes():
         journey.wipe(node)
     journey.agents().want()
@@ -444,8 +445,8 @@ def _agents_in_grade_files(journey: Journey) -> None:
 @step
 def agents_write_the_trust_folders_and_no_more(journey: Journey) -> None:
     """Grade files: without capability, host PID or config.toml; each node proves it by a pull."""
-    journey.k8s("agents", "--remove", "--yes").want()
     journey.trust()
+    journey.k8s("agents", "--remove", "--yes").want()
     for node in journey.nodes():
         journey.wipe(node)
     config = "cat /etc/containerd/config.toml; systemctl show containerd -p InvocationID"
@@ -526,9 +527,9 @@ def agents_put_back_what_drifted(journey: Journey) -> None:
 @step
 def agents_edit_the_configuration_where_that_is_needed(journey: Journey) -> None:
     """Grade full on nodes without a config_path, each told why; --untrust gives every byte back."""
+    journey.trust()
     journey.k8s("agents", "--remove", "--yes").want()
     journey.agents_stand = False
-    journey.trust()
     nodes = journey.nodes()
     journey.inv("nodes.untrust", f"--hosts={','.join(nodes)}").want()
     for node in nodes:
