@@ -273,6 +273,15 @@ def test_our_ca_joins_anothers_hosts_toml_and_leaves_it_as_it_was(box: Box, name
     assert name == "lines" or back == before.encode()
 
 
+def test_our_hosts_toml_has_the_table_without_which_1_x_does_not_read_it(box: Box) -> None:
+    changed = after(propose(found(box, {CONFIG: FOLDER}, None, ONE_7), box.plan(), {}))
+    assert parse(changed[f"{OURS}/hosts.toml"].encode()) == {
+        "server": "https://my.registry.io",
+        "ca": f"{OURS}/ca.crt",
+        "host": {},
+    }
+
+
 def test_a_hosts_toml_that_never_asks_this_registry_is_refused(box: Box) -> None:
     box.write(f"{OURS}/hosts.toml", b'server = "https://mirror.example"\n')
     with pytest.raises(RefusedError) as caught:
