@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from moorage.settings import ROOT, Settings
+from moorage.errors import Refused
+from moorage.settings import NodesSettings, Settings
 from moorage.ui import UI
 from moorage.walk import cluster, phase
 from moorage.walk.phase import Walk
@@ -17,18 +15,11 @@ from moorage.walk.up import KUBERNETES_PHASES, PHASES
 
 
 def test_hosts_of_the_user_s_are_no_lab_and_nothing_is_begun() -> None:
-    done = subprocess.run(
-        [str(ROOT / "run"), "inv", "up", "--kubernetes", "--yes", "--json"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "INVOKE_NODES_HOSTS": "node1,node2"},
-        check=False,
-    )
-    assert done.returncode == 2
-    error = json.loads(done.stdout)["error"]
-    assert error["code"] == "hosts-of-yours"
-    assert "k8s.secret" in error["cure"]
+    walk = Walk(Settings(nodes=NodesSettings(hosts=("node1", "node2"))), UI(as_json=True))
+    with pytest.raises(Refused) as refusal:
+        phase.pending(walk, [cluster.PROGRAMS])
+    assert refusal.value.code == "hosts-of-yours"
+    assert "k8s.secret" in refusal.value.cure
 
 
 def test_it_says_that_it_gets_programs_makes_a_cluster_and_runs_a_pod(
