@@ -24,7 +24,7 @@ HANDSHAKE_SECONDS = 5.0
 # From the connection, or the last answer, to the end of the next request's head.
 HEAD_SECONDS = 10.0
 # A refusal has so long to reach a client that is still sending.
-GOODBYE_SECONDS = 0.5
+GOODBYE_SECONDS = 0.1
 
 log = logging.getLogger("moorage")
 
