@@ -146,6 +146,35 @@ def test_the_sandboxed_service_sets_trust_up_and_puts_back_what_drifts(
     assert adopted.sh(files)[1] == before
 
 
+def test_a_local_user_who_swaps_what_is_written_gets_nowhere(
+    adopted: ResidentNode, ui: UI, registry: Registry
+) -> None:
+    """mallory renames and links over every path that is written, all the while it is written."""
+    places = (
+        "/etc/hosts /etc/containerd /etc/containerd/config.toml /etc/containerd/certs.d "
+        "/etc/containerd/certs.d/my.registry.io /etc/containerd/certs.d/my.registry.io/ca.crt "
+        "/var/lib/moorage /var/lib/moorage/active /var/lib/moorage/resident/agent.pyz "
+        "/etc/systemd/system/moorage-agent.service"
+    )
+    swap = (
+        "while [ ! -e /tmp/end ]; do echo round; "
+        f"for p in {places}; do mv -T $p $p.old 2>/dev/null && echo IN $p; "
+        "ln -sfnT /tmp/victim $p 2>/dev/null && echo IN $p; done; done > /tmp/swapped"
+    )
+    adopted.sh(
+        "useradd mallory; mkdir -m 777 /tmp/victim; touch /tmp/swapped; chmod 666 /tmp/swapped"
+    )
+    adopted.sh(f"su mallory -s /bin/sh -c '{swap}' & ")
+    try:
+        for _ in range(2):
+            assert run(adopted, ui, registry, "apply").ok
+            assert run(adopted, ui, registry, "untrust").ok
+    finally:
+        adopted.sh("touch /tmp/end; sleep 1")
+    lines = adopted.sh("sort /tmp/swapped | uniq -c; ls -A /tmp/victim")[1].split()
+    assert (lines[1:], int(lines[0]) > 10) == (["round"], True), lines
+
+
 def test_a_port_in_use_is_a_sentence_and_nothing_is_left(node: ResidentNode, ui: UI) -> None:
     report = fleet.adopt(node.settings, ui, ["node"], port=22)
     fault = report.hosts[0].error
