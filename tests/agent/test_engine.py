@@ -265,3 +265,25 @@ def test_verify_changes_nothing(node: Box) -> None:
     result = node.run(node.engine().verify(node.plan()))
     assert (result["status"], result["verified"]) == ("failed", False)
     assert node.files() == files
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ("echo 'containerd: no such plugin' >&2; exit 1", "candidate-refused"),
+        ('echo "oom_score = 5"; cat "$2"', "candidate-differs"),
+        ("printf 'version = 2\\n'", "candidate-differs"),
+    ],
+)
+def test_a_candidate_that_the_nodes_own_containerd_makes_more_or_less_of_is_not_put_in_place(
+    node: Box, answer: str, code: str
+) -> None:
+    """What stands in for containerd answers so for the candidate alone."""
+    program = node.root / "usr/bin/containerd"
+    judged = f'case "$2" in */active/scratch/*) {answer};; *) cat "$2";; esac'
+    program.write_text(program.read_text().replace('cat "$2"', judged))
+    before, folders = node.files(), node.folders()
+    result = node.apply()
+    assert (result["code"], result["changes"]) == (code, [])
+    assert (node.files(), node.folders()) == (before, folders)
+    assert node.restarted == []

@@ -1,0 +1,56 @@
+"""A service restarted: minding systemd's patience, and one that does not stop when told to.
+
+``systemctl`` is stood in for by what it was asked; tests/agent/test_real.py has the real one.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.faults import AgentError
+from agent.host import Done, Host
+
+
+class Asked(Host):
+    """Stands in for a node with systemd: keeps what is run; ``hangs``: that many restarts do."""
+
+    def __init__(self, hangs: int = 0) -> None:
+        super().__init__("/")
+        self.words: list[str] = []
+        self.hangs = hangs
+
+    def run(self, argv: list[str], timeout: float = 20) -> Done:
+        self.words.append(" ".join(argv[1:]))
+        if argv[1] == "restart" and self.hangs:
+            self.hangs -= 1
+            raise AgentError("command-timeout", "it did not end")
+        return Done(0, "", "")
+
+
+def test_the_start_counter_is_reset_before_a_restart() -> None:
+    """Six starts in ten seconds, a colleague's among them, would leave the service down."""
+    host = Asked()
+    host.restart("containerd.service")
+    assert host.words[-2:] == ["reset-failed containerd.service", "restart containerd.service"]
+
+
+def test_one_that_does_not_stop_is_killed_alone_and_started_again() -> None:
+    host = Asked(hangs=1)
+    host.restart("containerd.service")
+    assert host.words[-3:] == [
+        "restart containerd.service",
+        "kill --kill-who=main --signal=KILL containerd.service",
+        "restart containerd.service",
+    ]
+
+
+def test_one_that_hangs_for_good_is_an_error() -> None:
+    with pytest.raises(AgentError) as problem:
+        Asked(hangs=2).restart("containerd.service")
+    assert problem.value.code == "command-timeout"
+
+
+def test_at_boot_a_restart_is_not_waited_for() -> None:
+    host = Asked()
+    host.restart_later("containerd.service")
+    assert host.words == ["--no-block restart containerd.service"]
