@@ -143,11 +143,12 @@ class Drift:
         if pause:
             self.state = "failing" if self._patience.failed else "healing"
             await asyncio.sleep(pause)
-        await self._heal(drifted)
+        await self._heal(drifted, looks)
         return 0.2
 
-    async def _heal(self, drifted: tuple[str, ...]) -> None:
+    async def _heal(self, drifted: tuple[str, ...], looks: str) -> None:
         self.state = "healing"
+        changed = False
         for plan in desired.plans(self._store):
             result: dict[str, Any] = {}
             try:
@@ -162,6 +163,7 @@ class Drift:
                 return
             self._note("drift", result, time.time())
             if result["changes"]:
+                changed = True
                 self.times += 1
                 self.last_time, self.last_files = int(time.time()), drifted
                 self._patience.heal(time.monotonic())
@@ -170,7 +172,9 @@ class Drift:
             if code is not None and not result["changes"]:
                 self._fail(f"{code}: {result['error']['message']}")
                 return
-        self._fine = _look(self._store)[2]
+        if not changed:
+            # The engine finds nothing to do: what differs beside ours is somebody's to have.
+            self._fine = looks
         self.state, self.error = "watching", ""
 
     def _fail(self, why: str) -> None:

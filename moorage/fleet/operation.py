@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -243,7 +244,7 @@ def _on_host(
 ) -> HostResult:
     served = operation.words in channel.SERVED and residents.of(route) is not None
     if served:
-        with residents.line(route) as straight:
+        with contextlib.suppress(channel.NoAnswer), residents.line(route) as straight:
             if straight is not None:
                 with line.open(straight):
                     return _over(settings, operation, route, straight, line)
@@ -252,7 +253,10 @@ def _on_host(
         if operation.visit is not None:
             return operation.visit(Visit(session, route, archive, become, line.tell), residents)
         if served:
-            with residents.line(route, session) as tunnel:
+            with (
+                contextlib.suppress(channel.NoAnswer),
+                residents.line(route, session) as tunnel,
+            ):
                 if tunnel is not None:
                     return _over(settings, operation, route, tunnel, line, session.local_address)
         plan = _plan(settings, operation, session.local_address)

@@ -172,7 +172,10 @@ def upgrade(settings: Settings, residents: Residents, visit: Visit) -> HostResul
     running = ""
     while time.monotonic() < deadline:
         time.sleep(0.5)
-        with contextlib.suppress(MoorageError), residents.line(route, visit.session) as line:
+        with (
+            contextlib.suppress(MoorageError, channel.NoAnswer),
+            residents.line(route, visit.session) as line,
+        ):
             if line is None:
                 continue
             running = str(line.ask("GET", "/healthz")["digest"])
