@@ -301,7 +301,7 @@ class Engine:
         proposals = {}
         for part in parts.chosen(plan):
             try:
-                proposals[part] = parts.TABLE[part].resource.propose(facts, plan, owned)
+                proposals[part] = parts.propose(part, facts, plan, owned)
             except RefusedError as problem:
                 # Only a look can come here without root; it tells of the other parts all the same.
                 if problem.code != "file-unreadable" or os.geteuid() == 0:
@@ -527,7 +527,7 @@ class Engine:
 
     def _paused(self, facts: Facts, units: tuple[str, ...]) -> Iterator[Proof]:
         """The runtimes whose CRI must come back after these restarts."""
-        for part in parts.TABLE.values() if units and self._can_prove else ():
+        for part in parts.at_work(facts) if units and self._can_prove else ():
             for proof in part.proofs(facts):
                 if proof.kind == "cri" and proof.unit in units:
                     yield proof

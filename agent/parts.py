@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from importlib import import_module
+from typing import Any, Protocol
 
 from agent.facts import Facts
 from agent.plan import Plan, Registry
@@ -19,18 +20,10 @@ from agent.resources import (
     Owned,
     Proof,
     Proposal,
-    buildkit,
     containerd,
-    crio,
     docker,
     hosts,
-    k0s,
-    k3s,
-    microk8s,
-    nerdctl,
-    podman,
     proxy,
-    system_store,
 )
 
 
@@ -66,9 +59,34 @@ def _for_no_one(facts: Facts, item: Owned, ledger: Ledger) -> str:
     return ""
 
 
+class _Late:
+    """A part's module, loaded when the part is first at work: few nodes have more than two."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, verb: str) -> Any:
+        return getattr(import_module(f"agent.resources.{self._name}"), verb)
+
+    def later(self, verb: str) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            return getattr(self, verb)(*arguments)
+
+        return call
+
+
+def _late(name: str, *needs: str, runtime: bool = True, verbs: tuple[str, ...] = ()) -> Part:
+    """A row whose module is loaded late; ``verbs``: which of the optional ones it has."""
+    module = _Late(name)
+    resource: Any = module
+    return Part(resource, runtime, needs, **{verb: module.later(verb) for verb in verbs})
+
+
 @dataclass(frozen=True)
 class Part:
     """A row. ``runtime``: one that pulls images, so that a node without any is refused.
+
+    ``needs``: the runtimes of which one has to be on the node; none named: the module decides.
 
     ``restarts`` tells the services that read the changed files at their start alone, ``proofs`` how
     pulls are made with it, ``shared`` whether a file holds one setting that serves all registries,
@@ -79,6 +97,7 @@ class Part:
 
     resource: Resource
     runtime: bool = True
+    needs: tuple[str, ...] = ()
     restarts: Callable[[Facts, tuple[Change, ...]], tuple[str, ...]] = _no_restart
     proofs: Callable[[Facts], tuple[Proof, ...]] = _no_proof
     shared: Callable[[Owned], bool] = _of_one_registry
@@ -109,19 +128,14 @@ TABLE: dict[str, Part] = {
         kept=containerd.kept_for_others,
         forgotten=containerd.forgotten,
     ),
-    crio.PART: Part(crio, restarts=crio.restarts, proofs=crio.proofs),
-    podman.PART: Part(podman, proofs=podman.proofs),
-    k3s.PART: Part(k3s, restarts=k3s.restarts, proofs=k3s.proofs),
-    microk8s.PART: Part(microk8s, proofs=microk8s.proofs),
-    k0s.PART: Part(
-        k0s,
-        restarts=k0s.restarts,
-        proofs=k0s.proofs,
-        shared=lambda item: k0s.is_configuration(item.path),
-    ),
-    buildkit.PART: Part(buildkit, restarts=buildkit.restarts),
-    nerdctl.PART: Part(nerdctl),
-    system_store.PART: Part(system_store, runtime=False, restarts=system_store.restarts),
+    "crio": _late("crio", "crio", verbs=("restarts", "proofs")),
+    "podman": _late("podman", "podman", verbs=("proofs",)),
+    "k3s": _late("k3s", "k3s", "rke2", verbs=("restarts", "proofs")),
+    "microk8s": _late("microk8s", "microk8s", verbs=("proofs",)),
+    "k0s": _late("k0s", "k0s", verbs=("restarts", "proofs", "shared")),
+    "buildkit": _late("buildkit", "buildkit", verbs=("restarts",)),
+    "nerdctl": _late("nerdctl", "nerdctl"),
+    "system": _late("system_store", runtime=False, verbs=("restarts",)),
     proxy.PART: Part(proxy, runtime=False, restarts=proxy.restarts),
 }
 
@@ -132,9 +146,27 @@ def chosen(plan: Plan) -> tuple[str, ...]:
     return tuple(name for name in TABLE if name in plan.parts or (name == proxy.PART and runtimes))
 
 
+def at_work(facts: Facts) -> tuple[Part, ...]:
+    """The parts whose runtime is on the node, and those that need none."""
+    return tuple(part for part in TABLE.values() if _is_here(part, facts))
+
+
+def _is_here(part: Part, facts: Facts) -> bool:
+    return not part.needs or any(name in facts.others for name in part.needs)
+
+
+def propose(name: str, facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
+    """What the part ``name`` needs. Raises RefusedError for a state that is not understood."""
+    part = TABLE[name]
+    if not _is_here(part, facts):
+        return Proposal(absent=f"there is no {' or '.join(part.needs)} here")
+    return part.resource.propose(facts, plan, owned)
+
+
 def proofs(facts: Facts, plan: Plan) -> tuple[Proof, ...]:
     """How pulls are made on this node with the parts of the plan."""
-    return tuple(proof for name in chosen(plan) for proof in TABLE[name].proofs(facts))
+    here = [TABLE[name] for name in chosen(plan) if _is_here(TABLE[name], facts)]
+    return tuple(proof for part in here for proof in part.proofs(facts))
 
 
 def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:

@@ -108,11 +108,10 @@ def of_apply(
 
 def restarts(facts: Facts, changes: tuple[Change, ...]) -> tuple[str, ...]:
     """The services that read the changed files at their start alone."""
-    units = [
-        unit
-        for name, part in parts.TABLE.items()
-        for unit in part.restarts(facts, tuple(one for one in changes if one.part == name))
-    ]
+    units: list[str] = []
+    for name, part in parts.TABLE.items():
+        if mine := tuple(one for one in changes if one.part == name):
+            units += part.restarts(facts, mine)
     return tuple(dict.fromkeys(units))
 
 

@@ -85,6 +85,11 @@ def is_configuration(path: str) -> bool:
     return path == DROP_IN
 
 
+def shared(item: Owned) -> bool:
+    """The drop-in serves all registries."""
+    return is_configuration(item.path)
+
+
 def _require_managed(facts: Facts) -> None:
     content = readable(facts.tree.read(MAIN))
     if content is not None and b"k0s_managed=true" not in content.partition(b"\n")[0]:
