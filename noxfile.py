@@ -16,7 +16,7 @@ nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "none"
 nox.options.sessions = [
     *("lint", "types", "unit", "image", "agent", "e2e"),
-    *("engine", "nodes", "field", "faults", "k8s", "bench", "coverage"),
+    *("engine", "field", "faults", "k8s", "bench", "coverage"),
 ]
 nox.options.stop_on_first_error = False
 
@@ -82,7 +82,7 @@ def engine(session: nox.Session) -> None:
 
 @nox.session
 def nodes(session: nox.Session) -> None:
-    """The agent alone on real nodes of every line, on the images that `inv up` built."""
+    """The agent on real nodes, and on Docker and Podman of their own; by hand, it builds images."""
     session.run(*PYTEST, "tests/agent", "-m", "engine", *session.posargs, external=True)
 
 
