@@ -110,7 +110,6 @@ def _suffer(
     Returns what is left for a fresh one: on a broken node the others would tell nothing.
     """
     steps = victim.steps()
-    victim.know(steps)
     if left is None:
         left = list((cases.full if options.full else cases.short)(line, steps, options.seed))
     while left:

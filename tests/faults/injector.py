@@ -2,10 +2,10 @@
 
     python3 injector.py ARCHIVE HOW NUMBER OPERATION [ARGUMENT…]  < plan.json
 
-HOW is what happens at step NUMBER of the journal: ``kill`` (SIGKILL to itself), ``halt`` (stands
-still for ever, for a machine that is switched off), ``read-only`` (/etc/containerd is remounted);
-or ``fsync``: fsync call NUMBER fails with EIO, which no disk here can be made to do. ``count``
-writes the number of steps to the file that NUMBER names.
+HOW is what happens at step NUMBER of the journal, or at the first of that name: ``kill`` (SIGKILL
+to itself), ``halt`` (stands still for ever, for a machine that is switched off), ``read-only``
+(/etc/containerd is remounted); or ``fsync``: fsync call NUMBER fails with EIO, which no disk here
+can be made to do. ``count`` writes the number of steps to the file that NUMBER names.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ steps: list[str] = []
 
 def on_step(name: str) -> None:
     steps.append(name)
-    if how == "count" or len(steps) != int(number):
+    if how == "count" or number not in (str(len(steps)), name):
         return
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)

@@ -21,6 +21,8 @@ _LOOK = (
     " find etc -name '*.moorage-*' -o -name 'moorage-*'"
 )
 _STATE = "/var/lib/moorage"
+# The step of an apply at which everything is written and nothing committed.
+_WRITTEN = "restart noted"
 _WHY = "systemctl status --no-pager moorage-recover; journalctl --no-pager -b -n 20"
 
 
@@ -57,7 +59,7 @@ class Victim:
             self._inject("count", "/root/steps", operation)
             counts[operation] = int(self.node.read("/root/steps") or b"0")
         # A rollback's steps: those of an apply that is killed when all is written.
-        self._inject("kill", str(counts["apply"] - 3), "apply")
+        self._inject("kill", _WRITTEN, "apply")
         self._inject("count", "/root/steps", "recover")
         counts["recover"] = int(self.node.read("/root/steps") or b"0")
         self._expect(self.old)
@@ -72,7 +74,7 @@ class Victim:
         if case.operation == "untrust":
             self._must_apply()
         elif case.operation == "recover":
-            self._inject("kill", str(self._late), "apply")
+            self._inject("kill", _WRITTEN, "apply")
         try:
             said = getattr(self, f"_{case.kind.replace('-', '_')}")(case)
         finally:
@@ -92,14 +94,6 @@ class Victim:
         return f"{said}, then {state}"
 
     # The faults
-
-    @property
-    def _late(self) -> int:
-        """A step of an apply at which everything is written and nothing committed."""
-        return self._apply_steps - 3
-
-    def know(self, steps: Steps) -> None:
-        self._apply_steps = steps["apply"]
 
     def _kill(self, case: Case) -> str:
         run = self._inject("kill", str(case.number), case.operation)
@@ -191,7 +185,7 @@ class Victim:
 
     def _words(self, how: str, number: str, operation: str) -> str:
         return (
-            f"exec python3 /root/injector.py /root/agent.pyz {how} {number} {operation}"
+            f'exec python3 /root/injector.py /root/agent.pyz {how} "{number}" {operation}'
             " < /root/plan.json"
         )
 
