@@ -167,8 +167,10 @@ class Operator:
         with self.known_hosts.open("a") as file:
             file.write(f"{name or node.address} {node.public(kind)}\n")
 
-    def run(self, *hosts: str, yes: bool = False, timeout: int = 10, **reach: Any) -> FleetReport:
-        nodes = NodesSettings(ssh_config=str(self.config), connect_timeout=timeout)
+    def run(
+        self, *hosts: str, yes: bool = False, timeout: int = 10, retries: int = 0, **reach: Any
+    ) -> FleetReport:
+        nodes = NodesSettings(ssh_config=str(self.config), connect_timeout=timeout, retries=retries)
         settings = dataclasses.replace(Settings(), nodes=nodes)
         task = Operation("try", ("status",))
         return operation.run(settings, UI(yes=yes), hosts, task, Reach(**reach))
@@ -636,6 +638,18 @@ def test_a_node_that_dies_in_the_middle_is_told(operator: Operator, start: Start
     fault = operator.fault(f"root@{node.address}")
     killer.join()
     assert fault.code == "connection-lost"
+
+
+def test_a_node_that_comes_back_is_gone_to_again(operator: Operator, start: Start) -> None:
+    node = start()
+    operator.know(node)
+    operator.one(f"root@{node.address}")
+    # The first time, the line breaks under the agent; the second time, it is there.
+    node.sh(f"cp /var/lib/moorage/agent/{DIGEST}.python /right;"
+            "printf '#!/bin/sh\\ncp /right /var/lib/moorage/agent/"
+            f"{DIGEST}.python; pkill -KILL -f sshd:.root\\n' > /cut; chmod 755 /cut;"
+            f"echo /cut > /var/lib/moorage/agent/{DIGEST}.python")  # fmt: skip
+    assert operator.one(f"root@{node.address}", retries=2).status == "unchanged"
 
 
 def test_a_silent_agent_is_given_up(

@@ -119,6 +119,7 @@ def _start(
         ["/build-kubernetes"],
         name=CONTAINER,
         labels={**engine.labels(settings, kit.PART), _RECIPE: recipe},
+        cpu_shares=64,  # it may go on beside other work, which comes first (1024 is the default)
         network_mode="host",  # as for images: a mirror that the engine's host reaches
         environment={"HOME": "/root"},
     )
