@@ -15,8 +15,8 @@ import nox
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "none"
 nox.options.sessions = [
-    *("lint", "types", "unit", "image", "agent", "e2e"),
-    *("engine", "field", "faults", "k8s", "bench", "coverage"),
+    *("engine", "lint", "types", "unit", "image", "agent"),
+    *("k8s", "faults", "e2e", "bench", "coverage"),
 ]
 nox.options.stop_on_first_error = False
 
@@ -24,6 +24,12 @@ ROOT = Path(__file__).resolve().parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 OLDEST_AGENT_PYTHON: str = PROJECT["tool"]["moorage"]["oldest-agent-python"]
 PYTEST = ("coverage", "run", "--parallel-mode", "-m", "pytest")
+
+
+@nox.session
+def engine(session: nox.Session) -> None:
+    """An engine for the sessions that follow; Kubernetes is built in it meanwhile, where needed."""
+    session.run("python", "-m", "tests.engine", external=True)
 
 
 @nox.session
@@ -75,12 +81,6 @@ def agent(session: nox.Session) -> None:
 
 
 @nox.session
-def engine(session: nox.Session) -> None:
-    """An engine for the sessions that follow; Kubernetes is built in it meanwhile, where needed."""
-    session.run("python", "-m", "tests.engine", external=True)
-
-
-@nox.session
 def nodes(session: nox.Session) -> None:
     """The agent on real nodes, and on Docker and Podman of their own; by hand, it builds images."""
     session.run(*PYTEST, "tests/agent", "-m", "engine", *session.posargs, external=True)
@@ -88,7 +88,7 @@ def nodes(session: nox.Session) -> None:
 
 @nox.session
 def field(session: nox.Session) -> None:
-    """Configurations as tools leave them on nodes, each applied, pulled with and given back."""
+    """Configurations as tools leave them, each applied, pulled with and given back; by hand."""
     session.run("python", "-m", "tests.field", *session.posargs, external=True)
 
 

@@ -91,8 +91,8 @@ def test_no_client_can_hold_up_the_end() -> None:
             slow.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             half.sendall(b"GET / HT")
             time.sleep(0.2)
-            # 0.8 s of grace; the rest is for a busy machine.
-            assert ended_after(process, signal.SIGTERM) < 1.3
+            # 0.8 s of grace on an idle machine; the answers it does not wait for would take 30.
+            assert ended_after(process, signal.SIGTERM) < 10
         idle.close()
 
 
