@@ -115,8 +115,6 @@ def _ends(text: str, hosts: int) -> list[int]:
     for row in (shares, counts):
         if any(one >= other for one, other in itertools.pairwise(row)) or 0 in row:
             raise _refused("waves", text, "each must be larger than the one before", cure)
-    if shares[-1] > 100 or words.index("100%") != len(words) - 1:
-        raise _refused("waves", text, "no share is larger than 100%", cure)
     ends = [
         math.ceil(hosts * int(word[:-1]) / 100) if word.endswith("%") else min(int(word), hosts)
         for word in words

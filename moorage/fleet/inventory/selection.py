@@ -66,7 +66,7 @@ def resolve(
 
 
 def merged(found: list[Target]) -> tuple[Target, ...]:
-    """Each host once, at its first place; a later mention may add a user or port it lacked."""
+    """Each host once, at its first place and as it was named there."""
     unique: dict[tuple[str, int], Target] = {}
     for target in found:
         key = (target.host.lower().rstrip("."), target.port)
@@ -91,18 +91,18 @@ class Sources:
     def words(self, text: str, within: tuple[str, ...] = ()) -> list[Target]:
         """The hosts a comma-separated list stands for. Raises Refused."""
         found: list[Target] = []
-        typed: list[str] = []
+        typed: list[Target] = []
         for word in ranges.split(text) if text.strip() else []:
             if word == "-":
                 found += self.file("-").hosts
             elif word.startswith("@"):
                 found += self.group(word[1:], within)
             else:
-                names = ranges.expand(word)
-                typed += names
-                found += [targets.parse(name) for name in names]
+                named = [targets.parse(name) for name in ranges.expand(word)]
+                typed += named
+                found += named
         if typed or not found:
-            targets.parse_names(typed)  # the same host typed twice is a slip of the hand: refused
+            targets.targets_of(typed)  # the same host typed twice is a slip of the hand: refused
         return found
 
     def group(self, name: str, within: tuple[str, ...] = ()) -> list[Target]:
