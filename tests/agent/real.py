@@ -69,6 +69,22 @@ CAPABILITIES = [
 ]
 
 
+# The images that `inv up` builds: the lab's by containerd line, and the registry's.
+LAB = r"moorage/lab:(\d(?:\.\d)?)-.*"
+REGISTRY = r"(moorage/registry):.*"
+
+
+def images(client: docker.DockerClient, pattern: str) -> dict[str, str]:
+    """The newest image for each value of the pattern's group."""
+    found: dict[str, str] = {}
+    for image in client.images.list():
+        for tag in image.tags:
+            match = re.fullmatch(pattern, tag)
+            if match is not None:
+                found.setdefault(match[1], tag)
+    return found
+
+
 def put(container: Container, folder: str, files: dict[str, bytes], mode: int = 0o644) -> None:
     """Write files below a folder of a container, running or not."""
     target = io.BytesIO()

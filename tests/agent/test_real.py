@@ -6,7 +6,6 @@ Takes the images that `inv up` or the e2e session has built, and is skipped wher
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ import docker
 
 from moorage.archive import agent_archive
 from tests.agent.authority import Authority
-from tests.agent.real import NAME, Node, Registry, plan
+from tests.agent.real import LAB, NAME, REGISTRY, Node, Registry, images, plan
 
 pytestmark = pytest.mark.engine
 CONFIG = "/etc/containerd/config.toml"
@@ -38,20 +37,9 @@ def client() -> docker.DockerClient:
     return made
 
 
-def images(client: docker.DockerClient, pattern: str) -> dict[str, str]:
-    """The newest image for each value of the pattern's group."""
-    found: dict[str, str] = {}
-    for image in client.images.list():
-        for tag in image.tags:
-            match = re.fullmatch(pattern, tag)
-            if match is not None:
-                found.setdefault(match[1], tag)
-    return found
-
-
 @pytest.fixture(scope="module")
 def registry(client: docker.DockerClient) -> Iterator[Registry]:
-    found = images(client, r"(moorage/registry):.*")
+    found = images(client, REGISTRY)
     if not found:
         pytest.skip("no registry image; inv up builds one")
     made = Registry(client, next(iter(found.values())), Authority())
@@ -67,7 +55,7 @@ def machine(
     client: docker.DockerClient,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Node]:
-    found = images(client, r"moorage/lab:(\d(?:\.\d)?)-.*")
+    found = images(client, LAB)
     if request.param not in found:
         pytest.skip(f"no lab image with containerd {request.param}; inv up builds one")
     made = Node(client, found[request.param])

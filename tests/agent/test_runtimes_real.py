@@ -20,8 +20,8 @@ from agent.verify import HOSTS_CACHE_SECONDS
 from moorage.archive import agent_archive
 from tests.agent import runtimes
 from tests.agent.authority import Authority
-from tests.agent.real import NAME, PASSWORD, USER, Node, Registry, plan
-from tests.agent.test_real import client, image, images, node, registry
+from tests.agent.real import NAME, PASSWORD, REGISTRY, USER, Node, Registry, images, plan
+from tests.agent.test_real import client, image, node, registry
 
 __all__ = ["client", "image", "node", "registry"]
 pytestmark = pytest.mark.engine
@@ -68,7 +68,7 @@ def podman(client: docker.DockerClient, archive: Path) -> Iterator[runtimes.Podm
 
 
 def registry_image(client: docker.DockerClient) -> str:
-    found = images(client, r"(moorage/registry):.*")
+    found = images(client, REGISTRY)
     if not found:
         pytest.skip("no registry image; inv up builds one")
     return next(iter(found.values()))

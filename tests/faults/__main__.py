@@ -7,7 +7,6 @@ with `faults: N injected, N recovered, 0 broken`, and exit code 1 where that is 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import tempfile
 import threading
@@ -20,7 +19,7 @@ import docker
 
 from moorage.archive import agent_archive
 from tests.agent.authority import Authority
-from tests.agent.real import Node, Registry
+from tests.agent.real import LAB, REGISTRY, Node, Registry, images
 from tests.engine import running
 from tests.faults import cases
 from tests.faults.cases import Case
@@ -61,17 +60,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--lines", default=",".join(LINES), help="containerd lines")
     options = parser.parse_args(arguments)
     client = docker.from_env()
-    images = _images(client)
+    found = images(client, LAB)
+    registries = images(client, REGISTRY)
     only = Case.parse(options.only) if options.only else None
     lines = [only.line] if only else options.lines.split(",")
-    if missing := [line for line in lines if line not in images]:
+    if missing := [line for line in lines if line not in found or not registries]:
         print(f"no lab image with containerd {', '.join(missing)}; build them: ./run inv up")
         return 2
     tally = Tally(options.seed)
     authority = Authority("faults")
     with tempfile.TemporaryDirectory() as folder:
         archive = agent_archive(Path(folder)).path
-        registry = Registry(client, images["registry"], authority)
+        registry = Registry(client, next(iter(registries.values())), authority)
         try:
             image = registry.push(client, PROGRAM)
 
@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> int:
                 left: list[Case] | None = [only] if only else None
                 while left is None or left:
                     hosts.write_text("127.0.0.1\tlocalhost\n::1\tlocalhost\n")
-                    node = Node(client, images[line], [f"{hosts}:/etc/hosts"])
+                    node = Node(client, found[line], [f"{hosts}:/etc/hosts"])
                     try:
                         node.start(archive)
                         left = _suffer(Victim(node, registry, image), line, left, options, tally)
@@ -123,18 +123,6 @@ def _suffer(
         if not held:
             break
     return left
-
-
-def _images(client: docker.DockerClient) -> dict[str, str]:
-    """The lab's images by containerd line, and the registry's under ``registry``."""
-    found = {}
-    for image in client.images.list():
-        for tag in image.tags:
-            if match := re.fullmatch(r"moorage/lab:(\d(?:\.\d)?)-.*", tag):
-                found[match[1]] = tag
-            elif tag.startswith("moorage/registry:"):
-                found["registry"] = tag
-    return found
 
 
 if __name__ == "__main__":

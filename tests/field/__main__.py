@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import queue
-import re
 import sys
 import tempfile
 import threading
@@ -29,7 +28,7 @@ from rich.markup import escape
 
 from moorage.archive import agent_archive
 from tests.agent.authority import Authority
-from tests.agent.real import NAME, PASSWORD, USER, Node, Registry, plan, put
+from tests.agent.real import LAB, NAME, PASSWORD, REGISTRY, USER, Node, Registry, images, plan, put
 from tests.engine import running
 from tests.field import case as cases
 from tests.field.verdict import OTHER, Verdict, verdict
@@ -175,15 +174,9 @@ def _tell(console: Console, one: Verdict) -> Verdict:
 
 def _images(client: docker.DockerClient, lines: set[str]) -> dict[str, str]:
     """The newest lab image for each line, and the registry's."""
-    found: dict[str, str] = {}
-    for image in client.images.list():
-        for tag in image.tags:
-            lab = re.fullmatch(r"moorage/lab:(\d(?:\.\d)?)-.*", tag)
-            if lab is not None:
-                line = "2.1" if lab[1] == "2" else lab[1]
-                found.setdefault(line, tag)
-            if tag.startswith("moorage/registry:"):
-                found.setdefault("registry", tag)
+    found = {"2.1" if line == "2" else line: tag for line, tag in images(client, LAB).items()}
+    for tag in images(client, REGISTRY).values():
+        found["registry"] = tag
     missing = {*lines, "registry"} - set(found)
     if missing:
         raise SystemExit(f"no image for {', '.join(sorted(missing))}: run `inv up` first")
