@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moorage import commands, debian, engine
-from moorage.errors import MoorageError, Refused
+from moorage.errors import MoorageError
 from moorage.files import write_stream
 from moorage.lab.kubernetes import kit, shipping
 from moorage.lab.kubernetes.binaries import NEEDED, SUMS, WELCOME
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 # Debian bookworm's: kubernetes 1.20.2+really1.20.2.
 VERSION = "1.20.2"
-CONTAINER = "moorage-lab-kubernetes-build"
 
 _SCRIPT = Path(__file__).parent / "files" / "build-kubernetes"
 _RECIPE = "io.moorage.recipe"
@@ -83,6 +82,12 @@ def begin(settings: Settings, client: DockerClient, ui: UI) -> None:
     _container(settings, client, ui)
 
 
+def container_name(settings: Settings) -> str:
+    """The build's container: one for each checkout, so that none waits for, or ends, another's."""
+    checkout = hashlib.sha256(str(settings.root).encode()).hexdigest()[:8]
+    return f"moorage-lab-kubernetes-build-{checkout}"
+
+
 def _container(settings: Settings, client: DockerClient, ui: UI) -> Container:
     """The running or finished build of this recipe; started where there is none."""
     from docker.errors import NotFound
@@ -91,17 +96,9 @@ def _container(settings: Settings, client: DockerClient, ui: UI) -> Container:
     base = debian.base_image(settings, client, ui)
     recipe = hashlib.sha256(script + base.encode()).hexdigest()[:16]
     try:
-        found = client.containers.get(CONTAINER)
+        found = client.containers.get(container_name(settings))
     except NotFound:
         return _start(settings, client, base, recipe, script)
-    project = found.labels.get(engine.LABEL_PROJECT)
-    if project != str(settings.root):
-        raise Refused(
-            "name-taken",
-            f"there is a container {CONTAINER} already, and it is not this project's",
-            cause=f"the checkout in {project} builds" if project else "Moorage did not make it",
-            cure="wait until that build has ended, or remove it: docker rm -f " + CONTAINER,
-        )
     if found.labels.get(_RECIPE) != recipe:
         found.remove(force=True, v=True)
         return _start(settings, client, base, recipe, script)
@@ -117,7 +114,7 @@ def _start(
     made = client.containers.create(
         base,
         ["/build-kubernetes"],
-        name=CONTAINER,
+        name=container_name(settings),
         labels={**engine.labels(settings, kit.PART), _RECIPE: recipe},
         cpu_shares=64,  # it may go on beside other work, which comes first (1024 is the default)
         network_mode="host",  # as for images: a mirror that the engine's host reaches
