@@ -22,7 +22,7 @@ from moorage.files import private_folder, write_atomically
 AGENT = Path(__file__).resolve().parent.parent / "agent"
 LOCK = AGENT / "requirements.lock"
 MAX_BYTES = 1 << 20
-LAYOUT = 3  # part of the key: a change of how the archive is laid out makes it anew
+LAYOUT = 4  # part of the key: a change of how the archive is laid out makes it anew
 STAMP = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say
 
 # Old syntax on purpose: a Python that is too old must be able to say so.
@@ -48,7 +48,10 @@ sys.exit(run(archive))
 SKIP = re.compile(
     r"agent/(regenerate\.py|cri/api\.proto)$"
     r"|.*\.(pyi|typed|proto|h|c|pyx|pxd|pxi|hash|so)$"
-    r"|aiohttp/(\.hash/|pytest_plugin\.py|test_utils\.py|worker\.py)"
+    # aiohttp's server is used below its routes and applications, and nothing of its client.
+    r"|aiohttp/(\.hash/|client(?!_exceptions)|web_(?!exceptions|log|protocol|re|server))"
+    r"|aiohttp/(connector|cookiejar|formdata|payload_streamer|pytest_plugin|resolver|test_utils"
+    r"|tracing|web|worker)\.py"
     r"|google/_upb/|google/protobuf/(compiler|testdata|util)/"
     r"|grpclib/(plugin|reflection|health|channelz)/"
     r"|.*\.dist-info/(?!licenses/|LICENSE)"
@@ -95,6 +98,8 @@ def build(sources: dict[str, bytes], wheels: list[Path]) -> bytes:
     members["agent/sbom.json"] = _sbom()
     # protobuf's wheel has no file here, and a zip without folder entries no namespace packages.
     members["google/__init__.py"] = b""
+    # aiohttp's own loads its client and a set of the system's CAs: a third of a service's start.
+    members["aiohttp/__init__.py"] = f'__version__ = "{_version("aiohttp")}"\n'.encode()
     target = BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name in sorted(members):
@@ -128,6 +133,10 @@ def _requirements() -> list[tuple[str, str, str]]:
     """Name, version and SHA-256 of each wheel."""
     pattern = r"^([\w.-]+)==([\w.]+) \\\n\s+--hash=sha256:([0-9a-f]{64})$"
     return re.findall(pattern, LOCK.read_text("ascii"), re.MULTILINE)
+
+
+def _version(of: str) -> str:
+    return next(version for name, version, _ in _requirements() if name == of)
 
 
 def _wheels(folder: Path) -> list[Path]:

@@ -7,16 +7,18 @@ before it begins is one JSON object with the error, under a status that says wha
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
+from aiohttp.web_exceptions import HTTPException
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_response import Response, StreamResponse
 
 from agent import __version__, desired
-from agent.engine import Engine, Prover
 from agent.faults import AgentError
 from agent.host import Host
 from agent.ledger import Store
@@ -26,6 +28,9 @@ from agent.server import keys, metrics, openapi, tls, upgrade
 from agent.server.drift import Drift
 from agent.server.home import Home, Settings
 from agent.server.work import BusyError, Operation, Work
+
+if TYPE_CHECKING:
+    from agent.engine import Engine, Prover
 
 BODY_SECONDS = 10.0
 # A client that takes no line for so long is dropped; its operation goes on.
@@ -80,7 +85,7 @@ class App:
         self.digest = digest
         self.store = Store(host.root)
         self.home = Home(host.root)
-        self.work = Work()
+        self.work = Work(_load_core)
         self.last = Last()
         self.refused: Callable[[], int] = lambda: 0
         self._host = host
@@ -90,7 +95,7 @@ class App:
         self._refused_roles = 0
         self.drift = Drift(self.store, self.work, self.apply, self.last.note)
         # Method and path -> what answers. openapi.DOCUMENT is held against this table by a test.
-        self.table: dict[tuple[str, str], Callable[[web.BaseRequest], Awaitable[Any]]] = {
+        self.table: dict[tuple[str, str], Callable[[BaseRequest], Awaitable[Any]]] = {
             ("GET", "/healthz"): self._healthz,
             ("GET", "/metrics"): self._metrics,
             ("GET", "/v1/openapi.json"): self._openapi,
@@ -107,14 +112,14 @@ class App:
 
     # -- the one way in ------------------------------------------------------------------------
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: BaseRequest) -> StreamResponse:
         """Answers one request; a defect of ours is a 500 and a line in the log, never a crash."""
         try:
             self._let_in(request)
             answer = self.table.get((request.method, request.path))
             if answer is None:
                 raise self._not_served(request)
-            made: web.StreamResponse = await answer(request)
+            made: StreamResponse = await answer(request)
             return made
         except Refusal as refusal:
             return _json({"error": vars(refusal.fault)}, refusal.status)
@@ -129,7 +134,7 @@ class App:
             fault = Fault("internal-error", f"{type(problem).__name__}", cause="a defect")
             return _json({"error": vars(fault)}, 500)
 
-    def _let_in(self, request: web.BaseRequest) -> None:
+    def _let_in(self, request: BaseRequest) -> None:
         """The role in the client's certificate, of no older generation than was seen here."""
         peer = request.transport.get_extra_info("peercert") if request.transport else None
         generation = tls.operator_generation(peer)
@@ -150,7 +155,7 @@ class App:
             self.home.raise_generation(generation)
         upgrade.confirm(self.home)
 
-    def _not_served(self, request: web.BaseRequest) -> Refusal:
+    def _not_served(self, request: BaseRequest) -> Refusal:
         there = [method for method, path in self.table if path == request.path]
         status = 405 if there else 404
         message = f"{request.method} {request.path[:200]!r} is not served here"
@@ -159,6 +164,8 @@ class App:
     # -- operations ----------------------------------------------------------------------------
 
     def engine(self) -> Engine:
+        from agent.engine import Engine
+
         return Engine(self._host, self._prover)
 
     def apply(self, plan: Plan, dry_run: bool = False) -> Operation:
@@ -169,13 +176,13 @@ class App:
     def look(self, plan: Plan) -> Operation:
         return lambda: self.engine().apply(plan, dry_run=True)
 
-    async def _apply(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _apply(self, request: BaseRequest) -> StreamResponse:
         dry = _flag(request, "dry_run")
         plan = await self._plan(request)
         plan.require_ca()
         return await self._told(request, "apply", self.apply(plan, dry), quiet=dry)
 
-    async def _untrust(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _untrust(self, request: BaseRequest) -> StreamResponse:
         dry = _flag(request, "dry_run")
         plan = await self._plan(request)
 
@@ -186,23 +193,23 @@ class App:
 
         return await self._told(request, "untrust", work, quiet=dry)
 
-    async def _verify(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _verify(self, request: BaseRequest) -> StreamResponse:
         _no_query(request)
         plan = await self._plan(request)
         plan.require_ca()
         return await self._told(request, "verify", lambda: self.engine().verify(plan))
 
-    async def _facts(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _facts(self, request: BaseRequest) -> StreamResponse:
         _no_query(request)
         return await self._told(request, "facts", lambda: self.engine().look(), quiet=True)
 
-    async def _status(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _status(self, request: BaseRequest) -> StreamResponse:
         _no_query(request)
         first = json.dumps({"event": "resident", **self.resident()}).encode() + b"\n"
         work: Operation = lambda: self.engine().status()  # noqa: E731
         return await self._told(request, "status", work, first=first, quiet=True)
 
-    async def _history(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _history(self, request: BaseRequest) -> StreamResponse:
         _no_query(request)
         return await self._told(request, "history", lambda: self.engine().history(), quiet=True)
 
@@ -218,18 +225,18 @@ class App:
             "last": self.last.results,
         }
 
-    async def _plan(self, request: web.BaseRequest) -> Plan:
+    async def _plan(self, request: BaseRequest) -> Plan:
         return Plan.parse(await _body(request, MAX_PLAN_BYTES, "application/json"))
 
     async def _told(
         self,
-        request: web.BaseRequest,
+        request: BaseRequest,
         name: str,
         operation: Operation,
         *,
         first: bytes = b"",
         quiet: bool = False,
-    ) -> web.StreamResponse:
+    ) -> StreamResponse:
         """The operation's lines as they come. It goes on where the client does not."""
 
         def note(result: dict[str, Any], when: float) -> None:
@@ -238,7 +245,7 @@ class App:
                 self.drift.reset()
 
         lines = self.work.begin(operation, None if quiet else note)
-        answer = web.StreamResponse(headers={"Content-Type": JSON_LINES})
+        answer = StreamResponse(headers={"Content-Type": JSON_LINES})
         answer.enable_chunked_encoding()
         try:
             await _within(answer.prepare(request))
@@ -255,20 +262,20 @@ class App:
 
     # -- the rest ------------------------------------------------------------------------------
 
-    async def _healthz(self, request: web.BaseRequest) -> web.Response:
+    async def _healthz(self, request: BaseRequest) -> Response:
         _no_query(request)
         return _json({"ok": True, "version": __version__, "digest": self.digest})
 
-    async def _openapi(self, request: web.BaseRequest) -> web.Response:
+    async def _openapi(self, request: BaseRequest) -> Response:
         _no_query(request)
         return _json(openapi.document())
 
-    async def _metrics(self, request: web.BaseRequest) -> web.Response:
+    async def _metrics(self, request: BaseRequest) -> Response:
         _no_query(request)
         text = metrics.text(self.resident(), self.last.counts, self.work.count)
-        return web.Response(text=text, content_type="text/plain", charset="utf-8")
+        return Response(text=text, content_type="text/plain", charset="utf-8")
 
-    async def _upgrade(self, request: web.BaseRequest) -> web.Response:
+    async def _upgrade(self, request: BaseRequest) -> Response:
         _no_query(request)
         digest = request.headers.get("Moorage-Digest", "")
         signature = request.headers.get("Moorage-Signature", "")
@@ -281,13 +288,13 @@ class App:
             self._restart()
         return _json({"digest": digest, "running": self.digest})
 
-    async def _request_certificate(self, request: web.BaseRequest) -> web.Response:
+    async def _request_certificate(self, request: BaseRequest) -> Response:
         await _body(request, 0, "")
         loop = asyncio.get_running_loop()
         pem = await loop.run_in_executor(None, keys.request, self._host, self.home.next_key)
         return _json({"id": self.settings.id, "request": pem})
 
-    async def _take_certificate(self, request: web.BaseRequest) -> web.Response:
+    async def _take_certificate(self, request: BaseRequest) -> Response:
         content = await _body(request, 64 << 10, "application/json")
         self.settings = keys.take(self.home, self.settings, content)
         self._reload()
@@ -298,11 +305,22 @@ class App:
         await self.work.stop(60)
 
 
+def _load_core() -> None:
+    """The core comes with the first operation: a start is cheaper without, and all forks share it.
+
+    Frozen, since the collector would write into each object's header, and so copy what is shared.
+    """
+    import agent.engine  # noqa: F401 - it is to be there
+
+    gc.collect()
+    gc.freeze()
+
+
 async def _within(step: Awaitable[Any]) -> None:
     await asyncio.wait_for(step, WRITE_SECONDS)
 
 
-async def _body(request: web.BaseRequest, most: int, kind: str) -> bytes:
+async def _body(request: BaseRequest, most: int, kind: str) -> bytes:
     """The body, at most ``most`` bytes of the kind said, within ``BODY_SECONDS``."""
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise _unfit(415, "compressed-body", "bodies are sent as they are, not compressed")
@@ -325,7 +343,7 @@ async def _body(request: web.BaseRequest, most: int, kind: str) -> bytes:
         await asyncio.wait_for(read(), BODY_SECONDS)
     except asyncio.TimeoutError:
         raise _unfit(408, "body-too-slow", f"it took more than {BODY_SECONDS:g} seconds") from None
-    except web.HTTPException as problem:
+    except HTTPException as problem:
         raise _unfit(problem.status, "bad-body", problem.reason) from None
     return b"".join(parts)
 
@@ -337,7 +355,7 @@ def _unfit(status: int, code: str, message: str) -> Refusal:
 _SEE = "GET /v1/openapi.json says what is expected"
 
 
-def _flag(request: web.BaseRequest, name: str) -> bool:
+def _flag(request: BaseRequest, name: str) -> bool:
     values = {"": False, "true": True, "false": False}
     text = _only(request, name)
     if text not in values:
@@ -345,20 +363,20 @@ def _flag(request: web.BaseRequest, name: str) -> bool:
     return values[text]
 
 
-def _only(request: web.BaseRequest, name: str) -> str:
+def _only(request: BaseRequest, name: str) -> str:
     query = request.rel_url.query
     if set(query) - {name} or len(query.getall(name, [])) > 1:
         raise _unfit(400, "bad-query", f"only {name} may stand in the query, once")
     return query.get(name, "")
 
 
-def _no_query(request: web.BaseRequest) -> None:
+def _no_query(request: BaseRequest) -> None:
     if request.rel_url.query_string:
         raise _unfit(400, "bad-query", "nothing may stand in the query")
 
 
-def _json(document: dict[str, Any], status: int = 200) -> web.Response:
-    answer = web.Response(
+def _json(document: dict[str, Any], status: int = 200) -> Response:
+    answer = Response(
         body=json.dumps(document).encode(), status=status, content_type="application/json"
     )
     if status >= 400:

@@ -14,8 +14,10 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_response import StreamResponse
+from aiohttp.web_server import Server
 
 MOST_CONNECTIONS = 64
 # One address may not take all the places: an operator's tunnel and its own connections are two.
@@ -32,7 +34,7 @@ log = logging.getLogger("moorage")
 class Refusals(AbstractAccessLogger):
     """The access log: refused requests alone, and commands that change something."""
 
-    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+    def log(self, request: BaseRequest, response: StreamResponse, time: float) -> None:
         what = f"{request.method} {request.path!r}"
         if response.status >= 400:
             log.warning("refused %s: %s with %s", request.remote, what, response.status)
@@ -40,7 +42,7 @@ class Refusals(AbstractAccessLogger):
             log.info("%s: %s took %.2f seconds", request.remote, what, time)
 
 
-class Http(web.Server):
+class Http(Server):
     """aiohttp's server, with a bound on the time that a request's head may take."""
 
     def __init__(self, handler: Any) -> None:
@@ -73,10 +75,10 @@ class Http(web.Server):
         super().connection_lost(handler, exc)
         self.on_lost(self.names.pop(handler, ""))
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _handle(self, request: BaseRequest) -> StreamResponse:
         self._disarm(request.protocol)
         try:
-            answer: web.StreamResponse = await self._inner(request)
+            answer: StreamResponse = await self._inner(request)
         finally:
             if request.transport is not None:
                 self._arm(request.protocol, request.transport)

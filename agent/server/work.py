@@ -41,7 +41,9 @@ class BusyError(AgentError):
 class Work:
     """The operations under way."""
 
-    def __init__(self) -> None:
+    def __init__(self, load: Callable[[], None] = lambda: None) -> None:
+        """``load`` is called once, before the first of them."""
+        self._load: Callable[[], None] | None = load
         self._pids: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -58,6 +60,9 @@ class Work:
         """
         if self._stopping or self.count >= MOST:
             raise BusyError
+        if self._load is not None:
+            self._load()
+            self._load = None
         reading, writing = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()

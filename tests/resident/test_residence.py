@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -77,6 +78,19 @@ def run(node: ResidentNode, ui: UI, registry: Registry, word: str) -> FleetRepor
     return operation.run(settings, ui, ["node"], wanted, None)
 
 
+def until(holds: Callable[[], bool], node: ResidentNode, seconds: float = 5) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, node.sh("journalctl -u moorage-agent -n 20")[1]
+        time.sleep(0.1)
+
+
+def drift(node: ResidentNode, ui: UI) -> dict[str, Any]:
+    state = fleet.status(node.settings, ui, ["node"]).states["node"]["resident"]["drift"]
+    assert isinstance(state, dict)
+    return state
+
+
 def test_it_stays_in_its_sandbox_and_answers_over_the_port(adopted: ResidentNode, ui: UI) -> None:
     shown = adopted.sh("systemctl show moorage-agent -p ActiveState,NoNewPrivileges,ProtectSystem")
     assert set(shown[1].split()) == {
@@ -130,17 +144,12 @@ def test_the_sandboxed_service_sets_trust_up_and_puts_back_what_drifts(
     trusted = adopted.read("/etc/hosts")
     assert registry.address.encode() in (trusted or b"")
     adopted.write_hosts(hosts)
-    deadline = time.monotonic() + 5
-    while adopted.read("/etc/hosts") != trusted:
-        assert time.monotonic() < deadline, adopted.sh("journalctl -u moorage-agent -n 20")[1]
-        time.sleep(0.1)
+    until(lambda: adopted.read("/etc/hosts") == trusted, adopted)
     adopted.sh("rm -r /etc/containerd/certs.d")
-    deadline = time.monotonic() + 5
-    while adopted.sh("test -f /etc/containerd/certs.d/my.registry.io/ca.crt")[0]:
-        assert time.monotonic() < deadline, adopted.sh("journalctl -u moorage-agent -n 20")[1]
-        time.sleep(0.1)
-    state = fleet.status(adopted.settings, ui, ["node"]).states["node"]
-    assert state["resident"]["drift"]["healed"] == 2
+    ca = "/etc/containerd/certs.d/my.registry.io/ca.crt"
+    until(lambda: adopted.sh(f"test -f {ca}")[0] == 0, adopted)
+    # The last file is there a moment before the agent has counted.
+    until(lambda: drift(adopted, ui)["healed"] == 2, adopted)
     assert run(adopted, ui, registry, "untrust").ok
     time.sleep(1.5)
     assert adopted.sh(files)[1] == before

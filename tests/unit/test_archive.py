@@ -67,3 +67,19 @@ def test_its_modules_for_cri_import(built: AgentArchive, tmp_path: Path) -> None
         f"import sys; sys.path.insert(0, {str(built.path)!r}); import agent.cri.client, agent.toml"
     )
     subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, cwd=tmp_path)
+
+
+def test_its_server_imports_and_brings_no_client_along(built: AgentArchive, tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(built.path)!r}); "
+        "import agent.server.serve, agent.server.residence, agent.engine, agent.verify; "
+        "print([name for name in sys.modules if name.startswith('aiohttp.c')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], check=True, cwd=tmp_path, capture_output=True
+    )
+    assert (
+        done.stdout.decode().strip() == "['aiohttp.client_exceptions', 'aiohttp.compression_utils']"
+    )
+    with zipfile.ZipFile(built.path) as bundle:
+        assert "aiohttp/connector.py" not in bundle.namelist()
