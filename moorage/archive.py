@@ -2,26 +2,34 @@
 
 The same source and the same ``agent/requirements.lock`` give the same bytes, so nodes can be asked
 by digest whether they have it. Built once per state of the source, then found by a key.
+
+What travels over SSH carries bytecode too, of the Python that runs here: a node with the same one
+(measured: 0.7 s of its processor against 0.4 for a first apply) neither unpacks nor compiles.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import marshal
 import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import MAGIC_NUMBER, source_hash
 from io import BytesIO
 from pathlib import Path
 
+from agent.bootstrap import BYTECODE
 from moorage.errors import MoorageError
 from moorage.files import private_folder, write_atomically
 
 AGENT = Path(__file__).resolve().parent.parent / "agent"
 LOCK = AGENT / "requirements.lock"
 MAX_BYTES = 1 << 20
+MAX_QUICK_BYTES = 3 << 20
 LAYOUT = 4  # part of the key: a change of how the archive is laid out makes it anew
 STAMP = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say
 
@@ -73,18 +81,66 @@ def agent_archive(state: Path) -> AgentArchive:
     """
     folder = private_folder(state / "agent")
     sources = _sources()
-    pointer = folder / f"{_key(sources)}.key"
+    return _kept(folder, _key(sources), lambda: build(sources, _wheels(folder)))
+
+
+def quick_archive(state: Path) -> AgentArchive:
+    """The same with the bytecode of this Python beside the source: for nodes reached from here.
+
+    Any Python from 3.9 on runs it; one of another version compiles the source as ever. Raises as
+    :func:`agent_archive`.
+    """
+    folder = private_folder(state / "agent")
+    key = f"{_key(_sources())}-{sys.implementation.cache_tag}"
+    return _kept(folder, key, lambda: with_bytecode(agent_archive(state).path))
+
+
+def _kept(folder: Path, key: str, make: Callable[[], bytes]) -> AgentArchive:
+    pointer = folder / f"{key}.key"
     if pointer.exists():
         digest = pointer.read_text("ascii").strip()
         path = folder / f"{digest}.pyz"
         if path.exists():
             return AgentArchive(path, digest)
-    content = build(sources, _wheels(folder))
+    content = make()
     digest = hashlib.sha256(content).hexdigest()
     path = folder / f"{digest}.pyz"
     write_atomically(path, content)
     write_atomically(pointer, digest.encode("ascii"))
     return AgentArchive(path, digest)
+
+
+# Loads what an agent ever loads, and tells the modules' files.
+_LOADED = """\
+import json, sys
+sys.path[0] = archive = sys.argv[1]
+import agent.cri.client, agent.engine, agent.server.serve, agent.server.residence, agent.verify
+files = [getattr(one, "__file__", None) or "" for one in list(sys.modules.values())]
+print(json.dumps([file[len(archive) + 1:] for file in files if file.startswith(archive)]))
+"""
+
+
+def with_bytecode(portable: Path) -> bytes:
+    """The archive's bytes with this Python's code of the modules that are loaded from it.
+
+    A ``.pyc`` beside its source is what ``zipimport`` looks for first; one of another Python's it
+    passes over. Unchecked (PEP 552), for a zip's times say nothing.
+    """
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _LOADED, str(portable)], capture_output=True, check=True
+    )
+    wanted = {name for name in json.loads(done.stdout) if name.endswith(".py")}
+    with zipfile.ZipFile(portable) as bundle:
+        members = {name: bundle.read(name) for name in bundle.namelist()}
+    # The core's parts are loaded where a node needs them.
+    wanted |= {name for name in members if re.match(r"agent/(resources/.*|\w+)\.py$", name)}
+    for name in sorted(wanted):
+        code = compile(members[name], name, "exec", dont_inherit=True)
+        # PEP 552: the magic number, the flags of an unchecked hash, the hash (not looked at).
+        head = MAGIC_NUMBER + (1).to_bytes(4, "little") + source_hash(members[name])
+        members[f"{name}c"] = head + marshal.dumps(code)
+    members[BYTECODE] = MAGIC_NUMBER
+    return _zip(members, MAX_QUICK_BYTES)
 
 
 def build(sources: dict[str, bytes], wheels: list[Path]) -> bytes:
@@ -100,6 +156,10 @@ def build(sources: dict[str, bytes], wheels: list[Path]) -> bytes:
     members["google/__init__.py"] = b""
     # aiohttp's own loads its client and a set of the system's CAs: a third of a service's start.
     members["aiohttp/__init__.py"] = f'__version__ = "{_version("aiohttp")}"\n'.encode()
+    return _zip(members, MAX_BYTES)
+
+
+def _zip(members: dict[str, bytes], most: int) -> bytes:
     target = BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name in sorted(members):
@@ -111,8 +171,8 @@ def build(sources: dict[str, bytes], wheels: list[Path]) -> bytes:
             info.create_system = 3
             archive.writestr(info, members[name])
     content = target.getvalue()
-    if len(content) > MAX_BYTES:
-        raise AssertionError(f"agent.pyz has {len(content)} bytes; {MAX_BYTES} are promised")
+    if len(content) > most:
+        raise AssertionError(f"agent.pyz has {len(content)} bytes; {most} are promised")
     return content
 
 

@@ -24,7 +24,7 @@ from agent.host import Host
 from agent.server.home import Home
 from agent.transaction import write_own
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 3 << 20
 # A new archive that has answered no operator for so long gives itself up.
 TRIAL_SECONDS = 90.0
 

@@ -98,7 +98,7 @@ def main() -> None:
         with contextlib.suppress(OSError):
             os.unlink(FOLDER + "/" + digest + ".python")
         fail(problem.errno, problem.filename or path)
-    os.execv(python, [python, "-I", path, *sys.argv[4:]])  # noqa: S606
+    os.execv(python, [python, "-I", "-S", path, *sys.argv[4:]])  # noqa: S606
 
 
 main()

@@ -51,7 +51,7 @@ def warm_words(digest: str, words: Sequence[str]) -> str:
     place = f"{AGENT_FOLDER}/{digest}"
     return (
         f"if [ -f {place}.pyz ] && read -r python < {place}.python; then "
-        f'exec "$python" -I {place}.pyz {shlex.join(words)}; fi; exit {ABSENT}'
+        f'exec "$python" -I -S {place}.pyz {shlex.join(words)}; fi; exit {ABSENT}'
     )
 
 

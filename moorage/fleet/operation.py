@@ -137,7 +137,7 @@ def run(
     pace: Pace | None = None,
 ) -> FleetReport:
     """Carries ``operation`` out on ``hosts``. Raises Refused before any of them is touched."""
-    from moorage.archive import agent_archive
+    from moorage.archive import quick_archive
 
     reach = reach or Reach()
     pace = pace or Pace()
@@ -148,7 +148,7 @@ def run(
         from moorage.fleet.learn import learn_host_keys
 
         learn_host_keys(ui, routes, settings.nodes.parallel)
-    archive = agent_archive(settings.state)
+    archive = quick_archive(settings.state)
     outcomes, stopped, halted = _roll_out(
         settings, ui, operation, archive, routes, reach, plan, pace.logbook
     )

@@ -174,10 +174,10 @@ def _agent(
     on_event: Callable[[Event], None],
     patience: float | None = None,
 ) -> HostResult:
-    from moorage.archive import agent_archive
+    from moorage.archive import quick_archive
     from moorage.commands import run
 
-    archive = agent_archive(settings.state)
+    archive = quick_archive(settings.state)
     done = run(
         [*sudo, sys.executable, "-I", "-B", "-c", _LAUNCH, str(archive.path), *words],
         stdin=plans.wire(plan),

@@ -1,4 +1,4 @@
-"""The archive unpacked once: older ones go, two folders stay, files beside them are not counted."""
+"""Where an agent imports from: unpacked once, or its own archive, which no upgrade replaces."""
 
 from __future__ import annotations
 
@@ -26,3 +26,14 @@ def test_two_unpacked_archives_stay_whatever_files_lie_beside_them(
             (home / f"{name}.{kind}").touch()
     assert sorted(path.name for path in home.iterdir() if path.is_dir()) == ["b", "c"]
     assert len([path for path in home.iterdir() if path.is_file()]) == 6
+
+
+def test_a_service_keeps_the_archive_it_was_started_from(tmp_path: Path) -> None:
+    archive = tmp_path / "agent.pyz"
+    archive.write_bytes(b"first")
+    for content in (b"first", b"second"):
+        place = Path(bootstrap._pinned(str(archive)))
+        new = tmp_path / "new"
+        new.write_bytes(b"second")
+        new.replace(archive)
+        assert place.read_bytes() == content

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.bootstrap import BYTECODE
 from moorage import archive
-from moorage.archive import AgentArchive, agent_archive
+from moorage.archive import AgentArchive, agent_archive, quick_archive
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +84,43 @@ def test_its_server_imports_and_brings_no_client_along(built: AgentArchive, tmp_
     )
     with zipfile.ZipFile(built.path) as bundle:
         assert "aiohttp/connector.py" not in bundle.namelist()
+
+
+def test_the_quick_one_is_the_same_with_bytecode_that_this_python_takes(
+    built: AgentArchive, state: Path, tmp_path: Path
+) -> None:
+    quick = quick_archive(state)
+    assert quick_archive(state) == quick
+    assert quick.path.stat().st_size < archive.MAX_QUICK_BYTES
+    with zipfile.ZipFile(built.path) as bundle, zipfile.ZipFile(quick.path) as more:
+        assert {name: more.read(name) for name in bundle.namelist()} == {
+            name: bundle.read(name) for name in bundle.namelist()
+        }
+    code = (
+        f"import sys; sys.path.insert(0, {str(quick.path)!r}); "
+        "import agent.bootstrap as ours, agent.engine, agent.cri.client, agent.resources.k3s; "
+        "print(ours.unpacked(sys.path[0]) == sys.path[0]); "
+        "print(sorted(name for name in sys.modules if name.startswith('agent') "
+        "and not sys.modules[name].__spec__.origin.endswith('.pyc')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, check=True, text=True,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.stdout.split("\n")[:2] == ["True", "[]"]
+
+
+def test_bytecode_of_another_python_is_passed_over(
+    built: AgentArchive, state: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.pyz"
+    with zipfile.ZipFile(quick_archive(state).path) as bundle, zipfile.ZipFile(other, "w") as made:
+        for name in bundle.namelist():
+            content = bundle.read(name)
+            if name.endswith(".pyc") or name == BYTECODE:
+                content = b"\x01\x02" + content[2:]
+            made.writestr(name, content)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", other, "--version"], capture_output=True, check=True, text=True
+    )
+    assert done.stdout.startswith("moorage-agent ")
