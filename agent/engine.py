@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent import __version__, parts, rivals, undoing, withdrawal
+from agent import __version__, parts, rivals, standing, undoing, withdrawal
 from agent.facts import Containerd, Facts, Tree, gather
 from agent.faults import AgentError, Interrupted, RefusedError, TrustError
 from agent.host import TOOLS, Host
@@ -41,7 +41,6 @@ from agent.report import (
     NoteEvent,
     RestartEvent,
     ResultEvent,
-    StatusEvent,
     VerifyEvent,
 )
 from agent.resources import (
@@ -53,7 +52,7 @@ from agent.resources import (
     Proposal,
     containerd,
 )
-from agent.transaction import KEEP, Restored, Transaction, disarm, holder, locked, missing_folders
+from agent.transaction import KEEP, Restored, Transaction, disarm, locked, missing_folders
 from agent.withdrawal import Withdrawal
 
 
@@ -207,15 +206,8 @@ class Engine:
             with contextlib.suppress(AgentError):  # a runtime that is broken hides nothing of ours
                 yield self._facts_event(gather(self._host))
             tree = Tree(self._host.root)
-            pending = self._store.pending()
-            yield StatusEvent(
-                trusted=tuple(
-                    {"registry": name, "files": [_file_status(tree, one) for one in owned.values()]}
-                    for name, owned in self._store.ledgers().items()
-                ),
-                waiting=tuple(self._still_waiting()),
-                interrupted=pending["operation"] if pending else None,
-                holder=holder(self._store),
+            yield standing.standing(
+                self._store, lambda path: tree.read(path).content, self._still_waiting()
             )
 
         return self._told(work())
@@ -613,6 +605,7 @@ class Engine:
             pull = partial(self._prover.pull, proof, plan.registry, verify)
             yield from self._timed("pull", partial(pull, plan.options.pull_timeout), proof.detail)
         self._out.pull_seconds = round(time.monotonic() - began, 3)
+        standing.note_pull(self._store, plan.registry.name, verify.image, self._out.pull_seconds)
 
     def _timed(self, step: str, prove: Callable[[], None], detail: str = "") -> Iterator[Event]:
         began = time.monotonic()
@@ -702,12 +695,6 @@ def _ledgers_with(
             before = parts.TABLE[one.part].resource.strip(known, one.before, registry)
         mine[one.path] = Owned(one.part, one.path, before, one.after, folders)
     return {**ledgers, registry.name: mine}
-
-
-def _file_status(tree: Tree, owned: Owned) -> dict[str, str]:
-    content = tree.read(owned.path).content
-    state = "as-left" if content == owned.after else "missing" if content is None else "changed"
-    return {"path": owned.path, "state": state}
 
 
 def _times(facts: Facts, changes: tuple[Change, ...]) -> dict[str, float]:

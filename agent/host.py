@@ -24,7 +24,7 @@ TOOLS = {
     "update-ca-certificates": ("update-ca-certificates",),
     "update-ca-trust": ("update-ca-trust", "extract"),
 }
-_UNIT_FOLDERS = ("etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system",
+UNIT_FOLDERS = ("etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system",
                  "lib/systemd/system")  # fmt: skip
 
 
@@ -171,14 +171,14 @@ class Host:
     def services(self, program: str) -> tuple[Unit, ...]:
         """The services of a laid-out tree that start a program; none on a running node."""
         names = set()
-        for folder in () if self.real else _UNIT_FOLDERS:
+        for folder in () if self.real else UNIT_FOLDERS:
             place = Path(self.root, folder)
             names |= {one.name for one in place.glob("*.service")} if place.is_dir() else set()
         units = [self.unit(name) for name in sorted(names)]
         return tuple(one for one in units if one and one.argv and Path(one.argv[0]).name == program)
 
     def _unit_from_file(self, name: str) -> Unit | None:
-        for folder in _UNIT_FOLDERS:
+        for folder in UNIT_FOLDERS:
             try:
                 text = Path(self.root, folder, name).read_text("utf-8", "replace")
             except OSError:

@@ -142,13 +142,16 @@ class NoteEvent:
 class StatusEvent:
     """What this agent keeps on the node: per registry its files, ``as-left`` or ``changed`` since.
 
-    ``interrupted`` is the operation an earlier agent left half-way; ``holder`` who is at work now.
+    ``interrupted`` is the operation an earlier agent left half-way; ``holder`` who is at work now;
+    ``applied`` when an apply last changed something (UTC); ``pulled`` the last proving pull.
     """
 
     trusted: tuple[dict[str, Any], ...]
     waiting: tuple[str, ...]
     interrupted: str | None
     holder: dict[str, Any] | None
+    applied: str | None = None
+    pulled: dict[str, Any] | None = None
     kind = "status"
 
 

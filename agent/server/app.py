@@ -27,6 +27,7 @@ from agent.report import Event, Fault
 from agent.server import keys, metrics, openapi, tls, upgrade
 from agent.server.drift import Drift
 from agent.server.home import Home, Settings
+from agent.server.looks import Looks
 from agent.server.work import BusyError, Operation, Work
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class App:
         self._reload = reload
         self._restart = restart
         self._refused_roles = 0
+        self._looks = Looks(self.store)
         self.drift = Drift(self.store, self.work, self.apply, self.last.note)
         # Method and path -> what answers. openapi.DOCUMENT is held against this table by a test.
         self.table: dict[tuple[str, str], Callable[[BaseRequest], Awaitable[Any]]] = {
@@ -206,6 +208,9 @@ class App:
     async def _status(self, request: BaseRequest) -> StreamResponse:
         _no_query(request)
         first = json.dumps({"event": "resident", **self.resident()}).encode() + b"\n"
+        known = self._looks.status()
+        if known is not None:
+            return web.Response(body=first + known, headers={"Content-Type": JSON_LINES})
         work: Operation = lambda: self.engine().status()  # noqa: E731
         return await self._told(request, "status", work, first=first, quiet=True)
 
@@ -252,6 +257,7 @@ class App:
             if first:
                 await _within(answer.write(first))
             while (line := await lines.get()) is not None:
+                self._looks.hear(line)
                 await _within(answer.write(line))
             await _within(answer.write_eof())
         except (ConnectionError, asyncio.TimeoutError):

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
+from agent.report import event_to_json
 from agent.server import openapi
 from agent.server.app import App
 from agent.server.home import Settings
@@ -96,6 +97,38 @@ def test_the_document_it_serves_is_what_it_does(resident: Resident) -> None:
         assert kinds
     assert resident.ask("GET", "/v1/other")[0] == 404
     assert resident.ask("GET", "/v1/apply")[0] == 405
+
+
+def test_a_status_starts_no_process_once_the_runtimes_are_known(resident: Resident) -> None:
+    resident.events("/v1/apply", resident.box.document())
+    tried = resident.box.write("/tmp/tried", b"")
+    program = resident.box.root / "usr/bin/containerd"
+    program.write_text(program.read_text().replace("\n", f"\necho >> {tried}\n", 1))
+    first, second = resident.events("/v1/status"), resident.events("/v1/status")
+    assert tried.read_bytes() == b""
+    assert [event["event"] for event in second] == ["resident", "facts", "status", "result"]
+    assert first[1:] == second[1:]
+    (resident.box.root / "etc/hosts").write_bytes(b"127.0.0.1 localhost\n")
+    files = resident.events("/v1/status")[2]["trusted"][0]["files"]
+    assert {"path": "/etc/hosts", "state": "changed"} in files
+    # Another program in the place of the old one, as a package manager puts it there.
+    newer = program.with_name("containerd.new")
+    newer.write_text(program.read_text().replace("1.7.24", "1.7.99"))
+    newer.chmod(0o755)
+    newer.rename(program)
+    assert resident.events("/v1/status")[1]["runtime"] == "containerd 1.7.99"
+
+
+def test_a_status_and_an_operation_of_its_own_tell_the_same(resident: Resident) -> None:
+    """From the loop and, where a note is damaged, from a process that can fail."""
+    resident.events("/v1/apply", resident.box.document())
+    told = resident.events("/v1/status")
+    kept = list(resident.box.engine().status())
+    assert told[2]["trusted"] == json.loads(json.dumps(event_to_json(kept[1])))["trusted"]
+    newest = sorted((resident.box.root / "var/lib/moorage/history").iterdir())[-1]
+    newest.write_bytes(b"{")
+    result = resident.events("/v1/status")[-1]
+    assert (result["status"], result["error"]["code"]) == ("failed", "state-damaged")
 
 
 async def test_the_table_of_paths_is_the_document(box: Box) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ MAX_HOSTS = 10_000
 
 @dataclass
 class _Group:
-    hosts: list[str] = field(default_factory=list)
+    hosts: dict[str, None] = field(default_factory=dict)  # in the file's order
     children: list[str] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)
 
@@ -52,9 +52,7 @@ class _Tree:
         for name in _expanded(pattern, self.source, line):
             self.hosts.setdefault(name, {}).update(variables)
             self.lines.setdefault(name, line)
-            members = self.group(group).hosts
-            if name not in members:
-                members.append(name)
+            self.group(group).hosts[name] = None
 
     def finished(self) -> Inventory:
         for name, group in self.groups.items():
@@ -63,7 +61,11 @@ class _Tree:
                     raise bad(self.source, 0, f"group {name} has an unknown child {child}")
         members = {name: tuple(dict.fromkeys(self._members(name, ()))) for name in self.groups}
         members["all"] = tuple(self.hosts)
-        targets = tuple(self._target(name, own) for name, own in self.hosts.items())
+        groups: dict[str, list[str]] = {name: [] for name in self.hosts}
+        for group in self._from_the_top():
+            for name in members.get(group, ()):
+                groups[name].append(group)
+        targets = tuple(self._target(name, own, groups[name]) for name, own in self.hosts.items())
         return Inventory(targets, members)
 
     def _members(self, name: str, above: tuple[str, ...]) -> Iterator[str]:
@@ -79,10 +81,13 @@ class _Tree:
         parents = [p for p, group in self.groups.items() if name in group.children]
         return 1 + max((self._depth(parent) for parent in parents), default=0)
 
-    def _target(self, name: str, own: Mapping[str, str]) -> Target:
+    def _from_the_top(self) -> list[str]:
+        return sorted(self.groups, key=lambda group: (group != "all", self._depth(group), group))
+
+    def _target(self, name: str, own: Mapping[str, str], groups: Sequence[str]) -> Target:
+        """``groups``: those it is in, from the top; the variables of the last win."""
         values: dict[str, str] = {}
-        groups = [g for g in self.groups if g == "all" or name in set(self._members(g, ()))]
-        for group in sorted(groups, key=lambda g: (g != "all", self._depth(g), g)):
+        for group in groups:
             values.update(self.groups[group].variables)
         values.update(own)
         line = self.lines[name]

@@ -1,0 +1,88 @@
+"""How what is ours on the node stands: its files, what waits, when it was applied and pulled.
+
+Reads a handful of files and runs nothing, so that the resident agent answers without a process of
+its own for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any
+
+from agent.faults import AgentError
+from agent.ledger import Store
+from agent.report import StatusEvent
+from agent.resources import Ledger, Owned
+from agent.transaction import holder, write_own
+
+Read = Callable[[str], "bytes | None"]
+
+
+def standing(store: Store, read: Read, waiting: Iterable[str]) -> StatusEvent:
+    """``read`` gives a file's bytes by its path on the node, None where there is none; ``waiting``
+    are the services whose restart was put off. Raises AgentError where our notes are damaged."""
+    pending = store.pending()
+    records = store.records()
+    newest = next(records, None)
+    ledgers = store.ledgers_of(newest) if newest else {}
+    finished = itertools.chain([newest] if newest else [], records)
+    return StatusEvent(
+        trusted=tuple(_trusted(name, owned, read) for name, owned in ledgers.items()),
+        waiting=tuple(waiting),
+        interrupted=pending["operation"] if pending else None,
+        holder=holder(store),
+        applied=next((one["time"] for one in finished if one["operation"] == "apply"), None),
+        pulled=_pulled(store),
+    )
+
+
+def note_pull(store: Store, registry: str, image: str, seconds: float) -> None:
+    """Keeps when the last proving pull was made. That it cannot be kept fails no proof."""
+    told = {"registry": registry, "image": image, "seconds": seconds, "time": int(time.time())}
+    with contextlib.suppress(OSError, AgentError):
+        write_own(store.folder / "pull.json", json.dumps(told).encode(), 0o600)
+
+
+def _pulled(store: Store) -> dict[str, Any] | None:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        told = json.loads((store.folder / "pull.json").read_bytes())
+        return {name: told[name] for name in ("registry", "image", "seconds", "time")}
+    return None
+
+
+def _trusted(registry: str, ledger: Ledger, read: Read) -> dict[str, Any]:
+    found = [(owned, read(owned.path)) for owned in ledger.values()]
+    authority = next((one for _, one in found if one and b"-----BEGIN CERTIFICATE" in one), b"")
+    return {
+        "registry": registry,
+        "files": [{"path": owned.path, "state": _state(owned, now)} for owned, now in found],
+        "ca_ends": ends(authority),
+    }
+
+
+def _state(owned: Owned, content: bytes | None) -> str:
+    if content == owned.after:
+        return "as-left"
+    return "missing" if content is None else "changed"
+
+
+@lru_cache(maxsize=8)
+def ends(pem: bytes) -> int | None:
+    """When the last of the CA certificates in ``pem`` ends (seconds since 1970); None for none.
+
+    Source: https://docs.python.org/3/library/ssl.html#ssl.SSLContext.get_ca_certs
+    """
+    if not pem:
+        return None
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with contextlib.suppress(ssl.SSLError, UnicodeDecodeError):
+        context.load_verify_locations(cadata=pem.decode("ascii"))
+    times = [ssl.cert_time_to_seconds(str(one["notAfter"])) for one in context.get_ca_certs()]
+    return max(times, default=None)

@@ -1,0 +1,67 @@
+"""What a status tells of our files: the CA's end, the last apply, the last proving pull."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from tests.agent.authority import Authority
+from tests.agent.conftest import Box
+
+
+def status(box: Box) -> dict[str, Any]:
+    told = box.run(box.engine().status())
+    return next(event for event in told["events"] if event["event"] == "status")
+
+
+def test_the_ca_on_the_node_tells_when_it_ends(box: Box) -> None:
+    box.with_containerd().apply()
+    found = status(box)["trusted"][0]
+    assert abs(found["ca_ends"] - time.time() - 30 * 86400) < 120
+    path = next(one["path"] for one in found["files"] if one["path"].endswith("ca.crt"))
+    box.write(path, b"-----BEGIN CERTIFICATE-----\nspoilt\n-----END CERTIFICATE-----\n")
+    assert status(box)["trusted"][0]["ca_ends"] is None
+
+
+def test_of_two_authorities_the_later_end_counts(box: Box) -> None:
+    box.ca += Authority("another").pem
+    box.with_containerd().apply()
+    assert status(box)["trusted"][0]["ca_ends"] > time.time()
+
+
+def test_the_last_apply_is_told_with_its_time(box: Box) -> None:
+    assert status(box)["applied"] is None
+    box.with_containerd().apply()
+    when = status(box)["applied"]
+    assert when.startswith(time.strftime("%Y-%m-%d", time.gmtime()))
+    box.apply()  # which changes nothing
+    assert status(box)["applied"] == when
+    box.untrust()
+    assert status(box)["applied"] == when
+
+
+def test_the_last_pull_outlives_the_agent(box: Box) -> None:
+    assert status(box)["pulled"] is None
+    box.with_containerd().apply()
+    pulled = status(box)["pulled"]
+    assert (pulled["registry"], pulled["image"]) == ("my.registry.io", "my.registry.io/app:1")
+    assert abs(pulled["time"] - time.time()) < 60
+    assert pulled["seconds"] >= 0
+    box.write("/var/lib/moorage/pull.json", b"[]")
+    assert status(box)["pulled"] is None
+
+
+def test_a_pull_that_cannot_be_noted_fails_no_proof(box: Box) -> None:
+    box.with_containerd()
+    (box.root / "var/lib/moorage/pull.json").mkdir(parents=True)
+    assert box.apply()["code"] is None
+
+
+def test_a_pipe_in_a_files_place_is_a_change_and_keeps_nobody_waiting(box: Box) -> None:
+    box.with_containerd().apply()
+    hosts = box.root / "etc/hosts"
+    hosts.unlink()
+    os.mkfifo(hosts)
+    states = {one["path"]: one["state"] for one in status(box)["trusted"][0]["files"]}
+    assert states["/etc/hosts"] != "as-left"
