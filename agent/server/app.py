@@ -210,7 +210,7 @@ class App:
         first = json.dumps({"event": "resident", **self.resident()}).encode() + b"\n"
         known = self._looks.status()
         if known is not None:
-            return web.Response(body=first + known, headers={"Content-Type": JSON_LINES})
+            return Response(body=first + known, headers={"Content-Type": JSON_LINES})
         work: Operation = lambda: self.engine().status()  # noqa: E731
         return await self._told(request, "status", work, first=first, quiet=True)
 

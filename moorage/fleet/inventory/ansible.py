@@ -61,11 +61,11 @@ class _Tree:
                     raise bad(self.source, 0, f"group {name} has an unknown child {child}")
         members = {name: tuple(dict.fromkeys(self._members(name, ()))) for name in self.groups}
         members["all"] = tuple(self.hosts)
-        groups: dict[str, list[str]] = {name: [] for name in self.hosts}
-        for group in self._from_the_top():
-            for name in members.get(group, ()):
-                groups[name].append(group)
-        targets = tuple(self._target(name, own, groups[name]) for name, own in self.hosts.items())
+        above: dict[str, list[str]] = {host: [] for host in self.hosts}
+        for name in self._from_the_top():
+            for host in members[name]:
+                above[host].append(name)
+        targets = tuple(self._target(host, own, above[host]) for host, own in self.hosts.items())
         return Inventory(targets, members)
 
     def _members(self, name: str, above: tuple[str, ...]) -> Iterator[str]:
