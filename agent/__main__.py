@@ -1,6 +1,6 @@
 """The command-line face: a plan on standard input, one JSON event a line on standard output.
 
-    python3 agent.pyz apply [--dry-run]    bring the node into the plan's state, prove it
+    python3 agent.pyz apply [--dry-run | --stay]    bring the node into the plan's state, prove it
     python3 agent.pyz untrust [--dry-run]  take the trust away again
     python3 agent.pyz undo [--dry-run]     take back the last apply
     python3 agent.pyz verify               prove the trust as it stands
@@ -11,6 +11,9 @@
     python3 agent.pyz enrol | reside | release    make the agent stay, and take it away
     python3 agent.pyz serve                what its service runs; ends by SIGTERM, tells no events
     python3 agent.pyz --version [--json]
+
+With --stay the plan is one line, and after an apply that succeeded the agent asks to stay: the next
+line is its adoption. With --once nothing of the agent itself is left on the node.
 
 Exit 0: changed or unchanged; 1: failed, rolled back, or it differs; 2: a bad plan or wrong use.
 The last line is a result event in each case.
@@ -46,7 +49,8 @@ COMMANDS = (*WITH_PLAN, "status", "facts", "history", "recover", *RESIDENT)
 FOR_ANYONE = ("facts", "diff", "explain")
 MAX_ADOPTION_BYTES = 64 << 10
 USAGE = (
-    f"usage: agent.pyz {'|'.join(COMMANDS)} [--dry-run] [--boot] [--root DIR] | --version [--json]"
+    f"usage: agent.pyz {'|'.join(COMMANDS)} [--dry-run] [--stay] [--once] [--boot] "
+    "[--root DIR] | --version [--json]"
 )
 
 
@@ -64,6 +68,7 @@ class Command:
         self.name = ""
         self.dry_run = False
         self.boot = False
+        self.stay = False
         self.root = "/"
         rest = iter(words)
         for word in rest:
@@ -71,6 +76,10 @@ class Command:
                 self.dry_run = True
             elif word == "--boot":
                 self.boot = True
+            elif word == "--stay":
+                self.stay = True
+            elif word == "--once":
+                pass  # the archive's: see agent.bootstrap
             elif word == "--root":
                 self.root = next(rest, "")
             elif word in COMMANDS and not self.name:
@@ -81,6 +90,8 @@ class Command:
             raise UsageError("no command was given")
         if self.dry_run and self.name not in CHANGING:
             raise UsageError(f"--dry-run does not go with {self.name}")
+        if self.stay and (self.name != "apply" or self.dry_run):
+            raise UsageError("--stay goes with apply alone")
         if self.boot and self.name != "recover":
             raise UsageError(f"--boot does not go with {self.name}")
         if not os.path.isdir(self.root):  # noqa: PTH112  (pathlib is not needed otherwise)
@@ -129,7 +140,9 @@ def _events(command: Command) -> Iterator[Event]:
     if command.name in WITH_PLAN:
         from agent.plan import MAX_PLAN_BYTES, Plan
 
-        plan = Plan.parse(sys.stdin.buffer.read(MAX_PLAN_BYTES + 1))
+        stdin = sys.stdin.buffer
+        most = MAX_PLAN_BYTES + 1
+        plan = Plan.parse(stdin.readline(most) if command.stay else stdin.read(most))
         if command.name not in WITHOUT_CA:
             plan.require_ca()
     looks = command.dry_run or command.name in FOR_ANYONE
@@ -157,7 +170,13 @@ def _events(command: Command) -> Iterator[Event]:
         asked = {"apply": engine.apply, "untrust": engine.untrust, "undo": engine.undo}
         yield from asked[command.name](plan, dry_run=True)
     elif command.name == "apply":
-        yield from desired.applied(Store(command.root), plan, engine.apply(plan))
+        events = desired.applied(Store(command.root), plan, engine.apply(plan))
+        if command.stay:
+            from agent.server import residence
+
+            host, read = Host(command.root), sys.stdin.buffer.readline
+            events = residence.staying(host, events, lambda: read(MAX_ADOPTION_BYTES))
+        yield from events
     elif command.name == "untrust":
         yield from desired.untrusted(Store(command.root), plan, engine.untrust(plan))
     elif command.name == "undo":

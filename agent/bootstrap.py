@@ -12,6 +12,8 @@ import os
 import sys
 
 HOME = "/var/lib/moorage/agent"
+# The journal of a transaction that has not come to its end (agent.ledger).
+PENDING = "/var/lib/moorage/active/intent.json"
 # The archive's member that tells whose bytecode is in it: a Python's magic number.
 BYTECODE = "bytecode"
 KEEP = 2  # an older agent may still be at work, and imports late
@@ -94,4 +96,24 @@ def run(archive: str) -> int:
     sys.path[0] = place
     from agent.__main__ import main
 
-    return main()
+    code = main()
+    if "--once" in sys.argv:
+        leave(archive)
+    return code
+
+
+def leave(archive: str) -> None:
+    """Takes the archive off the node, unless what it began is still to be rolled back by it."""
+    import contextlib
+    import shutil
+
+    name, ending = os.path.splitext(os.path.basename(archive))  # noqa: PTH119, PTH122
+    here = os.path.dirname(os.path.abspath(archive)) == HOME  # noqa: PTH100, PTH120
+    if not here or ending != ".pyz" or os.path.lexists(PENDING):
+        return
+    for path in (archive, f"{HOME}/{name}.python"):
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # noqa: PTH108
+    shutil.rmtree(f"{HOME}/{name}", ignore_errors=True)
+    with contextlib.suppress(OSError):
+        os.rmdir(HOME)  # noqa: PTH106  (not where another version lies there)

@@ -187,6 +187,14 @@ class RequestEvent:
 
 
 @dataclass(frozen=True)
+class StaysEvent:
+    """What became of the wish that the agent stay; ``error`` where it does not."""
+
+    error: Fault | None = None
+    kind = "stays"
+
+
+@dataclass(frozen=True)
 class ResultEvent:
     """The outcome; always the last event."""
 
@@ -204,6 +212,7 @@ Event = Union[
     HistoryEvent,
     ExplainEvent,
     RequestEvent,
+    StaysEvent,
     ResultEvent,
 ]
 

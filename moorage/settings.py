@@ -134,7 +134,9 @@ class NodesSettings:
     fix_proxy: bool = False
     # Groups for --hosts=@web: a name -> a list of hosts, ranges and other groups.
     groups: Mapping[str, str] = field(default_factory=dict)
-    # Where resident agents listen (inv nodes.adopt).
+    # Whether the agent stays on a node after nodes.trust, and keeps its trust right …
+    resident: bool = True
+    # … and where it listens.
     agent_port: int = 7443
 
 

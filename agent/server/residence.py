@@ -1,7 +1,8 @@
 """Makes the agent stay on a node, and takes it away whole: the service and its folder.
 
-Two visits over SSH: ``enrol`` makes the node's key and asks for a certificate; ``reside`` takes it,
-installs the service and sees it serve. ``release`` leaves the node's files as they were before.
+The node makes its key and asks for a certificate, takes what the operator signed, installs the
+service and sees it serve: ``enrol`` and ``reside``, two visits over SSH, or ``staying``, the end of
+an apply. ``release`` leaves the node's files as they were before.
 """
 
 from __future__ import annotations
@@ -14,20 +15,23 @@ import socket
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from agent.faults import AgentError
+from agent.faults import AgentError, Interrupted
 from agent.host import Host
 from agent.ledger import Store
 from agent.report import (
     CHANGED,
     UNCHANGED,
     Event,
+    Fault,
     FileChange,
     HostResult,
     RequestEvent,
     ResultEvent,
+    StaysEvent,
 )
 from agent.server import keys
 from agent.server.home import Home, Settings
@@ -41,11 +45,7 @@ START_SECONDS = 20.0
 
 def enrol(host: Host, node: str) -> Iterator[Event]:
     """A key of the node's own, and the request to sign it."""
-    home = Home(host.root)
-    _service_manager(host)
-    identity = _identity(home)
-    request = keys.request(host, home.next_key)
-    yield RequestEvent(identity, request, int(time.time()))
+    yield _request(host)
     yield ResultEvent(HostResult(host=node, status=UNCHANGED))
 
 
@@ -54,9 +54,55 @@ def reside(host: Host, node: str, document: bytes) -> Iterator[Event]:
 
     Where it does not, an agent that was there before serves on, and one that is new is gone again.
     """
+    change = _take_up(host, document)
+    yield ResultEvent(HostResult(host=node, status=CHANGED, changes=(change,), restarts=(NAME,)))
+
+
+def staying(host: Host, apply: Iterator[Event], read: Callable[[], bytes]) -> Iterator[Event]:
+    """An apply's events; after one that succeeded the agent asks to stay, and does.
+
+    ``read`` gives the operator's answer, a line, empty for no. A node where no agent can stay has
+    its trust all the same: StaysEvent says why.
+    """
+    for event in apply:
+        if not isinstance(event, ResultEvent) or not event.result.ok:
+            yield event
+            continue
+        result = event.result
+        try:
+            yield _request(host)
+            document = read()
+            if document.strip():
+                change = _take_up(host, document, anothers=False)
+                yield StaysEvent()
+                changes = (*result.changes, change)
+                result = replace(result, status=CHANGED, changes=changes)
+        except AgentError as problem:
+            yield StaysEvent(problem.fault)
+        except Interrupted as problem:
+            yield StaysEvent(Fault("interrupted", f"stopped by {problem} before the agent stayed"))
+        yield ResultEvent(result)
+
+
+def _request(host: Host) -> RequestEvent:
+    home = Home(host.root)
+    _service_manager(host)
+    identity = _identity(home)
+    return RequestEvent(identity, keys.request(host, home.next_key), int(time.time()))
+
+
+def _take_up(host: Host, document: bytes, *, anothers: bool = True) -> FileChange:
+    """The service, as ``document`` says. ``anothers``: also in the place of another fleet's."""
     home = Home(host.root)
     manager = _service_manager(host)
     settings, certificate, authority = _parse(document)
+    if not anothers and home.authority.exists() and home.authority.read_bytes() != authority:
+        raise AgentError(
+            "another-fleets",
+            "an agent that obeys another operator stays on this node",
+            cause="it was adopted from another folder or machine, with a fleet CA of its own",
+            cure="leave it to that one (--once), or take it over: inv nodes.adopt --hosts=NODE",
+        )
     before = home.settings()
     if before is None or (before.listen, before.port) != (settings.listen, settings.port):
         _require_free(settings)
@@ -80,8 +126,7 @@ def reside(host: Host, node: str, document: bytes) -> Iterator[Event]:
             _start(host, manager)
         raise
     path = str(UNIT if manager == "systemd" else SCRIPT)
-    changes = (FileChange(path, "created" if before is None else "edited"),)
-    yield ResultEvent(HostResult(host=node, status=CHANGED, changes=changes, restarts=(NAME,)))
+    return FileChange(path, "created" if before is None else "edited")
 
 
 def release(host: Host, node: str) -> Iterator[Event]:
@@ -198,8 +243,7 @@ def _install(host: Host, manager: str) -> None:
     command = f"{sys.executable} -I {Home().folder}/start.py"
     if manager == "systemd":
         write_own(UNIT, units.systemd(command).encode(), 0o644)
-        _run(host, ["systemctl", "daemon-reload"])
-        _run(host, ["systemctl", "enable", NAME])
+        _run(host, ["systemctl", "enable", NAME])  # it has systemd read the unit anew, too
     else:
         write_own(SCRIPT, units.openrc(command).encode(), 0o755)
         _run(host, ["rc-update", "add", NAME, "default"])
@@ -219,9 +263,9 @@ def _wait_until_serving(host: Host, manager: str, settings: Settings) -> None:
     deadline = time.monotonic() + START_SECONDS
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.listen, settings.listen)  # noqa: S104
     while time.monotonic() < deadline:
-        active = manager != "systemd" or host.run(["systemctl", "is-active", NAME]).ok
-        with contextlib.suppress(OSError), socket.create_connection((address, settings.port), 2):
-            if active:
+        with contextlib.suppress(OSError):
+            socket.create_connection((address, settings.port), 2).close()
+            if manager != "systemd" or host.run(["systemctl", "is-active", NAME]).ok:
                 return
         time.sleep(0.1)
     words = "it does not answer"

@@ -176,7 +176,8 @@ def trust(
     """Makes ``hosts`` trust the registry and proves it by a pull of ``image`` (None: the demo's).
 
     ``verify`` False: no pull. ``restart`` False: a restart that is needed waits, and is named.
-    ``replace``: a hosts entry of somebody else's is replaced. ``dry_run``: only the diffs.
+    Where ``nodes.resident`` is set the agent stays. ``replace``: a hosts entry of somebody else's
+    is replaced. ``dry_run``: only the diffs.
     ``rollout``: in which waves; None lets the number of hosts decide.
     """
     from moorage.fleet import operation
@@ -194,6 +195,7 @@ def trust(
             restart=restart,
             replace=replace,
             needs_address=True,
+            stay=settings.nodes.resident and not dry_run,
         ),
         reach,
         rollout,

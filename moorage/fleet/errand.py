@@ -95,19 +95,30 @@ def _bootstrap() -> str:
     return "\n".join(line for line in text.splitlines() if line and not line.startswith("#"))
 
 
+# An event -> the line it is answered with, if it asks for one.
+Reply = Callable[[dict[str, Any]], "bytes | None"]
+
+
 class Answer:
     """Reads what comes back, as it comes: JSON events on stdout, anything else is kept as words.
 
     ``on_event`` gets each event but the result. A login shell's greeting or a forced command's
-    refusal is no event; its last words explain a failure.
+    refusal is no event; its last words explain a failure. ``reply`` makes what an event asks for.
     """
 
-    def __init__(self, on_event: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        on_event: Callable[[dict[str, Any]], None] = lambda _: None,
+        reply: Reply | None = None,
+    ) -> None:
         self.result: dict[str, Any] | None = None
         self.not_installed: dict[str, Any] | None = None
         self.is_root = False
         self.too_much = False
+        self.may_ask = reply is not None
         self._on_event = on_event
+        self._reply = reply
+        self._line_back: bytes | None = None
         self._rest = b""
         self._words = ""
         self._size = 0
@@ -122,6 +133,13 @@ class Answer:
     def begun(self) -> bool:
         """Whether the agent itself has spoken."""
         return self.result is not None or self._events > 0
+
+    def reply(self) -> bytes | None:
+        """What is to be sent back, once; nothing is asked for after it."""
+        line, self._line_back = self._line_back, None
+        if line is not None:
+            self.may_ask = False
+        return line
 
     def stdout(self, data: bytes) -> None:
         self._size += len(data)
@@ -151,6 +169,8 @@ class Answer:
         else:
             self._events += 1
             self._on_event(event)
+            if self._reply is not None and self.may_ask:
+                self._line_back = self._reply(event) or self._line_back
 
     def _keep(self, text: str) -> None:
         self._words = (self._words + text)[-_KEPT_WORDS:]

@@ -36,6 +36,8 @@ class Operation:
     restart: bool = True
     replace: bool = False
     needs_address: bool = False
+    # The agent stays after it, where it does not yet.
+    stay: bool = False
     # What is done in the SSH session in place of one errand: adoption, release, upgrade.
     visit: Callable[[Visit, Residents], HostResult] | None = None
 
@@ -200,7 +202,7 @@ def _roll_out(
     logbook: Logbook | None,
 ) -> tuple[list[Outcome], int, str]:
     """The outcomes in order, the signal that stopped it (0: none), why failures did ("": none)."""
-    residents = Residents(settings)
+    residents = Residents(settings, adopting=operation.stay)
     works = [
         (route.name, partial(_patiently, settings, operation, archive, route, reach, residents))
         for route in routes
@@ -262,10 +264,24 @@ def _on_host(
         plan = _plan(settings, operation, session.local_address)
         if plan is None:
             return errand.failed(route.name, faults.NO_REGISTRY_ADDRESS)
+        invitation = residents.invitation(route, line.tell) if operation.stay else None
         answer, status = session.errand(
-            archive, operation.words, plans.wire(plan), become, line.tell, plans.patience(plan)
+            archive,
+            _words(settings, operation),
+            plans.wire(plan) + b"\n",
+            become,
+            line.tell if invitation is None else invitation.hear,
+            plans.patience(plan),
+            None if invitation is None else invitation.reply,
         )
     return errand.host_result(route.name, answer, status, route.user)
+
+
+def _words(settings: Settings, operation: Operation) -> tuple[str, ...]:
+    """The agent's command line over SSH."""
+    stay = ("--stay",) if operation.stay else ()
+    once = () if settings.nodes.resident else ("--once",)
+    return (*operation.words, *stay, *once)
 
 
 def _over(

@@ -1,8 +1,8 @@
 """Agents that stay: adopt a node, use its agent, renew, upgrade, release and forget it.
 
-Adoption is two errands in one SSH session: the node makes its key and asks, the operator signs and
-sends certificate and CA. No key travels. From then on HTTPS is tried first, then HTTPS through an
-SSH session, then the errand over SSH as for any other node.
+The node makes its key and asks, the operator signs and sends certificate and CA: at the end of the
+first trust, or in two errands of one SSH session. No key travels. From then on HTTPS is tried
+first, then HTTPS through an SSH session, then the errand over SSH as for any other node.
 """
 
 from __future__ import annotations
@@ -63,17 +63,27 @@ class Visit:
 class Residents:
     """The resident agents of one run: who has one, and the operator's side of TLS."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, adopting: bool = False) -> None:
+        """``adopting``: hosts without one shall get one. Raises Refused where the fleet's CA or the
+        roster cannot be used."""
         self._roster = Roster(settings)
+        self._port = settings.nodes.agent_port
         self._by_host = self._roster.residents()
         self._authority: Authority | None = None
         self._context: ssl.SSLContext | None = None
-        if self._by_host:
+        if self._by_host or adopting:
             self._authority = authorities.Authority.open(settings)
+        if self._by_host and self._authority is not None:
             self._context = self._authority.context()
 
     def of(self, route: Route) -> Resident | None:
         return self._by_host.get(route.target.host)
+
+    def invitation(self, route: Route, tell: Callable[[dict[str, Any]], None]) -> Invitation:
+        """For a host's apply, that its agent may stay after it."""
+        if self._authority is None:
+            raise AssertionError("these residents are not for adopting")
+        return Invitation(self._authority, self._roster, route, self._port, tell)
 
     @contextlib.contextmanager
     def line(self, route: Route, session: Session | None = None) -> Iterator[Channel | None]:
@@ -107,21 +117,61 @@ class Residents:
             self._roster.put(route.target.host, channel.renew(line, self._authority, resident))
 
 
-def adopt(settings: Settings, visit: Visit, *, port: int, loopback: bool) -> HostResult:
-    """Makes the agent stay on the node; again, it gets a new key and this folder's archive."""
-    authority, roster = authorities.Authority.open(settings), Roster(settings)
-    name = visit.route.name
-    result, events = visit.errand(("enrol",), b"")
-    asked = next((event for event in events if event["event"] == "request"), None)
-    if not result.ok or asked is None:
-        return result
-    apart = int(asked["time"]) - time.time()
-    if abs(apart) > authorities.CLOCK_SECONDS:
-        return errand.failed(name, _clock(apart))
+class Invitation:
+    """The operator's half of an adoption that is the end of an apply."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        roster: Roster,
+        route: Route,
+        port: int,
+        tell: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self._authority = authority
+        self._roster = roster
+        self._route = route
+        self._port = port
+        self._tell = tell
+        self._resident: Resident | None = None
+
+    def reply(self, event: dict[str, Any]) -> bytes | None:
+        """The agent's wish to stay is answered; an empty line is no, and people are told why."""
+        if event["event"] != "request":
+            return None
+        try:
+            document, self._resident = _granted(self._authority, event, self._port)
+        except MoorageError as problem:
+            self._refused(problem.message, problem.cause, problem.cure)
+            return b"\n"
+        return document + b"\n"
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """What became of it."""
+        if event["event"] == "stays":
+            fault = event["error"]
+            if fault is not None:
+                self._refused(*(str(fault[name]) for name in ("message", "cause", "cure")))
+            elif self._resident is not None:
+                self._roster.put(self._route.target.host, self._resident)
+        self._tell(event)
+
+    def _refused(self, message: str, cause: str, cure: str) -> None:
+        words = f"the agent does not stay here: {message} ({cause}). {cure}"
+        self._tell({"event": "note", "message": words})
+
+
+def _granted(
+    authority: Authority, asked: dict[str, Any], port: int, *, loopback: bool = False
+) -> tuple[bytes, Resident]:
+    """A node's request -> its adoption, and what the roster keeps of it. Raises MoorageError."""
     try:
+        apart = int(asked["time"]) - time.time()
+        if abs(apart) > authorities.CLOCK_SECONDS:
+            raise _clock(apart)
         made = authority.sign(str(asked["request"]), str(asked["id"]))
-    except (ValueError, UnicodeEncodeError) as problem:
-        return errand.failed(name, _bad_request(str(problem)))
+    except (ValueError, TypeError, KeyError) as problem:
+        raise _bad_request(str(problem)) from None
     document = {
         "id": asked["id"],
         "listen": "127.0.0.1" if loopback else "0.0.0.0",  # noqa: S104 - TLS guards it
@@ -130,10 +180,21 @@ def adopt(settings: Settings, visit: Visit, *, port: int, loopback: bool) -> Hos
         "certificate": made.pem,
         "authority": authority.pem,
     }
-    result, _ = visit.errand(("reside",), json.dumps(document).encode())
+    return json.dumps(document).encode(), Resident(str(asked["id"]), port, made.serial, made.until)
+
+
+def adopt(settings: Settings, visit: Visit, *, port: int, loopback: bool) -> HostResult:
+    """Makes the agent stay on the node; again, it gets a new key and this folder's archive."""
+    authority, roster = authorities.Authority.open(settings), Roster(settings)
+    name = visit.route.name
+    result, events = visit.errand(("enrol",), b"")
+    asked = next((event for event in events if event["event"] == "request"), None)
+    if not result.ok or asked is None:
+        return result
+    document, resident = _granted(authority, asked, port, loopback=loopback)
+    result, _ = visit.errand(("reside",), document)
     if not result.ok:
         return result
-    resident = Resident(str(asked["id"]), port, made.serial, made.until)
     roster.put(visit.route.target.host, resident)
     try:
         # Through the session: it also works where a firewall closes the port.
@@ -204,9 +265,9 @@ def _not_taken(running: str) -> Fault:
     )
 
 
-def _clock(apart: float) -> Fault:
+def _clock(apart: float) -> MoorageError:
     where = "ahead of" if apart > 0 else "behind"
-    return Fault(
+    return MoorageError(
         "clock-skew",
         f"the node's clock is {abs(apart) / 3600:.1f} hours {where} this machine's",
         cause="certificates would be not yet valid, or ended, on one of the two sides",
@@ -214,8 +275,8 @@ def _clock(apart: float) -> Fault:
     )
 
 
-def _bad_request(why: str) -> Fault:
-    return Fault(
+def _bad_request(why: str) -> MoorageError:
+    return MoorageError(
         "bad-request",
         f"what the node asked to have signed cannot be signed: {why}",
         cause="its openssl is broken, or something else answered",

@@ -50,9 +50,13 @@ class Roster:
         with self._changed() as document:
             document["nodes"][host] = asdict(resident)
 
-    def drop(self, host: str) -> None:
+    def drop(self, *hosts: str) -> None:
+        """Their agents are gone, as was wished."""
+        if not self._read()["nodes"].keys() & set(hosts):
+            return
         with self._changed() as document:
-            document["nodes"].pop(host, None)
+            for host in hosts:
+                document["nodes"].pop(host, None)
 
     def revoke(self, host: str) -> bool:
         """Ends the host's certificate for us. False where there was none."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from moorage.errors import MoorageError
 from moorage.fleet import known_hosts
-from moorage.fleet.errand import Answer, Become, absent, as_root, cold_words, warm_words
+from moorage.fleet.errand import Answer, Become, Reply, absent, as_root, cold_words, warm_words
 from moorage.fleet.keys import Offer
 
 if TYPE_CHECKING:
@@ -102,17 +102,19 @@ class Session:
         become: Become,
         on_event: Callable[[dict[str, Any]], None],
         patience: float,
+        reply: Reply | None = None,
     ) -> tuple[Answer, int]:
         """Runs the agent with ``words`` and ``plan``; brings it first where it is not there.
 
-        ``patience``: seconds of silence that are borne. Returns the answer and the exit status, -1
-        where the connection broke. Raises MoorageError ``agent-silent``.
+        ``patience``: seconds of silence that are borne. ``reply``: what an event is answered with
+        on the agent's standard input, which ends after it. Returns the answer and the exit status,
+        -1 where the connection broke. Raises MoorageError ``agent-silent``.
         """
-        answer = Answer(on_event)
+        answer = Answer(on_event, reply)
         status = self._run(warm_words(archive.digest, words), (plan,), become, answer, patience)
         if absent(answer, status):
             content = archive.path.read_bytes()
-            answer = Answer(on_event)
+            answer = Answer(on_event, reply)
             cold = cold_words(archive.digest, len(content), words)
             status = self._run(cold, (content, plan), become, answer, patience)
         return answer, status
@@ -165,7 +167,7 @@ def _converse(
 
     asked = waiting = become.sudo and become.password is not None
     if not waiting:
-        send(stdin, last=True)
+        send(stdin, last=not answer.may_ask)
     said = ""
     poll = select.poll()
     poll.register(channel.fileno(), select.POLLIN)
@@ -196,8 +198,10 @@ def _converse(
                 return 1
             if asked and answer.is_root:
                 asked = waiting = False
-                send(stdin, last=True)
+                send(stdin, last=not answer.may_ask)
                 heard = time.monotonic()
+            if (said_back := answer.reply()) is not None:
+                send((said_back,), last=True)
         elif channel.eof_received or channel.closed:
             break
     answer.end()

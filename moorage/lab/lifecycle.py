@@ -112,13 +112,16 @@ def down(settings: Settings, client: DockerClient, ui: UI, *, images: bool = Fal
     With ``images``, what they are made from goes as well. Limits that were raised for it are put
     back. Returns whether there was anything to remove.
     """
+    from moorage.fleet.roster import Roster
     from moorage.lab import kubernetes
 
     cluster = kubernetes.down(settings, client, ui, images=images)
     found = list(containers.existing(settings, client).values())
     if found:
+        names = [containers.node_of(container).name for container in found]
         with ui.progress(f"removing {_nodes(len(found))}") as update:
             _together(containers.remove, found, update)
+        Roster(settings).drop(*names)  # the agents that stayed there are gone with them
     volumes = client.volumes.list(filters=engine.label_filter(settings, "lab"))
     for volume in volumes:
         volume.remove(force=True)

@@ -34,6 +34,7 @@ _CHANGE = {
         "no_fallback": "with --mirror: never ask those registries themselves",
         "insecure": "http: the registry has no TLS, and nodes shall ask it without",
         "system_store": "the nodes' own trust stores too: every program there trusts the CA then",
+        "once": "leave no agent behind (else it stays and puts back what drifts)",
         "fix_proxy": "add the registry to NO_PROXY of runtimes that ask a proxy for it",
     }
 )
@@ -51,6 +52,7 @@ def trust(
     insecure: str | None = None,
     system_store: bool = False,
     fix_proxy: bool = False,
+    once: bool = False,
     canary: str | None = None,
     waves: str | None = None,
     max_failures: str | None = None,
@@ -69,6 +71,7 @@ def trust(
         insecure=insecure,
         system_store=system_store or None,
         fix_proxy=fix_proxy or None,
+        resident=False if once else None,
     )
     report = fleet.trust(
         settings,

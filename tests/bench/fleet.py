@@ -26,6 +26,10 @@ PEERS = Path(__file__).with_name("peers")
 RUN = str(ROOT / "run")
 CLEAN = """
 set -e; cd /root
+if [ -e /etc/systemd/system/moorage-agent.service ]; then
+  systemctl disable -q --now moorage-agent
+  rm /etc/systemd/system/moorage-agent.service; systemctl daemon-reload
+fi
 if [ ! -d clean ]; then mkdir clean; cp /etc/hosts clean/; cp /etc/containerd/config.toml clean/; fi
 cat clean/hosts > /etc/hosts
 rm -rf /etc/containerd/certs.d /var/lib/moorage /root/.ansible
@@ -83,6 +87,8 @@ class Fleet:
         }
 
     def clean(self) -> None:
+        roster = ROOT / "certs" / "fleet" / "nodes.json"
+        roster.unlink(missing_ok=True)
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(_clean, self.names))
 
