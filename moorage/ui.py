@@ -230,7 +230,9 @@ class UI:
         if self.as_lines:
             self.event({"event": "report", **document})
         elif self.as_json:
-            sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+            # Indented for eyes only: that takes ten times as long, a second for 1,000 nodes.
+            indent = 2 if sys.stdout.isatty() else None
+            sys.stdout.write(json.dumps(document, indent=indent, ensure_ascii=False) + "\n")
             sys.stdout.flush()
 
     # -- consoles ---------------------------------------------------------------------------

@@ -36,6 +36,11 @@ SERVED: dict[tuple[str, ...], tuple[str, str]] = {
 }
 
 
+def takes_plan(words: tuple[str, ...]) -> bool:
+    """Whether the agent is sent a plan for these words, or only asked."""
+    return SERVED[words][0] == "POST"
+
+
 class NoAnswer(Exception):
     """No agent of ours answers there; another way may be tried."""
 

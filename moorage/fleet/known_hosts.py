@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import hmac
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 
@@ -42,19 +44,52 @@ class Known:
         return any(entry.blob == blob for entry in self.revoked)
 
 
-def read(paths: Iterable[Path]) -> tuple[Entry, ...]:
+class Entries(tuple[Entry, ...]):
+    """Entries in their order, and which of them can be about a name."""
+
+    def about(self, name: str) -> Iterator[Entry]:
+        """Those that name it, and those with patterns and hashes; a few of thousands."""
+        for place in sorted({*self._unclear, *self._by_name.get(name, ())}):
+            yield self[place]
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for place, entry in enumerate(self):
+            for name in entry.names.lower().split(","):
+                found.setdefault(name, []).append(place)
+        return found
+
+    @cached_property
+    def _unclear(self) -> frozenset[int]:
+        return frozenset(
+            place
+            for place, entry in enumerate(self)
+            if "|" in entry.names or "*" in entry.names or "?" in entry.names
+        )
+
+
+def read(paths: Iterable[Path]) -> Entries:
     """The entries of all files; a file that is not there has none. Raises OSError."""
-    entries: list[Entry] = []
+    looks = []
     for path in paths:
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            continue
-        entries += parse(text)
-    return tuple(entries)
+        with contextlib.suppress(FileNotFoundError):
+            found = path.stat()
+            looks.append((path, found.st_ino, found.st_mtime_ns, found.st_size))
+    return _read(tuple(looks))
 
 
-def parse(text: str) -> tuple[Entry, ...]:
+@lru_cache(maxsize=16)
+def _read(looks: tuple[tuple[Path, int, int, int], ...]) -> Entries:
+    """Once for each state of the files: every host of thousands asks for them."""
+    entries: list[Entry] = []
+    for path, *_ in looks:
+        with contextlib.suppress(FileNotFoundError):
+            entries += parse(path.read_text(encoding="utf-8", errors="replace"))
+    return Entries(entries)
+
+
+def parse(text: str) -> Entries:
     """Every line that can be read; comments and bad lines are passed over, as ssh(1) does."""
     entries = []
     for line in text.splitlines():
@@ -69,10 +104,10 @@ def parse(text: str) -> tuple[Entry, ...]:
         except binascii.Error:
             continue
         entries.append(Entry(fields[0], fields[1], blob, marker))
-    return tuple(entries)
+    return Entries(entries)
 
 
-def lookup(entries: Sequence[Entry], host: str, port: int, *, alias: str = "") -> Known:
+def lookup(entries: Entries, host: str, port: int, *, alias: str = "") -> Known:
     """What is known about ``host``.
 
     With ``alias`` (HostKeyAlias) that name alone counts, without a port. Else ``[host]:port``, and
@@ -87,9 +122,9 @@ def lookup(entries: Sequence[Entry], host: str, port: int, *, alias: str = "") -
     return known
 
 
-def _named(entries: Sequence[Entry], name: str) -> Known:
+def _named(entries: Entries, name: str) -> Known:
     found: dict[str, list[Entry]] = {"": [], "@revoked": [], "@cert-authority": []}
-    for entry in entries:
+    for entry in entries.about(name):
         if entry.marker in found and _matches(entry.names, name):
             found[entry.marker].append(entry)
     return Known(*(tuple(found[marker]) for marker in ("", "@revoked", "@cert-authority")))

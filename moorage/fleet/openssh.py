@@ -11,16 +11,16 @@ import os
 import re
 import shlex
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moorage.errors import Refused
 from moorage.fleet.inventory import Target, given_twice
+from moorage.fleet.openssh_blocks import Blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    from paramiko import SSHConfig
 
     from moorage.settings import NodesSettings
 
@@ -110,11 +110,15 @@ def routes(
 class _Config:
     def __init__(self, settings: NodesSettings, only: Path | None) -> None:
         self._settings = settings
-        self._source, self._parsed = _load(settings, only)
+        self._source, self._blocks = _load(settings, only)
+        # Split and looked for once, not once for each of thousands of hosts.
+        self._paths = cache(_paths)
+        self._usual_identities = _usual_identities()
 
     def route(self, target: Target, within: tuple[str, ...] = ()) -> Route:
         options = self._options(target)
         settings = self._settings
+        identities = _identities(options)
         default_user = settings.user if not within else ""
         user = target.user or default_user or options.get("user", "")
         jump = options.get("proxyjump", "none")
@@ -124,7 +128,7 @@ class _Config:
             port=target.port or _number(options, "port", 22),
             user=user or getpass.getuser(),
             user_is_guess=not user,
-            identities=_identities(options),
+            identities=self._usual_identities if identities is None else identities,
             identities_given="identityfile" in options,
             identities_only=_yes(options, "identitiesonly"),
             agent=_agent(options),
@@ -139,7 +143,7 @@ class _Config:
 
     def _options(self, target: Target) -> Mapping[str, str]:
         try:
-            options: dict[str, str] = dict(self._parsed.lookup(target.host))
+            options: dict[str, str] = dict(self._blocks.lookup(target.host))
         except Exception as problem:  # Match exec, canonicalization: whatever it runs into
             raise _unreadable(self._source, str(problem)) from None
         return options
@@ -149,9 +153,9 @@ class _Config:
         if ours:
             return (Path(ours).expanduser(),)
         home = "~/.ssh/known_hosts ~/.ssh/known_hosts2"
-        users = _paths(options.get("userknownhostsfile", home))
+        users = self._paths(options.get("userknownhostsfile", home))
         systems = options.get("globalknownhostsfile")
-        return users + (_SYSTEM_KNOWN_HOSTS if systems is None else _paths(systems))
+        return users + (_SYSTEM_KNOWN_HOSTS if systems is None else self._paths(systems))
 
     def _jumps(self, target: Target, jump: str, within: tuple[str, ...]) -> tuple[Route, ...]:
         from moorage.fleet.inventory import parse_hosts
@@ -170,9 +174,7 @@ class _Config:
         return tuple(chain)
 
 
-def _load(settings: NodesSettings, only: Path | None) -> tuple[str, SSHConfig]:
-    from paramiko import SSHConfig
-
+def _load(settings: NodesSettings, only: Path | None) -> tuple[str, Blocks]:
     if only is not None:
         paths, needed = [only], True
     elif settings.ssh_config:
@@ -186,7 +188,7 @@ def _load(settings: NodesSettings, only: Path | None) -> tuple[str, SSHConfig]:
             text += "Host *\n" + expand_includes(_read(path), path, _read)
     source = str(paths[0])
     try:
-        return source, SSHConfig.from_text(text)
+        return source, Blocks(text)
     except Exception as problem:  # ConfigParseError, and ValueError from the depths of shlex
         raise _unreadable(source, str(problem)) from None
 
@@ -233,10 +235,15 @@ def _read(path: Path) -> str:
         raise _unreadable(str(path), str(problem)) from None
 
 
-def _identities(options: Mapping[str, object]) -> tuple[Path, ...]:
+def _identities(options: Mapping[str, object]) -> tuple[Path, ...] | None:
+    """What the configuration names; None where it names nothing."""
     given = options.get("identityfile")
     if isinstance(given, list):
         return tuple(Path(name).expanduser() for name in given if name.lower() != "none")
+    return None
+
+
+def _usual_identities() -> tuple[Path, ...]:
     folder = Path("~/.ssh").expanduser()
     return tuple(folder / name for name in _DEFAULT_KEYS if (folder / name).is_file())
 

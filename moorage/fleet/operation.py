@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from moorage.fleet.logbook import Logbook
     from moorage.settings import Settings
     from moorage.ui import UI
+
+# Resident agents that are asked at once. What bounds it is this machine's descriptors and the
+# answers in its memory; each handshake is a millisecond of its processor.
+ASKED_AT_ONCE = 64
+# An agent that is only asked reads a few files, or runs a few short programs.
+ANSWER_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,11 @@ class Operation:
     @property
     def dry_run(self) -> bool:
         return "--dry-run" in self.words
+
+    @property
+    def looks(self) -> bool:
+        """Whether nothing is changed or proved: the answer is what counts, and comes at once."""
+        return self.words[0] in ("status", "facts", "history", "explain", "diff")
 
     @property
     def shows_diffs(self) -> bool:
@@ -120,6 +132,36 @@ def proof(settings: Settings, image: str | None) -> Verify:
 
     login = registry.credentials(settings)
     return Verify(image or settings.image_reference, login.user, login.password)
+
+
+@dataclass(frozen=True)
+class _Means:
+    """What the work on all hosts of a run shares.
+
+    ``sessions`` bounds those over SSH where more hosts than that are asked at once over HTTPS.
+    """
+
+    settings: Settings
+    operation: Operation
+    archive: AgentArchive
+    reach: Reach
+    residents: Residents
+    sessions: threading.BoundedSemaphore
+
+    @classmethod
+    def of(
+        cls, settings: Settings, operation: Operation, archive: AgentArchive, reach: Reach
+    ) -> _Means:
+        sessions = threading.BoundedSemaphore(settings.nodes.parallel)
+        residents = Residents(settings, adopting=operation.stay)
+        return cls(settings, operation, archive, reach, residents, sessions)
+
+    @property
+    def at_once(self) -> int:
+        """Hosts that are worked on at once. An agent that is only asked costs next to nothing."""
+        asked = self.operation.looks and self.operation.words in channel.SERVED
+        usual = self.settings.nodes.parallel
+        return max(usual, ASKED_AT_ONCE) if asked and self.residents.any else usual
 
 
 @dataclass(frozen=True)
@@ -202,72 +244,57 @@ def _roll_out(
     logbook: Logbook | None,
 ) -> tuple[list[Outcome], int, str]:
     """The outcomes in order, the signal that stopped it (0: none), why failures did ("": none)."""
-    residents = Residents(settings, adopting=operation.stay)
-    works = [
-        (route.name, partial(_patiently, settings, operation, archive, route, reach, residents))
-        for route in routes
-    ]
+    means = _Means.of(settings, operation, archive, reach)
+    works = [(route.name, partial(_patiently, means, route)) for route in routes]
     count = f"{len(works)} node{'s' if len(works) > 1 else ''}"
 
     def told(outcome: Outcome) -> None:
         if logbook is not None:
             logbook.result(outcome.result)
 
-    rollout = Rollout(works, settings.nodes.parallel, plan, told)
-    outcomes, stopped = rollout.run(ui, f"{operation.title} {count}", dry_run=operation.dry_run)
+    rollout = Rollout(works, means.at_once, plan, told)
+    outcomes, stopped = rollout.run(
+        ui, f"{operation.title} {count}", dry_run=operation.dry_run, quiet=operation.looks
+    )
     return outcomes, stopped, rollout.halted
 
 
-def _patiently(
-    settings: Settings,
-    operation: Operation,
-    archive: AgentArchive,
-    route: openssh.Route,
-    reach: Reach,
-    residents: Residents,
-    line: Line,
-) -> HostResult:
+def _patiently(means: _Means, route: openssh.Route, line: Line) -> HostResult:
     return again.with_retries(
-        lambda: _on_host(settings, operation, archive, route, reach, residents, line),
-        settings.nodes.retries,
+        lambda: _on_host(means, route, line),
+        means.settings.nodes.retries,
         line.rest,
         lambda words: line.tell({"event": "note", "message": words}),
     )
 
 
-def _on_host(
-    settings: Settings,
-    operation: Operation,
-    archive: AgentArchive,
-    route: openssh.Route,
-    reach: Reach,
-    residents: Residents,
-    line: Line,
-) -> HostResult:
+def _on_host(means: _Means, route: openssh.Route, line: Line) -> HostResult:
+    operation, residents = means.operation, means.residents
     served = operation.words in channel.SERVED and residents.of(route) is not None
     if served:
         with contextlib.suppress(channel.NoAnswer), residents.line(route) as straight:
             if straight is not None:
                 with line.open(straight):
-                    return _over(settings, operation, route, straight, line)
-    with ssh.connect(route) as session, line.open(session):
-        become = errand.Become(route.user != "root", reach.sudo_password)
+                    return _over(means, route, straight, line)
+    with means.sessions, _connected(route, line) as session, line.open(session):
+        become = errand.Become(route.user != "root", means.reach.sudo_password)
         if operation.visit is not None:
-            return operation.visit(Visit(session, route, archive, become, line.tell), residents)
+            visit = Visit(session, route, means.archive, become, line.tell)
+            return operation.visit(visit, residents)
         if served:
             with (
                 contextlib.suppress(channel.NoAnswer),
                 residents.line(route, session) as tunnel,
             ):
                 if tunnel is not None:
-                    return _over(settings, operation, route, tunnel, line, session.local_address)
-        plan = _plan(settings, operation, session.local_address)
+                    return _over(means, route, tunnel, line, session.local_address)
+        plan = _plan(means.settings, operation, session.local_address)
         if plan is None:
             return errand.failed(route.name, faults.NO_REGISTRY_ADDRESS)
         invitation = residents.invitation(route, line.tell) if operation.stay else None
         answer, status = session.errand(
-            archive,
-            _words(settings, operation),
+            means.archive,
+            _words(means.settings, operation),
             plans.wire(plan) + b"\n",
             become,
             line.tell if invitation is None else invitation.hear,
@@ -284,20 +311,29 @@ def _words(settings: Settings, operation: Operation) -> tuple[str, ...]:
     return (*operation.words, *stay, *once)
 
 
+@contextlib.contextmanager
+def _connected(route: openssh.Route, line: Line) -> Iterator[ssh.Session]:
+    """A session, unless the run was stopped while this host waited for its turn."""
+    line.go_on()
+    with ssh.connect(route) as session:
+        yield session
+
+
 def _over(
-    settings: Settings,
-    operation: Operation,
+    means: _Means,
     route: openssh.Route,
     line: channel.Channel,
     told: Line,
     local_address: str | None = None,
 ) -> HostResult:
     """The operation by the host's resident agent."""
-    plan = _plan(settings, operation, local_address or line.local_address)
-    if plan is None:
-        return errand.failed(route.name, faults.NO_REGISTRY_ADDRESS)
-    patience = plans.patience(plan)
-    answer, status = line.operate(operation.words, plans.wire(plan), told.tell, patience)
+    operation, body, patience = means.operation, b"", ANSWER_SECONDS
+    if channel.takes_plan(operation.words):
+        plan = _plan(means.settings, operation, local_address or line.local_address)
+        if plan is None:
+            return errand.failed(route.name, faults.NO_REGISTRY_ADDRESS)
+        body, patience = plans.wire(plan), plans.patience(plan)
+    answer, status = line.operate(operation.words, body, told.tell, patience)
     return errand.host_result(route.name, answer, status, route.user)
 
 

@@ -76,6 +76,10 @@ class Residents:
         if self._by_host and self._authority is not None:
             self._context = self._authority.context()
 
+    @property
+    def any(self) -> bool:
+        return bool(self._by_host)
+
     def of(self, route: Route) -> Resident | None:
         return self._by_host.get(route.target.host)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from moorage.ui import UI
 
 Event = dict[str, Any]
+_SHOW_SECONDS = 0.2
 
 
 class Cuttable(Protocol):
@@ -59,6 +60,11 @@ class Line:
     def rest(self, seconds: float) -> None:
         """Waits, unless the run is being stopped: see :meth:`Rollout.rest`."""
         self._rollout.rest(seconds)
+
+    def go_on(self) -> None:
+        """Raises Stopped where the run is being stopped, and this host was not begun."""
+        if self._rollout.stopping and self.name not in self._rollout.begun:
+            raise Stopped
 
     @contextlib.contextmanager
     def open(self, session: Cuttable) -> Iterator[None]:
@@ -124,19 +130,24 @@ class Rollout:
         """Waits before another attempt; not at all once the run is being stopped."""
         self._stopping.wait(seconds)
 
-    def run(self, ui: UI, title: str, *, dry_run: bool = False) -> tuple[list[Outcome], int]:
+    def run(
+        self, ui: UI, title: str, *, dry_run: bool = False, quiet: bool = False
+    ) -> tuple[list[Outcome], int]:
         """Does it all, telling the progress. Returns the outcomes in order, and what stopped it.
 
-        That is the number of a signal, 0 for none. Threads are daemons: a host that hangs in a
-        connect does not keep the program alive.
+        That is the number of a signal, 0 for none. ``quiet``: only failures get a line each.
+        Threads are daemons: a host that hangs in a connect does not keep the program alive.
         """
         done: dict[str, Outcome] = {}
         stopped_by = 0
+        shown = 0.0
         board = Board(title, len(self.works))
         with _signals_as(self.messages), ui.board(title) as show:
             wave = self._next_wave(ui, board)
             while len(done) < len(self.works):
-                show(board.lines(time.monotonic()))
+                if time.monotonic() - shown >= _SHOW_SECONDS:
+                    shown = time.monotonic()
+                    show(board.lines(shown))
                 try:
                     name, message = self.messages.get(timeout=0.5)
                 except queue.Empty:
@@ -151,8 +162,10 @@ class Rollout:
                 elif isinstance(message, Outcome):
                     done[name] = message
                     board.ended(name, message.result.status)
-                    ui.note(summary(message.result, dry_run=dry_run))
-                    ui.event({"event": "result", **message.result.to_json()})
+                    if not (quiet and message.result.ok):
+                        ui.note(summary(message.result, dry_run=dry_run))
+                    if ui.as_lines:
+                        ui.event({"event": "result", **message.result.to_json()})
                     self._told(message)
                     wave = self._after(ui, board, wave, done)
                 else:

@@ -101,3 +101,14 @@ def test_openssh_hashes_and_fingerprints_the_same(tmp_path: Path) -> None:
     path.write_text(line_for("node1.lan", 2222, kind, raw, hashed=True))
     found = subprocess.run(["ssh-keygen", "-F", "[node1.lan]:2222", "-f", str(path)], check=False)
     assert found.returncode == 0
+
+
+def test_a_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "known_hosts"
+    assert read([path]) == ()
+    append_line(path, line_for("a", 22, "ssh-ed25519", ONE))
+    assert [entry.blob for entry in lookup(read([path]), "a", 22).keys] == [ONE]
+    append_line(path, line_for("a", 22, "ssh-ed25519", TWO))
+    assert [entry.blob for entry in lookup(read([path]), "a", 22).keys] == [ONE, TWO]
+    path.unlink()
+    assert read([path]) == ()
