@@ -117,7 +117,7 @@ def _take_up(host: Host, document: bytes, *, anothers: bool = True) -> FileChang
         with contextlib.suppress(FileNotFoundError):
             home.trial.unlink()
         _install(host, manager)
-        _wait_until_serving(host, manager, settings)
+        _wait_until_serving(manager, settings)
     except BaseException:
         if before is None:
             _remove(host, manager)
@@ -251,30 +251,36 @@ def _install(host: Host, manager: str) -> None:
 
 
 def _start(host: Host, manager: str) -> None:
+    """Also a restart. systemd's own returns when the agent has said that it serves, or ended."""
     if manager == "systemd":
         host.run(["systemctl", "reset-failed", NAME])
-        # Its start is waited for below, with a bound that is ours.
-        _run(host, ["systemctl", "restart", "--no-block", NAME])
+        try:
+            _run(host, ["systemctl", "restart", NAME], timeout=START_SECONDS)
+        except AgentError as problem:
+            said = host.run(["journalctl", "-u", NAME, "-n", "3", "-o", "cat", "--no-pager"])
+            words = " | ".join(said.out.strip().split("\n"))
+            raise _does_not_start(words or problem.fault.message) from None
     else:
         _run(host, ["rc-service", NAME, "restart"], timeout=60)
 
 
-def _wait_until_serving(host: Host, manager: str, settings: Settings) -> None:
+def _wait_until_serving(manager: str, settings: Settings) -> None:
+    if manager == "systemd":
+        return
     deadline = time.monotonic() + START_SECONDS
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.listen, settings.listen)  # noqa: S104
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):
             socket.create_connection((address, settings.port), 2).close()
-            if manager != "systemd" or host.run(["systemctl", "is-active", NAME]).ok:
-                return
+            return
         time.sleep(0.1)
-    words = "it does not answer"
-    if manager == "systemd":
-        said = host.run(["journalctl", "-u", NAME, "-n", "3", "-o", "cat", "--no-pager"])
-        words = " | ".join(said.out.split("\n")).strip(" |") or words
-    raise AgentError(
+    raise _does_not_start(f"it does not answer on port {settings.port}")
+
+
+def _does_not_start(words: str) -> AgentError:
+    return AgentError(
         "agent-does-not-start",
-        f"the resident agent does not serve on port {settings.port}: {words}",
+        f"the resident agent does not serve: {words}",
         cause="its service does not start here; everything of it was taken away again",
         cure="look at the words above; nodes.trust works over SSH as well",
     )

@@ -11,36 +11,15 @@ import pytest
 
 pytest.importorskip("docker")
 
-import docker
-
 from moorage import fleet
 from moorage.fleet import authority, operation
 from moorage.fleet.report import FleetReport
 from moorage.fleet.roster import Roster
 from moorage.ui import UI
-from tests.agent.authority import Authority
 from tests.agent.real import Registry
-from tests.resident.lab import ResidentNode, resident_node
+from tests.resident.lab import ResidentNode
 
 pytestmark = pytest.mark.engine
-
-
-@pytest.fixture(scope="module")
-def client() -> docker.DockerClient:
-    try:
-        made = docker.from_env(timeout=120)
-        made.ping()
-    except docker.errors.DockerException:
-        pytest.skip("no Docker engine answers")
-    return made
-
-
-@pytest.fixture(scope="module")
-def node(
-    client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ResidentNode]:
-    with resident_node(client, tmp_path_factory.mktemp("operator")) as made:
-        yield made
 
 
 @pytest.fixture
@@ -49,23 +28,6 @@ def adopted(node: ResidentNode, ui: UI) -> Iterator[ResidentNode]:
     assert report.ok, (report, node.sh("journalctl -u moorage-agent -n 30 --no-pager")[1])
     yield node
     assert fleet.release(node.settings, ui, ["node"]).ok
-
-
-@pytest.fixture
-def ui() -> UI:
-    return UI(as_json=True)
-
-
-@pytest.fixture(scope="module")
-def registry(client: docker.DockerClient) -> Iterator[Registry]:
-    tags = [tag for image in client.images.list() for tag in image.tags]
-    made = Registry(
-        client, next(tag for tag in tags if tag.startswith("moorage/registry:")), Authority()
-    )
-    try:
-        yield made
-    finally:
-        made.container.remove(force=True, v=True)
 
 
 def run(node: ResidentNode, ui: UI, registry: Registry, word: str) -> FleetReport:

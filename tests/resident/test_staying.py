@@ -1,0 +1,85 @@
+"""What nodes.trust leaves on a node: the agent as a service, or with --once nothing of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from agent.report import HostResult
+from moorage import fleet
+from moorage.fleet import operation
+from moorage.fleet.roster import Roster
+from moorage.settings import CertsSettings, Settings
+from moorage.ui import UI
+from tests.agent.real import Registry
+from tests.resident.lab import ResidentNode
+
+pytestmark = pytest.mark.engine
+
+SERVICE = "systemctl is-active moorage-agent"
+ARCHIVES = "ls /var/lib/moorage/agent 2>/dev/null | wc -l"
+
+
+def trust(node: ResidentNode, ui: UI, registry: Registry, settings: Settings) -> HostResult:
+    """As nodes.trust does it, proved by TLS to the registry; no image is pulled."""
+    wanted = operation.Operation(
+        "trust", ("apply",), ca=registry.authority.pem, needs_address=True,
+        stay=settings.nodes.resident,
+    )  # fmt: skip
+    address = dataclasses.replace(settings.registry, address=registry.address)
+    settings = dataclasses.replace(settings, registry=address)
+    return operation.run(settings, ui, ["node"], wanted, None).hosts[0]
+
+
+def test_the_agent_stays_after_the_first_trust_and_answers_the_second(
+    node: ResidentNode, ui: UI, registry: Registry
+) -> None:
+    first = trust(node, ui, registry, node.settings)
+    assert (first.status, first.restarts) == ("changed", ("containerd.service",)), first
+    assert first.changes[-1].path == "/etc/systemd/system/moorage-agent.service"
+    assert Roster(node.settings).residents().keys() == {"node"}
+    second = trust(node, ui, registry, node.settings)
+    assert (second.status, second.changes, second.restarts) == ("unchanged", (), ())
+    assert "POST '/v1/apply'" in node.sh("journalctl -u moorage-agent -o cat")[1]
+
+
+def test_another_operators_agent_is_not_taken_over_unasked(
+    node: ResidentNode, ui: UI, registry: Registry, tmp_path: Path
+) -> None:
+    other = dataclasses.replace(node.settings, certs=CertsSettings(dir=str(tmp_path)))
+    authority = node.read("/var/lib/moorage/resident/authority.pem")
+    assert trust(node, ui, registry, other).ok
+    assert Roster(other).residents() == {}
+    assert node.read("/var/lib/moorage/resident/authority.pem") == authority
+    assert trust(node, ui, registry, node.settings).status == "unchanged"
+    assert fleet.release(node.settings, ui, ["node"]).ok
+
+
+def test_a_port_in_use_keeps_no_trust_away(
+    node: ResidentNode, ui: UI, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = dataclasses.replace(node.settings.nodes, agent_port=22)
+    result = trust(node, ui, registry, dataclasses.replace(node.settings, nodes=nodes))
+    assert (result.ok, result.error) == (True, None)
+    said = capsys.readouterr().err
+    assert "the agent does not stay here: port 22" in said
+    assert "--port" in said
+    assert node.sh(SERVICE)[0] != 0
+    assert Roster(node.settings).residents() == {}
+
+
+def test_once_leaves_the_trust_and_nothing_of_the_agent(
+    node: ResidentNode, ui: UI, registry: Registry
+) -> None:
+    node.sh("rm -rf /var/lib/moorage/agent")
+    once = node.settings.with_nodes(resident=False)
+    assert trust(node, ui, registry, once).ok
+    assert node.sh(SERVICE)[0] != 0
+    assert node.sh(ARCHIVES)[1].strip() == "0"
+    assert node.read("/etc/containerd/certs.d/my.registry.io/ca.crt") is not None
+    taken = operation.Operation("untrust", ("untrust",))
+    assert operation.run(once, ui, ["node"], taken, None).ok
+    assert node.read("/etc/containerd/certs.d/my.registry.io/ca.crt") is None
+    assert node.sh(ARCHIVES)[1].strip() == "0"
