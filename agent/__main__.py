@@ -26,7 +26,8 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from agent import __version__
@@ -113,8 +114,9 @@ def main(words: list[str] | None = None) -> int:
             from agent.server.serve import run
 
             return run(command.root)
-        for event in _events(command):
-            tell(event)
+        with tell.alive():
+            for event in _events(command):
+                tell(event)
     except UsageError as problem:
         tell(_failed(problem.fault))
         return 2
@@ -203,15 +205,28 @@ class Teller:
     def __init__(self) -> None:
         self.code = 1
         self._heard = True
+        self._write: Callable[[bytes], None] = self._to_stdout
+
+    @contextmanager
+    def alive(self) -> Iterator[None]:
+        """Between the events, a line now and then that says the agent is at work."""
+        from agent import pulse
+
+        with pulse.beside(self._to_stdout) as self._write:
+            yield
+        self._write = self._to_stdout
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, ResultEvent):
             self.code = 0 if event.result.ok else 1
         line = json.dumps(event_to_json(event), ensure_ascii=False) + "\n"
+        self._write(line.encode("utf-8", "replace"))
+
+    def _to_stdout(self, line: bytes) -> None:
         if not self._heard:
             return
         try:
-            sys.stdout.buffer.write(line.encode("utf-8", "replace"))
+            sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
         except OSError:
             self._heard = False

@@ -16,8 +16,10 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
+from agent import pulse
 from agent.faults import AgentError, Interrupted
 from agent.report import FAILED, Event, Fault, HostResult, ResultEvent, event_to_json
 
@@ -149,8 +151,9 @@ def _child(operation: Operation, writing: int) -> None:
         pipe = os.dup2(writing, 3) if writing != 3 else writing
         os.closerange(4, _highest())
         try:
-            for event in operation():
-                _write(pipe, _line(event))
+            with pulse.beside(partial(_write, pipe)) as write:
+                for event in operation():
+                    write(_line(event))
             code = 0
         except AgentError as problem:
             _write(pipe, _line(_failed(problem.fault)))

@@ -16,13 +16,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import MoorageError
-from moorage.fleet.errand import Answer
+from moorage.fleet import lines
+from moorage.fleet.errand import Answer, silent
 
 if TYPE_CHECKING:
     from moorage.fleet.authority import Authority
     from moorage.fleet.roster import Resident
 
 CONNECT_SECONDS = 3.0
+# An agent that serves at all sends its answer's head before its work begins.
+HEAD_SECONDS = 30.0
 # The agent's command line -> method and path.
 SERVED: dict[tuple[str, ...], tuple[str, str]] = {
     ("apply",): ("POST", "/v1/apply"),
@@ -84,24 +87,33 @@ class Channel:
         on_event: Callable[[dict[str, Any]], None],
         patience: float,
     ) -> tuple[Answer, int]:
-        """The errand over HTTPS: the same events, 0 for a whole answer and -1 for a broken line."""
+        """The errand over HTTPS: the same events, 0 for a whole answer and -1 for a broken line.
+
+        Raises MoorageError ``agent-silent`` where an agent has begun and then says nothing.
+        """
         method, path = SERVED[tuple(words)]
         answer = Answer(on_event)
-        self._socket.settimeout(patience)
+        self._socket.settimeout(HEAD_SECONDS)
         try:
             response = self._request(method, path, plan if method == "POST" else None)
             if response.status != 200:
                 raise self._refusal(response.status, response.read(1 << 20))
+            self._socket.settimeout(patience)
             while data := response.readline(1 << 22):
                 answer.stdout(data)
                 if answer.too_much:
                     break
+                self._socket.settimeout(answer.patience(patience))
         except (OSError, http.client.HTTPException) as problem:
             if not answer.begun:
                 raise self._closed(problem) from None
+            if _is_silence(problem):
+                raise silent(answer.patience(patience)) from None
             return answer, -1
         answer.end()
-        return answer, 0
+        # http.client takes a line that is closed between two chunks for a whole answer.
+        whole = answer.result is not None or answer.words
+        return answer, 0 if whole else -1
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, **headers: str
@@ -164,7 +176,7 @@ def straight(name: str, address: str, resident: Resident, context: ssl.SSLContex
         line = socket.create_connection((address, resident.port), CONNECT_SECONDS)
     except OSError as problem:
         raise NoAnswer(str(problem)) from None
-    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    lines.prepare(line)
     return Channel(line, name, resident, context)
 
 
@@ -206,6 +218,11 @@ def renew(channel: Channel, authority: Authority, resident: Resident) -> Residen
     document = json.dumps({"certificate": made.pem, "until": made.until}).encode()
     channel.ask("POST", "/v1/certificate", document)
     return replace(resident, serial=made.serial, until=made.until)
+
+
+def _is_silence(problem: Exception) -> bool:
+    """A socket's own time-out has no number; the kernel's, for a dead line, is ETIMEDOUT."""
+    return isinstance(problem, TimeoutError) and problem.errno is None
 
 
 def _not_ours(name: str, why: str) -> NotOurAgent:

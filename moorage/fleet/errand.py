@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.report import FAILED, Fault, HostResult
+from moorage.errors import MoorageError
 from moorage.fleet import faults
 
 AGENT_FOLDER = "/var/lib/moorage/agent"
@@ -35,6 +36,8 @@ ROOT_EVENT = '{"event": "root"}'
 # No event is longer: a diff of a configuration file is kilobytes.
 MAX_LINE = 4 << 20
 MAX_OUTPUT = 64 << 20
+# An agent that has told of its pulse (agent/pulse.py, every ten seconds) is silent where it hangs.
+PULSE_SECONDS = 45.0
 _KEPT_WORDS = 2000
 
 
@@ -116,6 +119,7 @@ class Answer:
         self.is_root = False
         self.too_much = False
         self.may_ask = reply is not None
+        self._pulse = False
         self._on_event = on_event
         self._reply = reply
         self._line_back: bytes | None = None
@@ -140,6 +144,10 @@ class Answer:
         if line is not None:
             self.may_ask = False
         return line
+
+    def patience(self, most: float) -> float:
+        """The seconds of silence to bear from now on: ``most`` until a pulse was heard."""
+        return min(most, PULSE_SECONDS) if self._pulse else most
 
     def stdout(self, data: bytes) -> None:
         self._size += len(data)
@@ -166,6 +174,9 @@ class Answer:
             self.not_installed = event
         elif event["event"] == "root":
             self.is_root = True
+        elif event["event"] == "alive":
+            self._pulse = True
+            self._events += 1
         else:
             self._events += 1
             self._on_event(event)
@@ -203,6 +214,12 @@ def host_result(name: str, answer: Answer, status: int, user: str) -> HostResult
 
 
 _RESULT_KEYS = frozenset(HostResult.__dataclass_fields__)
+
+
+def silent(seconds: float) -> MoorageError:
+    """Raised for an agent that has said nothing for so long."""
+    fault = faults.silent(seconds)
+    return MoorageError(fault.code, fault.message, cause=fault.cause, cure=fault.cure)
 
 
 def failed(name: str, fault: Fault, status: str = FAILED) -> HostResult:

@@ -56,10 +56,10 @@ NO_REGISTRY_ADDRESS = Fault(
 def connection_lost(begun: bool) -> Fault:
     return Fault(
         "connection-lost",
-        "the SSH connection broke while the agent was at work"
+        "the connection broke while the agent was at work"
         if begun
-        else "the SSH connection broke before the agent answered",
-        cause="the network, the node's sshd or the node itself went away",
+        else "the connection broke before the agent answered",
+        cause="the network, the node's sshd, its agent or the node itself went away",
         cure="run the same command again; the agent finishes or puts back what it had begun",
     )
 

@@ -13,8 +13,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import MoorageError
-from moorage.fleet import known_hosts
-from moorage.fleet.errand import Answer, Become, Reply, absent, as_root, cold_words, warm_words
+from moorage.fleet import known_hosts, lines
+from moorage.fleet.errand import (
+    Answer,
+    Become,
+    Reply,
+    absent,
+    as_root,
+    cold_words,
+    silent,
+    warm_words,
+)
 from moorage.fleet.keys import Offer
 
 if TYPE_CHECKING:
@@ -174,8 +183,8 @@ def _converse(
     heard = time.monotonic()
     while True:
         if not poll.poll(min(patience, 1) * 1000):
-            if time.monotonic() - heard > patience:
-                raise _silent(patience)
+            if time.monotonic() - heard > answer.patience(patience):
+                raise silent(answer.patience(patience))
             if channel.closed or not channel.get_transport().is_active():
                 break
             continue
@@ -212,13 +221,6 @@ def _exit_status(channel: Any) -> int:
     # It comes with, or just after, the end of the output; without one (-1) the line broke.
     channel.status_event.wait(5)
     return int(channel.exit_status)
-
-
-def _silent(seconds: float) -> MoorageError:
-    from moorage.fleet import faults
-
-    fault = faults.silent(seconds)
-    return MoorageError(fault.code, fault.message, cause=fault.cause, cure=fault.cure)
 
 
 @contextlib.contextmanager
@@ -310,7 +312,7 @@ def _transport(known: Known, sock: Any, **options: Any) -> Transport:
     from paramiko import Transport
 
     if isinstance(sock, socket.socket):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        lines.prepare(sock)
     transport = Transport(sock, **options)
     # A server has a key of each kind; it shall show one of the kind we know, as ssh(1) asks it to.
     kinds = {entry.kind for entry in known.keys}
