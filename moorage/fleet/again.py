@@ -7,6 +7,7 @@ an apply that finds everything done does nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.report import HostResult
@@ -31,7 +32,10 @@ def with_retries(
     """``work``'s result, after up to ``retries`` further attempts where its line broke.
 
     ``rest`` waits so many seconds; ``tell`` hears why it is done again. Raises what ``work`` raises
-    at last. Source: https://tenacity.readthedocs.io, "wait_random_exponential"; the jitter is what
+    at last, unless an agent was at work before: that it cannot be reached now must not hide that it
+    may have changed the node, and the broken line is the result.
+
+    Source: https://tenacity.readthedocs.io, "wait_random_exponential"; the jitter is what
     https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter asks for.
     """
     from tenacity import (
@@ -42,6 +46,8 @@ def with_retries(
         wait_random_exponential,
     )
 
+    from moorage.fleet.ssh import Unreachable
+
     def announce(state: RetryCallState) -> None:
         outcome = state.outcome
         problem = outcome.exception() if outcome is not None else None
@@ -50,11 +56,26 @@ def with_retries(
         seconds = state.next_action.sleep if state.next_action else 0
         tell(f"{problem}; once more in {seconds:.0f} s")
 
+    cut_off: list[HostResult] = []
+
     def lost(problem: BaseException) -> bool:
-        return isinstance(problem, MoorageError) and problem.code in TRANSIENT
+        # A node whose line broke may be on its way down, or up again: refused, no route, silence.
+        away = bool(cut_off) and isinstance(problem, Unreachable)
+        return away or (isinstance(problem, MoorageError) and problem.code in TRANSIENT)
 
     def broken(result: HostResult) -> bool:
-        return result.error is not None and result.error.code in TRANSIENT
+        if result.error is None or result.error.code not in TRANSIENT:
+            return False
+        cut_off.append(result)
+        return True
+
+    def last(state: RetryCallState) -> HostResult:
+        assert state.outcome is not None  # noqa: S101
+        problem = state.outcome.exception()
+        if cut_off and isinstance(problem, Unreachable):
+            return _still_away(cut_off[-1], problem)
+        result: HostResult = state.outcome.result()  # raises what the last attempt raised
+        return result
 
     retrying = Retrying(
         stop=stop_after_attempt(retries + 1),
@@ -62,12 +83,13 @@ def with_retries(
         retry=retry_if_exception(lost) | retry_if_result(broken),
         sleep=rest,
         before_sleep=announce,
-        retry_error_callback=_last,
+        retry_error_callback=last,
     )
     return retrying(work)
 
 
-def _last(state: RetryCallState) -> HostResult:
-    assert state.outcome is not None  # noqa: S101
-    result: HostResult = state.outcome.result()  # raises what the last attempt raised
-    return result
+def _still_away(result: HostResult, problem: MoorageError) -> HostResult:
+    """The result of the attempt whose line broke, and what has been the matter since."""
+    assert result.error is not None  # noqa: S101
+    cause = f"{result.error.cause}; since then: {problem.message}"
+    return replace(result, error=replace(result.error, cause=cause))

@@ -53,6 +53,11 @@ class Line:
         self.events: list[Event] = []
         self._rollout = rollout
 
+    @property
+    def begun(self) -> bool:
+        """Whether a session with the host ever came about."""
+        return self.name in self._rollout.begun
+
     def tell(self, event: Event) -> None:
         self.events.append(event)
         self._rollout.messages.put((self.name, event))
@@ -285,8 +290,8 @@ def _done(name: str, work: Work, line: Line) -> HostResult:
 
     try:
         return work(line)
-    except Stopped:
-        return errand.failed(name, faults.STOPPED)
+    except Stopped:  # before another attempt, it may be, at a node whose line broke
+        return errand.failed(name, faults.STOPPED_MIDWAY if line.begun else faults.STOPPED)
     except MoorageError as problem:
         fault = Fault(problem.code, problem.message, cause=problem.cause, cure=problem.cure)
         status = UNREACHABLE if isinstance(problem, Unreachable) else "failed"

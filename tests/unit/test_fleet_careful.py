@@ -16,6 +16,7 @@ from moorage.fleet.board import Board
 from moorage.fleet.inventory import Target
 from moorage.fleet.report import FleetReport, causes, failures, show
 from moorage.fleet.rollout import Line, Outcome, Rollout, Work
+from moorage.fleet.ssh import Unreachable
 from moorage.fleet.waves import Policy, schedule
 from moorage.ui import UI
 
@@ -129,6 +130,51 @@ def test_a_result_that_says_the_line_broke_is_tried_again_until_it_holds() -> No
     result = again.with_retries(lambda: answers.pop(0), 2, lambda _: None, lambda _: None)
     assert result.status == CHANGED
     assert again.with_retries(lambda: lost, 1, lambda _: None, lambda _: None) == lost
+
+
+def test_a_node_that_is_gone_after_its_line_broke_is_not_called_untouched() -> None:
+    lost = HostResult("a", FAILED, error=Fault("connection-lost", "lost", cause="c", cure="d"))
+    gone = Unreachable("refused", "a port 22 refuses", cause="c", cure="d")
+    count = 0
+
+    def work() -> HostResult:
+        nonlocal count
+        count += 1
+        if count == 1:
+            return lost
+        raise gone
+
+    result = again.with_retries(work, 2, lambda _: None, lambda _: None)
+    assert count == 3
+    assert (result.status, (result.error or pytest.fail()).code) == (FAILED, "connection-lost")
+    assert result.error is not None
+    assert result.error.cause == "c; since then: a port 22 refuses"
+
+
+def test_a_host_that_waits_for_another_attempt_when_it_is_stopped_was_begun() -> None:
+    class Session:
+        def close(self) -> None:
+            pass
+
+    resting = threading.Event()
+
+    def work(line: Line) -> HostResult:
+        with line.open(Session()):
+            pass
+        resting.set()
+        line.rest(20)
+        with line.open(Session()):
+            raise AssertionError("it was stopped")
+
+    rollout = Rollout([("a", work)], 1)
+
+    def stop() -> None:
+        resting.wait(20)
+        rollout.messages.put(("", 2))
+
+    threading.Thread(target=stop).start()
+    (outcome,), _ = rollout.run(UI(as_json=True), "try")
+    assert (outcome.result.error or pytest.fail()).code == "stopped-midway"
 
 
 def test_the_board_tells_states_and_the_slowest() -> None:
