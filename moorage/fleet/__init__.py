@@ -258,12 +258,16 @@ def verify(
 def status(
     settings: Settings, ui: UI, hosts: Sequence[str | Target], *, reach: Reach | None = None
 ) -> FleetReport:
-    """What the agent keeps on ``hosts``, and whether it is still as it left it: ``states``."""
-    from moorage.fleet import operation
+    """How ``hosts`` stand, all asked at once: ``states``.
 
-    return operation.run(
-        settings, ui, hosts, operation.Operation(title="status", words=("status",)), reach
-    )
+    Not ok where one could not be asked, a file of ours is not as it was left, drift cannot be put
+    back, or an operation was cut off.
+    """
+    from moorage.fleet import operation, standings
+
+    what = operation.Operation(title="status", words=("status",))
+    report = operation.run(settings, ui, hosts, what, reach)
+    return standings.judged(report, standings.ours(settings))
 
 
 def diff(

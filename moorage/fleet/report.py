@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -107,18 +106,6 @@ def show_hosts(
         ui.show(line)
 
 
-def show_states(ui: UI, report: FleetReport) -> None:
-    """The table of a status: what each node trusts, and what has become of our files there."""
-    rows = []
-    for result in report.hosts:
-        state = report.states.get(result.host)
-        told = _state_row(state) if state else (result.status, "", "")
-        rows.append([result.host, report.runtimes.get(result.host, ""), *told])
-    ui.table(["node", "runtime", "trusts", "our files", "to do"], rows)
-    for line in failures(report.hosts):
-        ui.show(line)
-
-
 def show_histories(ui: UI, report: FleetReport) -> None:
     """The table of what was done on each node and when, newest first."""
     rows = []
@@ -156,42 +143,6 @@ def show_findings(ui: UI, report: FleetReport) -> None:
         ui.table(["part", "strategy", "", "why"], rows)
     for line in failures(report.hosts):
         ui.show(line)
-
-
-def _state_row(state: Mapping[str, Any]) -> tuple[str, str, str]:
-    trusted = state.get("trusted", ())
-    files = [file for one in trusted for file in one["files"]]
-    drifted = [f"{file['path']} {file['state']}" for file in files if file["state"] != "as-left"]
-    count = f"{len(files)} as left" if files and not drifted else "\n".join(drifted)
-    to_do = [f"restart {unit}" for unit in state.get("waiting", ())]
-    if drifted:
-        to_do.append("inv nodes.trust")
-    if state.get("interrupted"):
-        to_do.append(f"inv nodes.recover (an {state['interrupted']} was cut off)")
-    to_do += _resident_row(state.get("resident"))
-    holder = state.get("holder")
-    if holder:
-        to_do.append(f"busy: {holder.get('operation', 'an agent')}")
-    return "\n".join(one["registry"] for one in trusted) or "-", count or "-", "\n".join(to_do)
-
-
-def _resident_row(resident: Mapping[str, Any] | None) -> list[str]:
-    """What a person should know of the agent that stays there: its fights, and its end."""
-    if resident is None:
-        return []
-    drift = resident["drift"]
-    words = []
-    if drift["healed"]:
-        files = ", ".join(drift["last_files"])
-        words.append(f"put back {drift['healed']} times, last {files}")
-    if drift["state"] == "failing":
-        words.append(f"cannot put back: {drift['error']}")
-    if drift["state"] == "stopped":
-        words.append("someone undoes it again and again: find out who, then inv nodes.trust")
-    if resident["certificate_ends"] < time.time() + 14 * 86400:
-        end = time.strftime("%Y-%m-%d", time.gmtime(resident["certificate_ends"]))
-        words.append(f"the agent's certificate ends {end}; inv nodes.adopt")
-    return words
 
 
 def _row(result: HostResult, runtime: str, dry_run: bool) -> list[str]:

@@ -131,16 +131,19 @@ def verify(run: Run, nodes: Nodes, image: str | None = None) -> dict[str, Any]:
 
 @on_nodes()
 def status(run: Run, nodes: Nodes) -> dict[str, Any]:
-    """Say what nodes trust by our doing, and whether our files there are still as we left them.
+    """Say how nodes stand: trust, drift, versions, certificate ends, last apply and pull.
 
+    Exit code 1 where a node could not be asked, a file of ours is not as it was left, drift cannot
+    be put back, or an operation was cut off; what waits (a restart, an upgrade) is no failure.
     Example: inv nodes.status --hosts=node1,node2
     """
-    from moorage import fleet
-    from moorage.fleet.report import show_states
+    from functools import partial
 
-    hosts = nodes.chosen()
-    report = fleet.status(run.settings, run.ui, hosts, reach=nodes.reach())
-    return nodes.told(report, show=show_states)
+    from moorage import fleet
+    from moorage.fleet import standings
+
+    report = fleet.status(run.settings, run.ui, nodes.chosen(), reach=nodes.reach())
+    return nodes.told(report, show=partial(standings.show, own=standings.ours(run.settings)))
 
 
 @on_nodes()

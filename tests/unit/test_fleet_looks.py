@@ -73,18 +73,6 @@ def test_findings_are_a_table_a_node(capsys: pytest.CaptureFixture[str]) -> None
     assert "taken" not in refused
 
 
-def test_a_state_names_the_runtime_and_the_command_that_recovers(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    status: dict[str, Any] = {
-        "event": "status", "trusted": [], "waiting": [], "interrupted": "apply", "holder": None
-    }  # fmt: skip
-    report.show_states(UI(), told(("status",), status))
-    out = capsys.readouterr().out
-    assert "containerd 1.7.24" in out
-    assert "inv nodes.recover" in out
-
-
 def test_a_node_that_failed_is_told_with_its_cure(capsys: pytest.CaptureFixture[str]) -> None:
     fault = Fault("not-root", "it cannot be read", "no right", "run it through sudo")
     outcome = Outcome(HostResult("node1", FAILED, error=fault))

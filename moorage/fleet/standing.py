@@ -1,0 +1,213 @@
+"""How one node stands, as a status found it: plain values, and what a person should know. Pure."""
+
+from __future__ import annotations
+
+import calendar
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.report import Fault, HostResult
+
+DAY = 86400
+# A certificate of an agent that is visited never comes this near to its end; a CA of ours is
+# replaced in time by `inv certs.issue`.
+SOON_DAYS = 14
+
+
+@dataclass(frozen=True)
+class Ours:
+    """The agent of this folder: what nodes' agents are compared with."""
+
+    version: str
+    digest: str
+
+    def compared(self, version: str, digest: str) -> str:
+        """What an agent of ``version`` and ``digest`` is beside ours: "same", "older", "newer", or
+        "another build" of the same version."""
+        if digest == self.digest:
+            return "same"
+        theirs, ours = _numbers(version), _numbers(self.version)
+        if theirs == ours:
+            return "another build"
+        return "older" if theirs < ours else "newer"
+
+
+@dataclass(frozen=True)
+class Resident:
+    """The agent that stays on a node. ``drift``: watching, healing, failing or stopped."""
+
+    version: str
+    digest: str
+    ends: int
+    drift: str
+    healed: int
+    last_files: tuple[str, ...]
+    error: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One node. Times are seconds since 1970; None: never, or not known.
+
+    ``fault``: why it could not be asked. ``drifted``: path -> "changed" or "missing".
+    """
+
+    host: str
+    fault: Fault | None = None
+    runtime: str = ""
+    trusts: tuple[str, ...] = ()
+    files: int = 0
+    drifted: tuple[tuple[str, str], ...] = ()
+    ca_ends: int | None = None
+    applied: int | None = None
+    pulled: int | None = None
+    pull_seconds: float | None = None
+    waiting: tuple[str, ...] = ()
+    interrupted: str = ""
+    busy: str = ""
+    resident: Resident | None = None
+
+    @classmethod
+    def of(cls, result: HostResult, runtime: str, state: Mapping[str, Any] | None) -> Standing:
+        """From a host's result and what its agent said (StatusEvent, and ``resident``)."""
+        if result.error is not None or state is None or "trusted" not in state:
+            fault = result.error or Fault("bad-answer", "the agent told no state")
+            return cls(result.host, fault=fault)
+        trusted = state["trusted"]
+        files = [file for one in trusted for file in one["files"]]
+        ends = [one["ca_ends"] for one in trusted if one.get("ca_ends") is not None]
+        told = state.get("resident")
+        last = (told or {}).get("last", {})
+        pulled = state.get("pulled") or {}
+        return cls(
+            result.host,
+            runtime=runtime,
+            trusts=tuple(one["registry"] for one in trusted),
+            files=len(files),
+            drifted=tuple(
+                (file["path"], file["state"]) for file in files if file["state"] != "as-left"
+            ),
+            ca_ends=min(ends, default=None),
+            applied=_latest(
+                _since_1970(state.get("applied")), (last.get("apply") or {}).get("time")
+            ),
+            pulled=pulled.get("time"),
+            pull_seconds=pulled.get("seconds"),
+            waiting=tuple(state.get("waiting", ())),
+            interrupted=state.get("interrupted") or "",
+            busy=str((state.get("holder") or {}).get("operation", "")),
+            resident=None if told is None else _resident(told),
+        )
+
+    @property
+    def good(self) -> bool:
+        """Whether the node could be asked, and is as it should be."""
+        fights = self.resident is not None and self.resident.drift in ("failing", "stopped")
+        return self.fault is None and not (self.drifted or fights or self.interrupted)
+
+    def files_words(self) -> str:
+        """Our files, as they are now."""
+        if not self.drifted:
+            return f"{self.files} as left" if self.files else "-"
+        told = ", ".join(f"{path} {state}" for path, state in self.drifted)
+        return f"{len(self.drifted)} of {self.files} drifted: {told}"
+
+    def drift_words(self, *, counted: bool = True) -> str:
+        """What the agent has done about drift, where there was any; ``counted``: how often."""
+        if self.resident is None:
+            return ""
+        resident, words = self.resident, []
+        if resident.healed and counted:
+            words.append(f"put back {times(resident.healed)}: {', '.join(resident.last_files)}")
+        elif resident.healed:
+            words.append("put back since")
+        if resident.drift == "stopped":
+            words.append("stopped: undone again and again")
+        elif resident.drift == "failing":
+            words.append(f"cannot be put back: {resident.error}")
+        return "; ".join(words)
+
+    def to_do(self, ours: Ours, now: float) -> tuple[str, ...]:
+        """What is left for a person to do, the next command where there is one."""
+        found = [f"restart {unit}" for unit in self.waiting]
+        if self.interrupted:
+            found.append(f"inv nodes.recover (an {self.interrupted} was cut off)")
+        resident = self.resident
+        if resident is not None and resident.drift == "stopped":
+            found.append("find out who undoes it, then inv nodes.trust")
+        elif self.drifted and (resident is None or resident.drift == "failing"):
+            found.append("inv nodes.trust")
+        if self.ca_ends is not None and self.ca_ends < now + SOON_DAYS * DAY:
+            found.append("inv certs.issue, then inv nodes.trust: its CA ends")
+        if resident is not None:
+            if resident.ends < now + SOON_DAYS * DAY:
+                found.append("inv nodes.adopt: the agent's certificate ends")
+            compared = ours.compared(resident.version, resident.digest)
+            if compared == "newer":
+                found.append("update this folder (git pull): the agent is newer")
+            elif compared != "same":
+                found.append("inv nodes.upgrade")
+        if self.busy:
+            found.append(f"busy: {self.busy}")
+        return tuple(found)
+
+    def agent_words(self, ours: Ours) -> str:
+        if self.resident is None:
+            return "-"
+        compared = ours.compared(self.resident.version, self.resident.digest)
+        return self.resident.version + ("" if compared == "same" else f", {compared}")
+
+
+def _resident(told: Mapping[str, Any]) -> Resident:
+    drift = told["drift"]
+    return Resident(
+        version=str(told["version"]),
+        digest=str(told["digest"]),
+        ends=int(told["certificate_ends"]),
+        drift=str(drift["state"]),
+        healed=int(drift["healed"]),
+        last_files=tuple(drift["last_files"]),
+        error=str(drift["error"]),
+    )
+
+
+def span(times: Sequence[float | None], now: float, *, ahead: bool = False) -> str:
+    """When things were, or ``ahead`` will be, in the largest fitting unit: ``3 to 5 d``."""
+    found = sorted((time - now if ahead else now - time) for time in times if time is not None)
+    if not found:
+        return "-"
+    if ahead and found[0] <= 0:
+        return "ended"
+    first, last = _age(max(found[0], 0)), _age(max(found[-1], 0))
+    if first == last:
+        return last
+    number, unit = first.split()
+    return f"{number} to {last}" if unit == last.split()[1] else f"{first} to {last}"
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("d", DAY), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size or (unit == "min" and seconds >= size):
+            return f"{seconds // size:,.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _latest(*times: int | None) -> int | None:
+    return max((one for one in times if one is not None), default=None)
+
+
+def _since_1970(text: str | None) -> int | None:
+    if text is None:
+        return None
+    return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ"))
+
+
+def times(count: int) -> str:
+    """How often, in words."""
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))

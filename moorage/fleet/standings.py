@@ -1,0 +1,151 @@
+"""How many nodes stand: one table, equal ones in one row, and a line that sums it up."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from agent.report import DIFFERS
+from moorage.fleet.inventory.ranges import fold
+from moorage.fleet.report import FleetReport, failures
+from moorage.fleet.standing import DAY, Ours, Standing, span, times
+from moorage.fleet.waves import SMALL
+
+if TYPE_CHECKING:
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+
+def ours(settings: Settings) -> Ours:
+    """The agent of this folder."""
+    from agent import __version__
+    from moorage.archive import agent_archive
+
+    return Ours(__version__, agent_archive(settings.state).digest)
+
+
+def standings(report: FleetReport) -> tuple[Standing, ...]:
+    """The nodes of a status, in the report's order."""
+    return tuple(
+        Standing.of(result, report.runtimes.get(result.host, ""), report.states.get(result.host))
+        for result in report.hosts
+    )
+
+
+def judged(report: FleetReport, own: Ours) -> FleetReport:
+    """The report of a status with nodes that are not as they should be as ``differs``, and each
+    resident agent ``compared`` with this folder's."""
+    found = standings(report)
+    states: dict[str, dict[str, Any]] = {host: dict(one) for host, one in report.states.items()}
+    for one in found:
+        if one.resident is not None:
+            compared = own.compared(one.resident.version, one.resident.digest)
+            states[one.host]["resident"] = states[one.host]["resident"] | {"compared": compared}
+    hosts = tuple(
+        result if one.good or one.fault is not None else replace(result, status=DIFFERS)
+        for result, one in zip(report.hosts, found, strict=True)
+    )
+    return replace(report, hosts=hosts, states=states)
+
+
+def show(ui: UI, report: FleetReport, own: Ours) -> None:
+    """The table, what failed grouped by its cause, and the sum."""
+    now = time.time()
+    found = standings(report)
+    asked = [one for one in found if one.fault is None]
+    groups: dict[tuple[str, ...], list[Standing]] = {}
+    few = len(found) <= SMALL
+    for place, one in enumerate(asked):
+        # Few are told one by one; of many, those that look alike are one row.
+        alone = str(place) if few else ""
+        groups.setdefault((alone, *_words(one, own, now, counted=few)), []).append(one)
+    rows = []
+    for (_, *words), alike in groups.items():
+        names = fold(one.host for one in alike)
+        if not few:
+            names = f"{len(alike)}: {names}"
+        rows.append([names, *words[:-1], *_times(alike, now), words[-1]])
+    columns = ["node", "runtime", "trusts", "our files", "agent", "CA ends", "agent's ends",
+               "last apply", "last pull", "to do"]  # fmt: skip
+    if rows:
+        ui.table(*_without_empty(columns, rows))
+    for line in failures(report.hosts):
+        ui.show(line)
+    ui.show(summary(found, own, now))
+
+
+def _words(one: Standing, own: Ours, now: float, *, counted: bool) -> tuple[str, ...]:
+    told = (one.files_words(), one.drift_words(counted=counted))
+    files = "\n".join(part for part in told if part)
+    return (
+        one.runtime,
+        "\n".join(one.trusts) or "-",
+        files,
+        one.agent_words(own),
+        "\n".join(one.to_do(own, now)),
+    )
+
+
+def _times(alike: Sequence[Standing], now: float) -> tuple[str, ...]:
+    seconds = sorted(one.pull_seconds for one in alike if one.pull_seconds is not None)
+    pulled = span([one.pulled for one in alike], now)
+    if seconds:
+        took = f"{seconds[0]:.1f}"
+        took = took if len(seconds) == 1 else f"{took} to {seconds[-1]:.1f}"
+        pulled = f"{pulled} ago, in {took} s"
+    applied = span([one.applied for one in alike], now)
+    return (
+        span([one.ca_ends for one in alike], now, ahead=True),
+        span([one.resident.ends if one.resident else None for one in alike], now, ahead=True),
+        applied if applied == "-" else f"{applied} ago",
+        pulled,
+    )
+
+
+def _without_empty(
+    columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """Without the columns that say nothing of any node: a terminal is narrow."""
+    kept = [
+        place
+        for place in range(len(columns))
+        if place == 0 or any(row[place] not in ("", "-") for row in rows)
+    ]
+    return [columns[place] for place in kept], [[row[place] for place in kept] for row in rows]
+
+
+def summary(found: Sequence[Standing], own: Ours, now: float) -> str:
+    """All nodes in one line."""
+    asked = [one for one in found if one.fault is None]
+    counts = Counter("in order" if one.good else "not in order" for one in asked)
+    counts["not asked"] = len(found) - len(asked)
+    parts = [f"{count} {what}" for what, count in counts.items() if count]
+    words = [f"{_nodes(len(found))}: {', '.join(parts)}"]
+    if healed := sum(one.resident.healed for one in asked if one.resident):
+        words.append(f"drift put back {times(healed)}")
+    if waiting := sum(bool(one.waiting) for one in asked):
+        words.append(f"a restart waits on {waiting}")
+    residents = [one for one in asked if one.resident is not None]
+    if residents:
+        compared = Counter(
+            own.compared(one.resident.version, one.resident.digest)
+            for one in residents
+            if one.resident
+        )
+        others = [f"{count} {what}" for what, count in compared.items() if what != "same"]
+        words.append(
+            f"{len(residents)} resident agents" + (f", {', '.join(others)}" if others else "")
+        )
+    ends = [(one.resident.ends, one.host) for one in residents if one.resident is not None]
+    ends += [(one.ca_ends, one.host) for one in asked if one.ca_ends is not None]
+    if ends:
+        first, host = min(ends)
+        words.append(f"the first certificate ends in {max(first - now, 0) / DAY:.0f} d ({host})")
+    return "; ".join(words)
+
+
+def _nodes(count: int) -> str:
+    return f"{count} node{'' if count == 1 else 's'}"
