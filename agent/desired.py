@@ -28,7 +28,11 @@ def keep(store: Store, plan: Plan) -> None:
     """Hold the node to ``plan`` from now on; its pull and login are left out."""
     options = replace(plan.options, preflight=False, lock_wait=0)
     bare = replace(plan, verify=None, options=options)
-    write_own(_path(store, plan.registry.name), json.dumps(bare.to_json()).encode(), 0o600)
+    path, content = _path(store, plan.registry.name), json.dumps(bare.to_json()).encode()
+    with contextlib.suppress(OSError):
+        if path.read_bytes() == content:
+            return  # no write, and no wait for a disk, where nothing changes
+    write_own(path, content, 0o600)
 
 
 def drop(store: Store, registry: str) -> None:

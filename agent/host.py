@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.faults import AgentError
+from agent.memory import Memory, key
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bin:/snap/bin"
 RELOAD = "reload "  # before a service's name: to read its files again is enough
@@ -49,7 +50,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Unit:
-    """A systemd service as it stands; ``start`` changes each time it is started."""
+    """A systemd service as it stands; ``start`` differs from start to start, "" where not asked."""
 
     name: str
     active: bool
@@ -69,9 +70,11 @@ class Process:
 class Host:
     """The node's commands and services."""
 
-    def __init__(self, root: str = "/") -> None:
+    def __init__(self, root: str = "/", memory: Memory | None = None) -> None:
+        """``memory`` saves asking a program again what it would answer the same."""
         self.root = root
         self.real = Path(root).resolve() == Path("/")
+        self._memory = memory
 
     def run(self, argv: list[str], timeout: float = 20) -> Done:
         """Run a command to its end. A missing one, or one out of time, is an ``AgentError``."""
@@ -107,6 +110,20 @@ class Host:
         return Done(
             process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
         )
+
+    def answer(self, argv: list[str], *inputs: bytes) -> Done:
+        """Like :meth:`run`, for an answer that follows from the program and ``inputs`` alone."""
+        memory = self._memory
+        known = key(argv[0], argv[1:], inputs) if memory is not None else None
+        if memory is None or known is None:
+            return self.run(argv)
+        told = memory.recall(known)
+        if told is not None:
+            return Done(0, told, "")
+        done = self.run(argv)
+        if done.ok:
+            memory.learn(known, done.out)
+        return done
 
     def which(self, program: str) -> str | None:
         """The program's path as the node sees it, or None."""
@@ -146,6 +163,20 @@ class Host:
             argv=tuple(argv[1].split()) if argv else (),
             start=facts.get("InvocationID", ""),
         )
+
+    def unit_of(self, process: Process) -> Unit | None:
+        """The service a running process belongs to.
+
+        Its control group names it, and the process shows that it is active: where its file is in
+        its place too, systemd has nothing to add, and is not asked (6 ms).
+        """
+        if not process.unit:
+            return None
+        for folder in _UNIT_FOLDERS:
+            file = Path(self.root, folder, process.unit)
+            if file.is_file() and file.stat().st_size:  # a masked one is a link to /dev/null
+                return Unit(process.unit, active=True, argv=process.argv)
+        return self.unit(process.unit)
 
     def processes(self, program: str) -> tuple[Process, ...]:
         """The node's own processes of a program, by its file name; none on a laid-out tree.

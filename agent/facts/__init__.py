@@ -14,9 +14,10 @@ from agent.facts import containerd as _containerd
 from agent.facts import docker as _docker
 from agent.facts import runtimes as _runtimes
 from agent.facts.containerd import Containerd
+from agent.facts.daemons import running
 from agent.facts.docker import Docker
 from agent.facts.names import Names
-from agent.facts.proxies import Proxied
+from agent.facts.proxies import PROGRAMS, Proxied
 from agent.facts.proxies import find as _proxies
 from agent.facts.runtimes import Runtime
 from agent.facts.tree import File, Tree
@@ -67,7 +68,8 @@ def gather(host: Host) -> Facts:
     """Look at the node. Costs a few short commands; changes nothing."""
     tree = Tree(host.root)
     containerds = _containerd.find(host, tree)
-    dockers = _docker.find(host, tree)
+    daemons = running(host, {*PROGRAMS, _docker.PROGRAM})
+    dockers = _docker.find(host, tree, daemons)
     others = _runtimes.find(host, tree)
     units = [one.unit for one in dockers if one.unit]
     units += [one.unit for one in others.values() if one.unit]
@@ -80,6 +82,6 @@ def gather(host: Host) -> Facts:
         further=containerds[1:],
         rootless=tuple(one for one in dockers if one.home),
         others=others,
-        proxied=_proxies(host, tree, units),
+        proxied=_proxies(tree, daemons, units),
         names=Names(host),
     )

@@ -48,15 +48,13 @@ def find(host: Host, tree: Tree) -> tuple[Containerd, ...]:
     One that runs is known by its process, whatever its unit is called; where none runs, the units
     tell, and where there are none, the program.
     """
-    usual = host.unit("containerd.service")
     starts: list[tuple[tuple[str, ...], Unit | None, Process | None]] = []
     for process in host.processes("containerd"):
-        if _is_kept_by_others(process.argv):
-            continue
-        unit = host.unit(process.unit) if process.unit else None
-        starts.append((process.argv, unit, process))
+        if not _is_kept_by_others(process.argv):
+            starts.append((process.argv, host.unit_of(process), process))
     starts.sort(key=lambda start: start[1] is None or start[1].name != "containerd.service")
     if not starts:
+        usual = host.unit("containerd.service")
         units = [usual] if usual is not None else []
         units += [unit for unit in host.services("containerd") if unit.name != "containerd.service"]
         starts = [(unit.argv, unit, None) for unit in units] or [((), None, None)]
@@ -88,7 +86,7 @@ def _containerd(
         binary = host.which("containerd")
     if binary is None:
         return None
-    shown = host.run([host.outside(binary), "--version"])
+    shown = host.answer([host.outside(binary), "--version"])
     version = re.search(r"\sv?(\d+)\.(\d+)\.(\d+)", shown.out)
     if not shown.ok or version is None:
         raise AgentError(
@@ -110,21 +108,32 @@ def _containerd(
         version=(int(version[1]), int(version[2]), int(version[3])),
         unit=unit,
         config=config,
-        merged=merged(host, binary, config),
+        merged=merged(host, tree, binary, config),
         running=active,
         socket=socket,
         pid=process.pid if process is not None else 0,
     )
 
 
-def merged(host: Host, binary: str, config: File) -> bytes | None:
+def merged(host: Host, tree: Tree, binary: str, config: File) -> bytes | None:
     """What containerd makes of its configuration, imports and all, or None if it refuses it.
 
     Without a file these are its defaults, which differ from build to build.
     """
-    words = ["config", "default"]
-    if config.content is not None:
+    program, content = host.outside(binary), config.content
+    if content is None:
+        done = host.answer([program, "config", "default"])
+    else:
         path = config.path if host.real else host.outside(config.target)
-        words = ["--config", path, "config", "dump"]
-    done = host.run([host.outside(binary), *words])
+        words = [program, "--config", path, "config", "dump"]
+        done = host.answer(words, content) if _alone(tree, content) else host.run(words)
     return done.out.encode("utf-8") if done.ok else None
+
+
+def _alone(tree: Tree, config: bytes) -> bool:
+    """Whether nothing but this file decides: it imports none, and 2.2's own default has none.
+
+    That is ``/etc/containerd/conf.d/*.toml`` (containerd's docs/man/containerd-config.toml.5.md).
+    """
+    said = re.sub(rb"^\s*imports\s*=\s*\[\s*\]\s*$", b"", config, flags=re.MULTILINE)
+    return b"imports" not in said and not tree.names("/etc/containerd/conf.d")

@@ -7,7 +7,9 @@ own mounts only.
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,15 +25,19 @@ class Daemon:
     uid: int = 0
     unit: str = ""
 
+    @property
+    def program(self) -> str:
+        return self.argv[0].rpartition("/")[2]
 
-def running(host: Host, program: str) -> tuple[Daemon, ...]:
-    """The processes whose program has that name, oldest number first."""
-    folder = Path(host.outside("/proc"))
+
+def running(host: Host, programs: Collection[str]) -> tuple[Daemon, ...]:
+    """The processes whose program has one of those names, oldest number first."""
+    folder = host.outside("/proc")
     try:
-        numbers = sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+        numbers = sorted(int(name) for name in os.listdir(folder) if name.isdigit())  # noqa: PTH208
     except OSError:
         return ()
-    found = (_daemon(folder / str(number), program) for number in numbers)
+    found = (_daemon(f"{folder}/{number}", programs) for number in numbers)
     return tuple(one for one in found if one is not None)
 
 
@@ -46,11 +52,13 @@ def option(argv: tuple[str, ...], *names: str) -> str | None:
     return None
 
 
-def _daemon(process: Path, program: str) -> Daemon | None:
+def _daemon(folder: str, programs: Collection[str]) -> Daemon | None:
     try:
-        argv = tuple(_words((process / "cmdline").read_bytes()))
-        if not argv or argv[0].rpartition("/")[2] != program:
+        with open(f"{folder}/cmdline", "rb") as file:  # noqa: PTH123 (of each process: it counts)
+            argv = tuple(_words(file.read()))
+        if not argv or argv[0].rpartition("/")[2] not in programs:
             return None
+        process = Path(folder)
         status = (process / "status").read_text("ascii", "replace")
         nested = re.search(r"^NSpid:((?:\s+\d+)+)$", status, re.MULTILINE)
         if nested is not None and len(nested[1].split()) > 1:

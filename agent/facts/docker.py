@@ -11,7 +11,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 
-from agent.facts.daemons import Daemon, option, running
+from agent.facts.daemons import Daemon, option
 from agent.facts.tree import Tree
 from agent.faults import AgentError
 from agent.host import Host
@@ -20,6 +20,7 @@ CERTS = "/etc/docker/certs.d"
 CONFIG = "/etc/docker/daemon.json"
 SOCKET = "/run/docker.sock"
 SNAP = "/var/snap/docker"
+PROGRAM = "dockerd"
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,9 @@ class Docker:
     containerd_store: bool = False
 
 
-def find(host: Host, tree: Tree) -> tuple[Docker, ...]:
+def find(host: Host, tree: Tree, daemons: tuple[Daemon, ...]) -> tuple[Docker, ...]:
     """The engines of the node, the system's own first."""
-    daemons = running(host, "dockerd")
-    found = [_running(host, tree, one) for one in daemons]
+    found = [_running(host, tree, one) for one in daemons if one.program == PROGRAM]
     if not any(not one.home for one in found):
         idle = _idle(host, tree)
         found = ([idle] if idle is not None else []) + found
@@ -87,22 +87,22 @@ def _running(host: Host, tree: Tree, daemon: Daemon) -> Docker:
 
 def _idle(host: Host, tree: Tree) -> Docker | None:
     """An engine that is installed and not at work now; its programs, or its folders, tell."""
-    unit = host.unit("docker.service")
-    name = unit.name if unit is not None else ""
-    flags = unit.argv[1:] if unit is not None else ()
-    config = option(flags, "--config-file") or CONFIG
-    for program in ("dockerd", "docker"):
-        binary = host.which(program)
-        if binary is not None and not binary.startswith("/snap/"):
-            return Docker(_version(host, binary), config=config, unit=name, flags=flags)
-    if tree.exists(f"{SNAP}/common"):
+    programs = [host.which(program) for program in ("dockerd", "docker")]
+    binary = next((one for one in programs if one and not one.startswith("/snap/")), None)
+    if binary is None and tree.exists(f"{SNAP}/common"):
         return Docker(
             certs=f"{SNAP}/common/etc/certs.d",
             config=f"{SNAP}/current/config/daemon.json",
             unit="snap.docker.dockerd.service",
         )
-    there = tree.exists(SOCKET) or tree.exists("/etc/docker")
-    return Docker(config=config, unit=name, flags=flags) if there else None
+    if binary is None and not tree.exists(SOCKET) and not tree.exists("/etc/docker"):
+        return None
+    unit = host.unit("docker.service")
+    name = unit.name if unit is not None else ""
+    flags = unit.argv[1:] if unit is not None else ()
+    config = option(flags, "--config-file") or CONFIG
+    version = "" if binary is None else _version(host, binary)
+    return Docker(version, config=config, unit=name, flags=flags)
 
 
 def _rootless_units(tree: Tree) -> list[Docker]:
@@ -143,7 +143,7 @@ def _version(host: Host, binary: str) -> str:
     if host.real and not binary.startswith("/"):
         binary = host.which(binary) or binary
     try:
-        shown = host.run([host.outside(binary), "--version"])
+        shown = host.answer([host.outside(binary), "--version"])
     except AgentError:  # a version is good to know and not needed
         return ""
     version = re.search(r"\d+\.\d+\.\d+", shown.out)

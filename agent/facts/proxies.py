@@ -12,14 +12,14 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from agent.facts.daemons import running
+from agent.facts.daemons import Daemon
 from agent.facts.tree import Tree
-from agent.host import Host
 
 _FOLDERS = ("/usr/lib/systemd/system", "/lib/systemd/system", "/usr/local/lib/systemd/system",
             "/run/systemd/system", "/etc/systemd/system")  # fmt: skip
 KEYS = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy")
-_PROGRAMS = ("dockerd", "containerd", "crio", "k3s", "buildkitd")
+# Those whose environment tells what their service was given.
+PROGRAMS = ("dockerd", "containerd", "crio", "k3s", "buildkitd")
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,11 @@ class Proxied:
     without_us: str = ""
 
 
-def find(host: Host, tree: Tree, units: list[str]) -> tuple[Proxied, ...]:
+def find(tree: Tree, daemons: tuple[Daemon, ...], units: list[str]) -> tuple[Proxied, ...]:
     """Those of ``units`` that are told to use a proxy."""
     inherited = {
         one.unit: {key: one.environment[key] for key in KEYS if key in one.environment}
-        for program in _PROGRAMS
-        for one in running(host, program)
+        for one in daemons
         if one.unit
     }
     found = []

@@ -81,6 +81,7 @@ class Tree:
         """``path`` with every link followed inside the root, as ``realpath`` would in a chroot."""
         pending = [part for part in reversed(path.split("/")) if part]
         done: list[str] = []
+        root = self.root.rstrip("/")
         links = 0
         while pending:
             part = pending.pop()
@@ -90,7 +91,8 @@ class Tree:
                 done = done[:-1]
                 continue
             try:
-                link = str(Path(self.root, *done, part).readlink())
+                # Asked of every part of every path: pathlib would be most of the work.
+                link = os.readlink("/".join((root, *done, part)))  # noqa: PTH115
             except OSError:
                 done.append(part)
                 continue

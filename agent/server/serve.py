@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import hashlib
 import logging
 import os
@@ -14,9 +12,8 @@ import ssl
 import sys
 
 from agent.faults import AgentError
-from agent.host import Host
 from agent.server import keys, notify, tls, upgrade
-from agent.server.app import App
+from agent.server.app import App, settle
 from agent.server.gate import Gate, Http
 from agent.server.home import Home
 
@@ -71,7 +68,7 @@ async def _serve(root: str) -> int:
 
     archive = home.archive.read_bytes() if home.archive.exists() else b""
     app = App(
-        Host(root),
+        root,
         settings,
         digest=hashlib.sha256(archive).hexdigest(),
         reload=reload,
@@ -106,12 +103,7 @@ async def _serve(root: str) -> int:
     app.drift.begin()
     if upgrade.on_trial(home):
         loop.call_later(upgrade.TRIAL_SECONDS, lambda: end(1) if upgrade.on_trial(home) else None)
-    # What is loaded by now stays: forks share it, and the collector need not walk it.
-    gc.collect()
-    gc.freeze()
-    with contextlib.suppress(OSError, AttributeError):  # musl has none
-        # What reading the modules took and gave back, a twelfth of all, goes to the system.
-        ctypes.CDLL(None).malloc_trim(0)
+    settle()
     log.info("serving on %s port %d (process %d)", settings.listen, settings.port, os.getpid())
     notify.tell("READY=1")
     ended = await code

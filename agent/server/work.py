@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import platform
@@ -21,9 +22,12 @@ from typing import Any
 
 from agent import pulse
 from agent.faults import AgentError, Interrupted
+from agent.memory import Memory
 from agent.report import FAILED, Event, Fault, HostResult, ResultEvent, event_to_json
 
 MOST = 4
+# Begins the line with which a process hands on what it learned; no event begins so.
+_LEARNED = b"learned "
 Operation = Callable[[], Iterator[Event]]
 Note = Callable[[dict[str, Any], float], None]
 
@@ -43,9 +47,10 @@ class BusyError(AgentError):
 class Work:
     """The operations under way."""
 
-    def __init__(self, load: Callable[[], None] = lambda: None) -> None:
-        """``load`` is called once, before the first of them."""
+    def __init__(self, load: Callable[[], None], memory: Memory) -> None:
+        """``load`` is called once, before the first; what one learns is known to the next."""
         self._load: Callable[[], None] | None = load
+        self._memory = memory
         self._pids: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -70,7 +75,7 @@ class Work:
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
-            _child(operation, writing)
+            _child(operation, self._memory, writing)
         os.close(writing)
         self._pids.add(pid)
         lines: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -85,6 +90,9 @@ class Work:
         result: dict[str, Any] | None = None
         try:
             async for line in _lines(reading):
+                if line.startswith(_LEARNED):
+                    self._memory.take(line[len(_LEARNED) :])
+                    continue
                 if line.startswith(b'{"event": "result"'):
                     result = json.loads(line)
                 lines.put_nowait(line)
@@ -136,24 +144,27 @@ async def _ended(pid: int) -> None:
         with contextlib.suppress(ChildProcessError):
             done, _ = os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 (it does not wait)
             if done == 0:
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.001)
                 continue
         return
 
 
-def _child(operation: Operation, writing: int) -> None:
+def _child(operation: Operation, memory: Memory, writing: int) -> None:
     """Never returns into the server's loop."""
     code = 1
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _stop)
+        gc.disable()  # it lives for one operation, and to walk objects would be to copy them
         pipe = os.dup2(writing, 3) if writing != 3 else writing
         os.closerange(4, _highest())
         try:
             with pulse.beside(partial(_write, pipe)) as write:
                 for event in operation():
                     write(_line(event))
+                if learned := memory.news():
+                    write(_LEARNED + learned + b"\n")
             code = 0
         except AgentError as problem:
             _write(pipe, _line(_failed(problem.fault)))

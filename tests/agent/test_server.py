@@ -132,9 +132,7 @@ def test_a_status_and_an_operation_of_its_own_tell_the_same(resident: Resident) 
 
 
 async def test_the_table_of_paths_is_the_document(box: Box) -> None:
-    from agent.host import Host
-
-    app = App(Host(str(box.root)), Settings(NODE_ID, "127.0.0.1", 1, 0))
+    app = App(str(box.root), Settings(NODE_ID, "127.0.0.1", 1, 0))
     described = {
         (method.upper(), path)
         for path, methods in openapi.document()["paths"].items()
