@@ -172,7 +172,7 @@ class Host:
         """
         if not process.unit:
             return None
-        for folder in _UNIT_FOLDERS:
+        for folder in UNIT_FOLDERS:
             file = Path(self.root, folder, process.unit)
             if file.is_file() and file.stat().st_size:  # a masked one is a link to /dev/null
                 return Unit(process.unit, active=True, argv=process.argv)

@@ -122,18 +122,22 @@ def merged(host: Host, tree: Tree, binary: str, config: File) -> bytes | None:
     """
     program, content = host.outside(binary), config.content
     if content is None:
-        done = host.answer([program, "config", "default"])
+        words = [program, "config", "default"]
     else:
         path = config.path if host.real else host.outside(config.target)
         words = [program, "--config", path, "config", "dump"]
-        done = host.answer(words, content) if _alone(tree, content) else host.run(words)
+    alone = _alone(tree, content or b"")
+    done = host.answer(words, content or b"") if alone else host.run(words)
     return done.out.encode("utf-8") if done.ok else None
 
 
-def _alone(tree: Tree, config: bytes) -> bool:
-    """Whether nothing but this file decides: it imports none, and 2.2's own default has none.
+# What 2.2 writes into a default configuration, and reads where there is none (containerd#12323).
+_DROP_INS = "/etc/containerd/conf.d"
+_IMPORTS = re.compile(
+    rb"^\s*imports\s*=\s*\[\s*(?:['\"]/etc/containerd/conf\.d/\*\.toml['\"])?\s*\]\s*$", re.M
+)
 
-    That is ``/etc/containerd/conf.d/*.toml`` (containerd's docs/man/containerd-config.toml.5.md).
-    """
-    said = re.sub(rb"^\s*imports\s*=\s*\[\s*\]\s*$", b"", config, flags=re.MULTILINE)
-    return b"imports" not in said and not tree.names("/etc/containerd/conf.d")
+
+def _alone(tree: Tree, config: bytes) -> bool:
+    """Whether nothing but this file decides: it imports no other, not even by default."""
+    return b"imports" not in _IMPORTS.sub(b"", config, count=1) and not tree.names(_DROP_INS)
