@@ -11,7 +11,15 @@ from tests.bench.figures import FIGURES
 
 
 def main(arguments: list[str]) -> int:
-    """Measures all figures, or with ``--fleet`` those of many nodes. Returns the exit code."""
+    """Measures all figures, with ``--fleet`` those of many nodes, with ``--curve`` how these grow.
+
+    Returns the exit code.
+    """
+    if arguments == ["--curve"]:
+        from tests.bench import curve
+
+        curve.main()
+        return 0
     if arguments == ["--fleet"]:
         from tests.bench import fleet
 

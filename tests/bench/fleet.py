@@ -15,7 +15,7 @@ import sys
 import venv
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,9 @@ class Fleet:
     build: Path
     variables: Mapping[str, str]
 
-    def ours(self) -> list[str]:
+    def ours(self, *more: str) -> list[str]:
         return [RUN, "inv", "nodes.trust", f"--hosts={','.join(self.names)}", "--no-verify",
-                "--waves=100%", "--canary=0"]  # fmt: skip
+                "--waves=100%", "--canary=0", *more]  # fmt: skip
 
     def pyinfra(self) -> list[str]:
         inventory = self.build / "inventory.py"
@@ -110,44 +110,57 @@ class Fleet:
 
 def rows(count: int = 16, runs: int = 5) -> list[Row]:
     """Measures all of them. Raises RuntimeError where a tool does not reach the end state."""
+    everyone = stand_up(count)
+    one = replace(everyone, names=everyone.names[:1])
+    found: list[Row] = []
+    for fleet, what in ((everyone, f"{count} nodes"), (one, "one node")):
+        cold, warm = _cold(fleet, runs), _warm(fleet, runs)
+        once, stays = f"cold, once, {what}", f"cold, agent stays, {what}"
+        found.append(Row(f"{once} / pyinfra", cold["once"], cold["pyinfra"], "s", 0.8))
+        if len(fleet.names) > 1:
+            found.append(Row(f"{stays} / pyinfra", cold["stays"], cold["pyinfra"], "s", 1.0))
+            found.append(Row(f"{once} / ansible", cold["once"], cold["ansible"], "s", 0.1))
+            found.append(Row(f"warm, {what} / ssh true", warm["ours"], warm["ssh"], "s", 0.7))
+        found.append(Row(f"warm, {what} / pyinfra", warm["ours"], warm["pyinfra"], "s", 0.35))
+    return found
+
+
+def stand_up(count: int) -> Fleet:
+    """The registry, the peers' environment, and ``count`` nodes that nothing was done to yet."""
     build = _peers()
-    for words in (["registry.up", "--yes"], ["image.build", "image.push"],
+    for words in (["registry.up", "--yes"], ["image.build", "image.push"], ["lab.down"],
                   ["lab.up", "--yes", f"--nodes=2*{count}"]):  # fmt: skip
         subprocess.run([RUN, "inv", *words], check=True, stdout=subprocess.DEVNULL)
-    config = ROOT / ".moorage" / "lab" / "ssh_config"
     names = tuple(f"lab{number}" for number in range(1, count + 1))
     variables = {
         "BENCH_NAME": "my.registry.io",
         "BENCH_ADDRESS": _address(names[0]),
         "BENCH_CA": str(ROOT / "certs" / "ca.crt"),
     }
-    everyone = Fleet(names, config, build, variables)
-    one = Fleet(names[:1], config, build, variables)
-    return [*_figures(everyone, f"{count} nodes", runs, ansible=True),
-            *_figures(one, "one node", runs, ansible=False)]  # fmt: skip
+    return Fleet(names, ROOT / ".moorage" / "lab" / "ssh_config", build, variables)
 
 
-def _figures(fleet: Fleet, what: str, runs: int, *, ansible: bool) -> list[Row]:
-    tools = {"ours": fleet.ours(), "pyinfra": fleet.pyinfra()}
-    if ansible:
-        tools["ansible"] = fleet.ansible()
+def _cold(fleet: Fleet, runs: int) -> dict[str, float]:
+    tools = {"once": fleet.ours("--once"), "pyinfra": fleet.pyinfra()}
+    if len(fleet.names) > 1:
+        tools |= {"stays": fleet.ours(), "ansible": fleet.ansible()}
     every = {tool: fleet.run(argv) for tool, argv in tools.items()}
+    return in_turn(every, runs, before=lambda _tool: fleet.clean())
 
-    def settled(tool: str) -> None:
-        """In the tool's own end state: pyinfra's block beside our line would be one table twice."""
-        fleet.clean()
-        if tool in every:
-            every[tool]()
 
-    cold = in_turn(every, runs, before=lambda _tool: fleet.clean())
-    still = {"ours": every["ours"], "pyinfra": every["pyinfra"], "ssh": fleet.run(fleet.ssh())}
-    warm = in_turn(still, runs, before=settled)
-    found = [Row(f"cold, {what} / pyinfra", cold["ours"], cold["pyinfra"], "s", 0.8)]
-    if ansible:
-        found.append(Row(f"cold, {what} / ansible", cold["ours"], cold["ansible"], "s", 0.1))
-    found.append(Row(f"warm, {what} / pyinfra", warm["ours"], warm["pyinfra"], "s", 0.35))
-    if ansible:
-        found.append(Row(f"warm, {what} / parallel ssh true", warm["ours"], warm["ssh"], "s", 0.7))
+def _warm(fleet: Fleet, runs: int) -> dict[str, float]:
+    """Each in the end state of its own: pyinfra's block beside our line would be a table twice."""
+    found: dict[str, float] = {}
+    for tool, argv in {
+        "ours": fleet.ours(),
+        "pyinfra": fleet.pyinfra(),
+        "ssh": fleet.ssh(),
+    }.items():
+        run = fleet.run(argv)
+        if tool != "ssh":
+            fleet.clean()
+            run()
+        found |= in_turn({tool: run}, runs)
     return found
 
 

@@ -1,0 +1,63 @@
+"""How the cost grows with hosts: 1, 4, 16 and 64 of them, as build/curve.json and a picture.
+
+By hand, `nox -s bench -- --curve`. What docs/performance.md shows was measured by it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from tests.bench.fleet import ROOT, Fleet, stand_up
+from tests.bench.measure import in_turn
+
+HOSTS = (1, 4, 16, 64)
+PICTURE = ROOT / "docs" / "performance.svg"
+# Drawn with the peers' own Python, which has pygal.
+_DRAW = """
+import json, sys
+import pygal
+from pygal.style import CleanStyle
+points = json.loads(sys.argv[1])
+chart = pygal.XY(style=CleanStyle, width=760, height=420, x_title="hosts", y_title="seconds",
+                 include_x_axis=True, legend_at_bottom=True, disable_xml_declaration=True,
+                 js=[], pretty_print=True, no_prefix=True)
+for name, line in points.items():
+    chart.add(name, [(int(hosts), seconds) for hosts, seconds in line.items()])
+chart.x_labels = [1, 4, 16, 64]
+sys.stdout.write(chart.render(is_unicode=True))
+"""
+
+
+def draw(points: dict[str, dict[int, float]], fleet: Fleet) -> None:
+    """Writes the picture. ``points``: what was run -> hosts -> seconds."""
+    argv = [str(fleet.build / "bin" / "python"), "-c", _DRAW, json.dumps(points)]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    PICTURE.write_text(done.stdout + "\n", encoding="utf-8")
+
+
+def main(runs: int = 3) -> None:
+    """Measures and draws. The nodes share this machine with the operator: see the page's words."""
+    everyone = stand_up(max(HOSTS))
+    points: dict[str, dict[int, float]] = {}
+    for count in HOSTS:
+        fleet = replace(everyone, names=everyone.names[:count])
+        cold = {"first trust, once": fleet.run(fleet.ours("--once")),
+                "first trust, agent stays": fleet.run(fleet.ours())}  # fmt: skip
+        found = in_turn(cold, runs, before=lambda _tool, fleet=fleet: fleet.clean())  # type: ignore[misc]
+        warm = {"nothing to do, agent there": fleet.run(fleet.ours()),
+                "ssh host true, in parallel": fleet.run(fleet.ssh())}  # fmt: skip
+        found |= in_turn(warm, runs)
+        for name, seconds in found.items():
+            points.setdefault(name, {})[count] = round(seconds, 2)
+            sys.stderr.write(f"{count} hosts, {name}: {seconds:.2f} s\n")
+    Path("build").mkdir(exist_ok=True)
+    Path("build", "curve.json").write_text(json.dumps(points, indent=2) + "\n")
+    draw(points, everyone)
+
+
+if __name__ == "__main__":
+    main()
