@@ -213,9 +213,9 @@ def untrust(
     rollout: Rollout | None = None,
 ) -> FleetReport:
     """Takes the trust in the registry away from ``hosts``; their files are as they were before."""
-    from moorage.fleet import operation
+    from moorage.fleet import operation, residence
 
-    return _in_waves(
+    report = _in_waves(
         settings,
         ui,
         hosts,
@@ -228,6 +228,9 @@ def untrust(
         reach,
         rollout,
     )
+    if not dry_run:
+        residence.remind(settings, ui, report.hosts)
+    return report
 
 
 def verify(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from agent.report import CHANGED, UNCHANGED, Fault, FileChange, HostResult
 from moorage.errors import MoorageError
 from moorage.fleet import authority as authorities
 from moorage.fleet import channel, errand
+from moorage.fleet.inventory.ranges import fold
 from moorage.fleet.roster import Resident, Roster
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from moorage.fleet.openssh import Route
     from moorage.fleet.ssh import Session
     from moorage.settings import Settings
+    from moorage.ui import UI
 
 PATIENCE = 120.0
 # A new archive restarts the agent; the one before it is back within the time of two starts.
@@ -208,6 +210,17 @@ def adopt(settings: Settings, visit: Visit, *, port: int, loopback: bool) -> Hos
     except channel.NoAnswer as problem:
         visit.tell({"event": "note", "message": f"its answer could not be tried: {problem}"})
     return result
+
+
+def remind(settings: Settings, ui: UI, results: Sequence[HostResult]) -> None:
+    """After an untrust: the agents stay until they are released."""
+    from moorage.fleet.inventory import targets_of
+
+    residents = Roster(settings).residents()
+    done = [result.host for result in results if result.ok]
+    staying = [target.name for target in targets_of(done) if target.host in residents]
+    if staying:
+        ui.note(f"the agent stays on {fold(staying)}; inv nodes.release takes it away")
 
 
 def release(settings: Settings, visit: Visit) -> HostResult:
