@@ -411,7 +411,7 @@ class Engine:
             )
         now = step.restarts if step.plan.options.restart else ()
         later = () if step.plan.options.restart else step.restarts
-        self._refuse_without_systemd(now)
+        self._refuse_without_manager(now)
         if apply:
             self._refuse_what_was_down(step, now)
         transaction: Transaction | None = None
@@ -646,13 +646,13 @@ class Engine:
                     cure=f"read why, and mend that first: journalctl -u {proof.unit} -n 50",
                 ) from None
 
-    def _refuse_without_systemd(self, units: tuple[str, ...]) -> None:
+    def _refuse_without_manager(self, units: tuple[str, ...]) -> None:
         services = [unit for unit in units if unit not in TOOLS]
         if services and not self._host.restarts:
             raise RefusedError(
                 "no-service-manager",
-                f"{services[0]} must be restarted, and systemd is not at work here",
-                cause="this agent restarts services through systemd alone",
+                f"{services[0]} must be restarted, and neither systemd nor OpenRC is at work here",
+                cause="this agent restarts services through one of the two alone",
                 cure="apply with restart: false, then restart it by hand",
             )
 

@@ -50,7 +50,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Unit:
-    """A systemd service as it stands; ``start`` differs from start to start, "" where not asked."""
+    """A service as it stands; ``start`` differs from start to start, "" where not asked."""
 
     name: str
     active: bool
@@ -142,12 +142,18 @@ class Host:
         return self.real and Path("/run/systemd/system").is_dir()
 
     @property
+    def openrc(self) -> bool:
+        return self.real and not self.systemd and Path("/run/openrc/started").is_dir()
+
+    @property
     def restarts(self) -> bool:
         """Whether services can be restarted here; on a laid-out tree there are none to restart."""
-        return self.systemd or not self.real
+        return self.systemd or self.openrc or not self.real
 
     def unit(self, name: str) -> Unit | None:
         """The service of that name, or None where there is none."""
+        if self.openrc:
+            return _openrc_unit(name)
         if not self.systemd:
             return self._unit_from_file(name)
         shown = self.run(
@@ -168,8 +174,11 @@ class Host:
         """The service a running process belongs to.
 
         Its control group names it, and the process shows that it is active: where its file is in
-        its place too, systemd has nothing to add, and is not asked (6 ms).
+        its place too, systemd has nothing to add, and is not asked (6 ms). OpenRC's has the name of
+        the program.
         """
+        if self.openrc:
+            return self.unit(Path(process.argv[0]).name)
         if not process.unit:
             return None
         for folder in UNIT_FOLDERS:
@@ -256,6 +265,11 @@ class Host:
             if name == "update-ca-certificates" and any(not link.exists() for link in links):
                 self._checked([*TOOLS[name], "--fresh"], f"{name} fails", timeout)
             return
+        if self.openrc:
+            word, service = ("reload", name[len(RELOAD) :]) if name.startswith(RELOAD) else (
+                "restart", name)  # fmt: skip
+            self._checked(["rc-service", service, word], f"{service} does not {word}", timeout)
+            return
         if name.startswith(RELOAD):
             service = name[len(RELOAD) :]
             self._checked(["systemctl", "reload", service], f"{service} does not reload", timeout)
@@ -296,6 +310,18 @@ class Host:
                 cause="what it reads, or something else here, keeps it from working",
                 cure=f"run it by hand on the node and look why: {' '.join(argv)}",
             )
+
+
+def _openrc_unit(name: str) -> Unit | None:
+    """A service of OpenRC, which calls them without a suffix. A start makes its link anew."""
+    service = name[: -len(".service")] if name.endswith(".service") else name
+    if not Path("/etc/init.d", service).is_file():
+        return None
+    try:
+        start = str(Path("/run/openrc/started", service).lstat().st_mtime_ns)
+    except OSError:
+        start = ""
+    return Unit(service, active=bool(start), argv=(), start=start)
 
 
 def _same_namespace(process: Path) -> bool:

@@ -79,10 +79,16 @@ def _running(host: Host, tree: Tree, daemon: Daemon) -> Docker:
         config=option(flags, "--config-file")
         or (f"{SNAP}/current/config/daemon.json" if snap else CONFIG),
         socket=_socket(flags) or SOCKET,
-        unit=daemon.unit,
+        unit=daemon.unit or _openrc_unit(host),
         running=True,
         flags=flags,
     )
+
+
+def _openrc_unit(host: Host) -> str:
+    """OpenRC puts no service's name into a control group's."""
+    unit = host.unit("docker") if host.openrc else None
+    return unit.name if unit is not None else ""
 
 
 def _idle(host: Host, tree: Tree) -> Docker | None:

@@ -149,7 +149,7 @@ def release(host: Host, node: str) -> Iterator[Event]:
 def _service_manager(host: Host) -> str:
     if host.systemd:
         return "systemd"
-    if host.real and host.which("rc-service") and Path("/run/openrc").is_dir():
+    if host.openrc:
         return "openrc"
     raise AgentError(
         "no-service-manager",

@@ -23,13 +23,25 @@ log = logging.getLogger("moorage")
 def run(root: str) -> int:
     """Serves until SIGTERM. 0: told to stop; 1: it cannot serve, and the log says why."""
     logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s", force=True
+        handlers=[_handler()], level=logging.INFO, format="%(levelname)s %(message)s", force=True
     )
     try:
         return _new_loop().run_until_complete(_serve(root))
     except AgentError as problem:
         log.critical("%s: %s; %s", problem.fault.message, problem.fault.cause, problem.fault.cure)
         return 1
+
+
+def _handler() -> logging.Handler:
+    """Where the log goes: what starts us reads stderr, and OpenRC (RC_SVCNAME) does not."""
+    with contextlib.suppress(OSError):
+        if "RC_SVCNAME" in os.environ:
+            from logging.handlers import SysLogHandler
+
+            made = SysLogHandler("/dev/log", SysLogHandler.LOG_DAEMON)
+            made.ident = "moorage-agent: "
+            return made
+    return logging.StreamHandler(sys.stderr)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

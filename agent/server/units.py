@@ -3,6 +3,9 @@
 What the sandbox leaves open is what the work needs: /etc (hosts, runtimes, units' drop-ins and the
 system's trust store; files there are replaced by rename, so their folders are open), the trust
 stores below /usr, our own state, and what a proving pull by Podman writes.
+
+OpenRC's restarts of a runtime are children of who asks for them, so what is taken from the agent
+would be taken from the runtime and all its containers: no ``no_new_privs``, no limits there.
 """
 
 from __future__ import annotations
@@ -66,15 +69,13 @@ command_args="{words}"
 respawn_delay=1
 respawn_max=0
 umask=077
-output_logger="logger -t moorage-agent"
-error_logger="logger -t moorage-agent"
-no_new_privs="yes"
-rc_ulimit="-u 4096"
+# What the agent cannot log itself; the rest goes to syslog, which older OpenRC cannot be told.
+error_log="{folder}/errors.log"
 retry="TERM/90/KILL/5"
 
 depend() {{
-	need net
-	after containerd docker
+	use logger
+	after net containerd docker
 }}
 """
 
@@ -87,4 +88,5 @@ def systemd(command: str) -> str:
 def openrc(command: str) -> str:
     """The same as an init script of OpenRC."""
     program, _, words = command.partition(" ")
-    return _OPENRC.format(program=program, words=words)
+    folder = command.rpartition("/")[0].rpartition(" ")[2]
+    return _OPENRC.format(program=program, words=words, folder=folder)

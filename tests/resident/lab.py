@@ -5,18 +5,23 @@ Made from the lab's images; labelled and named apart from all others.
 
 from __future__ import annotations
 
-import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import docker
 
+from moorage import fleet
 from moorage.archive import agent_archive
+from moorage.fleet import operation
+from moorage.fleet.report import FleetReport
 from moorage.settings import CertsSettings, NodesSettings, Settings
-from tests.agent.real import Node
+from moorage.ui import UI
+from tests.agent.real import LAB, LABELS, Node, Registry, images
 
 PORT = 7443
 
@@ -24,12 +29,15 @@ PORT = 7443
 class ResidentNode(Node):
     """A lab node with our SSH key in it; ``settings`` are the operator's."""
 
+    begin_ssh = "systemctl start ssh"
+    log = "journalctl -u moorage-agent -o cat"
+
     def prepare(self, folder: Path) -> None:
         self.container.start()
         self.wait(90)
         key = folder / "id"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-        self.sh("mkdir -p /root/.ssh && chmod 700 /root/.ssh && systemctl start ssh")
+        self.sh(f"mkdir -p /root/.ssh && chmod 700 /root/.ssh && {self.begin_ssh}")
         self.write("/root/.ssh/authorized_keys", (folder / "id.pub").read_bytes())
         self.sh(
             "chown root:root /root/.ssh/authorized_keys && chmod 600 /root/.ssh/authorized_keys"
@@ -59,16 +67,69 @@ class ResidentNode(Node):
         )
 
 
+class OpenRcNode(ResidentNode):
+    """The same with OpenRC as its first process, in systemd's place."""
+
+    begin_ssh = "rc-service ssh start"
+    log = "grep moorage-agent /var/log/messages"
+
+    def wait(self, seconds: float = 40) -> None:
+        deadline = time.monotonic() + seconds
+        while "ok" not in self.sh("ctr plugins ls | grep 'grpc.v1.*cri '")[1]:
+            assert time.monotonic() < deadline, self.sh("rc-status -a; ctr plugins ls")[1]
+            time.sleep(0.2)
+
+
+def openrc_image(client: docker.DockerClient) -> str:
+    """From the lab's newest image of containerd 1.7; the engine keeps what is the same."""
+    base = images(client, LAB)["1.7"]
+    tag = f"moorage/test:openrc-{base.rpartition('-')[2]}"
+    client.images.build(
+        path=str(Path(__file__).with_name("openrc")),
+        buildargs={"NODE": base}, tag=tag, labels=LABELS, rm=True,
+    )  # fmt: skip
+    return tag
+
+
 @contextmanager
-def resident_node(client: docker.DockerClient, folder: Path) -> Iterator[ResidentNode]:
+def resident_node(
+    client: docker.DockerClient,
+    folder: Path,
+    kind: type[ResidentNode] = ResidentNode,
+    image: str | None = None,
+) -> Iterator[ResidentNode]:
     """A node that is up, and gone at the end. AssertionError where there is no lab image."""
-    tags = [tag for image in client.images.list() for tag in image.tags]
-    found = sorted(tag for tag in tags if re.match(r"moorage/lab:(1\.7|2)-", tag))
-    assert found, "no lab image; inv up builds one"
-    node = ResidentNode(client, found[0])
+    if image is None:
+        found = images(client, LAB)
+        assert found, "no lab image; inv up builds one"
+        image = found.get("1.7") or found["2"]
+    node = kind(client, image)
     try:
         node.prepare(folder)
         agent_archive(node.settings.state)
         yield node
     finally:
         node.remove()
+
+
+def run(node: ResidentNode, ui: UI, registry: Registry, word: str) -> FleetReport:
+    """Trust, or its end, proved by TLS to the registry; no image is pulled."""
+    ca = registry.authority.pem if word == "apply" else None
+    wanted = operation.Operation(word, (word,), ca=ca, needs_address=True)
+    settings = replace(
+        node.settings, registry=replace(node.settings.registry, address=registry.address)
+    )
+    return operation.run(settings, ui, ["node"], wanted, None)
+
+
+def until(holds: Callable[[], bool], node: ResidentNode, seconds: float = 5) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, node.sh(f"{node.log} | tail -n 20")[1]
+        time.sleep(0.1)
+
+
+def drift(node: ResidentNode, ui: UI) -> dict[str, Any]:
+    state = fleet.status(node.settings, ui, ["node"]).states["node"]["resident"]["drift"]
+    assert isinstance(state, dict)
+    return state

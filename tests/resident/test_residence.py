@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 pytest.importorskip("docker")
 
 from moorage import fleet
-from moorage.fleet import authority, operation
-from moorage.fleet.report import FleetReport
+from moorage.fleet import authority
 from moorage.fleet.roster import Roster
 from moorage.ui import UI
 from tests.agent.real import Registry
-from tests.resident.lab import ResidentNode
+from tests.resident.lab import ResidentNode, drift, run, until
 
 pytestmark = pytest.mark.engine
 
@@ -28,29 +25,6 @@ def adopted(node: ResidentNode, ui: UI) -> Iterator[ResidentNode]:
     assert report.ok, (report, node.sh("journalctl -u moorage-agent -n 30 --no-pager")[1])
     yield node
     assert fleet.release(node.settings, ui, ["node"]).ok
-
-
-def run(node: ResidentNode, ui: UI, registry: Registry, word: str) -> FleetReport:
-    """Trust, or its end, proved by TLS to the registry; no image is pulled."""
-    ca = registry.authority.pem if word == "apply" else None
-    wanted = operation.Operation(word, (word,), ca=ca, needs_address=True)
-    settings = replace(
-        node.settings, registry=replace(node.settings.registry, address=registry.address)
-    )
-    return operation.run(settings, ui, ["node"], wanted, None)
-
-
-def until(holds: Callable[[], bool], node: ResidentNode, seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, node.sh("journalctl -u moorage-agent -n 20")[1]
-        time.sleep(0.1)
-
-
-def drift(node: ResidentNode, ui: UI) -> dict[str, Any]:
-    state = fleet.status(node.settings, ui, ["node"]).states["node"]["resident"]["drift"]
-    assert isinstance(state, dict)
-    return state
 
 
 def test_it_stays_in_its_sandbox_and_answers_over_the_port(adopted: ResidentNode, ui: UI) -> None:

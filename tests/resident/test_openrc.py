@@ -1,0 +1,77 @@
+"""The agent that stays on a node with OpenRC: supervised, its trust live, and gone whole.
+
+It is Debian's OpenRC, as the first process, with Debian's Python and containerd: musl and BusyBox's
+own tools are not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("docker")
+
+import docker
+
+from moorage import fleet
+from moorage.ui import UI
+from tests.agent.real import Registry
+from tests.resident.lab import (
+    OpenRcNode,
+    ResidentNode,
+    drift,
+    openrc_image,
+    resident_node,
+    run,
+    until,
+)
+
+pytestmark = pytest.mark.engine
+
+FILES = "find /etc -type f | sort | xargs sha256sum; ls /etc/runlevels/*"
+AGENT = "pgrep -f '[a]gent.pyz serve'"
+CONTAINERD = "pgrep -x containerd"
+
+
+@pytest.fixture(scope="module")
+def node(
+    client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ResidentNode]:
+    folder = tmp_path_factory.mktemp("operator")
+    with resident_node(client, folder, OpenRcNode, openrc_image(client)) as made:
+        yield made
+
+
+def test_it_is_supervised_keeps_trust_and_is_taken_away_whole(
+    node: ResidentNode, ui: UI, registry: Registry
+) -> None:
+    before, hosts = node.sh(FILES)[1], node.read("/etc/hosts") or b""
+    report = fleet.adopt(node.settings, ui, ["node"])
+    assert report.ok, (report, node.sh(node.log)[1])
+    assert node.sh("rc-service moorage-agent status")[0] == 0
+    assert "moorage-agent" in node.sh("rc-update show default")[1]
+    try:
+        old = node.sh(CONTAINERD)[1]
+        report = run(node, ui, registry, "apply")
+        assert report.hosts[0].restarts == ("containerd",), (report, node.sh(node.log)[1])
+        new = node.sh(CONTAINERD)[1]
+        assert old != new
+        # Restarted by the agent's child, it must not be under the agent's limits.
+        status = node.sh(f"grep NoNewPrivs /proc/{new.strip()}/status; rc-status default")[1]
+        assert status.split()[1] == "0"
+        assert "POST '/v1/apply'" in node.sh(node.log)[1]
+
+        trusted, first = node.read("/etc/hosts"), node.sh(AGENT)[1]
+        node.sh(f"kill -9 {first}")
+        until(lambda: node.sh(AGENT)[1] not in ("", first), node, 10)
+        until(lambda: bool(fleet.status(node.settings, ui, ["node"]).states["node"]), node, 10)
+        node.write_hosts(hosts)
+        until(lambda: node.read("/etc/hosts") == trusted, node)
+        until(lambda: drift(node, ui)["healed"] == 1, node)
+        assert run(node, ui, registry, "untrust").hosts[0].restarts == ("containerd",)
+    finally:
+        assert fleet.release(node.settings, ui, ["node"]).ok
+    assert node.sh(AGENT)[1] == ""
+    assert node.sh("test -e /var/lib/moorage/resident")[0] != 0
+    assert node.sh(FILES)[1] == before
