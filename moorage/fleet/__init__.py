@@ -150,10 +150,14 @@ def _in_waves(
         why = earlier.ended or "it came to its end"
         ui.note(f"{len(before)} of {len(earlier.hosts)} nodes are done; the last run: {why}")
     left = [target for target in targets if target.name not in before]
-    book = logbook.Logbook.begin(_logs(settings), command, targets)
-    for result in before.values():
-        book.result(result)
-    report = operation.run(settings, ui, left, what, reach, operation.Pace(rollout.policy, book))
+
+    def begin() -> logbook.Logbook:
+        book = logbook.Logbook.begin(_logs(settings), command, targets)
+        for result in before.values():
+            book.result(result)
+        return book
+
+    report = operation.run(settings, ui, left, what, reach, operation.Pace(rollout.policy, begin))
     if not before:
         return report
     results = before | {result.host: result for result in report.hosts}

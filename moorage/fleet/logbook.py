@@ -50,7 +50,9 @@ class Logbook:
     def begin(cls, folder: Path, command: str, hosts: Sequence[Target]) -> Logbook:
         """A new file in ``folder``; the oldest of more than ``KEPT`` go. Raises MoorageError."""
         private_folder(folder)
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        now = time.time_ns()
+        seconds = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now // 10**9))
+        stamp = f"{seconds}.{now % 10**9:09}"  # the order of names is that of time
         book = cls(folder / f"{stamp}-{os.getpid()}.jsonl")
         book._write(
             {
@@ -90,7 +92,8 @@ def newest(folder: Path, command: str) -> Unfinished:
         found = _read(path)
         if found is None or found.command != command:
             continue
-        if found.ended == "" and all(host.name in found.settled for host in found.hosts):
+        # One that was killed or stopped behind its last host has nothing left either.
+        if all(host.name in found.settled for host in found.hosts):
             break
         return found
     raise Refused(

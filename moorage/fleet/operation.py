@@ -166,10 +166,14 @@ class _Means:
 
 @dataclass(frozen=True)
 class Pace:
-    """How a run goes over many hosts: in which waves, and where what it has done is written."""
+    """How a run goes over many hosts: in which waves, and what begins the book of what it does.
+
+    ``begin`` is called once nothing refuses the run any more: one that is refused leaves the book
+    of the run before it the newest.
+    """
 
     policy: Policy = ALL_AT_ONCE
-    logbook: Logbook | None = None
+    begin: Callable[[], Logbook] | None = None
 
 
 def run(
@@ -193,20 +197,19 @@ def run(
 
         learn_host_keys(ui, routes, settings.nodes.parallel)
     archive = quick_archive(settings.state)
+    logbook = pace.begin() if pace.begin is not None else None
     outcomes, stopped, halted = _roll_out(
-        settings, ui, operation, archive, routes, reach, plan, pace.logbook
+        settings, ui, operation, archive, routes, reach, plan, logbook
     )
     if not stopped and (moved := _moved(settings, hosts, routes, outcomes)):
-        anew, stopped, _ = _roll_out(
-            settings, ui, operation, archive, moved, reach, None, pace.logbook
-        )
+        anew, stopped, _ = _roll_out(settings, ui, operation, archive, moved, reach, None, logbook)
         outcomes = _with(outcomes, anew)
     if not stopped and reach.sudo_password is None and ui.interactive:
         outcomes, stopped = _again_with_password(
-            settings, ui, operation, archive, routes, outcomes, pace.logbook
+            settings, ui, operation, archive, routes, outcomes, logbook
         )
-    if pace.logbook is not None:
-        pace.logbook.end(halted or ("it was stopped" if stopped else ""))
+    if logbook is not None:
+        logbook.end(halted or ("it was stopped" if stopped else ""))
     return _report(outcomes, operation, stopped, halted)
 
 

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from pathlib import Path
 
-from moorage.errors import Refused
+from moorage.errors import MoorageError, Refused
 from moorage.files import write_atomically
 from moorage.fleet.report import FleetReport, causes
 
 
+def require(stem: Path) -> None:
+    """Raises Refused where no report could be written, before there is one to lose."""
+    if stem.name and stem.parent.is_dir() and os.access(stem.parent, os.W_OK | os.X_OK):
+        return
+    raise Refused(
+        "no-report",
+        f"no report can be written to {stem}; nothing was changed",
+        cause=f"{stem.parent} is no folder, or not yours to write in",
+        cure="name another place: --report=PATH, without an ending",
+        path=str(stem),
+    )
+
+
 def write(report: FleetReport, command: str, stem: Path) -> tuple[Path, Path]:
-    """Writes ``STEM.json`` and ``STEM.html``; returns both. Raises Refused where it cannot."""
+    """Writes ``STEM.json`` and ``STEM.html``; returns both. Raises MoorageError where it cannot."""
     document, page = stem.with_suffix(".json"), stem.with_suffix(".html")
     try:
         text = json.dumps({"command": command, **report.to_json()}, indent=2, ensure_ascii=False)
         write_atomically(document, text.encode() + b"\n", mode=0o644)
         write_atomically(page, html(report, command).encode(), mode=0o644)
     except OSError as problem:
-        raise Refused(
+        raise MoorageError(
             "no-report",
             f"the report cannot be written to {stem}: {problem.strerror}",
-            cause=str(problem),
-            cure="name another place: --report=PATH, without an ending",
+            cause=f"{problem}; what was to be done on the nodes is done",
+            cure="make room there; inv nodes.status tells how the nodes are",
             path=str(stem),
         ) from None
     return document, page

@@ -165,6 +165,12 @@ def on_nodes(
             **own: Any,
         ) -> Any:
             del yes, json_lines  # the voice knows them already
+            if report:
+                from pathlib import Path
+
+                from moorage.fleet import report_file
+
+                report_file.require(Path(report))
             nodes = Nodes(
                 run,
                 hosts,

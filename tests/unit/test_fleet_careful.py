@@ -96,6 +96,21 @@ def test_a_rollout_that_came_to_its_end_cannot_be_resumed(tmp_path: Path) -> Non
     assert refusal.value.code == "nothing-to-resume"
 
 
+def test_a_rollout_that_was_stopped_behind_its_last_host_has_nothing_left(tmp_path: Path) -> None:
+    book = logbook.Logbook.begin(tmp_path, "trust a.io", [Target("a", "a")])
+    book.result(HostResult("a", UNCHANGED))
+    book.end("it was stopped")
+    with pytest.raises(Refused) as refusal:
+        logbook.newest(tmp_path, "trust a.io")
+    assert refusal.value.code == "nothing-to-resume"
+
+
+def test_of_two_rollouts_in_one_second_the_later_is_the_newest(tmp_path: Path) -> None:
+    for _ in range(5):
+        book = logbook.Logbook.begin(tmp_path, "trust a.io", [Target("a", "a")])
+        assert logbook.newest(tmp_path, "trust a.io").path == book.path
+
+
 def test_old_logbooks_go(tmp_path: Path) -> None:
     for number in range(30):
         (tmp_path / f"20200101T0000{number:02}-1.jsonl").write_text("{}\n")
@@ -219,8 +234,18 @@ def test_the_report_is_written_for_programs_and_for_people(tmp_path: Path) -> No
     html = page.read_text()
     assert "&lt;b&gt;no&lt;/b&gt; room" in html  # a node's words are not ours
     assert "db[1-300]" in html
-    with pytest.raises(Refused):
+
+
+def test_where_no_report_can_be_written_is_known_before_anything_is_done(tmp_path: Path) -> None:
+    report_file.require(tmp_path / "out")
+    report_file.require(Path("out"))
+    for stem in (tmp_path / "none" / "out", Path("/proc/out/out"), Path("/")):
+        with pytest.raises(Refused):
+            report_file.require(stem)
+    # Afterwards it is a failure: exit code 2 would say that nothing was changed.
+    with pytest.raises(MoorageError) as caught:
         report_file.write(report_of_many(), "nodes.trust", tmp_path / "none" / "out")
+    assert caught.value.exit_code == 1
 
 
 def test_json_lines_carry_every_event_and_the_report_last(

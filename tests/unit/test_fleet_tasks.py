@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,44 @@ def test_a_bad_list_of_hosts_is_refused(task: str, hosts: str, code: str) -> Non
     assert error["code"] == code
     assert error["cure"]
     assert "Traceback" not in words
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--inventory=/nowhere/hosts",), "bad-inventory"),
+        (("--inventory={folder}",), "bad-inventory"),
+        (("--inventory={folder}/none",), "bad-inventory"),
+        (("--inventory={folder}/bytes",), "bad-inventory"),
+        (("--inventory={folder}/web.ini", "--hosts=@web"), "bad-group"),
+        (("--hosts=@nobody",), "bad-group"),
+        (("--hosts=a,b", "--limit=zzz"), "no-such-host"),
+        (("--hosts=a,b", "--exclude=a,b"), "no-hosts"),
+        (("--hosts=a,b,c", "--waves=10%,50%"), "bad-waves"),
+        (("--hosts=a,b,c", "--waves=50%,10%,100%"), "bad-waves"),
+        (("--hosts=a,b,c", "--waves=ten"), "bad-waves"),
+        (("--hosts=a,b,c", "--canary=7"), "bad-waves"),
+        (("--hosts=a", "--max-failures=200%"), "bad-waves"),
+        (("--hosts=a", "--report={folder}/none/out"), "no-report"),
+    ],
+)
+def test_a_rollout_that_cannot_be_is_refused_and_leaves_nothing(
+    words: tuple[str, ...], code: str, tmp_path: Path
+) -> None:
+    (tmp_path / "none").write_text("")
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00\x01")
+    (tmp_path / "web.ini").write_text("[web]\n[db]\nhost1\n")
+    rollouts = ROOT / ".moorage" / "rollouts"
+    before = sorted(rollouts.glob("*"))
+    status, document, said = inv("nodes.untrust", *(word.format(folder=tmp_path) for word in words))
+    error = document["error"]
+    assert isinstance(error, dict)
+    assert (status, error["code"]) == (2, code)
+    assert error["cause"]
+    assert error["cure"]
+    assert "Traceback" not in said
+    # A book would be the newest then, and hide the rollout that --resume goes on with.
+    assert sorted(rollouts.glob("*")) == before
 
 
 def test_a_sudo_password_that_does_not_come_is_refused() -> None:
