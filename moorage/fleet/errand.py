@@ -64,8 +64,8 @@ def cold_words(digest: str, size: int, words: Sequence[str]) -> str:
     return (
         f"found={NO_PYTHON}; for name in {' '.join(_PYTHONS)}; do "
         'python=$(command -v "$name") || continue; '
-        f'if "$python" -I -c {shlex.quote(check)} 2>/dev/null; then '
-        f'exec "$python" -I -c {shlex.quote(_bootstrap())} {digest} {size} "$python" '
+        f'if "$python" -I -S -c {shlex.quote(check)} 2>/dev/null; then '
+        f'exec "$python" -I -S -c {shlex.quote(_bootstrap())} {digest} {size} "$python" '
         f"{shlex.join(words)}; fi; found={OLD_PYTHON}; done; exit $found"
     )
 
