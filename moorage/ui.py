@@ -44,6 +44,12 @@ class UI:
         """Whether a person can be asked: both ends of the conversation are a terminal."""
         return sys.stdin.isatty() and sys.stderr.isatty()
 
+    @property
+    def is_live(self) -> bool:
+        """Whether a person watches both streams, so that a board tells it all."""
+        console = self._err()
+        return console.is_terminal and not console.is_dumb_terminal and sys.stdout.isatty()
+
     # -- words, on stderr -------------------------------------------------------------------
 
     def say(self, text: str) -> None:

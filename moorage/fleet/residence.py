@@ -68,6 +68,7 @@ class Residents:
     def __init__(self, settings: Settings, *, adopting: bool = False) -> None:
         """``adopting``: hosts without one shall get one. Raises Refused where the fleet's CA or the
         roster cannot be used."""
+        self.looks = looks(settings)
         self._roster = Roster(settings)
         self._port = settings.nodes.agent_port
         self._by_host = self._roster.residents()
@@ -93,26 +94,31 @@ class Residents:
 
     @contextlib.contextmanager
     def line(self, route: Route, session: Session | None = None) -> Iterator[Channel | None]:
+        """A channel as of :meth:`open` for the length of a block, at whose end it is renewed."""
+        found = self.open(route, session)
+        try:
+            yield found
+        finally:
+            if found is not None:
+                self.renew(route, found)
+                found.close()
+
+    def open(self, route: Route, session: Session | None = None) -> Channel | None:
         """A channel to the host's agent, or None where none answers that way.
 
         Without ``session``: straight; a host behind a jump host is reached through one only.
         """
         resident = self.of(route)
-        found: Channel | None = None
-        if resident is not None and self._context is not None:
-            with contextlib.suppress(channel.NoAnswer):
-                if session is not None:
-                    found = channel.through(route.name, session.transport, resident, self._context)
-                elif route.direct:
-                    found = channel.straight(route.name, route.hostname, resident, self._context)
-        try:
-            yield found
-        finally:
-            if found is not None:
-                self._renew(route, found)
-                found.close()
+        if resident is None or self._context is None:
+            return None
+        with contextlib.suppress(channel.NoAnswer):
+            if session is not None:
+                return channel.through(route.name, session.transport, resident, self._context)
+            if route.direct:
+                return channel.straight(route.name, route.hostname, resident, self._context)
+        return None
 
-    def _renew(self, route: Route, line: Channel) -> None:
+    def renew(self, route: Route, line: Channel) -> None:
         """Where the end is near. A failure leaves the old one, and the next visit tries again."""
         resident = self.of(route)
         if resident is None or self._authority is None:
@@ -120,7 +126,20 @@ class Residents:
         if resident.until - time.time() > authorities.RENEW_DAYS * 86400:
             return
         with contextlib.suppress(MoorageError, channel.NoAnswer, ValueError):
-            self._roster.put(route.target.host, channel.renew(line, self._authority, resident))
+            renewed = channel.renew(line, self._authority, resident)
+            self._roster.put(route.target.host, renewed)
+            self._by_host[route.target.host] = renewed
+
+
+def looks(settings: Settings) -> tuple[int, ...]:
+    """Changes with the roster and the operator's certificate: by another command, meanwhile."""
+    times = []
+    for name in ("nodes.json", "operator.crt"):
+        try:
+            times.append((settings.certs_dir / "fleet" / name).stat().st_mtime_ns)
+        except OSError:
+            times.append(0)
+    return tuple(times)
 
 
 class Invitation:

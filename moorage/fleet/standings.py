@@ -137,7 +137,8 @@ def summary(found: Sequence[Standing], own: Ours, now: float) -> str:
         )
         others = [f"{count} {what}" for what, count in compared.items() if what != "same"]
         words.append(
-            f"{len(residents)} resident agents" + (f", {', '.join(others)}" if others else "")
+            f"{len(residents)} resident agent{'s' if len(residents) > 1 else ''}"
+            + (f", {', '.join(others)}" if others else "")
         )
     ends = [(one.resident.ends, one.host) for one in residents if one.resident is not None]
     ends += [(one.ca_ends, one.host) for one in asked if one.ca_ends is not None]

@@ -146,6 +146,22 @@ def status(run: Run, nodes: Nodes) -> dict[str, Any]:
     return nodes.told(report, show=partial(standings.show, own=standings.ours(run.settings)))
 
 
+@on_nodes(
+    help={"every": "seconds between two looks at a node, 1 to 3600 (above 9 s a handshake each)"}
+)
+def watch(run: Run, nodes: Nodes, every: str = "5") -> dict[str, Any]:
+    """Follow nodes until Ctrl-C: a live board, or a line a change in a pipe; ends with exit code 0.
+
+    Nodes without a resident agent are asked over SSH, every 15 seconds at most.
+    Example: inv nodes.watch --hosts=node1,node2 --every=10
+    """
+    from moorage.fleet import watch as watching
+
+    seconds = watching.seconds(every)
+    followed = watching.Watch(run.settings, run.ui, nodes.chosen(), nodes.reach(), seconds)
+    return followed.run()
+
+
 @on_nodes()
 def diff(run: Run, nodes: Nodes) -> dict[str, Any]:
     """Say what differs from the plan, file by file, and change nothing; exit code 1 where it does.
@@ -330,6 +346,7 @@ namespace = Collection(
     untrust,
     verify,
     status,
+    watch,
     diff,
     explain,
     history,
