@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from moorage.fleet.roster import Resident
 
 CONNECT_SECONDS = 3.0
+# A small node under load takes its time for the handshake; a closed port is told at once.
+HANDSHAKE_SECONDS = 10.0
 # An agent that serves at all sends its answer's head before its work begins.
 HEAD_SECONDS = 30.0
 # The agent's command line -> method and path.
@@ -57,6 +59,7 @@ class Channel:
 
     def __init__(self, line: socket.socket, name: str, resident: Resident, context: ssl.SSLContext):
         self._name = name
+        line.settimeout(HANDSHAKE_SECONDS)
         try:
             self._socket = context.wrap_socket(line, server_hostname="moorage-node")
         except ssl.SSLCertVerificationError as problem:

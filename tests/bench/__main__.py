@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -9,9 +10,12 @@ from pathlib import Path
 from moorage.ui import UI
 from tests.bench.figures import FIGURES
 
+# What takes minutes, or this machine for itself: a module with rows() each.
+BY_HAND = {"--fleet": "tests.bench.fleet", "--thousand": "tests.bench.thousand"}
+
 
 def main(arguments: list[str]) -> int:
-    """Measures all figures, with ``--fleet`` those of many nodes, with ``--curve`` how these grow.
+    """Measures all figures, or those of one of ``BY_HAND``; with ``--curve`` how many nodes' grow.
 
     Returns the exit code.
     """
@@ -20,10 +24,8 @@ def main(arguments: list[str]) -> int:
 
         curve.main()
         return 0
-    if arguments == ["--fleet"]:
-        from tests.bench import fleet
-
-        rows = fleet.rows()
+    if len(arguments) == 1 and arguments[0] in BY_HAND:
+        rows = importlib.import_module(BY_HAND[arguments[0]]).rows()
     else:
         rows = [figure() for figure in FIGURES]
     ui = UI()
