@@ -243,7 +243,11 @@ def _install(host: Host, manager: str) -> None:
     command = f"{sys.executable} -I {Home().folder}/start.py"
     if manager == "systemd":
         write_own(UNIT, units.systemd(command).encode(), 0o644)
-        _run(host, ["systemctl", "enable", NAME])  # it has systemd read the unit anew, too
+        # A reload reads all units anew, a tenth of a second; a new one is found without.
+        _run(host, ["systemctl", "enable", "--no-reload", NAME])
+        shown = host.run(["systemctl", "show", NAME, "-p", "NeedDaemonReload"])
+        if "=yes" in shown.out:
+            _run(host, ["systemctl", "daemon-reload"])
     else:
         write_own(SCRIPT, units.openrc(command).encode(), 0o755)
         _run(host, ["rc-update", "add", NAME, "default"])
