@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from agent.report import HostResult
 from moorage.errors import MoorageError
+from moorage.fleet import faults
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -73,7 +74,9 @@ def with_retries(
         assert state.outcome is not None  # noqa: S101
         problem = state.outcome.exception()
         if cut_off and isinstance(problem, Unreachable):
-            return _still_away(cut_off[-1], problem)
+            error = cut_off[-1].error
+            assert error is not None  # noqa: S101
+            return replace(cut_off[-1], error=faults.since(error, problem.message))
         result: HostResult = state.outcome.result()  # raises what the last attempt raised
         return result
 
@@ -86,10 +89,3 @@ def with_retries(
         retry_error_callback=last,
     )
     return retrying(work)
-
-
-def _still_away(result: HostResult, problem: MoorageError) -> HostResult:
-    """The result of the attempt whose line broke, and what has been the matter since."""
-    assert result.error is not None  # noqa: S101
-    cause = f"{result.error.cause}; since then: {problem.message}"
-    return replace(result, error=replace(result.error, cause=cause))

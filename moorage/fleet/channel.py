@@ -47,7 +47,12 @@ def takes_plan(words: tuple[str, ...]) -> bool:
 
 
 class NoAnswer(Exception):
-    """No agent of ours answers there; another way may be tried."""
+    """No agent of ours answers there; another way may be tried.
+
+    ``asked``: an operation had been asked for, and may yet be done.
+    """
+
+    asked = False
 
 
 class NotOurAgent(MoorageError):
@@ -109,7 +114,10 @@ class Channel:
                 self._socket.settimeout(answer.patience(patience))
         except (OSError, http.client.HTTPException) as problem:
             if not answer.begun:
-                raise self._closed(problem) from None
+                closed = self._closed(problem)
+                if isinstance(closed, NoAnswer):
+                    closed.asked = True
+                raise closed from None
             if _is_silence(problem):
                 raise silent(answer.patience(patience)) from None
             return answer, -1
@@ -143,7 +151,7 @@ class Channel:
         line.request(method, path, body, names)
         return line.getresponse()
 
-    def _closed(self, problem: Exception) -> Exception:
+    def _closed(self, problem: Exception) -> NoAnswer | MoorageError:
         """In TLS 1.3 a refused client certificate shows in the first answer only."""
         if isinstance(problem, ssl.SSLError) and "ALERT" in (problem.reason or ""):
             alert = (problem.reason or "").rpartition("ALERT_")[2].lower().replace("_", " ")

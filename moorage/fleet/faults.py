@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from agent.report import Fault
@@ -62,6 +63,11 @@ def connection_lost(begun: bool) -> Fault:
         cause="the network, the node's sshd, its agent or the node itself went away",
         cure="run the same command again; the agent finishes or puts back what it had begun",
     )
+
+
+def since(fault: Fault, message: str) -> Fault:
+    """``fault``, and what has been the matter with the node since then."""
+    return replace(fault, cause=f"{fault.cause}; since then: {message}")
 
 
 def silent(seconds: float) -> Fault:

@@ -272,13 +272,30 @@ def _patiently(means: _Means, route: openssh.Route, line: Line) -> HostResult:
 
 
 def _on_host(means: _Means, route: openssh.Route, line: Line) -> HostResult:
-    operation, residents = means.operation, means.residents
-    served = operation.words in channel.SERVED and residents.of(route) is not None
-    if served:
-        with contextlib.suppress(channel.NoAnswer), residents.line(route) as straight:
+    residents = means.residents
+    if means.operation.words not in channel.SERVED or residents.of(route) is None:
+        return _by_ssh(means, route, line, served=False)
+    asked = False
+    try:
+        with residents.line(route) as straight:
             if straight is not None:
                 with line.open(straight):
                     return _over(means, route, straight, line)
+    except channel.NoAnswer as problem:
+        asked = problem.asked
+    try:
+        return _by_ssh(means, route, line, served=True)
+    except ssh.Unreachable as problem:
+        if not asked or means.operation.looks:
+            raise
+        # An agent that froze with our request in its hands may go on with it.
+        lost = faults.connection_lost(begun=False)
+        return errand.failed(route.name, faults.since(lost, problem.message))
+
+
+def _by_ssh(means: _Means, route: openssh.Route, line: Line, *, served: bool) -> HostResult:
+    """In an SSH session: through it where an agent is ``served``, else by an errand."""
+    operation, residents = means.operation, means.residents
     with means.sessions, _connected(route, line) as session, line.open(session):
         become = errand.Become(route.user != "root", means.reach.sudo_password)
         if operation.visit is not None:

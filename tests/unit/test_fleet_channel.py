@@ -10,11 +10,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from moorage.archive import AgentArchive
 from moorage.errors import MoorageError
-from moorage.fleet import channel, errand
-from moorage.fleet.roster import Resident
+from moorage.fleet import channel, errand, operation
+from moorage.fleet.authority import Authority
+from moorage.fleet.roster import Resident, Roster
+from moorage.settings import NodesSettings
+from moorage.ui import UI
 from tests.agent.fleet import NODE_ID, SERVER, Fleet
+from tests.unit.elsewhere import project
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 Talk = Callable[[ssl.SSLSocket], None]
@@ -109,6 +117,56 @@ def test_one_that_takes_the_request_and_never_begins_is_no_agent(
     def hang(_line: ssl.SSLSocket) -> None:
         over.wait(20)
 
-    with pytest.raises(channel.NoAnswer):
+    with pytest.raises(channel.NoAnswer) as caught:
         status(agent(hang))
     over.set()
+    assert caught.value.asked
+
+
+def test_a_port_that_is_closed_was_asked_for_nothing(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    with pytest.raises(channel.NoAnswer) as caught:
+        channel.straight("node", "127.0.0.1", Resident(NODE_ID, 9, "", 0), fleet.client(None))
+    assert not caught.value.asked
+
+
+@pytest.mark.parametrize(("word", "code"), [("untrust", "connection-lost"), ("status", "refused")])
+def test_a_node_that_froze_with_our_request_is_not_called_untouched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, code: str
+) -> None:
+    """Its agent took the request, and neither answers nor lets us in over SSH any more."""
+    monkeypatch.setattr(channel, "HEAD_SECONDS", 0.3)
+    (tmp_path / "ssh_config").write_text("Host node\n  HostName 127.0.0.1\n  Port 9\n")
+    nodes = NodesSettings(ssh_config=str(tmp_path / "ssh_config"), retries=0)
+    settings = project(tmp_path, nodes=nodes)
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    pem = request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    made = Authority.open(settings).sign(pem.decode(), NODE_ID)
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    (tmp_path / "node.pem").write_bytes(made.pem.encode() + private)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "node.pem")
+    monkeypatch.setattr(
+        "moorage.archive.quick_archive", lambda _: AgentArchive(tmp_path / "none", "0")
+    )
+    taken: list[ssl.SSLSocket] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        Roster(settings).put("node", Resident(NODE_ID, port, made.serial, made.until))
+
+        def take() -> None:
+            taken.append(context.wrap_socket(listener.accept()[0], server_side=True))
+
+        threading.Thread(target=take, daemon=True).start()
+        report = operation.run(settings, UI(), ["node"], operation.Operation("try", (word,)), None)
+    for line in taken:
+        line.close()
+    error = report.hosts[0].error
+    assert error is not None
+    assert error.code == code
+    assert "refuses connections" in (error.message + error.cause)
