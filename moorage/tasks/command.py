@@ -35,9 +35,10 @@ class Run:
 
 
 def command(
-    *, help: dict[str, str] | None = None, lock: bool = False, **task_options: Any
+    *, help: dict[str, str] | None = None, lock: bool | str = False, **task_options: Any
 ) -> Callable[[Callable[..., Any]], Task[Any]]:
-    """Decorator. ``lock``: only one such task at a time in this folder.
+    """Decorator. ``lock``: only one such task at a time in this folder; the name of a flag: where
+    it is given.
 
     A document whose ``"ok"`` is False ends the run with exit code 1.
     """
@@ -91,7 +92,7 @@ def _call(
     context: Context,
     ui: UI,
     body: Callable[..., Any],
-    lock: bool,
+    lock: bool | str,
     args: tuple[Any, ...],
     options: dict[str, Any],
 ) -> Any:
@@ -105,7 +106,8 @@ def _call(
     signal.signal(signal.SIGHUP, _stop)
     settings = settings_of(context)
     name = f"inv {' '.join(sys.argv[1:2])}"
-    with project_lock(settings.state, name) if lock else nullcontext():
+    wanted = bool(options.get(lock)) if isinstance(lock, str) else lock
+    with project_lock(settings.state, name) if wanted else nullcontext():
         return body(Run(settings, ui), *args, **options)
 
 

@@ -283,7 +283,7 @@ def _deploy_next(wanted: Workload, done: Deployed) -> list[str]:
 
 
 @command(
-    lock=True,
+    lock="fix",
     positional=["pod"],
     help={
         **_CLUSTER,
