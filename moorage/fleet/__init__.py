@@ -184,10 +184,10 @@ def trust(
     is replaced. ``dry_run``: only the diffs.
     ``rollout``: in which waves; None lets the number of hosts decide.
     """
-    from moorage.fleet import operation
+    from moorage.fleet import operation, residence
 
     pull = operation.proof(settings, image) if verify else None
-    return _in_waves(
+    report = _in_waves(
         settings,
         ui,
         hosts,
@@ -204,6 +204,9 @@ def trust(
         reach,
         rollout,
     )
+    if not settings.nodes.resident and not dry_run:
+        residence.remind(settings, ui, report.hosts)
+    return report
 
 
 def untrust(

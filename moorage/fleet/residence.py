@@ -232,11 +232,13 @@ def adopt(settings: Settings, visit: Visit, *, port: int, loopback: bool) -> Hos
 
 
 def remind(settings: Settings, ui: UI, results: Sequence[HostResult]) -> None:
-    """After an untrust: the agents stay until they are released."""
+    """After an untrust, or a trust that leaves no agent: those that are there stay."""
     from moorage.fleet.inventory import targets_of
 
     residents = Roster(settings).residents()
     done = [result.host for result in results if result.ok]
+    if not residents or not done:
+        return
     staying = [target.name for target in targets_of(done) if target.host in residents]
     if staying:
         ui.note(f"the agent stays on {fold(staying)}; inv nodes.release takes it away")
