@@ -99,7 +99,9 @@ class App:
         self._restart = restart
         self._refused_roles = 0
         self._looks = Looks(self.store)
-        self.drift = Drift(self.store, self.work, self.apply, self.last.note)
+        self.drift = Drift(
+            self.store, self.work, self.apply, lambda: self.engine().recover(), self.last.note
+        )
         # Method and path -> what answers. openapi.DOCUMENT is held against this table by a test.
         self.table: dict[tuple[str, str], Callable[[BaseRequest], Awaitable[Any]]] = {
             ("GET", "/healthz"): self._healthz,

@@ -1,8 +1,9 @@
 """Puts back what others undid: cloud-init, a package upgrade, a colleague.
 
-A change of a file of ours is noticed at once (inotify) or within half a minute, and the plan is
-applied again through the same engine, with the same promises. Who undoes it again and again is let
-win: after ``FIGHTS`` times within ``WINDOW`` seconds it stops, and says so, until the next apply.
+A change of a file of ours is noticed at once (inotify) or within seconds, and the plan is applied
+again through the same engine, with the same promises. Who undoes it again and again is let win:
+after ``FIGHTS`` times within ``WINDOW`` seconds it stops, and says so, until the next apply. What
+an operation that was killed left half-way is rolled back here too.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from agent.ledger import Store
 from agent.plan import Plan
 from agent.server.watch import Watch
 from agent.server.work import BusyError, Operation, Work, events
+from agent.transaction import holder
 
 # A change often is several: written, renamed, its mode set.
 SETTLE_SECONDS = 0.5
 SLOW_SECONDS = 30.0
-# Where inotify cannot be had, a look at size and time of a handful of files.
+# Where inotify cannot be had, a look at size and times of a handful of files.
 POLL_SECONDS = 2.0
 FIGHTS = 5
 WINDOW = 600.0
@@ -64,16 +66,21 @@ class Drift:
         store: Store,
         work: Work,
         apply: Callable[[Plan], Operation],
+        recover: Operation,
         note: Callable[[str, dict[str, Any], float], None],
     ) -> None:
         self._store = store
         self._work = work
         self._apply = apply
+        self._recover = recover
         self._note = note
         self._patience = Patience()
         self._wake = asyncio.Event()
+        self._forgotten = asyncio.Event()
         self._watch = Watch(self._wake.set)
         self._fine: str = ""
+        self._stamp: tuple[object, ...] = ()
+        self._paths: tuple[str, ...] = ()
         self._task: asyncio.Task[None] | None = None
         self.state = "watching"
         self.times = 0
@@ -106,7 +113,9 @@ class Drift:
     def reset(self) -> None:
         """An operator has spoken: past fights are forgotten."""
         self._patience = Patience()
-        self._fine = ""
+        self._fine, self._stamp = "", ()
+        self.state, self.error = "watching", ""
+        self._forgotten.set()
         self._wake.set()
 
     async def _run(self) -> None:
@@ -124,27 +133,61 @@ class Drift:
 
     async def _round(self) -> float:
         """One look, and what follows from it. Returns the seconds until the next."""
+        if self._store.pending() is not None and holder(self._store) is None:
+            await self._roll_back()
         usual = SLOW_SECONDS if self._watch.works else POLL_SECONDS
-        paths, drifted, looks = _look(self._store)
-        self._watch.on(paths)
+        stamp = self._stamped()
+        if stamp == self._stamp:
+            return usual
+        self._paths, drifted, looks = _look(self._store)
+        self._watch.on(self._paths)
         if not drifted or looks == self._fine:
+            # Of the files as they were before the look, so that a later change counts.
+            self._stamp = stamp if stamp == self._stamped() else ()
             if self.state not in ("watching", "stopped"):
                 self.state, self.error = "watching", ""
-            return usual
+            return SLOW_SECONDS if self._watch.works else POLL_SECONDS
+        if self.state == "stopped":
+            return SLOW_SECONDS
         if self._work.count:
             return 1.0  # the files may be changing by our own doing
-        now = time.monotonic()
-        pause = self._patience.pause(now)
+        pause = self._patience.pause(time.monotonic())
         if pause is None:
-            if self.state != "stopped":
-                self.state = "stopped"
-                log.warning("stopped putting back %s: undone again and again", ", ".join(drifted))
+            self.state = "stopped"
+            self.error = f"undone again and again: {', '.join(drifted)}"
+            log.warning("stopped putting back what is %s", self.error)
             return SLOW_SECONDS
         if pause:
             self.state = "failing" if self._patience.failed else "healing"
-            await asyncio.sleep(pause)
+            self._forgotten.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._forgotten.wait(), pause)
+                return 0.0
         await self._heal(drifted, looks)
         return 0.2
+
+    def _stamped(self) -> tuple[object, ...]:
+        """Whether anything was written since: the times of our files and of our notes of them.
+
+        A change time cannot be set back (inode(7)), whatever a program does to the other times.
+        """
+        found: list[object] = []
+        for path in (*self._paths, str(self._store.history)):
+            try:
+                status = os.stat(path)  # noqa: PTH116 (every two seconds, where inotify is missing)
+                found.append((status.st_ino, status.st_size, status.st_ctime_ns, status.st_dev))
+            except OSError:
+                found.append(path)
+        return tuple(found)
+
+    async def _roll_back(self) -> None:
+        """What a killed operation left, as the next one would do it, without waiting for one."""
+        with contextlib.suppress(BusyError):
+            async for event in events(self._work.begin(self._recover)):
+                if event["event"] == "note":
+                    log.warning("%s", event["message"])
+                elif event["event"] == "result" and event["error"] is not None:
+                    raise AgentError(**event["error"])
 
     async def _heal(self, drifted: tuple[str, ...], looks: str) -> None:
         self.state = "healing"

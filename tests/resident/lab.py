@@ -5,6 +5,8 @@ Made from the lab's images; labelled and named apart from all others.
 
 from __future__ import annotations
 
+import http.client
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ import docker
 
 from moorage import fleet
 from moorage.archive import agent_archive
-from moorage.fleet import operation
+from moorage.fleet import authority, operation
 from moorage.fleet.report import FleetReport
 from moorage.settings import CertsSettings, NodesSettings, Settings
 from moorage.ui import UI
@@ -133,3 +135,13 @@ def drift(node: ResidentNode, ui: UI) -> dict[str, Any]:
     state = fleet.status(node.settings, ui, ["node"]).states["node"]["resident"]["drift"]
     assert isinstance(state, dict)
     return state
+
+
+def asked(node: ResidentNode, path: str) -> str:
+    """What the agent answers the operator to a GET, in words."""
+    context = authority.Authority.open(node.settings).context()
+    line = http.client.HTTPConnection("node")
+    plain = socket.create_connection((node.address, PORT), 10)
+    with context.wrap_socket(plain, server_hostname="node") as line.sock:
+        line.request("GET", path)
+        return line.getresponse().read().decode()
