@@ -89,7 +89,7 @@ class Host:
                 start_new_session=True,
             ) as process:
                 try:
-                    out, err = process.communicate(timeout=timeout)
+                    out, err = _said(process, timeout)
                 except BaseException:  # out of time, or interrupted: leave nothing running
                     os.killpg(process.pid, signal.SIGKILL)
                     raise
@@ -322,6 +322,18 @@ def _openrc_unit(name: str) -> Unit | None:
     except OSError:
         start = ""
     return Unit(service, active=bool(start), argv=(), start=start)
+
+
+def _said(process: subprocess.Popen[bytes], timeout: float) -> tuple[bytes, bytes]:
+    """All that a command says until its end. Raises subprocess.TimeoutExpired.
+
+    Where this agent itself was stopped in between, by a signal or with the whole machine, the time
+    is up and the command may have ended long ago: it gets a moment more to tell.
+    """
+    try:
+        return process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return process.communicate(timeout=1)  # nothing of the output is lost: library/subprocess
 
 
 def _same_namespace(process: Path) -> bool:
