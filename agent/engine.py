@@ -348,6 +348,9 @@ class Engine:
         facts = gather(self._host)
         yield self._facts_event(facts)
         records = list(self._store.records())
+        if undoing.is_done(records, plan.options.run):
+            yield NoteEvent("this run has taken its apply back already")
+            return
         last = undoing.last_apply(records)
         if last is None:
             yield NoteEvent("no apply of ours stands on this node: there is nothing to take back")
@@ -431,6 +434,7 @@ class Engine:
                 ledgers=step.ledgers,
                 remove_folders=step.remove_folders,
                 undoes=step.undoes,
+                run=step.plan.options.run if step.operation == "undo" else "",
                 agent=__version__,
                 at_boot=self._host.boot_command,
             )

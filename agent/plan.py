@@ -92,6 +92,7 @@ class Options:
     pull_timeout: int = 300
     # As long as an apply may take that a killed operator has left behind: restart, pull, or undo.
     lock_wait: int = 60
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,8 @@ class Plan:
         """The plan as plain JSON types, password included: for the wire, never for a log."""
         document: dict[str, Any] = {"version": VERSION, **asdict(self)}
         document["parts"] = list(self.parts)
+        if not self.options.run:  # agents from before it take no plan with a field they do not know
+            del document["options"]["run"]
         return document
 
 

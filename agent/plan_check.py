@@ -265,6 +265,16 @@ def validate(data: object, custom_formats: object = {}, name_prefix: str = ''):
                         if data__options__lockwait > 3600:
                             raise Invalid("" + (name_prefix or "data") + ".options.lock_wait must be smaller than or equal to 3600")
                 else: data__options["lock_wait"] = 60
+                if "run" in data__options_keys:
+                    data__options_keys.remove("run")
+                    data__options__run = data__options["run"]
+                    if not isinstance(data__options__run, (str)):
+                        raise Invalid("" + (name_prefix or "data") + ".options.run must be string")
+                    if isinstance(data__options__run, str):
+                        data__options__run_len = len(data__options__run)
+                        if data__options__run_len > 64:
+                            raise Invalid("" + (name_prefix or "data") + ".options.run must be shorter than or equal to 64 characters")
+                else: data__options["run"] = ''
                 if data__options_keys:
                     raise Invalid("" + (name_prefix or "data") + ".options must not contain "+str(data__options_keys)+" properties")
         else: data["options"] = {}

@@ -109,6 +109,7 @@ class Transaction:
         waiting: Mapping[str, str] | None = None,
         remove_folders: tuple[str, ...] = (),
         undoes: int | None = None,
+        run: str = "",
         agent: str = "",
         at_boot: Sequence[str] | None = None,
     ) -> Transaction:
@@ -116,7 +117,8 @@ class Transaction:
 
         ``starts`` tells the services to restart, and which start of each is running now;
         ``waiting`` those whose restart is put off; ``ledgers`` what will be ours afterwards;
-        ``undoes`` the number of the one it takes back; ``at_boot`` the command that recovers.
+        ``undoes`` the number of the one it takes back, for the operator's ``run``; ``at_boot`` the
+        command that recovers.
         """
         made = [folder for change in changes for folder in missing_folders(store.root, change)]
         intent = {
@@ -128,6 +130,7 @@ class Transaction:
             "agent": agent,
             **_asker(),
             "undoes": undoes,
+            "run": run,
             "changes": [_intended(store.root, change) for change in changes],
             "folders": list(dict.fromkeys(made)),
             "remove_folders": [

@@ -34,6 +34,13 @@ def last_apply(records: Sequence[Record]) -> Record | None:
     return None
 
 
+def is_done(records: Sequence[Record], run: str) -> bool:
+    """Whether an undo of this run was made here: its answer was lost, and it is asked for again."""
+    return bool(run) and any(
+        record["operation"] == "undo" and record.get("run") == run for record in records
+    )
+
+
 def without(before: bytes, after: bytes, now: bytes) -> bytes | None:
     """``now`` with the edit from ``before`` to ``after`` taken back.
 

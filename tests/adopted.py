@@ -5,6 +5,7 @@ A node is a laid-out tree (tests.agent.conftest.Box); its agent a process of its
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -21,11 +22,25 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from agent.server.home import Home, Settings
 from moorage import certificates
+from moorage.fleet import operation
 from moorage.fleet.authority import Authority
-from moorage.fleet.roster import Resident
+from moorage.fleet.inventory import Target
+from moorage.fleet.openssh import Route
+from moorage.fleet.residence import Residents
+from moorage.fleet.roster import Resident, Roster
+from moorage.settings import CertsSettings, NodesSettings
+from moorage.settings import Settings as Operators
+from tests.agent.authority import Authority as RegistryAuthority
+from tests.agent.conftest import Box
 
+IDENTITY = "1" * 32
 ROOT = Path(__file__).resolve().parents[1]
-_PROGRAM = "import sys; from agent.server import serve; sys.exit(serve.run(sys.argv[1]))"
+_PROGRAM = """
+import sys, agent
+agent.__version__ = sys.argv[2] or agent.__version__
+from agent.server import serve
+sys.exit(serve.run(sys.argv[1]))
+"""
 
 
 def adopt(
@@ -81,18 +96,22 @@ def free_port(address: str = "127.0.0.1") -> int:
 
 
 class Agent:
-    """The process of one node's agent; its log is ``root.log`` beside the tree."""
+    """The process of one node's agent; its log is ``root.log`` beside the tree.
 
-    def __init__(self, root: Path, address: str, port: int) -> None:
+    ``version``: what it takes itself for, "" for what it is.
+    """
+
+    def __init__(self, root: Path, address: str, port: int, version: str = "") -> None:
         self.root, self.address, self.port = root, address, port
+        self.version = version
         self.log = root.with_suffix(".log")
         self.start()
 
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, str(self.root)], stderr=log, cwd=ROOT,
-                env=dict(os.environ),
+                [sys.executable, "-c", _PROGRAM, str(self.root), self.version], stderr=log,
+                cwd=ROOT, env=dict(os.environ),
             )  # fmt: skip
         deadline = time.monotonic() + 30
         while True:
@@ -111,3 +130,58 @@ class Agent:
         finally:
             self.process.kill()
             self.process.wait()
+
+
+def _make_ca(folder: Path, begun: timedelta) -> None:
+    folder.mkdir(parents=True, mode=0o700)
+    key = certificates.new_key("ec-p256")
+    now = datetime.now(UTC) + begun
+    made = certificates.make_ca(key, common_name="Moorage fleet CA", days=3650, now=now)
+    (folder / "ca.key").write_bytes(certificates.key_pem(key))
+    (folder / "ca.crt").write_bytes(certificates.certificate_pem(made))
+
+
+class Folder:
+    """An operator's folder and the node it has adopted, on 127.0.0.1 under the name node1."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        begun: timedelta = timedelta(),
+        ca_begun: timedelta = timedelta(),
+        version: str = "",
+    ) -> None:
+        (path / "ssh_config").write_text("Host *\n  IdentityFile none\n  IdentityAgent none\n")
+        self.path = path
+        self.settings = Operators(
+            certs=CertsSettings(dir=str(path / "certs")),
+            nodes=NodesSettings(ssh_config=str(path / "ssh_config"), known_hosts=str(path / "k")),
+        )
+        self.box = Box(path / "node", RegistryAuthority().pem)
+        self.box.write("/etc/hosts", b"127.0.0.1\tlocalhost\n")
+        self.box.with_containerd()
+        self.port = free_port()
+        if ca_begun:
+            _make_ca(path / "certs" / "fleet", ca_begun)
+        authority = Authority.open(self.settings)
+        found = adopt(authority, self.box.root, IDENTITY, "127.0.0.1", self.port, begun=begun)
+        Roster(self.settings).put("127.0.0.1", found)
+        self.agent = Agent(self.box.root, "127.0.0.1", self.port, version)
+
+    @property
+    def target(self) -> Target:
+        return Target("node1", "127.0.0.1", port=self.port)  # no sshd there: HTTPS or nothing
+
+    @property
+    def route(self) -> Route:
+        return operation.ways_to(self.settings, [self.target])[0]
+
+    def apply(self) -> None:
+        """By the agent, which holds the node to it from then on."""
+        with Residents(self.settings).line(self.route) as line:
+            assert line is not None
+            plan = json.dumps(self.box.document()).encode()
+            answer, _ = line.operate(("apply",), plan, lambda _: None, 60)
+        assert answer.result is not None
+        assert answer.result["status"] == "changed"

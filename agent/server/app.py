@@ -20,7 +20,7 @@ from aiohttp.web_exceptions import HTTPException
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
 
-from agent import __version__, desired
+from agent import __version__, desired, older
 from agent.faults import AgentError
 from agent.host import Host
 from agent.ledger import Store
@@ -186,12 +186,14 @@ class App:
 
     async def _apply(self, request: BaseRequest) -> StreamResponse:
         dry = _flag(request, "dry_run")
+        _require_no_older_operator(request)
         plan = await self._plan(request)
         plan.require_ca()
         return await self._told(request, "apply", self.apply(plan, dry), quiet=dry)
 
     async def _untrust(self, request: BaseRequest) -> StreamResponse:
         dry = _flag(request, "dry_run")
+        _require_no_older_operator(request)
         plan = await self._plan(request)
 
         def work() -> Iterator[Event]:
@@ -291,10 +293,11 @@ class App:
         _no_query(request)
         digest = request.headers.get("Moorage-Digest", "")
         signature = request.headers.get("Moorage-Signature", "")
+        downgrade = request.headers.get("Moorage-Downgrade", "") == "yes"
         content = await _body(request, upgrade.MAX_BYTES, "application/octet-stream")
         if digest != self.digest:
             await asyncio.get_running_loop().run_in_executor(
-                None, upgrade.put, self._host, self.home, digest, signature, content
+                None, upgrade.put, self._host, self.home, digest, signature, content, downgrade
             )
             log.warning("upgrade to %s", digest[:12])
             self._restart()
@@ -333,6 +336,13 @@ def settle() -> None:
     with contextlib.suppress(OSError, AttributeError):  # musl has none
         # What reading the modules took and gave back, a twelfth of all, goes to the system.
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _require_no_older_operator(request: BaseRequest) -> None:
+    """One from before this agent does not know what its plan means here."""
+    theirs = request.headers.get("Moorage-Operator", __version__)
+    if older(theirs, __version__):
+        raise Refusal(409, upgrade.newer(__version__, theirs[:40]))
 
 
 async def _within(step: Awaitable[Any]) -> None:

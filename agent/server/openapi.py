@@ -20,6 +20,13 @@ _DRY_RUN = {
     "schema": {"type": "boolean", "default": False},
 }
 
+_OPERATOR = {
+    "name": "Moorage-Operator",
+    "in": "header",
+    "description": "The operator's version: one from before the agent's changes nothing (409).",
+    "schema": {"type": "string"},
+}
+
 
 def document() -> dict[str, Any]:
     """The document, with the plan's published schema inside."""
@@ -63,6 +70,7 @@ def document() -> dict[str, Any]:
                     "parameters": [
                         _header("Moorage-Digest", "SHA-256 of the archive, in hexadecimal."),
                         _header("Moorage-Signature", "Its signature by the CA's key, in base64."),
+                        _header("Moorage-Downgrade", "yes: also to an earlier version.", False),
                     ],
                     "requestBody": _body("application/octet-stream", {}),
                 }
@@ -149,7 +157,7 @@ def _events(name: str, summary: str) -> dict[str, Any]:
 def _with_plan(name: str, summary: str, dry: bool) -> dict[str, Any]:
     return {
         **_events(name, summary),
-        **({"parameters": [_DRY_RUN]} if dry else {}),
+        **({"parameters": [_DRY_RUN, _OPERATOR]} if dry else {}),
         "requestBody": _body("application/json", {"$ref": "#/components/schemas/Plan"}),
     }
 
@@ -158,11 +166,11 @@ def _body(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"required": True, "content": {kind: {"schema": schema}}}
 
 
-def _header(name: str, description: str) -> dict[str, Any]:
+def _header(name: str, description: str, required: bool = True) -> dict[str, Any]:
     return {
         "name": name,
         "in": "header",
-        "required": True,
+        "required": required,
         "description": description,
         "schema": {"type": "string"},
     }

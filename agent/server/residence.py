@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from agent import __version__, older
 from agent.faults import AgentError, Interrupted
 from agent.host import Host
 from agent.ledger import Store
@@ -33,7 +34,7 @@ from agent.report import (
     ResultEvent,
     StaysEvent,
 )
-from agent.server import keys
+from agent.server import keys, upgrade
 from agent.server.home import Home, Settings
 from agent.transaction import write_own
 
@@ -103,6 +104,7 @@ def _take_up(host: Host, document: bytes, *, anothers: bool = True) -> FileChang
             cause="it was adopted from another folder or machine, with a fleet CA of its own",
             cure="leave it to that one (--once), or take it over: inv nodes.adopt --hosts=NODE",
         )
+    _refuse_downgrade(home)
     before = home.settings()
     if before is None or (before.listen, before.port) != (settings.listen, settings.port):
         _require_free(settings)
@@ -197,6 +199,19 @@ def _require_free(settings: Settings) -> None:
                 f"(ss -ltnp 'sport = :{settings.port}' tells which)",
                 cure="inv nodes.adopt with another --port; nothing was changed",
             ) from None
+
+
+def _refuse_downgrade(home: Home) -> None:
+    """Where a newer agent stays than this one, which an older folder has sent."""
+    if not home.archive.exists() or home.archive.read_bytes() == _own_archive():
+        return
+    there = __version__
+    with contextlib.suppress(AgentError):  # one that does not run here is no loss
+        there = upgrade.version_of(home.archive)
+    if older(__version__, there):
+        fault = upgrade.newer(there, __version__)
+        cure = "update this folder (git pull); or first inv nodes.release, then adopt it again"
+        raise AgentError(fault.code, fault.message, cause=fault.cause, cure=cure)
 
 
 def _own_archive() -> bytes:

@@ -17,10 +17,13 @@ import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import astuple
 from pathlib import Path
 
+from agent import __version__, older
 from agent.faults import AgentError
 from agent.host import Host
+from agent.report import Fault
 from agent.server.home import Home
 from agent.transaction import write_own
 
@@ -29,8 +32,18 @@ MAX_BYTES = 3 << 20
 TRIAL_SECONDS = 90.0
 
 
-def put(host: Host, home: Home, digest: str, signature: str, content: bytes) -> None:
-    """Puts the archive in place for the next start. Raises AgentError with nothing changed."""
+def put(
+    host: Host,
+    home: Home,
+    digest: str,
+    signature: str,
+    content: bytes,
+    downgrade: bool = False,
+) -> None:
+    """Puts the archive in place for the next start. Raises AgentError with nothing changed.
+
+    One of an earlier version than this agent only with ``downgrade``.
+    """
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise _refused("bad-digest", "the digest is no SHA-256 in hexadecimal")
     if hashlib.sha256(content).hexdigest() != digest:
@@ -39,7 +52,9 @@ def put(host: Host, home: Home, digest: str, signature: str, content: bytes) -> 
         path = Path(folder, "agent.pyz")
         path.write_bytes(content)
         _check_signature(host, home, Path(folder), signature)
-        _try(path)
+        version = version_of(path)
+    if older(version, __version__) and not downgrade:
+        raise AgentError(*astuple(newer(__version__, version)))
     write_own(home.previous, home.archive.read_bytes(), 0o600)
     write_own(home.trial, b"0", 0o600)
     write_own(home.archive, content, 0o600)
@@ -71,8 +86,19 @@ def _check_signature(host: Host, home: Home, folder: Path, signature: str) -> No
         raise _refused("bad-signature", "the archive is not signed by this fleet's CA")
 
 
-def _try(path: Path) -> None:
-    """The archive says who it is, within seconds."""
+def newer(own: str, theirs: str) -> Fault:
+    """Why an operator of version ``theirs`` changes nothing by an agent of version ``own``."""
+    return Fault(
+        "agent-newer",
+        f"the agent on this node is {own}, newer than the operator's {theirs}; nothing was changed",
+        cause="the operator's folder is from before this agent, and knows nothing of what is new",
+        cure="update that folder (git pull), or bring the agent back: "
+        "inv nodes.upgrade --hosts=NODE --downgrade",
+    )
+
+
+def version_of(path: Path) -> str:
+    """What an archive says it is, within seconds. Raises AgentError where it does not run here."""
     try:
         done = subprocess.run(
             [sys.executable, "-I", str(path), "--version", "--json"],
@@ -85,6 +111,7 @@ def _try(path: Path) -> None:
         about = json.loads(done.stdout)
         if about["name"] != "moorage-agent":
             raise ValueError("it is another program")
+        return str(about["version"])
     except (OSError, ValueError, KeyError, TypeError, subprocess.TimeoutExpired) as problem:
         raise _refused("bad-archive", f"the archive does not run here: {problem}") from None
 

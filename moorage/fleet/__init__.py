@@ -114,7 +114,7 @@ class Rollout:
 
 
 def unfinished(settings: Settings, verb: str) -> tuple[Target, ...]:
-    """The hosts of the last ``trust`` or ``untrust`` that was stopped. Raises Refused."""
+    """The hosts of the last ``trust``, ``untrust`` or ``undo`` that was stopped. Raises Refused."""
     from moorage.fleet import logbook
 
     return logbook.newest(_logs(settings), f"{verb} {settings.registry_name}").hosts
@@ -146,13 +146,14 @@ def _in_waves(
     before: dict[str, HostResult] = {}
     if rollout.resume:
         earlier = logbook.newest(_logs(settings), command)
+        what = replace(what, run=earlier.run)
         before = {name: earlier.done[name] for name in earlier.settled}
         why = earlier.ended or "it came to its end"
         ui.note(f"{len(before)} of {len(earlier.hosts)} nodes are done; the last run: {why}")
     left = [target for target in targets if target.name not in before]
 
     def begin() -> logbook.Logbook:
-        book = logbook.Logbook.begin(_logs(settings), command, targets)
+        book = logbook.Logbook.begin(_logs(settings), command, targets, what.run)
         for result in before.values():
             book.result(result)
         return book
@@ -322,8 +323,11 @@ def undo(
     dry_run: bool = False,
     restart: bool = True,
     reach: Reach | None = None,
+    rollout: Rollout | None = None,
 ) -> FleetReport:
     """Takes the last apply of each of ``hosts`` back, whichever registry it was for."""
+    import secrets
+
     from moorage.fleet import operation
 
     what = operation.Operation(
@@ -331,8 +335,9 @@ def undo(
         words=("undo", "--dry-run") if dry_run else ("undo",),
         ca=operation.ca_if_any(settings),
         restart=restart,
+        run=secrets.token_hex(16),
     )
-    return operation.run(settings, ui, hosts, what, reach)
+    return _in_waves(settings, ui, hosts, what, reach, rollout)
 
 
 def recover(
@@ -396,23 +401,43 @@ def release(
     )
 
 
-def forget(settings: Settings, hosts: Sequence[str | Target]) -> dict[str, bool]:
-    """Revokes the certificates of the agents on ``hosts``: none of them is believed any more.
+def forget(
+    settings: Settings,
+    ui: UI,
+    hosts: Sequence[str | Target],
+    *,
+    offline: bool = False,
+    reach: Reach | None = None,
+) -> dict[str, str]:
+    """Revokes the agents on ``hosts``: no command of this folder believes one of them any more.
 
-    Returns for each host whether there was one. The node itself is not asked: it may be lost.
+    That needs no node, which may be lost. Afterwards each is gone to over SSH, once, and its agent
+    taken away where it answers; ``offline`` leaves the nodes alone. Returns for each host what
+    became of its agent: no-agent, left-alone, not-reached or released.
     """
-    from moorage.fleet import inventory
+    from moorage.fleet import inventory, residence
     from moorage.fleet.roster import Roster
 
     roster = Roster(settings)
-    return {target.name: roster.revoke(target.host) for target in inventory.targets_of(hosts)}
+    targets = inventory.targets_of(hosts)
+    known = {target.name: roster.revoke(target.host) for target in targets}
+    became = {name: "left-alone" if there else "no-agent" for name, there in known.items()}
+    if not offline:
+        left = [target for target in targets if known[target.name]]
+        became |= residence.take_away(settings, ui, left, reach)
+    return became
 
 
 def upgrade(
-    settings: Settings, ui: UI, hosts: Sequence[str | Target], *, reach: Reach | None = None
+    settings: Settings,
+    ui: UI,
+    hosts: Sequence[str | Target],
+    *,
+    downgrade: bool = False,
+    reach: Reach | None = None,
 ) -> FleetReport:
     """Gives the resident agents on ``hosts`` the archive of this folder; one that does not answer
-    with it goes back to its own."""
+    with it goes back to its own, and one that is newer keeps its own without ``downgrade``."""
     from moorage.fleet import operation, residence
 
     return operation.run(
@@ -422,7 +447,9 @@ def upgrade(
         operation.Operation(
             title="upgrade",
             words=("upgrade",),
-            visit=lambda visit, residents: residence.upgrade(settings, residents, visit),
+            visit=lambda visit, residents: residence.upgrade(
+                settings, residents, visit, downgrade=downgrade
+            ),
         ),
         reach,
     )

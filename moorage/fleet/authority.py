@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate, ObjectIdentifier
 
     from moorage.certificates import Key
+    from moorage.fleet.roster import Roster
     from moorage.settings import Settings
 
 CA_DAYS = 3650
@@ -60,14 +61,17 @@ class Authority:
 
     @classmethod
     def open(cls, settings: Settings) -> Authority:
-        """Raises Refused where the files are spoilt, half there, or not of one another."""
+        """Raises Refused where the files are spoilt, half there, not of one another, or not those
+        that the agents in the roster obey."""
         from moorage import certificates
+        from moorage.fleet.roster import Roster
 
-        folder = settings.certs_dir / "fleet"
+        folder, roster = settings.certs_dir / "fleet", Roster(settings)
         with _guard:
             now = datetime.datetime.now(datetime.UTC)
             crt, key_file = folder / "ca.crt", folder / "ca.key"
             if not crt.exists() and not key_file.exists():
+                _refuse_lost(crt, len(roster.residents()))
                 private_folder(settings.certs_dir)
                 private_folder(folder)
                 key = certificates.new_key("ec-p256")
@@ -76,6 +80,7 @@ class Authority:
                 write_atomically(key_file, certificates.key_pem(key))
                 write_atomically(crt, certificates.certificate_pem(made), mode=0o644)
             ca, key, pem = _read_ca(crt, key_file, now)
+            _refuse_anothers(crt, ca, roster)
             authority = cls(folder, ca, key, pem)
             if authority._operator_ends() < now + datetime.timedelta(days=30):
                 authority._make_operator(max(authority.generation(), 1), now)
@@ -242,6 +247,36 @@ def _read_ca(crt: Path, key_file: Path, now: datetime.datetime) -> tuple[Certifi
             "the CA has ended, or this machine's clock is wrong (timedatectl)",
         )
     return ca, key, pem
+
+
+def _refuse_lost(crt: Path, agents: int) -> None:
+    """A new CA in the place of the lost one would be obeyed by nobody."""
+    if agents:
+        raise _refused(
+            "fleet-ca-missing",
+            f"{crt} and its key are not there, and {_agents(agents)} on nodes",
+            "agents obey the CA they were adopted with, and no other; it was removed or moved away",
+        )
+
+
+def _refuse_anothers(crt: Path, ca: Certificate, roster: Roster) -> None:
+    from cryptography.hazmat.primitives import hashes
+
+    present = ca.fingerprint(hashes.SHA256()).hex()
+    if roster.authority == present:
+        return
+    residents = roster.residents()
+    if roster.authority and residents:
+        raise _refused(
+            "fleet-ca-foreign",
+            f"{crt} is not the CA that {_agents(len(residents))} by",
+            "it was replaced by another fleet's; the nodes would refuse every command",
+        )
+    roster.obey(present)
+
+
+def _agents(count: int) -> str:
+    return "an agent stays" if count == 1 else f"{count} agents stay"
 
 
 def _refused(code: str, message: str, cause: str) -> Refused:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from agent import __version__
 from moorage.errors import MoorageError
 from moorage.fleet import lines
 from moorage.fleet.errand import Answer, silent
@@ -40,6 +41,16 @@ SERVED: dict[tuple[str, ...], tuple[str, str]] = {
     ("history",): ("GET", "/v1/history"),
 }
 
+# What an agent says of the operator's certificate (RFC 8446, section 6.2) -> why.
+_ALERTS = {
+    "unknown ca": "it was adopted with another fleet CA: from another folder, or before this one "
+    "was made",
+    "bad certificate": "the node's clock is behind this machine's: a certificate is valid from "
+    "one hour before it was made",
+    "certificate expired": "the node's clock is far ahead of this machine's: the operator's "
+    "certificate is renewed a month before its end",
+}
+
 
 def takes_plan(words: tuple[str, ...]) -> bool:
     """Whether the agent is sent a plan for these words, or only asked."""
@@ -55,6 +66,14 @@ class NoAnswer(Exception):
     asked = False
 
 
+class RefusesUs(NoAnswer):
+    """Our agent, by its certificate, closes the line before it answers: it does not take ours.
+
+    TLS has an alert for it, and :meth:`Channel._closed` reads it; but asyncio ends a connection
+    whose handshake failed without sending what OpenSSL has to say (asyncio.sslproto, CPython 3.11).
+    """
+
+
 class NotOurAgent(MoorageError):
     """Something answers with a certificate that is not the one of this node's agent."""
 
@@ -64,12 +83,13 @@ class Channel:
 
     def __init__(self, line: socket.socket, name: str, resident: Resident, context: ssl.SSLContext):
         self._name = name
+        self._answered = False
         line.settimeout(HANDSHAKE_SECONDS)
         try:
             self._socket = context.wrap_socket(line, server_hostname="moorage-node")
         except ssl.SSLCertVerificationError as problem:
             line.close()
-            raise _not_ours(name, problem.verify_message) from None
+            raise _unverified(name, problem) from None
         except OSError as problem:
             line.close()
             raise NoAnswer(str(problem)) from None
@@ -146,10 +166,15 @@ class Channel:
     ) -> http.client.HTTPResponse:
         line = http.client.HTTPConnection("moorage-node")
         line.sock = self._socket
-        names = {"Content-Type": "application/json"} if body else {}
+        # An agent that is newer than we are does nothing by our plans.
+        names = {"Moorage-Operator": __version__}
+        if body:
+            names["Content-Type"] = "application/json"
         names.update({name.replace("_", "-"): value for name, value in headers.items()})
         line.request(method, path, body, names)
-        return line.getresponse()
+        answer = line.getresponse()
+        self._answered = True
+        return answer
 
     def _closed(self, problem: Exception) -> NoAnswer | MoorageError:
         """In TLS 1.3 a refused client certificate shows in the first answer only."""
@@ -158,11 +183,15 @@ class Channel:
             return MoorageError(
                 "agent-refuses-us",
                 f"the agent on {self._name} refuses the operator's certificate: {alert}",
-                cause="it was adopted with another fleet CA, or the clocks of the node and of this "
-                "machine are far apart: a certificate is valid from one hour before it was made",
+                cause=_ALERTS.get(alert, _ALERTS["unknown ca"]),
                 cure="compare the clocks (timedatectl); else adopt it anew: "
                 f"inv nodes.adopt --hosts={self._name}",
                 host=self._name,
+            )
+        if not self._answered and isinstance(problem, ConnectionError | ssl.SSLEOFError):
+            return RefusesUs(
+                f"the agent on {self._name} closes the line unanswered: it is stopping, it was "
+                "adopted with another fleet CA, or the clocks are far apart (timedatectl)"
             )
         return NoAnswer(str(problem))
 
@@ -234,6 +263,33 @@ def renew(channel: Channel, authority: Authority, resident: Resident) -> Residen
 def _is_silence(problem: Exception) -> bool:
     """A socket's own time-out has no number; the kernel's, for a dead line, is ETIMEDOUT."""
     return isinstance(problem, TimeoutError) and problem.errno is None
+
+
+# <openssl/x509_vfy.h>
+_NOT_YET_VALID = 9
+_HAS_EXPIRED = 10
+
+
+def _unverified(name: str, problem: ssl.SSLCertVerificationError) -> MoorageError:
+    if problem.verify_code == _NOT_YET_VALID:
+        return MoorageError(
+            "clock-skew",
+            f"the certificate of the agent on {name} is not valid yet by this machine's clock",
+            cause="this clock is behind, or was ahead when the node was adopted: a certificate is "
+            "valid from one hour before it was made",
+            cure="set the clock (timedatectl set-ntp true), then run this again",
+            host=name,
+        )
+    if problem.verify_code == _HAS_EXPIRED:
+        return MoorageError(
+            "agent-certificate-ended",
+            f"the certificate of the agent on {name} has ended by this machine's clock",
+            cause="the node was not visited for so long that nothing renewed it, or this clock is "
+            "ahead",
+            cure=f"compare the clocks (timedatectl); else over SSH: inv nodes.adopt --hosts={name}",
+            host=name,
+        )
+    return _not_ours(name, problem.verify_message)
 
 
 def _not_ours(name: str, why: str) -> NotOurAgent:

@@ -33,6 +33,7 @@ class Unfinished:
     hosts: tuple[Target, ...]
     done: dict[str, HostResult]
     ended: str
+    run: str = ""
 
     @property
     def settled(self) -> frozenset[str]:
@@ -47,8 +48,11 @@ class Logbook:
         self.path = path
 
     @classmethod
-    def begin(cls, folder: Path, command: str, hosts: Sequence[Target]) -> Logbook:
-        """A new file in ``folder``; the oldest of more than ``KEPT`` go. Raises MoorageError."""
+    def begin(cls, folder: Path, command: str, hosts: Sequence[Target], run: str = "") -> Logbook:
+        """A new file in ``folder``; the oldest of more than ``KEPT`` go. Raises MoorageError.
+
+        ``run``: what the nodes know an undo by, that is not to be done twice.
+        """
         private_folder(folder)
         now = time.time_ns()
         seconds = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now // 10**9))
@@ -58,6 +62,7 @@ class Logbook:
             {
                 "version": VERSION,
                 "command": command,
+                "run": run,
                 "began": time.time(),
                 "hosts": [asdict(host) for host in hosts],
             }
@@ -124,4 +129,5 @@ def _read(path: Path) -> Unfinished | None:
         elif "end" in event:
             ended = str(event["end"])
     hosts = tuple(Target(**host) for host in events[0]["hosts"])
-    return Unfinished(path, str(events[0]["command"]), hosts, done, ended)
+    run = str(events[0].get("run", ""))
+    return Unfinished(path, str(events[0]["command"]), hosts, done, ended, run)

@@ -42,6 +42,8 @@ class Operation:
     pull: Verify | None = None
     restart: bool = True
     replace: bool = False
+    # What makes an undo that is asked for again one and the same.
+    run: str = ""
     needs_address: bool = False
     # The agent stays after it, where it does not yet.
     stay: bool = False
@@ -70,6 +72,7 @@ class Operation:
             verify=self.pull,
             restart=self.restart,
             replace=self.replace,
+            run=self.run,
         )
 
 
@@ -283,6 +286,7 @@ def _on_host(means: _Means, route: openssh.Route, line: Line) -> HostResult:
                     return _over(means, route, straight, line)
     except channel.NoAnswer as problem:
         asked = problem.asked
+        _tell_refusal(line, problem)
     try:
         return _by_ssh(means, route, line, served=True)
     except ssh.Unreachable as problem:
@@ -302,10 +306,7 @@ def _by_ssh(means: _Means, route: openssh.Route, line: Line, *, served: bool) ->
             visit = Visit(session, route, means.archive, become, line.tell)
             return operation.visit(visit, residents)
         if served:
-            with (
-                contextlib.suppress(channel.NoAnswer),
-                residents.line(route, session) as tunnel,
-            ):
+            with _another_way(line), residents.line(route, session) as tunnel:
                 if tunnel is not None:
                     return _over(means, route, tunnel, line, session.local_address)
         plan = _plan(means.settings, operation, session.local_address)
@@ -322,6 +323,20 @@ def _by_ssh(means: _Means, route: openssh.Route, line: Line, *, served: bool) ->
             None if invitation is None else invitation.reply,
         )
     return errand.host_result(route.name, answer, status, route.user)
+
+
+@contextlib.contextmanager
+def _another_way(line: Line) -> Iterator[None]:
+    """Where no agent of ours answers the next way is tried; one that refuses us is told."""
+    try:
+        yield
+    except channel.NoAnswer as problem:
+        _tell_refusal(line, problem)
+
+
+def _tell_refusal(line: Line, problem: channel.NoAnswer) -> None:
+    if isinstance(problem, channel.RefusesUs):
+        line.tell({"event": "note", "message": f"{problem}; it is asked over SSH"})
 
 
 def _words(settings: Settings, operation: Operation) -> tuple[str, ...]:

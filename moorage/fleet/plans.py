@@ -26,6 +26,7 @@ def make(
     parts: Sequence[str] = (),
     restart: bool = True,
     replace: bool = False,
+    run: str = "",
 ) -> Plan:
     """The desired state of one node.
 
@@ -53,7 +54,7 @@ def make(
         parts=chosen,
         mirrors=tuple(Mirror(of, wanted.mirror_fallback) for of in wanted.mirrors),
         verify=verify,
-        options=Options(restart=restart, replace=replace, fix_proxy=wanted.fix_proxy),
+        options=Options(restart=restart, replace=replace, fix_proxy=wanted.fix_proxy, run=run),
     )
     try:
         return Plan.parse(wire(plan))

@@ -11,7 +11,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from agent.report import CHANGED, UNCHANGED, Fault, FileChange, HostResult
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from moorage.archive import AgentArchive
     from moorage.fleet.authority import Authority
     from moorage.fleet.channel import Channel
+    from moorage.fleet.inventory import Target
     from moorage.fleet.openssh import Route
+    from moorage.fleet.operation import Reach
     from moorage.fleet.ssh import Session
     from moorage.settings import Settings
     from moorage.ui import UI
@@ -165,7 +167,8 @@ class Invitation:
         if event["event"] != "request":
             return None
         try:
-            document, self._resident = _granted(self._authority, event, self._port)
+            identity = self._roster.identity(self._route.target.host, str(event.get("id")))
+            document, self._resident = _granted(self._authority, identity, event, self._port)
         except MoorageError as problem:
             self._refused(problem.message, problem.cause, problem.cure)
             return b"\n"
@@ -187,25 +190,33 @@ class Invitation:
 
 
 def _granted(
-    authority: Authority, asked: dict[str, Any], port: int, *, loopback: bool = False
+    authority: Authority,
+    identity: str,
+    asked: dict[str, Any],
+    port: int,
+    *,
+    loopback: bool = False,
 ) -> tuple[bytes, Resident]:
-    """A node's request -> its adoption, and what the roster keeps of it. Raises MoorageError."""
+    """A node's request -> its adoption, and what the roster keeps of it. Raises MoorageError.
+
+    The operator alone decides who it is (``identity``).
+    """
     try:
         apart = int(asked["time"]) - time.time()
         if abs(apart) > authorities.CLOCK_SECONDS:
             raise _clock(apart)
-        made = authority.sign(str(asked["request"]), str(asked["id"]))
+        made = authority.sign(str(asked["request"]), identity)
     except (ValueError, TypeError, KeyError) as problem:
         raise _bad_request(str(problem)) from None
     document = {
-        "id": asked["id"],
+        "id": identity,
         "listen": "127.0.0.1" if loopback else "0.0.0.0",  # noqa: S104 - TLS guards it
         "port": port,
         "until": made.until,
         "certificate": made.pem,
         "authority": authority.pem,
     }
-    return json.dumps(document).encode(), Resident(str(asked["id"]), port, made.serial, made.until)
+    return json.dumps(document).encode(), Resident(identity, port, made.serial, made.until)
 
 
 def adopt(settings: Settings, visit: Visit, *, port: int, loopback: bool) -> HostResult:
@@ -216,7 +227,8 @@ def adopt(settings: Settings, visit: Visit, *, port: int, loopback: bool) -> Hos
     asked = next((event for event in events if event["event"] == "request"), None)
     if not result.ok or asked is None:
         return result
-    document, resident = _granted(authority, asked, port, loopback=loopback)
+    identity = roster.identity(visit.route.target.host, str(asked.get("id")))
+    document, resident = _granted(authority, identity, asked, port, loopback=loopback)
     result, _ = visit.errand(("reside",), document)
     if not result.ok:
         return result
@@ -252,8 +264,34 @@ def release(settings: Settings, visit: Visit) -> HostResult:
     return result
 
 
-def upgrade(settings: Settings, residents: Residents, visit: Visit) -> HostResult:
-    """Sends this folder's archive, and waits until it answers; else the old one is back."""
+def take_away(
+    settings: Settings, ui: UI, hosts: Sequence[Target], reach: Reach | None
+) -> dict[str, str]:
+    """What becomes of agents that were forgotten: ``released`` where the node answers over SSH,
+    else ``not-reached``. Each is tried once; nothing is raised, for what counts is done."""
+    from moorage.fleet import operation
+
+    if not hosts:
+        return {}
+    once = replace(settings, nodes=replace(settings.nodes, retries=0))
+    what = operation.Operation(
+        title="release", words=("release",), visit=lambda visit, _: release(settings, visit)
+    )
+    try:
+        results = operation.run(once, ui, hosts, what, reach).hosts
+    except MoorageError as problem:
+        ui.warn(f"no node was gone to: {problem.message}")
+        return {host.name: "not-reached" for host in hosts}
+    return {one.host: "released" if one.ok else "not-reached" for one in results}
+
+
+def upgrade(
+    settings: Settings, residents: Residents, visit: Visit, *, downgrade: bool = False
+) -> HostResult:
+    """Sends this folder's archive, and waits until it answers; else the old one is back.
+
+    ``downgrade``: in the place of a newer one, too.
+    """
     route, name = visit.route, visit.route.name
     content = visit.archive.path.read_bytes()
     headers = {
@@ -261,6 +299,8 @@ def upgrade(settings: Settings, residents: Residents, visit: Visit) -> HostResul
         "Moorage_Signature": authorities.Authority.open(settings).signature(content),
         "Content_Type": "application/octet-stream",
     }
+    if downgrade:
+        headers["Moorage_Downgrade"] = "yes"
     with residents.line(route, visit.session) as line:
         if line is None:
             return errand.failed(name, _NO_AGENT)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -39,12 +40,33 @@ class Roster:
         self._path = settings.certs_dir / "fleet" / "nodes.json"
 
     def residents(self) -> dict[str, Resident]:
-        """By the host's name as the user gives it, without user and port."""
-        return {host: Resident(**one) for host, one in self._read()["nodes"].items()}
+        """By the host's name as the user gives it, without user and port; none that is revoked."""
+        document = self._read()
+        gone = {one["id"] for one in document["revoked"]}
+        found = {host: Resident(**one) for host, one in document["nodes"].items()}
+        return {host: one for host, one in found.items() if one.id not in gone}
 
     def revoked(self) -> frozenset[str]:
         """The ids of agents that were forgotten: what they answer counts for nothing."""
         return frozenset(one["id"] for one in self._read()["revoked"])
+
+    def identity(self, host: str, asked: str) -> str:
+        """The id for an agent that is adopted: its own where ``host`` is known by it, else new.
+
+        A node may ask for any: for another's, to answer in its name, or for one that was forgotten.
+        """
+        known = self.residents().get(host)
+        return asked if known is not None and known.id == asked else secrets.token_hex(16)
+
+    @property
+    def authority(self) -> str:
+        """The SHA-256 of the CA that the agents obey, "" where none is noted."""
+        return str(self._read().get("authority", ""))
+
+    def obey(self, authority: str) -> None:
+        """Notes that CA."""
+        with self._changed() as document:
+            document["authority"] = authority
 
     def put(self, host: str, resident: Resident) -> None:
         with self._changed() as document:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agent import older
 from agent.report import Fault, HostResult
 
 DAY = 86400
@@ -28,10 +29,9 @@ class Ours:
         "another build" of the same version."""
         if digest == self.digest:
             return "same"
-        theirs, ours = _numbers(version), _numbers(self.version)
-        if theirs == ours:
-            return "another build"
-        return "older" if theirs < ours else "newer"
+        if older(version, self.version):
+            return "older"
+        return "newer" if older(self.version, version) else "another build"
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,3 @@ def _since_1970(text: str | None) -> int | None:
 def times(count: int) -> str:
     """How often, in words."""
     return {1: "once", 2: "twice"}.get(count, f"{count} times")
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))

@@ -98,7 +98,7 @@ class Watch:
         every: float = USUAL_SECONDS,
     ) -> None:
         """Raises Refused for what no node could be asked with."""
-        from moorage.archive import agent_archive
+        from moorage.archive import quick_archive
         from moorage.fleet import operation
 
         reach = reach or operation.Reach()
@@ -108,7 +108,7 @@ class Watch:
 
             learn_host_keys(ui, routes, settings.nodes.parallel)
         means = Means(
-            agent_archive(settings.state),
+            quick_archive(settings.state),
             STATUS if settings.nodes.resident else (*STATUS, "--once"),
             threading.BoundedSemaphore(settings.nodes.parallel),
             reach.sudo_password,

@@ -199,17 +199,31 @@ def history(run: Run, nodes: Nodes) -> dict[str, Any]:
     return nodes.told(report, show=show_histories)
 
 
-@on_nodes(help={key: _CHANGE[key] for key in ("dry_run", "no_restart")})
-def undo(run: Run, nodes: Nodes, dry_run: bool = False, no_restart: bool = False) -> dict[str, Any]:
+@on_nodes(help=_CHANGE)
+def undo(
+    run: Run,
+    nodes: Nodes,
+    dry_run: bool = False,
+    no_restart: bool = False,
+    canary: str | None = None,
+    waves: str | None = None,
+    max_failures: str | None = None,
+    resume: bool = False,
+) -> dict[str, Any]:
     """Take back the last thing nodes.trust did on nodes; what others wrote since stays.
 
     Example: inv nodes.undo --hosts=node1 --dry-run
     """
     from moorage import fleet
 
-    hosts, restart = nodes.chosen(), not no_restart
     report = fleet.undo(
-        run.settings, run.ui, hosts, dry_run=dry_run, restart=restart, reach=nodes.reach()
+        run.settings,
+        run.ui,
+        fleet.unfinished(run.settings, "undo") if resume else nodes.chosen(),
+        dry_run=dry_run,
+        restart=not no_restart,
+        reach=nodes.reach(),
+        rollout=_rollout(canary, waves, max_failures, resume),
     )
     return nodes.told(report)
 
@@ -283,30 +297,46 @@ def release(run: Run, nodes: Nodes) -> dict[str, Any]:
     return nodes.told(report)
 
 
-@on_nodes()
-def upgrade(run: Run, nodes: Nodes) -> dict[str, Any]:
+@on_nodes(help={"downgrade": "also where the agent there is newer than this folder's"})
+def upgrade(run: Run, nodes: Nodes, downgrade: bool = False) -> dict[str, Any]:
     """Give resident agents this folder's archive; one that does not answer keeps its own.
 
     Example: inv nodes.upgrade --hosts=node1,node2
     """
     from moorage import fleet
 
-    report = fleet.upgrade(run.settings, run.ui, nodes.chosen(), reach=nodes.reach())
+    report = fleet.upgrade(
+        run.settings, run.ui, nodes.chosen(), downgrade=downgrade, reach=nodes.reach()
+    )
     return nodes.told(report)
 
 
-@command(help={"hosts": "the nodes, as a,b,c: lost, stolen, or installed anew"}, lock=True)
-def forget(run: Run, hosts: str) -> dict[str, Any]:
-    """Revoke the certificates of nodes' agents: nothing that shows one is believed any more.
+@on_nodes(
+    help={"offline": "leave the nodes themselves alone: they are lost, or not ours any more"},
+    lock=True,
+)
+def forget(run: Run, nodes: Nodes, offline: bool = False) -> dict[str, Any]:
+    """Revoke the certificates of nodes' agents, for good, and take the agents away where they are.
 
+    A node that is out of reach is forgotten all the same: nothing it shows is believed any more.
     Example: inv nodes.forget --hosts=node3
     """
     from moorage import fleet
 
-    known = fleet.forget(run.settings, fleet.choose_hosts(run.settings, hosts))
-    for host, there in known.items():
-        run.ui.note(f"{host}: {'forgotten' if there else 'had no agent of ours'}")
-    return {"ok": True, "forgotten": [host for host, there in known.items() if there]}
+    became = fleet.forget(run.settings, run.ui, nodes.named(), offline=offline, reach=nodes.reach())
+    for host, what in became.items():
+        run.ui.show(f"{host}: {_FORGOTTEN[what]}")
+    gone = [host for host, what in became.items() if what != "no-agent"]
+    return {"ok": True, "forgotten": gone, "agents": became}
+
+
+_FORGOTTEN = {
+    "no-agent": "had no agent of ours",
+    "released": "forgotten, and its agent is gone",
+    "left-alone": "forgotten; its agent was left alone",
+    "not-reached": "forgotten; it could not be reached, and its agent may still run: inv "
+    "nodes.release once it answers",
+}
 
 
 @command(lock=True)

@@ -79,6 +79,19 @@ class Nodes:
         selection = Selection(hosts, self.inventory, self.limit, self.exclude)
         return fleet.choose_hosts(self.run.settings, selection=selection)
 
+    def named(self) -> tuple[Target, ...]:
+        """Those that the user names in this very command: for what is not to befall all others."""
+        from moorage.errors import Refused
+
+        if not (self.hosts or self.inventory or self.cluster.wanted):
+            raise Refused(
+                "no-hosts",
+                "no node was named",
+                cause="this is not done to all nodes of the settings or the lab by default",
+                cure=f"inv {self.command} --hosts=NODE",
+            )
+        return self.chosen()
+
     def _refuse_contradictions(self) -> None:
         from moorage.errors import Refused
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import shutil
 import signal
@@ -73,6 +75,49 @@ def test_no_password_reaches_the_disk_or_the_log(resident: Resident) -> None:
     assert [path for path in kept if path.parent.name == "plans"]
     assert not [path for path in kept if b"pass-word-1" in path.read_bytes()]
     assert "pass-word-1" not in resident.words()
+
+
+@pytest.mark.parametrize("path", ["/v1/apply", "/v1/apply?dry_run=true", "/v1/untrust"])
+def test_an_operator_from_before_this_agent_changes_nothing(resident: Resident, path: str) -> None:
+    body = json.dumps(resident.box.document()).encode()
+    before = resident.box.files()
+    status, said = resident.ask(
+        "POST", path, body, Content_Type="application/json", Moorage_Operator="0.0.9"
+    )
+    fault = json.loads(said)["error"]
+    assert (status, fault["code"]) == (409, "agent-newer")
+    assert "git pull" in fault["cure"]
+    assert resident.box.files() == before
+    for theirs in ("0.1.0", "0.10.0", ""):
+        status, said = resident.ask(
+            "POST", "/v1/apply?dry_run=true", body, None, Content_Type="application/json",
+            **({"Moorage_Operator": theirs} if theirs else {}),
+        )  # fmt: skip
+        assert status == 200, said
+
+
+def test_an_earlier_archive_is_taken_only_where_that_is_meant(
+    resident: Resident, fleet: Fleet
+) -> None:
+    (resident.box.root / "usr/bin/openssl").symlink_to(shutil.which("openssl") or "/none")
+    resident.home.archive.write_bytes(b"what runs now")
+    about = {"name": "moorage-agent", "version": "0.0.9"}
+    earlier = f"print({json.dumps(json.dumps(about))})\n".encode()
+    headers = {
+        "Content_Type": "application/octet-stream",
+        "Moorage_Digest": hashlib.sha256(earlier).hexdigest(),
+        "Moorage_Signature": base64.b64encode(fleet.signature(earlier)).decode(),
+    }
+    status, said = resident.ask("POST", "/v1/upgrade", earlier, None, **headers)
+    assert (status, json.loads(said)["error"]["code"]) == (400, "agent-newer")
+    assert resident.home.archive.read_bytes() == b"what runs now"
+    assert not resident.home.trial.exists()
+    status, said = resident.ask(
+        "POST", "/v1/upgrade", earlier, None, Moorage_Downgrade="yes", **headers
+    )
+    assert status == 200, said
+    assert resident.home.archive.read_bytes() == earlier
+    assert resident.home.previous.read_bytes() == b"what runs now"
 
 
 def test_the_document_it_serves_is_what_it_does(resident: Resident) -> None:

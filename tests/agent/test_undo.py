@@ -55,6 +55,25 @@ def test_each_undo_takes_back_one_apply_more(node: Box) -> None:
     assert node.files() == states[0]
 
 
+def test_an_undo_that_is_asked_for_again_takes_no_second_apply_back(node: Box) -> None:
+    """Its answer was lost with the line, and the operator cannot know that it was done."""
+    for address in ("10.0.0.1", "10.0.0.2", "10.0.0.3"):
+        node.apply(registry={"address": address})
+    again = node.plan(options={"run": "r1"})
+    assert node.run(node.engine().undo(again))["status"] == "changed"
+    state = node.files()
+    result = node.run(node.engine().undo(again))
+    assert (result["status"], node.files()) == ("unchanged", state)
+    assert notes(result) == ["this run has taken its apply back already"]
+    other = node.plan(options={"run": "r2"})
+    assert node.run(node.engine().undo(other))["status"] == "changed"
+
+
+def test_a_plan_names_its_run_only_where_it_has_one(node: Box) -> None:
+    assert "run" not in node.plan().to_json()["options"]
+    assert node.plan(options={"run": "r1"}).to_json()["options"]["run"] == "r1"
+
+
 def test_an_undo_keeps_what_others_wrote_since(node: Box) -> None:
     hosts, config = node.read("/etc/hosts") or b"", node.read(CONFIG) or b""
     node.apply()

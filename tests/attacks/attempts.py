@@ -390,7 +390,7 @@ def _upgrades(agent: Resident) -> Iterator[Attempt]:
         yield Attempt(name, lambda f=(said, signature, content): _upgrade(agent, *f))  # type: ignore[misc]
     yield Attempt(
         "a program larger than an agent may be",
-        lambda: _upgrade(agent, "0" * 64, b"", b"x" * (2 << 20), 413),
+        lambda: _upgrade(agent, "0" * 64, b"", b"x" * (4 << 20), 413),
     )
 
 

@@ -129,10 +129,32 @@ def test_a_port_in_use_is_a_sentence_and_nothing_is_left(node: ResidentNode, ui:
     assert node.sh("test -f /etc/systemd/system/moorage-agent.service")[0] != 0
 
 
-def test_a_forgotten_agent_is_asked_no_more(node: ResidentNode, ui: UI) -> None:
+def test_a_forgotten_agent_is_gone_from_the_node_and_asked_no_more(
+    node: ResidentNode, ui: UI
+) -> None:
     assert fleet.adopt(node.settings, ui, ["node"]).ok
-    assert fleet.forget(node.settings, ["node"]) == {"node": True}
+    before = Roster(node.settings).residents()["node"].id
+    assert fleet.forget(node.settings, ui, ["node"]) == {"node": "released"}
+    assert node.sh("systemctl is-active moorage-agent")[0] != 0
+    assert fleet.forget(node.settings, ui, ["node"]) == {"node": "no-agent"}
     assert "resident" not in fleet.status(node.settings, ui, ["node"]).states["node"]
+    assert fleet.adopt(node.settings, ui, ["node"]).ok
+    assert Roster(node.settings).residents()["node"].id != before
+    assert fleet.release(node.settings, ui, ["node"]).ok
+
+
+def test_a_node_left_alone_serves_on_and_is_believed_no_more_until_it_is_another(
+    node: ResidentNode, ui: UI
+) -> None:
+    assert fleet.adopt(node.settings, ui, ["node"]).ok
+    before = Roster(node.settings).residents()["node"].id
+    assert fleet.forget(node.settings, ui, ["node"], offline=True) == {"node": "left-alone"}
+    assert node.sh("systemctl is-active moorage-agent")[0] == 0
+    assert "resident" not in fleet.status(node.settings, ui, ["node"]).states["node"]
+    # It still has the settings of before, and asks for its old number.
+    assert fleet.adopt(node.settings, ui, ["node"]).ok
+    assert Roster(node.settings).residents()["node"].id != before
+    assert "resident" in fleet.status(node.settings, ui, ["node"]).states["node"]
     assert fleet.release(node.settings, ui, ["node"]).ok
 
 

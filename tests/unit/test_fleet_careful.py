@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from agent.report import CHANGED, FAILED, UNCHANGED, Fault, FileChange, HostResult
+from moorage import fleet
 from moorage.errors import MoorageError, Refused
-from moorage.fleet import again, logbook, report_file
+from moorage.fleet import again, logbook, operation, report_file
 from moorage.fleet.board import Board
 from moorage.fleet.inventory import Target
 from moorage.fleet.report import FleetReport, causes, failures, show
 from moorage.fleet.rollout import Line, Outcome, Rollout, Work
 from moorage.fleet.ssh import Unreachable
 from moorage.fleet.waves import Policy, schedule
+from moorage.settings import Settings
 from moorage.ui import UI
+from tests.unit.elsewhere import project
 
 BROKEN = Fault("trust-failed", "the pull failed", cause="x509", cure="inv doctor")
 
@@ -85,6 +88,41 @@ def test_what_is_done_is_on_disk_and_is_not_done_again(tmp_path: Path) -> None:
     assert found.ended == "it was killed"
     with pytest.raises(Refused):
         logbook.newest(tmp_path / "rollouts", "untrust a.io")
+
+
+def test_an_undo_goes_in_waves_and_is_resumed_as_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stands in for the nodes: an undo is asked for again by the same number, never by another."""
+    asked: list[operation.Operation] = []
+
+    def run(
+        settings: Settings, ui: UI, hosts: Sequence[Target], what: operation.Operation,
+        reach: object, pace: operation.Pace,
+    ) -> FleetReport:  # fmt: skip
+        asked.append(what)
+        assert pace.begin is not None
+        assert pace.policy == Policy(canary=1)
+        book = pace.begin()
+        results = [HostResult(hosts[0].name, CHANGED)]
+        results += [HostResult(host.name, FAILED, error=BROKEN) for host in hosts[1:]]
+        for result in results:
+            book.result(result)
+        book.end("the canary failed")
+        return FleetReport(tuple(results))
+
+    monkeypatch.setattr(operation, "run", run)
+    settings, policy = project(tmp_path), Policy(canary=1)
+    fleet.undo(settings, UI(), names(3), rollout=fleet.Rollout(policy))
+    left = fleet.unfinished(settings, "undo")
+    assert [target.name for target in left] == names(3)
+    report = fleet.undo(settings, UI(), left, rollout=fleet.Rollout(policy, resume=True))
+    assert [result.host for result in report.hosts] == names(3)
+    assert report.hosts[0].status == CHANGED
+    assert len(asked[0].run) == 32
+    assert asked[0].run == asked[1].run
+    fleet.undo(settings, UI(), names(3), rollout=fleet.Rollout(policy))
+    assert asked[2].run != asked[0].run
 
 
 def test_a_rollout_that_came_to_its_end_cannot_be_resumed(tmp_path: Path) -> None:

@@ -19,19 +19,14 @@ import pytest
 from agent.report import Fault
 from moorage.errors import Refused
 from moorage.fleet import authority as authorities
-from moorage.fleet import operation, watch
-from moorage.fleet.authority import Authority
+from moorage.fleet import watch
 from moorage.fleet.changes import changes
-from moorage.fleet.inventory import Target
-from moorage.fleet.residence import Residents
 from moorage.fleet.roster import Roster
 from moorage.fleet.standing import Standing
 from moorage.fleet.watch import Watch, pause
-from moorage.settings import ROOT, CertsSettings, NodesSettings, Settings
+from moorage.settings import ROOT
 from moorage.ui import UI
-from tests.adopted import Agent, adopt, free_port
-from tests.agent.authority import Authority as RegistryAuthority
-from tests.agent.conftest import Box
+from tests.adopted import Folder
 from tests.unit.test_fleet_standing import DAY, NOW, OURS, drifted, of, resident, state
 
 # -- what is told ----------------------------------------------------------------------------------
@@ -124,40 +119,6 @@ def test_a_bad_interval_is_refused(text: str) -> None:
 
 
 # -- real agents on loopback -----------------------------------------------------------------------
-
-
-class Folder:
-    """An operator's folder and the node it has adopted, on 127.0.0.1 under the name node1."""
-
-    def __init__(self, path: Path) -> None:
-        (path / "ssh_config").write_text("Host *\n  IdentityFile none\n  IdentityAgent none\n")
-        self.path = path
-        self.settings = Settings(
-            certs=CertsSettings(dir=str(path / "certs")),
-            nodes=NodesSettings(ssh_config=str(path / "ssh_config"), known_hosts=str(path / "k")),
-        )
-        self.box = Box(path / "node", RegistryAuthority().pem)
-        self.box.write("/etc/hosts", b"127.0.0.1\tlocalhost\n")
-        self.box.with_containerd()
-        self.port = free_port()
-        authority = Authority.open(self.settings)
-        found = adopt(authority, self.box.root, "1" * 32, "127.0.0.1", self.port)
-        Roster(self.settings).put("127.0.0.1", found)
-        self.agent = Agent(self.box.root, "127.0.0.1", self.port)
-
-    @property
-    def target(self) -> Target:
-        return Target("node1", "127.0.0.1", port=self.port)  # no sshd there: HTTPS or nothing
-
-    def apply(self) -> None:
-        """By the agent, which holds the node to it from then on."""
-        route = operation.ways_to(self.settings, [self.target])[0]
-        with Residents(self.settings).line(route) as line:
-            assert line is not None
-            plan = json.dumps(self.box.document()).encode()
-            answer, _ = line.operate(("apply",), plan, lambda _: None, 60)
-        assert answer.result is not None
-        assert answer.result["status"] == "changed"
 
 
 @pytest.fixture
