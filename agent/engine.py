@@ -23,6 +23,7 @@ from agent.facts import Containerd, Facts, Tree, gather
 from agent.faults import AgentError, Interrupted, RefusedError, TrustError
 from agent.host import TOOLS, Host
 from agent.ledger import Store
+from agent.meanwhile import Asked
 from agent.plan import Plan, Registry, Verify
 from agent.report import (
     CHANGED,
@@ -592,14 +593,17 @@ class Engine:
         """TLS by name, CRI, and the pull, as far as the node has them."""
         if not self._can_prove:
             return
+        proofs = parts.proofs(facts, plan)
+        # Both answers take a few milliseconds to come, and neither needs the other.
+        sockets = {one.socket for one in proofs if one.kind == "cri" and not waiting}
+        asked = {one: Asked(partial(self._prover.cri_serves, one)) for one in sockets}
         yield from self._timed("registry", lambda: self._prover.ask_registry(plan))
         self._out.verified = True
-        proofs = parts.proofs(facts, plan)
         if waiting and proofs:
             self._out.verified = None
             return
         for proof in proofs:
-            if proof.kind == "cri" and not self._prover.cri_serves(proof.socket):
+            if proof.kind == "cri" and not asked[proof.socket].answer():
                 yield from self._timed("cri", partial(self._prover.wait_for_cri, proof.socket))
         verify = plan.verify
         if verify is None or not proofs:

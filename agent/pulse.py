@@ -6,10 +6,11 @@ was stopped, or for a node that froze: see ``moorage.fleet.errand``.
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from agent.meanwhile import begin
 
 SECONDS = 10.0
 # Most operations are over before the first one; one that is not is a step that may take long.
@@ -43,13 +44,7 @@ def beside(write: Write) -> Iterator[Write]:
                     write(LINE)
             pause = SECONDS
 
-    thread = threading.Thread(target=beat, name="pulse", daemon=True)
-    # The main thread alone heeds signals, and holds them off while it rolls back.
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        thread.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    thread = begin(beat, "pulse")
     try:
         yield guarded
     finally:

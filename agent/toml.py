@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from typing import Any
 
 if sys.version_info >= (3, 11):
@@ -23,6 +24,13 @@ def parse(content: bytes) -> dict[str, Any]:
         raise TomlError(f"byte {problem.start} is not UTF-8") from None
     except (tomllib.TOMLDecodeError, RecursionError) as problem:
         raise TomlError(str(problem) or "nested too deep") from None
+
+
+@lru_cache(maxsize=4)
+def shared(content: bytes) -> dict[str, Any]:
+    """The same for a long document that is asked several things: it is read once, and by none
+    changed."""
+    return parse(content)
 
 
 def at(tables: dict[str, Any], *keys: str) -> Any:

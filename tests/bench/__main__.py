@@ -11,7 +11,11 @@ from moorage.ui import UI
 from tests.bench.figures import FIGURES
 
 # What takes minutes, or this machine for itself: a module with rows() each.
-BY_HAND = {"--fleet": "tests.bench.fleet", "--thousand": "tests.bench.thousand"}
+BY_HAND = {
+    "--fleet": "tests.bench.fleet",
+    "--resident": "tests.bench.resident",
+    "--thousand": "tests.bench.thousand",
+}
 
 
 def main(arguments: list[str]) -> int:

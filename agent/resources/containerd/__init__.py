@@ -32,7 +32,7 @@ from agent.resources.containerd.layers import Layers
 from agent.resources.containerd.state import State, cri_is_off, read, registry_table
 from agent.resources.containerd.strategies import STRATEGIES, choose, rows
 from agent.resources.docker import strip_certificates
-from agent.toml import at, parse
+from agent.toml import at, parse, shared
 
 __all__ = [
     "FOLDER",
@@ -169,7 +169,7 @@ def is_configuration(path: str) -> bool:
 
 def serves_kubelets(found: Containerd) -> bool:
     """Whether this containerd's CRI can be asked."""
-    return found.running and not (found.merged is not None and cri_is_off(parse(found.merged)))
+    return found.running and not (found.merged is not None and cri_is_off(shared(found.merged)))
 
 
 def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
@@ -247,7 +247,7 @@ def _situation(found: Containerd, tree: Tree, plan: Plan, owned: Ledger) -> Situ
             cause="it would not start with this file",
             cure=f"see what it says: {found.binary} --config {found.config.path} config dump",
         )
-    merged = parse(found.merged)
+    merged = shared(found.merged)
     state = read(found.version, merged, read_layers.written if found.version[0] >= 2 else None)
     return Situation(found, tree, plan, owned, merged, state, read_layers)
 
