@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from moorage.settings import Settings
     from moorage.ui import UI
 
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _PUBLIC, _SECRET = 0o644, 0o600
 # A new CA is complete under these names before it replaces anything: two renames are not atomic,
 # and a run killed between them is finished by the next one.
@@ -153,11 +155,22 @@ def show(settings: Settings) -> Shown:
 
 def ca_pem(settings: Settings) -> str:
     """The CA certificate as nodes need it (PEM, no key). Raises Refused where there is none."""
+    import ssl  # cryptography takes longer to load than a resident agent to answer
+
+    blocks = _CERTIFICATE.findall(_read(settings.certs_dir / "ca.crt") or b"")
+    try:
+        # Written anew: a file may hold words, or even a key, beside its certificates.
+        ders = [ssl.PEM_cert_to_DER_cert(block.decode("ascii")) for block in blocks]
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=b"".join(ders))
+    except ValueError:  # SSLError is one
+        ders = []
+    return "".join(map(ssl.DER_cert_to_PEM_cert, ders)) or _ca_pem_or_why_not(settings.certs_dir)
+
+
+def _ca_pem_or_why_not(folder: Path) -> str:
     from moorage import certificates
 
-    # Written anew: a file may hold words, or even a key, beside its certificates.
-    pems = map(certificates.certificate_pem, _ca_certificates(settings.certs_dir))
-    return b"".join(pems).decode("ascii")
+    return b"".join(map(certificates.certificate_pem, _ca_certificates(folder))).decode("ascii")
 
 
 # -- deciding: reads files, changes none ------------------------------------------------------

@@ -1,6 +1,6 @@
 """The fleet's own CA, apart from the registry's: who may command agents, and who is which.
 
-    certs/fleet/ (0700)   ca.crt  ca.key (0600)  operator.crt  operator.key (0600)
+    certs/fleet/ (0700)   ca.crt  ca.key (0600)  operator.crt  operator.key (0600)  checked.json
 
 A role is a URI in the subject alternative name: ``urn:moorage:operator:<generation>``, with the
 extended key usage clientAuth alone, or ``urn:moorage:node:<id>``, with serverAuth alone. A node
@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import base64
 import datetime
+import hashlib
+import json
 import re
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +40,10 @@ NODE_DAYS = 90
 RENEW_DAYS = 60
 # Certificates begin an hour before they are made; a clock may be behind by nearly that.
 CLOCK_SECONDS = 55 * 60
+
+# The operator's certificate is made anew in its last days.
+_LAST_DAYS = datetime.timedelta(days=30)
+_CHECKED = "checked.json"
 
 _guard = threading.Lock()
 
@@ -82,9 +89,23 @@ class Authority:
             ca, key, pem = _read_ca(crt, key_file, now)
             _refuse_anothers(crt, ca, roster)
             authority = cls(folder, ca, key, pem)
-            if authority._operator_ends() < now + datetime.timedelta(days=30):
+            if authority._operator_ends() < now + _LAST_DAYS:
                 authority._make_operator(max(authority.generation(), 1), now)
+            authority._note_checked(roster.authority)
             return authority
+
+    def _note_checked(self, obeyed: str) -> None:
+        """For :func:`checked_context`: these very bytes are good, and until when."""
+        until = min(self._ca.not_valid_after_utc, self._operator_ends() - _LAST_DAYS)
+        note = {
+            "digest": _digest(self.folder, obeyed),
+            "since": int(self._ca.not_valid_before_utc.timestamp()),
+            "until": int(until.timestamp()),
+        }
+        content = json.dumps(note).encode()
+        path = self.folder / _CHECKED
+        if not path.exists() or path.read_bytes() != content:
+            write_atomically(path, content)
 
     def generation(self) -> int:
         """The operator's generation; 0 where there is no certificate of this CA yet."""
@@ -130,14 +151,7 @@ class Authority:
 
     def context(self) -> ssl.SSLContext:
         """The operator's side of TLS; who answers is checked by its role, not by its name."""
-        import ssl
-
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.check_hostname = False
-        context.load_verify_locations(cadata=self.pem)
-        context.load_cert_chain(self.folder / "operator.crt", self.folder / "operator.key")
-        return context
+        return _context(self.folder, self.pem)
 
     def signature(self, content: bytes) -> str:
         """The CA's signature over ``content``: an agent takes no archive without one."""
@@ -162,8 +176,7 @@ class Authority:
 
     def _operator_ends(self) -> datetime.datetime:
         found = self._operator()
-        never = datetime.datetime.fromtimestamp(0, datetime.UTC)
-        return never if found is None else found.not_valid_after_utc
+        return _never() if found is None else found.not_valid_after_utc
 
     def _make_operator(self, generation: int, now: datetime.datetime) -> None:
         from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -197,6 +210,47 @@ class Authority:
             days=days,
             now=now,
         )
+
+
+def checked_context(settings: Settings) -> ssl.SSLContext | None:
+    """The operator's side of TLS where :meth:`Authority.open` has passed these files as they are.
+
+    None where it has to look again. Without it a command that only asks agents would load all of
+    cryptography to find what it found the last time.
+    """
+    from moorage.fleet.roster import Roster
+
+    folder = settings.certs_dir / "fleet"
+    try:
+        note = json.loads((folder / _CHECKED).read_bytes())
+        good = note["digest"] == _digest(folder, Roster(settings).authority)
+        if good and note["since"] <= time.time() < note["until"]:
+            return _context(folder, (folder / "ca.crt").read_text("ascii"))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def _context(folder: Path, ca: str) -> ssl.SSLContext:
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.load_verify_locations(cadata=ca)
+    context.load_cert_chain(folder / "operator.crt", folder / "operator.key")
+    return context
+
+
+def _digest(folder: Path, obeyed: str) -> str:
+    found = hashlib.sha256(obeyed.encode())
+    for name in ("ca.crt", "ca.key", "operator.crt", "operator.key"):
+        found.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return found.hexdigest()
+
+
+def _never() -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(0, datetime.UTC)
 
 
 def _elliptic(key: Key) -> EllipticCurvePublicKey:

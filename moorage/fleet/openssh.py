@@ -38,6 +38,7 @@ class Route:
     ``hostname`` is what is connected to; ``known_hosts`` the files its key is looked for in, the
     first of which learns new keys; ``alias`` the name it is looked for under, if another.
     ``agent``: "" for ``SSH_AUTH_SOCK``, "none", or a socket's path. ``jumps`` come first to last.
+    ``remembered``: only where the node's resident agent was last; see :func:`remembered`.
     """
 
     target: Target
@@ -56,6 +57,7 @@ class Route:
     proxy_command: str = ""
     connect_timeout: int = 10
     source: str = field(default="", compare=False)
+    remembered: bool = False
 
     @property
     def name(self) -> str:
@@ -82,7 +84,7 @@ def routes(
 
     Settings come first, then the OpenSSH configuration: ``nodes.ssh_config`` in the place of
     ``~/.ssh/config`` and the system's file, as ``ssh -F`` does it. For ``lab`` names its own file
-    decides alone. Raises Refused for a file that cannot be read, and for one node given twice.
+    decides alone. Raises Refused for a file that cannot be read.
     """
     from moorage.settings import NodesSettings
 
@@ -97,14 +99,24 @@ def routes(
                 else _Config(settings, None)
             )
         found.append(configs[in_lab].route(target))
+    return tuple(found)
+
+
+def remembered(target: Target, address: str, port: int) -> Route:
+    """The way to a resident agent, at which it was met last. No configuration is read for it: that
+    takes longer than the agent's answer, and where none comes it still can be."""
+    return Route(target, address, port, target.user, remembered=True)
+
+
+def require_each_once(routes: Sequence[Route]) -> None:
+    """Raises Refused where two of them lead to one node."""
     seen: dict[object, Route] = {}
-    for route in found:
+    for route in routes:
         # Behind different jump hosts, or under different key aliases, one address is two machines.
         key = (route.hostname.lower(), route.port, route.alias, route.jumps, route.proxy_command)
         if key in seen:
             raise given_twice(seen[key].name, route.name)
         seen[key] = route
-    return tuple(found)
 
 
 class _Config:

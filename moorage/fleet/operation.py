@@ -16,6 +16,7 @@ from moorage.fleet.inventory import Target
 from moorage.fleet.report import FleetReport
 from moorage.fleet.residence import Residents, Visit
 from moorage.fleet.rollout import Line, Outcome, Rollout
+from moorage.fleet.roster import Roster
 from moorage.fleet.waves import ALL_AT_ONCE, Policy, Schedule, schedule
 
 if TYPE_CHECKING:
@@ -150,14 +151,21 @@ class _Means:
     reach: Reach
     residents: Residents
     sessions: threading.BoundedSemaphore
+    routes: _Routes
 
     @classmethod
     def of(
-        cls, settings: Settings, operation: Operation, archive: AgentArchive, reach: Reach
+        cls,
+        settings: Settings,
+        operation: Operation,
+        archive: AgentArchive,
+        reach: Reach,
+        routes: Sequence[openssh.Route],
     ) -> _Means:
         sessions = threading.BoundedSemaphore(settings.nodes.parallel)
         residents = Residents(settings, adopting=operation.stay)
-        return cls(settings, operation, archive, reach, residents, sessions)
+        known = _Routes(settings, routes)
+        return cls(settings, operation, archive, reach, residents, sessions, known)
 
     @property
     def at_once(self) -> int:
@@ -165,6 +173,26 @@ class _Means:
         asked = self.operation.looks and self.operation.words in channel.SERVED
         usual = self.settings.nodes.parallel
         return max(usual, ASKED_AT_ONCE) if asked and self.residents.any else usual
+
+
+class _Routes:
+    """The whole ways to hosts whose agents were only remembered, read when the first is wanted."""
+
+    def __init__(self, settings: Settings, routes: Sequence[openssh.Route]) -> None:
+        self._settings = settings
+        self._targets = [route.target for route in routes if route.remembered]
+        self._found: dict[Target, openssh.Route] = {}
+        self._guard = threading.Lock()
+
+    def whole(self, route: openssh.Route) -> openssh.Route:
+        """Raises Refused for what OpenSSH would refuse."""
+        if not route.remembered:
+            return route
+        with self._guard:
+            if not self._found:
+                found = ways_to(self._settings, self._targets)
+                self._found = dict(zip(self._targets, found, strict=True))
+        return self._found[route.target]
 
 
 @dataclass(frozen=True)
@@ -192,7 +220,8 @@ def run(
 
     reach = reach or Reach()
     pace = pace or Pace()
-    routes = ways_to(settings, hosts)
+    by_agents = operation.visit is None and operation.words in channel.SERVED
+    routes = ways_to(settings, hosts, by_agents=by_agents and not reach.learn_host_keys)
     plan = schedule(pace.policy, len(routes))
     _refuse_what_cannot_work(settings, operation, routes)
     if reach.learn_host_keys:
@@ -216,11 +245,28 @@ def run(
     return _report(outcomes, operation, stopped, halted)
 
 
-def ways_to(settings: Settings, hosts: Sequence[str | Target]) -> tuple[openssh.Route, ...]:
-    """How each host is reached. Raises Refused for bad names and what OpenSSH would refuse."""
+def ways_to(
+    settings: Settings, hosts: Sequence[str | Target], *, by_agents: bool = False
+) -> tuple[openssh.Route, ...]:
+    """How each host is reached. Raises Refused for bad names and what OpenSSH would refuse.
+
+    ``by_agents``: a resident agent is looked for where it was met last, before OpenSSH is asked.
+    """
     targets = inventory.targets_of(hosts)
-    lab = lab_hosts(settings)
-    return openssh.routes(targets, settings.nodes, lab.hosts if lab else None)
+    residents = Roster(settings).residents() if by_agents else {}
+    known: dict[Target, openssh.Route] = {}
+    for target in targets:
+        resident = residents.get(target.host)
+        if resident is not None and resident.address:
+            known[target] = openssh.remembered(target, resident.address, resident.port)
+    others = [target for target in targets if target not in known]
+    if others:
+        lab = lab_hosts(settings)
+        found = openssh.routes(others, settings.nodes, lab.hosts if lab else None)
+        known |= zip(others, found, strict=True)
+    routes = tuple(known[target] for target in targets)
+    openssh.require_each_once(routes)
+    return routes
 
 
 def _refuse_what_cannot_work(
@@ -250,7 +296,7 @@ def _roll_out(
     logbook: Logbook | None,
 ) -> tuple[list[Outcome], int, str]:
     """The outcomes in order, the signal that stopped it (0: none), why failures did ("": none)."""
-    means = _Means.of(settings, operation, archive, reach)
+    means = _Means.of(settings, operation, archive, reach, routes)
     works = [(route.name, partial(_patiently, means, route)) for route in routes]
     count = f"{len(works)} node{'s' if len(works) > 1 else ''}"
 
@@ -287,6 +333,12 @@ def _on_host(means: _Means, route: openssh.Route, line: Line) -> HostResult:
     except channel.NoAnswer as problem:
         asked = problem.asked
         _tell_refusal(line, problem)
+    except channel.NotOurAgent:
+        whole = means.routes.whole(route)
+        if whole.hostname == route.hostname:
+            raise
+        return _on_host(means, whole, line)  # its address is another node's now
+    route = means.routes.whole(route)
     try:
         return _by_ssh(means, route, line, served=True)
     except ssh.Unreachable as problem:
@@ -308,6 +360,7 @@ def _by_ssh(means: _Means, route: openssh.Route, line: Line, *, served: bool) ->
         if served:
             with _another_way(line), residents.line(route, session) as tunnel:
                 if tunnel is not None:
+                    residents.reached(route)
                     return _over(means, route, tunnel, line, session.local_address)
         plan = _plan(means.settings, operation, session.local_address)
         if plan is None:
@@ -430,7 +483,7 @@ def _moved(
     Docker SDK takes longer to load than a node to answer.
     """
     lost = {outcome.result.host for outcome in outcomes if outcome.result.status == UNREACHABLE}
-    known = lab_hosts(settings)
+    known = lab_hosts(settings) if lost else None
     if known is None or not any(
         route.name in lost and route.target.host in known.hosts.names for route in routes
     ):

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from agent.report import CHANGED, UNCHANGED, Fault, FileChange, HostResult
@@ -74,12 +75,14 @@ class Residents:
         self._roster = Roster(settings)
         self._port = settings.nodes.agent_port
         self._by_host = self._roster.residents()
-        self._authority: Authority | None = None
+        self._settings = settings
         self._context: ssl.SSLContext | None = None
         if self._by_host or adopting:
-            self._authority = authorities.Authority.open(settings)
-        if self._by_host and self._authority is not None:
-            self._context = self._authority.context()
+            self._context = authorities.checked_context(settings) or self._authority.context()
+
+    @cached_property
+    def _authority(self) -> Authority:
+        return authorities.Authority.open(self._settings)
 
     @property
     def any(self) -> bool:
@@ -90,8 +93,6 @@ class Residents:
 
     def invitation(self, route: Route, tell: Callable[[dict[str, Any]], None]) -> Invitation:
         """For a host's apply, that its agent may stay after it."""
-        if self._authority is None:
-            raise AssertionError("these residents are not for adopting")
         return Invitation(self._authority, self._roster, route, self._port, tell)
 
     @contextlib.contextmanager
@@ -123,14 +124,27 @@ class Residents:
     def renew(self, route: Route, line: Channel) -> None:
         """Where the end is near. A failure leaves the old one, and the next visit tries again."""
         resident = self.of(route)
-        if resident is None or self._authority is None:
+        if resident is None:
             return
         if resident.until - time.time() > authorities.RENEW_DAYS * 86400:
             return
         with contextlib.suppress(MoorageError, channel.NoAnswer, ValueError):
-            renewed = channel.renew(line, self._authority, resident)
-            self._roster.put(route.target.host, renewed)
-            self._by_host[route.target.host] = renewed
+            self._put(route, channel.renew(line, self._authority, resident))
+
+    def reached(self, route: Route) -> None:
+        """Its agent answers in a session to ``route``: that is where it is asked the next time."""
+        resident = self.of(route)
+        if resident is not None and resident.address != address_of(route):
+            self._put(route, replace(resident, address=address_of(route)))
+
+    def _put(self, route: Route, resident: Resident) -> None:
+        self._roster.put(route.target.host, resident)
+        self._by_host[route.target.host] = resident
+
+
+def address_of(route: Route) -> str:
+    """Where the agent of a node is asked straight; "" where it cannot be."""
+    return route.hostname if route.direct else ""
 
 
 def looks(settings: Settings) -> tuple[int, ...]:
@@ -168,7 +182,8 @@ class Invitation:
             return None
         try:
             identity = self._roster.identity(self._route.target.host, str(event.get("id")))
-            document, self._resident = _granted(self._authority, identity, event, self._port)
+            document, resident = _granted(self._authority, identity, event, self._port)
+            self._resident = replace(resident, address=address_of(self._route))
         except MoorageError as problem:
             self._refused(problem.message, problem.cause, problem.cure)
             return b"\n"
@@ -232,7 +247,8 @@ def adopt(settings: Settings, visit: Visit, *, port: int, loopback: bool) -> Hos
     result, _ = visit.errand(("reside",), document)
     if not result.ok:
         return result
-    roster.put(visit.route.target.host, resident)
+    address = "" if loopback else address_of(visit.route)
+    roster.put(visit.route.target.host, replace(resident, address=address))
     try:
         # Through the session: it also works where a firewall closes the port.
         line = channel.through(name, visit.session.transport, resident, authority.context())

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Resident:
     """An agent that stays: the ``id`` in its certificate, its port, the certificate's ``serial``
-    and end (seconds since 1970)."""
+    and end (seconds since 1970). ``address``: where it was reached last, "" if not straight."""
 
     id: str
     port: int
     serial: str
     until: int
+    address: str = ""
 
 
 class Roster:

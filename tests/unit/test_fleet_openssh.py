@@ -12,7 +12,7 @@ from paramiko import SSHConfig
 
 from moorage.errors import Refused
 from moorage.fleet.inventory import parse_hosts
-from moorage.fleet.openssh import LabHosts, Route, expand_includes, routes
+from moorage.fleet.openssh import LabHosts, Route, expand_includes, require_each_once, routes
 from moorage.fleet.openssh_blocks import Blocks
 from moorage.settings import NodesSettings
 
@@ -133,8 +133,9 @@ def test_proxy_command_none_is_no_proxy(home: Path) -> None:
 
 def test_two_names_of_one_machine_are_refused(home: Path) -> None:
     (home / "config").write_text("Host a b\n  HostName 10.0.0.1\n")
+    found = routes(parse_hosts("a,b"), NodesSettings(ssh_config=str(home / "config")))
     with pytest.raises(Refused) as refusal:
-        routes(parse_hosts("a,b"), NodesSettings(ssh_config=str(home / "config")))
+        require_each_once(found)
     assert refusal.value.code == "host-twice"
     assert "a and b" in refusal.value.message
 
@@ -143,7 +144,7 @@ def test_one_address_behind_two_jump_hosts_is_two_machines(home: Path) -> None:
     (home / "config").write_text(
         "Host a b\n  HostName 10.0.0.1\nHost a\n  ProxyJump j1\nHost b\n  ProxyJump j2\n"
     )
-    assert len(routes(parse_hosts("a,b"), NodesSettings(ssh_config=str(home / "config")))) == 2
+    require_each_once(routes(parse_hosts("a,b"), NodesSettings(ssh_config=str(home / "config"))))
 
 
 def test_lab_names_have_a_configuration_of_their_own(home: Path) -> None:

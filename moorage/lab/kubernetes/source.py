@@ -102,7 +102,8 @@ def _container(settings: Settings, client: DockerClient, ui: UI) -> Container:
     if found.labels.get(_RECIPE) != recipe:
         found.remove(force=True, v=True)
         return _start(settings, client, base, recipe, script)
-    if found.status != "running":
+    ended_well = found.status == "exited" and found.attrs["State"]["ExitCode"] == 0
+    if found.status != "running" and not ended_well:
         ui.note("going on with a build of Kubernetes that was stopped")
         found.start()
     return found
