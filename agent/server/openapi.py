@@ -9,6 +9,106 @@ from typing import Any
 from agent import __version__
 
 _ERROR = {"$ref": "#/components/responses/Error"}
+_TEXT: dict[str, Any] = {"type": "string"}
+_WORDS: dict[str, Any] = {"type": "array", "items": _TEXT}
+_WHOLE: dict[str, Any] = {"type": "integer"}
+_NUMBER: dict[str, Any] = {"type": "number"}
+_FLAG: dict[str, Any] = {"type": "boolean"}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _record(**fields: dict[str, Any]) -> dict[str, Any]:
+    """An object with these fields, all of them, and no others."""
+    return {
+        "type": "object",
+        "required": list(fields),
+        "additionalProperties": False,
+        "properties": fields,
+    }
+
+
+def _list(item: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": item}
+
+
+_FAULT = {"$ref": "#/components/schemas/Fault"}
+_CHANGES = _list(_record(path=_TEXT, action={"enum": ["created", "edited", "removed"]}))
+# agent/report.py as JSON; docs/plan.md says what each means.
+_FIELDS: dict[str, dict[str, dict[str, Any]]] = {
+    "facts": {"host": _TEXT, "runtime": _TEXT, "python": _TEXT, "agent": _TEXT},
+    "change": {"path": _TEXT, "action": {"enum": ["created", "edited", "removed"]}, "diff": _TEXT},
+    "restart": {"unit": _TEXT},
+    "verify": {
+        "step": {"enum": ["registry", "cri", "pull"]},
+        "ok": _FLAG,
+        "seconds": _NUMBER,
+        "detail": _TEXT,
+    },
+    "alive": {},
+    "note": {"message": _TEXT},
+    "status": {
+        "trusted": _list(
+            _record(
+                registry=_TEXT,
+                files=_list(
+                    _record(path=_TEXT, state={"enum": ["as-left", "changed", "missing"]})
+                ),
+                ca_ends=_or_null(_WHOLE),
+            )
+        ),
+        "waiting": _WORDS,
+        "interrupted": _or_null(_TEXT),
+        "holder": _or_null({"type": "object"}),
+        "applied": _or_null(_TEXT),
+        "pulled": _or_null(_record(registry=_TEXT, image=_TEXT, seconds=_NUMBER, time=_WHOLE)),
+    },
+    "history": {
+        "records": _list(
+            _record(
+                number=_WHOLE, time=_TEXT, operation=_TEXT, registry=_TEXT, by=_TEXT,
+                **{"from": _TEXT}, agent=_TEXT, changes=_CHANGES, restarts=_WORDS,
+                undone_by=_or_null(_WHOLE),
+            )
+        )
+    },
+    "result": {
+        "host": _TEXT,
+        "status": {"enum": ["changed", "unchanged", "failed", "rolled-back"]},
+        "changes": _CHANGES,
+        "restarts": _WORDS,
+        "verified": _or_null(_FLAG),
+        "pull_seconds": _or_null(_NUMBER),
+        "error": _or_null(_FAULT),
+    },
+    "resident": {
+        "id": _TEXT,
+        "version": _TEXT,
+        "digest": _TEXT,
+        "certificate_ends": _WHOLE,
+        "refused": _WHOLE,
+        "drift": _record(
+            state={"enum": ["watching", "healing", "failing", "stopped"]},
+            healed=_WHOLE, lately=_WHOLE, last_time=_WHOLE, last_files=_WORDS, error=_TEXT,
+            inotify=_FLAG,
+        ),
+        "last": {
+            "type": "object",
+            "additionalProperties": _record(
+                status=_TEXT, code=_or_null(_TEXT), pull_seconds=_or_null(_NUMBER), time=_WHOLE
+            ),
+        },
+    },
+}  # fmt: skip
+
+
+def _event() -> dict[str, Any]:
+    """Any line of an answer."""
+    return {"oneOf": [_record(event={"const": name}, **fields) for name, fields in _FIELDS.items()]}
+
+
 _EVENTS = {
     "description": "The core's events, one JSON object a line; the last is the result.",
     "content": {"application/jsonl": {"schema": {"$ref": "#/components/schemas/Event"}}},
@@ -39,7 +139,11 @@ def document() -> dict[str, Any]:
             "description": "Over TLS 1.3 with an operator's certificate of the fleet CA only.",
         },
         "paths": {
-            "/healthz": {"get": _object("healthz", "Whether it serves.")},
+            "/healthz": {
+                "get": _object(
+                    "healthz", "Whether it serves.", ok=_FLAG, version=_TEXT, digest=_TEXT
+                )
+            },
             "/metrics": {
                 "get": {
                     "operationId": "metrics",
@@ -53,7 +157,7 @@ def document() -> dict[str, Any]:
                     },
                 }
             },
-            "/v1/openapi.json": {"get": _object("openapi", "This document.")},
+            "/v1/openapi.json": {"get": _answer("openapi", "This document.", {"type": "object"})},
             "/v1/facts": {"get": _events("facts", "Which runtimes are here.")},
             "/v1/status": {
                 "get": _events("status", "What of ours is here, drift, and the agent itself.")
@@ -66,7 +170,12 @@ def document() -> dict[str, Any]:
             "/v1/verify": {"post": _with_plan("verify", "Prove the trust as it stands.", False)},
             "/v1/upgrade": {
                 "post": {
-                    **_object("upgrade", "Another archive, signed by the fleet CA."),
+                    **_object(
+                        "upgrade",
+                        "Another archive, signed by the fleet CA.",
+                        digest=_TEXT,
+                        running=_TEXT,
+                    ),
                     "parameters": [
                         _header("Moorage-Digest", "SHA-256 of the archive, in hexadecimal."),
                         _header("Moorage-Signature", "Its signature by the CA's key, in base64."),
@@ -76,22 +185,22 @@ def document() -> dict[str, Any]:
                 }
             },
             "/v1/certificate-request": {
-                "post": _object("certificate-request", "A new key, and the request to sign it.")
+                "post": _object(
+                    "certificate-request",
+                    "A new key, and the request to sign it.",
+                    id=_TEXT,
+                    request=_TEXT,
+                )
             },
             "/v1/certificate": {
                 "post": {
-                    **_object("certificate", "The certificate for the last request."),
+                    **_object(
+                        "certificate",
+                        "The certificate for the last request.",
+                        certificate_ends=_WHOLE,
+                    ),
                     "requestBody": _body(
-                        "application/json",
-                        {
-                            "type": "object",
-                            "required": ["certificate", "until"],
-                            "additionalProperties": False,
-                            "properties": {
-                                "certificate": {"type": "string"},
-                                "until": {"type": "integer"},
-                            },
-                        },
+                        "application/json", _record(certificate=_TEXT, until=_WHOLE)
                     ),
                 }
             },
@@ -99,29 +208,15 @@ def document() -> dict[str, Any]:
         "components": {
             "schemas": {
                 "Plan": plan,
-                "Event": {
-                    "type": "object",
-                    "required": ["event"],
-                    "properties": {"event": {"type": "string"}},
-                },
-                "Fault": {
-                    "type": "object",
-                    "required": ["code", "message", "cause", "cure"],
-                    "properties": {
-                        name: {"type": "string"} for name in ("code", "message", "cause", "cure")
-                    },
-                },
+                "Event": _event(),
+                "Fault": _record(code=_TEXT, message=_TEXT, cause=_TEXT, cure=_TEXT),
             },
             "responses": {
                 "Error": {
                     "description": "Refused, and nothing was changed.",
                     "content": {
                         "application/json": {
-                            "schema": {
-                                "type": "object",
-                                "required": ["error"],
-                                "properties": {"error": {"$ref": "#/components/schemas/Fault"}},
-                            }
+                            "schema": _record(error=_FAULT),
                         }
                     },
                 }
@@ -132,14 +227,18 @@ def document() -> dict[str, Any]:
     }
 
 
-def _object(name: str, summary: str) -> dict[str, Any]:
+def _object(name: str, summary: str, **fields: dict[str, Any]) -> dict[str, Any]:
+    return _answer(name, summary, _record(**fields))
+
+
+def _answer(name: str, summary: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {
         "operationId": name,
         "summary": summary,
         "responses": {
             "200": {
                 "description": "One JSON object.",
-                "content": {"application/json": {"schema": {"type": "object"}}},
+                "content": {"application/json": {"schema": schema}},
             },
             "default": _ERROR,
         },

@@ -88,13 +88,24 @@ class Resident:
         context: ssl.SSLContext | None = None,
         **headers: str,
     ) -> tuple[int, bytes]:
+        return self.whole(method, path, body, context, **headers)[:2]
+
+    def whole(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        context: ssl.SSLContext | None = None,
+        **headers: str,
+    ) -> tuple[int, bytes, str]:
+        """The answer's status, body and content type."""
         line = http.client.HTTPConnection("node")
         line.sock = self.connect(context)
         try:
             names = {name.replace("_", "-"): value for name, value in headers.items()}
             line.request(method, path, body, names)
             answer = line.getresponse()
-            return answer.status, answer.read()
+            return answer.status, answer.read(), answer.headers.get("Content-Type", "")
         finally:
             line.close()
 

@@ -16,11 +16,8 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from agent.report import event_to_json
-from agent.server import openapi
-from agent.server.app import App
-from agent.server.home import Settings
 from tests.agent.conftest import Box
-from tests.agent.fleet import NODE_ID, Fleet
+from tests.agent.fleet import Fleet
 from tests.agent.resident import Resident
 
 
@@ -120,30 +117,6 @@ def test_an_earlier_archive_is_taken_only_where_that_is_meant(
     assert resident.home.previous.read_bytes() == b"what runs now"
 
 
-def test_the_document_it_serves_is_what_it_does(resident: Resident) -> None:
-    status, said = resident.ask("GET", "/v1/openapi.json")
-    document = json.loads(said)
-    assert (status, document) == (200, openapi.document())
-    described = {
-        (method.upper(), path) for path, methods in document["paths"].items() for method in methods
-    }
-    for method, path in sorted(described):
-        answers = document["paths"][path][method.lower()]["responses"]
-        status, said = resident.ask(method, path)  # a POST without its body is refused
-        if method == "GET":
-            kinds = list(answers["200"]["content"])
-            assert status == 200, (path, said)
-        else:
-            kinds = ["application/json"]
-            assert status in (200, 400, 413, 415), (path, said)
-            assert status == 200 or set(json.loads(said)["error"]) == {
-                "code", "message", "cause", "cure",
-            }  # fmt: skip
-        assert kinds
-    assert resident.ask("GET", "/v1/other")[0] == 404
-    assert resident.ask("GET", "/v1/apply")[0] == 405
-
-
 def test_a_status_starts_no_process_once_the_runtimes_are_known(resident: Resident) -> None:
     resident.events("/v1/apply", resident.box.document())
     tried = resident.box.write("/tmp/tried", b"")
@@ -174,16 +147,6 @@ def test_a_status_and_an_operation_of_its_own_tell_the_same(resident: Resident) 
     newest.write_bytes(b"{")
     result = resident.events("/v1/status")[-1]
     assert (result["status"], result["error"]["code"]) == ("failed", "state-damaged")
-
-
-async def test_the_table_of_paths_is_the_document(box: Box) -> None:
-    app = App(str(box.root), Settings(NODE_ID, "127.0.0.1", 1, 0))
-    described = {
-        (method.upper(), path)
-        for path, methods in openapi.document()["paths"].items()
-        for method in methods
-    }
-    assert set(app.table) == described
 
 
 def test_metrics_are_prometheus_text(resident: Resident) -> None:
