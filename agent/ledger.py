@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class Store:
 
     root: str = "/"
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         return Path(self.root, STATE.lstrip("/"))
 

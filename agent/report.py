@@ -6,7 +6,7 @@ told everywhere: in the agent's last event, in ``--json`` documents, in tables a
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Union
 
 CHANGED = "changed"
@@ -61,10 +61,12 @@ class HostResult:
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain JSON types; the keys are the field names."""
-        document = asdict(self)
-        document["changes"] = [asdict(change) for change in self.changes]
-        document["restarts"] = list(self.restarts)
-        return document
+        return {
+            **vars(self),
+            "changes": [dict(vars(change)) for change in self.changes],
+            "restarts": list(self.restarts),
+            "error": None if self.error is None else dict(vars(self.error)),
+        }
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> HostResult:
@@ -219,5 +221,12 @@ Event = Union[
 
 def event_to_json(event: Event) -> dict[str, Any]:
     """An event as the one JSON object of its line."""
-    body = event.result.to_json() if isinstance(event, ResultEvent) else asdict(event)
+    if isinstance(event, ResultEvent):
+        body = event.result.to_json()
+    else:  # dataclasses.asdict would copy what is plain JSON all the way down
+        body = {name: _plain(value) for name, value in vars(event).items()}
     return {"event": event.kind, **body}
+
+
+def _plain(value: Any) -> Any:
+    return dict(vars(value)) if isinstance(value, Fault) else value

@@ -15,9 +15,8 @@ from functools import lru_cache
 from typing import Any
 
 from agent.faults import AgentError
-from agent.ledger import Store
+from agent.ledger import Store, digest_of
 from agent.report import StatusEvent
-from agent.resources import Ledger, Owned
 from agent.transaction import holder, write_own
 
 Read = Callable[[str], "bytes | None"]
@@ -29,7 +28,7 @@ def standing(store: Store, read: Read, waiting: Iterable[str]) -> StatusEvent:
     pending = store.pending()
     records = store.records()
     newest = next(records, None)
-    ledgers = store.ledgers_of(newest) if newest else {}
+    ledgers = newest["ledger"] if newest else {}
     finished = itertools.chain([newest] if newest else [], records)
     return StatusEvent(
         trusted=tuple(_trusted(name, owned, read) for name, owned in ledgers.items()),
@@ -55,20 +54,23 @@ def _pulled(store: Store) -> dict[str, Any] | None:
     return None
 
 
-def _trusted(registry: str, ledger: Ledger, read: Read) -> dict[str, Any]:
-    found = [(owned, read(owned.path)) for owned in ledger.values()]
+def _trusted(registry: str, items: list[dict[str, Any]], read: Read) -> dict[str, Any]:
+    found = [(item, read(item["path"])) for item in items]
     authority = next((one for _, one in found if one and b"-----BEGIN CERTIFICATE" in one), b"")
     return {
         "registry": registry,
-        "files": [{"path": owned.path, "state": _state(owned, now)} for owned, now in found],
+        "files": [
+            {"path": item["path"], "state": _state(item["after"], now)} for item, now in found
+        ],
         "ca_ends": ends(authority),
     }
 
 
-def _state(owned: Owned, content: bytes | None) -> str:
-    if content == owned.after:
-        return "as-left"
-    return "missing" if content is None else "changed"
+def _state(left: str | None, content: bytes | None) -> str:
+    """``left``: the SHA-256 of the file as we left it; None where we took it away."""
+    if content is None:
+        return "as-left" if left is None else "missing"
+    return "as-left" if digest_of(content) == left else "changed"
 
 
 @lru_cache(maxsize=8)

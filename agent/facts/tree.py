@@ -50,7 +50,11 @@ class Tree:
 
     def outside(self, path: str) -> Path:
         """Where a path of the node really is, links followed inside the root."""
-        return Path(self.root, self._resolve(path).lstrip("/"))
+        return Path(self._inside(self._resolve(path)))
+
+    def _inside(self, target: str) -> str:
+        """Where a path without links is, below the root."""
+        return os.path.join(self.root, target.lstrip("/"))  # noqa: PTH118
 
     def _read(self, path: str) -> File:
         try:
@@ -58,7 +62,7 @@ class Tree:
         except OSError as problem:
             return File(path, path, problem=str(problem))
         try:
-            with open(self.outside(target), "rb", opener=_at_once) as file:
+            with open(self._inside(target), "rb", opener=_at_once) as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     return File(path, target, problem="it is not a regular file")
                 content = file.read(MAX_FILE + 1)

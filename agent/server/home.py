@@ -16,6 +16,7 @@ import contextlib
 import json
 import re
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 from agent.faults import AgentError
@@ -72,7 +73,7 @@ class Home:
 
     root: str = "/"
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         return Store(self.root).folder / "resident"
 
