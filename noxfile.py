@@ -105,6 +105,12 @@ def attacks(session: nox.Session) -> None:
 
 
 @nox.session
+def openapi(session: nox.Session) -> None:
+    """A running agent tried by its own OpenAPI document, with Schemathesis; `-- EXAMPLES`."""
+    session.run("python", "-m", "tests.openapi", *session.posargs, external=True)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """The plan parser and the TOML edit against Hypothesis: four minutes, or `-- SECONDS`."""
     session.run("python", "-m", "tests.fuzz", *session.posargs, external=True)

@@ -47,10 +47,11 @@ log = logging.getLogger("moorage")
 class Refusal(Exception):
     """An answer other than 200: the status, and what stands in its body."""
 
-    def __init__(self, status: int, fault: Fault) -> None:
+    def __init__(self, status: int, fault: Fault, allow: str = "") -> None:
         super().__init__(fault.message)
         self.status = status
         self.fault = fault
+        self.allow = allow
 
 
 @dataclass
@@ -130,7 +131,10 @@ class App:
             made: StreamResponse = await answer(request)
             return made
         except Refusal as refusal:
-            return _json({"error": vars(refusal.fault)}, refusal.status)
+            said = _json({"error": vars(refusal.fault)}, refusal.status)
+            if refusal.allow:
+                said.headers["Allow"] = refusal.allow  # RFC 9110, 15.5.6
+            return said
         except BusyError as problem:
             return _json({"error": vars(problem.fault)}, 503)
         except AgentError as problem:
@@ -167,7 +171,8 @@ class App:
         there = [method for method, path in self.table if path == request.path]
         status = 405 if there else 404
         message = f"{request.method} {request.path[:200]!r} is not served here"
-        return Refusal(status, Fault("not-served", message, cure="GET /v1/openapi.json lists all"))
+        fault = Fault("not-served", message, cure="GET /v1/openapi.json lists all")
+        return Refusal(status, fault, ", ".join(there))
 
     # -- operations ----------------------------------------------------------------------------
 
