@@ -106,7 +106,7 @@ def _take_up(host: Host, document: bytes, *, anothers: bool = True) -> FileChang
         )
     _refuse_downgrade(home)
     before = home.settings()
-    if before is None or (before.listen, before.port) != (settings.listen, settings.port):
+    if before is None or before.port != settings.port:  # else this very agent listens there
         _require_free(settings)
     kept = _kept(home)
     try:
