@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -59,6 +60,8 @@ class Journey:
     project: Path = field(default_factory=Path.cwd)
     # Agents in the grade files are left standing from one step to the next.
     agents_stand: bool = False
+    # Whether the agents that stayed on the nodes are gone: see alone().
+    released: bool = False
 
     # -- inv ----------------------------------------------------------------------------------
 
@@ -73,6 +76,7 @@ class Journey:
             cwd=self.project,
             timeout=timeout,
             check=False,
+            env={**os.environ, **({"INVOKE_NODES_RESIDENT": "0"} if self.released else {})},
         )
         try:
             document = json.loads(done.stdout)
@@ -221,6 +225,17 @@ class Journey:
 
     # -- the nodes ----------------------------------------------------------------------------
 
+    def alone(self) -> None:
+        """No agent on the nodes puts back what a step takes away; from here on none stays there."""
+        if self.ours and not self.released:
+            self.inv("nodes.release").want(0)
+            self.released = True
+
+    def by_hand(self, node: str, words: str) -> str:
+        """A change on a node that is to stay as it is made."""
+        self.alone()
+        return self.on_node(node, words)
+
     def on_node(self, node: str, words: str) -> str:
         """A shell command on a node of the lab."""
         config = self.project / ".moorage" / "lab" / "ssh_config"
@@ -256,7 +271,7 @@ class Journey:
     def wipe(self, node: str) -> None:
         """A node as one that has just joined: its runtime reads a config_path, and that is all."""
         name, host = self.settings.registry_name, self.settings.registry.host
-        self.on_node(
+        self.by_hand(
             node,
             f"rm -rf /etc/containerd/certs.d/{name} /etc/docker/certs.d/{name}"
             " /var/lib/moorage/active /var/lib/moorage/blobs /var/lib/moorage/history"
@@ -267,7 +282,7 @@ class Journey:
     def without_config_path(self, node: str) -> None:
         """A node whose config.toml names no config_path: what an earlier step left of ours goes."""
         file = "/etc/containerd/config.toml"
-        self.on_node(
+        self.by_hand(
             node,
             f"if grep -q config_path {file}; then sed -i '/Added by Moorage/,$d' {file};"
             f" ! grep -q config_path {file} && systemctl restart containerd; fi",

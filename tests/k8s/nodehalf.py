@@ -139,6 +139,7 @@ def on(journey: Journey, grade: str) -> Iterator[NodeHalf]:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(folder / "good.pem")
         with standin.serving(server, collect.BRIDGE, tls) as url:
+            journey.alone()
             half = NodeHalf(journey, node, grade, server, url)
             half.pod = _pod(journey, grade)
             _prepare(half, folder / "ca.crt", plan)

@@ -189,6 +189,19 @@ def nodes_come_from_the_cluster(journey: Journey) -> None:
 
 
 @step
+def an_agent_that_stays_puts_back_what_a_colleague_takes(journey: Journey) -> None:
+    """The hosts entry and the CA are back within seconds, beside a kubelet that runs."""
+    node, host = journey.nodes()[0], journey.settings.registry.host
+    folder = f"/etc/containerd/certs.d/{journey.settings.registry_name}"
+    there = f"grep -q ' {host}' /etc/hosts && test -s {folder}/ca.crt && echo yes || true"
+    assert journey.on_node(node, there).strip() == "yes"
+    journey.on_node(
+        node, f"sed '/{host}/d' /etc/hosts > /tmp/h && cat /tmp/h > /etc/hosts && rm -r {folder}"
+    )
+    journey.until(lambda: journey.on_node(node, there).strip() == "yes", "the trust", 15)
+
+
+@step
 def a_pod_of_somebody_else_is_left_alone(journey: Journey) -> None:
     """A pod named private-reg that is not ours: exit 2, and it is as it was."""
     with journey.namespace("pod") as name:
@@ -342,7 +355,7 @@ def diagnoses_a_missing_hosts_entry(journey: Journey) -> None:
         drop = f"sed '/{host}/d' /etc/hosts > /tmp/h && cat /tmp/h > /etc/hosts"
         try:
             for node in nodes:
-                journey.on_node(node, drop)
+                journey.by_hand(node, drop)
             journey.k8s("secret", f"--namespace={name}", "--attach").want()
             time.sleep(HOSTS_FILE_AGE)
             journey.foreign(name, journey.settings.image_reference)
@@ -360,7 +373,7 @@ def diagnoses_a_configuration_that_ignores_the_trust(journey: Journey) -> None:
         file = "/etc/containerd/config.toml"
         try:
             for node in journey.nodes():
-                journey.on_node(
+                journey.by_hand(
                     node, f"sed -i '/config_path/d' {file} && systemctl restart containerd"
                 )
             journey.k8s("secret", f"--namespace={name}", "--attach").want()
@@ -434,6 +447,7 @@ def _agents_in_grade_files(journey: Journey) -> None:
     """Agents stand in the grade files; where none does, nodes are bare but for a config_path."""
     if journey.agents_stand:
         return
+    journey.alone()
     journey.trust()
     journey.k8s("agents", "--remove", "--yes").want()
     for node in journey.nodes():
@@ -445,6 +459,7 @@ def _agents_in_grade_files(journey: Journey) -> None:
 @step
 def agents_write_the_trust_folders_and_no_more(journey: Journey) -> None:
     """Grade files: without capability, host PID or config.toml; each node proves it by a pull."""
+    journey.alone()
     journey.trust()
     journey.k8s("agents", "--remove", "--yes").want()
     for node in journey.nodes():
@@ -519,7 +534,7 @@ def agents_put_back_what_drifted(journey: Journey) -> None:
     _agents_in_grade_files(journey)
     node = journey.nodes()[0]
     folder = f"/etc/containerd/certs.d/{journey.settings.registry_name}"
-    journey.on_node(node, f"rm -r {folder}")
+    journey.by_hand(node, f"rm -r {folder}")
     there = f"test -f {folder}/hosts.toml && echo yes || echo no"
     journey.until(lambda: journey.on_node(node, there).strip() == "yes", "the trust", 60)
 
