@@ -65,6 +65,7 @@ async def _serve(root: str) -> int:
             cure="inv nodes.adopt --hosts=NODE",
         )
     keys.settle(home)
+    _require_programs()
     code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def end(with_code: int) -> None:
@@ -127,6 +128,19 @@ async def _serve(root: str) -> int:
     await app.close()
     log.info("stopped")
     return ended
+
+
+def _require_programs() -> None:
+    """Programs are started with /dev/null as their input; a sandbox may have hidden it."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDWR))
+    except OSError as problem:
+        raise AgentError(
+            "no-dev-null",
+            f"{os.devnull} cannot be opened here: {problem.strerror}",
+            cause="this node hides it from services, or it is not what it should be (ls -l)",
+            cure="leave the node without a resident agent (--once), or mend /dev/null",
+        ) from None
 
 
 async def _heartbeat() -> None:

@@ -542,6 +542,7 @@ def agents_put_back_what_drifted(journey: Journey) -> None:
 @step
 def agents_edit_the_configuration_where_that_is_needed(journey: Journey) -> None:
     """Grade full on nodes without a config_path, each told why; --untrust gives every byte back."""
+    journey.alone()
     journey.trust()
     journey.k8s("agents", "--remove", "--yes").want()
     journey.agents_stand = False
