@@ -3,8 +3,8 @@
 What the sandbox leaves open is what the work needs: /etc (hosts, runtimes, units' drop-ins and the
 system's trust store; files there are replaced by rename, so their folders are open), the trust
 stores below /usr, our own state, and what a proving pull by Podman writes. ProtectKernelLogs is
-left out: it hides /dev/kmsg, and where that is a link to /dev/null, as in nodes that are containers,
-no program can be started any more (measured). Without CAP_SYSLOG there is no reading anyway.
+left out: it hides /dev/kmsg, and where that is a link to /dev/null, as in nodes that are
+containers, no program can be started any more (measured). Nobody reads it without CAP_SYSLOG.
 
 OpenRC's restarts of a runtime are children of who asks for them, so what is taken from the agent
 would be taken from the runtime and all its containers: no ``no_new_privs``, no limits there.
