@@ -155,6 +155,13 @@ class Plan:
         if plan.verify is not None:
             _check_verify(plan.verify, plan.registry.name)
         _check_mirrors(plan.mirrors, plan.registry)
+        if not re.fullmatch(r"[0-9A-Za-z-]{0,64}", plan.options.run):
+            raise PlanError(
+                "plan-invalid",
+                "plan.options.run: letters, digits and dashes alone",
+                cause="it is kept in this node's records, and told from there",
+                cure="leave it away; undo in waves makes one up",
+            )
         return plan
 
     def require_ca(self) -> None:

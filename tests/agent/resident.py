@@ -26,10 +26,21 @@ sys.exit(serve.run(sys.argv[1]))
 
 
 class Resident:
-    """The server's process, and requests to it."""
+    """The server's process, and requests to it.
 
-    def __init__(self, box: Box, fleet: Fleet, **environment: str) -> None:
+    It runs from the source, with this environment's packages; with ``archive`` as on a node, with
+    what that carries and none of them (-S).
+    """
+
+    def __init__(
+        self, box: Box, fleet: Fleet, archive: Path | None = None, **environment: str
+    ) -> None:
         self.box, self.fleet = box, fleet
+        self.command = [sys.executable, "-c", PROGRAM, str(box.root)]
+        if archive is not None:
+            self.command = [
+                *(sys.executable, "-I", "-S", str(archive), "serve", "--root", str(box.root))
+            ]
         self.operator = fleet.issue("operator")
         self.home = Home(str(box.root))
         self.home.folder.mkdir(parents=True, mode=0o700, exist_ok=True)
@@ -49,8 +60,7 @@ class Resident:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(self.box.root)], stderr=log,
-                env=self.environment, cwd=Path(__file__).parents[2],
+                self.command, stderr=log, env=self.environment, cwd=Path(__file__).parents[2],
             )  # fmt: skip
         deadline = time.monotonic() + 20
         while b"serving on" not in self.log.read_bytes() or not self._listens():

@@ -1,7 +1,7 @@
 """Attacks a running agent in every way we know; each is refused, logged, and changes no byte.
 
-The agent is the real server in a process of its own, over real TLS, on a laid-out node: every byte
-of that node is compared after each attempt.
+The agent is the archive that nodes run, in a process of its own, over real TLS, on a laid-out node:
+every byte of that node is compared after each attempt.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from moorage.archive import agent_archive
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box
 from tests.agent.fleet import Fleet
@@ -27,7 +28,8 @@ def main() -> int:
         box = Box(root, Authority().pem).with_containerd()
         box.write("/etc/hosts", b"127.0.0.1\tlocalhost\n")
         (root / "usr/bin/openssl").symlink_to(shutil.which("openssl") or "/none")
-        agent = Resident(box, Fleet(Path(folder)))
+        archive = agent_archive(Path(folder, "state")).path
+        agent = Resident(box, Fleet(Path(folder)), archive)
         try:
             return _run(agent)
         finally:

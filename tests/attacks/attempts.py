@@ -9,15 +9,19 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import io
 import json
 import socket
 import ssl
+import subprocess
 import threading
 import time
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.agent.fleet import CLIENT, DAY, NODE_ID, SERVER, Fleet
@@ -109,6 +113,73 @@ def _versions(agent: Resident) -> Iterator[Attempt]:
         "HTTP without TLS", lambda: _plain(agent, b"GET /healthz HTTP/1.1\r\nHost: n\r\n\r\n")
     )
     yield Attempt("a downgrade in the middle of a connection", lambda: _plain_after(agent))
+    pair = ("-cert", str(agent.operator), "-key", str(agent.operator))
+    yield Attempt(
+        "a renegotiation, asked of TLS 1.3",
+        lambda: _renegotiation(agent, *pair),
+        "no whole request",
+    )
+    for name, words in {
+        "a renegotiation, asked of TLS 1.2": ("-tls1_2", "-legacy_renegotiation"),
+        "a fallback to TLS 1.2 that says it is one": ("-tls1_2", "-fallback_scsv"),
+        "TLS 1.2 with ciphers of the last century": ("-tls1_2", "-cipher", "ALL:@SECLEVEL=0"),
+        "TLS 1.2 with compression": ("-tls1_2", "-comp"),
+    }.items():
+        yield Attempt(name, lambda w=words: _not_spoken(agent, *pair, *w))  # type: ignore[misc]
+    yield Attempt("a session that was kept, taken up again", lambda: _resumed(agent))
+
+
+def _openssl(agent: Resident, typed: bytes, *words: str) -> str:
+    """What `openssl s_client` says to what is typed into it."""
+    call = ["openssl", "s_client", "-connect", f"127.0.0.1:{agent.port}", *words]
+    with subprocess.Popen(
+        call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        time.sleep(0.5)
+        with suppress(OSError):
+            client.stdin.write(typed)
+            client.stdin.flush()
+        time.sleep(1)
+        with suppress(OSError):
+            client.stdin.close()
+        said = client.stdout.read()
+    return said.decode("utf-8", "replace")
+
+
+def _renegotiation(agent: Resident, *words: str) -> str:
+    """TLS 1.3 has none (RFC 8446, 4.1.2): the client's own library refuses to ask for it."""
+    said = _openssl(agent, b"R\n", "-tls1_3", *words)
+    if "RENEGOTIATING" not in said or "wrong ssl version" not in said:
+        raise In(said[-300:])
+    line = agent.connect()  # and the line is of no use to who sends nothing else
+    with line:
+        line.settimeout(20)
+        with suppress(OSError):
+            while line.recv(1000):
+                pass
+    return "there is none in TLS 1.3"
+
+
+def _not_spoken(agent: Resident, *words: str) -> str:
+    said = _openssl(agent, b"GET /healthz HTTP/1.1\r\nHost: n\r\n\r\n", *words)
+    if "HTTP/1" in said or "Cipher is (NONE)" not in said:
+        raise In(said[-300:])
+    return "no handshake"
+
+
+def _resumed(agent: Resident) -> str:
+    """No ticket is given out, so each connection shows its certificate and is judged anew."""
+    context = agent.fleet.client(agent.operator)
+    line = agent.connect(context)
+    with line:
+        line.sendall(b"GET /healthz HTTP/1.1\r\nHost: n\r\n\r\n")
+        line.recv(1 << 16)
+        kept = line.session
+    if kept is not None and kept.has_ticket:
+        raise In("it gave a ticket out")
+    return _as(agent, agent.fleet.client(None))
 
 
 def _plain(agent: Resident, content: bytes) -> str:
@@ -190,19 +261,26 @@ def _answered(agent: Resident, content: bytes, *statuses: int) -> str:
 
 
 def _endless(agent: Resident, head: bytes) -> str:
+    before = _resident_kib(agent)
     line = agent.connect()
-    sent, answer = 0, b""
+    sent = 0
     with line, suppress(OSError):
         line.settimeout(30)
         line.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
         chunk = b"%x\r\n%b\r\n" % (1 << 16, b" " * (1 << 16))
-        while sent < 64 << 20:
+        # The kernels' buffers on the way take tens of MiB; the agent itself reads two at most.
+        while sent < 512 << 20:
             line.sendall(chunk)
             sent += 1 << 16
-    if sent >= 64 << 20:
-        raise In("it took 64 MiB")
-    del answer
-    return f"cut off after {sent >> 10} KiB"
+    grown = _resident_kib(agent) - before
+    if sent >= 512 << 20 or grown > 16 << 10:
+        raise In(f"it took {sent >> 20} MiB and grew by {grown >> 10}")
+    return f"cut off after {sent >> 10} KiB, {grown} KiB larger"
+
+
+def _resident_kib(agent: Resident) -> int:
+    status = Path(f"/proc/{agent.process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
 
 
 def _slow(agent: Resident, content: bytes) -> str:
@@ -247,12 +325,45 @@ def _smuggling(agent: Resident) -> Iterator[Attempt]:
         "a null byte in a header": b"A: \x00\r\n\r\n" + hidden,
         "a bad chunk size": b"Transfer-Encoding: chunked\r\n\r\n-1\r\n\r\n" + hidden,
         "a header without end": b"A: " + b"x" * 70000 + b"\r\n\r\n" + hidden,
+        "a coding in another's clothes": b"Transfer-Encoding: xchunked\r\n\r\n" + chunked,
+        "a coding with a tab": b"Transfer-Encoding: \x0bchunked\r\n\r\n" + chunked,
+        "a coding twice": b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + chunked,
+        "a coding in quotes": b'Transfer-Encoding: "chunked"\r\n\r\n' + chunked,
+        "a coding that compresses": b"Transfer-Encoding: gzip, chunked\r\n\r\n" + chunked,
+        "a length in a list": b"Content-Length: 0, 9\r\n\r\n" + hidden,
+        "an empty length": b"Content-Length: \r\n\r\n" + hidden,
+        "a length with a blank in it": b"Content-Length: 1 0\r\n\r\n" + hidden,
+        "a length of a hundred digits": b"Content-Length: " + b"9" * 100 + b"\r\n\r\n" + hidden,
+        "a line that ends early": b"A: b\nContent-Length: 0\r\n\r\n" + hidden,
+        "a return in a header": b"A: b\rContent-Length: 0\r\n\r\n" + hidden,
+        "a chunk size with a sign": b"Transfer-Encoding: chunked\r\n\r\n+0\r\n\r\n" + hidden,
+        "a chunk size in another base": b"Transfer-Encoding: chunked\r\n\r\n0x0\r\n\r\n" + hidden,
+        "a chunk longer than it says": b"Transfer-Encoding: chunked\r\n\r\n1\r\nABC\r\n0\r\n\r\n"
+        + hidden,
+        "another protocol": b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n"
+        + hidden,
     }
     for name, content in forms.items():
         yield Attempt(
             f"a hidden request: {name}",
             lambda content=content: _answered(agent, start + content, 400, 415, 431),  # type: ignore[misc]
         )
+
+    reads = b"GET /healthz HTTP/1.1\r\nHost: n\r\n"
+    for name, content in {
+        "the body of a look": b"Content-Length: %d\r\n\r\n" % len(hidden) + hidden,
+        "the chunks of a look": b"Transfer-Encoding: chunked\r\n\r\n" + chunked,
+    }.items():
+        yield Attempt(
+            f"a hidden request: {name}",
+            lambda content=content: _answered(agent, reads + content, 400),  # type: ignore[misc]
+        )
+    yield Attempt(
+        "the preface of HTTP/2",
+        lambda: _answered(agent, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    )
+    yield Attempt("HTTP/0.9", lambda: _answered(agent, b"GET /healthz\r\n", 400), "dropped")
 
 
 # -- places ---------------------------------------------------------------------------------------
@@ -303,12 +414,27 @@ FIELDS: dict[str, tuple[str | int, ...]] = {
 }
 
 
+# What else in a plan is a string; a login may have any sign in it but these.
+STRINGS: tuple[tuple[str | int, ...], ...] = (
+    ("version",), ("registry", "port"), ("registry", "insecure"), ("mirrors", 0, "fallback"),
+    ("verify", "username"), ("verify", "password"), ("options",), ("options", "run"),
+    ("options", "restart"), ("parts",), ("registry",), ("verify",),
+)  # fmt: skip
+
+
 def _plans(agent: Resident) -> Iterator[Attempt]:
     for field, place in FIELDS.items():
         for name, poison in POISON.items():
             plan = _poisoned(agent.box.document(), place, poison)
             yield Attempt(
                 f"{name} in {field}",
+                lambda plan=plan: _plan_refused(agent, json.dumps(plan).encode()),  # type: ignore[misc]
+            )
+    for place in STRINGS:
+        for name, poison in {"a null byte": "a\x00b", "a second line": "a\n127.0.0.1 b"}.items():
+            plan = _poisoned(agent.box.document(), place, poison)
+            yield Attempt(
+                f"{name} in {'.'.join(map(str, place))}",
                 lambda plan=plan: _plan_refused(agent, json.dumps(plan).encode()),  # type: ignore[misc]
             )
     for name in ("username", "password"):
@@ -327,6 +453,7 @@ def _plans(agent: Resident) -> Iterator[Attempt]:
 
 def _poisoned(plan: dict[str, Any], place: tuple[str | int, ...], value: str) -> dict[str, Any]:
     plan["registry"]["names"], plan["mirrors"], plan["parts"] = [""], [{"of": ""}], [""]
+    plan["options"] = {}
     if place[0] != "parts":
         del plan["parts"]
     if place[0] != "mirrors":
@@ -386,12 +513,35 @@ def _upgrades(agent: Resident) -> Iterator[Attempt]:
         "a signed program that is no agent": (digest, signed, evil),
         "a signature that is none": (digest, b"\x00" * 70, evil),
     }
+    for name, content in {
+        "a signed program whose files lead upwards": _traversing(),
+        "a signed archive of an agent long past": _past_agent(),
+        "a signed program that never ends": b"import time\ntime.sleep(3600)\n",
+    }.items():
+        signed = agent.fleet.signature(content)
+        forms[name] = (hashlib.sha256(content).hexdigest(), signed, content)
     for name, (said, signature, content) in forms.items():
         yield Attempt(name, lambda f=(said, signature, content): _upgrade(agent, *f))  # type: ignore[misc]
     yield Attempt(
         "a program larger than an agent may be",
         lambda: _upgrade(agent, "0" * 64, b"", b"x" * (4 << 20), 413),
     )
+
+
+def _traversing() -> bytes:
+    """A zip that would write outside of where it is unpacked, were it unpacked without care."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("__main__.py", "raise SystemExit(1)\n")
+        for name in ("../../../../tmp/moorage-evil", "/tmp/moorage-evil", "a/../../../evil"):
+            archive.writestr(name, "in")
+    return target.getvalue()
+
+
+def _past_agent() -> bytes:
+    """As it would be recorded in an upgrade of long ago, to bring back what has been mended."""
+    about = json.dumps({"name": "moorage-agent", "version": "0.0.1"})
+    return f"print({about!r})\n".encode()
 
 
 def _upgrade(

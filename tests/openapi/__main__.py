@@ -1,7 +1,7 @@
 """Schemathesis tries the running agent by the document that it serves itself.
 
-The agent is the real server, over real TLS, on a laid-out node. One check is left out: that all a
-schema admits is accepted, since a plan's names and a certificate are judged by more than a schema.
+The agent is the archive that nodes run, over real TLS, on a laid-out node. One check is left out:
+that all a schema admits is accepted, since names and certificates are judged by more than a schema.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import tempfile
 import venv
 from pathlib import Path
 
+from moorage.archive import agent_archive
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box
 from tests.agent.fleet import Fleet
@@ -31,7 +32,8 @@ def main(arguments: list[str]) -> int:
         box = Box(root, Authority().pem).with_containerd()
         box.write("/etc/hosts", b"127.0.0.1\tlocalhost\n")
         (root / "usr/bin/openssl").symlink_to(shutil.which("openssl") or "/none")
-        agent = Resident(box, Fleet(Path(folder)))
+        archive = agent_archive(Path(folder, "state")).path
+        agent = Resident(box, Fleet(Path(folder)), archive)
         try:
             document = Path(folder, "openapi.json")
             document.write_bytes(agent.ask("GET", "/v1/openapi.json")[1])
