@@ -111,6 +111,15 @@ def openapi(session: nox.Session) -> None:
 
 
 @nox.session
+def fleet(session: nox.Session) -> None:
+    """A rollout over many nodes, each hurt in its own way, and the operator killed; by hand.
+
+    `-- --real=N --simulated=N` for so many; else as many real ones as the machine carries.
+    """
+    session.run("python", "-m", "tests.fleet", *session.posargs, external=True)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """The plan parser and the TOML edit against Hypothesis: four minutes, or `-- SECONDS`."""
     session.run("python", "-m", "tests.fuzz", *session.posargs, external=True)

@@ -121,7 +121,7 @@ class Channel:
         """
         method, path = SERVED[tuple(words)]
         answer = Answer(on_event)
-        self._socket.settimeout(HEAD_SECONDS)
+        self._socket.settimeout(min(HEAD_SECONDS, patience))
         try:
             response = self._request(method, path, plan if method == "POST" else None)
             if response.status != 200:

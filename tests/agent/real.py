@@ -114,6 +114,8 @@ class Registry:
         tls: bool = True,
         login: bool = True,
         name: str = NAME,
+        labels: dict[str, str] = LABELS,
+        container: str = "agentdev-registry",
     ) -> None:
         self.authority = authority
         self.name = name
@@ -123,7 +125,7 @@ class Registry:
         if not tls:
             self._lines[2] = 'http: {addr: ":443"}'
         self.container = client.containers.create(
-            image, name=f"agentdev-registry-{time.time_ns()}", labels=LABELS,
+            image, name=f"{container}-{time.time_ns()}", labels=labels,
             ports={"443/tcp": ("127.0.0.1", 0)}, user="0:0",
             entrypoint=["docker-registry"], command=["serve", "/etc/moorage/config.yml"],
         )  # fmt: skip
