@@ -110,12 +110,14 @@ def test_ctrl_c_once_lets_the_hosts_under_way_end_and_begins_no_other() -> None:
     def work(line: Line) -> HostResult:
         with line.open(Session()):
             begun.set()
-            time.sleep(0.3)
+            _wait_until(lambda: rollout.stopping)
         return HostResult(line.name, CHANGED)
 
+    rollout = Rollout([("a", work), ("b", work), ("c", work)], 1)
     thread = interrupt_when(begun.is_set)
-    results, stopped = run([("a", work), ("b", work), ("c", work)], parallel=1)
+    outcomes, stopped = rollout.run(UI(), "try")
     thread.join()
+    results = [outcome.result for outcome in outcomes]
     assert stopped == signal.SIGINT
     assert results[0].status == CHANGED
     codes = [result.error.code for result in results[1:] if result.error]
