@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +68,7 @@ def show(ui: UI, report: FleetReport, own: Ours) -> None:
         if not few:
             names = f"{len(alike)}: {names}"
         rows.append([names, *words[:-1], *_times(alike, now), words[-1]])
-    columns = ["node", "runtime", "trusts", "our files", "agent", "CA ends", "agent's ends",
-               "last apply", "last pull", "to do"]  # fmt: skip
+    columns = ["node", "runtime", "trusts", "our files", "agent", "ends in", "last", "to do"]
     if rows:
         ui.table(*_without_empty(columns, rows))
     for line in failures(report.hosts):
@@ -89,20 +88,28 @@ def _words(one: Standing, own: Ours, now: float, *, counted: bool) -> tuple[str,
     )
 
 
-def _times(alike: Sequence[Standing], now: float) -> tuple[str, ...]:
+def _times(alike: Sequence[Standing], now: float) -> tuple[str, str]:
+    """When certificates end, and when what was done last; two lines each, for a narrow terminal."""
+    ends = {
+        "CA": span([one.ca_ends for one in alike], now, ahead=True),
+        "agent": span(
+            [one.resident.ends if one.resident else None for one in alike], now, ahead=True
+        ),
+    }
+    last = {
+        "apply": span([one.applied for one in alike], now),
+        "pull": span([one.pulled for one in alike], now),
+    }
+    last = {what: f"{when} ago" for what, when in last.items() if when != "-"}
     seconds = sorted(one.pull_seconds for one in alike if one.pull_seconds is not None)
-    pulled = span([one.pulled for one in alike], now)
-    if seconds:
-        took = f"{seconds[0]:.1f}"
-        took = took if len(seconds) == 1 else f"{took} to {seconds[-1]:.1f}"
-        pulled = f"{pulled} ago, in {took} s"
-    applied = span([one.applied for one in alike], now)
-    return (
-        span([one.ca_ends for one in alike], now, ahead=True),
-        span([one.resident.ends if one.resident else None for one in alike], now, ahead=True),
-        applied if applied == "-" else f"{applied} ago",
-        pulled,
-    )
+    if seconds and "pull" in last:
+        took = list(dict.fromkeys(f"{one:.1f}" for one in (seconds[0], seconds[-1])))
+        last["pull"] += f", in {' to '.join(took)} s"
+    return _lines({what: when for what, when in ends.items() if when != "-"}), _lines(last)
+
+
+def _lines(told: Mapping[str, str]) -> str:
+    return "\n".join(f"{what} {words}" for what, words in told.items()) or "-"
 
 
 def _without_empty(

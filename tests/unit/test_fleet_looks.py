@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.report import FAILED, Fault, HostResult
-from moorage.fleet import operation, report
+from moorage.archive import AgentArchive
+from moorage.fleet import operation, report, ssh
+from moorage.fleet.authority import Authority
+from moorage.fleet.openssh import Route
 from moorage.fleet.report import FleetReport
 from moorage.fleet.rollout import Outcome
+from moorage.fleet.roster import Resident, Roster
+from moorage.settings import CertsSettings, NodesSettings, Settings
 from moorage.ui import UI
 
 RECORD: dict[str, Any] = {
@@ -80,3 +91,42 @@ def test_a_node_that_failed_is_told_with_its_cure(capsys: pytest.CaptureFixture[
     for show in (report.show_findings, report.show_histories):
         show(UI(), found)
         assert "run it through sudo" in capsys.readouterr().out
+
+
+def test_many_are_asked_over_https_and_few_logged_in_to_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stands in for SSH alone: a session that is counted, and refused."""
+    guard, now, most = threading.Lock(), 0, 0
+
+    @contextlib.contextmanager
+    def connect(route: Route) -> Iterator[ssh.Session]:
+        nonlocal now, most
+        with guard:
+            now += 1
+            most = max(most, now)
+        try:
+            time.sleep(0.02)
+            raise ssh.Unreachable("refused", "no", cause="c", cure="d")
+            yield
+        finally:
+            with guard:
+                now -= 1
+
+    monkeypatch.setattr(ssh, "connect", connect)
+    settings = Settings(
+        certs=CertsSettings(dir=str(tmp_path)), nodes=NodesSettings(parallel=3, retries=0)
+    )
+    Authority.open(settings)
+    closed = Resident("a" * 32, 1, "1", int(time.time()) + 90 * 86400)
+    Roster(settings).put("127.0.0.1", closed)  # nothing listens on port 1
+    what = operation.Operation("status", ("status",))
+    archive = AgentArchive(tmp_path, "0" * 64)
+    means = operation._Means.of(settings, what, archive, operation.Reach(), ())
+    assert means.at_once == operation.ASKED_AT_ONCE
+    apply = dataclasses.replace(what, words=("apply",))
+    assert operation._Means.of(settings, apply, archive, operation.Reach(), ()).at_once == 3
+    names = ["127.0.0.1", *(f"10.9.8.{number}" for number in range(1, 40))]
+    found = operation.run(settings, UI(), names, what, None)
+    assert {result.status for result in found.hosts} == {"unreachable"}
+    assert most == 3
