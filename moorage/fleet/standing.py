@@ -6,6 +6,7 @@ import calendar
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from agent import older
@@ -29,9 +30,14 @@ class Ours:
         "another build" of the same version."""
         if digest == self.digest:
             return "same"
-        if older(version, self.version):
-            return "older"
-        return "newer" if older(self.version, version) else "another build"
+        return _compared(version, self.version)
+
+
+@cache
+def _compared(theirs: str, ours: str) -> str:
+    if older(theirs, ours):
+        return "older"
+    return "newer" if older(ours, theirs) else "another build"
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ def judged(report: FleetReport, own: Ours) -> FleetReport:
 
 def show(ui: UI, report: FleetReport, own: Ours) -> None:
     """The table, what failed grouped by its cause, and the sum."""
+    if ui.as_json:
+        return  # thousands of rows that nobody would see
     now = time.time()
     found = standings(report)
     asked = [one for one in found if one.fault is None]

@@ -18,12 +18,15 @@ from typing import Any
 
 import pytest
 
+from agent.server.home import Home
 from moorage import fleet
+from moorage.archive import agent_archive
 from moorage.errors import MoorageError, Refused
 from moorage.fleet import channel, residence
 from moorage.fleet.authority import CLOCK_SECONDS, Authority
+from moorage.fleet.errand import Become
 from moorage.fleet.report import FleetReport
-from moorage.fleet.residence import Residents
+from moorage.fleet.residence import Residents, Visit
 from moorage.fleet.roster import Resident, Roster
 from moorage.settings import ROOT, CertsSettings, Settings
 from moorage.ui import UI
@@ -273,6 +276,26 @@ def test_an_agent_that_is_newer_than_the_operator_changes_nothing_by_it(
         report = status(folder, ui)  # which asks, and changes nothing
         assert report.ok
         assert report.states["node1"]["resident"]["compared"] == "newer"
+
+
+def test_a_newer_agent_is_brought_back_only_where_that_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No service manager starts it again here, so that it is not seen to answer afterwards."""
+    monkeypatch.setattr(residence, "UPGRADE_SECONDS", 1.0)
+    with adopted(tmp_path, version="9.0.0") as folder:
+        (folder.box.root / "usr/bin/openssl").symlink_to(shutil.which("openssl") or "/none")
+        home = Home(str(folder.box.root))
+        home.archive.write_bytes(b"the newer one")
+        ours = agent_archive(folder.settings.state)
+        no_session: Any = None  # the channel goes straight to the port
+        visit = Visit(no_session, folder.route, ours, Become(sudo=False), lambda _: None)
+        with pytest.raises(MoorageError) as refusal:
+            residence.upgrade(folder.settings, Residents(folder.settings), visit)
+        assert refusal.value.code == "agent-newer"
+        assert home.archive.read_bytes() == b"the newer one"
+        residence.upgrade(folder.settings, Residents(folder.settings), visit, downgrade=True)
+        assert home.archive.read_bytes() == ours.path.read_bytes()
 
 
 def test_an_agent_that_is_older_takes_the_operators_plan(tmp_path: Path) -> None:
