@@ -78,6 +78,8 @@ def staying(host: Host, apply: Iterator[Event], read: Callable[[], bytes]) -> It
                 yield StaysEvent()
                 changes = (*result.changes, change)
                 result = replace(result, status=CHANGED, changes=changes)
+            else:
+                _forget_request(Home(host.root))
         except AgentError as problem:
             yield StaysEvent(problem.fault)
         except Interrupted as problem:
@@ -90,6 +92,13 @@ def _request(host: Host) -> RequestEvent:
     _service_manager(host)
     identity = _identity(home)
     return RequestEvent(identity, keys.request(host, home.next_key), int(time.time()))
+
+
+def _forget_request(home: Home) -> None:
+    """A key that no certificate is made for is not left lying about."""
+    with contextlib.suppress(OSError):
+        home.next_key.unlink()
+        home.folder.rmdir()  # where an agent resides it is not empty
 
 
 def _take_up(host: Host, document: bytes, *, anothers: bool = True) -> FileChange:
