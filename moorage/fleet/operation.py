@@ -365,7 +365,7 @@ def _by_ssh(means: _Means, route: openssh.Route, line: Line, *, served: bool) ->
         plan = _plan(means.settings, operation, session.local_address)
         if plan is None:
             return errand.failed(route.name, faults.NO_REGISTRY_ADDRESS)
-        invitation = residents.invitation(route, line.tell) if operation.stay else None
+        invitation = residents.invitation(route, session, line.tell) if operation.stay else None
         answer, status = session.errand(
             means.archive,
             _words(means.settings, operation),

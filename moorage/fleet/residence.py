@@ -91,9 +91,11 @@ class Residents:
     def of(self, route: Route) -> Resident | None:
         return self._by_host.get(route.target.host)
 
-    def invitation(self, route: Route, tell: Callable[[dict[str, Any]], None]) -> Invitation:
-        """For a host's apply, that its agent may stay after it."""
-        return Invitation(self._authority, self._roster, route, self._port, tell)
+    def invitation(
+        self, route: Route, session: Session, tell: Callable[[dict[str, Any]], None]
+    ) -> Invitation:
+        """For a host's apply in ``session``, that its agent may stay after it."""
+        return Invitation(self._authority, self._roster, route, session, self._port, tell)
 
     @contextlib.contextmanager
     def line(self, route: Route, session: Session | None = None) -> Iterator[Channel | None]:
@@ -166,28 +168,53 @@ class Invitation:
         authority: Authority,
         roster: Roster,
         route: Route,
+        session: Session,
         port: int,
         tell: Callable[[dict[str, Any]], None],
     ) -> None:
         self._authority = authority
         self._roster = roster
         self._route = route
+        self._session = session
         self._port = port
         self._tell = tell
         self._resident: Resident | None = None
+        self._before = ""
 
     def reply(self, event: dict[str, Any]) -> bytes | None:
         """The agent's wish to stay is answered; an empty line is no, and people are told why."""
         if event["event"] != "request":
             return None
+        host = self._route.target.host
+        if (known := self._under_another_name(str(event.get("id")))) is not None:
+            self._roster.put(host, replace(known, address=address_of(self._route)))
+            return b"\n"
         try:
-            identity = self._roster.identity(self._route.target.host, str(event.get("id")))
+            identity = self._roster.identity(host, str(event.get("id")))
             document, resident = _granted(self._authority, identity, event, self._port)
             self._resident = replace(resident, address=address_of(self._route))
+            self._before = str(event["id"]) if event["id"] != identity else ""
         except MoorageError as problem:
             self._refused(problem.message, problem.cause, problem.cure)
             return b"\n"
         return document + b"\n"
+
+    def _under_another_name(self, identity: str) -> Resident | None:
+        """The agent of this very node, where it stays already and answers in this session.
+
+        A node has many names: its own, its address in a cluster, an alias of OpenSSH.
+        """
+        known = self._roster.known_as(identity)
+        own = self._roster.residents().get(self._route.target.host)
+        if known is None or (own is not None and own.id == identity):
+            return None
+        transport, context = self._session.transport, self._authority.context()
+        with contextlib.suppress(channel.NoAnswer, MoorageError):
+            line = channel.through(self._route.name, transport, known, context)
+            with contextlib.closing(line):
+                line.ask("GET", "/healthz")
+                return known
+        return None
 
     def hear(self, event: dict[str, Any]) -> None:
         """What became of it."""
@@ -196,7 +223,8 @@ class Invitation:
             if fault is not None:
                 self._refused(*(str(fault[name]) for name in ("message", "cause", "cure")))
             elif self._resident is not None:
-                self._roster.put(self._route.target.host, self._resident)
+                host = self._route.target.host
+                self._roster.put(host, self._resident, instead_of=self._before)
         self._tell(event)
 
     def _refused(self, message: str, cause: str, cure: str) -> None:
@@ -248,7 +276,10 @@ def adopt(settings: Settings, visit: Visit, *, port: int, loopback: bool) -> Hos
     if not result.ok:
         return result
     address = "" if loopback else address_of(visit.route)
-    roster.put(visit.route.target.host, replace(resident, address=address))
+    # Under another name it may have been known by the id it had before.
+    asked_for = str(asked.get("id")) if resident.id != asked.get("id") else ""
+    host = visit.route.target.host
+    roster.put(host, replace(resident, address=address), instead_of=asked_for)
     try:
         # Through the session: it also works where a firewall closes the port.
         line = channel.through(name, visit.session.transport, resident, authority.context())

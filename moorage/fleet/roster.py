@@ -69,17 +69,31 @@ class Roster:
         with self._changed() as document:
             document["authority"] = authority
 
-    def put(self, host: str, resident: Resident) -> None:
+    def known_as(self, identity: str) -> Resident | None:
+        """The agent of that id, under whatever name; None for one that is revoked or not ours."""
+        return next((one for one in self.residents().values() if one.id == identity), None)
+
+    def put(self, host: str, resident: Resident, instead_of: str = "") -> None:
+        """``host``'s agent; under its other names too. ``instead_of``: an id that is no more."""
+        new = asdict(resident)
         with self._changed() as document:
-            document["nodes"][host] = asdict(resident)
+            nodes = document["nodes"]
+            for name in [name for name, one in nodes.items() if one["id"] == instead_of]:
+                del nodes[name]
+            for one in nodes.values():
+                if one["id"] == resident.id:
+                    one |= {key: new[key] for key in ("port", "serial", "until")}
+            nodes[host] = new
 
     def drop(self, *hosts: str) -> None:
-        """Their agents are gone, as was wished."""
-        if not self._read()["nodes"].keys() & set(hosts):
+        """Their agents are gone, as was wished, under all their names."""
+        nodes = self._read()["nodes"]
+        gone = {nodes[host]["id"] for host in hosts if host in nodes}
+        if not gone:
             return
         with self._changed() as document:
-            for host in hosts:
-                document["nodes"].pop(host, None)
+            for name in [name for name, one in document["nodes"].items() if one["id"] in gone]:
+                del document["nodes"][name]
 
     def revoke(self, host: str) -> bool:
         """Ends the host's certificate for us. False where there was none."""

@@ -193,7 +193,7 @@ def an_agent_that_stays_puts_back_what_a_colleague_takes(journey: Journey) -> No
     """The hosts entry and the CA are back within seconds, beside a kubelet that runs."""
     node, host = journey.nodes()[0], journey.settings.registry.host
     folder = f"/etc/containerd/certs.d/{journey.settings.registry_name}"
-    there = f"grep -q ' {host}' /etc/hosts && test -s {folder}/ca.crt && echo yes || true"
+    there = f"grep -q '{host}' /etc/hosts && test -s {folder}/ca.crt && echo yes || true"
     assert journey.on_node(node, there).strip() == "yes"
     journey.on_node(
         node, f"sed '/{host}/d' /etc/hosts > /tmp/h && cat /tmp/h > /etc/hosts && rm -r {folder}"

@@ -22,7 +22,9 @@ SERVICE = "systemctl is-active moorage-agent"
 ARCHIVES = "ls /var/lib/moorage/agent 2>/dev/null | wc -l"
 
 
-def trust(node: ResidentNode, ui: UI, registry: Registry, settings: Settings) -> HostResult:
+def trust(
+    node: ResidentNode, ui: UI, registry: Registry, settings: Settings, name: str = "node"
+) -> HostResult:
     """As nodes.trust does it, proved by TLS to the registry; no image is pulled."""
     wanted = operation.Operation(
         "trust", ("apply",), ca=registry.authority.pem, needs_address=True,
@@ -30,7 +32,7 @@ def trust(node: ResidentNode, ui: UI, registry: Registry, settings: Settings) ->
     )  # fmt: skip
     address = dataclasses.replace(settings.registry, address=registry.address)
     settings = dataclasses.replace(settings, registry=address)
-    return operation.run(settings, ui, ["node"], wanted, None).hosts[0]
+    return operation.run(settings, ui, [name], wanted, None).hosts[0]
 
 
 def test_the_agent_stays_after_the_first_trust_and_answers_the_second(
@@ -43,6 +45,21 @@ def test_the_agent_stays_after_the_first_trust_and_answers_the_second(
     second = trust(node, ui, registry, node.settings)
     assert (second.status, second.changes, second.restarts) == ("unchanged", (), ())
     assert "POST '/v1/apply'" in node.sh("journalctl -u moorage-agent -o cat")[1]
+
+
+def test_a_node_of_two_names_has_one_agent(node: ResidentNode, ui: UI, registry: Registry) -> None:
+    """Its own, and its address in a cluster, for instance."""
+    config = Path(node.settings.nodes.ssh_config)
+    config.write_text(config.read_text().replace("Host node", "Host node another", 1))
+    before = Roster(node.settings).residents()["node"]
+    for name in ("another", "node", "another"):
+        result = trust(node, ui, registry, node.settings, name)
+        assert (result.status, result.changes) == ("unchanged", ()), name
+    roster = Roster(node.settings).residents()
+    assert roster == {"node": before, "another": before}
+    assert fleet.release(node.settings, ui, ["another"]).ok
+    assert Roster(node.settings).residents() == {}
+    assert trust(node, ui, registry, node.settings).status == "changed"
 
 
 def test_another_operators_agent_is_not_taken_over_unasked(
