@@ -18,9 +18,8 @@ def status(box: Box) -> dict[str, Any]:
 def test_the_ca_on_the_node_tells_when_it_ends(box: Box) -> None:
     box.with_containerd().apply()
     found = status(box)["trusted"][0]
-    assert (
-        abs(found["ca_ends"] - time.time() - 30 * 86400) < 3600
-    )  # the authority is made once for all tests
+    # The authority is made once for all tests.
+    assert abs(found["ca_ends"] - time.time() - 30 * 86400) < 3600
     path = next(one["path"] for one in found["files"] if one["path"].endswith("ca.crt"))
     box.write(path, b"-----BEGIN CERTIFICATE-----\nspoilt\n-----END CERTIFICATE-----\n")
     assert status(box)["trusted"][0]["ca_ends"] is None

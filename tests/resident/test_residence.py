@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from moorage import fleet
 from moorage.fleet import authority
 from moorage.fleet.roster import Roster
 from moorage.ui import UI
-from tests.agent.real import Registry
+from tests.agent.real import Registry, put
 from tests.resident.lab import ResidentNode, drift, run, until
 
 pytestmark = pytest.mark.engine
@@ -193,3 +194,30 @@ def test_an_upgrade_that_does_not_serve_goes_back(
     assert (
         fleet.status(adopted.settings, ui, ["node"]).states["node"]["resident"]["digest"] == newer
     )
+
+
+def test_uvloop_is_used_where_the_node_has_it_and_not_needed_where_it_has_not(
+    adopted: ResidentNode, ui: UI, registry: Registry
+) -> None:
+    """This environment's own, put where the node's Python (3.11, as ours) finds its packages."""
+    uvloop = pytest.importorskip("uvloop")
+    maps = "grep -c uvloop /proc/$(systemctl show -p MainPID --value moorage-agent)/maps"
+    assert adopted.sh(maps)[1].strip() == "0"
+    home = "usr/lib/python3/dist-packages/uvloop"
+    files = [path for path in Path(uvloop.__file__).parent.rglob("*") if path.is_file()]
+    root = Path(uvloop.__file__).parent
+    put(adopted.container, "/", {
+        f"{home}/{path.relative_to(root)}": path.read_bytes()
+        for path in files if path.suffix in (".py", ".so")
+    })  # fmt: skip
+    adopted.sh("systemctl restart moorage-agent")
+    try:
+        until(lambda: int(adopted.sh(maps)[1]) > 0, adopted)
+        assert run(adopted, ui, registry, "apply").ok
+        trusted = adopted.read("/etc/hosts")
+        adopted.sh("grep -v registry /etc/hosts > /root/less; cat /root/less > /etc/hosts")
+        until(lambda: adopted.read("/etc/hosts") == trusted, adopted)
+        until(lambda: drift(adopted, ui)["healed"] == 1, adopted)
+        assert run(adopted, ui, registry, "untrust").ok
+    finally:
+        adopted.sh(f"rm -r /{home}; systemctl restart moorage-agent")
