@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moorage.fleet.standing import DAY, Ours, Standing
 
@@ -35,8 +35,6 @@ def changes(before: Standing | None, after: Standing, own: Ours) -> tuple[Change
 
 def _right(after: Standing) -> Standing:
     """The node as it would be if nothing were wrong with it, and nothing had happened."""
-    from dataclasses import replace
-
     calm = None if after.resident is None else replace(after.resident, drift="watching", error="")
     return replace(after, drifted=(), interrupted="", waiting=(), resident=calm)
 

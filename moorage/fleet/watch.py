@@ -275,7 +275,8 @@ def _asked(kept: Kept, residents: Residents) -> Standing:
         fault = Fault(problem.code, problem.message, problem.cause, problem.cure)
         return Standing(name, fault=fault)
     except Exception as problem:  # a defect of ours at one node is not to end the others' watch
-        return Standing(name, fault=Fault("defect", f"{type(problem).__name__}: {problem}"))
+        words = f"Moorage itself failed at this node: {type(problem).__name__}"
+        return Standing(name, fault=Fault("defect", words, str(problem), "please report it"))
     state: dict[str, Any] = {}
     runtime = ""
     for event in events:

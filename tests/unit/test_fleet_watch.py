@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -179,6 +180,33 @@ def test_drift_that_is_put_back_is_a_line(folder: Folder, followed: Followed) ->
     followed.end()
     assert followed.document["ok"] is True
     assert followed.document["nodes"]["node1"]["resident"]["healed"] == 1
+
+
+def test_the_board_has_the_sum_and_the_nodes_that_are_not_in_order(followed: Followed) -> None:
+    bad = {f"n{one:02}": dataclasses.replace(LOST, host=f"n{one:02}") for one in range(20)}
+    followed.end()
+    followed.watch._last = {"node1": of(drifted()), "node2": of(state()), **bad}
+    lines = followed.watch._board("watch 22 nodes, every 1 s")
+    assert lines[0] == "watch 22 nodes, every 1 s"
+    assert lines[1].startswith("22 nodes: 1 not in order, 1 in order, 20 not asked")
+    assert lines[2] == "  node1  1 of 2 drifted: /etc/hosts changed"
+    assert lines[3] == "  n00  port 22 refuses connections"
+    assert lines[-1] == "  and 9 more"
+    assert len(lines) == 2 + 12 + 1
+
+
+def test_a_defect_of_ours_at_one_node_is_told_and_ends_nothing(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = followed.watch._nodes[0].kept
+
+    def broken(_residents: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    with monkeypatch.context() as defect:
+        defect.setattr(kept, "ask", broken)
+        followed.until("node1: out of reach: Moorage itself failed at this node: ZeroDivisionError")
+    followed.until("node1: answers again")
 
 
 def test_rounds_go_over_one_line(folder: Folder, followed: Followed) -> None:
