@@ -14,6 +14,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp.web_exceptions import HTTPException
@@ -300,12 +301,12 @@ class App:
         _no_query(request)
         digest = request.headers.get("Moorage-Digest", "")
         signature = request.headers.get("Moorage-Signature", "")
-        downgrade = request.headers.get("Moorage-Downgrade", "") == "yes"
+        downgrade = request.headers.get("Moorage-Downgrade", "")
         content = await _body(request, upgrade.MAX_BYTES, "application/octet-stream")
         if digest != self.digest:
-            await asyncio.get_running_loop().run_in_executor(
-                None, upgrade.put, self._host, self.home, digest, signature, content, downgrade
-            )
+            statement = upgrade.downgrade_statement(self.settings.id, self.digest, digest)
+            put = partial(upgrade.put, self._host, self.home, digest, signature, content)
+            await asyncio.get_running_loop().run_in_executor(None, put, downgrade, statement)
             log.warning("upgrade to %s", digest[:12])
             self._restart()
         return _json({"digest": digest, "running": self.digest})

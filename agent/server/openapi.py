@@ -179,7 +179,12 @@ def document() -> dict[str, Any]:
                     "parameters": [
                         _header("Moorage-Digest", "SHA-256 of the archive, in hexadecimal."),
                         _header("Moorage-Signature", "Its signature by the CA's key, in base64."),
-                        _header("Moorage-Downgrade", "yes: also to an earlier version.", False),
+                        _header(
+                            "Moorage-Downgrade",
+                            "For an earlier version: the CA's signature, in base64, of `moorage "
+                            "downgrade of ID from DIGEST to DIGEST`.",
+                            False,
+                        ),
                     ],
                     "requestBody": _body("application/octet-stream", {}),
                 }

@@ -38,26 +38,37 @@ def put(
     digest: str,
     signature: str,
     content: bytes,
-    downgrade: bool = False,
+    downgrade: str = "",
+    statement: str = "",
 ) -> None:
     """Puts the archive in place for the next start. Raises AgentError with nothing changed.
 
-    One of an earlier version than this agent only with ``downgrade``.
+    One of an earlier version than this agent only with ``downgrade``: the CA's signature of
+    ``statement``, so that an archive recorded long ago brings no mended hole back.
     """
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise _refused("bad-digest", "the digest is no SHA-256 in hexadecimal")
     if hashlib.sha256(content).hexdigest() != digest:
         raise _refused("bad-digest", "the archive is not the one with this digest")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "agent.pyz")
+        path = Path(folder, "archive.pyz")
         path.write_bytes(content)
-        _check_signature(host, home, Path(folder), signature)
+        _check_signature(host, home, path, signature)
         version = version_of(path)
-    if older(version, __version__) and not downgrade:
-        raise AgentError(*astuple(newer(__version__, version)))
+        if older(version, __version__):
+            if not downgrade:
+                raise AgentError(*astuple(newer(__version__, version)))
+            meant = Path(folder, "statement")
+            meant.write_text(statement, encoding="ascii")
+            _check_signature(host, home, meant, downgrade)
     write_own(home.previous, home.archive.read_bytes(), 0o600)
     write_own(home.trial, b"0", 0o600)
     write_own(home.archive, content, 0o600)
+
+
+def downgrade_statement(node: str, running: str, digest: str) -> str:
+    """What is signed for an earlier archive: for this node, in the place of this very one."""
+    return f"moorage downgrade of {node} from {running} to {digest}"
 
 
 def confirm(home: Home) -> None:
@@ -70,20 +81,21 @@ def on_trial(home: Home) -> bool:
     return home.trial.exists()
 
 
-def _check_signature(host: Host, home: Home, folder: Path, signature: str) -> None:
+def _check_signature(host: Host, home: Home, path: Path, signature: str) -> None:
     """ECDSA or RSA over SHA-256, by the key of the fleet CA that this node was adopted with."""
     try:
         raw = base64.b64decode(signature.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError):
         raw = b""
+    folder = path.parent
     (folder / "signature").write_bytes(raw)
     openssl = host.outside(host.which("openssl") or "/usr/bin/openssl")
     key = host.run([openssl, "x509", "-in", str(home.authority), "-noout", "-pubkey"])
     (folder / "authority.pub").write_text(key.out, encoding="ascii")
     words = ["-verify", str(folder / "authority.pub"), "-signature", str(folder / "signature")]
-    done = host.run([openssl, "dgst", "-sha256", *words, str(folder / "agent.pyz")])
+    done = host.run([openssl, "dgst", "-sha256", *words, str(path)])
     if not raw or not key.ok or not done.ok:
-        raise _refused("bad-signature", "the archive is not signed by this fleet's CA")
+        raise _refused("bad-signature", f"the {path.stem} is not signed by this fleet's CA")
 
 
 def newer(own: str, theirs: str) -> Fault:

@@ -341,16 +341,20 @@ def upgrade(
     """
     route, name = visit.route, visit.route.name
     content = visit.archive.path.read_bytes()
+    authority, resident = authorities.Authority.open(settings), residents.of(route)
     headers = {
         "Moorage_Digest": visit.archive.digest,
-        "Moorage_Signature": authorities.Authority.open(settings).signature(content),
+        "Moorage_Signature": authority.signature(content),
         "Content_Type": "application/octet-stream",
     }
-    if downgrade:
-        headers["Moorage_Downgrade"] = "yes"
     with residents.line(route, visit.session) as line:
-        if line is None:
+        if line is None or resident is None:
             return errand.failed(name, _NO_AGENT)
+        if downgrade:
+            # For this node and in this one's place: no archive that was recorded once does as well.
+            present = line.ask("GET", "/healthz")["digest"]
+            meant = f"moorage downgrade of {resident.id} from {present} to {visit.archive.digest}"
+            headers["Moorage_Downgrade"] = authority.signature(meant.encode())
         said = line.ask("POST", "/v1/upgrade", content, **headers)
     if said["running"] == visit.archive.digest:
         return HostResult(name, UNCHANGED)

@@ -17,7 +17,7 @@ pytest.importorskip("aiohttp")
 
 from agent.report import event_to_json
 from tests.agent.conftest import Box
-from tests.agent.fleet import Fleet
+from tests.agent.fleet import NODE_ID, Fleet
 from tests.agent.resident import Resident
 
 
@@ -109,10 +109,17 @@ def test_an_earlier_archive_is_taken_only_where_that_is_meant(
     assert (status, json.loads(said)["error"]["code"]) == (400, "agent-newer")
     assert resident.home.archive.read_bytes() == b"what runs now"
     assert not resident.home.trial.exists()
-    status, said = resident.ask(
-        "POST", "/v1/upgrade", earlier, None, Moorage_Downgrade="yes", **headers
-    )
-    assert status == 200, said
+    running = json.loads(resident.ask("GET", "/healthz")[1])["digest"]
+    digest = headers["Moorage_Digest"]
+    for node, replaced, code in (
+        (NODE_ID, "0" * 64, 400), ("0" * 32, running, 400), (NODE_ID, running, 200),
+    ):  # fmt: skip
+        meant = f"moorage downgrade of {node} from {replaced} to {digest}".encode()
+        signature = base64.b64encode(fleet.signature(meant)).decode()
+        status, said = resident.ask(
+            "POST", "/v1/upgrade", earlier, None, Moorage_Downgrade=signature, **headers
+        )
+        assert status == code, said
     assert resident.home.archive.read_bytes() == earlier
     assert resident.home.previous.read_bytes() == b"what runs now"
 

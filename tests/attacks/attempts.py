@@ -520,6 +520,16 @@ def _upgrades(agent: Resident) -> Iterator[Attempt]:
     }.items():
         signed = agent.fleet.signature(content)
         forms[name] = (hashlib.sha256(content).hexdigest(), signed, content)
+    past = _past_agent()
+    recorded = base64.b64encode(agent.fleet.signature(past)).decode()
+    for word, meant in {"a word": "yes", "its own signature": recorded}.items():
+        yield Attempt(
+            f"an agent long past, brought back with {word}",
+            lambda meant=meant: _upgrade(  # type: ignore[misc]
+                agent, hashlib.sha256(past).hexdigest(), agent.fleet.signature(past), past,
+                Moorage_Downgrade=meant,
+            ),
+        )  # fmt: skip
     for name, (said, signature, content) in forms.items():
         yield Attempt(name, lambda f=(said, signature, content): _upgrade(agent, *f))  # type: ignore[misc]
     yield Attempt(
@@ -545,11 +555,16 @@ def _past_agent() -> bytes:
 
 
 def _upgrade(
-    agent: Resident, digest: str, signature: bytes, content: bytes, expected: int = 400
+    agent: Resident,
+    digest: str,
+    signature: bytes,
+    content: bytes,
+    expected: int = 400,
+    **headers: str,
 ) -> str:
     try:
         status, said = agent.ask(
-            "POST", "/v1/upgrade", content,
+            "POST", "/v1/upgrade", content, None, **headers,
             Content_Type="application/octet-stream", Moorage_Digest=digest,
             Moorage_Signature=base64.b64encode(signature).decode(),
         )  # fmt: skip
