@@ -130,9 +130,9 @@ class Watch:
         """Until Ctrl-C (or SIGTERM), which is no failure. Returns the last standings."""
         count = len(self._nodes)
         title = f"watch {count} node{'' if count == 1 else 's'}, every {self._every:g} s"
-        for number in range(min(AT_ONCE, count)):
-            threading.Thread(target=self._ask, name=f"watch-{number}", daemon=True).start()
         with self._signals():
+            for number in range(min(AT_ONCE, count)):
+                threading.Thread(target=self._ask, name=f"watch-{number}", daemon=True).start()
             with self._ui.board(title) if self._ui.is_live else _no_board(self._ui, title) as show:
                 self._tell_news(title, show)
             self._end()
