@@ -206,7 +206,7 @@ def trust(
         rollout,
     )
     if not settings.nodes.resident and not dry_run:
-        residence.remind(settings, ui, report.hosts)
+        residence.remind(settings, ui, hosts, report.hosts)
     return report
 
 
@@ -237,7 +237,7 @@ def untrust(
         rollout,
     )
     if not dry_run:
-        residence.remind(settings, ui, report.hosts)
+        residence.remind(settings, ui, hosts, report.hosts)
     return report
 
 

@@ -290,15 +290,19 @@ def adopt(settings: Settings, visit: Visit, *, port: int, loopback: bool) -> Hos
     return result
 
 
-def remind(settings: Settings, ui: UI, results: Sequence[HostResult]) -> None:
+def remind(
+    settings: Settings, ui: UI, hosts: Sequence[str | Target], results: Sequence[HostResult]
+) -> None:
     """After an untrust, or a trust that leaves no agent: those that are there stay."""
     from moorage.fleet.inventory import targets_of
 
     residents = Roster(settings).residents()
-    done = [result.host for result in results if result.ok]
-    if not residents or not done:
-        return
-    staying = [target.name for target in targets_of(done) if target.host in residents]
+    done = {result.host for result in results if result.ok}
+    staying = [
+        target.name
+        for target in targets_of(hosts)
+        if target.name in done and target.host in residents
+    ]
     if staying:
         ui.note(f"the agent stays on {fold(staying)}; inv nodes.release takes it away")
 
