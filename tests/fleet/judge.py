@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,8 +58,6 @@ class Judge:
         return WITH if now == self._with.get(place.line) else ODD
 
     def states(self, names: Sequence[str]) -> dict[str, str]:
-        from concurrent.futures import ThreadPoolExecutor
-
         with ThreadPoolExecutor(8) as pool:
             return dict(zip(names, pool.map(self.state, names), strict=True))
 
@@ -104,6 +103,8 @@ class Judge:
             return {WITH, WITHOUT}
         if code in CUT_OFF:
             return {WITH, WITHOUT, HALF}
+        if code == "rollback-failed":
+            return {WITHOUT if goal == WITH else WITH, HALF}
         if result["status"] == ROLLED_BACK:
             return {WITHOUT if goal == WITH else WITH}
         assert result["status"] == UNREACHABLE or result["error"], result

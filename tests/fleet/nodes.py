@@ -142,8 +142,9 @@ class FleetNode(Node):
         """This machine's program in the node's own network namespace."""
         return ["nsenter", "-t", str(self.pid), "-n", *argv]
 
-    def network(self, *argv: str) -> None:
-        subprocess.run(self.inside(*argv), check=True, capture_output=True)
+    def network(self, *argv: str) -> str:
+        done = subprocess.run(self.inside(*argv), check=True, capture_output=True, text=True)
+        return done.stdout
 
     def remove(self) -> None:
         for helper in self.helpers:

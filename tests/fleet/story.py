@@ -6,10 +6,10 @@ Twice: over SSH, then over resident agents. Each run's report is held against th
 from __future__ import annotations
 
 import signal
-import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from moorage.fleet.roster import Roster
@@ -20,7 +20,7 @@ from tests.fleet.runs import Event, Run, once
 from tests.fleet.session import RealPlace, Session
 
 PATIENCE = 600.0
-# Where fewer nodes are hurt than this, nothing is known of how they fare side by side.
+# One node in so many is hurt in each way, and one at the least.
 NODES_A_FAULT = 24
 # What may be said of a liar, by the code of the result.
 LIES = {
@@ -34,6 +34,47 @@ LIES = {
     "mute": {"refused"},
     "other": {"not-our-agent"},
 }
+
+
+class Blows:
+    """The faults of one run: some strike before it, the others in the middle of a node's change.
+
+    ``at_work``: the real nodes that have come to theirs.
+    """
+
+    def __init__(self, nodes: dict[str, RealPlace], hurt: dict[str, Fault]) -> None:
+        self.hurt = hurt
+        self.at_work: set[str] = set()
+        self._nodes = nodes
+        self._pool = ThreadPoolExecutor(16)
+        self._struck: dict[str, Future[None]] = {}
+        for name, fault in hurt.items():
+            if fault.before:
+                self._strike(name)
+        wait(self._struck.values())
+
+    def _strike(self, name: str) -> None:
+        self._struck[name] = self._pool.submit(self.hurt[name].strike, self._nodes[name])
+
+    def hear(self, event: Event) -> None:
+        name = str(event.get("host", ""))
+        if event["event"] != "restart" or name not in self._nodes:
+            return
+        if name in self.hurt and name not in self._struck:
+            self._strike(name)
+        self.at_work.add(name)
+
+    @property
+    def missed(self) -> list[str]:
+        return [name for name in self.hurt if name not in self._struck]
+
+    def ended(self) -> int:
+        """Takes the faults away again. Returns how many there were; raises what kept one away."""
+        for name, one in self._struck.items():
+            one.result()
+            self.hurt[name].heal(self._nodes[name])
+        self._pool.shutdown()
+        return len(self._struck)
 
 
 class Story:
@@ -144,81 +185,55 @@ class Story:
     ) -> dict[str, Any]:
         """One command from its start to its end, its report held against the nodes.
 
-        ``stop`` acts once so many real nodes are in the middle of their change.
+        ``stop`` acts once ``after`` real nodes are in the middle of their change. ``good``: nobody
+        but a liar may fail.
         """
         before = self.judge.states(self.names)
         self._reports += 1
         stem = self.session.folder / f"report-{self._reports}"
-        pool = ThreadPoolExecutor(16)
-        struck: dict[str, Any] = {}
-        for name, fault in (hurt or {}).items():
-            if fault.before:
-                struck[name] = pool.submit(fault.strike, self.session.real[name])
-        for one in struck.values():
-            one.result()
-        at_work: set[str] = set()
-        middle = threading.Event()
-
-        def hear(event: Event) -> None:
-            name = str(event.get("host", ""))
-            if event["event"] != "restart" or name not in self.session.real:
-                return
-            fault = (hurt or {}).get(name)
-            if fault is not None and name not in struck:
-                struck[name] = pool.submit(fault.strike, self.session.real[name])
-            at_work.add(name)
-            if len(at_work) >= after:
-                middle.set()
-
+        blows = Blows(self.session.real, hurt or {})
         began = time.monotonic()
         run = self.session.operator.start(
             f"nodes.{verb}", *self._given(names, words, verb), *words, "--json-lines",
-            f"--report={stem}", hear=hear,
+            f"--report={stem}", hear=blows.hear,
         )  # fmt: skip
         expected = None
         if stop is not None:
-            if not middle.wait(PATIENCE):
+            if not once(PATIENCE, lambda: len(blows.at_work) >= after):
                 self.judge.say(f"{title}: no real node came to its change")
             time.sleep(0.5)
             expected = stop(run)
             self.faults += 1
         code = run.wait(PATIENCE)
         seconds = time.monotonic() - began
-        for name in hurt or {}:
-            if name not in struck:
-                self.judge.say(f"{title}: {hurt[name].name}: {name} was never at work")  # type: ignore[index]
-        for one in struck.values():
-            one.result()
-        pool.shutdown()
-        if hurt:
-            self.faults += len(struck) + len(self.session.liars)
-            for name in struck:
-                hurt[name].heal(self.session.real[name])
+        self.faults += blows.ended() + (len(self.session.liars) if hurt else 0)
+        for name in blows.missed:
+            self.judge.say(f"{title}: {blows.hurt[name].name}: {name} was never at work")
         self._settle()
-        goal = WITH if verb == "trust" else WITHOUT
         report = run.report
         results = list(report.get("hosts", ()))
         if code == -signal.SIGKILL:
             results = [one["result"] for one in self.session.operator.logbook() if "result" in one]
         else:
-            if expected is None:
-                expected = 0 if all(_good(one) for one in results) else 1
-            if code != expected:
-                self.judge.say(f"{title}: it ended with {code}, not {expected}")
+            self._ended(title, code, expected, results)
             self.judge.report(title, names, report, stem)
         self.judge.once(title, run.results)
-        # What an earlier run has done stands in the report of the one that goes on from it.
-        self.judge.results(title, results, before, goal)
-        if good:
-            for one in results:
-                if one["host"] not in self.session.liars and not _good(one):
-                    self.judge.say(f"{title}: {one['host']} is {one['error']}")
-        counts: dict[str, int] = {}
-        for one in results:
-            counts[code_of(one)] = counts.get(code_of(one), 0) + 1
+        self.judge.results(title, results, before, WITH if verb == "trust" else WITHOUT)
+        for one in results if good else ():
+            if one["host"] not in self.session.liars and not _good(one):
+                self.judge.say(f"{title}: {one['host']} is {one['error']}")
+        counts = Counter(code_of(one) for one in results)
         told = ", ".join(f"{count} {word}" for word, count in counts.items())
         self.say(f"{title}: exit {code} in {seconds:.0f} s; {told}")
         return report
+
+    def _ended(
+        self, title: str, code: int, expected: int | None, results: Sequence[dict[str, Any]]
+    ) -> None:
+        if expected is None:
+            expected = 0 if all(_good(one) for one in results) else 1
+        if code != expected:
+            self.judge.say(f"{title}: it ended with {code}, not {expected}")
 
     def _given(self, names: Sequence[str], words: Sequence[str], verb: str) -> list[str]:
         given = [] if verb == "untrust" else [f"--image={self.session.image}"]
