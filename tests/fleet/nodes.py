@@ -122,7 +122,8 @@ class FleetNode(Node):
         self.wait(SECONDS)
 
     def resident(self) -> bool:
-        return self.sh("systemctl is-active moorage-agent")[0] == 0
+        """Whether an agent is to stay here; between two of its lives it is not active."""
+        return self.sh("test -e /etc/systemd/system/moorage-agent.service")[0] == 0
 
     def unfinished(self) -> bool:
         return self.read(f"{STATE}/active/intent.json") is not None
