@@ -232,8 +232,16 @@ class Node:
         raise AssertionError(f"no output of {command!r}")
 
     def read(self, path: str) -> bytes | None:
-        done = self.container.exec_run(["cat", path])
-        return _bytes(done.output) if done.exit_code == 0 else None
+        """A file's bytes, None where it cannot be read; marked like the words of :meth:`sh`."""
+        for attempt in range(5):
+            time.sleep(attempt * 0.5)
+            done = self.container.exec_run(["sh", "-c", 'cat "$0" && echo END || echo NO', path])
+            content = _bytes(done.output)
+            if content.endswith(b"END\n"):
+                return content[: -len(b"END\n")]
+            if content.endswith(b"NO\n"):
+                return None
+        raise AssertionError(f"no content of {path!r}")
 
     def write(self, path: str, content: bytes) -> None:
         put(self.container, "/", {path.lstrip("/"): content})
