@@ -199,11 +199,14 @@ class Story:
         )  # fmt: skip
         expected = None
         if stop is not None:
-            if not once(PATIENCE, lambda: len(blows.at_work) >= after):
-                self.judge.say(f"{title}: no real node came to its change")
-            time.sleep(0.5)
-            expected = stop(run)
-            self.faults += 1
+            over = run.process.poll
+            once(PATIENCE, lambda: len(blows.at_work) >= after or over() is not None)
+            if len(blows.at_work) < after or over() is not None:
+                self.judge.say(f"{title}: it ended before it was stopped")
+            else:
+                time.sleep(0.5)
+                expected = stop(run)
+                self.faults += 1
         code = run.wait(PATIENCE)
         seconds = time.monotonic() - began
         self.faults += blows.ended() + (len(self.session.liars) if hurt else 0)
