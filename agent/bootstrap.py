@@ -8,6 +8,7 @@ from the zip all the same.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -91,8 +92,10 @@ def _pinned(archive: str) -> str:
 def run(archive: str) -> int:
     """The agent's command line, from where it imports fastest."""
     place = unpacked(archive)
-    if place == archive and sys.argv[1:2] == ["serve"]:
-        place = _pinned(archive)
+    if sys.argv[1:2] == ["serve"]:
+        place = _pinned(archive) if place == archive else place
+    else:
+        gc.disable()  # it is over in seconds; a tenth of its start went into looking for garbage
     sys.path[0] = place
     from agent.__main__ import main
 
