@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from moorage.ui import UI
 from tests.bench.figures import FIGURES
+from tests.bench.measure import Row
 
 # What takes minutes, or this machine for itself: a module with rows() each.
 BY_HAND = {
@@ -47,10 +49,19 @@ def main(arguments: list[str]) -> int:
             for row in rows
         ],
     )
-    build = Path("build")
-    build.mkdir(exist_ok=True)
-    (build / "bench.json").write_text(json.dumps([row.to_json() for row in rows], indent=2) + "\n")
+    _write(rows)
     return 0 if all(row.held for row in rows) else 1
+
+
+def _write(rows: Sequence[Row]) -> None:
+    """Into build/bench.json; figures that another session measured stay in it."""
+    path = Path("build", "bench.json")
+    path.parent.mkdir(exist_ok=True)
+    found: dict[str, object] = {}
+    if path.exists():
+        found = {row["name"]: row for row in json.loads(path.read_bytes())}
+    found |= {row.name: row.to_json() for row in rows}
+    path.write_text(json.dumps(list(found.values()), indent=2) + "\n")
 
 
 if __name__ == "__main__":
