@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from agent import __version__
 from moorage.errors import MoorageError
-from moorage.fleet import lines
-from moorage.fleet.errand import Answer, silent
+from moorage.fleet import faults, lines
+from moorage.fleet.errand import Answer
 
 if TYPE_CHECKING:
     from moorage.fleet.authority import Authority
@@ -139,7 +139,7 @@ class Channel:
                     closed.asked = True
                 raise closed from None
             if _is_silence(problem):
-                raise silent(answer.patience(patience)) from None
+                raise faults.raised(faults.silent(answer.patience(patience))) from None
             return answer, -1
         answer.end()
         # http.client takes a line that is closed between two chunks for a whole answer.

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from agent.report import FAILED, Fault, HostResult
-from moorage.errors import MoorageError
 from moorage.fleet import faults
 
 AGENT_FOLDER = "/var/lib/moorage/agent"
@@ -214,12 +213,6 @@ def host_result(name: str, answer: Answer, status: int, user: str) -> HostResult
 
 
 _RESULT_KEYS = frozenset(HostResult.__dataclass_fields__)
-
-
-def silent(seconds: float) -> MoorageError:
-    """Raised for an agent that has said nothing for so long."""
-    fault = faults.silent(seconds)
-    return MoorageError(fault.code, fault.message, cause=fault.cause, cure=fault.cure)
 
 
 def failed(name: str, fault: Fault, status: str = FAILED) -> HostResult:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from agent.report import Fault
+from moorage.errors import MoorageError
 
 NO_PYTHON = Fault(
     "no-python",
@@ -63,6 +64,16 @@ def connection_lost(begun: bool) -> Fault:
         cause="the network, the node's sshd, its agent or the node itself went away",
         cure="run the same command again; the agent finishes or puts back what it had begun",
     )
+
+
+def of(problem: MoorageError) -> Fault:
+    """What is told of a host whose work raised ``problem``."""
+    return Fault(problem.code, problem.message, cause=problem.cause, cure=problem.cure)
+
+
+def raised(fault: Fault, host: str = "") -> MoorageError:
+    """The reverse: ``fault`` to be raised."""
+    return MoorageError(fault.code, fault.message, cause=fault.cause, cure=fault.cure, host=host)
 
 
 def since(fault: Fault, message: str) -> Fault:

@@ -77,11 +77,7 @@ class Kept:
             return self._asked(residents)
         except _Broken:
             self.close()
-            fault = faults.connection_lost(begun=False)
-            raise MoorageError(
-                fault.code, fault.message, cause=fault.cause, cure=fault.cure,
-                host=self.route.name,
-            ) from None  # fmt: skip
+            raise faults.raised(faults.connection_lost(begun=False), self.route.name) from None
         except MoorageError:
             self.close()
             raise

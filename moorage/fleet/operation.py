@@ -17,6 +17,7 @@ from moorage.fleet.report import FleetReport
 from moorage.fleet.residence import Residents, Visit
 from moorage.fleet.rollout import Line, Outcome, Rollout
 from moorage.fleet.roster import Roster
+from moorage.fleet.standing import runtime_and_state
 from moorage.fleet.waves import ALL_AT_ONCE, Policy, Schedule, schedule
 
 if TYPE_CHECKING:
@@ -509,15 +510,14 @@ def _report(
     findings: dict[str, list[dict[str, Any]]] = {}
     for outcome in outcomes:
         host = outcome.result.host
+        runtime, state = runtime_and_state(outcome.events)
+        if runtime:
+            runtimes[host] = runtime
+        if state:
+            states[host] = state
         for event in outcome.events:
-            if event["event"] == "facts" and event.get("runtime"):
-                runtimes[host] = str(event["runtime"])
-            elif event["event"] == "change" and operation.shows_diffs:
+            if event["event"] == "change" and operation.shows_diffs:
                 diffs.setdefault(host, {})[str(event["path"])] = _with_host(host, event)
-            elif event["event"] in ("status", "resident"):
-                told = {key: value for key, value in event.items() if key != "event"}
-                key = event["event"]
-                states.setdefault(host, {}).update(told if key == "status" else {key: told})
             elif event["event"] == "history":
                 histories[host] = list(event["records"])
             elif event["event"] == "explain":

@@ -179,7 +179,7 @@ class Invitation:
         self._port = port
         self._tell = tell
         self._resident: Resident | None = None
-        self._before = ""
+        self._asked = ""
 
     def reply(self, event: dict[str, Any]) -> bytes | None:
         """The agent's wish to stay is answered; an empty line is no, and people are told why."""
@@ -193,7 +193,7 @@ class Invitation:
             identity = self._roster.identity(host, str(event.get("id")))
             document, resident = _granted(self._authority, identity, event, self._port)
             self._resident = replace(resident, address=address_of(self._route))
-            self._before = str(event["id"]) if event["id"] != identity else ""
+            self._asked = str(event.get("id"))
         except MoorageError as problem:
             self._refused(problem.message, problem.cause, problem.cure)
             return b"\n"
@@ -224,7 +224,7 @@ class Invitation:
                 self._refused(*(str(fault[name]) for name in ("message", "cause", "cure")))
             elif self._resident is not None:
                 host = self._route.target.host
-                self._roster.put(host, self._resident, instead_of=self._before)
+                self._roster.put(host, self._resident, instead_of=self._asked)
         self._tell(event)
 
     def _refused(self, message: str, cause: str, cure: str) -> None:
@@ -277,9 +277,8 @@ def adopt(settings: Settings, visit: Visit, *, port: int, loopback: bool) -> Hos
         return result
     address = "" if loopback else address_of(visit.route)
     # Under another name it may have been known by the id it had before.
-    asked_for = str(asked.get("id")) if resident.id != asked.get("id") else ""
-    host = visit.route.target.host
-    roster.put(host, replace(resident, address=address), instead_of=asked_for)
+    host, former = visit.route.target.host, str(asked.get("id"))
+    roster.put(host, replace(resident, address=address), instead_of=former)
     try:
         # Through the session: it also works where a firewall closes the port.
         line = channel.through(name, visit.session.transport, resident, authority.context())

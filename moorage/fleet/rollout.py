@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import signal
 import threading
 import time
 from collections import deque
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.report import UNREACHABLE, Fault, HostResult
 from moorage.errors import MoorageError
-from moorage.fleet import errand, faults
+from moorage.fleet import errand, faults, signals
 from moorage.fleet.board import Board
 from moorage.fleet.report import summary
 from moorage.fleet.waves import Schedule, Wave
@@ -147,7 +146,7 @@ class Rollout:
         stopped_by = 0
         shown = 0.0
         board = Board(title, len(self.works))
-        with _signals_as(self.messages), ui.board(title) as show:
+        with signals.heard(lambda got: self.messages.put(("", got))), ui.board(title) as show:
             wave = self._next_wave(ui, board)
             while len(done) < len(self.works):
                 if time.monotonic() - shown >= _SHOW_SECONDS:
@@ -267,24 +266,6 @@ class Rollout:
             self.halted = self.halted or why
 
 
-@contextlib.contextmanager
-def _signals_as(messages: Messages) -> Iterator[None]:
-    """Signals that stop a run come as messages, so that none breaks into the middle of another."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    # SimpleQueue.put is made to be called from a handler: library/queue, "SimpleQueue Objects".
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in signals}
-    try:
-        for number in signals:
-            signal.signal(number, lambda got, _frame: messages.put(("", got)))
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _done(name: str, work: Work, line: Line) -> HostResult:
     from moorage.fleet.ssh import Unreachable
 
@@ -293,7 +274,7 @@ def _done(name: str, work: Work, line: Line) -> HostResult:
     except Stopped:  # before another attempt, it may be, at a node whose line broke
         return errand.failed(name, faults.STOPPED_MIDWAY if line.begun else faults.STOPPED)
     except MoorageError as problem:
-        fault = Fault(problem.code, problem.message, cause=problem.cause, cure=problem.cure)
+        fault = faults.of(problem)
         status = UNREACHABLE if isinstance(problem, Unreachable) else "failed"
         return errand.failed(name, fault, status)
     except Exception as problem:  # a defect of ours on one host is not to hide the others' results

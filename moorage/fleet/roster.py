@@ -74,15 +74,15 @@ class Roster:
         return next((one for one in self.residents().values() if one.id == identity), None)
 
     def put(self, host: str, resident: Resident, instead_of: str = "") -> None:
-        """``host``'s agent; under its other names too. ``instead_of``: an id that is no more."""
+        """``host``'s agent; under its other names too. ``instead_of``: the id it had until now."""
         new = asdict(resident)
         with self._changed() as document:
             nodes = document["nodes"]
-            for name in [name for name, one in nodes.items() if one["id"] == instead_of]:
-                del nodes[name]
-            for one in nodes.values():
+            for name, one in list(nodes.items()):
                 if one["id"] == resident.id:
                     one |= {key: new[key] for key in ("port", "serial", "until")}
+                elif one["id"] == instead_of:
+                    del nodes[name]
             nodes[host] = new
 
     def drop(self, *hosts: str) -> None:

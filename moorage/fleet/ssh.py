@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import MoorageError
-from moorage.fleet import known_hosts, lines
+from moorage.fleet import faults, known_hosts, lines
 from moorage.fleet.errand import (
     Answer,
     Become,
@@ -21,7 +21,6 @@ from moorage.fleet.errand import (
     absent,
     as_root,
     cold_words,
-    silent,
     warm_words,
 )
 from moorage.fleet.keys import Offer
@@ -184,7 +183,7 @@ def _converse(
     while True:
         if not poll.poll(min(patience, 1) * 1000):
             if time.monotonic() - heard > answer.patience(patience):
-                raise silent(answer.patience(patience))
+                raise faults.raised(faults.silent(answer.patience(patience)))
             if channel.closed or not channel.get_transport().is_active():
                 break
             continue

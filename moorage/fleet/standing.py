@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import calendar
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agent import older
+from agent import __version__, older
 from agent.report import Fault, HostResult
+
+if TYPE_CHECKING:
+    from moorage.archive import AgentArchive
 
 DAY = 86400
 # A certificate of an agent that is visited never comes this near to its end; a CA of ours is
@@ -24,6 +27,10 @@ class Ours:
 
     version: str
     digest: str
+
+    @classmethod
+    def of(cls, archive: AgentArchive) -> Ours:
+        return cls(__version__, archive.digest)
 
     def compared(self, version: str, digest: str) -> str:
         """What an agent of ``version`` and ``digest`` is beside ours: "same", "older", "newer", or
@@ -164,6 +171,20 @@ class Standing:
             return "-"
         compared = ours.compared(self.resident.version, self.resident.digest)
         return self.resident.version + ("" if compared == "same" else f", {compared}")
+
+
+def runtime_and_state(events: Iterable[Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """What a node's events tell of it: its runtime, "" for none, and its state, empty for none."""
+    runtime, state = "", dict[str, Any]()
+    for event in events:
+        words = {key: value for key, value in event.items() if key != "event"}
+        if event["event"] == "facts":
+            runtime = str(words.get("runtime") or runtime)
+        elif event["event"] == "status":
+            state.update(words)
+        elif event["event"] == "resident":
+            state["resident"] = words
+    return runtime, state
 
 
 def _resident(told: Mapping[str, Any]) -> Resident:

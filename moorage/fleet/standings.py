@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 
 def ours(settings: Settings) -> Ours:
     """The agent of this folder."""
-    from agent import __version__
     from moorage.archive import quick_archive
 
-    return Ours(__version__, quick_archive(settings.state).digest)
+    return Ours.of(quick_archive(settings.state))
 
 
 def standings(report: FleetReport) -> tuple[Standing, ...]:

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from agent.report import Fault
 from moorage.errors import MoorageError, Refused
-from moorage.fleet import residence, standings
+from moorage.fleet import faults, residence, signals, standings
 from moorage.fleet.changes import Change, changes
 from moorage.fleet.kept import STATUS, Kept, Means
-from moorage.fleet.standing import Standing
+from moorage.fleet.standing import Ours, Standing, runtime_and_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,8 +107,9 @@ class Watch:
             from moorage.fleet.learn import learn_host_keys
 
             learn_host_keys(ui, routes, settings.nodes.parallel)
+        archive = quick_archive(settings.state)
         means = Means(
-            quick_archive(settings.state),
+            archive,
             STATUS if settings.nodes.resident else (*STATUS, "--once"),
             threading.BoundedSemaphore(settings.nodes.parallel),
             reach.sudo_password,
@@ -116,7 +117,7 @@ class Watch:
         self._settings = settings
         self._ui = ui
         self._every = every
-        self._own = standings.ours(settings)
+        self._own = Ours.of(archive)
         self._residents: Residents = residence.Residents(settings)
         self._nodes = [_Node(Kept(route, means)) for route in routes]
         self._due = [_Due(0.0, place, node) for place, node in enumerate(self._nodes)]
@@ -130,7 +131,7 @@ class Watch:
         """Until Ctrl-C (or SIGTERM), which is no failure. Returns the last standings."""
         count = len(self._nodes)
         title = f"watch {count} node{'' if count == 1 else 's'}, every {self._every:g} s"
-        with self._signals():
+        with signals.heard(self._news.put):
             for number in range(min(AT_ONCE, count)):
                 threading.Thread(target=self._ask, name=f"watch-{number}", daemon=True).start()
             with self._ui.board(title) if self._ui.is_live else _no_board(self._ui, title) as show:
@@ -246,21 +247,6 @@ class Watch:
         closing.start()
         closing.join(2)
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.getsignal(number) for number in numbers}
-        try:
-            for number in numbers:
-                signal.signal(number, lambda got, _frame: self._news.put(got))
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def stop(self) -> None:
         """From another thread: as Ctrl-C."""
         self._news.put(int(signal.SIGINT))
@@ -272,21 +258,11 @@ def _asked(kept: Kept, residents: Residents) -> Standing:
     try:
         result, events = kept.ask(residents)
     except MoorageError as problem:
-        fault = Fault(problem.code, problem.message, problem.cause, problem.cure)
-        return Standing(name, fault=fault)
+        return Standing(name, fault=faults.of(problem))
     except Exception as problem:  # a defect of ours at one node is not to end the others' watch
         words = f"Moorage itself failed at this node: {type(problem).__name__}"
         return Standing(name, fault=Fault("defect", words, str(problem), "please report it"))
-    state: dict[str, Any] = {}
-    runtime = ""
-    for event in events:
-        if event["event"] == "status":
-            state.update(event)
-        elif event["event"] == "resident":
-            state["resident"] = event
-        elif event["event"] == "facts":
-            runtime = str(event.get("runtime", ""))
-    return Standing.of(result, runtime, state)
+    return Standing.of(result, *runtime_and_state(events))
 
 
 @contextmanager

@@ -10,16 +10,12 @@ from moorage.tasks.command import Run, command
 from moorage.tasks.on_nodes import Nodes, on_nodes
 
 if TYPE_CHECKING:
-    from moorage.fleet import Rollout
+    pass
 
 _IMAGE = {"image": "the image whose pull proves it (else the demo image)"}
 _CHANGE = {
     "dry_run": "print every change as a diff and change nothing",
     "no_restart": "prepare everything; say which restart waits",
-    "canary": "so many nodes go first and must all succeed (1 above 8 nodes)",
-    "waves": "then growing shares or counts, the last 100% (10%,50%,100% above 8 nodes)",
-    "max_failures": "stop when more nodes fail: a count or a share (10% above 8 nodes)",
-    "resume": "go on with the last run that was stopped",
 }
 
 
@@ -36,7 +32,8 @@ _CHANGE = {
         "system_store": "the nodes' own trust stores too: every program there trusts the CA then",
         "once": "leave no agent behind (else it stays and puts back what drifts)",
         "fix_proxy": "add the registry to NO_PROXY of runtimes that ask a proxy for it",
-    }
+    },
+    in_waves=True,
 )
 def trust(
     run: Run,
@@ -53,10 +50,6 @@ def trust(
     system_store: bool = False,
     fix_proxy: bool = False,
     once: bool = False,
-    canary: str | None = None,
-    waves: str | None = None,
-    max_failures: str | None = None,
-    resume: bool = False,
 ) -> dict[str, Any]:
     """Make nodes trust the registry over SSH, and prove it by a pull.
 
@@ -76,28 +69,24 @@ def trust(
     report = fleet.trust(
         settings,
         run.ui,
-        fleet.unfinished(run.settings, "trust") if resume else nodes.chosen(),
+        nodes.to_change(),
         dry_run=dry_run,
         image=image,
         verify=not no_verify,
         restart=not no_restart,
         replace=replace,
         reach=nodes.reach(),
-        rollout=_rollout(canary, waves, max_failures, resume),
+        rollout=nodes.rollout(),
     )
     return nodes.told(report)
 
 
-@on_nodes(help=_CHANGE)
+@on_nodes(help=_CHANGE, in_waves=True)
 def untrust(
     run: Run,
     nodes: Nodes,
     dry_run: bool = False,
     no_restart: bool = False,
-    canary: str | None = None,
-    waves: str | None = None,
-    max_failures: str | None = None,
-    resume: bool = False,
 ) -> dict[str, Any]:
     """Take the trust away from nodes again; their files are as they were before.
 
@@ -108,11 +97,11 @@ def untrust(
     report = fleet.untrust(
         run.settings,
         run.ui,
-        fleet.unfinished(run.settings, "untrust") if resume else nodes.chosen(),
+        nodes.to_change(),
         dry_run=dry_run,
         restart=not no_restart,
         reach=nodes.reach(),
-        rollout=_rollout(canary, waves, max_failures, resume),
+        rollout=nodes.rollout(),
     )
     return nodes.told(report)
 
@@ -199,16 +188,12 @@ def history(run: Run, nodes: Nodes) -> dict[str, Any]:
     return nodes.told(report, show=show_histories)
 
 
-@on_nodes(help=_CHANGE)
+@on_nodes(help=_CHANGE, in_waves=True)
 def undo(
     run: Run,
     nodes: Nodes,
     dry_run: bool = False,
     no_restart: bool = False,
-    canary: str | None = None,
-    waves: str | None = None,
-    max_failures: str | None = None,
-    resume: bool = False,
 ) -> dict[str, Any]:
     """Take back the last thing nodes.trust did on nodes; what others wrote since stays.
 
@@ -219,11 +204,11 @@ def undo(
     report = fleet.undo(
         run.settings,
         run.ui,
-        fleet.unfinished(run.settings, "undo") if resume else nodes.chosen(),
+        nodes.to_change(),
         dry_run=dry_run,
         restart=not no_restart,
         reach=nodes.reach(),
-        rollout=_rollout(canary, waves, max_failures, resume),
+        rollout=nodes.rollout(),
     )
     return nodes.told(report)
 
@@ -351,23 +336,6 @@ def new_operator(run: Run) -> dict[str, Any]:
     run.ui.note(f"the operator's certificate is of generation {generation} now")
     run.ui.note("inv nodes.status visits the nodes: each refuses the old one from then on")
     return {"ok": True, "generation": generation}
-
-
-def _rollout(
-    canary: str | None, waves: str | None, max_failures: str | None, resume: bool
-) -> Rollout:
-    from moorage import fleet
-    from moorage.errors import Refused
-
-    if canary is not None and not canary.isdecimal():
-        raise Refused(
-            "bad-waves",
-            f"--canary={canary} makes no rollout",
-            cause="a number of nodes was expected",
-            cure="write it as --canary=1, or 0 for none",
-        )
-    policy = fleet.Policy(None if canary is None else int(canary), waves, max_failures)
-    return fleet.Rollout(policy, resume)
 
 
 namespace = Collection(

@@ -17,6 +17,7 @@ from moorage.tasks.command import Run, command
 if TYPE_CHECKING:
     from invoke.tasks import Task
 
+    from moorage.fleet import Rollout
     from moorage.fleet.inventory import Target
     from moorage.fleet.operation import Reach
     from moorage.fleet.report import FleetReport
@@ -38,6 +39,14 @@ HELP = {
     "report": "write the report to PATH.json and PATH.html",
 }
 
+# Of those that change nodes in waves.
+IN_WAVES = {
+    "canary": "so many nodes go first and must all succeed (1 above 8 nodes)",
+    "waves": "then growing shares or counts, the last 100% (10%,50%,100% above 8 nodes)",
+    "max_failures": "stop when more nodes fail: a count or a share (10% above 8 nodes)",
+    "resume": "go on with the last run that was stopped",
+}
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -47,6 +56,16 @@ class Cluster:
     selector: str
     kubeconfig: str
     context: str
+
+
+@dataclass(frozen=True)
+class Waves:
+    """What the user says of the waves; ``resume``: go on with the last run of this command."""
+
+    canary: str | None
+    waves: str | None
+    max_failures: str | None
+    resume: bool
 
 
 @dataclass(frozen=True)
@@ -63,6 +82,7 @@ class Nodes:
     ask_sudo_password: bool
     report: str
     command: str
+    waves: Waves
 
     def chosen(self) -> tuple[Target, ...]:
         """The hosts that are meant: those named, the cluster's, the settings', or the lab's.
@@ -91,6 +111,31 @@ class Nodes:
                 cure=f"inv {self.command} --hosts=NODE",
             )
         return self.chosen()
+
+    def to_change(self) -> tuple[Target, ...]:
+        """Those of the run that is gone on with, else those chosen. Raises Refused."""
+        from moorage import fleet
+
+        if not self.waves.resume:
+            return self.chosen()
+        return fleet.unfinished(self.run.settings, self.command.removeprefix("nodes."))
+
+    def rollout(self) -> Rollout:
+        """In which waves. Raises Refused for a canary that is no number."""
+        from moorage import fleet
+        from moorage.errors import Refused
+
+        canary = self.waves.canary
+        if canary is not None and not canary.isdecimal():
+            raise Refused(
+                "bad-waves",
+                f"--canary={canary} makes no rollout",
+                cause="a number of nodes was expected",
+                cure="write it as --canary=1, or 0 for none",
+            )
+        first = None if canary is None else int(canary)
+        policy = fleet.Policy(first, self.waves.waves, self.waves.max_failures)
+        return fleet.Rollout(policy, self.waves.resume)
 
     def _refuse_contradictions(self) -> None:
         from moorage.errors import Refused
@@ -154,9 +199,12 @@ class Nodes:
 
 
 def on_nodes(
-    *, help: dict[str, str] | None = None, **task_options: Any
+    *, help: dict[str, str] | None = None, in_waves: bool = False, **task_options: Any
 ) -> Callable[[Callable[..., Any]], Task[Any]]:
-    """Decorator: ``command`` with the options above. ``help``: the texts of the task's own."""
+    """Decorator: ``command`` with the options above. ``help``: the texts of the task's own.
+
+    ``in_waves``: with those of a rollout too.
+    """
 
     def decorate(body: Callable[..., Any]) -> Task[Any]:
         @functools.wraps(body)
@@ -175,6 +223,10 @@ def on_nodes(
             report: str = "",
             json_lines: bool = False,
             yes: bool = False,
+            canary: str | None = None,
+            waves: str | None = None,
+            max_failures: str | None = None,
+            resume: bool = False,
             **own: Any,
         ) -> Any:
             del yes, json_lines  # the voice knows them already
@@ -195,11 +247,15 @@ def on_nodes(
                 ask_sudo_password,
                 report,
                 f"nodes.{body.__name__}",
+                Waves(canary, waves, max_failures, resume),
             )
             return body(run, nodes, **own)
 
         shared = inspect.signature(entry, follow_wrapped=False).parameters.values()
-        run, *common = (one for one in shared if one.kind is not one.VAR_KEYWORD)
+        unused = () if in_waves else IN_WAVES
+        run, *common = (
+            one for one in shared if one.kind is not one.VAR_KEYWORD and one.name not in unused
+        )
         _, _, *own = inspect.signature(body).parameters.values()
         hosts, *rest = common
         needed = [one for one in own if one.default is one.empty]
@@ -207,6 +263,7 @@ def on_nodes(
         entry.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [run, *needed, hosts, *options, *rest]
         )
-        return command(help={**HELP, **(help or {})}, **task_options)(entry)
+        texts = {**HELP, **(IN_WAVES if in_waves else {}), **(help or {})}
+        return command(help=texts, **task_options)(entry)
 
     return decorate
