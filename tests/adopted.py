@@ -12,8 +12,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -185,3 +188,13 @@ class Folder:
             answer, _ = line.operate(("apply",), plan, lambda _: None, 60)
         assert answer.result is not None
         assert answer.result["status"] == "changed"
+
+
+@contextmanager
+def adopted(path: Path, **how: Any) -> Iterator[Folder]:
+    """A :class:`Folder` whose agent is stopped at the end."""
+    made = Folder(path, **how)
+    try:
+        yield made
+    finally:
+        made.agent.stop()

@@ -19,6 +19,7 @@ from typing import Any
 
 import bcrypt
 import docker
+import pytest
 from docker.models.containers import Container
 
 from tests.agent.authority import Authority
@@ -72,6 +73,16 @@ CAPABILITIES = [
 # The images that `inv up` builds: the lab's by containerd line, and the registry's.
 LAB = r"moorage/lab:(\d(?:\.\d)?)-.*"
 REGISTRY = r"(moorage/registry):.*"
+
+
+def connected() -> docker.DockerClient:
+    """The engine; the test that wants it is skipped where none answers."""
+    try:
+        made = docker.from_env(timeout=120)
+        made.ping()
+    except docker.errors.DockerException:
+        pytest.skip("no Docker engine answers")
+    return made
 
 
 def images(client: docker.DockerClient, pattern: str) -> dict[str, str]:

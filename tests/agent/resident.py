@@ -5,16 +5,21 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from agent.server.home import Home, Settings
+from tests.agent.authority import Authority
 from tests.agent.conftest import Box
 from tests.agent.fleet import NODE_ID, SERVER, Fleet
 
@@ -127,3 +132,22 @@ class Resident:
             status, said = self.ask("POST", path, content, Content_Type="application/json")
         assert status == 200, said
         return [json.loads(line) for line in said.splitlines()]
+
+
+@contextmanager
+def serving_archive() -> Iterator[Resident]:
+    """The archive that nodes run, serving on a laid-out node with a containerd and openssl."""
+    from moorage.archive import agent_archive  # not on the oldest Python, which has none
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder, "node")
+        root.mkdir()
+        box = Box(root, Authority().pem).with_containerd()
+        box.write("/etc/hosts", b"127.0.0.1\tlocalhost\n")
+        (root / "usr/bin/openssl").symlink_to(shutil.which("openssl") or "/none")
+        archive = agent_archive(Path(folder, "state")).path
+        agent = Resident(box, Fleet(Path(folder)), archive)
+        try:
+            yield agent
+        finally:
+            agent.stop()

@@ -18,7 +18,7 @@ import docker
 
 from moorage.archive import agent_archive
 from tests.agent.authority import Authority
-from tests.agent.real import LAB, NAME, REGISTRY, Node, Registry, images, plan
+from tests.agent.real import LAB, NAME, REGISTRY, Node, Registry, connected, images, plan
 
 pytestmark = pytest.mark.engine
 CONFIG = "/etc/containerd/config.toml"
@@ -29,12 +29,7 @@ PROGRAM = Path("/bin/true")
 
 @pytest.fixture(scope="module")
 def client() -> docker.DockerClient:
-    try:
-        made = docker.from_env(timeout=120)
-        made.ping()
-    except docker.errors.DockerException:
-        pytest.skip("no Docker engine answers")
-    return made
+    return connected()
 
 
 @pytest.fixture(scope="module")

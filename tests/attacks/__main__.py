@@ -7,33 +7,17 @@ every byte of that node is compared after each attempt.
 from __future__ import annotations
 
 import hashlib
-import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from moorage.archive import agent_archive
-from tests.agent.authority import Authority
-from tests.agent.conftest import Box
-from tests.agent.fleet import Fleet
-from tests.agent.resident import Resident
+from tests.agent.resident import Resident, serving_archive
 from tests.attacks.attempts import In, all_attempts
 
 
 def main() -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder, "node")
-        root.mkdir()
-        box = Box(root, Authority().pem).with_containerd()
-        box.write("/etc/hosts", b"127.0.0.1\tlocalhost\n")
-        (root / "usr/bin/openssl").symlink_to(shutil.which("openssl") or "/none")
-        archive = agent_archive(Path(folder, "state")).path
-        agent = Resident(box, Fleet(Path(folder)), archive)
-        try:
-            return _run(agent)
-        finally:
-            agent.stop()
+    with serving_archive() as agent:
+        return _run(agent)
 
 
 def _run(agent: Resident) -> int:

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-import sys
-import venv
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.measure import Row, in_turn
+from tests.environment import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = Path(__file__).with_name("peers")
@@ -127,7 +125,7 @@ def rows(count: int = 16, runs: int = 5) -> list[Row]:
 
 def stand_up(count: int) -> Fleet:
     """The registry, the peers' environment, and ``count`` nodes that nothing was done to yet."""
-    build = _peers()
+    build = environment("peers", PEERS / "requirements.lock")
     for words in (["registry.up", "--yes"], ["image.build", "image.push"], ["lab.down"],
                   ["lab.up", "--yes", f"--nodes=2*{count}"]):  # fmt: skip
         subprocess.run([RUN, "inv", *words], check=True, stdout=subprocess.DEVNULL)
@@ -180,15 +178,3 @@ def _address(node: str) -> str:
     argv = ["docker", "exec", f"moorage-{node}", "ip", "-json", "route", "show", "default"]
     done = subprocess.run(argv, capture_output=True, check=True)
     return str(json.loads(done.stdout)[0]["gateway"])
-
-
-def _peers() -> Path:
-    """The peers' own environment, made anew when their lock changes."""
-    folder, lock = ROOT / "build" / "peers", PEERS / "requirements.lock"
-    made = folder / "made-from.lock"
-    if not made.exists() or made.read_bytes() != lock.read_bytes():
-        venv.create(folder, clear=True, with_pip=True)
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "-qq", "install", "--require-hashes"]
-        subprocess.run([*pip, "-r", str(lock)], check=True, stdout=sys.stderr)
-        shutil.copy(lock, made)
-    return folder

@@ -12,18 +12,13 @@ import docker
 
 from moorage.ui import UI
 from tests.agent.authority import Authority
-from tests.agent.real import Registry
+from tests.agent.real import Registry, connected
 from tests.resident.lab import ResidentNode, resident_node
 
 
 @pytest.fixture(scope="module")
 def client() -> docker.DockerClient:
-    try:
-        made = docker.from_env(timeout=120)
-        made.ping()
-    except docker.errors.DockerException:
-        pytest.skip("no Docker engine answers")
-    return made
+    return connected()
 
 
 @pytest.fixture(scope="module")

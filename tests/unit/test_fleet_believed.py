@@ -30,19 +30,10 @@ from moorage.fleet.residence import Residents, Visit
 from moorage.fleet.roster import Resident, Roster
 from moorage.settings import ROOT, CertsSettings, Settings
 from moorage.ui import UI
-from tests.adopted import IDENTITY, Agent, Folder, adopt, free_port
+from tests.adopted import IDENTITY, Agent, Folder, adopt, adopted, free_port
 from tests.agent.conftest import Box
 
 HOUR = timedelta(hours=1)
-
-
-@contextlib.contextmanager
-def adopted(path: Path, **how: Any) -> Iterator[Folder]:
-    made = Folder(path, **how)
-    try:
-        yield made
-    finally:
-        made.agent.stop()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from moorage.fleet.report import FleetReport
 from moorage.fleet.roster import Resident, Roster
 from moorage.settings import ROOT
 from moorage.ui import UI
-from tests.adopted import Agent, Folder, adopt
+from tests.adopted import Agent, Folder, adopt, adopted
 from tests.agent.authority import Authority as RegistryAuthority
 from tests.agent.conftest import Box
 
@@ -28,11 +28,8 @@ HOST = "127.0.0.1"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Folder]:
-    made = Folder(tmp_path)
-    try:
+    with adopted(tmp_path) as made:
         yield made
-    finally:
-        made.agent.stop()
 
 
 def remember(folder: Folder, address: str = HOST, **changed: object) -> None:

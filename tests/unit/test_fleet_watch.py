@@ -27,7 +27,7 @@ from moorage.fleet.standing import Standing
 from moorage.fleet.watch import Watch, pause
 from moorage.settings import ROOT
 from moorage.ui import UI
-from tests.adopted import Folder
+from tests.adopted import Folder, adopted
 from tests.unit.test_fleet_standing import DAY, NOW, OURS, drifted, of, resident, state
 
 # -- what is told ----------------------------------------------------------------------------------
@@ -124,11 +124,8 @@ def test_a_bad_interval_is_refused(text: str) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Folder]:
-    made = Folder(tmp_path)
-    try:
+    with adopted(tmp_path) as made:
         yield made
-    finally:
-        made.agent.stop()
 
 
 class Followed:
