@@ -6,6 +6,8 @@ is tested is what is pinned.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -23,6 +25,12 @@ nox.options.stop_on_first_error = False
 ROOT = Path(__file__).resolve().parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 OLDEST_AGENT_PYTHON: str = PROJECT["tool"]["moorage"]["oldest-agent-python"]
+# An engine that the tests have to start keeps its data apart: what another checkout left in the
+# machine's own, a registry that starts with it and takes the port among it, does not count here.
+os.environ.setdefault(
+    "INVOKE_ENGINE_DATA",
+    f"/var/lib/moorage-tests/{hashlib.sha256(bytes(ROOT)).hexdigest()[:12]}",
+)
 PYTEST = ("coverage", "run", "--parallel-mode", "-m", "pytest")
 
 

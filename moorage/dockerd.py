@@ -190,7 +190,7 @@ def _died(words: str, log: str) -> Refused:
     cures = {
         "iptables": "apt-get install iptables; on a kernel without nf_tables: iptables-legacy",
         "devices cgroup": "mount the control groups: apt-get install cgroupfs-mount",
-        "no space left": "free some space in /var/lib/docker",
+        "no space left": "free some space in /var/lib/docker, or set engine.data to another folder",
         "permission denied": "dockerd needs root; in a container it needs --privileged",
         "operation not permitted": "dockerd needs root; in a container it needs --privileged",
         "pid file found": "another dockerd runs already: stop it, or use it by DOCKER_HOST",

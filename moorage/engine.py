@@ -180,7 +180,9 @@ def ensure(settings: Settings, ui: UI) -> None:
     if dockerd.systemd_is_running():
         dockerd.start_unit(settings.state)
     else:
-        dockerd.start(settings.state, ui, ready=lambda: answers(settings))
+        data = settings.engine.data
+        options = ["--data-root", data] if data else []
+        dockerd.start(settings.state, ui, ready=lambda: answers(settings), options=options)
     connect(settings).close()
 
 

@@ -47,6 +47,14 @@ class BadSetting(Refused):
 
 
 @dataclass(frozen=True)
+class EngineSettings:
+    """The Docker engine, where none answers and Moorage starts one by hand."""
+
+    # Where that one keeps its data (dockerd --data-root); empty: where dockerd itself would.
+    data: str = ""
+
+
+@dataclass(frozen=True)
 class RegistrySettings:
     """The registry: its name, where it listens and where it keeps its data."""
 
@@ -160,6 +168,7 @@ class KubernetesSettings:
 class Settings:
     """All settings of one run."""
 
+    engine: EngineSettings = field(default_factory=EngineSettings)
     registry: RegistrySettings = field(default_factory=RegistrySettings)
     certs: CertsSettings = field(default_factory=CertsSettings)
     image: ImageSettings = field(default_factory=ImageSettings)
@@ -302,6 +311,9 @@ def _convert(source: str, place: str, kind: Any, value: Any) -> Any:
 def _check(settings: Settings, source: str) -> None:
     registry, certs = settings.registry, settings.certs
     check_host_name(registry.host, place="registry.host", source=source)
+    data = settings.engine.data
+    if data and (not data.startswith("/") or "\0" in data):
+        raise BadSetting(source, "engine.data", f"a folder from the root (/…), not {data!r}")
     for place, port in (
         ("registry.port", registry.port),
         ("registry.metrics_port", registry.metrics_port),
@@ -338,25 +350,7 @@ def _check(settings: Settings, source: str) -> None:
         raise BadSetting(source, "image.name", "a repository name in lower case, as a/b_c")
     if not _TAG.fullmatch(settings.image.tag):
         raise BadSetting(source, "image.tag", "a tag: letters, digits, '_', '.', '-'; at most 128")
-    # Imported here: the lab's grammar is the lab's, and `inv --list` has no need of it.
-    from moorage.lab.mix import parse_mix
-
-    parse_mix(settings.lab.nodes, source=f"lab.nodes in {source}")
-    if not re.fullmatch(r"[a-z]([a-z-]{0,38}[a-z])?", settings.lab.prefix):
-        raise BadSetting(
-            source, "lab.prefix", f"letters a to z and '-', at most 40, not {settings.lab.prefix!r}"
-        )
-    if settings.lab.mirror != "auto" and not re.fullmatch(r"https?://\S+", settings.lab.mirror):
-        raise BadSetting(
-            source, "lab.mirror", f"auto, or an http address, not {settings.lab.mirror!r}"
-        )
-    if not re.fullmatch(r"\d{1,3}\.\d{1,3}\.\d{1,3}", settings.lab.kubernetes_version):
-        expected = f"a version such as 1.20.2, not {settings.lab.kubernetes_version!r}"
-        raise BadSetting(source, "lab.kubernetes_version", expected)
-    release = settings.lab.kubernetes_release
-    # Checksums come from the same place, so only TLS tells that it is the right one.
-    if release and not re.match(r"https://\w|http://(127\.0\.0\.1|localhost)[:/]", release):
-        raise BadSetting(source, "lab.kubernetes_release", f"an https address, not {release!r}")
+    _check_lab(settings.lab, source)
     for place, count in (
         ("nodes.connect_timeout", settings.nodes.connect_timeout),
         ("nodes.parallel", settings.nodes.parallel),
@@ -376,6 +370,26 @@ def _check(settings: Settings, source: str) -> None:
         expected = f'"http" or nothing, not {settings.nodes.insecure!r}'
         raise BadSetting(source, "nodes.insecure", expected)
     _check_kubernetes(settings.kubernetes, source)
+
+
+def _check_lab(lab: LabSettings, source: str) -> None:
+    # Imported here: the lab's grammar is the lab's, and `inv --list` has no need of it.
+    from moorage.lab.mix import parse_mix
+
+    parse_mix(lab.nodes, source=f"lab.nodes in {source}")
+    if not re.fullmatch(r"[a-z]([a-z-]{0,38}[a-z])?", lab.prefix):
+        raise BadSetting(
+            source, "lab.prefix", f"letters a to z and '-', at most 40, not {lab.prefix!r}"
+        )
+    if lab.mirror != "auto" and not re.fullmatch(r"https?://\S+", lab.mirror):
+        raise BadSetting(source, "lab.mirror", f"auto, or an http address, not {lab.mirror!r}")
+    if not re.fullmatch(r"\d{1,3}\.\d{1,3}\.\d{1,3}", lab.kubernetes_version):
+        expected = f"a version such as 1.20.2, not {lab.kubernetes_version!r}"
+        raise BadSetting(source, "lab.kubernetes_version", expected)
+    release = lab.kubernetes_release
+    # Checksums come from the same place, so only TLS tells that it is the right one.
+    if release and not re.match(r"https://\w|http://(127\.0\.0\.1|localhost)[:/]", release):
+        raise BadSetting(source, "lab.kubernetes_release", f"an https address, not {release!r}")
 
 
 def _check_kubernetes(kubernetes: KubernetesSettings, source: str) -> None:

@@ -6,17 +6,19 @@ minutes of two cores that pass while other sessions wait for daemons. `nox -s k8
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from moorage import engine, settings
+from moorage.settings import Settings
 from moorage.ui import UI
 
 
 @contextmanager
 def running() -> Iterator[None]:
     """Where no engine answers: installed, started, and stopped at the end."""
-    ours, ui = settings.parse({}), UI(yes=True)
+    ours, ui = _settings(), UI(yes=True)
     stood = engine.answers(ours)
     engine.ensure(ours, ui)
     try:
@@ -26,10 +28,15 @@ def running() -> Iterator[None]:
             engine.stop(ours, ui)
 
 
+def _settings() -> Settings:
+    """The defaults, and the data folder that noxfile.py names for the tests' engine."""
+    return settings.parse({"engine": {"data": os.environ.get("INVOKE_ENGINE_DATA", "")}})
+
+
 def main() -> None:
     from moorage.lab.kubernetes import binaries, source
 
-    ours, ui = settings.parse({}), UI(yes=True)
+    ours, ui = _settings(), UI(yes=True)
     engine.ensure(ours, ui)
     if binaries.pending(ours):
         source.begin(ours, engine.connect(ours), ui)

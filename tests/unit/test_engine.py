@@ -13,7 +13,7 @@ import pytest
 from moorage import dockerd, engine
 from moorage.engine import Endpoint
 from moorage.errors import Refused
-from moorage.settings import Settings
+from moorage.settings import Settings, parse
 from moorage.ui import UI
 from tests.unit.elsewhere import project
 
@@ -142,6 +142,23 @@ def test_what_would_be_done_is_told_and_asked(
     actions = engine.pending(project(tmp_path))
     assert all(action.asks for action in actions)
     assert "systemctl" in actions[-1].text
+
+
+@pytest.mark.parametrize(
+    ("data", "options"), [("", []), ("/srv/docker", ["--data-root", "/srv/docker"])]
+)
+def test_one_started_by_hand_keeps_its_data_where_settings_say(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: str, options: list[str]
+) -> None:
+    """Started by a stand-in: the option alone is looked at."""
+    given: list[list[str]] = []
+    monkeypatch.setattr(engine, "pending", lambda settings: ["start it"])
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(dockerd, "systemd_is_running", lambda: False)
+    monkeypatch.setattr(dockerd, "start", lambda *_, options, **__: given.append(options))
+    monkeypatch.setattr(engine, "connect", lambda settings: socket.socket())
+    engine.ensure(parse({"engine": {"data": data}}), UI())
+    assert given == [options]
 
 
 @pytest.mark.engine

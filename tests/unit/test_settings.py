@@ -52,6 +52,8 @@ def test_misspelt_variable_is_not_passed_over() -> None:
 @pytest.mark.parametrize(
     ("section", "key", "value", "expected"),
     [
+        ("engine", "data", "docker", "a folder from the root"),
+        ("engine", "data", "/docker\0", "a folder from the root"),
         ("registry", "port", "443", "a whole number"),
         ("registry", "port", True, "a whole number"),
         ("registry", "port", 0, "from 1 to 65535"),
