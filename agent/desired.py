@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from agent.disk import write_own
 from agent.faults import AgentError
 from agent.ledger import Store
 from agent.plan import Plan
 from agent.report import FAILED, Event, ResultEvent
-from agent.transaction import write_own
 
 
 def _path(store: Store, registry: str) -> Path:

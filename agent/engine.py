@@ -23,6 +23,7 @@ from agent.facts import Containerd, Facts, Tree, gather
 from agent.faults import AgentError, Interrupted, RefusedError, TrustError
 from agent.host import TOOLS, Host
 from agent.ledger import Store
+from agent.lock import locked
 from agent.meanwhile import Asked
 from agent.plan import Plan, Registry, Verify
 from agent.report import (
@@ -53,7 +54,7 @@ from agent.resources import (
     Proposal,
     containerd,
 )
-from agent.transaction import KEEP, Restored, Transaction, disarm, locked, missing_folders
+from agent.transaction import KEEP, Restored, Transaction, disarm, missing_folders
 from agent.withdrawal import Withdrawal
 
 

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
+from agent.disk import write_own
 from agent.faults import AgentError
 from agent.ledger import Store, digest_of
+from agent.lock import holder
 from agent.report import StatusEvent
-from agent.transaction import holder, write_own
 
 Read = Callable[[str], "bytes | None"]
 

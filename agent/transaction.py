@@ -1,4 +1,4 @@
-"""The only code that writes to the node: all changes of a step, or none.
+"""The only code that changes the node: all changes of a step, or none.
 
 An undo log. What will be changed, and the bytes that stand there now, are on disk (file and folder
 synced) before the first change; ``commit`` turns that intent into history by one rename. A
@@ -8,23 +8,30 @@ Passwords never come near here: only files' bytes are kept, and no plan writes o
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
-import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent import boot
+from agent.disk import (
+    apply_metadata,
+    explained,
+    make_folder,
+    metadata_of,
+    sync_folder,
+    write_all,
+    write_new,
+)
 from agent.faults import AgentError
 from agent.ledger import Store, as_json, digest_of
+from agent.lock import asker
 from agent.report import FileChange
 from agent.resources import SCRATCH, Change, Ledgers
 
@@ -44,48 +51,6 @@ class Restored:
     files: tuple[FileChange, ...]
     foreign: tuple[str, ...]
     restarts: tuple[str, ...]
-
-
-@contextlib.contextmanager
-def locked(store: Store, operation: str, wait: float) -> Iterator[None]:
-    """Be the only agent at work on this node, or say who is."""
-    with _explained(store.folder):
-        _make_folder(store.folder, 0o700)
-        descriptor = os.open(store.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        deadline = time.monotonic() + wait
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as problem:
-                if problem.errno not in (errno.EAGAIN, errno.EACCES):
-                    raise
-                if time.monotonic() >= deadline:
-                    raise _busy(os.pread(descriptor, 4096, 0), wait) from None
-            time.sleep(0.05)
-        holder = {
-            "pid": os.getpid(), "operation": operation, "since": int(time.time()), **_asker()
-        }  # fmt: skip
-        with contextlib.suppress(OSError):  # a full disk must not keep a rollback from happening
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def holder(store: Store) -> dict[str, Any] | None:
-    """Who holds the node's lock, or None where it is free."""
-    try:
-        with store.lock.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return _parsed_holder(file.read(4096))
-    except OSError:
-        pass
-    return None
 
 
 class Transaction:
@@ -128,20 +93,20 @@ class Transaction:
             "registry": registry,
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "agent": agent,
-            **_asker(),
+            **asker(),
             "undoes": undoes,
             "run": run,
             "changes": [_intended(store.root, change) for change in changes],
             "folders": list(dict.fromkeys(made)),
             "remove_folders": [
-                {"path": path, **_metadata(_outside(store.root, path))} for path in remove_folders
+                {"path": path, **metadata_of(_outside(store.root, path))} for path in remove_folders
             ],
             "starts": dict(starts),
             "waiting": dict(waiting or {}),
             "ledger": as_json(ledgers),
         }
         transaction = cls(store, intent)
-        with _explained(store.folder):
+        with explained(store.folder):
             transaction._keep_blobs(
                 {one for change in changes for one in (change.before, change.after)}
                 | {
@@ -156,7 +121,7 @@ class Transaction:
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(mode=0o700)
             transaction._write_intent(draft)
-            _sync_folder(draft)
+            sync_folder(draft)
             on_step("intent drafted")
             try:
                 if at_boot is not None:
@@ -164,7 +129,7 @@ class Transaction:
                     on_step("guard set")
                 shutil.rmtree(store.active, ignore_errors=True)  # what a finished one left behind
                 draft.rename(store.active)
-                _sync_folder(store.folder)
+                sync_folder(store.folder)
             except BaseException:
                 if store.pending() is None:
                     disarm(store.root)
@@ -182,14 +147,14 @@ class Transaction:
         """Make folders, and write every new file beside the one it will replace."""
         for folder in self.intent["folders"]:
             path = _outside(self._store.root, folder)
-            with _explained(path):
+            with explained(path):
                 path.mkdir(mode=0o755, exist_ok=True)
                 path.chmod(0o755)
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
             on_step("folder made")
         for entry in self.intent["changes"]:
             if entry["after"] is not None:
-                with _explained(self._target(entry)):
+                with explained(self._target(entry)):
                     self._stage(entry)
                 on_step("staged")
 
@@ -203,11 +168,11 @@ class Transaction:
         ``SCRATCH`` in a file's bytes becomes the folder's own name.
         """
         folder = self._store.active / "scratch"
-        with _explained(folder):
+        with explained(folder):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(mode=0o700)
             for name, content in files.items():
-                _write_new(
+                write_new(
                     folder / name, content.replace(SCRATCH.encode(), str(folder).encode()), 0o600
                 )
         return folder
@@ -216,36 +181,36 @@ class Transaction:
         """Put the new files in their places, one rename each."""
         for entry in self.intent["changes"]:
             target = self._target(entry)
-            with _explained(target):
+            with explained(target):
                 self._put(entry)
             on_step("written")
         for folder in reversed(self.intent["remove_folders"]):
             path = _outside(self._store.root, folder["path"])
             with contextlib.suppress(OSError):  # not empty: another tool's files are in it
                 path.rmdir()
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
             on_step("folder removed")
 
     def restarting(self) -> None:
         """Note that services are about to be restarted: a rollback must restart them again."""
-        with _explained(self._store.folder):
-            _write_new(self._store.active / "restarting", b"", 0o600)
-            _sync_folder(self._store.active)
+        with explained(self._store.folder):
+            write_new(self._store.active / "restarting", b"", 0o600)
+            sync_folder(self._store.active)
         on_step("restart noted")
 
     def commit(self) -> None:
         """From here on the new state is the state."""
         number = self.intent["number"]
-        with _explained(self._store.folder):
-            _make_folder(self._store.history, 0o700)
+        with explained(self._store.folder):
+            make_folder(self._store.history, 0o700)
             on_step("about to commit")
             (self._store.active / "intent.json").rename(self._store.history / f"{number:06}.json")
         # The rename was the commit, and a fault from here on must not undo what is done. Should the
         # power fail before it is on the disk, recovery finds the intent and goes back to the old.
         on_step("committed")
         with contextlib.suppress(OSError):
-            _sync_folder(self._store.history)
-            _sync_folder(self._store.active)
+            sync_folder(self._store.history)
+            sync_folder(self._store.active)
             disarm(self._store.root)
             on_step("guard taken away")
             shutil.rmtree(self._store.active, ignore_errors=True)
@@ -259,8 +224,8 @@ class Transaction:
             path = _outside(self._store.root, folder["path"])
             if not path.exists():
                 path.mkdir(mode=0o700)
-                _apply_metadata(path, folder)
-                _sync_folder(path.parent)
+                apply_metadata(path, folder)
+                sync_folder(path.parent)
         for entry in reversed(self.intent["changes"]):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 self._temporary(entry).unlink()
@@ -275,7 +240,7 @@ class Transaction:
             with contextlib.suppress(OSError):
                 path = _outside(self._store.root, folder)
                 path.rmdir()
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
         noted = (self._store.active / "restarting").exists()
         restarts = tuple(
             unit for unit, start in self.intent["starts"].items() if noted or starts(unit) != start
@@ -287,7 +252,7 @@ class Transaction:
         """The rollback is complete, restarts included: the intent has served."""
         with contextlib.suppress(FileNotFoundError):
             (self._store.active / "intent.json").unlink()
-        _sync_folder(self._store.active)
+        sync_folder(self._store.active)
         disarm(self._store.root)
         shutil.rmtree(self._store.active, ignore_errors=True)
         on_step("forgotten")
@@ -306,9 +271,9 @@ class Transaction:
         content = self._store.read_blob(entry["after"]) or b""
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
-        _write_new(temporary, content, 0o600)
+        write_new(temporary, content, 0o600)
         if target.exists():
-            _apply_metadata(temporary, _metadata(target))
+            apply_metadata(temporary, metadata_of(target))
         else:
             temporary.chmod(entry["mode"])
 
@@ -335,7 +300,7 @@ class Transaction:
                 self._note_in_place(entry)
                 self._overwrite(entry, entry["after"])
                 temporary.unlink()
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
     def _put_back(self, entry: Mapping[str, Any]) -> None:
         target, temporary = self._target(entry), self._temporary(entry)
@@ -345,10 +310,10 @@ class Transaction:
             self._overwrite(entry, entry["before"])
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _write_new(temporary, self._store.read_blob(entry["before"]) or b"", 0o600)
-            _apply_metadata(temporary, entry["metadata"])
+            write_new(temporary, self._store.read_blob(entry["before"]) or b"", 0o600)
+            apply_metadata(temporary, entry["metadata"])
             temporary.rename(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
     def _state(self, entry: Mapping[str, Any]) -> str:
         """Whether a file is as it was ``before``, as we left it ``after``, or ``foreign``."""
@@ -380,9 +345,9 @@ class Transaction:
         descriptor = os.open(target, os.O_WRONLY | os.O_CLOEXEC)
         try:
             try:
-                _write_all(descriptor, content)
+                write_all(descriptor, content)
             except OSError:
-                _write_all(descriptor, old)
+                write_all(descriptor, old)
                 os.ftruncate(descriptor, len(old))
                 os.fsync(descriptor)
                 raise
@@ -397,27 +362,27 @@ class Transaction:
     def _note_in_place(self, entry: dict[str, Any]) -> None:
         entry["in_place"] = True
         self._write_intent(self._store.active)
-        _sync_folder(self._store.active)
+        sync_folder(self._store.active)
 
     def _write_intent(self, folder: Path) -> None:
         draft = folder / "intent.json.new"
         with contextlib.suppress(FileNotFoundError):
             draft.unlink()
-        _write_new(draft, json.dumps(self.intent, indent=1).encode(), 0o600)
+        write_new(draft, json.dumps(self.intent, indent=1).encode(), 0o600)
         draft.rename(folder / "intent.json")
 
     def _keep_blobs(self, contents: set[bytes | None]) -> None:
         folder = self._store.folder / "blobs"
-        _make_folder(folder, 0o700)
+        make_folder(folder, 0o700)
         for content in (one for one in contents if one is not None):
             path = self._store.blob(digest_of(content))
             if not path.exists():
                 draft = path.with_suffix(".new")
                 with contextlib.suppress(FileNotFoundError):
                     draft.unlink()
-                _write_new(draft, content, 0o600)
+                write_new(draft, content, 0o600)
                 draft.rename(path)
-        _sync_folder(folder)
+        sync_folder(folder)
 
     def _forget_old(self) -> None:
         for number in self._store.numbers()[:-KEEP]:
@@ -432,21 +397,6 @@ class Transaction:
         for path in (self._store.folder / "blobs").iterdir():
             if path.name not in needed:
                 path.unlink()
-
-
-def write_own(path: Path, content: bytes, mode: int) -> None:
-    """Replace one of the agent's own files as a whole; its folder is made, 0700.
-
-    Only for files that nobody else has a say in: nothing keeps what stood there before.
-    """
-    with _explained(path):
-        _make_folder(path.parent, 0o700)
-        draft = path.with_name(f".{path.name}.new")
-        with contextlib.suppress(FileNotFoundError):
-            draft.unlink()
-        _write_new(draft, content, mode)
-        draft.rename(path)
-        _sync_folder(path.parent)
 
 
 def _digest(path: Path) -> str | None:
@@ -477,24 +427,16 @@ def _mixed(now: bytes, new: bytes, old: bytes) -> bool:
     return True
 
 
-def _asker() -> dict[str, str]:
-    """Who asks for this: the user behind sudo, and where from."""
-    return {
-        "by": os.environ.get("SUDO_USER") or os.environ.get("USER") or "root",
-        "from": os.environ.get("SSH_CONNECTION", "").partition(" ")[0],
-    }
-
-
 def _arm(root: str, command: Sequence[str], services: Sequence[str]) -> str:
     """Have ``command`` run at the next boot. Returns why it cannot be, where /etc is fixed."""
     unit, link = _outside(root, boot.UNIT), _outside(root, boot.LINK)
     try:
         disarm(root)
-        _make_folder(link.parent, 0o755)
-        _write_new(unit, boot.unit_file(command, services), 0o644)
+        make_folder(link.parent, 0o755)
+        write_new(unit, boot.unit_file(command, services), 0o644)
         link.symlink_to(boot.UNIT)
-        _sync_folder(link.parent)
-        _sync_folder(unit.parent)
+        sync_folder(link.parent)
+        sync_folder(unit.parent)
     except OSError as problem:
         if problem.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
             raise
@@ -507,7 +449,7 @@ def disarm(root: str) -> None:
     for path in (_outside(root, boot.LINK), _outside(root, boot.UNIT)):
         with contextlib.suppress(OSError):
             path.unlink()
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
 
 def _intended(root: str, change: Change) -> dict[str, Any]:
@@ -520,7 +462,7 @@ def _intended(root: str, change: Change) -> dict[str, Any]:
         "before": None if change.before is None else digest_of(change.before),
         "after": None if change.after is None else digest_of(change.after),
         "mode": change.mode,
-        "metadata": None if change.before is None else _metadata(target),
+        "metadata": None if change.before is None else metadata_of(target),
         "in_place": change.before is not None and _must_stay(target),
     }
 
@@ -548,119 +490,3 @@ def _must_stay(target: Path) -> bool:
         return False
     escaped = str(target.resolve()).replace(" ", "\\040")
     return any(line.split(" ", 5)[4] == escaped for line in mounts.splitlines())
-
-
-def _metadata(path: Path) -> dict[str, Any]:
-    """Owner, mode and extended attributes: ACLs and SELinux labels are among the latter."""
-    status = path.stat()
-    attributes = {}
-    with contextlib.suppress(OSError):
-        for name in os.listxattr(path):
-            attributes[name] = base64.b64encode(os.getxattr(path, name)).decode()
-    return {
-        "mode": stat.S_IMODE(status.st_mode),
-        "uid": status.st_uid,
-        "gid": status.st_gid,
-        "xattrs": attributes,
-    }
-
-
-def _apply_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
-    status = path.stat()
-    if (status.st_uid, status.st_gid) != (metadata["uid"], metadata["gid"]):
-        os.chown(path, metadata["uid"], metadata["gid"])
-    path.chmod(metadata["mode"])
-    for name, value in metadata["xattrs"].items():
-        content = base64.b64decode(value)
-        with contextlib.suppress(OSError):
-            if os.getxattr(path, name) == content:
-                continue
-        os.setxattr(path, name, content)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """A new file, its bytes on the disk before this returns; nothing is left where that fails."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, mode)
-    try:
-        _write_all(descriptor, content)
-        os.fsync(descriptor)
-    except BaseException:
-        path.unlink()
-        raise
-    finally:
-        os.close(descriptor)
-
-
-def _write_all(descriptor: int, content: bytes) -> None:
-    place = 0
-    while place < len(content):
-        place += os.pwrite(descriptor, content[place:], place)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _make_folder(path: Path, mode: int) -> None:
-    if not path.is_dir():
-        path.mkdir(mode=mode, parents=True, exist_ok=True)
-        path.chmod(mode)
-        _sync_folder(path.parent)
-
-
-def _parsed_holder(content: bytes) -> dict[str, Any]:
-    try:
-        return dict(json.loads(content))
-    except (ValueError, TypeError):
-        return {}
-
-
-def _busy(content: bytes, wait: float) -> AgentError:
-    found = _parsed_holder(content)
-    since = time.strftime("%H:%M:%S", time.gmtime(found.get("since", 0)))
-    who = f"{found.get('by', 'someone')} (process {found.get('pid', '?')}"
-    who += f", from {found['from']})" if found.get("from") else ")"
-    return AgentError(
-        "locked",
-        f"another agent is at work here: {found.get('operation', '?')} by {who} since {since} UTC",
-        cause=f"it did not finish within the {wait:g} seconds this one waited",
-        cure="wait for it and run again; `status` tells when the node is free",
-    )
-
-
-_EXPLAINED = {
-    errno.ENOSPC: ("disk-full", "the disk is full", "make room (df -h), then run again"),
-    errno.EDQUOT: ("disk-full", "the disk quota is used up", "raise the quota, then run again"),
-    errno.EROFS: ("read-only", "the file system is read-only",
-                  "remount it writable, or find out why it is not: dmesg | tail"),
-    errno.EACCES: ("not-root", "this user may not write there", "run the agent as root"),
-    errno.EPERM: ("not-permitted", "the kernel forbids it",
-                  "look for the immutable attribute: lsattr"),
-}  # fmt: skip
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """An operating system's error as one with cause and cure."""
-    try:
-        yield
-    except OSError as problem:
-        known = _EXPLAINED.get(problem.errno or 0)
-        code, cause, cure = known or (
-            "write-failed",
-            str(problem),
-            "look at the disk: dmesg | tail",
-        )
-        where = problem.filename or path
-        message = f"{where} cannot be written: {cause}"
-        raise AgentError(code, message, cause, cure) from problem

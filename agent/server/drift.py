@@ -20,10 +20,10 @@ from typing import Any
 from agent import desired
 from agent.faults import AgentError
 from agent.ledger import Store
+from agent.lock import holder
 from agent.plan import Plan
 from agent.server.watch import Watch
 from agent.server.work import BusyError, Operation, Work, events
-from agent.transaction import holder
 
 # A change often is several: written, renamed, its mode set.
 SETTLE_SECONDS = 0.5

@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
+from agent.disk import write_own
 from agent.faults import AgentError
 from agent.ledger import Store
-from agent.transaction import write_own
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import ssl
 from dataclasses import replace
 from pathlib import Path
 
+from agent.disk import write_own
 from agent.faults import AgentError
 from agent.host import Host
 from agent.server.home import Home, Settings
-from agent.transaction import write_own
 
 
 def request(host: Host, key: Path) -> str:

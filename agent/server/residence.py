@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent import __version__, older
+from agent.disk import write_own
 from agent.faults import AgentError, Interrupted
 from agent.host import Host
 from agent.ledger import Store
@@ -36,7 +37,6 @@ from agent.report import (
 )
 from agent.server import keys, upgrade
 from agent.server.home import Home, Settings
-from agent.transaction import write_own
 
 NAME = "moorage-agent"
 UNIT = Path("/etc/systemd/system/moorage-agent.service")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import transaction
+from agent import disk, transaction
 from agent.boot import LINK, UNIT, unit_file
 from agent.engine import Engine
 from agent.host import Host
@@ -122,14 +122,14 @@ def test_at_boot_a_service_that_was_faster_is_told_to_restart(node: Box) -> None
 def test_where_etc_cannot_be_written_the_run_goes_on_and_says_so(
     node: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = transaction._write_new
+    real = disk.write_new
 
     def refusing(path: Path, content: bytes, mode: int) -> None:
         if path.name == Path(UNIT).name:
             raise OSError(30, "Read-only file system")
         real(path, content, mode)
 
-    monkeypatch.setattr(transaction, "_write_new", refusing)
+    monkeypatch.setattr(transaction, "write_new", refusing)
     result = node.run(engine(node).apply(node.plan()))
     assert result["status"] == "changed"
     told = [event["message"] for event in result["events"] if event["event"] == "note"]

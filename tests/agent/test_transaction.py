@@ -21,7 +21,8 @@ import pytest
 from agent import transaction
 from agent.faults import Interrupted
 from agent.ledger import Store
-from agent.transaction import Transaction, holder, locked
+from agent.lock import holder, locked
+from agent.transaction import Transaction
 from tests.agent.conftest import Box
 
 

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent.ledger import Store
+from agent.lock import holder
 from agent.server.home import Home
 from agent.server.home import Settings as AgentSettings
-from agent.transaction import holder
 from moorage import pki
 from moorage.fleet.authority import Authority
 from moorage.fleet.roster import Resident, Roster
