@@ -1,14 +1,14 @@
 """From a plan to a node that pulls: recover, facts, changes, transaction, restarts, proof.
 
 Each operation is a generator of events whose last is the result; it raises nothing a user can
-cause. What is decided here is order and what becomes of a failure; how, is in the other modules.
+cause. What a step is, :mod:`agent.steps` decides; here it is carried out, and here is what becomes
+of a failure.
 """
 
 from __future__ import annotations
 
 import contextlib
 import difflib
-import os
 import platform
 import signal
 import time
@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent import __version__, parts, rivals, standing, undoing, withdrawal
+from agent import __version__, parts, standing
 from agent.facts import Containerd, Facts, Tree, gather
 from agent.faults import AgentError, Interrupted, RefusedError, TrustError
 from agent.host import TOOLS, Host
@@ -35,7 +35,6 @@ from agent.report import (
     ChangeEvent,
     Event,
     ExplainEvent,
-    FactsEvent,
     Fault,
     FileChange,
     HistoryEvent,
@@ -45,17 +44,9 @@ from agent.report import (
     ResultEvent,
     VerifyEvent,
 )
-from agent.resources import (
-    Change,
-    Ledger,
-    Ledgers,
-    Owned,
-    Proof,
-    Proposal,
-    containerd,
-)
-from agent.transaction import KEEP, Restored, Transaction, disarm, missing_folders
-from agent.withdrawal import Withdrawal
+from agent.resources import Change, Proof, containerd
+from agent.steps import Step, Steps, facts_event
+from agent.transaction import Restored, Transaction, disarm
 
 
 class Prover(Protocol):
@@ -91,30 +82,16 @@ class Outcome:
         )
 
 
-@dataclass(frozen=True)
-class Step:
-    """All that one transaction does."""
-
-    operation: str
-    plan: Plan
-    facts: Facts
-    changes: tuple[Change, ...]
-    restarts: tuple[str, ...]
-    ledgers: Ledgers
-    remove_folders: tuple[str, ...] = ()
-    undoes: int | None = None
-
-
 class Engine:
     """The operations on one node."""
 
     def __init__(self, host: Host, prover: Prover | None = None) -> None:
         self._host = host
         self._store = Store(host.root)
+        self._steps = Steps(host, self._store)
         self._given = prover
         self._out = Outcome(host=platform.node())
         self._notes: list[str] = []
-        self._unread: list[str] = []
 
     @property
     def _prover(self) -> Prover:
@@ -134,14 +111,14 @@ class Engine:
     def apply(self, plan: Plan, dry_run: bool = False) -> Iterator[Event]:
         """Bring the node into the plan's state and prove it, or put it back as it was."""
         if dry_run:
-            return self._told(self._dry(self._applied(plan)))
-        return self._told(self._under_lock("apply", plan, self._applied(plan)))
+            return self._told(self._dry(self._steps.applied(plan)))
+        return self._told(self._under_lock("apply", plan, self._steps.applied(plan)))
 
     def untrust(self, plan: Plan, dry_run: bool = False) -> Iterator[Event]:
         """Take the trust in the plan's registry away: the original bytes, or our lines out."""
         if dry_run:
-            return self._told(self._dry(self._untrusted(plan)))
-        return self._told(self._under_lock("untrust", plan, self._untrusted(plan)))
+            return self._told(self._dry(self._steps.untrusted(plan)))
+        return self._told(self._under_lock("untrust", plan, self._steps.untrusted(plan)))
 
     def undo(self, plan: Plan, dry_run: bool = False) -> Iterator[Event]:
         """Take the last apply of this node back, whichever registry it was for.
@@ -149,14 +126,14 @@ class Engine:
         Of the plan only the options count.
         """
         if dry_run:
-            return self._told(self._dry(self._undone(plan)))
-        return self._told(self._under_lock("undo", plan, self._undone(plan)))
+            return self._told(self._dry(self._steps.undone(plan)))
+        return self._told(self._under_lock("undo", plan, self._steps.undone(plan)))
 
     def diff(self, plan: Plan) -> Iterator[Event]:
         """What differs from the plan, file by file; ``differs`` where anything does."""
 
         def work() -> Iterator[Event]:
-            yield from self._dry(self._applied(plan))
+            yield from self._dry(self._steps.applied(plan))
             if self._out.status == CHANGED:
                 self._out.status = DIFFERS
 
@@ -167,7 +144,7 @@ class Engine:
 
         def work() -> Iterator[Event]:
             facts = gather(self._host)
-            yield self._facts_event(facts)
+            yield facts_event(facts)
             yield ExplainEvent(tuple(asdict(one) for one in parts.explain(facts, plan)))
 
         return self._told(work())
@@ -188,7 +165,7 @@ class Engine:
         def work() -> Iterator[Event]:
             plan.require_ca()
             facts = gather(self._host)
-            yield self._facts_event(facts)
+            yield facts_event(facts)
             yield from self._prove(plan, facts)
 
         return self._told(work())
@@ -197,7 +174,7 @@ class Engine:
         """The facts alone."""
 
         def work() -> Iterator[Event]:
-            yield self._facts_event(gather(self._host))
+            yield facts_event(gather(self._host))
 
         return self._told(work())
 
@@ -206,10 +183,10 @@ class Engine:
 
         def work() -> Iterator[Event]:
             with contextlib.suppress(AgentError):  # a runtime that is broken hides nothing of ours
-                yield self._facts_event(gather(self._host))
+                yield facts_event(gather(self._host))
             tree = Tree(self._host.root)
             yield standing.standing(
-                self._store, lambda path: tree.read(path).content, self._still_waiting()
+                self._store, lambda path: tree.read(path).content, self._steps.still_waiting()
             )
 
         return self._told(work())
@@ -281,125 +258,13 @@ class Engine:
                 yield RestartEvent(unit)
                 self._out.restarts.append(unit)
             self._out.status = CHANGED if step.changes or step.restarts else UNCHANGED
-        if self._unread:
+        if self._steps.unread:
             raise AgentError(
                 "not-root",
-                f"not all of it could be looked at: {'; '.join(self._unread)}",
+                f"not all of it could be looked at: {'; '.join(self._steps.unread)}",
                 cause="this user may not read it",
                 cure="run it through sudo",
             )
-
-    # Deciding
-
-    def _proposed(self, facts: Facts, plan: Plan, owned: Ledger) -> dict[str, Proposal]:
-        proposals = {}
-        for part in parts.chosen(plan):
-            try:
-                proposals[part] = parts.propose(part, facts, plan, owned)
-            except RefusedError as problem:
-                # Only a look can come here without root; it tells of the other parts all the same.
-                if problem.code != "file-unreadable" or os.geteuid() == 0:
-                    raise
-                self._unread.append(str(problem))
-        return proposals
-
-    def _applied(self, plan: Plan) -> Iterator[Event | Step]:
-        plan.require_ca()
-        facts = gather(self._host)
-        yield self._facts_event(facts)
-        ledgers = self._store.ledgers()
-        owned = ledgers.get(plan.registry.name, {})
-        proposals = self._proposed(facts, plan, owned)
-        _require_runtime(proposals)
-        for part, proposal in proposals.items():
-            if proposal.absent and proposal.there:
-                yield NoteEvent(f"{part}: {proposal.absent}")
-            for note in proposal.notes:
-                yield NoteEvent(note)
-        changes = _each_path_once(proposals)
-        for note in rivals.notes(
-            changes, owned, list(self._store.records()), _times(facts, changes)
-        ):
-            yield NoteEvent(note)
-        wanted = [unit for proposal in proposals.values() for unit in proposal.restarts]
-        restarts = tuple(dict.fromkeys([*wanted, *self._still_waiting()]))
-        yield Step(
-            operation="apply",
-            plan=plan,
-            facts=facts,
-            changes=changes,
-            restarts=restarts,
-            ledgers=_ledgers_with(ledgers, plan.registry, changes, self._host.root),
-        )
-
-    def _untrusted(self, plan: Plan) -> Iterator[Event | Step]:
-        facts = gather(self._host)
-        yield self._facts_event(facts)
-        ledgers = self._store.ledgers()
-        if ledgers.get(plan.registry.name):
-            taken = withdrawal.of_registry(facts, ledgers, plan.registry)
-        elif not self._store.numbers():
-            taken = withdrawal.of_forgotten(facts, plan.registry)
-        else:
-            taken = withdrawal.Withdrawal((), ledgers)
-        if not taken.changes and not ledgers.get(plan.registry.name):
-            yield NoteEvent(f"nothing on this node is ours for {plan.registry.name}")
-        yield from self._taken(plan, facts, "untrust", taken)
-
-    def _undone(self, plan: Plan) -> Iterator[Event | Step]:
-        facts = gather(self._host)
-        yield self._facts_event(facts)
-        records = list(self._store.records())
-        if undoing.is_done(records, plan.options.run):
-            yield NoteEvent("this run has taken its apply back already")
-            return
-        last = undoing.last_apply(records)
-        if last is None:
-            yield NoteEvent("no apply of ours stands on this node: there is nothing to take back")
-            return
-        name, number = last["registry"], last["number"]
-        if name != plan.registry.name:
-            plan = replace(plan, registry=withdrawal.registry_of(name))
-        yield NoteEvent(f"takes back what was done for {name} on {last['time']} (number {number})")
-        before = next((one for one in records if one["number"] < number), None)
-        if before is None and number > 1:
-            raise RefusedError(
-                "history-too-short",
-                f"what was ours before number {number} is not known any more",
-                cause=f"only the last {KEEP} changes are kept",
-                cure="take all of the trust away instead: inv nodes.untrust",
-            )
-        ledgers = self._store.ledgers()
-        earlier = self._store.ledgers_of(before).get(name, {}) if before else {}
-        if earlier:
-            taken = withdrawal.of_apply(
-                facts, plan.registry, ledgers, last, earlier, self._store.read_blob
-            )
-        else:
-            taken = withdrawal.of_registry(facts, ledgers, plan.registry)
-        yield from self._taken(plan, facts, "undo", taken, number)
-
-    def _taken(
-        self, plan: Plan, facts: Facts, operation: str, taken: Withdrawal, undoes: int | None = None
-    ) -> Iterator[Event | Step]:
-        for note in taken.notes:
-            yield NoteEvent(note)
-        yield Step(
-            operation=operation,
-            plan=plan,
-            facts=facts,
-            changes=taken.changes,
-            restarts=withdrawal.restarts(facts, taken.changes),
-            ledgers=taken.ledgers,
-            remove_folders=taken.folders,
-            undoes=undoes,
-        )
-
-    def _still_waiting(self) -> Iterator[str]:
-        """Services whose restart an earlier run put off and no one has made up for since."""
-        for unit, start in self._store.waiting().items():
-            if self._start_of(unit) == start:
-                yield unit
 
     # Doing
 
@@ -430,7 +295,7 @@ class Engine:
                 starts={unit: self._start_of(unit) for unit in now},
                 waiting={
                     unit: self._start_of(unit)
-                    for unit in (*later, *self._still_waiting())
+                    for unit in (*later, *self._steps.still_waiting())
                     if unit not in now
                 },
                 ledgers=step.ledgers,
@@ -629,14 +494,6 @@ class Engine:
 
     # Small things
 
-    def _facts_event(self, facts: Facts) -> FactsEvent:
-        return FactsEvent(
-            host=facts.nodename,
-            runtime=facts.runtime,
-            python=platform.python_version(),
-            agent=__version__,
-        )
-
     def _start_of(self, unit: str) -> str:
         return self._host.start_of(unit)
 
@@ -664,55 +521,6 @@ class Engine:
                 cause="this agent restarts services through one of the two alone",
                 cure="apply with restart: false, then restart it by hand",
             )
-
-
-def _each_path_once(proposals: dict[str, Proposal]) -> tuple[Change, ...]:
-    """The changes of all parts; a file that two parts read is the first one's."""
-    changes: dict[str, Change] = {}
-    for proposal in proposals.values():
-        for one in proposal.changes:
-            changes.setdefault(one.path, one)
-    return tuple(changes.values())
-
-
-def _require_runtime(proposals: dict[str, Proposal]) -> None:
-    asked = [part for part in proposals if parts.TABLE[part].runtime]
-    if asked and all(proposals[part].absent for part in asked):
-        why = "; ".join(proposals[part].absent for part in asked)
-        raise RefusedError(
-            "no-runtime",
-            f"no container runtime to set up here: {why}",
-            cause="neither a Docker Engine nor a containerd that serves CRI was found",
-            cure="install one (apt-get install containerd), or leave this host out of nodes.trust",
-        )
-
-
-def _ledgers_with(
-    ledgers: Ledgers, registry: Registry, changes: tuple[Change, ...], root: str
-) -> Ledgers:
-    """The ledgers once the changes are made: before us stays what it was before us."""
-    mine: dict[str, Owned] = dict(ledgers.get(registry.name, {}))
-    for one in changes:
-        old = mine.get(one.path)
-        before, folders = one.before, missing_folders(root, one)
-        if old is not None:
-            folders = (*old.folders, *(path for path in folders if path not in old.folders))
-        if old is not None and one.before == old.after:
-            before = old.before
-        elif one.before is not None:
-            known = old or Owned(one.part, one.path, one.before, None)
-            before = parts.TABLE[one.part].resource.strip(known, one.before, registry)
-        mine[one.path] = Owned(one.part, one.path, before, one.after, folders)
-    return {**ledgers, registry.name: mine}
-
-
-def _times(facts: Facts, changes: tuple[Change, ...]) -> dict[str, float]:
-    """When each file that is to change was last written, in seconds."""
-    times = {}
-    for one in changes:
-        with contextlib.suppress(OSError):
-            times[one.path] = facts.tree.outside(one.path).stat().st_mtime
-    return times
 
 
 def _told_record(record: dict[str, Any], undone: dict[Any, int]) -> dict[str, Any]:
