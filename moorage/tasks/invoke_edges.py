@@ -1,8 +1,9 @@
-"""Where Invoke's own edges differ from ours: exit codes and broken settings files.
+"""Where Invoke's own edges differ from ours: exit codes, broken settings files, optional words.
 
-Invoke ends with 1 on a flag it does not know and with a traceback on a YAML file it cannot read.
-Users expect 2 and a sentence. Invoke has no hook for either, so four methods are wrapped here, and
-only here; ``tests/unit/test_invoke_edges.py`` holds them against the installed Invoke.
+Invoke ends with 1 on a flag it does not know, and with a traceback on a YAML file it cannot read or
+a number that is none. Users expect 2 and a sentence. Invoke knows no positional word that may be
+left out, either. It has no hook for any of it, so five methods are wrapped here, and only here;
+``tests/unit/test_invoke_edges.py`` holds them against the installed Invoke.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from typing import TYPE_CHECKING, Any
 from invoke.config import AmbiguousMergeError, Config
 from invoke.context import Context
 from invoke.exceptions import AmbiguousEnvVar, Exit, ParseError, UncastableEnvVar
+from invoke.parser.parser import ParseMachine
 from invoke.program import Program
 
 if TYPE_CHECKING:
+    from invoke.parser.argument import Argument
+
     from moorage.errors import Refused
     from moorage.settings import Settings
 
@@ -36,6 +40,43 @@ def install() -> None:
     _wrap(Config, "load_project", _broken_file)
     _wrap(Config, "load_collection", _broken_file)
     _wrap(Config, "load_shell_env", _broken_variable)
+    _wrap_words()
+
+
+def _wrap_words() -> None:
+    """A word that may be left out is taken where it is given; a number has to be one."""
+    original = ParseMachine.handle
+
+    @functools.wraps(original)
+    def handle(self: ParseMachine, token: str) -> None:
+        place = _optional_word(self, token)
+        if place is not None:
+            place.value = token
+            return
+        flag = self.flag
+        try:
+            original(self, token)
+        except ValueError:
+            name = flag.names[0].replace("_", "-") if flag else token
+            words = f"--{name} takes a whole number, not {token!r}"
+            raise ParseError(words, self.context) from None
+
+    ParseMachine.handle = handle  # type: ignore[method-assign]
+
+
+def _optional_word(machine: ParseMachine, token: str) -> Argument | None:
+    """Where the word belongs: to a positional argument that has a default and no value yet."""
+    context = machine.context
+    if (
+        context is None
+        or token.startswith("-")
+        or token in machine.contexts
+        or machine.waiting_for_flag_value
+        or context.missing_positional_args
+    ):
+        return None
+    left = (one for one in context.positional_args if one.raw_value is None)
+    return next(left, None)
 
 
 def _wrap(owner: type, name: str, explain: Callable[[Exception], Refused | None]) -> None:

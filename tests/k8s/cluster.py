@@ -9,6 +9,7 @@ Where it was up before, it is left up.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,10 @@ from moorage.settings import Settings
 from tests.e2e import machine
 
 NODES = "1.6,1.7"
+# As lab.prefix has it, so that two checkouts on one machine can run these at the same time.
+_PREFIX = os.environ.get("INVOKE_LAB_PREFIX", "lab")
+LAB1, LAB2 = f"{_PREFIX}1", f"{_PREFIX}2"
+CONTROL = f"moorage-{_PREFIX}-control"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from moorage.lab.kubernetes import binaries
 from moorage.settings import ROOT, Settings
 from tests.e2e import machine
 from tests.k8s import cluster
-from tests.k8s.cluster import LabCluster
+from tests.k8s.cluster import CONTROL, LAB1, LAB2, LabCluster
 
 pytestmark = [
     pytest.mark.engine,
@@ -26,7 +26,6 @@ pytestmark = [
 ]
 
 TUNABLES = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops")
-CONTROL = "moorage-lab-control"
 WEB = """
 apiVersion: apps/v1
 kind: DaemonSet
@@ -104,8 +103,8 @@ def test_nodes_of_both_containerd_lines_are_ready(lab: LabCluster) -> None:
         node["metadata"]["name"]: node["status"]["nodeInfo"]["containerRuntimeVersion"]
         for node in lab.get("nodes")["items"]
     }
-    assert runtimes["lab1"].startswith("containerd://1.6")
-    assert runtimes["lab2"].startswith("containerd://1.7")
+    assert runtimes[LAB1].startswith("containerd://1.6")
+    assert runtimes[LAB2].startswith("containerd://1.7")
 
 
 def test_the_kubeconfig_is_for_its_owner_alone(lab: LabCluster) -> None:
@@ -148,10 +147,10 @@ def test_a_kubelet_may_not_read_what_is_no_pods_of_its_node(
     lab.kubectl("create", "secret", "generic", "not-yours", "--from-literal=a=b")
     try:
         own = tmp_path / "kubelet.kubeconfig"
-        own.write_text(cluster.on_node("lab1", "cat", "/etc/kubernetes/kubelet.kubeconfig"))
+        own.write_text(cluster.on_node(LAB1, "cat", "/etc/kubernetes/kubelet.kubeconfig"))
         refused = lab.try_kubectl("get", "secret", "not-yours", kubeconfig=own)
         assert "Forbidden" in refused.stderr
-        other = lab.try_kubectl("label", "node", "lab2", "taken=over", kubeconfig=own)
+        other = lab.try_kubectl("label", "node", LAB2, "taken=over", kubeconfig=own)
         assert "Forbidden" in other.stderr
     finally:
         lab.kubectl("delete", "secret", "not-yours")
@@ -159,7 +158,7 @@ def test_a_kubelet_may_not_read_what_is_no_pods_of_its_node(
 
 def test_a_stranger_is_let_in_neither_by_the_api_server_nor_by_a_kubelet(lab: LabCluster) -> None:
     control_address = lab.get("endpoints", "kubernetes")["subsets"][0]["addresses"][0]["ip"]
-    node = lab.get("node", "lab1")["status"]["addresses"][0]["address"]
+    node = lab.get("node", LAB1)["status"]["addresses"][0]["address"]
     for place, code in (
         (f"https://{control_address}:6443/api/v1/secrets", "403"),
         (f"https://{node}:10250/pods", "401"),
@@ -174,9 +173,9 @@ def test_a_stranger_is_let_in_neither_by_the_api_server_nor_by_a_kubelet(lab: La
 
 def test_a_restart_of_containerd_leaves_pods_running(lab: LabCluster) -> None:
     pods = _pods(lab)
-    cluster.on_node("lab1", "systemctl", "restart", "containerd.service")
+    cluster.on_node(LAB1, "systemctl", "restart", "containerd.service")
     time.sleep(3)
-    _until(lambda: "True" in _conditions(lab, "lab1"))
+    _until(lambda: "True" in _conditions(lab, LAB1))
     found = lab.get("pods", "-l", "app=web")["items"]
     assert {pod["metadata"]["name"] for pod in found} == set(pods.values())
     assert {pod["status"]["containerStatuses"][0]["restartCount"] for pod in found} == {0}
@@ -189,7 +188,7 @@ def _conditions(lab: LabCluster, node: str) -> str:
 
 def test_nothing_secret_is_where_others_can_see_it(lab: LabCluster) -> None:
     key = lab.kubeconfig.with_name("authority.pem").read_text().splitlines()[-2]
-    for name in (CONTROL, "moorage-lab1"):
+    for name in (CONTROL, f"moorage-{LAB1}"):
         seen = subprocess.run(
             ["docker", "inspect", name], capture_output=True, text=True, check=True
         )
@@ -236,22 +235,22 @@ def _runs(name: str) -> bool:
 
 
 def test_a_node_that_was_made_anew_joins_again(lab: LabCluster) -> None:
-    subprocess.run(["docker", "rm", "-fv", "moorage-lab2"], capture_output=True, check=True)
+    subprocess.run(["docker", "rm", "-fv", f"moorage-{LAB2}"], capture_output=True, check=True)
     again = cluster.up()
     assert again.nodes == lab.nodes
-    _give_image("lab2")
+    _give_image(LAB2)
     lab.kubectl(
-        "delete", "pod", "-l", "app=web", "--field-selector=spec.nodeName=lab2", check=False
+        "delete", "pod", "-l", "app=web", f"--field-selector=spec.nodeName={LAB2}", check=False
     )
-    _until(lambda: set(_pods(lab)) == {"lab1", "lab2"}, 90)
+    _until(lambda: set(_pods(lab)) == {LAB1, LAB2}, 90)
 
 
 def test_a_node_that_left_the_lab_leaves_the_cluster(lab: LabCluster) -> None:
     smaller = cluster.up("1.6")
-    assert smaller.nodes == ("lab1",)
-    assert [node["metadata"]["name"] for node in lab.get("nodes")["items"]] == ["lab1"]
-    assert cluster.up().nodes == ("lab1", "lab2")
-    _give_image("lab2")
+    assert smaller.nodes == (LAB1,)
+    assert [node["metadata"]["name"] for node in lab.get("nodes")["items"]] == [LAB1]
+    assert cluster.up().nodes == (LAB1, LAB2)
+    _give_image(LAB2)
 
 
 def test_a_mix_that_no_kubelet_speaks_to_is_refused_before_anything_changes(
@@ -260,7 +259,7 @@ def test_a_mix_that_no_kubelet_speaks_to_is_refused_before_anything_changes(
     answer = machine.inv("lab.up", "--kubernetes", "--nodes=2", "--yes")
     assert answer.code == 2
     assert answer.document["error"]["code"] == "no-cluster-nodes"
-    assert {node["metadata"]["name"] for node in lab.get("nodes")["items"]} == {"lab1", "lab2"}
+    assert {node["metadata"]["name"] for node in lab.get("nodes")["items"]} == {LAB1, LAB2}
 
 
 @pytest.mark.parametrize("seconds", [0.8, 1.6, 2.6, 4, 6, 8])
@@ -276,7 +275,7 @@ def test_up_after_a_kill_in_the_middle_ends_well(seconds: float) -> None:
     ) as maker:
         time.sleep(2.5 + seconds)  # the nodes themselves take so long
         maker.kill()
-    assert cluster.up().nodes == ("lab1", "lab2")
+    assert cluster.up().nodes == (LAB1, LAB2)
 
 
 def test_down_leaves_nothing_and_the_cache(before: dict[str, str]) -> None:
@@ -292,7 +291,7 @@ def test_down_leaves_nothing_and_the_cache(before: dict[str, str]) -> None:
     argv = ["docker", "ps", "-aq", "--filter", f"label={machine.LABEL}"]
     left = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
     names = [_name(container) for container in left]
-    assert not [name for name in names if name.startswith("moorage-lab")]
+    assert not {CONTROL, f"moorage-{LAB1}", f"moorage-{LAB2}"} & set(names)
     assert not made.kubeconfig.parent.exists()
     assert [_groups(program) for program in programs if _groups(program)] == []
     assert tunables() == before

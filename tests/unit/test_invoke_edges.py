@@ -58,6 +58,44 @@ def test_wrong_use_with_json_is_one_document(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (("registry.logs", "--tail", "abc"), "--tail"),
+        (("registry.logs", "--tail=4.5"), "--tail"),
+        (("k8s.deploy", "--replicas="), "--replicas"),
+    ],
+)
+def test_a_number_that_is_none_is_wrong_use(
+    project: Path, words: tuple[str, ...], flag: str
+) -> None:
+    done = inv(project, *words, "--json")
+    assert done.returncode == 2
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "wrong-use"
+    assert flag in error["message"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("web/shop", "--fix"), ("--fix", "web/shop"), ("--pod", "web/shop"), ("--pod=web/shop",)],
+)
+def test_a_pod_is_named_without_a_flag_too(project: Path, words: tuple[str, ...]) -> None:
+    done = inv(project, "k8s.diagnose", *words, KUBECONFIG="/nowhere/kubeconfig")
+    assert "there is no kubeconfig /nowhere" in done.stderr
+    bad = inv(project, "k8s.diagnose", *(word.replace("shop", "Shop") for word in words))
+    assert bad.returncode == 2
+    assert "'Shop' cannot be the name of a pod" in bad.stderr
+
+
+def test_an_optional_word_is_taken_once_and_is_no_task(project: Path) -> None:
+    twice = inv(project, "k8s.diagnose", "web/shop", "web/other")
+    assert twice.returncode == 2
+    assert "web/other" in twice.stderr
+    then = inv(project, "k8s.diagnose", "certs.show", KUBECONFIG="/nowhere/kubeconfig")
+    assert "there is no kubeconfig /nowhere" in then.stderr
+
+
+@pytest.mark.parametrize(
     ("content", "words"),
     [
         (b"registry: {", "invoke.yaml cannot be read"),
