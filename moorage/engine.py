@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from moorage.errors import MoorageError, Refused
 
 if TYPE_CHECKING:
     from docker import DockerClient
+    from docker.models.containers import Container
 
     from moorage.settings import Settings
     from moorage.ui import UI
@@ -57,6 +59,43 @@ class Endpoint:
 def labels(settings: Settings, part: str) -> dict[str, str]:
     """The labels of what belongs to ``part`` (registry, lab, image, base) of this project."""
     return {LABEL_PROJECT: str(settings.root), LABEL_PART: part}
+
+
+def refuse_stranger(settings: Settings, found: Container, away: str, setting: str) -> None:
+    """Raises Refused (``name-taken``) where a container with a name that we need is not ours.
+
+    ``away``: the task by which its own checkout takes it away; ``setting``: the key by which ours
+    takes another name.
+    """
+    project = str(found.labels.get(LABEL_PROJECT, ""))
+    if project == str(settings.root):
+        return
+    if not project:
+        cause, cure = "Moorage did not make it", f"docker rename {found.name} another-name"
+    elif _is_checkout(project):
+        cause = f"it belongs to the checkout in {project}"
+        cure = f"cd {shlex.quote(project)} && ./run inv {away}"
+    else:
+        cause = f"it belongs to a checkout in {project}, a folder that is not here any more"
+        label = shlex.quote(f"label={LABEL_PROJECT}={project}")
+        cure = f"docker ps -aq --filter {label} | xargs docker rm -fv"
+    raise Refused(
+        "name-taken",
+        f"there is a container {found.name} already, and it is not this project's",
+        cause=cause,
+        cure=f"{cure}; or set {setting} in invoke.yaml",
+    )
+
+
+def _is_checkout(folder: str) -> bool:
+    """Whether its commands can be typed there; what we may not look into may well be one."""
+    try:
+        Path(folder, "run").stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def label_filter(settings: Settings, part: str = "") -> dict[str, str | list[str] | bool]:

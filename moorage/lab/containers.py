@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from moorage import engine
-from moorage.errors import MoorageError, Refused
+from moorage.errors import MoorageError
 from moorage.lab import access
 from moorage.lab.node import LABEL_LINE, LABEL_RECIPE, LabNode, Recipe, number
 
@@ -54,17 +54,7 @@ def refuse_strangers(settings: Settings, client: DockerClient, recipe: Recipe) -
         found = client.containers.get(recipe.container_name)
     except NotFound:
         return
-    project = found.labels.get(engine.LABEL_PROJECT, "")
-    if project == str(settings.root):
-        return
-    raise Refused(
-        "name-taken",
-        f"there is a container {recipe.container_name} already, and it is not this project's",
-        cause=f"it belongs to Moorage in {project}" if project else "Moorage did not make it",
-        cure=f"cd {project} && ./run inv lab.down; or docker rm -f {recipe.container_name}"
-        if project
-        else f"rename or remove it: docker rename {recipe.container_name} another-name",
-    )
+    engine.refuse_stranger(settings, found, "lab.down", "lab.prefix")
 
 
 def is_right(container: Container, recipe: Recipe) -> bool:

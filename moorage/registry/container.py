@@ -46,17 +46,10 @@ def find(settings: Settings, client: DockerClient) -> Container | None:
         found = client.containers.get(name)
     except NotFound:
         return None
-    project = found.labels.get(engine.LABEL_PROJECT)
-    if project == str(settings.root):
-        return found
-    owner = f"it belongs to the checkout in {project}" if project else "Moorage did not make it"
-    cure = f"cd {project} && ./run inv registry.down" if project else f"docker rename {name} NEW"
-    raise Refused(
-        "name-taken",
-        f"there is a container {name} already, and it is not this project's",
-        cause=owner,
-        cure=f"{cure}; or set registry.container (and registry.port) in invoke.yaml",
+    engine.refuse_stranger(
+        settings, found, "registry.down", "registry.container (and registry.port)"
     )
+    return found
 
 
 def is_current(found: Container, spec: Spec) -> bool:

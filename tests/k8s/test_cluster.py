@@ -71,9 +71,13 @@ def lab(before: dict[str, str]) -> Iterator[LabCluster]:
     with cluster.running() as made:
         for node in made.nodes:
             _give_image(node)
-        made.kubectl("apply", "-f", "-", stdin=WEB)
-        made.kubectl("rollout", "status", "daemonset/web", "--timeout=60s")
+        _run_web(made)
         yield made
+
+
+def _run_web(made: LabCluster) -> None:
+    made.kubectl("apply", "-f", "-", stdin=WEB)
+    made.kubectl("rollout", "status", "daemonset/web", "--timeout=60s")
 
 
 def _give_image(node: str) -> None:
@@ -216,6 +220,7 @@ def test_a_control_plane_that_was_lost_is_made_anew_and_its_nodes_register(lab: 
     subprocess.run(["docker", "rm", "-fv", CONTROL], capture_output=True, check=True)
     assert set(cluster.up().nodes) == set(lab.nodes)
     assert len(lab.get("nodes")["items"]) == len(lab.nodes)
+    _run_web(lab)  # the new one began with an empty cluster
 
 
 def test_a_program_that_dies_takes_the_control_plane_along_and_up_mends_it(
@@ -282,8 +287,7 @@ def test_down_leaves_nothing_and_the_cache(before: dict[str, str]) -> None:
     made = cluster.up()
     for node in made.nodes:
         _give_image(node)
-    made.kubectl("apply", "-f", "-", stdin=WEB)
-    made.kubectl("rollout", "status", "daemonset/web", "--timeout=60s")
+    _run_web(made)
     pods = made.get("pods", "-l", "app=web")["items"]
     programs = [pod["status"]["containerStatuses"][0]["containerID"] for pod in pods]
     assert [_groups(program) for program in programs if not _groups(program)] == []

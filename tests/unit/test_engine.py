@@ -7,6 +7,8 @@ import json
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -190,3 +192,26 @@ def test_an_engine_in_which_others_work_stays_up(
         assert engine.started_by_us(settings)
     finally:
         stranger.remove(force=True)
+
+
+def refusal(settings: Settings, labels: dict[str, str]) -> Refused:
+    """What is said of a container with these labels; the container itself is a stand-in."""
+    found: Any = SimpleNamespace(name="moorage-registry", labels=labels)
+    with pytest.raises(Refused) as refused:
+        engine.refuse_stranger(settings, found, "registry.down", "registry.container")
+    assert refused.value.code == "name-taken"
+    assert "registry.container" in refused.value.cure
+    return refused.value
+
+
+def test_a_name_taken_by_another_checkout_is_freed_there(tmp_path: Path) -> None:
+    settings = project(tmp_path / "ours")
+    own: Any = SimpleNamespace(name="moorage-lab1", labels=engine.labels(settings, "lab"))
+    engine.refuse_stranger(settings, own, "lab.down", "lab.prefix")
+    theirs = tmp_path / "their check out"
+    theirs.mkdir()
+    labels = {engine.LABEL_PROJECT: str(theirs)}
+    assert "not here any more" in refusal(settings, labels).cause
+    (theirs / "run").touch()
+    assert refusal(settings, labels).cure.startswith(f"cd '{theirs}' && ./run inv registry.down")
+    assert "docker rename moorage-registry" in refusal(settings, {}).cure

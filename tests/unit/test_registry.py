@@ -10,12 +10,14 @@ import ssl
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import bcrypt
 import pytest
+from docker.errors import NotFound
 
 from moorage import engine, images, pki, registry
 from moorage.errors import MoorageError, Refused
@@ -334,6 +336,28 @@ def test_a_strangers_container_is_refused_and_stays(
         assert refused.value.code == "name-taken"
         assert str(standing.root) in refused.value.cause
     assert registry.status(standing, client).healthy
+
+
+@pytest.mark.engine
+def test_a_container_of_a_checkout_that_is_gone_goes_by_the_cure(
+    standing: Settings, client: Any, tmp_path: Path
+) -> None:
+    gone = tmp_path / "it's gone"
+    other = registry_project(tmp_path)
+    name, image = other.registry.container, container_of(standing, client).image.id
+    left = client.containers.create(image, name=name, labels={engine.LABEL_PROJECT: str(gone)})
+    try:
+        with pytest.raises(Refused) as refused:
+            registry.pending(other, client)
+        assert refused.value.code == "name-taken"
+        assert "not here any more" in refused.value.cause
+        cure, _, other_way = refused.value.cure.partition("; or ")
+        assert "registry.container" in other_way
+        subprocess.run(["sh", "-c", cure], check=True, capture_output=True)
+        assert not client.containers.list(all=True, filters={"name": name})
+    finally:
+        with suppress(NotFound):
+            left.remove(force=True)
 
 
 @pytest.mark.engine

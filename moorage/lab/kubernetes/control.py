@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from moorage import commands, engine
-from moorage.errors import MoorageError, Refused
+from moorage.errors import MoorageError
 from moorage.lab import containers
 from moorage.lab.kubernetes import kit, kubeconfig, network, shipping, version
 from moorage.lab.kubernetes.api import PORT, Api
@@ -150,17 +150,8 @@ def find(settings: Settings, client: DockerClient) -> Container | None:
         found = client.containers.get(name)
     except NotFound:
         return None
-    project = found.labels.get(engine.LABEL_PROJECT)
-    if project == str(settings.root):
-        return found
-    raise Refused(
-        "name-taken",
-        f"there is a container {name} already, and it is not this project's",
-        cause=f"it belongs to Moorage in {project}" if project else "Moorage did not make it",
-        cure=f"cd {project} && ./run inv lab.down"
-        if project
-        else f"rename or remove it: docker rename {name} another-name",
-    )
+    engine.refuse_stranger(settings, found, "lab.down", "lab.prefix")
+    return found
 
 
 def wait(control: Control, api: Api, ui: UI, *, seconds: float = _READY_SECONDS) -> None:
