@@ -25,7 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from agent.server.home import Home, Settings
 from moorage import certificates
-from moorage.fleet import operation
+from moorage.fleet import ways
 from moorage.fleet.authority import Authority
 from moorage.fleet.inventory import Target
 from moorage.fleet.openssh import Route
@@ -178,7 +178,7 @@ class Folder:
 
     @property
     def route(self) -> Route:
-        return operation.ways_to(self.settings, [self.target])[0]
+        return ways.to(self.settings, [self.target])[0]
 
     def apply(self) -> None:
         """By the agent, which holds the node to it from then on."""

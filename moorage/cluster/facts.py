@@ -36,7 +36,7 @@ def trusting(api: Api, settings: Settings, names: set[str]) -> dict[str, str]:
     """Of these nodes, those where the trust's files are as our agent left them, in words."""
     from moorage import fleet
     from moorage.cluster.nodes import addresses, hosts_by_node
-    from moorage.fleet.operation import lab_hosts
+    from moorage.fleet.ways import lab_hosts
 
     if not names:
         return {}

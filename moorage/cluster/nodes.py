@@ -118,7 +118,7 @@ def hosts_by_node(settings: Settings, nodes: Sequence[ClusterNode]) -> dict[str,
 
     The lab's OpenSSH configuration knows its names, and the host keys by them.
     """
-    from moorage.fleet.operation import lab_hosts
+    from moorage.fleet.ways import lab_hosts
 
     lab = lab_hosts(settings)
     known = set(lab.in_order) if lab is not None else set()

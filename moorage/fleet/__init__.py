@@ -68,7 +68,7 @@ def choose_hosts(
 
     from moorage.errors import Refused
     from moorage.fleet.inventory.selection import Selection, resolve
-    from moorage.fleet.operation import lab_hosts
+    from moorage.fleet.ways import lab_hosts
 
     selection = selection or Selection(hosts)
     if not selection.names_any:

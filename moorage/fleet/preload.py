@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from agent.report import CHANGED, UNCHANGED, Fault, HostResult
 from moorage.errors import MoorageError, Refused
 from moorage.files import write_stream
-from moorage.fleet import errand, faults, operation, ssh
+from moorage.fleet import errand, faults, operation, ssh, ways
 from moorage.fleet.report import FleetReport, failures
 from moorage.fleet.rollout import Line, Rollout
 
@@ -94,7 +94,7 @@ def preload(
     from moorage import engine
 
     reach = reach or operation.Reach()
-    routes = operation.ways_to(settings, hosts)
+    routes = ways.to(settings, hosts)
     found, tag = _image(engine.connect(settings), image)
     if reach.learn_host_keys:
         from moorage.fleet.learn import learn_host_keys

@@ -99,10 +99,10 @@ class Watch:
     ) -> None:
         """Raises Refused for what no node could be asked with."""
         from moorage.archive import quick_archive
-        from moorage.fleet import operation
+        from moorage.fleet import operation, ways
 
         reach = reach or operation.Reach()
-        routes = operation.ways_to(settings, hosts)
+        routes = ways.to(settings, hosts)
         if reach.learn_host_keys:
             from moorage.fleet.learn import learn_host_keys
 

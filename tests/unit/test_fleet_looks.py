@@ -14,7 +14,7 @@ import pytest
 
 from agent.report import FAILED, Fault, HostResult
 from moorage.archive import AgentArchive
-from moorage.fleet import operation, report, ssh
+from moorage.fleet import on_host, operation, report, ssh
 from moorage.fleet.authority import Authority
 from moorage.fleet.openssh import Route
 from moorage.fleet.report import FleetReport
@@ -122,10 +122,10 @@ def test_many_are_asked_over_https_and_few_logged_in_to_at_once(
     Roster(settings).put("127.0.0.1", closed)  # nothing listens on port 1
     what = operation.Operation("status", ("status",))
     archive = AgentArchive(tmp_path, "0" * 64)
-    means = operation._Means.of(settings, what, archive, operation.Reach(), ())
-    assert means.at_once == operation.ASKED_AT_ONCE
+    means = on_host.Means.of(settings, what, archive, operation.Reach(), ())
+    assert means.at_once == on_host.ASKED_AT_ONCE
     apply = dataclasses.replace(what, words=("apply",))
-    assert operation._Means.of(settings, apply, archive, operation.Reach(), ()).at_once == 3
+    assert on_host.Means.of(settings, apply, archive, operation.Reach(), ()).at_once == 3
     names = ["127.0.0.1", *(f"10.9.8.{number}" for number in range(1, 40))]
     found = operation.run(settings, UI(), names, what, None)
     assert {result.status for result in found.hosts} == {"unreachable"}

@@ -18,7 +18,7 @@ import pytest
 from agent.report import Fault, HostResult
 from moorage.archive import AgentArchive
 from moorage.errors import Refused
-from moorage.fleet import operation
+from moorage.fleet import operation, ways
 from moorage.fleet.openssh import LabHosts
 from moorage.fleet.operation import Operation, Reach
 from moorage.fleet.report import FleetReport
@@ -154,7 +154,7 @@ class Operator:
         path = folder / "stand-in.pyz"
         path.write_bytes(ARCHIVE)
         monkeypatch.setattr("moorage.archive.quick_archive", lambda _: AgentArchive(path, DIGEST))
-        monkeypatch.setattr(operation, "lab_hosts", lambda _: None)
+        monkeypatch.setattr(ways, "lab_hosts", lambda _: None)
         monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
         self.write("")
 
@@ -521,8 +521,8 @@ def test_a_lab_node_that_was_given_a_new_address_is_found_again(
 
     write("127.0.0.1\n Port 1")
     operator.know(node, name="l1")
-    lab = operation.Lab(("lab1",), LabHosts(frozenset({"lab1"}), path))
-    monkeypatch.setattr(operation, "lab_hosts", lambda _: lab)
+    lab = ways.Lab(("lab1",), LabHosts(frozenset({"lab1"}), path))
+    monkeypatch.setattr(ways, "lab_hosts", lambda _: lab)
     monkeypatch.setattr("moorage.lab.nodes", lambda *_: write(node.address))
     assert operator.one("lab1").ok
 
