@@ -27,7 +27,7 @@ import platform
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from agent import __version__
@@ -254,17 +254,19 @@ def _internal(problem: Exception) -> Fault:
 
 def _about() -> dict[str, Any]:
     """Version, what it reads, and the software bill of materials where this is the archive."""
-    from importlib.resources import files
+    from pkgutil import get_data
 
     from agent.plan import VERSION
 
-    sbom = files("agent").joinpath("sbom.json")
+    sbom = None
+    with suppress(OSError):
+        sbom = json.loads(get_data("agent", "sbom.json") or b"null")
     return {
         "name": "moorage-agent",
         "version": __version__,
         "plan": VERSION,
         "python": platform.python_version(),
-        "sbom": json.loads(sbom.read_text("utf-8")) if sbom.is_file() else None,
+        "sbom": sbom,
     }
 
 

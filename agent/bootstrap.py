@@ -12,17 +12,17 @@ import gc
 import os
 import sys
 
+from agent import bytecode
+
 HOME = "/var/lib/moorage/agent"
 # The journal of a transaction that has not come to its end (agent.ledger).
 PENDING = "/var/lib/moorage/active/intent.json"
-# The archive's member that tells whose bytecode is in it: a Python's magic number.
-BYTECODE = "bytecode"
 KEEP = 2  # an older agent may still be at work, and imports late
 
 
 def unpacked(archive: str) -> str:
     """The folder with the archive's content, made if need be, else the archive itself."""
-    if os.geteuid() != 0 or _has_our_bytecode(archive):
+    if os.geteuid() != 0:
         return archive
     import hashlib
 
@@ -36,17 +36,6 @@ def unpacked(archive: str) -> str:
     except OSError:
         return archive
     return folder if status.st_uid == 0 and not status.st_mode & 0o022 else archive
-
-
-def _has_our_bytecode(archive: str) -> bool:
-    import zipimport
-    from importlib.util import MAGIC_NUMBER
-
-    try:
-        # The interpreter has read the zip's directory already; this reads one member more.
-        return zipimport.zipimporter(archive).get_data(BYTECODE) == MAGIC_NUMBER
-    except (OSError, ImportError):
-        return False
 
 
 def _unpack(archive: str, folder: str) -> None:
@@ -63,7 +52,8 @@ def _unpack(archive: str, folder: str) -> None:
     draft = tempfile.mkdtemp(prefix=".draft-", dir=home)
     try:
         with zipfile.ZipFile(archive) as bundle:
-            bundle.extractall(draft)
+            names = [name for name in bundle.namelist() if name != bytecode.MEMBER]
+            bundle.extractall(draft, names)
         os.sync()
         Path(draft).rename(folder)
     except BaseException:
@@ -91,12 +81,15 @@ def _pinned(archive: str) -> str:
 
 def run(archive: str) -> int:
     """The agent's command line, from where it imports fastest."""
-    place = unpacked(archive)
+    table = bytecode.read(archive)
+    place = unpacked(archive) if table is None else archive
     if sys.argv[1:2] == ["serve"]:
         place = _pinned(archive) if place == archive else place
     else:
         gc.disable()  # it is over in seconds; a tenth of its start went into looking for garbage
     sys.path[0] = place
+    if table is not None:
+        bytecode.install(place, table)
     from agent.__main__ import main
 
     code = main()

@@ -4,7 +4,8 @@ The same source and the same ``agent/requirements.lock`` give the same bytes, so
 by digest whether they have it. Built once per state of the source, then found by a key.
 
 What travels over SSH carries bytecode too, of the Python that runs here: a node with the same one
-(measured: 0.7 s of its processor against 0.4 for a first apply) neither unpacks nor compiles.
+(measured: 0.7 s of its processor against 0.4 for a first apply) neither unpacks nor compiles. An
+errand that leaves no agent behind carries nothing of what only a server needs.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ import marshal
 import re
 import subprocess
 import sys
+import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib.util import MAGIC_NUMBER, source_hash
 from io import BytesIO
 from pathlib import Path
 
-from agent.bootstrap import BYTECODE
+from agent import bytecode
 from moorage.errors import MoorageError
 from moorage.files import private_folder, write_atomically
 
@@ -30,7 +32,7 @@ AGENT = Path(__file__).resolve().parent.parent / "agent"
 LOCK = AGENT / "requirements.lock"
 MAX_BYTES = 1 << 20
 MAX_QUICK_BYTES = 3 << 20
-LAYOUT = 4  # part of the key: a change of how the archive is laid out makes it anew
+LAYOUT = 5  # part of the key: a change of how the archive is laid out makes it anew
 STAMP = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say
 
 # Old syntax on purpose: a Python that is too old must be able to say so.
@@ -64,6 +66,10 @@ SKIP = re.compile(
     r"|grpclib/(plugin|reflection|health|channelz)/"
     r"|.*\.dist-info/(?!licenses/|LICENSE)"
 )
+# The wheels that nothing but the server imports.
+SERVERS = ("aiohttp", "async-timeout", "attrs", "idna", "propcache", "typing-extensions", "yarl")
+# What brings the rest: zipimport loads these, and their bytecode lies beside them.
+FIRST = ("agent/__init__.py", "agent/bootstrap.py", "agent/bytecode.py")
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,22 @@ def quick_archive(state: Path) -> AgentArchive:
     return _kept(folder, key, lambda: with_bytecode(agent_archive(state).path))
 
 
+def errand_archive(state: Path) -> AgentArchive:
+    """The quick one without what only an agent that stays needs. Raises as the others."""
+    folder = private_folder(state / "agent")
+    sources = _sources()
+    key = f"{_key(sources)}-errand-{sys.implementation.cache_tag}"
+
+    def made() -> bytes:
+        wheels = [wheel for wheel in _wheels(folder) if _project(wheel) not in SERVERS]
+        with tempfile.TemporaryDirectory() as draft:
+            portable = Path(draft, "agent.pyz")
+            portable.write_bytes(build(sources, wheels))
+            return with_bytecode(portable, serves=False)
+
+    return _kept(folder, key, made)
+
+
 def _kept(folder: Path, key: str, make: Callable[[], bytes]) -> AgentArchive:
     pointer = folder / f"{key}.key"
     if pointer.exists():
@@ -114,32 +136,35 @@ def _kept(folder: Path, key: str, make: Callable[[], bytes]) -> AgentArchive:
 _LOADED = """\
 import json, sys
 sys.path[0] = archive = sys.argv[1]
-import agent.cri.client, agent.engine, agent.server.serve, agent.server.residence, agent.verify
+import agent.cri.client, agent.engine, agent.server.residence, agent.verify
+if "serve" in sys.argv:
+    import agent.server.serve
 files = [getattr(one, "__file__", None) or "" for one in list(sys.modules.values())]
 print(json.dumps([file[len(archive) + 1:] for file in files if file.startswith(archive)]))
 """
 
 
-def with_bytecode(portable: Path) -> bytes:
+def with_bytecode(portable: Path, *, serves: bool = True) -> bytes:
     """The archive's bytes with this Python's code of the modules that are loaded from it.
 
-    A ``.pyc`` beside its source is what ``zipimport`` looks for first; one of another Python's it
-    passes over. Unchecked (PEP 552), for a zip's times say nothing.
+    ``serves``: those of an agent that stays too.
     """
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", _LOADED, str(portable)], capture_output=True, check=True
-    )
+    command = [sys.executable, "-I", "-S", "-c", _LOADED, str(portable), *(["serve"] * serves)]
+    done = subprocess.run(command, capture_output=True, check=True)
     wanted = {name for name in json.loads(done.stdout) if name.endswith(".py")}
     with zipfile.ZipFile(portable) as bundle:
         members = {name: bundle.read(name) for name in bundle.namelist()}
     # The core's parts are loaded where a node needs them.
     wanted |= {name for name in members if re.match(r"agent/(resources/.*|\w+)\.py$", name)}
-    for name in sorted(wanted):
-        code = compile(members[name], name, "exec", dont_inherit=True)
-        # PEP 552: the magic number, the flags of an unchecked hash, the hash (not looked at).
+    codes = {name: compile(members[name], name, "exec", dont_inherit=True) for name in wanted}
+    members[bytecode.MEMBER] = bytecode.packed(
+        {name: code for name, code in codes.items() if name not in FIRST}
+    )
+    for name in FIRST:
+        # PEP 552: the magic number, the flags of an unchecked hash, the hash (not looked at). A
+        # zip's times say nothing, and a pyc of another Python is passed over.
         head = MAGIC_NUMBER + (1).to_bytes(4, "little") + source_hash(members[name])
-        members[f"{name}c"] = head + marshal.dumps(code)
-    members[BYTECODE] = MAGIC_NUMBER
+        members[f"{name}c"] = head + marshal.dumps(codes[name])
     return _zip(members, MAX_QUICK_BYTES)
 
 
@@ -151,11 +176,12 @@ def build(sources: dict[str, bytes], wheels: list[Path]) -> bytes:
             members.update(
                 {name: bundle.read(name) for name in bundle.namelist() if not SKIP.match(name)}
             )
-    members["agent/sbom.json"] = _sbom()
+    members["agent/sbom.json"] = _sbom({_project(wheel) for wheel in wheels})
     # protobuf's wheel has no file here, and a zip without folder entries no namespace packages.
     members["google/__init__.py"] = b""
-    # aiohttp's own loads its client and a set of the system's CAs: a third of a service's start.
-    members["aiohttp/__init__.py"] = f'__version__ = "{_version("aiohttp")}"\n'.encode()
+    if "aiohttp/__init__.py" in members:
+        # Its own loads its client and a set of the system's CAs: a third of a service's start.
+        members["aiohttp/__init__.py"] = f'__version__ = "{_version("aiohttp")}"\n'.encode()
     return _zip(members, MAX_BYTES)
 
 
@@ -166,7 +192,8 @@ def _zip(members: dict[str, bytes], most: int) -> bytes:
             if name.endswith("/"):
                 continue
             info = zipfile.ZipInfo(name, STAMP)
-            info.compress_type = zipfile.ZIP_DEFLATED
+            stored = name == bytecode.MEMBER  # it is compressed in itself
+            info.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
             info.external_attr = 0o100644 << 16
             info.create_system = 3
             archive.writestr(info, members[name])
@@ -199,6 +226,11 @@ def _version(of: str) -> str:
     return next(version for name, version, _ in _requirements() if name == of)
 
 
+def _project(wheel: Path) -> str:
+    """A wheel's project, as the lock spells it."""
+    return wheel.name.partition("-")[0].replace("_", "-")
+
+
 def _wheels(folder: Path) -> list[Path]:
     """The locked wheels, fetched by pip once per state of the lock."""
     home = folder / f"wheels-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:24]}"
@@ -226,8 +258,8 @@ def _wheels(folder: Path) -> list[Path]:
     return sorted(home.glob("*.whl"))
 
 
-def _sbom() -> bytes:
-    """What the archive is made of, as a CycloneDX document without times or serial numbers."""
+def _sbom(projects: Collection[str]) -> bytes:
+    """What an archive of these wheels is made of: CycloneDX, without times or serial numbers."""
     components = [
         {
             "type": "library",
@@ -237,6 +269,7 @@ def _sbom() -> bytes:
             "hashes": [{"alg": "SHA-256", "content": digest}],
         }
         for name, version, digest in _requirements()
+        if name in projects
     ]
     document = {"bomFormat": "CycloneDX", "specVersion": "1.5", "components": components}
     return json.dumps(document, indent=1).encode()

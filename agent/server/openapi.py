@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from importlib.resources import files
+from pkgutil import get_data
 from typing import Any
 
 from agent import __version__
@@ -130,7 +130,7 @@ _OPERATOR = {
 
 def document() -> dict[str, Any]:
     """The document, with the plan's published schema inside."""
-    plan = json.loads(files("agent").joinpath("plan.schema.json").read_text("utf-8"))
+    plan = json.loads(get_data("agent", "plan.schema.json") or b"")
     return {
         "openapi": "3.1.0",
         "info": {

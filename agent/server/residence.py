@@ -237,9 +237,9 @@ def _own_archive() -> bytes:
 
 
 def _start_program() -> bytes:
-    from importlib.resources import files
+    from pkgutil import get_data
 
-    return files("agent.server").joinpath("start.py").read_bytes()
+    return get_data("agent.server", "start.py") or b""
 
 
 _KEPT = ("settings.json", "key.pem", "certificate.pem", "authority.pem", "agent.pyz", "start.py")

@@ -63,9 +63,12 @@ def cold_words(digest: str, size: int, words: Sequence[str]) -> str:
     return (
         f"found={NO_PYTHON}; for name in {' '.join(_PYTHONS)}; do "
         'python=$(command -v "$name") || continue; '
-        f'if "$python" -I -S -c {shlex.quote(check)} 2>/dev/null; then '
+        # Its file's name tells the version where it has one; else it is started once to ask it.
+        'case $(readlink -f "$python") in */python3.9 | */python3.1[0-9]) ;; '
+        f'*) "$python" -I -S -c {shlex.quote(check)} 2>/dev/null '
+        f"|| {{ found={OLD_PYTHON}; continue; }} ;; esac; "
         f'exec "$python" -I -S -c {shlex.quote(_bootstrap())} {digest} {size} "$python" '
-        f"{shlex.join(words)}; fi; found={OLD_PYTHON}; done; exit $found"
+        f"{shlex.join(words)}; done; exit $found"
     )
 
 

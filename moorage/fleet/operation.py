@@ -123,7 +123,7 @@ def run(
     pace: Pace | None = None,
 ) -> FleetReport:
     """Carries ``operation`` out on ``hosts``. Raises Refused before any of them is touched."""
-    from moorage.archive import quick_archive
+    from moorage.archive import errand_archive, quick_archive
 
     reach = reach or Reach()
     pace = pace or Pace()
@@ -135,7 +135,8 @@ def run(
         from moorage.fleet.learn import learn_host_keys
 
         learn_host_keys(ui, routes, settings.nodes.parallel)
-    archive = quick_archive(settings.state)
+    stays = operation.stay or operation.visit is not None
+    archive = (quick_archive if stays else errand_archive)(settings.state)
     logbook = pace.begin() if pace.begin is not None else None
     outcomes, stopped, halted = _roll_out(
         settings, ui, operation, archive, routes, reach, plan, logbook

@@ -33,10 +33,15 @@ STATE = Path("/var/lib/moorage")
 _CA_TO_COME = "(the CA certificate that is issued first)\n"
 _LOOK_SECONDS = 60.0
 # From the archive as it is: unpacking it, as on nodes, would leave something here.
-_LAUNCH = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-    "from agent.__main__ import main; sys.exit(main())"
-)
+_LAUNCH = """\
+import sys
+archive = sys.argv.pop(1)
+sys.path.insert(0, archive)
+from agent import bytecode
+bytecode.install(archive, bytecode.read(archive) or {})
+from agent.__main__ import main
+sys.exit(main())
+"""
 Event = dict[str, Any]
 
 
@@ -174,10 +179,10 @@ def _agent(
     on_event: Callable[[Event], None],
     patience: float | None = None,
 ) -> HostResult:
-    from moorage.archive import quick_archive
+    from moorage.archive import errand_archive
     from moorage.commands import run
 
-    archive = quick_archive(settings.state)
+    archive = errand_archive(settings.state)
     done = run(
         [*sudo, sys.executable, "-I", "-B", "-c", _LAUNCH, str(archive.path), *words],
         stdin=plans.wire(plan),

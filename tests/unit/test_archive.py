@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.bootstrap import BYTECODE
+from agent.bytecode import MEMBER
 from moorage import archive
-from moorage.archive import AgentArchive, agent_archive, quick_archive
+from moorage.archive import AgentArchive, agent_archive, errand_archive, quick_archive
 
 
 @pytest.fixture(scope="module")
@@ -96,18 +96,43 @@ def test_the_quick_one_is_the_same_with_bytecode_that_this_python_takes(
         assert {name: more.read(name) for name in bundle.namelist()} == {
             name: bundle.read(name) for name in bundle.namelist()
         }
-    code = (
-        f"import sys; sys.path.insert(0, {str(quick.path)!r}); "
-        "import agent.bootstrap as ours, agent.engine, agent.cri.client, agent.resources.k3s; "
-        "print(ours.unpacked(sys.path[0]) == sys.path[0]); "
-        "print(sorted(name for name in sys.modules if name.startswith('agent') "
-        "and not sys.modules[name].__spec__.origin.endswith('.pyc')))"
-    )
+    modules = "agent.engine, agent.cri.client, agent.resources.k3s, agent.server.serve"
+    assert _not_from_bytecode(quick, modules, tmp_path) == []
+
+
+def _not_from_bytecode(quick: AgentArchive, modules: str, folder: Path) -> list[str]:
+    """Those of the archive's modules that a run which imports ``modules`` gets from the source."""
+    code = f"""
+import json, sys, zipimport
+archive = {str(quick.path)!r}
+sys.path.insert(0, archive)
+from agent import bootstrap, bytecode
+bytecode.install(archive, bytecode.read(archive))
+import {modules}
+specs = [getattr(one, "__spec__", None) for one in list(sys.modules.values())]
+slow = [one for one in specs if isinstance(getattr(one, "loader", None), zipimport.zipimporter)]
+print(json.dumps([one.name for one in slow if not one.origin.endswith(".pyc")]))
+"""
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code], capture_output=True, check=True, text=True,
-        cwd=tmp_path,
+        cwd=folder,
     )  # fmt: skip
-    assert done.stdout.split("\n")[:2] == ["True", "[]"]
+    found: list[str] = json.loads(done.stdout)
+    return found
+
+
+def test_the_one_for_an_errand_does_all_of_it_without_a_server(state: Path, tmp_path: Path) -> None:
+    errand = errand_archive(state)
+    assert errand_archive(state) == errand
+    modules = "agent.engine, agent.cri.client, agent.server.residence, agent.verify, agent.toml"
+    assert _not_from_bytecode(errand, modules, tmp_path) == []
+    with zipfile.ZipFile(errand.path) as bundle:
+        components = json.loads(bundle.read("agent/sbom.json"))["components"]
+        names = bundle.namelist()
+    assert not [name for name in names if name.startswith(("aiohttp", "yarl", "attr"))]
+    projects = {one["name"] for one in components}
+    assert {"grpclib", "protobuf"} <= projects
+    assert not projects & set(archive.SERVERS)
 
 
 def test_bytecode_of_another_python_is_passed_over(
@@ -117,7 +142,7 @@ def test_bytecode_of_another_python_is_passed_over(
     with zipfile.ZipFile(quick_archive(state).path) as bundle, zipfile.ZipFile(other, "w") as made:
         for name in bundle.namelist():
             content = bundle.read(name)
-            if name.endswith(".pyc") or name == BYTECODE:
+            if name.endswith(".pyc") or name == MEMBER:
                 content = b"\x01\x02" + content[2:]
             made.writestr(name, content)
     done = subprocess.run(

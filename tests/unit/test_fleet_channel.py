@@ -152,7 +152,7 @@ def test_a_node_that_froze_with_our_request_is_not_called_untouched(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "node.pem")
     monkeypatch.setattr(
-        "moorage.archive.quick_archive", lambda _: AgentArchive(tmp_path / "none", "0")
+        "moorage.archive.errand_archive", lambda _: AgentArchive(tmp_path / "none", "0")
     )
     taken: list[ssl.SSLSocket] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -153,7 +153,7 @@ class Operator:
         self.config = folder / "config"
         path = folder / "stand-in.pyz"
         path.write_bytes(ARCHIVE)
-        monkeypatch.setattr("moorage.archive.quick_archive", lambda _: AgentArchive(path, DIGEST))
+        monkeypatch.setattr("moorage.archive.errand_archive", lambda _: AgentArchive(path, DIGEST))
         monkeypatch.setattr(ways, "lab_hosts", lambda _: None)
         monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
         self.write("")

@@ -173,7 +173,7 @@ def test_sudo_that_cannot_ask_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(this_machine, "STATE", tmp_path)
     monkeypatch.setattr(
-        "moorage.archive.quick_archive", lambda _: AgentArchive(tmp_path / "x.pyz", "0")
+        "moorage.archive.errand_archive", lambda _: AgentArchive(tmp_path / "x.pyz", "0")
     )
     with pytest.raises(Refused) as refusal:
         this_machine.untrust_this_machine(SETTINGS, UI())
