@@ -25,10 +25,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # RFC 1123, section 2.1, in the lower case that image references demand.
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # https://github.com/distribution/reference: path-component and tag.
-_REPOSITORY = re.compile(
+REPOSITORY = re.compile(
     r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
 )
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 class BadSetting(Refused):
@@ -346,9 +346,9 @@ def _check(settings: Settings, source: str) -> None:
     for place, folder in (("certs.dir", certs.dir), ("registry.data", registry.data)):
         if not folder.strip() or "\0" in folder:
             raise BadSetting(source, place, "a folder")
-    if not _REPOSITORY.fullmatch(settings.image.name):
+    if not REPOSITORY.fullmatch(settings.image.name):
         raise BadSetting(source, "image.name", "a repository name in lower case, as a/b_c")
-    if not _TAG.fullmatch(settings.image.tag):
+    if not TAG.fullmatch(settings.image.tag):
         raise BadSetting(source, "image.tag", "a tag: letters, digits, '_', '.', '-'; at most 128")
     _check_lab(settings.lab, source)
     for place, count in (

@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from moorage.ui import UI
 
 IN_CLUSTER = "in-cluster"
+# Where kubectl looks by itself.
+ENVIRONMENT, HOME = "$KUBECONFIG", "the home folder"
 _TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
@@ -41,7 +45,13 @@ def connect(
     files, origin = kubeconfig_files(settings, kubeconfig)
     wanted = context or settings.kubernetes.context
     configuration, name = _load(files, wanted, settings, origin)
-    api = Api(configuration, Where(configuration.host, name))
+    flags = "".join(
+        f" --{option}={shlex.quote(value)}"
+        for option, value in (("kubeconfig", kubeconfig), ("context", context))
+        if value
+    )
+    kubectl = _kubectl(settings, files, origin, wanted)
+    api = Api(configuration, Where(configuration.host, name, kubectl, flags))
     if ui is not None:
         ui.note(f"cluster: {api.where}")
     try:
@@ -61,7 +71,7 @@ def kubeconfig_files(settings: Settings, given: str = "") -> tuple[list[Path], s
     named = (
         (given, "--kubeconfig"),
         (settings.kubernetes.kubeconfig, "kubernetes.kubeconfig in invoke.yaml"),
-        (os.environ.get("KUBECONFIG", ""), "$KUBECONFIG"),
+        (os.environ.get("KUBECONFIG", ""), ENVIRONMENT),
     )
     for text, origin in named:
         files = [Path(part).expanduser() for part in text.split(os.pathsep) if part]
@@ -77,7 +87,7 @@ def kubeconfig_files(settings: Settings, given: str = "") -> tuple[list[Path], s
                 path=str(files[0]),
             )
     lab = lab_kubeconfig(settings)
-    for file, origin in ((lab, "the lab"), (Path.home() / ".kube" / "config", "the home folder")):
+    for file, origin in ((lab, "the lab"), (Path.home() / ".kube" / "config", HOME)):
         if file.is_file():
             return [file], origin
     if os.environ.get("KUBERNETES_SERVICE_HOST") and _TOKEN.is_file():
@@ -88,6 +98,30 @@ def kubeconfig_files(settings: Settings, given: str = "") -> tuple[list[Path], s
         cause="neither --kubeconfig, $KUBECONFIG, a lab cluster nor ~/.kube/config is there",
         cure="give --kubeconfig FILE, or start a cluster in the lab: inv lab.up --kubernetes",
     )
+
+
+def _kubectl(settings: Settings, files: list[Path], origin: str, context: str) -> str:
+    """How to type kubectl so that it means the same cluster; on the lab's, one that is here."""
+    words = ["kubectl"]
+    if len(files) == 1 and origin not in (ENVIRONMENT, HOME):
+        words.append(f"--kubeconfig={files[0]}")
+    if context:
+        words.append(f"--context={context}")
+    if files == [lab_kubeconfig(settings)] and shutil.which("kubectl") is None:
+        from moorage.lab.kubernetes import binaries
+
+        words[0] = str(binaries.kubectl(settings) or words[0])
+    return shlex.join(words)
+
+
+@contextmanager
+def typed_for(api: Api) -> Iterator[None]:
+    """Around what is done in a cluster: the cure of an error is typed so that it reaches it."""
+    try:
+        yield
+    except MoorageError as problem:
+        problem.cure = api.where.typed(problem.cure)
+        raise
 
 
 def lab_kubeconfig(settings: Settings) -> Path:

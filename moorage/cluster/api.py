@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 import time
 import urllib.parse
@@ -40,13 +41,34 @@ _MERGE = "application/merge-patch+json"
 
 @dataclass(frozen=True)
 class Where:
-    """Which cluster this is: the server's URL and the context it was found by."""
+    """Which cluster this is: the server's URL and the context it was found by.
+
+    ``kubectl``: how to type kubectl for it; ``flags``: what our own commands need, beginning with
+    a space, where the user named the cluster on the command line.
+    """
 
     server: str
     context: str
+    kubectl: str = "kubectl"
+    flags: str = ""
 
     def __str__(self) -> str:
         return f"{self.context} ({self.server})"
+
+    def typed(self, text: str) -> str:
+        """``text`` with its kubectl and ``inv k8s.`` commands so that they reach this cluster.
+
+        What was typed out already stays as it is.
+        """
+        text = _KUBECTL.sub(lambda _: self.kubectl, text)
+        return _OURS.sub(lambda found: found[0] + self.flags, text)
+
+
+# In a cure, a word that is followed by what it shall do.
+_KUBECTL = re.compile(r"(?<![\w/.-])kubectl(?= [a-z])")
+_OURS = re.compile(
+    r"inv (?:k8s\.[a-z]+|nodes\.\w+ (?:[A-Z]+ )?--from-cluster)\b(?! --(?:kubeconfig|context))"
+)
 
 
 class Api:
@@ -244,6 +266,7 @@ class Api:
             if 200 <= answer.status < 300:
                 return content
             refusal = explain(answer.status, _parsed(content, lenient=True), what)
+            refusal.cure = self.where.typed(refusal.cure)
             if last or answer.status not in _AGAIN or refusal.code != _code_of(answer.status):
                 raise refusal
             self._back_off(tried, answer.headers.get("Retry-After", ""))

@@ -70,6 +70,15 @@ def plan(report: Report) -> list[tuple[str, tuple[Group, ...]]]:
     return [(fix, tuple(wanted[fix])) for fix in FIXES if fix in wanted]
 
 
+def places(report: Report) -> set[tuple[str, str]]:
+    """What :func:`fix` would do, and where: a cure with a node, a namespace, or "". Pure."""
+    found = set[tuple[str, str]]()
+    for fix, groups in plan(report):
+        where = {causes.TRUST: _nodes, causes.SECRET: _namespaces}.get(fix)
+        found |= {(fix, place) for place in (where(groups) if where else ("",))}
+    return found
+
+
 def announce(settings: Settings, report: Report) -> list[str]:
     """What a ``--fix`` will do, as sentences to agree to. Pure."""
     actions = [FIXES[fix].words(settings, groups) for fix, groups in plan(report)]
@@ -94,6 +103,31 @@ def waits_in_vain(group: Group, one: Stuck) -> bool:
     """Whether no cure of ours helps this very pod: what it lacks is written when it is made."""
     lacks = group.code in (causes.NO_SECRET.code, causes.NOT_NAMED.code) and not one.secrets
     return lacks and not made_anew(one)
+
+
+def by_rounds(
+    api: Api, settings: Settings, ui: UI, report: Report, seconds: float = BACK_OFF
+) -> tuple[list[Done], Report]:
+    """Cures, makes pods anew and waits, until they run or nothing new has come up.
+
+    A pod that is made anew may land where another cure is missing: each round but the first is for
+    such, and is asked for by itself. Returns every cure, and what is stuck in the end.
+    """
+    done: list[Done] = []
+    tried = set[tuple[str, str]]()
+    while True:
+        tried |= places(report)
+        now = fix(api, settings, ui, report)
+        done += now
+        if not all(one.ok for one in now):
+            return done, report
+        revive(api, settings, ui, report)
+        left = still(report, wait(api, settings, ui, report, seconds))
+        report = examine.typed(api, left)
+        if places(report) <= tried:
+            return done, report
+        ui.note("something else has come up:")
+        ui.confirm(announce(settings, report))
 
 
 def fix(api: Api, settings: Settings, ui: UI, report: Report) -> list[Done]:

@@ -126,7 +126,14 @@ def _step(api: Api, document: dict[str, Any], wanted: Workload) -> Step:
         if problem.status != 422:
             raise
         return Step(document, REPLACED, live, "what differs cannot be changed in place")
+    if live["kind"] == "Pod" and _images(live) != _images(after):
+        # Changed in place, it would be Ready by its old container for a while, even for ever.
+        return Step(document, REPLACED, live, "its image is another")
     return Step(document, UNCHANGED if manifests.same(live, after) else UPDATED, live)
+
+
+def _images(pod: dict[str, Any]) -> list[str]:
+    return [one["image"] for one in pod["spec"]["containers"]]
 
 
 def _beyond_help(pod: dict[str, Any]) -> str:

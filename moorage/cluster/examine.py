@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from moorage.cluster import diagnosis, facts, ours, paths
+from moorage.cluster import diagnosis, facts, namespaces, ours, paths
 from moorage.cluster.diagnosis import NOT_ALLOWED, Group, Known, Secret
 from moorage.cluster.refusals import ApiError
 from moorage.cluster.stuck import Complaint, Stuck, complaints, containers
@@ -73,6 +73,9 @@ def examine(api: Api, settings: Settings, ui: UI, *, namespace: str = "", pod: s
             found.extend(containers(document))
             if seen % 100 == 0:
                 update(text=f"look at pods: {seen}")
+    if not seen and namespace:
+        # An empty namespace is well; a misspelt one must not look so.
+        namespaces.choose(api, namespaces.Choice(namespace))
     return explain(api, settings, found, seen)
 
 
@@ -83,7 +86,13 @@ def explain(api: Api, settings: Settings, found: Sequence[Stuck], seen: int) -> 
     notes = _Notes()
     stuck = _with_words(api, found, notes)
     groups = diagnosis.diagnose(stuck, _known(api, settings, stuck, notes))
-    return Report(tuple(groups), seen, tuple(notes.said))
+    return typed(api, Report(tuple(groups), seen, tuple(notes.said)))
+
+
+def typed(api: Api, report: Report) -> Report:
+    """The report with cures that reach this very cluster. Pure."""
+    groups = (replace(group, cure=api.where.typed(group.cure)) for group in report.groups)
+    return replace(report, groups=tuple(groups))
 
 
 def _pods(api: Api, namespace: str, pod: str) -> Iterable[dict[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import Refused
+from moorage.settings import REPOSITORY, TAG
 
 if TYPE_CHECKING:
     from moorage.settings import Settings
@@ -22,6 +23,12 @@ REGISTRY = "moorage.dev/registry"
 # On a ServiceAccount: the Secrets that we put into its imagePullSecrets, so that we take back
 # these only.
 ATTACHED = "moorage.dev/attached"
+
+# https://github.com/distribution/reference: [domain/]path[:tag][@digest]
+_DOMAIN = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?/"
+_IMAGE = re.compile(
+    rf"(?:{_DOMAIN})?{REPOSITORY.pattern}(?::{TAG.pattern})?(?:@sha256:[0-9a-f]{{64}})?"
+)
 
 # RFC 1123 label, as Kubernetes wants namespaces; names of most objects may have dots as well.
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -64,6 +71,18 @@ def check_object_name(kind: str, name: str) -> str:
     """The name itself. Raises Refused where it can be no object's (RFC 1123 subdomain)."""
     if len(name) > 253 or not _SUBDOMAIN.fullmatch(name):
         raise _no_name(kind, name, "at most 253 of a-z, 0-9, '-' and '.'")
+    return name
+
+
+def check_image(name: str) -> str:
+    """The name itself. Raises Refused where it can be no image's: a pod would wait for ever."""
+    if len(name) > 500 or not _IMAGE.fullmatch(name):
+        raise Refused(
+            "bad-image",
+            f"{name[:200]!r} cannot be the name of an image",
+            cause="expected REGISTRY/NAME:TAG; NAME in lower case, without spaces",
+            cure="correct the name, as my.registry.io/serve_hostname:0.0.1",
+        )
     return name
 
 

@@ -48,6 +48,7 @@ class Rule:
     """A row: ``status`` (0: any) and ``words`` (a pattern) of an answer -> what to say of it.
 
     The texts may use the pattern's named groups, and ``{what}``: what was asked for.
+    ``wrong_use``: it is the user's own word that is wrong.
     """
 
     status: int
@@ -56,6 +57,7 @@ class Rule:
     message: str
     cause: str
     cure: str
+    wrong_use: bool = False
 
 
 # The first row that fits is said.
@@ -67,6 +69,32 @@ RULES: tuple[Rule, ...] = (
         "{what}: the namespace is being deleted",
         "nothing can be made in a namespace in state Terminating",
         "wait until it is gone and make it anew, or name another one with --namespace",
+    ),
+    Rule(
+        403,
+        r'User "system:anonymous" cannot',
+        "no-credentials",
+        "{what}: the cluster takes us for nobody",
+        "the user of this context has no credentials, or none that reach the API server",
+        "give the user in the kubeconfig a certificate, a token or a plugin, or name another"
+        " context with --context",
+    ),
+    Rule(
+        400,
+        r"unable to parse requirement|found '[^']*', expected: ",
+        "bad-selector",
+        "{what}: the label selector is not understood",
+        "{words}",
+        "write it as --selector=team=web or --selector='team in (web,shop)'",
+        wrong_use=True,
+    ),
+    Rule(
+        400,
+        r"Client sent an HTTP request to an HTTPS server",
+        "not-tls",
+        "{what}: the API server wants TLS",
+        "{words}",
+        "begin the server's address in the kubeconfig with https://",
     ),
     Rule(
         403,
@@ -253,7 +281,7 @@ def explain(status: int, document: Mapping[str, Any], what: str) -> ApiError:
             "" if status == 404 else "run it again; the API server's log says more",
         )
         values = _values({}, what, words)
-    return ApiError(
+    problem = ApiError(
         rule.code,
         rule.message.format_map(values),
         status=status,
@@ -263,6 +291,9 @@ def explain(status: int, document: Mapping[str, Any], what: str) -> ApiError:
         cause=rule.cause.format_map(values),
         cure=rule.cure.format_map(values),
     )
+    if rule.wrong_use:
+        problem.exit_code = Refused.exit_code
+    return problem
 
 
 def _values(groups: Mapping[str, str | None], what: str, words: str) -> dict[str, str]:

@@ -37,6 +37,13 @@ _ROWS = (
         "renew the credentials, or fetch the kubeconfig again",
     ),
     (
+        # OpenSSL's words for a certificate or key that it cannot load, or that do not fit.
+        r"PEM lib|KEY_VALUES_MISMATCH|NO_START_LINE|BAD_BASE64_DECODE",
+        "client-certificate",
+        "the client certificate of this context, or its key, is missing or damaged",
+        "fetch the kubeconfig again",
+    ),
+    (
         r"WRONG_VERSION_NUMBER|record layer failure|HTTP_REQUEST",
         "not-tls",
         "what listens there does not speak TLS",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
@@ -74,18 +76,18 @@ def secret(
     name = ours.check_object_name("Secret", name or settings.kubernetes.secret)
     wanted = secrets.wish(settings, login.read(settings, credentials), attach=accounts,
                           replace=replace)  # fmt: skip
-    api = _connect(run, kubeconfig, context)
-    if renew:
-        with nothing_changed_yet():
-            places = secrets.every_one_of_ours(api, settings)
-    else:
-        choice = namespaces.Choice(namespace, selector, all, settings.kubernetes.namespaces)
-        chosen = namespaces.choose(api, choice)
-        for leaving in chosen.leaving:
-            ui.note(f"passed over {leaving}: it is being deleted")
-        places = [secrets.Place(one, name) for one in chosen.names]
-    outcomes = secrets.apply(api, ui, places, wanted, dry_run=dry_run)
-    return _secrets_told(run, api, outcomes, dry_run)
+    with _cluster_of(run, kubeconfig, context) as api:
+        if renew:
+            with nothing_changed_yet():
+                places = secrets.every_one_of_ours(api, settings)
+        else:
+            choice = namespaces.Choice(namespace, selector, all, settings.kubernetes.namespaces)
+            chosen = namespaces.choose(api, choice)
+            for leaving in chosen.leaving:
+                ui.note(f"passed over {leaving}: it is being deleted")
+            places = [secrets.Place(one, name) for one in chosen.names]
+        outcomes = secrets.apply(api, ui, places, wanted, dry_run=dry_run)
+        return _secrets_told(run, api, outcomes, dry_run)
 
 
 def _secrets_told(run: Run, api: Api, outcomes: list[Outcome], dry_run: bool) -> dict[str, Any]:
@@ -138,10 +140,14 @@ def _accounts(attach: bool, service_accounts: str) -> tuple[str, ...]:
     return tuple(ours.check_object_name("ServiceAccount", name) for name in names)
 
 
-def _connect(run: Run, kubeconfig: str, context: str) -> Api:
+@contextmanager
+def _cluster_of(run: Run, kubeconfig: str, context: str) -> Iterator[Api]:
+    """The cluster that is meant; what fails in it has a cure that is typed for it."""
     from moorage.cluster import access
 
-    return access.connect(run.settings, run.ui, kubeconfig=kubeconfig, context=context)
+    api = access.connect(run.settings, run.ui, kubeconfig=kubeconfig, context=context)
+    with access.typed_for(api):
+        yield api
 
 
 @command(
@@ -185,38 +191,47 @@ def deploy(
     to = manifests.Fit(
         ours.check_namespace(namespace or settings.kubernetes.namespaces[0]),
         ours.check_namespace(name or settings.kubernetes.pod),
-        image or settings.image_reference,
+        ours.check_image(image) if image else settings.image_reference,
         settings.kubernetes.secret,
         ours.labels(settings, "workload"),
         replicas or None,
         node,
     )
     wanted = deployment.Workload(workload, to, replace, float(timeout))
-    api = _connect(run, kubeconfig, context)
-    namespaces.choose(api, namespaces.Choice(to.namespace))
-    steps = deployment.plan(api, settings, wanted)
-    place = secrets.Place(to.namespace, to.secret)
-    login = _deploy_login(run, api, place, dry_run)
-    if dry_run:
-        deployment.show(ui, steps)
-        return _deploy_planned(run, api, steps, login)
-    done = deployment.carry_out(api, settings, ui, wanted, steps)
-    return _deployed(run, api, wanted, done, login)
+    with _cluster_of(run, kubeconfig, context) as api:
+        namespaces.choose(api, namespaces.Choice(to.namespace))
+        steps = deployment.plan(api, settings, wanted)
+        place = secrets.Place(to.namespace, to.secret)
+        login = _deploy_login(run, api, place, dry_run)
+        if dry_run:
+            deployment.show(ui, steps)
+            return _deploy_planned(run, api, steps, login)
+        done = deployment.carry_out(api, settings, ui, wanted, steps)
+        return _deployed(run, api, wanted, done, login)
 
 
 def _check_workload(workload: str, replicas: int, timeout: int) -> None:
     from moorage.cluster.manifests import WORKLOADS
     from moorage.errors import Refused
 
+    _check_timeout(timeout, "k8s.deploy")
     wrong = ""
     if workload not in WORKLOADS:
         wrong = f"--workload {workload!r} is not one of {', '.join(WORKLOADS)}"
     elif replicas and workload != "deployment":
         wrong = "--replicas is for --workload deployment"
-    elif not 0 <= replicas <= 1000 or not 1 <= timeout <= 86400:
-        wrong = "--replicas takes 1 to 1000, --timeout 1 to 86400 seconds"
+    elif not 0 <= replicas <= 1000:
+        wrong = f"--replicas takes 1 to 1000, not {replicas}"
     if wrong:
         raise Refused("wrong-use", wrong, cure="inv --help k8s.deploy")
+
+
+def _check_timeout(seconds: int, task: str) -> None:
+    from moorage.errors import Refused
+
+    if not 1 <= seconds <= 86400:
+        wrong = f"--timeout takes 1 to 86400 seconds, not {seconds}"
+        raise Refused("wrong-use", wrong, cure=f"inv --help {task}")
 
 
 def _deploy_login(run: Run, api: Api, place: Place, dry_run: bool) -> str:
@@ -251,7 +266,9 @@ def _deployed(run: Run, api: Api, wanted: Workload, done: Deployed, login: str) 
     from moorage.cluster import telling
 
     ui, fit = run.ui, wanted.fit
-    typed = _deploy_next(wanted, done)
+    typed = [api.where.typed(line) for line in _deploy_next(wanted, done)]
+    if done.problem is not None:
+        done.problem.cure = api.where.typed(done.problem.cure)
     telling.deployed(ui, fit.image, done, changed=done.changed or login != "unchanged")
     ui.show("Next:")
     for line in typed:
@@ -270,8 +287,10 @@ def _deployed(run: Run, api: Api, wanted: Workload, done: Deployed, login: str) 
 
 def _deploy_next(wanted: Workload, done: Deployed) -> list[str]:
     place, name = f"-n {wanted.fit.namespace}", wanted.fit.name
-    if done.report is not None:
-        return ["inv k8s.diagnose --fix", f"kubectl describe pod {place} {name}"]
+    if not done.ok:
+        groups = done.report.groups if done.report else ()
+        cure = ["inv k8s.diagnose --fix"] if any(group.fix for group in groups) else []
+        return [*cure, f"kubectl describe pod {place} {name}"]
     selector = "" if wanted.kind == "pod" else f" -l app.kubernetes.io/name={name}"
     target = f"pod/{name}" if wanted.kind == "pod" else f"{wanted.kind}/{name}"
     return [
@@ -312,6 +331,7 @@ def diagnose(
     from moorage.cluster import cures, examine, ours, telling
 
     del yes  # the voice knows it already
+    _check_timeout(timeout, "k8s.diagnose")
     settings, ui = run.settings, run.ui
     place, slash, name = pod.rpartition("/")
     place = place if slash else namespace
@@ -320,43 +340,39 @@ def diagnose(
         ours.check_object_name("pod", name)
     if place:
         ours.check_namespace(place)
-    api = _connect(run, kubeconfig, context)
-    report = examine.examine(api, settings, ui, namespace=place, pod=name)
-    telling.show(ui, report)
-    actions = cures.announce(settings, report) if fix else []
-    if not fix or not actions or dry_run:
-        for action in actions:
-            ui.show(f"would {action}")
-        if fix and report.groups and not actions:
-            ui.show("None of these has a cure that is a command of ours.")
+    with _cluster_of(run, kubeconfig, context) as api:
+        report = examine.examine(api, settings, ui, namespace=place, pod=name)
+        telling.show(ui, report)
+        actions = cures.announce(settings, report) if fix else []
+        if not fix or not actions or dry_run:
+            for action in actions:
+                ui.show(f"would {action}")
+            if fix and report.groups and not actions:
+                ui.show("None of these has a cure that is a command of ours.")
+            return {
+                "ok": not report.groups,
+                "cluster": _cluster(api),
+                **report.to_json(),
+                "dry_run": dry_run,
+                "actions": actions,
+            }
+        ui.confirm(actions)
+        done, after = cures.by_rounds(api, settings, ui, report, float(timeout))
+        for one in done:
+            if one.error:
+                ui.error(one.error)
+        ui.show("")
+        ui.show("After the cures:" if after.groups else "Cured: every pod has its image now.")
+        if after.groups:
+            telling.show(ui, after)
         return {
-            "ok": not report.groups,
+            "ok": not after.groups and all(one.ok for one in done),
             "cluster": _cluster(api),
-            **report.to_json(),
-            "dry_run": dry_run,
-            "actions": actions,
+            **after.to_json(),
+            "dry_run": False,
+            "before": report.to_json(),
+            "fixes": [one.to_json() for one in done],
         }
-    ui.confirm(actions)
-    done = cures.fix(api, settings, ui, report)
-    after = report
-    if all(one.ok for one in done):
-        cures.revive(api, settings, ui, report)
-        after = cures.still(report, cures.wait(api, settings, ui, report, float(timeout)))
-    for one in done:
-        if one.error:
-            ui.error(one.error)
-    ui.show("")
-    ui.show("After the cures:" if after.groups else "Cured: every pod has its image now.")
-    if after.groups:
-        telling.show(ui, after)
-    return {
-        "ok": not after.groups and all(one.ok for one in done),
-        "cluster": _cluster(api),
-        **after.to_json(),
-        "dry_run": False,
-        "before": report.to_json(),
-        "fixes": [one.to_json() for one in done],
-    }
 
 
 @command(help={**_CLUSTER, "selector": "only nodes with these labels, as role=edge"})
@@ -367,33 +383,34 @@ def nodes(run: Run, selector: str = "", context: str = "", kubeconfig: str = "")
     """
     from moorage.cluster import nodes as inventory
 
-    api = _connect(run, kubeconfig, context)
-    proofs = inventory.prove(api, run.settings, selector)
-    words = {True: "yes", False: "no", None: "unknown"}
-    run.ui.table(
-        ["node", "address", "runtime", "kubelet", "ready", "trusts", "proven by"],
-        [
+    with _cluster_of(run, kubeconfig, context) as api:
+        proofs = inventory.prove(api, run.settings, selector)
+        words = {True: "yes", False: "no", None: "unknown"}
+        run.ui.table(
+            ["node", "address", "runtime", "kubelet", "ready", "trusts", "proven by"],
             [
-                one.node.name,
-                one.node.address,
-                one.node.runtime,
-                one.node.kubelet,
-                "yes" if one.node.ready else "no",
-                words[one.trusts],
-                one.words,
-            ]
-            for one in proofs
-        ],
-    )
-    missing = [one.node.name for one in proofs if not one.trusts]
-    if missing:
-        run.ui.show("Next: inv nodes.trust --from-cluster, or inv k8s.deploy --workload=daemonset")
-    return {
-        "ok": True,
-        "cluster": _cluster(api),
-        "registry": run.settings.registry_name,
-        "nodes": [one.to_json() for one in proofs],
-    }
+                [
+                    one.node.name,
+                    one.node.address,
+                    one.node.runtime,
+                    one.node.kubelet,
+                    "yes" if one.node.ready else "no",
+                    words[one.trusts],
+                    one.words,
+                ]
+                for one in proofs
+            ],
+        )
+        missing = [one.node.name for one in proofs if not one.trusts]
+        if missing:
+            line = "inv nodes.trust --from-cluster, or inv k8s.deploy --workload=daemonset"
+            run.ui.show(f"Next: {api.where.typed(line)}")
+        return {
+            "ok": True,
+            "cluster": _cluster(api),
+            "registry": run.settings.registry_name,
+            "nodes": [one.to_json() for one in proofs],
+        }
 
 
 @command(
@@ -421,36 +438,38 @@ def rm(
     del yes
     ui = run.ui
     chosen = namespaces.split(namespace, "--namespace")
-    api = _connect(run, kubeconfig, context)
-    found = removal.find(api, run.settings, chosen)
-    for problem in found.unseen:
-        ui.warn(f"{problem.message}: what is ours among them stays")
-    for other in found.others:
-        ui.note(f"left alone: what belongs to the registry {other}")
-    actions = [thing.action for thing in found.things]
-    if dry_run or not actions:
-        for action in actions:
-            ui.show(f"would {action}")
-        if not actions:
-            ui.show("Nothing of ours is there.")
-        return {"ok": True, "dry_run": dry_run, "cluster": _cluster(api), "actions": actions}
-    ui.confirm(actions)
-    outcomes = removal.remove(api, ui, found)
-    if any(thing.kind == "DaemonSet" for thing in found.things) and not chosen:
-        agents.forget_nodes(api)
-    failed = [one for one in outcomes if one.error]
-    for one in outcomes:
-        if one.error:
-            ui.error(one.error)
-        if one.why:
-            ui.note(f"kept {one.thing.words}: {one.why}")
-    ui.show(f"Removed {len(outcomes) - len(failed)} of {len(outcomes)}.")
-    return {
-        "ok": not failed,
-        "dry_run": False,
-        "cluster": _cluster(api),
-        "objects": [one.to_json() for one in outcomes],
-    }
+    with _cluster_of(run, kubeconfig, context) as api:
+        found = removal.find(api, run.settings, chosen)
+        for problem in found.unseen:
+            ui.warn(f"{problem.message}: what is ours among them stays")
+        for other in found.others:
+            ui.note(f"left alone: what belongs to the registry {other}")
+        actions = [thing.action for thing in found.things]
+        if dry_run or not actions:
+            for action in actions:
+                ui.show(f"would {action}")
+            if not actions:
+                if chosen:  # a misspelt one must not look clean
+                    namespaces.choose(api, namespaces.Choice(namespace))
+                ui.show("Nothing of ours is there.")
+            return {"ok": True, "dry_run": dry_run, "cluster": _cluster(api), "actions": actions}
+        ui.confirm(actions)
+        outcomes = removal.remove(api, ui, found)
+        if any(thing.kind == "DaemonSet" for thing in found.things) and not chosen:
+            agents.forget_nodes(api)
+        failed = [one for one in outcomes if one.error]
+        for one in outcomes:
+            if one.error:
+                ui.error(one.error)
+            if one.why:
+                ui.note(f"kept {one.thing.words}: {one.why}")
+        ui.show(f"Removed {len(outcomes) - len(failed)} of {len(outcomes)}.")
+        return {
+            "ok": not failed,
+            "dry_run": False,
+            "cluster": _cluster(api),
+            "objects": [one.to_json() for one in outcomes],
+        }
 
 
 @command(
@@ -484,24 +503,32 @@ def agents(
     Example: inv k8s.agents --agent-image=python:3.13-slim
     """
     from moorage.cluster import agents as agency
+    from moorage.cluster import ours
 
     del yes
+    _check_timeout(timeout, "k8s.agents")
     _check_agents(grade, max_unavailable, remove, untrust)
+    if agent_image:
+        ours.check_image(agent_image)
     wanted = agency.Wanted(grade, agent_image, max_unavailable, float(timeout))
-    api = _connect(run, kubeconfig, context)
-    if remove:
-        return _agents_removed(run, api, untrust, dry_run, float(timeout))
-    if not dry_run:
-        run.ui.confirm(
-            [
-                f"run an agent on every node of {api.where.context}, in the namespace"
-                f" {run.settings.kubernetes.agents_namespace}, with the node's trust folders"
-                " mounted"
-                + ("" if grade == "files" else ", or the node's whole tree where that is needed")
-            ]
-        )
-    rolled = agency.roll_out(api, run.settings, run.ui, wanted, dry_run=dry_run)
-    return _agents_told(run, api, rolled, dry_run)
+    with _cluster_of(run, kubeconfig, context) as api:
+        if remove:
+            return _agents_removed(run, api, untrust, dry_run, float(timeout))
+        if not dry_run:
+            run.ui.confirm(
+                [
+                    f"run an agent on every node of {api.where.context}, in the namespace"
+                    f" {run.settings.kubernetes.agents_namespace}, with the node's trust folders"
+                    " mounted"
+                    + (
+                        ""
+                        if grade == "files"
+                        else ", or the node's whole tree where that is needed"
+                    )
+                ]
+            )
+        rolled = agency.roll_out(api, run.settings, run.ui, wanted, dry_run=dry_run)
+        return _agents_told(run, api, rolled, dry_run)
 
 
 def _check_agents(grade: str, max_unavailable: str, remove: bool, untrust: bool) -> None:
@@ -547,7 +574,8 @@ def _agents_told(run: Run, api: Api, rolled: Rolled, dry_run: bool) -> dict[str,
     ):
         ui.show("")
         ui.show("The agents' own image cannot be pulled: name another with --agent-image, or load")
-        ui.show("it into the nodes beforehand: inv nodes.preload IMAGE --from-cluster")
+        line = "inv nodes.preload IMAGE --from-cluster"
+        ui.show(f"it into the nodes beforehand: {api.where.typed(line)}")
     changed = any(action != "unchanged" for action in rolled.objects.values())
     if not changed:
         ui.show("Nothing changed." if not dry_run else "Nothing to do: everything stands.")

@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from moorage.cluster import access, api, paths, secrets
+from moorage.cluster import access, api, namespaces, paths, secrets
 from moorage.cluster.api import Api
 from moorage.cluster.following import follow
 from moorage.cluster.refusals import ApiError
 from moorage.errors import MoorageError, Refused
 from moorage.registry import Credentials
-from moorage.settings import ROOT, Settings
+from moorage.settings import ROOT, LabSettings, Settings
 from moorage.ui import UI
 from tests.k8s import standin
 from tests.k8s.standin import Standin, failure
+from tests.unit.elsewhere import project
 
 SETTINGS = Settings()
 
@@ -349,6 +350,62 @@ def test_a_credential_plugin_that_fails_is_said(tmp_path: Path) -> None:
         access.connect(SETTINGS, kubeconfig=str(config))
     assert refusal.value.code == "no-credentials"
     assert "no-such-plugin" in refusal.value.cure
+
+
+@pytest.mark.parametrize(
+    ("words", "kubectl", "flags"),
+    [
+        ({}, "kubectl", ""),
+        ({"context": "standin"}, "kubectl --context=standin", " --context=standin"),
+        (
+            {"kubeconfig": "{config}", "context": "standin"},
+            "kubectl --kubeconfig={config} --context=standin",
+            " --kubeconfig={config} --context=standin",
+        ),
+    ],
+)
+def test_what_is_to_be_typed_reaches_the_same_cluster(
+    server: Standin,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: dict[str, Any],
+    kubectl: str,
+    flags: str,
+) -> None:
+    with standin.serving(server) as url:
+        config = str(standin.kubeconfig(tmp_path, url))
+        monkeypatch.setenv("KUBECONFIG", config)
+        given = {key: text.format(config=config) for key, text in words.items()}
+        where = access.connect(SETTINGS, None, **given).where
+    said = "look: kubectl get nodes; or inv k8s.diagnose --fix; inv nodes.trust --hosts=a"
+    kubectl, flags = kubectl.format(config=config), flags.format(config=config)
+    wanted = f"look: {kubectl} get nodes; or inv k8s.diagnose{flags} --fix;"
+    assert where.typed(said) == f"{wanted} inv nodes.trust --hosts=a"
+    assert where.typed(where.typed(said)) == where.typed(said)
+    assert where.typed("inv nodes.preload IMAGE --from-cluster").endswith(f"cluster{flags}")
+
+
+def test_the_lab_s_cluster_is_asked_by_a_kubectl_that_is_here(
+    server: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = project(tmp_path, lab=LabSettings(kubernetes_binaries=str(tmp_path)))
+    (tmp_path / "kubectl").touch()
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("PATH", "")
+    lab = access.lab_kubeconfig(settings)
+    lab.parent.mkdir(parents=True)
+    with standin.serving(server) as url:
+        standin.kubeconfig(tmp_path, url).rename(lab)
+        where = access.connect(settings).where
+    assert where.typed("kubectl get nodes") == f"{tmp_path}/kubectl --kubeconfig={lab} get nodes"
+    assert where.flags == ""
+
+
+def test_an_error_s_cure_is_typed_for_its_cluster(connected: Api, tmp_path: Path) -> None:
+    with pytest.raises(Refused) as refusal, access.typed_for(connected):
+        namespaces.choose(connected, namespaces.Choice("nowhere"))
+    config = tmp_path / "standin.kubeconfig"
+    assert refusal.value.cure == f"kubectl --kubeconfig={config} create namespace nowhere"
 
 
 def test_what_is_listed_has_a_path_for_each_kind() -> None:

@@ -5,18 +5,30 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from moorage.cluster import causes, cures, diagnosis, stages, stuck
+from moorage.cluster.api import Where
 from moorage.cluster.diagnosis import NOT_ALLOWED, Known
 from moorage.cluster.examine import Report
 from moorage.cluster.stuck import Stuck
+from moorage.errors import Refused
 from moorage.registry import Credentials
 from moorage.settings import Settings
+from moorage.ui import UI
 
 SETTINGS = Settings()
+
+
+@pytest.fixture
+def connected() -> Any:
+    """A stand-in for a connection: it knows where it leads to, and nothing else."""
+    return SimpleNamespace(where=Where("https://a.lan:6443", "a"))
+
+
 REGISTRY = "my.registry.io"
 IMAGE = SETTINGS.image_reference
 X509 = "x509: certificate signed by unknown authority"
@@ -197,6 +209,40 @@ def test_cures_are_run_once_each_in_the_order_they_build_on_each_other() -> None
     ]
     report = Report(tuple(diagnosis.diagnose(pods, Known(REGISTRY))), 4)
     assert [fix for fix, _ in cures.plan(report)] == [causes.UP, causes.TRUST, causes.SECRET]
+
+
+def found(*pods: Stuck) -> Report:
+    return Report(tuple(diagnosis.diagnose(list(pods), Known(REGISTRY))), len(pods))
+
+
+def test_a_pod_that_lands_where_trust_is_missing_too_gets_another_round(
+    connected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is cured and waited for is a stand-in here: the rounds are what is shown."""
+    trusting, answers = [], [found(one(node="n2")), found(one(node="n2")), found()]
+
+    def fix(_api: Any, _settings: Settings, _ui: UI, report: Report) -> list[cures.Done]:
+        trusting.append([group.nodes for group in report.groups])
+        return [cures.Done(causes.TRUST, (), True, "")]
+
+    monkeypatch.setattr(cures, "fix", fix)
+    monkeypatch.setattr(cures, "revive", lambda *_: [])
+    monkeypatch.setattr(cures, "wait", lambda *_: answers.pop(0))
+    ui = UI(as_json=True, yes=True)
+    done, left = cures.by_rounds(connected, SETTINGS, ui, found(one(node="n1")))
+    assert trusting == [[("n1",)], [("n2",)]]
+    assert len(done) == 2
+    # The same node, again: no further round would change that.
+    assert [group.nodes for group in left.groups] == [("n2",)]
+
+
+def test_a_further_round_is_asked_for(connected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same stand-ins; nobody is there to agree."""
+    monkeypatch.setattr(cures, "fix", lambda *_: [cures.Done(causes.TRUST, (), True, "")])
+    monkeypatch.setattr(cures, "revive", lambda *_: [])
+    monkeypatch.setattr(cures, "wait", lambda *_: found(one(words=REFUSED)))
+    with pytest.raises(Refused):
+        cures.by_rounds(connected, SETTINGS, UI(as_json=True), found(one(node="n1")))
 
 
 def test_only_pods_that_somebody_makes_again_are_deleted() -> None:

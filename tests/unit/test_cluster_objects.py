@@ -135,6 +135,35 @@ def test_a_login_may_have_colons_in_its_password(tmp_path: Path) -> None:
     assert login.read(SETTINGS, str(path)) == Credentials("moorage", "a:b")
 
 
+# -- names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "python",
+        "python:3.13-slim",
+        "library/python",
+        "my.registry.io/serve_hostname:0.0.1",
+        "localhost:5000/a/b-c__d",
+        "[fd00::1]:5000/a",
+        f"a.io/b:1@sha256:{'0' * 64}",
+    ],
+)
+def test_an_image_s_name_is_taken(name: str) -> None:
+    assert ours.check_image(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bad image!", "a.io/Upper:1", "a.io/b:", "a.io/b\n", "https://a.io/b", "ä", "a" * 501, "a@b"],
+)
+def test_what_can_be_no_image_s_name_is_refused(name: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        ours.check_image(name)
+    assert refusal.value.code == "bad-image"
+
+
 # -- ServiceAccounts ------------------------------------------------------------------------------
 
 
@@ -178,6 +207,13 @@ def test_only_what_we_attached_is_taken_back() -> None:
             ' the namespace "web"',
             "rbac-denied",
             "--verb=create --resource=secrets -n web",
+        ),
+        (
+            403,
+            'secrets is forbidden: User "system:anonymous" cannot get resource "secrets" in API'
+            ' group "" in the namespace "web"',
+            "no-credentials",
+            "give the user in the kubeconfig a certificate",
         ),
         (
             403,

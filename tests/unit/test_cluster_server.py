@@ -285,8 +285,13 @@ def test_a_namespace_that_is_being_deleted_is_refused_by_name_and_passed_over_el
 def test_a_selector_that_fits_none_or_is_none_is_refused(api: Api) -> None:
     with pytest.raises(Refused, match="no namespace"):
         spaces.choose(api, Choice(selector="no=such"))
-    with pytest.raises(Refused):
-        spaces.choose(api, Choice(selector="==="))
+    for selector in ("===", "a in (", "a=b c", "ä=b", "a,,b"):
+        with pytest.raises(Refused) as refusal:
+            spaces.choose(api, Choice(selector=selector))
+        assert refusal.value.code == "bad-selector", selector
+        with pytest.raises(ApiError) as problem:
+            list(api.items("/api/v1/nodes", selector=selector))
+        assert problem.value.exit_code == 2
 
 
 def test_two_ways_to_say_which_are_refused(api: Api) -> None:
@@ -326,8 +331,13 @@ def test_a_missing_service_account_is_met_before_the_first_write(api: Api, space
 
 def workload(space: str, kind: str = "pod", **changes: Any) -> deploy.Workload:
     labels = ours.labels(SETTINGS, "workload")
-    fitted = {"image": SETTINGS.image_reference, "secret": "my-registry", **changes}
-    return deploy.Workload(kind, manifests.Fit(space, "private-reg", labels=labels, **fitted))
+    fitted = {
+        "image": SETTINGS.image_reference,
+        "secret": "my-registry",
+        "labels": labels,
+        **changes,
+    }
+    return deploy.Workload(kind, manifests.Fit(space, "private-reg", **fitted))
 
 
 def write(api: Api, steps: list[deploy.Step]) -> None:
@@ -346,10 +356,21 @@ def test_a_workload_that_stands_is_unchanged(api: Api, space: str, kind: str) ->
 
 def test_what_can_be_changed_in_place_is_and_else_it_is_made_anew(api: Api, space: str) -> None:
     write(api, deploy.plan(api, SETTINGS, workload(space)))
-    image = deploy.plan(api, SETTINGS, workload(space, image="my.registry.io/other:1"))
-    assert image[0].action == deploy.UPDATED
+    mark = {**ours.labels(SETTINGS, "workload"), "team": "web"}
+    assert deploy.plan(api, SETTINGS, workload(space, labels=mark))[0].action == deploy.UPDATED
     node = deploy.plan(api, SETTINGS, workload(space, node="n1"))
     assert node[0].action == deploy.REPLACED
+
+
+def test_another_image_makes_a_pod_anew_for_the_old_one_is_ready_already(
+    api: Api, space: str
+) -> None:
+    write(api, deploy.plan(api, SETTINGS, workload(space)))
+    step = deploy.plan(api, SETTINGS, workload(space, image="my.registry.io/other:1"))[0]
+    assert (step.action, step.why) == (deploy.REPLACED, "its image is another")
+    write(api, deploy.plan(api, SETTINGS, workload(space, "deployment")))
+    rolled = deploy.plan(api, SETTINGS, workload(space, "deployment", image="a.io/other:1"))
+    assert rolled[0].action == deploy.UPDATED
 
 
 def test_a_pod_of_somebody_else_is_refused(api: Api, space: str) -> None:
@@ -421,6 +442,13 @@ def test_a_pod_that_is_not_there_is_refused(api: Api, space: str) -> None:
     with pytest.raises(Refused) as refusal:
         examine.examine(api, SETTINGS, UI_, namespace=space, pod="nobody")
     assert refusal.value.code == "no-pod"
+
+
+def test_an_empty_namespace_is_well_and_a_misspelt_one_is_refused(api: Api, space: str) -> None:
+    assert examine.examine(api, SETTINGS, UI_, namespace=space).groups == ()
+    with pytest.raises(Refused) as refusal:
+        examine.examine(api, SETTINGS, UI_, namespace=f"{space}-nowhere")
+    assert refusal.value.code == "no-namespace"
 
 
 def test_what_may_not_be_read_is_noted_and_the_rest_goes_on(
@@ -546,6 +574,31 @@ def test_another_cluster_s_ca_is_said(server: ApiServer, tmp_path: Path) -> None
     with pytest.raises(ApiError) as problem:
         access.connect(SETTINGS, kubeconfig=str(path))
     assert problem.value.code == "server-certificate"
+
+
+def test_a_client_certificate_without_its_key_is_said(server: ApiServer, tmp_path: Path) -> None:
+    import yaml
+
+    document = yaml.safe_load(server.kubeconfig.read_text())
+    document["users"][0]["user"] = {"client-certificate": str(server.ca)}
+    path = tmp_path / "config"
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(ApiError) as problem:
+        access.connect(SETTINGS, kubeconfig=str(path))
+    assert problem.value.code == "client-certificate"
+    assert "its key, is missing" in problem.value.cause
+
+
+def test_plain_http_to_an_api_server_is_said(server: ApiServer, tmp_path: Path) -> None:
+    import yaml
+
+    document = yaml.safe_load(server.kubeconfig.read_text())
+    document["clusters"][0]["cluster"]["server"] = server.url.replace("https:", "http:")
+    path = tmp_path / "config"
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(ApiError) as problem:
+        access.connect(SETTINGS, kubeconfig=str(path))
+    assert problem.value.code == "not-tls"
 
 
 def test_a_client_certificate_that_has_ended_is_said_with_its_date(

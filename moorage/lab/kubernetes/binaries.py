@@ -92,6 +92,14 @@ def pending(settings: Settings) -> list[Action]:
     return [Action(f"get Kubernetes {wanted} into {folder}: {how}", asks=True)]
 
 
+def kubectl(settings: Settings) -> Path | None:
+    """The one that came with the cluster's programs; None where they came without, or are gone."""
+    given = settings.lab.kubernetes_binaries
+    folder = _folder(settings) if given else cache(settings.lab.kubernetes_version)
+    found = folder / WELCOME[0]
+    return found if found.is_file() else None
+
+
 def ensure(settings: Settings, client: DockerClient, ui: UI) -> Binaries:
     """The programs, from where the settings say, else from the cache, which is filled if needed.
 
@@ -180,8 +188,12 @@ def _source(settings: Settings, client: DockerClient, ui: UI) -> Callable[[Path]
     )
 
 
+def _folder(settings: Settings) -> Path:
+    return settings.root / Path(settings.lab.kubernetes_binaries).expanduser()
+
+
 def _from_folder(settings: Settings) -> Binaries:
-    folder = settings.root / Path(settings.lab.kubernetes_binaries).expanduser()
+    folder = _folder(settings)
     absent = [name for name in NEEDED if not os.access(folder / name, os.X_OK)]
     if absent:
         raise _refused_folder(
