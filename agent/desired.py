@@ -26,13 +26,20 @@ def _path(store: Store, registry: str) -> Path:
 
 def keep(store: Store, plan: Plan) -> None:
     """Hold the node to ``plan`` from now on; its pull and login are left out."""
-    options = replace(plan.options, preflight=False, lock_wait=0)
-    bare = replace(plan, verify=None, options=options)
-    path, content = _path(store, plan.registry.name), json.dumps(bare.to_json()).encode()
+    if not holds(store, plan):  # no write, and no wait for a disk, where nothing changes
+        write_own(_path(store, plan.registry.name), _content(plan), 0o600)
+
+
+def holds(store: Store, plan: Plan) -> bool:
+    """Whether the node is held to ``plan`` already."""
     with contextlib.suppress(OSError):
-        if path.read_bytes() == content:
-            return  # no write, and no wait for a disk, where nothing changes
-    write_own(path, content, 0o600)
+        return _path(store, plan.registry.name).read_bytes() == _content(plan)
+    return False
+
+
+def _content(plan: Plan) -> bytes:
+    options = replace(plan.options, preflight=False, lock_wait=0)
+    return json.dumps(replace(plan, verify=None, options=options).to_json()).encode()
 
 
 def drop(store: Store, registry: str) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from agent import __version__, parts, standing
 from agent.facts import Containerd, Facts, Tree, gather
-from agent.faults import AgentError, Interrupted, RefusedError, TrustError
+from agent.faults import AgentError, Interrupted, NotAtOnceError, RefusedError, TrustError
 from agent.host import TOOLS, Host
 from agent.ledger import Store
 from agent.lock import locked
@@ -46,7 +46,7 @@ from agent.report import (
 )
 from agent.resources import Change, Proof, containerd
 from agent.steps import Step, Steps, facts_event
-from agent.transaction import Restored, Transaction, disarm
+from agent.transaction import Restored, Transaction, disarm, nothing_left
 
 
 class Prover(Protocol):
@@ -113,6 +113,30 @@ class Engine:
         if dry_run:
             return self._told(self._dry(self._steps.applied(plan)))
         return self._told(self._under_lock("apply", plan, self._steps.applied(plan)))
+
+    def unchanged(self, plan: Plan) -> list[Event] | None:
+        """What :meth:`apply` tells of a node that is as planned and proves it; else None.
+
+        Writes nothing, and runs nothing where the host is an ``Onlooker``; the caller keeps other
+        agents away (``lock.unmoved``). Of a plan with a pull, which stays on the node, None.
+        """
+        if plan.verify is not None or not nothing_left(self._store):
+            return None
+
+        def work() -> Iterator[Event]:
+            for step in self._steps.applied(plan):
+                if not isinstance(step, Step):
+                    yield step
+                elif step.changes or step.restarts:
+                    raise NotAtOnceError("there is something to do")
+                else:
+                    yield from self._prove(step.plan, step.facts)
+
+        try:
+            told = list(self._told(work()))
+        except NotAtOnceError:
+            return None
+        return told if self._out.status == UNCHANGED else None
 
     def untrust(self, plan: Plan, dry_run: bool = False) -> Iterator[Event]:
         """Take the trust in the plan's registry away: the original bytes, or our lines out."""

@@ -28,5 +28,9 @@ class RefusedError(AgentError):
     """A state that is not understood, or not ours to change: nothing was touched."""
 
 
+class NotAtOnceError(Exception):
+    """What was asked takes a program of the node's, or long to think about; nothing is wrong."""
+
+
 class Interrupted(BaseException):
     """A signal asked the agent to stop; what is under way is rolled back."""

@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.faults import AgentError
+from agent.faults import AgentError, NotAtOnceError
 from agent.memory import Memory, key
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bin:/snap/bin"
@@ -69,6 +69,9 @@ class Process:
 
 class Host:
     """The node's commands and services."""
+
+    # Of the node's files: a longer one is not read, but raises NotAtOnceError.
+    longest: int | None = None
 
     def __init__(self, root: str = "/", memory: Memory | None = None) -> None:
         """``memory`` saves asking a program again what it would answer the same."""
@@ -312,6 +315,20 @@ class Host:
             )
 
 
+class Onlooker(Host):
+    """A node that is looked at in a moment: nothing is run on it, and no long file is read.
+
+    What takes either raises NotAtOnceError. Answers that ``memory`` has need no run.
+    """
+
+    # Configurations have a tenth of it. An hour's worth of TOML, or of a hosts file, would be read
+    # into the memory of whoever looks.
+    longest = 64 << 10
+
+    def run(self, argv: list[str], timeout: float = 20) -> Done:
+        raise NotAtOnceError(argv[0])
+
+
 def _openrc_unit(name: str) -> Unit | None:
     """A service of OpenRC, which calls them without a suffix. A start makes its link anew."""
     service = name[: -len(".service")] if name.endswith(".service") else name
@@ -337,8 +354,11 @@ def _said(process: subprocess.Popen[bytes], timeout: float) -> tuple[bytes, byte
 
 
 def _same_namespace(process: Path) -> bool:
-    """Whether a process sees the same files as this one."""
+    """Whether a process sees the node's files, as its first process does.
+
+    Not as this one does: the agent that stays is a service with mounts of its own.
+    """
     try:
-        return (process / "ns/mnt").readlink() == Path("/proc/self/ns/mnt").readlink()
+        return (process / "ns/mnt").readlink() == Path("/proc/1/ns/mnt").readlink()
     except OSError:
         return True

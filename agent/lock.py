@@ -45,6 +45,28 @@ def locked(store: Store, operation: str, wait: float) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def unmoved(store: Store) -> Iterator[bool]:
+    """Whether no agent works on this node; then none begins to within the block. Writes nothing.
+
+    Others wait for its end as for that of another agent (:func:`locked`).
+    """
+    try:
+        descriptor = os.open(store.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # none ever did
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
 def holder(store: Store) -> dict[str, Any] | None:
     """Who holds the node's lock, or None where it is free."""
     try:

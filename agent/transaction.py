@@ -444,6 +444,12 @@ def _arm(root: str, command: Sequence[str], services: Sequence[str]) -> str:
     return ""
 
 
+def nothing_left(store: Store) -> bool:
+    """Whether no agent left anything half-way: no journal, and no unit to recover at boot."""
+    units = (_outside(store.root, boot.LINK), _outside(store.root, boot.UNIT))
+    return store.pending() is None and not any(os.path.lexists(unit) for unit in units)
+
+
 def disarm(root: str) -> None:
     """Nothing is left to recover at boot. What cannot be taken away does nothing by itself."""
     for path in (_outside(root, boot.LINK), _outside(root, boot.UNIT)):

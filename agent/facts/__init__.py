@@ -66,7 +66,7 @@ class Facts:
 
 def gather(host: Host) -> Facts:
     """Look at the node. Costs a few short commands; changes nothing."""
-    tree = Tree(host.root)
+    tree = Tree(host.root, host.longest)
     containerds = _containerd.find(host, tree)
     daemons = running(host, {*PROGRAMS, _docker.PROGRAM})
     dockers = _docker.find(host, tree, daemons)

@@ -7,6 +7,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.faults import NotAtOnceError
+
 MAX_FILE = 8 << 20
 
 
@@ -26,8 +28,10 @@ class File:
 class Tree:
     """The node's files, read once each, so that every decision is about the same moment."""
 
-    def __init__(self, root: str = "/") -> None:
+    def __init__(self, root: str = "/", longest: int | None = None) -> None:
+        """A file of more than ``longest`` bytes raises NotAtOnceError where it is read."""
         self.root = root
+        self._longest = longest
         self._seen: dict[str, File] = {}
 
     def read(self, path: str) -> File:
@@ -65,6 +69,8 @@ class Tree:
             with open(self._inside(target), "rb", opener=_at_once) as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     return File(path, target, problem="it is not a regular file")
+                if self._longest is not None and os.fstat(file.fileno()).st_size > self._longest:
+                    raise NotAtOnceError(path)
                 content = file.read(MAX_FILE + 1)
         except FileNotFoundError:
             return File(path, target, problem=self._dangling(path, target))

@@ -23,7 +23,7 @@ from aiohttp.web_response import Response, StreamResponse
 
 from agent import __version__, desired, older
 from agent.faults import AgentError
-from agent.host import Host
+from agent.host import Host, Onlooker
 from agent.ledger import Store
 from agent.memory import Memory
 from agent.plan import MAX_PLAN_BYTES, Plan
@@ -32,7 +32,8 @@ from agent.server import keys, metrics, openapi, tls, upgrade
 from agent.server.drift import Drift
 from agent.server.home import Home, Settings
 from agent.server.looks import Looks
-from agent.server.work import BusyError, Operation, Work
+from agent.server.unchanged import Unchanged
+from agent.server.work import AtOnce, BusyError, Operation, Work
 
 if TYPE_CHECKING:
     from agent.engine import Engine, Prover
@@ -101,6 +102,7 @@ class App:
         self._restart = restart
         self._refused_roles = 0
         self._looks = Looks(self.store)
+        self._unchanged = Unchanged(self.store, partial(self._engine, Onlooker(root, memory)))
         self.drift = Drift(
             self.store, self.work, self.apply, lambda: self.engine().recover(), self.last.note
         )
@@ -180,9 +182,12 @@ class App:
     # -- operations ----------------------------------------------------------------------------
 
     def engine(self) -> Engine:
+        return self._engine(self._host)
+
+    def _engine(self, host: Host) -> Engine:
         from agent.engine import Engine
 
-        return Engine(self._host, self._prover)
+        return Engine(host, self._prover)
 
     def apply(self, plan: Plan, dry_run: bool = False) -> Operation:
         if dry_run:
@@ -197,7 +202,9 @@ class App:
         _require_no_older_operator(request)
         plan = await self._plan(request)
         plan.require_ca()
-        return await self._told(request, "apply", self.apply(plan, dry), quiet=dry)
+        at_once = None if dry else partial(self._unchanged.apply, plan)
+        operation = self.apply(plan, dry)
+        return await self._told(request, "apply", operation, quiet=dry, at_once=at_once)
 
     async def _untrust(self, request: BaseRequest) -> StreamResponse:
         dry = _flag(request, "dry_run")
@@ -257,6 +264,7 @@ class App:
         *,
         first: bytes = b"",
         quiet: bool = False,
+        at_once: AtOnce | None = None,
     ) -> StreamResponse:
         """The operation's lines as they come. It goes on where the client does not."""
 
@@ -265,7 +273,7 @@ class App:
             if name in ("apply", "untrust"):
                 self.drift.reset()
 
-        lines = self.work.begin(operation, None if quiet else note)
+        lines = self.work.begin(operation, None if quiet else note, at_once)
         answer = StreamResponse(headers={"Content-Type": JSON_LINES})
         answer.enable_chunked_encoding()
         try:
@@ -330,6 +338,9 @@ class App:
 
 def _load_core() -> None:
     """The core comes with the first operation: a start costs less without, and forks share it."""
+    # A host's name is encoded by it, and no thread is to import anything beside a fork.
+    import encodings.idna  # noqa: F401
+
     import agent.cri.client
     import agent.engine
     import agent.verify  # noqa: F401 - they are to be there

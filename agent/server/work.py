@@ -16,9 +16,9 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Optional
 
 from agent import pulse
 from agent.faults import AgentError, Interrupted
@@ -29,6 +29,8 @@ MOST = 4
 # Begins the line with which a process hands on what it learned; no event begins so.
 _LEARNED = b"learned "
 Operation = Callable[[], Iterator[Event]]
+# The events of an operation that needs no process of its own; None where it does.
+AtOnce = Callable[[], Awaitable[Optional[list[Event]]]]
 Note = Callable[[dict[str, Any], float], None]
 
 
@@ -54,22 +56,75 @@ class Work:
         self._pids: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._one = asyncio.Lock()
 
     @property
     def count(self) -> int:
         return len(self._tasks)
 
-    def begin(self, operation: Operation, note: Note | None = None) -> asyncio.Queue[bytes | None]:
+    def begin(
+        self, operation: Operation, note: Note | None = None, at_once: AtOnce | None = None
+    ) -> asyncio.Queue[bytes | None]:
         """Starts ``operation``; its lines come through the queue, and None after the last.
 
         ``note`` gets the result and the time of its end. Raises BusyError. The operation ends
-        whether or not anyone takes the lines.
+        whether or not anyone takes the lines. Where ``at_once`` answers, it has no process.
         """
         if self._stopping or self.count >= MOST:
             raise BusyError
         if self._load is not None:
             self._load()
             self._load = None
+        lines: asyncio.Queue[bytes | None] = asyncio.Queue()
+        task = asyncio.ensure_future(self._run(operation, at_once, lines, note))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return lines
+
+    async def _run(
+        self,
+        operation: Operation,
+        at_once: AtOnce | None,
+        lines: asyncio.Queue[bytes | None],
+        note: Note | None,
+    ) -> None:
+        result: dict[str, Any] | None = None
+        try:
+            async for line in self._told(operation, at_once):
+                if line.startswith(b'{"event": "result"'):
+                    result = json.loads(line)
+                lines.put_nowait(line)
+        finally:
+            if result is None:
+                died = _line(_died())
+                result = json.loads(died)
+                lines.put_nowait(died)
+            if note is not None:
+                note(result, time.time())
+            lines.put_nowait(None)
+
+    async def _told(self, operation: Operation, at_once: AtOnce | None) -> AsyncIterator[bytes]:
+        # What answers at once may do so in a thread, and a fork would copy the locks it holds.
+        async with self._one:
+            known = await at_once() if at_once is not None else None
+            process = self._fork(operation) if known is None and not self._stopping else None
+        if process is None:
+            for event in known or [_stopped("SIGTERM")]:
+                yield _line(event)
+            return
+        pid, reading = process
+        try:
+            async for line in _lines(reading):
+                if line.startswith(_LEARNED):
+                    self._memory.take(line[len(_LEARNED) :])
+                else:
+                    yield line
+        finally:
+            await _ended(pid)
+            self._pids.discard(pid)
+
+    def _fork(self, operation: Operation) -> tuple[int, int]:
+        """(the process, where its lines can be read)."""
         reading, writing = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -78,34 +133,7 @@ class Work:
             _child(operation, self._memory, writing)
         os.close(writing)
         self._pids.add(pid)
-        lines: asyncio.Queue[bytes | None] = asyncio.Queue()
-        task = asyncio.ensure_future(self._follow(pid, reading, lines, note))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return lines
-
-    async def _follow(
-        self, pid: int, reading: int, lines: asyncio.Queue[bytes | None], note: Note | None
-    ) -> None:
-        result: dict[str, Any] | None = None
-        try:
-            async for line in _lines(reading):
-                if line.startswith(_LEARNED):
-                    self._memory.take(line[len(_LEARNED) :])
-                    continue
-                if line.startswith(b'{"event": "result"'):
-                    result = json.loads(line)
-                lines.put_nowait(line)
-        finally:
-            await _ended(pid)
-            self._pids.discard(pid)
-            if result is None:
-                died = _line(_died())
-                result = json.loads(died)
-                lines.put_nowait(died)
-            if note is not None:
-                note(result, time.time())
-            lines.put_nowait(None)
+        return pid, reading
 
     async def stop(self, patience: float) -> None:
         """No new ones; those under way roll back or finish, within ``patience`` seconds."""
@@ -169,8 +197,7 @@ def _child(operation: Operation, memory: Memory, writing: int) -> None:
         except AgentError as problem:
             _write(pipe, _line(_failed(problem.fault)))
         except Interrupted as problem:
-            said = Fault("interrupted", f"stopped by {problem}; nothing was changed")
-            _write(pipe, _line(_failed(said)))
+            _write(pipe, _line(_stopped(str(problem))))
         except Exception as problem:
             said = Fault(
                 "internal-error",
@@ -202,6 +229,10 @@ def _line(event: Event) -> bytes:
 
 def _failed(fault: Fault) -> ResultEvent:
     return ResultEvent(HostResult(host=platform.node(), status=FAILED, error=fault))
+
+
+def _stopped(by: str) -> ResultEvent:
+    return _failed(Fault("interrupted", f"stopped by {by}; nothing was changed"))
 
 
 def _died() -> ResultEvent:
