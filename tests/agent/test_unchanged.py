@@ -254,6 +254,10 @@ def test_a_node_that_hangs_holds_up_neither_the_loop_nor_the_next(
 # -- what the server makes of it -------------------------------------------------------------------
 
 
+async def all_of(lines: asyncio.Queue[bytes | None]) -> list[dict[str, Any]]:
+    return [event async for event in events(lines)]
+
+
 def notes() -> tuple[list[str], Callable[[dict[str, Any], float], None]]:
     found: list[str] = []
     return found, lambda result, when: found.append(result["status"])
@@ -274,7 +278,7 @@ def test_what_is_answered_at_once_has_no_process(
         lines = work.begin(
             lambda: settled.engine().apply(plan), note, lambda: looks(settled).apply(plan)
         )
-        return [event async for event in events(lines)]
+        return await all_of(lines)
 
     told = in_time(answer())
     assert [one["event"] for one in told] == ["facts", "verify", "result"]
@@ -299,7 +303,7 @@ def test_what_is_not_has_one_and_none_is_made_beside_a_look(settled: Box) -> Non
     async def answers() -> list[list[dict[str, Any]]]:
         work = Work(lambda: None, Memory())
         queues = [work.begin(operation, note, look), work.begin(operation, note)]
-        return [[event async for event in events(queue)] for queue in queues]
+        return [await all_of(queue) for queue in queues]
 
     for told in in_time(answers()):
         assert [one["event"] for one in told] == ["facts", "status", "result"], told
@@ -316,7 +320,7 @@ def test_told_to_stop_while_it_looks_it_begins_no_process(settled: Box) -> None:
         lines = work.begin(lambda: settled.engine().apply(wanted(settled)), None, look)
         await asyncio.sleep(0.02)
         await work.stop(5)
-        return [event async for event in events(lines)]
+        return await all_of(lines)
 
     told = in_time(answer())
     assert [one["error"]["code"] for one in told] == ["interrupted"]
