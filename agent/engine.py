@@ -112,7 +112,7 @@ class Engine:
         """Bring the node into the plan's state and prove it, or put it back as it was."""
         if dry_run:
             return self._told(self._dry(self._steps.applied(plan)))
-        return self._told(self._under_lock("apply", plan, self._steps.applied(plan)))
+        return self._told(self._under_lock("apply", plan, self._steps.applied(plan, proving=True)))
 
     def unchanged(self, plan: Plan) -> list[Event] | None:
         """What :meth:`apply` tells of a node that is as planned and proves it; else None.
@@ -188,7 +188,7 @@ class Engine:
 
         def work() -> Iterator[Event]:
             plan.require_ca()
-            facts = gather(self._host)
+            facts = gather(self._host, proving=True)
             yield facts_event(facts)
             yield from self._prove(plan, facts)
 

@@ -114,6 +114,11 @@ class Host:
             process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
         )
 
+    @property
+    def remembers(self) -> bool:
+        """Whether :meth:`answer` may know without asking."""
+        return self._memory is not None
+
     def answer(self, argv: list[str], *inputs: bytes) -> Done:
         """Like :meth:`run`, for an answer that follows from the program and ``inputs`` alone."""
         memory = self._memory

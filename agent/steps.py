@@ -60,10 +60,10 @@ class Steps:
                 self.unread.append(str(problem))
         return proposals
 
-    def applied(self, plan: Plan) -> Iterator[Event | Step]:
-        """Into the plan's state."""
+    def applied(self, plan: Plan, *, proving: bool = False) -> Iterator[Event | Step]:
+        """Into the plan's state. ``proving``: it is to be proved there, not only looked at."""
         plan.require_ca()
-        facts = gather(self._host)
+        facts = gather(self._host, proving=proving)
         yield facts_event(facts)
         ledgers = self._store.ledgers()
         owned = ledgers.get(plan.registry.name, {})

@@ -64,10 +64,13 @@ class Facts:
         return ", ".join(found) or "none"
 
 
-def gather(host: Host) -> Facts:
-    """Look at the node. Costs a few short commands; changes nothing."""
+def gather(host: Host, *, proving: bool = False) -> Facts:
+    """Look at the node. Costs a few short commands; changes nothing.
+
+    ``proving``: for an operation that asks CRI later on.
+    """
     tree = Tree(host.root, host.longest)
-    containerds = _containerd.find(host, tree)
+    containerds = _containerd.find(host, tree, proving=proving)
     daemons = running(host, {*PROGRAMS, _docker.PROGRAM})
     dockers = _docker.find(host, tree, daemons)
     others = _runtimes.find(host, tree)

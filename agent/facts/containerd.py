@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from dataclasses import dataclass
 
@@ -13,6 +15,8 @@ from agent.host import Host, Process, Unit
 CONTAINERD_CONFIG = "/etc/containerd/config.toml"
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 
+Version = tuple[int, int, int]
+
 
 @dataclass(frozen=True)
 class Containerd:
@@ -22,7 +26,7 @@ class Containerd:
     """
 
     binary: str
-    version: tuple[int, int, int]
+    version: Version
     unit: Unit | None
     config: File
     merged: bytes | None
@@ -42,11 +46,12 @@ _KEPT_BY_OTHERS = (
 )  # fmt: skip
 
 
-def find(host: Host, tree: Tree) -> tuple[Containerd, ...]:
+def find(host: Host, tree: Tree, *, proving: bool = False) -> tuple[Containerd, ...]:
     """Every containerd of this node that is configured in files of its own, the usual one first.
 
     One that runs is known by its process, whatever its unit is called; where none runs, the units
-    tell, and where there are none, the program.
+    tell, and where there are none, the program. ``proving``: CRI is asked later in any case, so
+    that it may as well tell the version.
     """
     starts: list[tuple[tuple[str, ...], Unit | None, Process | None]] = []
     for process in host.processes("containerd"):
@@ -63,7 +68,7 @@ def find(host: Host, tree: Tree) -> tuple[Containerd, ...]:
         one = (
             None
             if _is_kept_by_others(argv)
-            else _containerd(host, tree, argv, unit, process_or_none)
+            else _containerd(host, tree, argv, unit, process_or_none, proving)
         )
         if one is not None:
             found.setdefault((one.config.path, one.socket), one)
@@ -80,23 +85,19 @@ def _containerd(
     argv: tuple[str, ...],
     unit: Unit | None,
     process: Process | None,
+    proving: bool,
 ) -> Containerd | None:
     binary = argv[0] if argv else host.which("containerd")
     if binary is None or not tree.exists(binary):
         binary = host.which("containerd")
     if binary is None:
         return None
-    shown = host.answer([host.outside(binary), "--version"])
-    version = re.search(r"\sv?(\d+)\.(\d+)\.(\d+)", shown.out)
-    if not shown.ok or version is None:
-        raise AgentError(
-            "containerd-broken",
-            f"{binary} does not tell its version: {shown.complaint}",
-            cause="the program is damaged or made for another machine",
-            cure=f"repair it; `{binary} --version` must answer",
-        )
     config = tree.read(option(argv, "--config", "-c") or CONTAINERD_CONFIG)
     socket = option(argv, "--address", "-a") or CONTAINERD_SOCKET
+    version = None
+    if proving and process is not None and not host.remembers:
+        version = _running_version(process, binary, socket)
+    version = version or _version_of(host, binary)
     if process is not None:
         active = True
     elif host.systemd and unit is not None:
@@ -105,7 +106,7 @@ def _containerd(
         active = not host.real or tree.exists(socket)
     return Containerd(
         binary=binary,
-        version=(int(version[1]), int(version[2]), int(version[3])),
+        version=version,
         unit=unit,
         config=config,
         merged=merged(host, tree, binary, config),
@@ -113,6 +114,39 @@ def _containerd(
         socket=socket,
         pid=process.pid if process is not None else 0,
     )
+
+
+def _version_of(host: Host, binary: str) -> Version:
+    shown = host.answer([host.outside(binary), "--version"])
+    version = _version_in(shown.out)
+    if not shown.ok or version is None:
+        raise AgentError(
+            "containerd-broken",
+            f"{binary} does not tell its version: {shown.complaint}",
+            cause="the program is damaged or made for another machine",
+            cure=f"repair it; `{binary} --version` must answer",
+        )
+    return version
+
+
+def _running_version(process: Process, binary: str, socket: str) -> Version | None:
+    """What a daemon says it is by CRI; None where it does not, or was started from another file.
+
+    It costs a tenth of a start of the program. A package that was upgraded since left a new file
+    in the place of the one that runs (proc_pid_exe(5)); to that one the next start belongs.
+    """
+    from agent.cri.client import CriError
+    from agent.verify import with_cri
+
+    with contextlib.suppress(OSError, CriError):
+        if os.path.samefile(f"/proc/{process.pid}/exe", binary):  # noqa: PTH121
+            return _version_in(with_cri(socket, lambda cri: cri.version()))
+    return None
+
+
+def _version_in(words: str) -> Version | None:
+    found = re.search(r"\sv?(\d+)\.(\d+)\.(\d+)", words)
+    return (int(found[1]), int(found[2]), int(found[3])) if found is not None else None
 
 
 def merged(host: Host, tree: Tree, binary: str, config: File) -> bytes | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from moorage.errors import MoorageError
 from moorage.fleet import faults, known_hosts, lines
 from moorage.fleet.errand import (
+    ABSENT,
     Answer,
     Become,
     Reply,
@@ -118,8 +119,10 @@ class Session:
         on the agent's standard input, which ends after it. Returns the answer and the exit status,
         -1 where the connection broke. Raises MoorageError ``agent-silent``.
         """
-        answer = Answer(on_event, reply)
-        status = self._run(warm_words(archive.digest, words), (plan,), become, answer, patience)
+        answer, status = Answer(on_event, reply), ABSENT
+        # One that leaves nothing behind has left nothing here before.
+        if "--once" not in words:
+            status = self._run(warm_words(archive.digest, words), (plan,), become, answer, patience)
         if absent(answer, status):
             content = archive.path.read_bytes()
             answer = Answer(on_event, reply)

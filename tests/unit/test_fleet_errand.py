@@ -17,8 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from moorage.archive import AgentArchive
 from moorage.fleet import errand
 from moorage.fleet.errand import Answer, Become, as_root, cold_words, host_result, warm_words
+from moorage.fleet.ssh import Session
 
 STAND_IN = """
 import json, sys
@@ -290,3 +292,22 @@ def test_a_lost_line_says_whether_the_agent_had_begun() -> None:
     answer.stdout(b'{"event": "facts"}\n')
     assert answer.begun
     assert code(answer, -1) == "connection-lost"
+
+
+def test_one_that_is_to_leave_nothing_is_brought_unasked(tmp_path: Path) -> None:
+    """A session that notes what it is to run, on a node where the archive is not."""
+
+    class Noting(Session):
+        def __init__(self) -> None:
+            self.asked: list[str] = []
+
+        def _run(self, words: str, *_: object) -> int:
+            self.asked.append(words)
+            return errand.ABSENT
+
+    archive = AgentArchive(tmp_path / "agent.pyz", DIGEST)
+    archive.path.write_bytes(ARCHIVE)
+    for words, first in ((["apply"], [warm_words(DIGEST, ["apply"])]), (["apply", "--once"], [])):
+        session = Noting()
+        session.errand(archive, words, PLAN, Become(sudo=False), lambda _: None, 1)
+        assert session.asked == [*first, cold_words(DIGEST, len(ARCHIVE), words)]
