@@ -13,7 +13,7 @@ import platform
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -169,7 +169,7 @@ class Engine:
         def work() -> Iterator[Event]:
             facts = gather(self._host)
             yield facts_event(facts)
-            yield ExplainEvent(tuple(asdict(one) for one in parts.explain(facts, plan)))
+            yield ExplainEvent(tuple(one._asdict() for one in parts.explain(facts, plan)))
 
         return self._told(work())
 
@@ -456,7 +456,7 @@ class Engine:
             return
         restored = transaction.rollback(self._start_of)
         if boot:
-            restored = replace(restored, restarts=self._restarted_at_boot(restored.restarts))
+            restored = restored._replace(restarts=self._restarted_at_boot(restored.restarts))
         else:
             facts = gather(self._host) if restored.restarts else None
             self._restart_after_rollback(restored, facts)

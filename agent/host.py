@@ -12,8 +12,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from agent.faults import AgentError, NotAtOnceError
 from agent.memory import Memory, key
@@ -29,8 +29,7 @@ UNIT_FOLDERS = ("etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/s
                  "lib/systemd/system")  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(NamedTuple):
     """How a command ended."""
 
     code: int
@@ -48,8 +47,7 @@ class Done:
         return lines[-1].strip() if lines else f"exit code {self.code}"
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(NamedTuple):
     """A service as it stands; ``start`` differs from start to start, "" where not asked."""
 
     name: str
@@ -58,8 +56,7 @@ class Unit:
     start: str = ""
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(NamedTuple):
     """A running program: how it was called, and the service it belongs to, if any."""
 
     pid: int

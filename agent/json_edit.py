@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _DECODER = json.JSONDecoder()
 
 
-@dataclass(frozen=True)
-class _Member:
+class _Member(NamedTuple):
     """A key of the top object: where its text begins, and where its value is."""
 
     key: str

@@ -7,9 +7,8 @@ name: it looks after the runtimes that are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from agent.facts import Facts
 from agent.plan import Plan, Registry
@@ -82,8 +81,7 @@ def _late(name: str, *needs: str, runtime: bool = True, verbs: tuple[str, ...] =
     return Part(resource, runtime, needs, **{verb: module.later(verb) for verb in verbs})
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A row. ``runtime``: one that pulls images, so that a node without any is refused.
 
     ``needs``: the runtimes of which one has to be on the node; none named: the module decides.

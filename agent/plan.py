@@ -13,7 +13,7 @@ import ipaddress
 import json
 import re
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent.faults import AgentError
 from agent.plan_check import Invalid, validate
@@ -409,8 +409,7 @@ _REFERENCE = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(NamedTuple):
     """An image under a registry, taken apart: ``version`` is its digest, else its tag."""
 
     repository: str

@@ -7,7 +7,7 @@ told everywhere: in the agent's last event, in ``--json`` documents, in tables a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any, NamedTuple, Union
 
 CHANGED = "changed"
 UNCHANGED = "unchanged"
@@ -92,56 +92,45 @@ class HostResult:
         return result
 
 
-@dataclass(frozen=True)
-class FactsEvent:
+class FactsEvent(NamedTuple):
     """What was found: ``runtime`` in words, such as ``containerd 1.7.24``, and the rest by name."""
 
     host: str
     runtime: str
     python: str
     agent: str
-    kind = "facts"
 
 
-@dataclass(frozen=True)
-class ChangeEvent:
+class ChangeEvent(NamedTuple):
     """A file that was changed, or with ``--dry-run`` would be; ``diff`` is a unified diff."""
 
     path: str
     action: str
     diff: str
-    kind = "change"
 
 
-@dataclass(frozen=True)
-class RestartEvent:
+class RestartEvent(NamedTuple):
     """A service about to be restarted."""
 
     unit: str
-    kind = "restart"
 
 
-@dataclass(frozen=True)
-class VerifyEvent:
+class VerifyEvent(NamedTuple):
     """A proof made: ``step`` is ``registry``, ``cri`` or ``pull``."""
 
     step: str
     ok: bool
     seconds: float
     detail: str = ""
-    kind = "verify"
 
 
-@dataclass(frozen=True)
-class NoteEvent:
+class NoteEvent(NamedTuple):
     """Something a person should know that is no failure."""
 
     message: str
-    kind = "note"
 
 
-@dataclass(frozen=True)
-class StatusEvent:
+class StatusEvent(NamedTuple):
     """What this agent keeps on the node: per registry its files, ``as-left`` or ``changed`` since.
 
     ``interrupted`` is the operation an earlier agent left half-way; ``holder`` who is at work now;
@@ -154,29 +143,23 @@ class StatusEvent:
     holder: dict[str, Any] | None
     applied: str | None = None
     pulled: dict[str, Any] | None = None
-    kind = "status"
 
 
-@dataclass(frozen=True)
-class HistoryEvent:
+class HistoryEvent(NamedTuple):
     """What was done here, newest first: `number`, `time` (UTC), `operation`, `registry`, `by`,
     `from` (an address), `agent`, `changes` [{`path`, `action`}], `restarts`, `undone_by`.
     """
 
     records: tuple[dict[str, Any], ...]
-    kind = "history"
 
 
-@dataclass(frozen=True)
-class ExplainEvent:
+class ExplainEvent(NamedTuple):
     """Each part's strategies: `part`, `strategy`, `applies`, `why`."""
 
     findings: tuple[dict[str, Any], ...]
-    kind = "explain"
 
 
-@dataclass(frozen=True)
-class RequestEvent:
+class RequestEvent(NamedTuple):
     """A node asks to become resident: ``request`` is its certificate request in PEM.
 
     ``time`` is the node's clock, in seconds since 1970.
@@ -185,23 +168,18 @@ class RequestEvent:
     id: str
     request: str
     time: int
-    kind = "request"
 
 
-@dataclass(frozen=True)
-class StaysEvent:
+class StaysEvent(NamedTuple):
     """What became of the wish that the agent stay; ``error`` where it does not."""
 
     error: Fault | None = None
-    kind = "stays"
 
 
-@dataclass(frozen=True)
-class ResultEvent:
+class ResultEvent(NamedTuple):
     """The outcome; always the last event."""
 
     result: HostResult
-    kind = "result"
 
 
 Event = Union[
@@ -219,13 +197,28 @@ Event = Union[
 ]
 
 
+KINDS: dict[type[Event], str] = {
+    FactsEvent: "facts",
+    ChangeEvent: "change",
+    RestartEvent: "restart",
+    VerifyEvent: "verify",
+    NoteEvent: "note",
+    StatusEvent: "status",
+    HistoryEvent: "history",
+    ExplainEvent: "explain",
+    RequestEvent: "request",
+    StaysEvent: "stays",
+    ResultEvent: "result",
+}
+
+
 def event_to_json(event: Event) -> dict[str, Any]:
     """An event as the one JSON object of its line."""
     if isinstance(event, ResultEvent):
         body = event.result.to_json()
-    else:  # dataclasses.asdict would copy what is plain JSON all the way down
-        body = {name: _plain(value) for name, value in vars(event).items()}
-    return {"event": event.kind, **body}
+    else:
+        body = {name: _plain(value) for name, value in event._asdict().items()}
+    return {"event": KINDS[type(event)], **body}
 
 
 def _plain(value: Any) -> Any:

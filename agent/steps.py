@@ -9,7 +9,8 @@ import contextlib
 import os
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from agent import __version__, parts, rivals, undoing, withdrawal
 from agent.facts import Facts, gather
@@ -23,8 +24,7 @@ from agent.transaction import KEEP, missing_folders
 from agent.withdrawal import Withdrawal
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """All that one transaction does."""
 
     operation: str

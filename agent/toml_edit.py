@@ -7,15 +7,14 @@ A small scanner finds where each table and key stands. Whoever edits parses the 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent.toml import parse
 
 Keys = tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """A ``[table]`` line: ``start`` is its line's start, ``end`` the start of the next line."""
 
     keys: Keys
@@ -24,8 +23,7 @@ class Header:
     array: bool
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A ``key = value``: ``keys`` is the whole path, ``raw`` the key's own parts as written."""
 
     keys: Keys
@@ -41,8 +39,7 @@ class Entry:
         return len(self.keys) == len(self.raw)
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """Where everything stands in a text that is known to be valid TOML."""
 
     text: str

@@ -15,9 +15,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent import boot
 from agent.disk import (
@@ -43,8 +42,7 @@ _UNDONE = {"created": "removed", "edited": "edited", "removed": "created"}
 on_step: Callable[[str], None] = lambda name: None  # noqa: E731
 
 
-@dataclass(frozen=True)
-class Restored:
+class Restored(NamedTuple):
     """What a rollback did: files put back, those another hand has changed since, services."""
 
     registry: str

@@ -15,9 +15,8 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from agent.faults import AgentError, TrustError
 from agent.plan import Plan, Registry, Verify, reference
@@ -42,8 +41,7 @@ MANIFESTS = ", ".join(
 )
 
 
-@dataclass(frozen=True)
-class Trouble:
+class Trouble(NamedTuple):
     """A row of the table of pull failures: the words it is known by, and what to say of it."""
 
     words: str

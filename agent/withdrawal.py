@@ -7,8 +7,7 @@ since, our own lines go and theirs stay.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent import parts, undoing
 from agent.facts import Facts
@@ -16,8 +15,7 @@ from agent.plan import Registry
 from agent.resources import Change, Ledger, Ledgers, Owned, change, readable
 
 
-@dataclass(frozen=True)
-class Withdrawal:
+class Withdrawal(NamedTuple):
     """The changes, what is ours afterwards, the folders we made that may go, and what to say."""
 
     changes: tuple[Change, ...]
@@ -137,7 +135,7 @@ def _inherited(folder: str, others: dict[str, dict[str, Owned]]) -> bool:
         for path, one in ledger.items():
             if path.startswith(f"{folder}/"):
                 if folder not in one.folders:
-                    ledger[path] = replace(one, folders=(folder, *one.folders))
+                    ledger[path] = one._replace(folders=(folder, *one.folders))
                 return True
     return False
 

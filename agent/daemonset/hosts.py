@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,7 +120,7 @@ class PodProver:
         from agent import verify as proving
 
         if self._pulls and proof.kind == "cri":
-            outside = replace(proof, socket=self._outside(proof.socket))
+            outside = proof._replace(socket=self._outside(proof.socket))
             proving.pull(outside, registry, verify, seconds)
 
     def _outside(self, path: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent.facts.daemons import option
 from agent.facts.tree import File, Tree
@@ -18,8 +18,7 @@ CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 Version = tuple[int, int, int]
 
 
-@dataclass(frozen=True)
-class Containerd:
+class Containerd(NamedTuple):
     """One containerd: how it is started, where its configuration is, what it makes of it.
 
     ``pid`` is 0 where it was not found as a process.

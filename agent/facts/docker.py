@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from agent.facts.daemons import Daemon, option
 from agent.facts.tree import Tree
@@ -23,8 +23,7 @@ SNAP = "/var/snap/docker"
 PROGRAM = "dockerd"
 
 
-@dataclass(frozen=True)
-class Docker:
+class Docker(NamedTuple):
     """A Docker Engine; ``version`` is empty where only its folder shows that it is there.
 
     ``home`` is the home folder of the user that runs a rootless one, else empty. ``flags`` are the
@@ -51,7 +50,7 @@ def find(host: Host, tree: Tree, daemons: tuple[Daemon, ...]) -> tuple[Docker, .
         found = ([idle] if idle is not None else []) + found
     seen = {one.home for one in found}
     found += [one for one in _rootless_units(tree) if one.home not in seen]
-    found = [replace(one, containerd_store=_uses_containerd(host, tree, one)) for one in found]
+    found = [one._replace(containerd_store=_uses_containerd(host, tree, one)) for one in found]
     unique = {one.certs: one for one in reversed(found)}
     return tuple(sorted(unique.values(), key=lambda one: one.home))
 

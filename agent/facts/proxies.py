@@ -10,7 +10,7 @@ import fnmatch
 import glob
 import re
 import shlex
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent.facts.daemons import Daemon
 from agent.facts.tree import Tree
@@ -22,8 +22,7 @@ KEYS = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "n
 PROGRAMS = ("dockerd", "containerd", "crio", "k3s", "buildkitd")
 
 
-@dataclass(frozen=True)
-class Proxied:
+class Proxied(NamedTuple):
     """A service with a proxy in its environment. Go takes the upper-case name first.
 
     ``without_us`` is the NO_PROXY it would have if our own drop-in were not there.

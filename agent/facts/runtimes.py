@@ -5,14 +5,13 @@ A program or a folder shows that one is there; only then its service is asked fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent.facts.tree import Tree
 from agent.host import Host
 
 
-@dataclass(frozen=True)
-class Runtime:
+class Runtime(NamedTuple):
     """One of them: the program found, the service that runs it ("" for none), how it is called."""
 
     name: str
@@ -22,8 +21,7 @@ class Runtime:
     argv: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     name: str
     programs: tuple[str, ...]
     units: tuple[str, ...] = ()

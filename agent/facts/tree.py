@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from agent.faults import NotAtOnceError
 
 MAX_FILE = 8 << 20
 
 
-@dataclass(frozen=True)
-class File:
+class File(NamedTuple):
     """A file as it was found. ``content`` is None where there is none.
 
     ``target`` is where the bytes are after all links; ``problem`` says why it cannot be read.

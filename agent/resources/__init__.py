@@ -12,7 +12,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent.facts import File
 from agent.faults import RefusedError
@@ -20,8 +20,7 @@ from agent.faults import RefusedError
 SCRATCH = "@moorage-scratch@"  # stands for the folder of files that are only to be looked at
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """One file as it is and as it shall be; None stands for no file.
 
     ``path`` is the file's name, ``target`` where its bytes are after all links.
@@ -41,8 +40,7 @@ class Change:
         return "removed" if self.after is None else "edited"
 
 
-@dataclass(frozen=True)
-class Owned:
+class Owned(NamedTuple):
     """A file we changed for a registry: as it was before us, as we left it, the folders we made."""
 
     part: str
@@ -57,8 +55,7 @@ Ledger = Mapping[str, Owned]
 Ledgers = Mapping[str, Ledger]
 
 
-@dataclass(frozen=True)
-class Proposal:
+class Proposal(NamedTuple):
     """What one part needs. ``absent`` says why there is nothing to do it to.
 
     ``there``: the runtime is on the node all the same, so a person should hear why it is left out.
@@ -71,8 +68,7 @@ class Proposal:
     there: bool = False
 
 
-@dataclass(frozen=True)
-class Proof:
+class Proof(NamedTuple):
     """A way to pull on this node: ``kind`` is ``cri``, ``docker`` or ``podman``.
 
     ``socket`` is where the runtime listens, ``unit`` the service whose restart makes it pause.
@@ -88,8 +84,7 @@ class Proof:
         return "" if self.kind == "cri" else self.kind
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """A row of what `nodes.explain` tells: a strategy of a part, and whether it is the one taken.
 
     ``strategy`` names the row in the part's table (``docs/runtimes.md``, ``docs/containerd.md``),

@@ -5,8 +5,6 @@ MicroK8s, k0s and nerdctl read them by containerd's code, so what goes in is dec
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from agent.facts import Tree
 from agent.plan import Plan
 from agent.resources import Change, Ledger
@@ -21,7 +19,7 @@ def changes(part: str, tree: Tree, root: str, plan: Plan, owned: Ledger) -> tupl
         found += hosts_toml.changes(tree, place, registry, owned)
     for mirror in plan.mirrors:
         found += hosts_toml.mirror_changes(tree, [root], plan.registry, mirror, owned)
-    return tuple(replace(one, part=part) for one in found)
+    return tuple(one._replace(part=part) for one in found)
 
 
 def is_of_a_registry(path: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent.facts import Facts, Tree
 from agent.faults import RefusedError
@@ -82,8 +82,7 @@ def forgotten(facts: Facts, registry: Registry) -> tuple[Change, ...]:
     return change(PART, file, strip(Owned(PART, PATH, b"", None), file.content, registry))
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     address: bytes = b""
     hosts: tuple[bytes, ...] = ()
 

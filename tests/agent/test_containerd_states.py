@@ -381,7 +381,7 @@ def test_every_containerd_of_a_node_is_set_up_and_restarted(box: Box) -> None:
 def test_a_containerd_that_no_service_starts_is_refused_where_it_needs_a_restart(box: Box) -> None:
     node = found(box, {CONFIG: "version = 2\n"}, None, ONE_7)
     assert node.containerd is not None
-    alone = replace(node, containerd=replace(node.containerd, unit=None, pid=4711))
+    alone = replace(node, containerd=node.containerd._replace(unit=None, pid=4711))
     with pytest.raises(RefusedError) as caught:
         propose(alone, box.plan(), {})
     assert caught.value.code == "containerd-unmanaged"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import posixpath
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent import toml_edit
 from agent.facts import Containerd, File, Tree
@@ -18,8 +18,7 @@ from agent.resources.containerd.state import TABLES
 from agent.toml import TomlError, at, parse
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """One file: ``imports`` are the paths it leads to, resolved and in order."""
 
     path: str
@@ -74,7 +73,7 @@ class Layers:
     def deciding(self, *keys: str) -> Layer:
         """The file in which ``registry.<keys>`` must be set for it to count."""
         plugin = self.table[:2]
-        for layer in reversed(self.all):
+        for layer in self.all[::-1]:
             wanted = (*self.table, *keys) if self.major >= 2 else plugin
             if at(layer.tables, *wanted) is not None:
                 return layer

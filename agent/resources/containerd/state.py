@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent.toml import at
 
@@ -16,8 +15,7 @@ TABLES: dict[int, tuple[str, ...]] = {
 CRI_PLUGINS = ("cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images")
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """What decides between the strategies; imports and all.
 
     ``transfer`` tells that CRI pulls through the transfer service (2.1 and newer).

@@ -7,14 +7,12 @@ real nodes, as told there.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from agent.resources.containerd.state import State
 
 
-@dataclass(frozen=True)
-class Condition:
+class Condition(NamedTuple):
     """Something a row asks of a state, and how to say whether it is so."""
 
     holds: Callable[[State], bool]
@@ -22,8 +20,7 @@ class Condition:
     no: str
 
 
-@dataclass(frozen=True)
-class Strategy:
+class Strategy(NamedTuple):
     """A row: when all its conditions hold, what is done, or why it is refused.
 
     ``edits`` tells that containerd's own configuration is changed, which takes a restart.
