@@ -13,10 +13,15 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 from moorage.errors import MoorageError
 from moorage.settings import Settings
 from moorage.ui import UI
+
+if TYPE_CHECKING:
+    from moorage.fleet.inventory import Target
 
 
 @dataclass(frozen=True)
@@ -40,13 +45,23 @@ def examine(settings: Settings, ui: UI, hosts: str = "") -> list[Finding]:
     """All findings about this machine, then about ``hosts`` (a,b,c; "": the lab's or settings')."""
     findings: list[Finding] = []
     for check in CHECKS:
-        try:
-            findings += check(settings)
-        except MoorageError as problem:
-            findings.append(
-                Finding(_title(check), "wrong", _sentence(problem), problem.cure or "see the cause")
-            )
-    return findings + _nodes(settings, ui, hosts)
+        findings += _looked(_title(check), partial(check, settings))
+    chosen = _chosen(settings, hosts)
+    return findings + _looked("nodes", partial(_nodes, settings, ui, chosen))
+
+
+def _looked(title: str, look: Callable[[], list[Finding]]) -> list[Finding]:
+    """What ``look`` finds; what keeps it from looking is a finding too."""
+    try:
+        return look()
+    except MoorageError as problem:
+        return [Finding(title, "wrong", _sentence(problem), problem.cure or "see the cause")]
+    except PermissionError as problem:
+        return [_locked(title, problem)]
+
+
+def _locked(title: str, problem: PermissionError) -> Finding:
+    return Finding(title, "wrong", str(problem), "run this as its owner, or as root")
 
 
 def _title(check: Callable[[Settings], list[Finding]]) -> str:
@@ -151,17 +166,27 @@ def _trust_here(settings: Settings) -> list[Finding]:
     return [Finding("this machine", "fine", "knows the registry, and its Docker trusts it")]
 
 
-def _nodes(settings: Settings, ui: UI, hosts: str) -> list[Finding]:
+def _chosen(settings: Settings, hosts: str) -> tuple[Target, ...] | Finding:
+    """The nodes that are meant. Raises Refused where ``hosts`` is not understood."""
     from moorage import fleet
 
-    if not (settings.certs_dir / "ca.crt").exists():
-        return []
     try:
-        chosen = fleet.choose_hosts(settings, hosts or None)
+        return fleet.choose_hosts(settings, hosts or None)
     except MoorageError as problem:
         if hosts:
             raise
-        return [Finding("nodes", "missing", problem.message, problem.cure)]
+        return Finding("nodes", "missing", problem.message, problem.cure)
+    except PermissionError as problem:
+        return _locked("nodes", problem)
+
+
+def _nodes(settings: Settings, ui: UI, chosen: tuple[Target, ...] | Finding) -> list[Finding]:
+    from moorage import fleet
+
+    if isinstance(chosen, Finding):
+        return [chosen]
+    if not (settings.certs_dir / "ca.crt").exists():
+        return [Finding("nodes", "missing", "not asked: there is no CA for them yet", "inv up")]
     findings = []
     for result in fleet.verify(settings, ui, chosen).hosts:
         if result.error is None:

@@ -38,6 +38,8 @@ class UI:
         self._result: Console | None = None
         self._phases = 0
         self._phase = 0
+        # Whether the one document has been given.
+        self.documented = False
 
     @property
     def interactive(self) -> bool:
@@ -233,6 +235,7 @@ class UI:
 
     def document(self, document: Any) -> None:
         """The one document of a run under ``--json``, the last line under ``--json-lines``."""
+        self.documented = True
         if self.as_lines:
             self.event({"event": "report", **document})
         elif self.as_json:

@@ -25,7 +25,7 @@ class Listener:
     def describe(self) -> str:
         """For a sentence: ``nginx (process 812)``."""
         if self.pid is None:
-            return "a process of another user"
+            return f"a process of another user; sudo ss -ltnp sport = :{self.port} names it"
         return f"{self.program or 'a process'} (process {self.pid})"
 
 

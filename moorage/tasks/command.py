@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -19,6 +21,9 @@ from invoke.exceptions import Exit
 from invoke.tasks import Task, task
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from moorage.errors import MoorageError
     from moorage.settings import Settings
     from moorage.ui import UI
 
@@ -69,6 +74,8 @@ def command(
             except KeyboardInterrupt as stop:
                 sig = stop.args[0] if stop.args else signal.SIGINT
                 ui.warn("stopped; run the same command again to go on from here")
+                if not ui.documented:
+                    ui.document({"ok": False, "error": _stopped(sig).to_json()})
                 raise Exit(code=128 + int(sig)) from None
             ui.document({"ok": True} if document is None else document)
             if isinstance(document, dict) and document.get("ok") is False:
@@ -130,6 +137,8 @@ def _as_ours(problem: Exception) -> Exception:
             cause=words,
             cure="inv doctor; then the same command again goes on from here",
         )
+    if isinstance(problem, PermissionError) and problem.filename:
+        return _not_allowed(problem)
     if isinstance(problem, OSError) and problem.errno is not None:
         return MoorageError(
             "system-refused",
@@ -139,6 +148,47 @@ def _as_ours(problem: Exception) -> Exception:
             path=str(problem.filename or ""),
         )
     return problem
+
+
+def _not_allowed(problem: PermissionError) -> MoorageError:
+    """A file that another user may use: Moorage was run here as root, or as somebody else."""
+    from pathlib import Path
+
+    from moorage.errors import MoorageError
+    from moorage.settings import ROOT
+
+    path = Path(os.fsdecode(problem.filename))
+    inside = path.is_relative_to(ROOT)
+    return MoorageError(
+        "not-ours",
+        f"{path} may not be read or written by us",
+        cause=f"this folder was used by {_owner(ROOT)} before" if inside else str(problem.strerror),
+        cure=f"run this as that user, or: sudo chown -R {os.geteuid()}: {shlex.quote(str(ROOT))}"
+        if inside
+        else f"ls -ld {shlex.quote(str(path))} shows who may",
+        path=str(path),
+    )
+
+
+def _owner(path: Path) -> str:
+    import pwd
+
+    number = path.stat().st_uid
+    try:
+        return f"the user {pwd.getpwuid(number).pw_name}"
+    except KeyError:
+        return f"the user {number}"
+
+
+def _stopped(number: int) -> MoorageError:
+    from moorage.errors import MoorageError
+
+    return MoorageError(
+        "stopped",
+        "it was stopped before its end",
+        cause=f"{signal.Signals(number).name} was sent to it",
+        cure="the same command again goes on from here",
+    )
 
 
 def _stop(number: int, _frame: object) -> None:

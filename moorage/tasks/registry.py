@@ -92,9 +92,13 @@ def logs(run: Run, follow: bool = False, tail: int = 100) -> dict[str, Any]:
         raise Refused("wrong-use", f"--tail {tail} is no number of lines", cure="--tail 20")
     count = 0
     client = engine.connect(run.settings)
-    for line in registry.logs(run.settings, client, follow=follow, tail=tail):
-        run.ui.stream(line)
-        count += 1
+    try:
+        for line in registry.logs(run.settings, client, follow=follow, tail=tail):
+            run.ui.stream(line)
+            count += 1
+    except KeyboardInterrupt:
+        if not follow:  # which ends by nothing else
+            raise
     return {"ok": True, "lines": count}
 
 

@@ -209,5 +209,7 @@ def doctor(run: Run, hosts: str = "") -> dict[str, Any]:
         [[finding.mark, finding.what, finding.found, finding.cure] for finding in findings],
     )
     wrong = [finding for finding in findings if finding.state == "wrong"]
-    run.ui.show("Nothing is wrong." if not wrong else f"{len(wrong)} to cure.")
+    missing = any(finding.state == "missing" for finding in findings)
+    fine = "Nothing is wrong" + ("; what is missing comes by its cure." if missing else ".")
+    run.ui.show(f"{len(wrong)} to cure." if wrong else fine)
     return {"ok": not wrong, "findings": [finding.to_json() for finding in findings]}
