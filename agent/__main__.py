@@ -8,12 +8,13 @@
     python3 agent.pyz explain              which strategies there are, and which is taken
     python3 agent.pyz status | facts | history
     python3 agent.pyz recover [--boot]     roll back what an interrupted run left half-way
-    python3 agent.pyz enrol | reside | release    make the agent stay, and take it away
+    python3 agent.pyz reside | release            make the agent stay, and take it away
     python3 agent.pyz serve                what its service runs; ends by SIGTERM, tells no events
     python3 agent.pyz --version [--json]
 
-With --stay the plan is one line, and after an apply that succeeded the agent asks to stay: the next
-line is its adoption. With --once nothing of the agent itself is left on the node.
+With --stay the plan is one line, and after an apply that succeeded the agent asks to stay, as it
+does with reside: the next line is its adoption. With --once nothing of the agent itself is left on
+the node.
 
 Exit 0: changed or unchanged; 1: failed, rolled back, or it differs; 2: a bad plan or wrong use.
 The last line is a result event in each case.
@@ -44,7 +45,7 @@ from agent.report import (
 CHANGING = ("apply", "untrust", "undo")
 WITH_PLAN = (*CHANGING, "verify", "diff", "explain")
 WITHOUT_CA = ("untrust", "undo", "explain")
-RESIDENT = ("enrol", "reside", "release", "serve")
+RESIDENT = ("reside", "release", "serve")
 COMMANDS = (*WITH_PLAN, "status", "facts", "history", "recover", *RESIDENT)
 # A look goes as far as this user may read, and says where that ends.
 FOR_ANYONE = ("facts", "diff", "explain")
@@ -162,10 +163,8 @@ def _events(command: Command) -> Iterator[Event]:
         from agent.server import residence
 
         host, node = Host(command.root), platform.node()
-        if command.name == "enrol":
-            yield from residence.enrol(host, node)
-        elif command.name == "reside":
-            yield from residence.reside(host, node, sys.stdin.buffer.read(MAX_ADOPTION_BYTES))
+        if command.name == "reside":
+            yield from residence.reside(host, node, _adoption)
         else:
             yield from residence.release(host, node)
     elif command.dry_run:
@@ -176,8 +175,7 @@ def _events(command: Command) -> Iterator[Event]:
         if command.stay:
             from agent.server import residence
 
-            host, read = Host(command.root), sys.stdin.buffer.readline
-            events = residence.staying(host, events, lambda: read(MAX_ADOPTION_BYTES))
+            events = residence.staying(Host(command.root), events, _adoption)
         yield from events
     elif command.name == "untrust":
         yield from desired.untrusted(Store(command.root), plan, engine.untrust(plan))
@@ -197,6 +195,11 @@ def _events(command: Command) -> Iterator[Event]:
             "history": engine.history,
             "facts": engine.look,
         }[command.name]()
+
+
+def _adoption() -> bytes:
+    """The operator's answer to a request; empty for no, and where nobody answers any more."""
+    return sys.stdin.buffer.readline(MAX_ADOPTION_BYTES)
 
 
 class Teller:

@@ -1,8 +1,8 @@
 """Makes the agent stay on a node, and takes it away whole: the service and its folder.
 
 The node makes its key and asks for a certificate, takes what the operator signed, installs the
-service and sees it serve: ``enrol`` and ``reside``, two visits over SSH, or ``staying``, the end of
-an apply. ``release`` leaves the node's files as they were before.
+service and sees it serve: ``reside``, or ``staying``, the end of an apply. ``release`` leaves the
+node's files as they were before.
 """
 
 from __future__ import annotations
@@ -44,26 +44,31 @@ SCRIPT = Path("/etc/init.d/moorage-agent")
 START_SECONDS = 20.0
 
 
-def enrol(host: Host, node: str) -> Iterator[Event]:
-    """A key of the node's own, and the request to sign it."""
-    yield _request(host)
-    yield ResultEvent(HostResult(host=node, status=UNCHANGED))
+def reside(host: Host, node: str, read: Callable[[], bytes]) -> Iterator[Event]:
+    """Asks for a certificate, installs the service with what ``read`` gives, sees it serve.
 
-
-def reside(host: Host, node: str, document: bytes) -> Iterator[Event]:
-    """Installs the service with what ``document`` says, and waits until it serves.
-
-    Where it does not, an agent that was there before serves on, and one that is new is gone again.
+    ``read`` gives the operator's answer, a line, empty for no. Where the agent does not serve, one
+    that was there before serves on, and one that is new is gone again.
     """
-    change = _take_up(host, document)
+    with _request(host) as request:
+        yield request
+        document = read()
+        if not document.strip():
+            raise AgentError(
+                "not-adopted",
+                "the operator gave this node no certificate",
+                cause="it refused the request, or the line between them broke",
+                cure="its own words say why: inv nodes.adopt --hosts=NODE",
+            )
+        change = _take_up(host, document)
     yield ResultEvent(HostResult(host=node, status=CHANGED, changes=(change,), restarts=(NAME,)))
 
 
 def staying(host: Host, apply: Iterator[Event], read: Callable[[], bytes]) -> Iterator[Event]:
     """An apply's events; after one that succeeded the agent asks to stay, and does.
 
-    ``read`` gives the operator's answer, a line, empty for no. A node where no agent can stay has
-    its trust all the same: StaysEvent says why.
+    ``read`` as for :func:`reside`. A node where no agent can stay has its trust all the same:
+    StaysEvent says why.
     """
     for event in apply:
         if not isinstance(event, ResultEvent) or not event.result.ok:
@@ -71,15 +76,14 @@ def staying(host: Host, apply: Iterator[Event], read: Callable[[], bytes]) -> It
             continue
         result = event.result
         try:
-            yield _request(host)
-            document = read()
-            if document.strip():
-                change = _take_up(host, document, anothers=False)
-                yield StaysEvent()
-                changes = (*result.changes, change)
-                result = replace(result, status=CHANGED, changes=changes)
-            else:
-                _forget_request(Home(host.root))
+            with _request(host) as request:
+                yield request
+                document = read()
+                if document.strip():
+                    change = _take_up(host, document, anothers=False)
+                    yield StaysEvent()
+                    changes = (*result.changes, change)
+                    result = replace(result, status=CHANGED, changes=changes)
         except AgentError as problem:
             yield StaysEvent(problem.fault)
         except Interrupted as problem:
@@ -87,18 +91,24 @@ def staying(host: Host, apply: Iterator[Event], read: Callable[[], bytes]) -> It
         yield ResultEvent(result)
 
 
-def _request(host: Host) -> RequestEvent:
+@contextlib.contextmanager
+def _request(host: Host) -> Iterator[RequestEvent]:
+    """A new key of the node's own, and the request to sign it.
+
+    One that came to nothing is not left lying about.
+    """
     home = Home(host.root)
     _service_manager(host)
     identity = _identity(home)
-    return RequestEvent(identity, keys.request(host, home.next_key), int(time.time()))
-
-
-def _forget_request(home: Home) -> None:
-    """A key that no certificate is made for is not left lying about."""
-    with contextlib.suppress(OSError):
-        home.next_key.unlink()
-        home.folder.rmdir()  # where an agent resides it is not empty
+    try:
+        yield RequestEvent(identity, keys.request(host, home.next_key), int(time.time()))
+    finally:
+        with contextlib.suppress(OSError):
+            home.next_certificate.unlink()  # before its key: alone it would keep an agent down
+        with contextlib.suppress(OSError):
+            home.next_key.unlink()
+        with contextlib.suppress(OSError):
+            home.folder.rmdir()  # where an agent resides it is not empty
 
 
 def _take_up(host: Host, document: bytes, *, anothers: bool = True) -> FileChange:

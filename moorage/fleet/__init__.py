@@ -375,7 +375,7 @@ def adopt(
         hosts,
         operation.Operation(
             title="adopt",
-            words=("enrol",),
+            words=("reside",),
             visit=lambda visit, _: residence.adopt(settings, visit, port=chosen, loopback=loopback),
         ),
         reach,

@@ -1,7 +1,7 @@
 """Agents that stay: adopt a node, use its agent, renew, upgrade, release and forget it.
 
 The node makes its key and asks, the operator signs and sends certificate and CA: at the end of the
-first trust, or in two errands of one SSH session. No key travels. From then on HTTPS is tried
+first trust, or of an errand of its own. No key travels. From then on HTTPS is tried
 first, then HTTPS through an SSH session, then the errand over SSH as for any other node.
 """
 
@@ -50,19 +50,11 @@ class Visit:
     become: errand.Become
     tell: Callable[[dict[str, Any]], None]
 
-    def errand(
-        self, words: tuple[str, ...], document: bytes
-    ) -> tuple[HostResult, list[dict[str, Any]]]:
-        events: list[dict[str, Any]] = []
-
-        def heard(event: dict[str, Any]) -> None:
-            events.append(event)
-            self.tell(event)
-
+    def errand(self, words: tuple[str, ...], reply: errand.Reply | None = None) -> HostResult:
         answer, status = self.session.errand(
-            self.archive, words, document, self.become, heard, PATIENCE
+            self.archive, words, b"", self.become, self.tell, PATIENCE, reply
         )
-        return errand.host_result(self.route.name, answer, status, self.route.user), events
+        return errand.host_result(self.route.name, answer, status, self.route.user)
 
 
 class Residents:
@@ -263,21 +255,34 @@ def _granted(
 
 
 def adopt(settings: Settings, visit: Visit, *, port: int, loopback: bool) -> HostResult:
-    """Makes the agent stay on the node; again, it gets a new key and this folder's archive."""
+    """Makes the agent stay on the node; again, it gets a new key and this folder's archive.
+
+    Raises MoorageError where its request is refused; nothing is left of it there.
+    """
     authority, roster = authorities.Authority.open(settings), Roster(settings)
-    name = visit.route.name
-    result, events = visit.errand(("enrol",), b"")
-    asked = next((event for event in events if event["event"] == "request"), None)
-    if not result.ok or asked is None:
-        return result
-    identity = roster.identity(visit.route.target.host, str(asked.get("id")))
-    document, resident = _granted(authority, identity, asked, port, loopback=loopback)
-    result, _ = visit.errand(("reside",), document)
-    if not result.ok:
+    name, host = visit.route.name, visit.route.target.host
+    former, resident, refused = "", None, None
+
+    def reply(event: dict[str, Any]) -> bytes | None:
+        nonlocal former, resident, refused
+        if event["event"] != "request":
+            return None
+        former = str(event.get("id"))
+        try:
+            identity = roster.identity(host, former)
+            document, resident = _granted(authority, identity, event, port, loopback=loopback)
+        except MoorageError as problem:
+            refused = problem
+            return b"\n"
+        return document + b"\n"
+
+    result = visit.errand(("reside",), reply)
+    if refused is not None:
+        raise refused
+    if not result.ok or resident is None:
         return result
     address = "" if loopback else address_of(visit.route)
     # Under another name it may have been known by the id it had before.
-    host, former = visit.route.target.host, str(asked.get("id"))
     roster.put(host, replace(resident, address=address), instead_of=former)
     try:
         # Through the session: it also works where a firewall closes the port.
@@ -308,7 +313,7 @@ def remind(
 
 def release(settings: Settings, visit: Visit) -> HostResult:
     """Takes the agent away whole; the trust stays."""
-    result, _ = visit.errand(("release",), b"")
+    result = visit.errand(("release",))
     if result.ok:
         Roster(settings).drop(visit.route.target.host)
     return result

@@ -49,6 +49,7 @@ def test_a_node_whose_clock_is_off_is_not_adopted(
     assert "timedatectl" in fault.cure
     assert clocked.sh("test -e /etc/systemd/system/moorage-agent.service")[0] != 0
     assert clocked.sh(FILES)[1] == before
+    assert clocked.sh("ls /var/lib/moorage")[1].split() == ["agent"]
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,7 @@ def test_a_port_in_use_is_a_sentence_and_nothing_is_left(node: ResidentNode, ui:
     assert fault.code == "port-in-use"
     assert "--port" in fault.cure
     assert node.sh("test -f /etc/systemd/system/moorage-agent.service")[0] != 0
+    assert node.sh("test -e /var/lib/moorage/resident")[0] != 0
 
 
 def test_a_forgotten_agent_is_gone_from_the_node_and_asked_no_more(

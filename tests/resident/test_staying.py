@@ -70,6 +70,7 @@ def test_another_operators_agent_is_not_taken_over_unasked(
     assert trust(node, ui, registry, other).ok
     assert Roster(other).residents() == {}
     assert node.read("/var/lib/moorage/resident/authority.pem") == authority
+    assert "next" not in node.sh("ls /var/lib/moorage/resident")[1]
     assert trust(node, ui, registry, node.settings).status == "unchanged"
     assert fleet.release(node.settings, ui, ["node"]).ok
 
@@ -84,6 +85,7 @@ def test_a_port_in_use_keeps_no_trust_away(
     assert "the agent does not stay here: port 22" in said
     assert "--port" in said
     assert node.sh(SERVICE)[0] != 0
+    assert node.sh("test -e /var/lib/moorage/resident")[0] != 0
     assert Roster(node.settings).residents() == {}
 
 
