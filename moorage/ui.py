@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from moorage.errors import MoorageError, Refused
 
@@ -22,6 +25,28 @@ if TYPE_CHECKING:
 
 # update(done=…, total=…, text=…): each optional; done and total in any one unit.
 Update = Callable[..., None]
+
+
+@contextmanager
+def to_reader(stream: TextIO) -> Iterator[None]:
+    """What is written to ``stream`` within the block is for whoever reads it, as far as they do.
+
+    Raises SystemExit where they have closed their end, as ``| head`` does.
+    """
+    try:
+        try:
+            yield
+        finally:
+            stream.flush()
+    except BrokenPipeError:
+        _end(stream)
+
+
+def _end(stream: TextIO) -> NoReturn:
+    """With the code that shells have for a tool which SIGPIPE ended: signal(7)."""
+    # Python flushes once more at its end: that goes nowhere.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 class UI:
@@ -230,8 +255,8 @@ class UI:
     def event(self, event: Mapping[str, Any]) -> None:
         """One JSON line of a run under ``--json-lines``; silent otherwise."""
         if self.as_lines:
-            sys.stdout.write(json.dumps(event, ensure_ascii=False) + "\n")
-            sys.stdout.flush()
+            with to_reader(sys.stdout):
+                sys.stdout.write(json.dumps(event, ensure_ascii=False) + "\n")
 
     def document(self, document: Any) -> None:
         """The one document of a run under ``--json``, the last line under ``--json-lines``."""
@@ -241,8 +266,8 @@ class UI:
         elif self.as_json:
             # Indented for eyes only: that takes ten times as long, a second for 1,000 nodes.
             indent = 2 if sys.stdout.isatty() else None
-            sys.stdout.write(json.dumps(document, indent=indent, ensure_ascii=False) + "\n")
-            sys.stdout.flush()
+            with to_reader(sys.stdout):
+                sys.stdout.write(json.dumps(document, indent=indent, ensure_ascii=False) + "\n")
 
     # -- consoles ---------------------------------------------------------------------------
 
@@ -251,6 +276,7 @@ class UI:
             from rich.console import Console
 
             self._words = Console(stderr=True)
+            self._words.on_broken_pipe = partial(_end, sys.stderr)  # type: ignore[method-assign]
         return self._words
 
     def _out(self) -> Console:
@@ -260,6 +286,7 @@ class UI:
             # A pipe has no width; folding a path at 80 columns would break what reads it.
             width = None if sys.stdout.isatty() else 200
             self._result = Console(width=width)
+            self._result.on_broken_pipe = partial(_end, sys.stdout)  # type: ignore[method-assign]
         return self._result
 
     def _bar(self, console: Console) -> Progress:

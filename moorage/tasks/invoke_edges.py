@@ -1,14 +1,17 @@
 """Where Invoke's own edges differ from ours: exit codes, broken settings files, optional words.
 
-Invoke ends with 1 on a flag it does not know, and with a traceback on a YAML file it cannot read or
-a number that is none. Users expect 2 and a sentence. Invoke knows no positional word that may be
-left out, either. It has no hook for any of it, so five methods are wrapped here, and only here;
+Invoke ends with 1 on a flag it does not know, and with a traceback on a YAML file it cannot read, a
+number that is none, or a list that ``| head`` has read enough of. Users expect 2 and a sentence,
+and nothing of the last. Invoke knows no positional word that may be left out, either. It has no
+hook for any of it, so six methods are wrapped here, and only here;
 ``tests/unit/test_invoke_edges.py`` holds them against the installed Invoke.
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -33,14 +36,32 @@ _INVOKES_OWN = frozenset(
 
 
 def install() -> None:
-    """Wraps Invoke's parser and settings loaders, once."""
+    """Wraps Invoke's parser, settings loaders and lists, once."""
     if hasattr(Program.parse_tasks, "__wrapped__"):
         return
+    # At its end Python looks for garbage among all that was loaded, for 35 ms; the system gets its
+    # memory back either way.
+    atexit.register(gc.freeze)
     _wrap(Program, "parse_tasks", _wrong_use)
     _wrap(Config, "load_project", _broken_file)
     _wrap(Config, "load_collection", _broken_file)
     _wrap(Config, "load_shell_env", _broken_variable)
     _wrap_words()
+    _wrap_lists()
+
+
+def _wrap_lists() -> None:
+    """What ``--list`` and ``--help`` print may be read in part."""
+    original = Program.parse_cleanup
+
+    @functools.wraps(original)
+    def parse_cleanup(self: Program) -> None:
+        from moorage.ui import to_reader
+
+        with to_reader(sys.stdout):
+            original(self)
+
+    Program.parse_cleanup = parse_cleanup  # type: ignore[method-assign]
 
 
 def _wrap_words() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ def main(arguments: list[str]) -> int:
 
     Returns the exit code.
     """
+    # Users have bytecode beside the source, as the peers have it from pip.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if arguments == ["--curve"]:
         from tests.bench import curve
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,8 +26,6 @@ def project(tmp_path: Path) -> Path:
 
 
 def inv(project: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    import os
-
     return subprocess.run(
         [sys.executable, "-m", "invoke", *words],
         cwd=project,
@@ -152,3 +152,48 @@ def test_listing_loads_nothing_heavy(project: Path) -> None:
         [sys.executable, "-c", probe], cwd=project, capture_output=True, text=True, check=True
     )
     assert done.stderr.strip() == "[]"
+
+
+def unread(project: Path, *argv: str, **variables: str) -> tuple[int, str]:
+    """(exit code, words) of a command whose output nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, *argv], cwd=project, stdin=subprocess.DEVNULL, stdout=writing,
+            stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+            env={**os.environ, **variables},
+        )  # fmt: skip
+    finally:
+        os.close(writing)
+    return done.returncode, done.stderr
+
+
+TABLE = "from moorage.ui import UI; UI().table(['a'], [['b']]); print('never', flush=True)"
+LINE = "from moorage.ui import UI; UI(as_lines=True).event({}); print('never', flush=True)"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("-m", "invoke", "--list"), ("-m", "invoke", "--help", "nodes.trust"),
+        ("-m", "invoke", "certs.show", "--json"), ("-c", TABLE), ("-c", LINE),
+    ],
+)  # fmt: skip
+def test_who_reads_no_further_ends_it_quietly_as_any_tool(
+    project: Path, argv: tuple[str, ...], unbuffered: str
+) -> None:
+    code, words = unread(project, *argv, PYTHONUNBUFFERED=unbuffered)
+    assert code == 128 + signal.SIGPIPE
+    assert "Traceback" not in words
+    assert "BrokenPipe" not in words
+
+
+def test_bytecode_is_kept_as_python_is_told_to(project: Path, tmp_path: Path) -> None:
+    for told, kept in (("1", False), ("", True)):
+        folder = tmp_path / f"kept-{told}"
+        done = inv(project, "--list", PYTHONPYCACHEPREFIX=str(folder), PYTHONDONTWRITEBYTECODE=told)
+        assert done.returncode == 0
+        names = {path.name.partition(".")[0] for path in folder.rglob("*.pyc")}
+        assert ("invoke_edges" in names) == kept
