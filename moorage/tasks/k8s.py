@@ -518,17 +518,18 @@ def agents(
             run.ui.confirm(
                 [
                     f"run an agent on every node of {api.where.context}, in the namespace"
-                    f" {run.settings.kubernetes.agents_namespace}, with the node's trust folders"
-                    " mounted"
-                    + (
-                        ""
-                        if grade == "files"
-                        else ", or the node's whole tree where that is needed"
-                    )
+                    f" {run.settings.kubernetes.agents_namespace}, with {_MOUNTED[grade]} mounted"
                 ]
             )
         rolled = agency.roll_out(api, run.settings, run.ui, wanted, dry_run=dry_run)
         return _agents_told(run, api, rolled, dry_run)
+
+
+_MOUNTED = {
+    "auto": "the node's trust folders, or its whole tree where that is needed,",
+    "files": "the node's trust folders",
+    "full": "the node's whole tree",
+}
 
 
 def _check_agents(grade: str, max_unavailable: str, remove: bool, untrust: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from agent.daemonset.loop import Wish
 from moorage.archive import AgentArchive
 from moorage.cluster import accounts, login, manifests, ours, pull_secret, refusals
 from moorage.cluster.agents import documents as made_of
-from moorage.cluster.agents.states import digest
+from moorage.cluster.agents import rollout
+from moorage.cluster.agents.documents import Wanted
+from moorage.cluster.agents.states import AgentState, digest
+from moorage.cluster.nodes import ClusterNode
 from moorage.errors import Refused
 from moorage.registry import Credentials
 from moorage.settings import ROOT, Settings, parse
@@ -348,6 +352,34 @@ def test_what_a_server_adds_is_no_difference() -> None:
 
 
 # -- agents ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "labelled", "said", "counts"),
+    [
+        ("auto", False, "files", True),
+        ("auto", True, "files", False),
+        ("auto", True, "full", True),
+        ("auto", False, "full", False),
+        ("full", False, "files", False),
+        ("full", False, "full", True),
+        ("files", True, "full", False),
+    ],
+)
+def test_the_word_of_an_agent_of_another_grade_is_old(
+    wanted: str, labelled: bool, said: str, counts: bool
+) -> None:
+    node = ClusterNode("n1", "10.0.0.1", "n1", "containerd 1.7.24", "v1.30.0", "linux/amd64", True)
+    one = AgentState(node, said, "trusted", proven=True, labelled=labelled)
+    assert rollout._of_grade(one, Wanted(wanted)).ok is counts
+
+
+def test_a_grade_that_was_asked_for_is_no_need_of_the_node_s() -> None:
+    node = ClusterNode("n1", "10.0.0.1", "n1", "containerd 1.7.24", "v1.30.0", "linux/amd64", True)
+    one = AgentState(node, "full", "trusted", proven=True, why="config.toml had to be edited")
+    assert rollout._of_grade(one, Wanted("full")).why == "--grade=full asks for it"
+    labelled = replace(one, labelled=True)
+    assert rollout._of_grade(labelled, Wanted("auto")).why == one.why
 
 
 def daemonset(grade: str, runtimes: frozenset[str] = frozenset(("containerd",))) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Left out where the two programs are not at hand; ``inv lab.up --kubernetes`` bri
 from __future__ import annotations
 
 import base64
+import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from moorage.archive import AgentArchive
 from moorage.cluster import (
     access,
     accounts,
@@ -25,12 +27,15 @@ from moorage.cluster import (
     secrets,
 )
 from moorage.cluster import namespaces as spaces
+from moorage.cluster.agents import rollout
+from moorage.cluster.agents.documents import Cluster, Wanted
+from moorage.cluster.agents.documents import documents as agent_documents
 from moorage.cluster.api import Api
 from moorage.cluster.namespaces import Choice
 from moorage.cluster.refusals import ApiError
 from moorage.errors import Refused
 from moorage.registry import Credentials
-from moorage.settings import Settings
+from moorage.settings import ROOT, KubernetesSettings, Settings
 from moorage.ui import UI
 from tests.k8s import apiserver
 from tests.k8s.apiserver import ApiServer
@@ -513,6 +518,33 @@ def test_what_belongs_to_another_registry_is_left_alone(api: Api, space: str) ->
     api.merge(paths.one("Secret", "my-registry", space), label, "relabel")
     found = removal.find(api, SETTINGS, (space,))
     assert (found.things, found.others) == ((), ("other.registry.io",))
+
+
+def test_another_grade_leaves_no_agents_of_the_one_before(api: Api, space: str) -> None:
+    settings = Settings(kubernetes=KubernetesSettings(agents_namespace=space))
+    archive = AgentArchive(ROOT / "run", "0" * 64)
+    cluster = Cluster(frozenset({"containerd"}), full=False, policies=False)
+
+    def made(grade: str) -> list[dict[str, Any]]:
+        found = agent_documents(settings, Wanted(grade), b"{}", archive, cluster)
+        return [one for one in found if one["kind"] == "DaemonSet"]
+
+    def standing() -> set[str]:
+        listed = api.items(paths.all_of("DaemonSet", space))
+        return {one["metadata"]["name"] for one in listed}
+
+    foreign = {**copy.deepcopy(made("files")[0]), "metadata": {"name": "theirs"}}
+    foreign["metadata"]["namespace"] = space
+    api.apply(paths.of(foreign), foreign, "make a DaemonSet")
+    rollout.apply(api, UI_, made("files"), dry_run=False)
+    full = made("full")
+    rollout.apply(api, UI_, full, dry_run=False)
+    other = f"DaemonSet {space}/moorage-agent-files"
+    for dry_run in (True, False):
+        dropped = rollout._drop_other_grades(api, settings, UI_, full, dry_run=dry_run)
+        assert dropped == {other: "removed"}
+    assert standing() == {"moorage-agent-full", "theirs"}
+    assert rollout._drop_other_grades(api, settings, UI_, full, dry_run=False) == {}
 
 
 def test_a_namespace_of_ours_with_something_of_others_is_kept(api: Api, space: str) -> None:

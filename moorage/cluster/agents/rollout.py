@@ -61,17 +61,44 @@ def roll_out(
 
     namespace = made_of.namespace_document(settings)
     if dry_run:
-        return Rolled((), apply(api, ui, [namespace, *everything()], dry_run=True))
+        made = everything()
+        planned = apply(api, ui, [namespace, *made], dry_run=True)
+        return Rolled((), planned | _drop_other_grades(api, settings, ui, made, dry_run=True))
     done = _make_namespace(api, settings, ui, namespace)
     place = secrets.Place(settings.kubernetes.agents_namespace, settings.kubernetes.secret)
     secrets.apply(api, ui, [place], secrets.wish(settings, registry.credentials(settings)))
-    done |= apply(api, ui, everything(), dry_run=False)
+    made = everything()
+    done |= apply(api, ui, made, dry_run=False)
+    done |= _drop_other_grades(api, settings, ui, made, dry_run=False)
     found, report = _wait(api, settings, ui, wanted, plan)
     if wanted.grade == AUTO and promote(api, ui, found):
         done |= apply(api, ui, everything(), dry_run=False)
         found, report = _wait(api, settings, ui, wanted, plan)
     _forget_old_archives(api, settings, done)
     return Rolled(tuple(found), done, report)
+
+
+def _drop_other_grades(
+    api: Api, settings: Settings, ui: UI, made: Sequence[dict[str, Any]], *, dry_run: bool
+) -> dict[str, str]:
+    """Takes away the DaemonSets of an earlier run's grade: one agent a node, with the least rights.
+
+    By words -> removed, for those there were.
+    """
+    named = {one["metadata"]["name"] for one in made if one["kind"] == "DaemonSet"}
+    path = paths.all_of("DaemonSet", settings.kubernetes.agents_namespace)
+    selector = f"{ours.MANAGED_BY}=moorage,{ours.PART}=agents"
+    dropped: dict[str, str] = {}
+    for one in list(api.items(path, "list DaemonSets", selector=selector)):
+        if one["metadata"]["name"] in named:
+            continue
+        document = {**one, "apiVersion": "apps/v1", "kind": "DaemonSet"}
+        words = paths.words(document)
+        ui.note(f"{'would remove' if dry_run else 'remove'} {words}: it is of another grade")
+        if not dry_run:
+            api.delete(paths.of(document), f"delete {words}")
+        dropped[words] = "removed"
+    return dropped
 
 
 def promote(api: Api, ui: UI, found: Sequence[AgentState]) -> bool:
@@ -191,7 +218,7 @@ def _wait(
     began = time.monotonic()
     with ui.progress("wait for the agents") as update:
         while True:
-            found = states(api, plan)
+            found = [_of_grade(one, wanted) for one in states(api, plan)]
             update(done=len([one for one in found if one.ok]), total=len(found) or 1)
             spent = time.monotonic() - began
             patient = spent < _FAILURE_PATIENCE
@@ -208,6 +235,18 @@ def _wait(
             if late:
                 return _with_troubles(api, settings, found), None
             time.sleep(_POLL)
+
+
+def _of_grade(one: AgentState, wanted: Wanted) -> AgentState:
+    """What it says, where its agent is of the grade that is wanted: another one's word is old."""
+    grade = wanted.grade
+    if grade == AUTO:
+        grade = FULL if one.labelled else FILES
+    if one.grade not in ("", grade):
+        return AgentState(one.node, labelled=one.labelled)
+    if wanted.grade == FULL and one.why:
+        return replace(one, why="--grade=full asks for it")
+    return one
 
 
 def _is_settled(one: AgentState, wanted: Wanted, *, patient: bool) -> bool:
