@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
+import io
 import os
+import sys
 import zipfile
 from pathlib import Path
 
@@ -37,3 +41,29 @@ def test_a_service_keeps_the_archive_it_was_started_from(tmp_path: Path) -> None
         new.write_bytes(b"second")
         new.replace(archive)
         assert place.read_bytes() == content
+
+
+@pytest.mark.parametrize("pending", [False, True])
+def test_with_once_nothing_of_the_archive_is_left_but_what_must_roll_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pending: bool
+) -> None:
+    home, journal = tmp_path / "moorage" / "agent", tmp_path / "intent.json"
+    monkeypatch.setattr(bootstrap, "HOME", str(home))
+    monkeypatch.setattr(bootstrap, "PENDING", str(journal))
+    monkeypatch.setattr(sys, "argv", ["agent.pyz", "facts", "--root", str(tmp_path), "--once"])
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    home.mkdir(parents=True)
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as bundle:
+        bundle.writestr("agent/__init__.py", "")
+    archive = home / f"{hashlib.sha256(content.getvalue()).hexdigest()}.pyz"
+    archive.write_bytes(content.getvalue())
+    archive.with_suffix(".python").write_text("/usr/bin/python3")
+    if pending:
+        journal.touch()
+    try:
+        assert bootstrap.run(str(archive)) == 0
+    finally:
+        gc.enable()
+    assert archive.exists() is pending
+    assert home.exists() is pending

@@ -363,6 +363,19 @@ def test_a_node_gets_no_number_but_its_own_or_a_new_one(tmp_path: Path) -> None:
     assert roster.identity("node1", "a" * 32) != "a" * 32
 
 
+def test_an_agent_that_was_adopted_anew_is_known_by_its_former_names_no_more(
+    tmp_path: Path,
+) -> None:
+    roster = roster_of(at(tmp_path))
+    old = roster.residents()["node1"]
+    roster.put("10.0.0.7", old)
+    roster.put("other", dataclasses.replace(old, id="c" * 32))
+    new = dataclasses.replace(old, id="b" * 32)
+    roster.put("alias", new, instead_of=old.id)
+    found = roster.residents()
+    assert found == {"alias": new, "other": dataclasses.replace(old, id="c" * 32)}
+
+
 @pytest.mark.parametrize("words", [[], ["--limit=lab1"]])
 def test_forget_takes_no_nodes_but_named_ones(words: list[str]) -> None:
     done = subprocess.run(

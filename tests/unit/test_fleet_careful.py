@@ -20,6 +20,8 @@ from moorage.fleet.rollout import Line, Outcome, Rollout, Work
 from moorage.fleet.ssh import Unreachable
 from moorage.fleet.waves import Policy, schedule
 from moorage.settings import Settings
+from moorage.tasks.command import Run
+from moorage.tasks.on_nodes import Cluster, Nodes, Waves
 from moorage.ui import UI
 from tests.unit.elsewhere import project
 
@@ -123,6 +125,22 @@ def test_an_undo_goes_in_waves_and_is_resumed_as_the_same_run(
     assert asked[0].run == asked[1].run
     fleet.undo(settings, UI(), names(3), rollout=fleet.Rollout(policy))
     assert asked[2].run != asked[0].run
+
+
+def test_the_option_resume_means_the_nodes_of_the_run_that_was_stopped_and_no_others(
+    tmp_path: Path,
+) -> None:
+    settings = project(tmp_path)
+    book = logbook.Logbook.begin(
+        settings.state / "rollouts", "untrust my.registry.io", [Target(n, n) for n in names(3)]
+    )
+    book.result(HostResult(names(3)[0], CHANGED))
+    book.end("it was stopped")
+    chosen = Nodes(
+        Run(settings, UI()), "elsewhere", "", "", "", Cluster(False, "", "", ""), False, False, "",
+        "nodes.untrust", Waves(None, None, None, resume=True),
+    )  # fmt: skip
+    assert [target.name for target in chosen.to_change()] == names(3)
 
 
 def test_a_rollout_that_came_to_its_end_cannot_be_resumed(tmp_path: Path) -> None:

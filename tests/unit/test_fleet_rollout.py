@@ -85,8 +85,7 @@ def test_one_that_fails_does_not_stop_the_others() -> None:
 
 def interrupt_when(ready: Callable[[], bool]) -> threading.Thread:
     def work() -> None:
-        while not ready():
-            time.sleep(0.01)
+        _wait_until(ready)
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=work)
@@ -137,8 +136,10 @@ def test_a_host_that_was_only_being_connected_to_is_not_begun_after_ctrl_c() -> 
     thread = interrupt_when(connecting.is_set)
 
     def release() -> None:
-        _wait_until(lambda: rollout.stopping)
-        go_on.set()
+        try:
+            _wait_until(lambda: rollout.stopping)
+        finally:
+            go_on.set()
 
     releasing = threading.Thread(target=release)
     releasing.start()
@@ -175,7 +176,9 @@ def test_ctrl_c_twice_cuts_the_lines_and_comes_back_at_once() -> None:
 
 
 def _wait_until(ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
     while not ready():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from agent.report import UNCHANGED, UNREACHABLE, Fault, HostResult
 from moorage.fleet import standings
 from moorage.fleet.report import FleetReport
-from moorage.fleet.standing import Ours, Standing, span
+from moorage.fleet.standing import Ours, Standing, runtime_and_state, span
 from moorage.ui import UI
 
 OURS = Ours("0.2.0", "a" * 64)
@@ -59,6 +59,20 @@ def shown(found: FleetReport, monkeypatch: pytest.MonkeyPatch) -> str:
     ui._result = Console(file=out, width=200)
     standings.show(ui, found, OURS)
     return out.getvalue()
+
+
+def test_what_a_nodes_events_tell_is_its_runtime_and_its_state_with_its_agent() -> None:
+    told = state()
+    agent = told.pop("resident")
+    events = [
+        {"event": "facts", "runtime": "containerd 1.7.24"},
+        {"event": "note", "message": "a word"},
+        {"event": "status", **told},
+        {"event": "resident", **agent},
+        {"event": "facts", "runtime": ""},
+    ]
+    assert runtime_and_state(events) == ("containerd 1.7.24", told | {"resident": agent})
+    assert runtime_and_state([]) == ("", {})
 
 
 def test_a_node_that_is_right_has_nothing_to_do() -> None:
