@@ -376,7 +376,8 @@ class Engine:
     def _judge(self, step: Step, found: Containerd, folder: Path) -> None:
         registry, path = step.plan.registry, found.config.path
         binary = self._host.outside(found.binary)
-        done = self._host.run([binary, "--config", f"{folder}/config.toml", "config", "dump"])
+        words = [binary, "--config", f"{folder}/config.toml", "config", "dump"]
+        done = self._host.run(words, brief=True)
         if not done.ok:
             raise RefusedError(
                 "candidate-refused",

@@ -40,9 +40,9 @@ class FilesHost(Host):
         del name
         return None
 
-    def run(self, argv: list[str], timeout: float = 20) -> Done:
+    def run(self, argv: list[str], timeout: float = 20, *, brief: bool = False) -> Done:
         """What the runtime would answer, as far as its version and its own file tell."""
-        del timeout
+        del timeout, brief
         if argv[1:] == ["--version"]:
             return Done(0, f"{self._program} {self._version} ", "")
         if argv[-2:] == ["config", "dump"]:
@@ -80,13 +80,13 @@ class FullHost(Host):
     def systemd(self) -> bool:
         return Path(f"{self.root}/run/systemd/system").is_dir()
 
-    def run(self, argv: list[str], timeout: float = 20) -> Done:
+    def run(self, argv: list[str], timeout: float = 20, *, brief: bool = False) -> Done:
         prefix = f"{self.root}/"
         inside = [f"/{one[len(prefix) :]}" if one.startswith(prefix) else one for one in argv]
         # systemctl does nothing where it takes itself to be in a chroot of another system.
         os.environ["SYSTEMD_IGNORE_CHROOT"] = "1"
         entered = [sys.executable, "-I", "-c", _ENTER, self.root, *inside]
-        return super().run(entered, timeout)
+        return super().run(entered, timeout, brief=brief)
 
 
 class PodProver:

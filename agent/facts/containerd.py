@@ -160,7 +160,7 @@ def merged(host: Host, tree: Tree, binary: str, config: File) -> bytes | None:
         path = config.path if host.real else host.outside(config.target)
         words = [program, "--config", path, "config", "dump"]
     alone = _alone(tree, content or b"")
-    done = host.answer(words, content or b"") if alone else host.run(words)
+    done = host.answer(words, content or b"") if alone else host.run(words, brief=True)
     return done.out.encode("utf-8") if done.ok else None
 
 

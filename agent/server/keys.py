@@ -32,9 +32,9 @@ def request(host: Host, key: Path) -> str:
             cure="install it (apt-get install openssl), or leave the node without an agent",
         )
     binary = host.outside(program)
-    curve = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    _run(host, [binary, "genpkey", *curve, "-out", str(key)])
-    return _run(host, [binary, "req", "-new", "-sha256", "-key", str(key), "-subj", "/O=Moorage"])
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    made = [*curve, "-nodes", "-keyout", str(key)]
+    return _run(host, [binary, "req", "-new", *made, "-sha256", "-subj", "/O=Moorage"])
 
 
 def take(home: Home, settings: Settings, document: bytes) -> Settings:

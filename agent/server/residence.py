@@ -291,8 +291,7 @@ def _install(host: Host, manager: str) -> None:
 def _start(host: Host, manager: str) -> None:
     """Also a restart. systemd's own returns when the agent has said that it serves, or ended."""
     if manager == "systemd":
-        host.run(["systemctl", "reset-failed", NAME])
-        try:
+        try:  # its unit knows no limit of starts, so none is to be reset
             _run(host, ["systemctl", "restart", NAME], timeout=START_SECONDS)
         except AgentError as problem:
             said = host.run(["journalctl", "-u", NAME, "-n", "3", "-o", "cat", "--no-pager"])

@@ -21,9 +21,9 @@ class Counting(Host):
         super().__init__("/", memory)
         self.ran = 0
 
-    def run(self, argv: list[str], timeout: float = 20) -> Done:
+    def run(self, argv: list[str], timeout: float = 20, *, brief: bool = False) -> Done:
         self.ran += 1
-        return super().run(argv, timeout)
+        return super().run(argv, timeout, brief=brief)
 
 
 @pytest.fixture

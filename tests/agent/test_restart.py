@@ -19,7 +19,7 @@ class Asked(Host):
         self.words: list[str] = []
         self.hangs = hangs
 
-    def run(self, argv: list[str], timeout: float = 20) -> Done:
+    def run(self, argv: list[str], timeout: float = 20, *, brief: bool = False) -> Done:
         self.words.append(" ".join(argv[1:]))
         if argv[1] == "restart" and self.hangs:
             self.hangs -= 1
