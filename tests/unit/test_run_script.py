@@ -85,6 +85,38 @@ def test_a_package_that_does_not_match_its_hash_is_not_installed(checkout: Path)
     assert not (checkout / ".venv" / ".installed.lock").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--list",), ("--help", "nodes.trust"), ("--version",), ("--nonsense",), ("nonsense",),
+        ("--complete", "--", "inv nodes.tr"), ("--print-completion-script", "bash"),
+    ],
+)  # fmt: skip
+def test_it_starts_inv_as_an_activated_environment_does(words: tuple[str, ...]) -> None:
+    ours = run(ROOT, "inv", *words)
+    theirs = run(ROOT, str(ROOT / ".venv" / "bin" / "inv"), *words)
+    assert ours.args != theirs.args
+    assert (ours.returncode, ours.stdout, ours.stderr) == (
+        theirs.returncode, theirs.stdout, theirs.stderr,
+    )  # fmt: skip
+
+
+def test_what_tests_of_tasks_need_of_invoke_is_there_when_they_do() -> None:
+    probe = (
+        "import sys\n"
+        "from moorage import start\n"
+        "start.program()\n"
+        "assert 'asyncio' not in sys.modules\n"
+        "from invoke import MockContext, Result\n"
+        "context = MockContext(run=Result('said'))\n"
+        "assert context.run('words').stdout == 'said'\n"
+        "context.run.assert_called_once_with('words')\n"
+        "assert 'asyncio' in sys.modules\n"
+    )
+    done = run(ROOT, "python", "-c", probe)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_no_command_shows_the_usage(checkout: Path) -> None:
     done = run(checkout)
     assert done.returncode == 2
