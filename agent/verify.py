@@ -14,7 +14,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -388,7 +388,30 @@ def pull(proof: Proof, registry: Registry, verify: Verify, seconds: float) -> No
         if pause <= 0:
             raise
         time.sleep(pause)
-        _pull(proof, registry, verify, seconds)
+        with _hosts_of_its_own(proof):
+            _pull(proof, registry, verify, seconds)
+
+
+@contextlib.contextmanager
+def _hosts_of_its_own(proof: Proof) -> Iterator[None]:
+    """A rootless engine reads a copy of /etc/hosts that RootlessKit made when it started.
+
+    Measured, and in ``generateEtcHosts`` of RootlessKit's ``pkg/child/hosts.go``. Only its user can
+    restart it, and that stops its containers.
+    """
+    try:
+        yield
+    except AgentError as problem:
+        if problem.code != "name-unresolved" or not proof.home:
+            raise
+        raise AgentError(
+            problem.code,
+            f"the rootless engine of {proof.home}: {problem}",
+            cause="it has read /etc/hosts when it started, and reads it no more until it is "
+            "restarted",
+            cure="everything else is done; its user restarts it when its containers may stop "
+            "(systemctl --user restart docker), then: inv nodes.verify",
+        ) from None
 
 
 def _age_of_hosts_file() -> float:

@@ -71,12 +71,14 @@ class Proposal(NamedTuple):
 class Proof(NamedTuple):
     """A way to pull on this node: ``kind`` is ``cri``, ``docker`` or ``podman``.
 
-    ``socket`` is where the runtime listens, ``unit`` the service whose restart makes it pause.
+    ``socket`` is where the runtime listens, ``unit`` the service whose restart makes it pause,
+    ``home`` that of the user who runs a rootless one.
     """
 
     kind: str
     socket: str
     unit: str = ""
+    home: str = ""
 
     @property
     def detail(self) -> str:

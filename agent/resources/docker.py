@@ -144,7 +144,9 @@ def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
 def proofs(facts: Facts) -> tuple[Proof, ...]:
     """A pull by each engine that runs."""
     return tuple(
-        Proof("docker", engine.socket, engine.unit) for engine in facts.dockers if engine.running
+        Proof("docker", engine.socket, engine.unit, engine.home)
+        for engine in facts.dockers
+        if engine.running
     )
 
 

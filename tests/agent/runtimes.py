@@ -72,6 +72,41 @@ class RuntimeNode(Node):
         )[1]
 
 
+class RootlessNode(RuntimeNode):
+    """One whose only Docker Engine is a user's, by RootlessKit and slirp4netns, as upstream's own
+    script starts it."""
+
+    packages = "docker.io rootlesskit uidmap slirp4netns iptables"
+    _service = """[Service]
+User=ship
+Environment=HOME=/home/ship XDG_RUNTIME_DIR=/run/user/1200 PATH=/usr/sbin:/usr/bin:/sbin:/bin
+Environment=DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SANDBOX=false
+Environment=DOCKERD_ROOTLESS_ROOTLESSKIT_SLIRP4NETNS_SECCOMP=false
+ExecStart=/usr/share/docker.io/contrib/dockerd-rootless.sh --storage-driver=vfs --iptables=false \
+    --bridge=none
+"""
+
+    def start(self, archive: Path) -> None:
+        super().start(archive)
+        self.write("/etc/systemd/system/rootless.service", self._service.encode())
+        self.sh(
+            "systemctl disable --now docker.socket docker.service containerd.service; "
+            "rm -rf /etc/docker; mkdir -p /dev/net; mknod -m 666 /dev/net/tun c 10 200; "
+            "useradd --create-home --uid 1200 ship; install -d -o ship -m 700 /run/user/1200; "
+            "systemctl daemon-reload"
+        )
+        self.restart()
+
+    def restart(self) -> None:
+        """As its user would do it."""
+        code, said = self.sh(
+            "(systemctl stop rootless; rm -f /run/user/1200/docker.sock; systemctl start rootless;"
+            " for try in $(seq 40); do test -S /run/user/1200/docker.sock && exit 0; sleep 0.5;"
+            " done; journalctl -u rootless -n 20 -o cat; exit 1)"
+        )
+        assert code == 0, said
+
+
 class PodmanNode(RuntimeNode):
     """One with Podman, Buildah and Skopeo."""
 

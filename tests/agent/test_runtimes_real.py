@@ -55,6 +55,17 @@ def engine(
 
 
 @pytest.fixture(scope="module")
+def rootless(client: docker.DockerClient, archive: Path) -> Iterator[runtimes.RootlessNode]:
+    made = runtimes.image(client, "rootless", "bookworm", runtimes.RootlessNode.packages)
+    node = runtimes.RootlessNode(client, made)
+    try:
+        node.start(archive)
+        yield node
+    finally:
+        node.remove()
+
+
+@pytest.fixture(scope="module")
 def podman(client: docker.DockerClient, archive: Path) -> Iterator[runtimes.PodmanNode]:
     made = runtimes.image(
         client, "podman", "bookworm", "podman buildah skopeo ca-certificates curl"
@@ -121,6 +132,28 @@ def test_docker_pulls_once_trusted_and_never_without(
     assert engine.agent("verify", document).fault == "x509-unknown-authority"
     engine.agent("untrust", document)
     assert engine.sh("pidof dockerd") == pid
+
+
+def test_a_rootless_engine_pulls_once_trusted_and_never_without(
+    rootless: runtimes.RootlessNode, registry: Registry, image: str
+) -> None:
+    look = "find /home/ship/.config /etc/docker 2>&1; sha256sum /etc/hosts"
+    before = rootless.sh(look)
+    document = {**plan(registry, image), **PARTS}
+    # It has a copy of the hosts file from its start: all is done, and a word says what waits.
+    first = rootless.agent("apply", document)
+    assert (first.fault, first.result["status"]) == ("name-unresolved", "failed"), first
+    assert "systemctl --user restart docker" in first.result["error"]["cure"]
+    ours = "/home/ship/.config/docker/certs.d/my.registry.io/ca.crt"
+    assert {one["path"] for one in first.result["changes"]} >= {ours, "/etc/hosts"}
+    rootless.restart()
+    again = rootless.agent("apply", document)
+    assert (again.code, again.result["status"], again.result["verified"]) == (0, "unchanged", True)
+    assert rootless.agent("untrust", document).result["status"] == "changed"
+    assert rootless.sh(look) == before
+    rootless.agent("apply", {**document, "parts": ["hosts"]})
+    assert rootless.agent("verify", document).fault == "x509-unknown-authority"
+    rootless.agent("untrust", document)
 
 
 def test_docker_says_what_is_wrong_with_a_pull_that_is_not_trust(
