@@ -236,7 +236,8 @@ class Node:
         """Run a command; a busy engine can lose the output of one, so its end is marked."""
         for attempt in range(5):
             time.sleep(attempt * 0.5)
-            done = self.container.exec_run(["sh", "-c", f"{command}\necho END $?"])
+            # One stream: of two, what was said first may come last.
+            done = self.container.exec_run(["sh", "-c", f"exec 2>&1\n{command}\necho END $?"])
             text, mark, code = _bytes(done.output).decode("utf-8", "replace").rpartition("END ")
             if mark:
                 return int(code), text
