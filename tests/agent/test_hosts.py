@@ -188,6 +188,16 @@ def test_what_others_added_since_stays(box: Box) -> None:
     assert box.read("/etc/hosts") == b"10.5.5.5 new\n" + before + b"10.6.6.6 x\n"
 
 
+def test_of_a_file_that_had_to_be_mended_our_line_alone_goes_in_the_end(box: Box) -> None:
+    before = box.read("/etc/hosts") or b""
+    box.apply(**ONLY)
+    ours = (box.read("/etc/hosts") or b"").replace(b"10.0.0.1\tmy", b"10.9.9.9\tmy")
+    box.write("/etc/hosts", ours + b"10.6.6.6 x\n")
+    assert box.apply(**ONLY)["status"] == "changed"
+    box.untrust(**ONLY)
+    assert box.read("/etc/hosts") == before + b"10.6.6.6 x\n"
+
+
 def test_two_registries_come_and_go_in_any_order(box: Box) -> None:
     before = box.read("/etc/hosts")
     other: dict[str, Any] = {

@@ -29,15 +29,18 @@ def adopted(node: ResidentNode, ui: UI) -> Iterator[ResidentNode]:
 
 
 def test_it_stays_in_its_sandbox_and_answers_over_the_port(adopted: ResidentNode, ui: UI) -> None:
-    shown = adopted.sh("systemctl show moorage-agent -p ActiveState,NoNewPrivileges,ProtectSystem")
-    assert set(shown[1].split()) == {
-        "ActiveState=active", "NoNewPrivileges=yes", "ProtectSystem=strict",
+    asked = "ActiveState,NoNewPrivileges,ProtectSystem,MemoryMax,TasksMax,WatchdogUSec,Restart"
+    assert set(adopted.sh(f"systemctl show moorage-agent -p {asked}")[1].split()) == {
+        "ActiveState=active", "NoNewPrivileges=yes", "ProtectSystem=strict", "Restart=always",
+        f"MemoryMax={512 << 20}", "TasksMax=256", "WatchdogUSec=1min",
     }  # fmt: skip
     report = fleet.status(adopted.settings, ui, ["node"])
     state = report.states["node"]["resident"]
     assert (state["drift"]["state"], report.ok) == ("watching", True)
     # A write outside what is open to it fails for its process, root or not.
     pid = adopted.sh("systemctl show -p MainPID --value moorage-agent")[1].strip()
+    held = adopted.sh(f"grep -E '^(NoNewPrivs|Seccomp):' /proc/{pid}/status")[1].split()
+    assert held == ["NoNewPrivs:", "1", "Seccomp:", "2"]
     code, said = adopted.sh(f"nsenter -t {pid} -m touch /usr/bin/x")
     assert code != 0
     assert "Read-only" in said
