@@ -35,9 +35,9 @@ def run(root: str) -> int:
 
 
 def _handler() -> logging.Handler:
-    """Where the log goes: what starts us reads stderr, and OpenRC (RC_SVCNAME) does not."""
+    """Where the log goes: systemd reads stderr; OpenRC does not, and its service says so."""
     with contextlib.suppress(OSError):
-        if "RC_SVCNAME" in os.environ:
+        if "MOORAGE_SYSLOG" in os.environ:
             from logging.handlers import SysLogHandler
 
             made = SysLogHandler("/dev/log", SysLogHandler.LOG_DAEMON)

@@ -70,6 +70,8 @@ command_args="{words}"
 respawn_delay=1
 respawn_max=0
 umask=077
+# Said outright: newer OpenRC, as Alpine's, gives a supervised program no RC_ variables.
+supervise_daemon_args="--env MOORAGE_SYSLOG=1"
 # What the agent cannot log itself; the rest goes to syslog, which older OpenRC cannot be told.
 error_log="{folder}/errors.log"
 retry="TERM/90/KILL/5"

@@ -1,7 +1,6 @@
 """The agent that stays on a node with OpenRC: supervised, its trust live, and gone whole.
 
-It is Debian's OpenRC, as the first process, with Debian's Python and containerd: musl and BusyBox's
-own tools are not in it.
+Debian's OpenRC as the first process; and Alpine's, with all of Alpine but Python and containerd.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import docker
 from moorage import fleet
 from moorage.ui import UI
 from tests.agent.real import Registry
+from tests.resident.alpine import alpine_image
 from tests.resident.lab import (
     OpenRcNode,
     ResidentNode,
@@ -31,15 +31,17 @@ pytestmark = pytest.mark.engine
 
 FILES = "find /etc -type f | sort | xargs sha256sum; ls /etc/runlevels/*"
 AGENT = "pgrep -f '[a]gent.pyz serve'"
-CONTAINERD = "pgrep -x containerd"
+CONTAINERD = "pidof containerd"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[openrc_image, alpine_image])
 def node(
-    client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    client: docker.DockerClient,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ResidentNode]:
     folder = tmp_path_factory.mktemp("operator")
-    with resident_node(client, folder, OpenRcNode, openrc_image(client)) as made:
+    with resident_node(client, folder, OpenRcNode, request.param(client)) as made:
         yield made
 
 
