@@ -14,8 +14,9 @@ pytest.importorskip("docker")
 import docker
 
 from moorage import fleet
+from moorage.archive import agent_archive
 from moorage.ui import UI
-from tests.agent.real import Registry
+from tests.agent.real import NAME, PASSWORD, USER, Registry, plan
 from tests.resident.alpine import alpine_image
 from tests.resident.lab import (
     OpenRcNode,
@@ -77,3 +78,20 @@ def test_it_is_supervised_keeps_trust_and_is_taken_away_whole(
     assert node.sh(AGENT)[1] == ""
     assert node.sh("test -e /var/lib/moorage/resident")[0] != 0
     assert node.sh(FILES)[1] == before
+
+
+def test_alpines_own_store_trusts_only_when_asked(node: ResidentNode, registry: Registry) -> None:
+    """By curl, a program of Alpine's; the other node is Debian's, whose store has a test."""
+    if node.sh("test -e /etc/alpine-release")[0]:
+        pytest.skip("not Alpine")
+    look = "sha256sum /etc/ssl/certs/ca-certificates.crt /etc/hosts; ls -l /etc/ssl/certs | wc -l"
+    asked = f"curl -sS -o /dev/null -u {USER}:{PASSWORD} https://{NAME}/v2/ && echo trusted"
+    before = node.sh(look)
+    node.write("/root/agent.pyz", agent_archive(node.settings.state).path.read_bytes())
+    assert node.agent("apply", plan(registry, parts=["hosts"])).code == 0
+    assert "trusted" not in node.sh(asked)[1]
+    run = node.agent("apply", plan(registry, parts=["hosts", "system"]))
+    assert (run.code, run.result["restarts"]) == (0, ["update-ca-certificates"]), run
+    assert "trusted" in node.sh(asked)[1]
+    assert node.agent("untrust", plan(registry)).result["restarts"] == ["update-ca-certificates"]
+    assert node.sh(look) == before
