@@ -162,8 +162,8 @@ def diff(run: Run, nodes: Nodes) -> dict[str, Any]:
     return nodes.told(fleet.diff(run.settings, run.ui, nodes.chosen(), reach=nodes.reach()))
 
 
-@on_nodes()
-def explain(run: Run, nodes: Nodes) -> dict[str, Any]:
+@on_nodes(help={"host": "another word for --hosts: it is mostly one"})
+def explain(run: Run, nodes: Nodes, host: str | None = None) -> dict[str, Any]:
     """Say what was found on nodes, which strategies are taken there, which are not, and why.
 
     Example: inv nodes.explain --hosts=node1
@@ -171,7 +171,8 @@ def explain(run: Run, nodes: Nodes) -> dict[str, Any]:
     from moorage import fleet
     from moorage.fleet.report import show_findings
 
-    report = fleet.explain(run.settings, run.ui, nodes.chosen(), reach=nodes.reach())
+    chosen = nodes.or_at(host).chosen()
+    report = fleet.explain(run.settings, run.ui, chosen, reach=nodes.reach())
     return nodes.told(report, show=show_findings)
 
 

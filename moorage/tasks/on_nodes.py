@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from moorage.tasks.command import Run, command
@@ -98,6 +98,19 @@ class Nodes:
             hosts = ",".join(self._from_cluster())
         selection = Selection(hosts, self.inventory, self.limit, self.exclude)
         return fleet.choose_hosts(self.run.settings, selection=selection)
+
+    def or_at(self, host: str | None) -> Nodes:
+        """The same with another word for ``--hosts``. Raises Refused where both are used."""
+        from moorage.errors import Refused
+
+        if host is not None and self.hosts is not None:
+            raise Refused(
+                "wrong-use",
+                "--host and --hosts are the same",
+                cause="each says which nodes are meant",
+                cure="leave one of them out",
+            )
+        return self if host is None else replace(self, hosts=host)
 
     def named(self) -> tuple[Target, ...]:
         """Those that the user names in this very command: for what is not to befall all others."""

@@ -80,6 +80,16 @@ def test_a_rollout_that_cannot_be_is_refused_and_leaves_nothing(
     assert sorted(rollouts.glob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("words", "code"), [(("--host=a,,b",), "bad-hosts"), (("--host=a", "--hosts=b"), "wrong-use")]
+)
+def test_one_node_is_explained_by_the_word_host_too(words: tuple[str, ...], code: str) -> None:
+    status, document, _ = inv("nodes.explain", *words)
+    error = document["error"]
+    assert isinstance(error, dict)
+    assert (status, error["code"]) == (2, code)
+
+
 def test_a_sudo_password_that_does_not_come_is_refused() -> None:
     status, document, _ = inv("nodes.status", "--hosts=a", "--ask-sudo-password")
     assert status == 2
