@@ -98,6 +98,21 @@ def run(archive: str) -> int:
     return code
 
 
+def end(code: int) -> None:
+    """Ends the process with ``code``, what it said on its way out.
+
+    To take three hundred modules apart first, which go with the process anyway, costs 10 to 20 ms.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except AttributeError:  # it was closed before we began
+            pass
+        except OSError:
+            code = code or 1
+    os._exit(code)
+
+
 def leave(archive: str) -> None:
     """Takes the archive off the node, unless what it began is still to be rolled back by it."""
     import contextlib

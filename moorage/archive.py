@@ -49,9 +49,9 @@ if sys.version_info < (3, 9):
     sys.exit(2)
 
 archive = os.path.dirname(os.path.abspath(__file__))
-from agent.bootstrap import run
+from agent.bootstrap import end, run
 
-sys.exit(run(archive))
+end(run(archive))
 """
 
 # Not needed on a node: what makes other files, and parts of wheels that nothing here imports.

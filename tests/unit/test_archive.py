@@ -63,6 +63,15 @@ def test_it_runs_alone_and_tells_what_is_in_it(built: AgentArchive, tmp_path: Pa
     assert {"protobuf", "grpclib", "h2"} <= names
 
 
+@pytest.mark.parametrize(("to", "code"), [("/dev/null", 0), ("/dev/full", 1), ("&-", 0)])
+def test_its_end_tells_whether_it_was_heard(built: AgentArchive, to: str, code: int) -> None:
+    words = f'exec "$0" -I -S "$1" --version >{to}'
+    done = subprocess.run(
+        ["/bin/sh", "-c", words, sys.executable, built.path], check=False, capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (code, b"")
+
+
 def test_its_modules_for_cri_import(built: AgentArchive, tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(built.path)!r}); import agent.cri.client, agent.toml"
