@@ -37,6 +37,9 @@ def test_it_stays_in_its_sandbox_and_answers_over_the_port(adopted: ResidentNode
     report = fleet.status(adopted.settings, ui, ["node"])
     state = report.states["node"]["resident"]
     assert (state["drift"]["state"], report.ok) == ("watching", True)
+    calls = adopted.sh("systemctl show moorage-agent -p SystemCallFilter --value")[1].split()
+    assert {"execve", "mount"} <= set(calls)
+    assert not {"kexec_load", "init_module", "reboot", "bpf"} & set(calls)
     # A write outside what is open to it fails for its process, root or not.
     pid = adopted.sh("systemctl show -p MainPID --value moorage-agent")[1].strip()
     held = adopted.sh(f"grep -E '^(NoNewPrivs|Seccomp):' /proc/{pid}/status")[1].split()
