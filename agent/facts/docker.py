@@ -7,11 +7,12 @@ a rootless one reads its user's ``~/.config/docker/certs.d`` (``CertsDir`` in mo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from typing import NamedTuple
 
-from agent.facts.daemons import Daemon, option
+from agent.facts.daemons import Daemon, option, running
 from agent.facts.tree import Tree
 from agent.faults import AgentError
 from agent.host import Host
@@ -53,6 +54,23 @@ def find(host: Host, tree: Tree, daemons: tuple[Daemon, ...]) -> tuple[Docker, .
     found = [one._replace(containerd_store=_uses_containerd(host, tree, one)) for one in found]
     unique = {one.certs: one for one in reversed(found)}
     return tuple(sorted(unique.values(), key=lambda one: one.home))
+
+
+def rootless_configs(host: Host) -> tuple[str, ...]:
+    """The folders below which rootless engines look for CAs, by the host's own records of homes.
+
+    What their processes say of themselves is their users' to make up, so that is not asked; nor is
+    a name told that no program writes plainly.
+    """
+    import pwd
+
+    homes = {one.home for one in _rootless_units(Tree(host.root))}
+    for daemon in running(host, {PROGRAM}):
+        if daemon.uid != 0:
+            with contextlib.suppress(KeyError):
+                homes.add(pwd.getpwuid(daemon.uid).pw_dir)
+    plain = re.compile(r"(?:/[A-Za-z0-9_][A-Za-z0-9._@-]*)+")
+    return tuple(f"{home}/.config" for home in sorted(homes) if plain.fullmatch(home))
 
 
 def _running(host: Host, tree: Tree, daemon: Daemon) -> Docker:

@@ -272,11 +272,12 @@ def _put_back(home: Home, kept: dict[str, bytes]) -> None:
 
 
 def _install(host: Host, manager: str) -> None:
+    from agent.facts.docker import rootless_configs
     from agent.server import units
 
     command = f"{sys.executable} -I {Home().folder}/start.py"
     if manager == "systemd":
-        write_own(UNIT, units.systemd(command).encode(), 0o644)
+        write_own(UNIT, units.systemd(command, rootless_configs(host)).encode(), 0o644)
         # A reload reads all units anew, a tenth of a second; a new one is found without.
         _run(host, ["systemctl", "enable", "--no-reload", NAME])
         shown = host.run(["systemctl", "show", NAME, "-p", "NeedDaemonReload"])

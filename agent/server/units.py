@@ -2,7 +2,8 @@
 
 What the sandbox leaves open is what the work needs: /etc (hosts, runtimes, units' drop-ins and the
 system's trust store; files there are replaced by rename, so their folders are open), the trust
-stores below /usr, our own state, and what a proving pull by Podman writes. ProtectKernelLogs is
+stores below /usr, our own state, what a proving pull by Podman writes, and at home the
+configuration of users who run an engine of their own. ProtectKernelLogs is
 left out: it hides /dev/kmsg, and where that is a link to /dev/null, as in nodes that are
 containers, no program can be started any more (measured). Nobody reads it without CAP_SYSLOG.
 
@@ -11,6 +12,8 @@ would be taken from the runtime and all its containers: no ``no_new_privs``, no 
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 _SYSTEMD = """\
 # Written by Moorage (inv nodes.adopt), taken away by inv nodes.release.
@@ -41,7 +44,7 @@ ReadWritePaths=/etc /var/lib/moorage
 ReadWritePaths=-/usr/local/share/ca-certificates -/usr/share/ca-certificates
 ReadWritePaths=-/var/lib/ca-certificates
 ReadWritePaths=-/var/lib/containers -/run/containers -/run/libpod -/run/lock
-PrivateTmp=yes
+{homes}PrivateTmp=yes
 ProtectHome=read-only
 ProtectClock=yes
 ProtectKernelModules=yes
@@ -83,9 +86,13 @@ depend() {{
 """
 
 
-def systemd(command: str) -> str:
-    """The unit file that starts ``command``, a program's path and words without blanks in them."""
-    return _SYSTEMD.format(command=command)
+def systemd(command: str, configs: Iterable[str] = ()) -> str:
+    """The unit file that starts ``command``, a program's path and words without blanks in them.
+
+    ``configs``: users' folders that are open to it, plain names.
+    """
+    homes = "".join(f"ReadWritePaths=-{path}\n" for path in configs)
+    return _SYSTEMD.format(command=command, homes=homes)
 
 
 def openrc(command: str) -> str:

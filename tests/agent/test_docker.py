@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent.facts.docker import rootless_configs
+from agent.host import Host
+from agent.server import units
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box
 
@@ -96,6 +99,13 @@ def test_a_rootless_engine_gets_the_ca_in_its_users_folder(box: Box) -> None:
         f"{HOME}/.config/docker/certs.d/my.registry.io/ca.crt"
     ]
     assert box.apply(**ONLY)["status"] == "unchanged"
+
+
+def test_no_name_of_a_home_brings_a_line_into_the_agents_unit(box: Box) -> None:
+    for name in ("ada", "a b", "x\nExecStart=y", "%n", "..x"):
+        box.write(f"/home/{name}/.config/systemd/user/docker.service", b"")
+    assert rootless_configs(Host(str(box.root))) == ("/home/ada/.config",)
+    assert "ReadWritePaths=-/home/ada/.config\n" in units.systemd("x", ["/home/ada/.config"])
 
 
 def test_a_rootless_engine_that_does_not_run_is_known_by_its_unit(box: Box) -> None:

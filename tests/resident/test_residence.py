@@ -98,6 +98,29 @@ def test_the_sandboxed_service_sets_trust_up_and_puts_back_what_drifts(
     assert adopted.sh(files)[1] == before
 
 
+def test_of_homes_the_sandbox_opens_what_a_rootless_engine_reads_alone(
+    node: ResidentNode, ui: UI, registry: Registry
+) -> None:
+    """An engine that does not run now, known by its user's own unit."""
+    node.sh(
+        "useradd -m ship; useradd -m other; mkdir -p /home/ship/.config/systemd/user; "
+        "touch /home/ship/.config/systemd/user/docker.service; chown -R ship /home/ship"
+    )
+    assert fleet.adopt(node.settings, ui, ["node"]).ok
+    try:
+        assert run(node, ui, registry, "apply").ok
+        ours = "/home/ship/.config/docker/certs.d/my.registry.io/ca.crt"
+        assert node.read(ours) == registry.authority.pem.encode()
+        pid = node.sh("systemctl show -p MainPID --value moorage-agent")[1].strip()
+        for path in ("/home/other/x", "/home/ship/x", "/root/x"):
+            assert node.sh(f"nsenter -t {pid} -m touch {path}")[0] != 0, path
+        assert run(node, ui, registry, "untrust").ok
+        assert node.read(ours) is None
+    finally:
+        assert fleet.release(node.settings, ui, ["node"]).ok
+        node.sh("userdel -rf ship; userdel -rf other")
+
+
 def test_a_local_user_who_swaps_what_is_written_gets_nowhere(
     adopted: ResidentNode, ui: UI, registry: Registry
 ) -> None:
