@@ -59,8 +59,7 @@ def find(host: Host, tree: Tree, daemons: tuple[Daemon, ...]) -> tuple[Docker, .
 def rootless_configs(host: Host) -> tuple[str, ...]:
     """The folders below which rootless engines look for CAs, by the host's own records of homes.
 
-    What their processes say of themselves is their users' to make up, so that is not asked; nor is
-    a name told that no program writes plainly.
+    What their processes say of themselves is their users' to make up, so that is not asked.
     """
     import pwd
 
@@ -69,8 +68,7 @@ def rootless_configs(host: Host) -> tuple[str, ...]:
         if daemon.uid != 0:
             with contextlib.suppress(KeyError):
                 homes.add(pwd.getpwuid(daemon.uid).pw_dir)
-    plain = re.compile(r"(?:/[A-Za-z0-9_][A-Za-z0-9._@-]*)+")
-    return tuple(f"{home}/.config" for home in sorted(homes) if plain.fullmatch(home))
+    return tuple(f"{home}/.config" for home in sorted(homes))
 
 
 def _running(host: Host, tree: Tree, daemon: Daemon) -> Docker:

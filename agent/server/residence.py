@@ -277,7 +277,11 @@ def _install(host: Host, manager: str) -> None:
 
     command = f"{sys.executable} -I {Home().folder}/start.py"
     if manager == "systemd":
-        write_own(UNIT, units.systemd(command, rootless_configs(host)).encode(), 0o644)
+        write_own(
+            UNIT,
+            units.systemd(command, [*rootless_configs(host), *_elsewhere(host)]).encode(),
+            0o644,
+        )
         # A reload reads all units anew, a tenth of a second; a new one is found without.
         _run(host, ["systemctl", "enable", "--no-reload", NAME])
         shown = host.run(["systemctl", "show", NAME, "-p", "NeedDaemonReload"])
@@ -287,6 +291,15 @@ def _install(host: Host, manager: str) -> None:
         write_own(SCRIPT, units.openrc(command).encode(), 0o755)
         _run(host, ["rc-update", "add", NAME, "default"])
     _start(host, manager)
+
+
+def _elsewhere(host: Host) -> Iterator[str]:
+    """The folders of files that are ours and not below /etc: a runtime may read any."""
+    for ledger in Store(host.root).ledgers().values():
+        for owned in ledger.values():
+            place = os.path.realpath(owned.folders[0] if owned.folders else owned.path)
+            if not place.startswith("/etc/"):
+                yield str(Path(place).parent)
 
 
 def _start(host: Host, manager: str) -> None:

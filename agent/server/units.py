@@ -2,8 +2,9 @@
 
 What the sandbox leaves open is what the work needs: /etc (hosts, runtimes, units' drop-ins and the
 system's trust store; files there are replaced by rename, so their folders are open), the trust
-stores below /usr, our own state, what a proving pull by Podman writes, and at home the
-configuration of users who run an engine of their own. ProtectKernelLogs is
+stores below /usr and of snaps, our own state, what a proving pull by Podman writes, the folders
+elsewhere that a runtime of this node reads, and at home the configuration of users who run an
+engine of their own. ProtectKernelLogs is
 left out: it hides /dev/kmsg, and where that is a link to /dev/null, as in nodes that are
 containers, no program can be started any more (measured). Nobody reads it without CAP_SYSLOG.
 
@@ -13,7 +14,10 @@ would be taken from the runtime and all its containers: no ``no_new_privs``, no 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+_PLAIN = re.compile(r"(?:/[.]?[A-Za-z0-9_][A-Za-z0-9._@-]*)+")
 
 _SYSTEMD = """\
 # Written by Moorage (inv nodes.adopt), taken away by inv nodes.release.
@@ -42,9 +46,9 @@ NoNewPrivileges=yes
 ProtectSystem=strict
 ReadWritePaths=/etc /var/lib/moorage
 ReadWritePaths=-/usr/local/share/ca-certificates -/usr/share/ca-certificates
-ReadWritePaths=-/var/lib/ca-certificates
+ReadWritePaths=-/var/lib/ca-certificates -/var/snap/docker -/var/snap/microk8s
 ReadWritePaths=-/var/lib/containers -/run/containers -/run/libpod -/run/lock
-{homes}PrivateTmp=yes
+{more}PrivateTmp=yes
 ProtectHome=read-only
 ProtectClock=yes
 ProtectKernelModules=yes
@@ -86,13 +90,15 @@ depend() {{
 """
 
 
-def systemd(command: str, configs: Iterable[str] = ()) -> str:
+def systemd(command: str, folders: Iterable[str] = ()) -> str:
     """The unit file that starts ``command``, a program's path and words without blanks in them.
 
-    ``configs``: users' folders that are open to it, plain names.
+    ``folders`` are open to it as well; one with an odd name, which could say more, is not.
     """
-    homes = "".join(f"ReadWritePaths=-{path}\n" for path in configs)
-    return _SYSTEMD.format(command=command, homes=homes)
+    more = (path for path in sorted(set(folders)) if _PLAIN.fullmatch(path))
+    return _SYSTEMD.format(
+        command=command, more="".join(f"ReadWritePaths=-{path}\n" for path in more)
+    )
 
 
 def openrc(command: str) -> str:

@@ -14,7 +14,7 @@ from moorage.fleet.roster import Roster
 from moorage.settings import CertsSettings, Settings
 from moorage.ui import UI
 from tests.agent.real import Registry
-from tests.resident.lab import ResidentNode
+from tests.resident.lab import ResidentNode, until
 
 pytestmark = pytest.mark.engine
 
@@ -102,3 +102,25 @@ def test_once_leaves_the_trust_and_nothing_of_the_agent(
     assert operation.run(once, ui, ["node"], taken, None).ok
     assert node.read("/etc/containerd/certs.d/my.registry.io/ca.crt") is None
     assert node.sh(ARCHIVES)[1].strip() == "0"
+
+
+def test_a_folder_that_containerd_was_told_of_elsewhere_is_kept_right_too(
+    node: ResidentNode, ui: UI, registry: Registry
+) -> None:
+    config = node.read("/etc/containerd/config.toml") or b""
+    table = b'[plugins."io.containerd.grpc.v1.cri".registry]\n'
+    there = b'config_path = "/opt/registries"\n'
+    told = config.replace(table, table + there) if table in config else config + table + there
+    node.write("/etc/containerd/config.toml", told)
+    node.sh("mkdir /opt/registries; systemctl restart containerd")
+    node.wait()
+    try:
+        assert trust(node, ui, registry, node.settings).restarts == ()
+        ours = "/opt/registries/my.registry.io/ca.crt"
+        assert node.read(ours)
+        node.sh("rm -r /opt/registries/my.registry.io")
+        until(lambda: bool(node.read(ours)), node)
+        assert fleet.release(node.settings, ui, ["node"]).ok
+    finally:
+        node.write("/etc/containerd/config.toml", config)
+        node.sh("systemctl restart containerd")
