@@ -62,7 +62,10 @@ TROUBLES: tuple[Trouble, ...] = (
         "inv nodes.trust again; inv nodes.diff shows what differs",
     ),
     Trouble(
-        r"proxyconnect|(Proxy|proxy) Authentication Required|via proxy|lookup \S*proxy\S*:",
+        # Of a proxy that refuses, Go says the status' words alone, where a registry's status has
+        # its number: https://go.dev/src/net/http/transport.go (dialConn, CONNECT).
+        r"proxyconnect|(Proxy|proxy) Authentication Required|via proxy|lookup \S*proxy\S*:"
+        r"|(Head|Get)\s*: [A-Z][a-z]+( [A-Z][a-z]+)*\s*$",
         "proxy", False,
         "the runtime asks a proxy for the registry",
         "HTTPS_PROXY stands in its environment and the registry is not in NO_PROXY",
@@ -126,7 +129,8 @@ TROUBLES: tuple[Trouble, ...] = (
         "check registry.address in invoke.yaml, then from the node: ip route get ADDRESS",
     ),
     Trouble(
-        r"i/o timeout|deadline exceeded|Client\.Timeout|no answer within",
+        r"i/o timeout|deadline exceeded|Client\.Timeout|no answer within|handshake timeout"
+        r"|\b50[234]\b",
         "registry-timeout", False,
         "{name} did not answer in time",
         "the address is wrong, a firewall drops packets, or the registry is too busy",
@@ -146,6 +150,13 @@ TROUBLES: tuple[Trouble, ...] = (
         "this user may not pull it",
         "give the user the right, or pull with another one",
     ),
+    Trouble(  # before image-missing: containerd ends it with "not found" as well
+        r"no match for platform|no matching manifest|no child with platform",
+        "wrong-platform", False,
+        "{image} is not made for this node's processor",
+        "no manifest of it fits this platform",
+        "build and push it for this platform too",
+    ),
     Trouble(
         r"not found|manifest unknown|name unknown|NAME_UNKNOWN|MANIFEST_UNKNOWN|does not exist",
         "image-missing", False,
@@ -159,13 +170,6 @@ TROUBLES: tuple[Trouble, ...] = (
         "the image does not fit on this node's disk",
         "the disk with the runtime's images is full",
         "make room (df -h), then run again",
-    ),
-    Trouble(
-        r"no match for platform|no matching manifest",
-        "wrong-platform", False,
-        "{image} is not made for this node's processor",
-        "no manifest of it fits this platform",
-        "build and push it for this platform too",
     ),
 )  # fmt: skip
 

@@ -14,6 +14,7 @@ NODE, IMAGE, LOGIN, REGISTRY = "node", "image", "login", "registry"
 
 # Commands of ours that cure a cause: the key of a fix in `moorage.cluster.cures`.
 TRUST, UP, ISSUE, SECRET, PUSH = "nodes.trust", "registry.up", "certs.issue", "k8s.secret", "push"
+NO_PROXY = "nodes.trust --fix-proxy"
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,16 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "proxy",
-        r"proxyconnect|[Pp]roxy [Aa]uthentication [Rr]equired|\b407\b",
+        # Of a proxy that refuses, Go says the status' words alone, where a registry's status has
+        # its number: https://go.dev/src/net/http/transport.go (dialConn, CONNECT).
+        r"proxyconnect|[Pp]roxy [Aa]uthentication [Rr]equired|\b407\b"
+        r"|(Head|Get)\s*: [A-Z][a-z]+( [A-Z][a-z]+)*\s*($|[\";])",
         NODE,
         "the runtime asks a proxy for {registry}",
         "HTTPS_PROXY stands in its environment and {host} is not in NO_PROXY",
+        "inv nodes.trust --hosts={nodes} --fix-proxy",
         "add {host} to NO_PROXY of the runtime's unit on {nodes}, then restart it",
+        NO_PROXY,
     ),
     Cause(
         "x509-common-name",

@@ -74,7 +74,7 @@ def places(report: Report) -> set[tuple[str, str]]:
     """What :func:`fix` would do, and where: a cure with a node, a namespace, or "". Pure."""
     found = set[tuple[str, str]]()
     for fix, groups in plan(report):
-        where = {causes.TRUST: _nodes, causes.SECRET: _namespaces}.get(fix)
+        where = {causes.TRUST: _nodes, causes.NO_PROXY: _nodes, causes.SECRET: _namespaces}.get(fix)
         found |= {(fix, place) for place in (where(groups) if where else ("",))}
     return found
 
@@ -283,6 +283,10 @@ def _push(here: Here, groups: Sequence[Group]) -> str:
     return f"pushed {pushed.reference}"
 
 
+def _past_proxy(here: Here, groups: Sequence[Group]) -> str:
+    return _trust(replace(here, settings=here.settings.with_nodes(fix_proxy=True)), groups)
+
+
 def _trust(here: Here, groups: Sequence[Group]) -> str:
     from moorage import fleet
     from moorage.cluster import nodes
@@ -365,6 +369,13 @@ FIXES: dict[str, Fix] = {
     causes.PUSH: Fix(lambda settings, _: f"build and push {settings.image_reference}", _push),
     causes.TRUST: Fix(
         lambda _, groups: f"make {', '.join(_nodes(groups))} trust the registry, over SSH", _trust
+    ),
+    causes.NO_PROXY: Fix(
+        lambda settings, groups: (
+            f"make {', '.join(_nodes(groups))} trust the registry, over SSH, and add"
+            f" {settings.registry.host} to NO_PROXY of their runtimes"
+        ),
+        _past_proxy,
     ),
     causes.SECRET: Fix(
         lambda _, groups: f"put the login into {', '.join(_namespaces(groups))}", _secret

@@ -205,7 +205,9 @@ def trust(
         reach,
         rollout,
     )
-    if not settings.nodes.resident and not dry_run:
+    if dry_run and settings.nodes.resident:
+        residence.foretell(settings, ui, hosts, report.hosts)
+    elif not settings.nodes.resident and not dry_run:
         residence.remind(settings, ui, hosts, report.hosts)
     return report
 

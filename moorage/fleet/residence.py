@@ -298,17 +298,36 @@ def remind(
     settings: Settings, ui: UI, hosts: Sequence[str | Target], results: Sequence[HostResult]
 ) -> None:
     """After an untrust, or a trust that leaves no agent: those that are there stay."""
+    staying = _of_those_done(settings, hosts, results, with_agent=True)
+    if staying:
+        ui.note(f"the agent stays on {fold(staying)}; inv nodes.release takes it away")
+
+
+def foretell(
+    settings: Settings, ui: UI, hosts: Sequence[str | Target], results: Sequence[HostResult]
+) -> None:
+    """After the dry run of a trust: the service is made by its end, so no diff of it is there."""
+    new = _of_those_done(settings, hosts, results, with_agent=False)
+    if new:
+        ui.note(f"an agent would stay on {fold(new)}, as the service moorage-agent; --once: none")
+
+
+def _of_those_done(
+    settings: Settings,
+    hosts: Sequence[str | Target],
+    results: Sequence[HostResult],
+    *,
+    with_agent: bool,
+) -> list[str]:
     from moorage.fleet.inventory import targets_of
 
     residents = Roster(settings).residents()
     done = {result.host for result in results if result.ok}
-    staying = [
+    return [
         target.name
         for target in targets_of(hosts)
-        if target.name in done and target.host in residents
+        if target.name in done and (target.host in residents) == with_agent
     ]
-    if staying:
-        ui.note(f"the agent stays on {fold(staying)}; inv nodes.release takes it away")
 
 
 def release(settings: Settings, visit: Visit) -> HostResult:

@@ -177,7 +177,11 @@ PULL = 'rpc error: code = Unknown desc = failed to pull and unpack image "my.reg
         ("my.registry.io/a:401: not found", "image-missing", False),
         ("proxyconnect tcp: dial tcp 10.9.9.9:3128: connect: connection refused", "proxy", False),
         ("write /var/lib/x: no space left on device", "disk-full", False),
-        ("no match for platform in manifest: not found", "image-missing", False),
+        ("no match for platform in manifest: not found", "wrong-platform", False),
+        ('failed to do request: Head "https://my.registry.io/v2/a/manifests/1": Forbidden',
+         "proxy", False),
+        ('failed to do request: Head "https://my.registry.io/v2/a/manifests/1": EOF',
+         "pull-failed", False),
         ("something entirely new", "pull-failed", False),
     ],
 )  # fmt: skip
@@ -189,6 +193,25 @@ def test_a_runtimes_words_become_a_code_with_cause_and_cure(
     assert isinstance(error, TrustError) == trust
     assert words in error.fault.message
     assert error.fault.cure
+
+
+# What this table has no row of its own for, and what it says then.
+COARSER = {
+    "x509-common-name": "x509-wrong-name",
+    "x509-not-yet-valid": "x509-expired",
+    "plain-to-https": "pull-failed",
+    "rate-limit": "pull-failed",
+}
+
+
+def test_the_words_of_real_daemons_are_known() -> None:
+    collected = Path(__file__).resolve().parent.parent / "k8s" / "messages.json"
+    heard = json.loads(collected.read_text())
+    assert len(heard) >= 4
+    for runtime, rows in heard.items():
+        for row in rows:
+            code = verify.classify(row["words"], Registry("reg.test")).code
+            assert code == COARSER.get(row["code"], row["code"]), (runtime, row["words"])
 
 
 @pytest.fixture

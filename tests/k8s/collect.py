@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import hashlib
 import ipaddress
 import json
 import re
@@ -73,6 +74,10 @@ class Case:
     address: str = BRIDGE
     docker: bool = True
     silent: bool = False
+    # The runtime is told of a proxy on that port, of the bridge's address …
+    proxy: int = 0
+    # … and its images are kept on a disk of 2 MiB.
+    small: bool = False
 
     @property
     def real_port(self) -> int:
@@ -113,6 +118,31 @@ async def other_platform(request: web.Request) -> web.Response:
     return web.Response(body=json.dumps(index).encode(), content_type=kind)
 
 
+async def large(request: web.Request) -> web.Response:
+    """An image with a layer of 8 MiB."""
+    kind = "application/vnd.oci.image."
+
+    def described(content: bytes, what: str) -> dict[str, Any]:
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        return {"mediaType": f"{kind}{what}", "digest": digest, "size": len(content)}
+
+    layer = b"\0" * (8 << 20)
+    inside = {"type": "layers", "diff_ids": [described(layer, "")["digest"]]}
+    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": inside}).encode()
+
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": f"{kind}manifest.v1+json",
+        "config": described(config, "config.v1+json"),
+        "layers": [described(layer, "layer.v1.tar")],
+    }
+    body = json.dumps(manifest).encode()
+    for content in (layer, config):
+        if described(content, "")["digest"] in request.path:
+            return web.Response(body=content)
+    return web.Response(body=body, content_type=f"{kind}manifest.v1+json")
+
+
 BASIC = {"WWW_Authenticate": 'Basic realm="moorage"'}
 CASES = (
     Case("x509-unknown-authority", 17001, answering(200), trusted=False),
@@ -141,7 +171,20 @@ CASES = (
     Case("ca-unreadable", 17018, answering(200), hosts_toml="no-ca", docker=False),
     Case("no-route", 17019, address="10.255.255.254", docker=False),
     Case("registry-timeout", 17020, silent=True),
+    Case("proxy", 17021, answering(200), proxy=17030, docker=False),
+    Case("proxy", 17022, answering(200), proxy=17031, docker=False),
+    Case("proxy", 17023, answering(200), proxy=17032, docker=False),
+    Case("proxy", 17024, answering(200), proxy=17033, docker=False),
+    Case("disk-full", 17025, large, small=True, docker=False),
 )
+# What those proxies answer; nothing listens on 17030.
+PROXIES = {
+    17031: "403 Forbidden",
+    17032: "407 Proxy Authentication Required",
+    17033: "503 Service Unavailable",
+}
+_STORE = "/var/lib/containerd/io.containerd.content.v1.content"
+_UNIT = "/run/systemd/system/containerd.service.d"
 
 
 def certificates(folder: Path) -> None:
@@ -196,8 +239,20 @@ async def _say_nothing(*streams: Any) -> None:
         await asyncio.sleep(600)
 
 
+def _refusing(answer: str) -> Callable[[Any, Any], Awaitable[None]]:
+    async def refuse(reader: Any, writer: Any) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+    return refuse
+
+
 async def serve(folder: Path) -> list[web.AppRunner]:
     runners = []
+    for port, answer in PROXIES.items():
+        await asyncio.start_server(_refusing(answer), BRIDGE, port)
     for case in CASES:
         if case.silent:
             await asyncio.start_server(_say_nothing, BRIDGE, case.port)
@@ -250,11 +305,25 @@ class Node:
         if case.code == "no-route":
             self.run(f"ip route replace unreachable {case.address}")
         image = f"{NAME}:{case.real_port}/app:1"
+        if case.proxy:
+            self._proxied(f"HTTPS_PROXY=http://{BRIDGE}:{case.proxy}")
+        if case.small:
+            self.run(f"mount -t tmpfs -o size=2m tmpfs {_STORE} && mkdir {_STORE}/ingest")
         try:
             return self.run(f"python3 - {image} '{case.login}'", PULL.encode())
         finally:
+            if case.proxy:
+                self._proxied("")
+            if case.small:
+                self.run(f"umount {_STORE}")
             if case.code == "no-route":
                 self.run(f"ip route del unreachable {case.address}")
+
+    def _proxied(self, variable: str) -> None:
+        place = f"{_UNIT}/collect.conf"
+        unit = f"mkdir -p {_UNIT}; printf '[Service]\\nEnvironment={variable}\\n' > {place}"
+        again = "systemctl daemon-reload; systemctl restart containerd"
+        self.run(f"{unit if variable else f'rm {place}'}; {again}")
 
     def _resolve(self, address: str) -> None:
         if address == self._address:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from agent.report import HostResult
 from agent.server.home import Home
 from moorage import fleet
 from moorage.archive import agent_archive
@@ -400,3 +401,17 @@ def test_two_nodes_with_one_address_after_another_are_told_apart(
         agent.stop()
         folder.agent.start()
     assert free_port() != folder.port
+
+
+def test_a_dry_run_says_where_an_agent_would_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = at(tmp_path)
+    Roster(settings).put("b", Resident("b" * 32, 7443, "1", 2_000_000_000))
+    results = [HostResult("a", "changed"), HostResult("b", "unchanged"), HostResult("c", "failed")]
+    residence.foretell(settings, UI(as_json=True), ["a", "b", "c"], results)
+    said = capsys.readouterr().err
+    assert "an agent would stay on a," in said
+    assert "--once" in said
+    residence.foretell(settings, UI(as_json=True), ["b"], results)
+    assert capsys.readouterr().err == ""
