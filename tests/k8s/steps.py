@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import socketserver
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -384,6 +386,43 @@ def diagnoses_a_configuration_that_ignores_the_trust(journey: Journey) -> None:
             journey.fixed(name)
         finally:
             journey.trust()
+
+
+class _Refuses(socketserver.StreamRequestHandler):
+    """A proxy that lets nobody through."""
+
+    def handle(self) -> None:
+        while self.rfile.readline().strip():
+            pass
+        self.wfile.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+
+@step
+def diagnoses_a_proxy_in_between(journey: Journey) -> None:
+    """A proxy refuses what a runtime asks it for, in words of a registry; --fix leads past it."""
+    node, folder = journey.nodes()[0], "/run/systemd/system/containerd.service.d"
+    again = "systemctl daemon-reload; systemctl restart containerd"
+    address = _address(journey, node)
+    with (
+        journey.namespace("proxy") as name,
+        socketserver.ThreadingTCPServer((address, 0), _Refuses) as proxy,
+    ):
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        journey.k8s("secret", f"--namespace={name}", "--attach").want()
+        variable = f"HTTPS_PROXY=http://{address}:{proxy.server_address[1]}"
+        unit = (
+            f"mkdir -p {folder}; printf '[Service]\\nEnvironment={variable}\\n' > {folder}/p.conf"
+        )
+        journey.by_hand(node, f"{unit}; {again}")
+        try:
+            journey.foreign(name, journey.settings.image_reference, node=node)
+            journey.diagnosed(name, "proxy", node)
+            journey.fixed(name)
+        finally:
+            journey.by_hand(node, f"rm {folder}/p.conf; {again}")
+            journey.inv("nodes.untrust", f"--hosts={node}").want()
+            journey.trust()
+            proxy.shutdown()
 
 
 @step
