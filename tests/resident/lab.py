@@ -44,8 +44,21 @@ class ResidentNode(Node):
         self.sh(
             "chown root:root /root/.ssh/authorized_keys && chmod 600 /root/.ssh/authorized_keys"
         )
+        self.settings = Settings(
+            certs=CertsSettings(dir=str(folder / "certs")),
+            nodes=NodesSettings(
+                ssh_config=str(folder / "ssh_config"),
+                known_hosts=str(folder / "known_hosts"),
+                agent_port=PORT,
+            ),
+        )
+        self.locate()
+
+    def locate(self) -> None:
+        """Tells OpenSSH where the node is; the engine may give it another address at each start."""
         self.container.reload()
         self.address = str(self.container.attrs["NetworkSettings"]["IPAddress"])
+        config = Path(self.settings.nodes.ssh_config)
         known = b""
         for _ in range(50):
             known = subprocess.run(
@@ -54,18 +67,10 @@ class ResidentNode(Node):
             if known:
                 break
             time.sleep(0.2)
-        (folder / "known_hosts").write_bytes(known)
-        (folder / "ssh_config").write_text(
-            f"Host node\n  HostName {self.address}\n  User root\n  IdentityFile {key}\n"
-            "  IdentitiesOnly yes\n"
-        )
-        self.settings = Settings(
-            certs=CertsSettings(dir=str(folder / "certs")),
-            nodes=NodesSettings(
-                ssh_config=str(folder / "ssh_config"),
-                known_hosts=str(folder / "known_hosts"),
-                agent_port=PORT,
-            ),
+        Path(self.settings.nodes.known_hosts).write_bytes(known)
+        config.write_text(
+            f"Host node\n  HostName {self.address}\n  User root\n"
+            f"  IdentityFile {config.with_name('id')}\n  IdentitiesOnly yes\n"
         )
 
 
