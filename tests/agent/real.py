@@ -247,10 +247,12 @@ class Node:
         """A file's bytes, None where it cannot be read; marked like the words of :meth:`sh`."""
         for attempt in range(5):
             time.sleep(attempt * 0.5)
-            done = self.container.exec_run(["sh", "-c", 'cat "$0" && echo END || echo NO', path])
-            content = _bytes(done.output)
+            words = 'echo BEGIN; cat "$0" && echo END || echo NO'
+            content = _bytes(self.container.exec_run(["sh", "-c", words, path]).output)
+            if not content.startswith(b"BEGIN\n"):
+                continue
             if content.endswith(b"END\n"):
-                return content[: -len(b"END\n")]
+                return content[len(b"BEGIN\n") : -len(b"END\n")]
             if content.endswith(b"NO\n"):
                 return None
         raise AssertionError(f"no content of {path!r}")

@@ -21,9 +21,9 @@ from moorage.archive import agent_archive
 from tests.agent import runtimes
 from tests.agent.authority import Authority
 from tests.agent.real import NAME, PASSWORD, REGISTRY, USER, Node, Registry, images, plan
-from tests.agent.test_real import client, image, node, registry
+from tests.agent.test_real import client, image, machine, node, registry
 
-__all__ = ["client", "image", "node", "registry"]
+__all__ = ["client", "image", "machine", "node", "registry"]
 pytestmark = pytest.mark.engine
 PARTS: dict[str, Any] = {"parts": ["hosts", "docker"]}
 DOCKERS = {
