@@ -18,19 +18,22 @@ class Change:
     message: str
 
 
-def changes(before: Standing | None, after: Standing, own: Ours) -> tuple[Change, ...]:
-    """``before`` is None at the first look: then only what is not as it should be is told."""
+def changes(
+    before: Standing | None, after: Standing, own: Ours, answered: Standing | None = None
+) -> tuple[Change, ...]:
+    """From ``before`` to ``after``; ``answered`` is the last that was no fault.
+
+    ``before`` is None at the first look: then only what is not as it should be is told. What has
+    happened while a node was out of reach is told when it is back.
+    """
     if after.fault is not None:
-        known = before is not None and before.fault is not None
-        if known and before is not None and before.fault == after.fault:
+        if before is not None and before.fault == after.fault:
             return ()
         return (Change("out-of-reach", f"out of reach: {after.fault.message}"),)
-    if before is None:
-        before = _right(after)
-    back = (Change("back", "answers again"),) if before.fault is not None else ()
-    if before.fault is not None:
-        before = _right(after)
-    return (*back, *_drift(before, after), *_operations(before, after), *_agent(before, after, own))
+    lost = before is not None and before.fault is not None
+    back = (Change("back", "answers again"),) if lost else ()
+    was = (answered if lost else before) or _right(after)
+    return (*back, *_drift(was, after), *_operations(was, after), *_agent(was, after, own))
 
 
 def _right(after: Standing) -> Standing:

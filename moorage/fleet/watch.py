@@ -125,6 +125,7 @@ class Watch:
         self._ended = False
         self._news: queue.SimpleQueue[Standing | int] = queue.SimpleQueue()
         self._last: dict[str, Standing] = {}
+        self._answered: dict[str, Standing] = {}
         self._refusal = ""
 
     def run(self) -> dict[str, Any]:
@@ -161,9 +162,12 @@ class Watch:
                 self._look_for_other_commands()
 
     def _hear(self, now: Standing) -> None:
-        for change in changes(self._last.get(now.host), now, self._own):
+        before, answered = self._last.get(now.host), self._answered.get(now.host)
+        for change in changes(before, now, self._own, answered):
             self._tell(now, change)
         self._last[now.host] = now
+        if now.fault is None:
+            self._answered[now.host] = now
 
     def _tell(self, node: Standing, change: Change) -> None:
         line = f"{node.host}: {change.message}"

@@ -92,6 +92,14 @@ def test_applies_pulls_and_renewals_are_told() -> None:
     assert [word.split(" ")[0] for word in words] == ["applied", "pulled", "the"]
 
 
+def test_what_happened_out_of_reach_is_told_when_the_node_is_back() -> None:
+    renewed = of(state(resident=resident(certificate_ends=int(NOW) + 91 * DAY)))
+    messages = [one.message for one in changes(LOST, renewed, OURS, of(state()))]
+    assert messages[0] == "answers again"
+    assert "was renewed" in messages[1]
+    assert [one.message for one in changes(LOST, healed(2), OURS, healed(2))] == ["answers again"]
+
+
 # -- when a node is asked again --------------------------------------------------------------------
 
 
