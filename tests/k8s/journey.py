@@ -39,9 +39,8 @@ class Answer:
 
     def want(self, code: int = 0) -> Answer:
         """Itself, where it ended with ``code``."""
-        assert self.code == code, (
-            f"exit code {self.code}, not {code}: {self.document.get('error')} {self.words[-1500:]}"
-        )
+        why = self.document.get("error") or self.document.get("causes")
+        assert self.code == code, f"exit code {self.code}, not {code}: {why} {self.words[-1500:]}"
         return self
 
     @property
