@@ -28,6 +28,7 @@ TOOLS = {
 # Of 34 ms that containerd takes to tell its configuration, 8 are its collector's and its threads':
 # https://pkg.go.dev/runtime#hdr-Environment_Variables
 BRIEF = {"GOGC": "off", "GOMAXPROCS": "1"}
+DROP_INS = "/etc/systemd/system"
 UNIT_FOLDERS = ("etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system",
                  "lib/systemd/system")  # fmt: skip
 
@@ -286,8 +287,8 @@ class Host:
             service = name[len(RELOAD) :]
             self._checked(["systemctl", "reload", service], f"{service} does not reload", timeout)
             return
-        shown = self.run(["systemctl", "show", name, "-p", "NeedDaemonReload"])
-        if "NeedDaemonReload=yes" in shown.out:  # a drop-in came or went
+        shown = self.run(["systemctl", "show", name, "-p", "NeedDaemonReload", "-p", "DropInPaths"])
+        if _needs_reload(shown.out, Path(DROP_INS, f"{name}.d")):
             self.run(["systemctl", "daemon-reload"], timeout=timeout)
         self.run(["systemctl", "reset-failed", name])
         done = self._restarted(name, timeout)
@@ -322,6 +323,19 @@ class Host:
                 cause="what it reads, or something else here, keeps it from working",
                 cure=f"run it by hand on the node and look why: {' '.join(argv)}",
             )
+
+
+def _needs_reload(shown: str, drop_ins: Path) -> bool:
+    """Whether systemd, by what it has ``shown`` of a unit, has to read its files again.
+
+    Before 257 it does not see the first drop-in of a unit, whose folder is new to it:
+    https://github.com/systemd/systemd/issues/31752.
+    """
+    known = dict(line.partition("=")[::2] for line in shown.splitlines())
+    there = {str(path) for path in drop_ins.glob("*.conf")}
+    return known.get("NeedDaemonReload") == "yes" or not there.issubset(
+        known.get("DropInPaths", "").split()
+    )
 
 
 class Onlooker(Host):

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from agent import host as hosts
 from agent.faults import AgentError
 from agent.host import Done, Host
 
@@ -14,17 +17,18 @@ from agent.host import Done, Host
 class Asked(Host):
     """Stands in for a node with systemd: keeps what is run; ``hangs``: that many restarts do."""
 
-    def __init__(self, hangs: int = 0) -> None:
+    def __init__(self, hangs: int = 0, shown: str = "") -> None:
         super().__init__("/")
         self.words: list[str] = []
         self.hangs = hangs
+        self.shown = shown
 
     def run(self, argv: list[str], timeout: float = 20, *, brief: bool = False) -> Done:
         self.words.append(" ".join(argv[1:]))
         if argv[1] == "restart" and self.hangs:
             self.hangs -= 1
             raise AgentError("command-timeout", "it did not end")
-        return Done(0, "", "")
+        return Done(0, self.shown if argv[1] == "show" else "", "")
 
 
 def test_the_start_counter_is_reset_before_a_restart() -> None:
@@ -32,6 +36,37 @@ def test_the_start_counter_is_reset_before_a_restart() -> None:
     host = Asked()
     host.restart("containerd.service")
     assert host.words[-2:] == ["reset-failed containerd.service", "restart containerd.service"]
+
+
+@pytest.mark.parametrize(
+    ("files", "known", "stale", "reads"),
+    [
+        (["a.conf"], "", "no", True),  # before systemd 257 its first drop-in goes unnoticed
+        (["a.conf", "b.conf"], "a.conf", "no", True),
+        (["a.conf"], "a.conf", "no", False),
+        (["a.conf", "notes"], "a.conf", "no", False),
+        (["a.conf"], "a.conf", "yes", True),
+        ([], "", "yes", True),
+        ([], "", "no", False),
+    ],
+)
+def test_systemd_reads_a_unit_again_where_it_does_not_know_its_drop_ins(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    files: list[str],
+    known: str,
+    stale: str,
+    reads: bool,
+) -> None:
+    monkeypatch.setattr(hosts, "DROP_INS", str(tmp_path))
+    folder = tmp_path / "containerd.service.d"
+    folder.mkdir()
+    for name in files:
+        (folder / name).touch()
+    paths = f"/run/x.conf {folder / known}" if known else "/run/x.conf"
+    host = Asked(shown=f"NeedDaemonReload={stale}\nDropInPaths={paths}\n")
+    host.restart("containerd.service")
+    assert ("daemon-reload" in host.words) is reads
 
 
 def test_one_that_does_not_stop_is_killed_alone_and_started_again() -> None:
