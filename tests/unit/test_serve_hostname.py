@@ -74,8 +74,7 @@ def test_an_open_request_is_answered_before_the_end(number: int) -> None:
         asker = threading.Thread(target=lambda: answers.append(ask(port)))
         asker.start()
         time.sleep(0.15)
-        # On an idle machine within a second; what matters is that the request is waited for.
-        assert ended_after(process, number) < 10
+        assert ended_after(process, number) < 1
         asker.join(5)
     assert answers == [(200, f"{socket.gethostname()}\n".encode())]
 
