@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from moorage.cluster.agents import Rolled
     from moorage.cluster.api import Api
     from moorage.cluster.deploy import Deployed, Step, Workload
+    from moorage.cluster.removal import Outcome as Removed
     from moorage.cluster.secrets import Outcome, Place
+    from moorage.ui import UI
 
 _CLUSTER = {
     "context": "the kubeconfig's context (else kubernetes.context, else the current one)",
@@ -457,19 +459,9 @@ def rm(
         outcomes = removal.remove(api, ui, found)
         if any(thing.kind == "DaemonSet" for thing in found.things) and not chosen:
             agents.forget_nodes(api)
-        failed = [one for one in outcomes if one.error]
-        for one in outcomes:
-            if one.error:
-                ui.error(one.error)
-            if one.why:
-                ui.note(f"kept {one.thing.words}: {one.why}")
-        ui.show(f"Removed {len(outcomes) - len(failed)} of {len(outcomes)}.")
-        return {
-            "ok": not failed,
-            "dry_run": False,
-            "cluster": _cluster(api),
-            "objects": [one.to_json() for one in outcomes],
-        }
+        left = _tell_failures(ui, outcomes)
+        ui.show(f"Removed {len(outcomes) - left} of {len(outcomes)}.")
+        return _removed(api, outcomes)
 
 
 @command(
@@ -624,15 +616,24 @@ def _agents_removed(
                 cure="look at their pods, then run the same command again; the agents are kept",
             )
     outcomes = agency.remove(api, settings, ui)
-    failed = [one for one in outcomes if one.error]
+    left_over = _tell_failures(ui, outcomes)
+    ui.show("The agents are gone." if not left_over else f"{left_over} objects are left.")
+    return _removed(api, outcomes)
+
+
+def _tell_failures(ui: UI, outcomes: Sequence[Removed]) -> int:
+    """How many of them are left; each is told, and why others were kept."""
     for one in outcomes:
         if one.error:
             ui.error(one.error)
         if one.why:
             ui.note(f"kept {one.thing.words}: {one.why}")
-    ui.show("The agents are gone." if not failed else f"{len(failed)} objects are left.")
+    return sum(one.error is not None for one in outcomes)
+
+
+def _removed(api: Api, outcomes: Sequence[Removed]) -> dict[str, Any]:
     return {
-        "ok": not failed,
+        "ok": not any(one.error for one in outcomes),
         "dry_run": False,
         "cluster": _cluster(api),
         "objects": [one.to_json() for one in outcomes],
