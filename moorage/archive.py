@@ -66,6 +66,7 @@ SKIP = re.compile(
     r"|grpclib/(plugin|reflection|health|channelz)/"
     r"|.*\.dist-info/(?!licenses/|LICENSE)"
 )
+_PYTHON = f"-{sys.implementation.cache_tag}"
 # The wheels that nothing but the server imports.
 SERVERS = ("aiohttp", "async-timeout", "attrs", "idna", "propcache", "typing-extensions", "yarl")
 # What brings the rest: zipimport loads these, and their bytecode lies beside them.
@@ -85,9 +86,7 @@ def agent_archive(state: Path) -> AgentArchive:
 
     Raises MoorageError where the wheels cannot be had.
     """
-    folder = private_folder(state / "agent")
-    sources = _sources()
-    return _kept(folder, _key(sources), lambda: build(sources, _wheels(folder)))
+    return _kept(state, "", lambda folder, sources: build(sources, _wheels(folder)))
 
 
 def quick_archive(state: Path) -> AgentArchive:
@@ -96,35 +95,35 @@ def quick_archive(state: Path) -> AgentArchive:
     Any Python from 3.9 on runs it; one of another version compiles the source as ever. Raises as
     :func:`agent_archive`.
     """
-    folder = private_folder(state / "agent")
-    key = f"{_key(_sources())}-{sys.implementation.cache_tag}"
-    return _kept(folder, key, lambda: with_bytecode(agent_archive(state).path))
+    return _kept(state, _PYTHON, lambda *_: with_bytecode(agent_archive(state).path))
 
 
 def errand_archive(state: Path) -> AgentArchive:
     """The quick one without what only an agent that stays needs. Raises as the others."""
-    folder = private_folder(state / "agent")
-    sources = _sources()
-    key = f"{_key(sources)}-errand-{sys.implementation.cache_tag}"
 
-    def made() -> bytes:
+    def made(folder: Path, sources: dict[str, bytes]) -> bytes:
         wheels = [wheel for wheel in _wheels(folder) if _project(wheel) not in SERVERS]
         with tempfile.TemporaryDirectory() as draft:
             portable = Path(draft, "agent.pyz")
             portable.write_bytes(build(sources, wheels))
             return with_bytecode(portable, serves=False)
 
-    return _kept(folder, key, made)
+    return _kept(state, f"-errand{_PYTHON}", made)
 
 
-def _kept(folder: Path, key: str, make: Callable[[], bytes]) -> AgentArchive:
-    pointer = folder / f"{key}.key"
+def _kept(state: Path, kind: str, make: Callable[[Path, dict[str, bytes]], bytes]) -> AgentArchive:
+    """The archive of this ``kind`` and the source as it stands, made once.
+
+    ``make`` gets the folder that archives and wheels are kept in, and the source.
+    """
+    folder, sources = private_folder(state / "agent"), _sources()
+    pointer = folder / f"{_key(sources)}{kind}.key"
     if pointer.exists():
         digest = pointer.read_text("ascii").strip()
         path = folder / f"{digest}.pyz"
         if path.exists():
             return AgentArchive(path, digest)
-    content = make()
+    content = make(folder, sources)
     digest = hashlib.sha256(content).hexdigest()
     path = folder / f"{digest}.pyz"
     write_atomically(path, content)
