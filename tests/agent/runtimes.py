@@ -9,7 +9,11 @@ import hashlib
 import io
 import re
 import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
 
 import docker
 import pytest
@@ -70,6 +74,23 @@ class RuntimeNode(Node):
             "print(c.getresponse().read().decode())\n"
             "END_OF_PROGRAM"
         )[1]
+
+
+Kind = TypeVar("Kind", bound=RuntimeNode)
+
+
+@contextmanager
+def started(
+    node: Kind, archive: Path, files: Mapping[str, bytes] = MappingProxyType({})
+) -> Iterator[Kind]:
+    """With ``files`` and the archive on it; removed whatever becomes of the block."""
+    try:
+        for path, content in files.items():
+            node.write(path, content)
+        node.start(archive)
+        yield node
+    finally:
+        node.remove()
 
 
 class RootlessNode(RuntimeNode):

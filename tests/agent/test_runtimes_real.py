@@ -44,25 +44,17 @@ def engine(
     request: pytest.FixtureRequest, client: docker.DockerClient, archive: Path
 ) -> Iterator[runtimes.RuntimeNode]:
     suite, daemon = DOCKERS[request.param]
-    node = runtimes.RuntimeNode(client, runtimes.image(client, "docker", suite, "docker.io"))
-    try:
-        if daemon is not None:
-            node.write(DAEMON, daemon)
-        node.start(archive)
+    made = runtimes.image(client, "docker", suite, "docker.io")
+    files = {} if daemon is None else {DAEMON: daemon}
+    with runtimes.started(runtimes.RuntimeNode(client, made), archive, files) as node:
         yield node
-    finally:
-        node.remove()
 
 
 @pytest.fixture(scope="module")
 def rootless(client: docker.DockerClient, archive: Path) -> Iterator[runtimes.RootlessNode]:
     made = runtimes.image(client, "rootless", "bookworm", runtimes.RootlessNode.packages)
-    node = runtimes.RootlessNode(client, made)
-    try:
-        node.start(archive)
+    with runtimes.started(runtimes.RootlessNode(client, made), archive) as node:
         yield node
-    finally:
-        node.remove()
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +62,8 @@ def podman(client: docker.DockerClient, archive: Path) -> Iterator[runtimes.Podm
     made = runtimes.image(
         client, "podman", "bookworm", "podman buildah skopeo ca-certificates curl"
     )
-    node = runtimes.PodmanNode(client, made)
-    try:
-        node.start(archive)
+    with runtimes.started(runtimes.PodmanNode(client, made), archive) as node:
         yield node
-    finally:
-        node.remove()
 
 
 def registry_image(client: docker.DockerClient) -> str:
