@@ -24,9 +24,9 @@ from tests.e2e import machine
 
 NODES = "1.6,1.7"
 # As lab.prefix has it, so that two checkouts on one machine can run these at the same time.
-_PREFIX = os.environ.get("INVOKE_LAB_PREFIX", "lab")
-LAB1, LAB2 = f"{_PREFIX}1", f"{_PREFIX}2"
-CONTROL = f"moorage-{_PREFIX}-control"
+PREFIX = os.environ.get("INVOKE_LAB_PREFIX", "lab")
+LAB1, LAB2 = f"{PREFIX}1", f"{PREFIX}2"
+CONTROL = f"moorage-{PREFIX}-control"
 
 
 @dataclass(frozen=True)

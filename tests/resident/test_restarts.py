@@ -57,6 +57,14 @@ def test_one_that_hangs_is_killed_by_the_watchdog_and_serves_again(
         adopted.sh(f"rm -r {DROP_INS}; systemctl daemon-reload; systemctl restart moorage-agent")
 
 
+def hosts_but_its_own(node: ResidentNode) -> list[bytes]:
+    """The hosts file without the node's own line: the engine may give it another address."""
+    name = str(node.container.attrs["Config"]["Hostname"]).encode()
+    return [
+        line for line in (node.read("/etc/hosts") or b"").splitlines() if not line.endswith(name)
+    ]
+
+
 def test_a_power_cut_in_the_middle_of_a_change_is_rolled_back_and_the_node_is_watched(
     adopted: ResidentNode, ui: UI, registry: Registry
 ) -> None:
@@ -78,11 +86,12 @@ def test_a_power_cut_in_the_middle_of_a_change_is_rolled_back_and_the_node_is_wa
 
     # A reboot of a node in order: its hosts file is written anew by who makes it.
     assert run(adopted, ui, registry, "apply").ok
-    assert b"my.registry.io" in (adopted.read("/etc/hosts") or b"")
+    trusted = hosts_but_its_own(adopted)
+    assert any(b"my.registry.io" in line for line in trusted)
     adopted.container.restart(timeout=20)
     adopted.wait(60)
     adopted.locate()
-    until(lambda: b"my.registry.io" in (adopted.read("/etc/hosts") or b""), adopted, 20)
+    until(lambda: hosts_but_its_own(adopted) == trusted, adopted, 20)
     until(lambda: answers(adopted, ui), adopted, 20)
     adopted.sh("rm -rf /etc/containerd/certs.d")
     ca = "/etc/containerd/certs.d/my.registry.io/ca.crt"
