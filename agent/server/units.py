@@ -4,9 +4,9 @@ What the sandbox leaves open is what the work needs: /etc (hosts, runtimes, unit
 system's trust store; files there are replaced by rename, so their folders are open), the trust
 stores below /usr and of snaps, our own state, what a proving pull by Podman writes, the folders
 elsewhere that a runtime of this node reads, and at home the configuration of users who run an
-engine of their own. ProtectKernelLogs is
-left out: it hides /dev/kmsg, and where that is a link to /dev/null, as in nodes that are
-containers, no program can be started any more (measured). Nobody reads it without CAP_SYSLOG.
+engine of their own. ProtectKernelLogs is left out: it hides /dev/kmsg, and where that is a link to
+/dev/null, as in nodes that are containers, no program can be started any more (measured). Nobody
+reads it without CAP_SYSLOG.
 
 OpenRC's restarts of a runtime are children of who asks for them, so what is taken from the agent
 would be taken from the runtime and all its containers: no ``no_new_privs``, no limits there.
