@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from moorage.errors import MoorageError, Refused
+from moorage.typed import VARIABLE, typed, typed_document
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,15 +82,17 @@ class UI:
 
     def say(self, text: str) -> None:
         """A line of progress."""
-        self._err().print(text, markup=False, highlight=False, soft_wrap=True)
+        self._err().print(typed(text), markup=False, highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """A line worth noticing: something was announced, skipped or kept."""
-        self._err().print(f"  {text}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        self._err().print(
+            f"  {typed(text)}", style="dim", markup=False, highlight=False, soft_wrap=True
+        )
 
     def warn(self, text: str) -> None:
         self._err().print(
-            f"! {text}", style="yellow", markup=False, highlight=False, soft_wrap=True
+            f"! {typed(text)}", style="yellow", markup=False, highlight=False, soft_wrap=True
         )
 
     def error(self, problem: MoorageError) -> None:
@@ -100,11 +103,17 @@ class UI:
             message = f"{where}: {message}"
         console = self._err()
         console.print(
-            f"error: {message}", style="bold red", markup=False, highlight=False, soft_wrap=True
+            f"error: {typed(message)}",
+            style="bold red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
         for title, text in (("cause", problem.cause), ("cure", problem.cure)):
             if text:
-                console.print(f"  {title}: {text}", markup=False, highlight=False, soft_wrap=True)
+                console.print(
+                    f"  {title}: {typed(text)}", markup=False, highlight=False, soft_wrap=True
+                )
 
     def phases(self, total: int) -> None:
         """Begins a numbered walk of ``total`` phases."""
@@ -239,13 +248,18 @@ class UI:
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(typed(cell)) for cell in row))
         self._out().print(table)
 
     def show(self, text: str) -> None:
         """A line of the result for people; silent under ``--json``."""
         if not self.as_json:
-            self._out().print(text, markup=False, highlight=False, soft_wrap=True)
+            self._out().print(typed(text), markup=False, highlight=False, soft_wrap=True)
+
+    def page(self, text: str) -> None:
+        """A page of help on stdout, as it is: without a table's or a terminal's means."""
+        with to_reader(sys.stdout):
+            sys.stdout.write(typed(text) + "\n")
 
     def stream(self, line: str) -> None:
         """A line of passed-through output, such as a log: stdout, or stderr under ``--json``."""
@@ -261,6 +275,8 @@ class UI:
     def document(self, document: Any) -> None:
         """The one document of a run under ``--json``, the last line under ``--json-lines``."""
         self.documented = True
+        if self.as_json and VARIABLE in os.environ:
+            document = typed_document(document)
         if self.as_lines:
             self.event({"event": "report", **document})
         elif self.as_json:

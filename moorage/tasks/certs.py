@@ -10,6 +10,7 @@ def issue(run: Run, new_ca: bool = False) -> object:
     """Issue the CA and the registry's certificate; what is still good is kept.
 
     Example: inv certs.issue
+    Example: inv certs.issue --new-ca
     """
     from moorage import pki
 
@@ -25,6 +26,7 @@ def show(run: Run) -> object:
     """Show what the certificates say: names, end, fingerprints.
 
     Example: inv certs.show --json
+    Example: inv certs.show
     """
     return {"ok": True, **_shown(run)}
 

@@ -14,6 +14,7 @@ def build(run: Run) -> dict[str, Any]:
     """Build the demo image, serve_hostname, without a network in the container.
 
     Example: inv image.build
+    Example: inv image.build --json
     """
     from moorage import engine, images
 
@@ -33,6 +34,7 @@ def push(run: Run) -> dict[str, Any]:
     """Push the demo image to the registry; the login is passed along and stored nowhere.
 
     Example: inv image.build image.push
+    Example: inv image.push --json
     """
     from moorage import engine, images
 

@@ -61,6 +61,7 @@ def secret(
     """Put the registry's login into namespaces as an image pull Secret.
 
     Example: inv k8s.secret --namespace=web,shop --attach
+    Example: inv k8s.secret --all --dry-run
     """
     from moorage.cluster import login, namespaces, ours, secrets
     from moorage.cluster.refusals import nothing_changed_yet
@@ -163,7 +164,7 @@ def _cluster_of(run: Run, kubeconfig: str, context: str) -> Iterator[Api]:
         "node": "only on this node",
         "replicas": "how many pods a deployment has (2)",
         "replace": "also where somebody else has changed fields of ours",
-        "timeout": "seconds to wait until it is ready (180)",
+        "timeout": "seconds to wait until it is ready",
         "dry_run": "print every change as a diff and change nothing",
     },
 )
@@ -184,6 +185,7 @@ def deploy(
     """Run the demo image in the cluster, with its Secret, and wait until it answers.
 
     Example: inv k8s.deploy --namespace=web --workload=deployment
+    Example: inv k8s.deploy --workload=daemonset --timeout=300
     """
     from moorage.cluster import deploy as deployment
     from moorage.cluster import manifests, namespaces, ours, secrets
@@ -329,6 +331,7 @@ def diagnose(
     """Say why pods cannot pull, grouped by cause, each with the command that cures it.
 
     Example: inv k8s.diagnose --fix
+    Example: inv k8s.diagnose web/private-reg
     """
     from moorage.cluster import cures, examine, ours, telling
 
@@ -382,6 +385,7 @@ def nodes(run: Run, selector: str = "", context: str = "", kubeconfig: str = "")
     """List the cluster's nodes, and which of them trust the registry, by what proof.
 
     Example: inv k8s.nodes --selector=node-role.kubernetes.io/edge
+    Example: inv k8s.nodes --context=production --json
     """
     from moorage.cluster import nodes as inventory
 
@@ -434,6 +438,7 @@ def rm(
     """Remove all that is ours from the cluster, found by label, and nothing else.
 
     Example: inv k8s.rm --dry-run
+    Example: inv k8s.rm --namespace=web,shop --yes
     """
     from moorage.cluster import agents, namespaces, removal
 
@@ -471,7 +476,7 @@ def rm(
         "grade": "auto (the least that does, node by node), files, or full",
         "agent_image": "an image with Python 3.9 or later (else kubernetes.agent_image)",
         "max_unavailable": "how many nodes at once get a new version, as 3 or 10%",
-        "timeout": "seconds to wait for every node (180)",
+        "timeout": "seconds to wait for every node",
         "remove": "take the agents away again; the trust stays",
         "untrust": "with --remove: have them take the trust away first",
         "dry_run": "print every change as a diff and change nothing",
@@ -493,6 +498,7 @@ def agents(
     """Keep the trust on every node by a DaemonSet, also on nodes that join later.
 
     Example: inv k8s.agents --agent-image=python:3.13-slim
+    Example: inv k8s.agents --remove --untrust
     """
     from moorage.cluster import agents as agency
     from moorage.cluster import ours

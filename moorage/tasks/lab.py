@@ -25,6 +25,7 @@ def up(run: Run, nodes: str | None = None, kubernetes: bool = False, yes: bool =
     Nodes that run already and are as asked for are left alone; others are made, started or removed.
 
     Example: inv lab.up --nodes "1.6,1.7*2,2" --kubernetes
+    Example: inv lab.up --nodes=2 --yes
     """
     from moorage import engine, lab
     from moorage.lab import kubernetes as clusters
@@ -65,6 +66,7 @@ def down(run: Run, images: bool = False) -> object:
     """Remove the lab's nodes, their volumes and their keys.
 
     Example: inv lab.down --images
+    Example: inv lab.down --json
     """
     from moorage import engine, lab
 
@@ -84,6 +86,7 @@ def ssh(run: Run, node: str, command: str = "") -> object:
     The exit code is the command's own; with --json the document carries it, and the output.
 
     Example: inv lab.ssh lab1 --command "ctr plugins ls"
+    Example: inv lab.ssh lab1
     """
     from moorage import commands, engine, lab
 

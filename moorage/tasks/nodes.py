@@ -54,6 +54,7 @@ def trust(
     """Make nodes trust the registry over SSH, and prove it by a pull.
 
     Example: inv nodes.trust --hosts=node1,admin@node2 --learn-host-keys
+    Example: inv nodes.trust --inventory=hosts.ini --limit=@web --dry-run
     """
     from moorage import fleet
 
@@ -91,6 +92,7 @@ def untrust(
     """Take the trust away from nodes again; their files are as they were before.
 
     Example: inv nodes.untrust --hosts=node1,node2 --dry-run
+    Example: inv nodes.untrust --hosts=node[01-16].lan --max-failures=1
     """
     from moorage import fleet
 
@@ -111,6 +113,7 @@ def verify(run: Run, nodes: Nodes, image: str | None = None) -> dict[str, Any]:
     """Prove that nodes trust the registry: TLS, CRI and a pull; exit code 1 where one does not.
 
     Example: inv nodes.verify --hosts=node1 --image=my.registry.io/serve_hostname:0.0.1
+    Example: inv nodes.verify --from-cluster --json
     """
     from moorage import fleet
 
@@ -125,6 +128,7 @@ def status(run: Run, nodes: Nodes) -> dict[str, Any]:
     Exit code 1 where a node could not be asked, a file of ours is not as it was left, drift cannot
     be put back, or an operation was cut off; what waits (a restart, an upgrade) is no failure.
     Example: inv nodes.status --hosts=node1,node2
+    Example: inv nodes.status --hosts=@web --report=build/status
     """
     from functools import partial
 
@@ -143,6 +147,7 @@ def watch(run: Run, nodes: Nodes, every: str = "5") -> dict[str, Any]:
 
     Nodes without a resident agent are asked over SSH, every 15 seconds at most.
     Example: inv nodes.watch --hosts=node1,node2 --every=10
+    Example: inv nodes.watch --from-cluster
     """
     from moorage.fleet import watch as watching
 
@@ -156,6 +161,7 @@ def diff(run: Run, nodes: Nodes) -> dict[str, Any]:
     """Say what differs from the plan, file by file, and change nothing; exit code 1 where it does.
 
     Example: inv nodes.diff --hosts=node1,node2
+    Example: inv nodes.diff --hosts=node1 --json
     """
     from moorage import fleet
 
@@ -167,6 +173,7 @@ def explain(run: Run, nodes: Nodes, host: str | None = None) -> dict[str, Any]:
     """Say what was found on nodes, which strategies are taken there, which are not, and why.
 
     Example: inv nodes.explain --hosts=node1
+    Example: inv nodes.explain --host=node1 --json
     """
     from moorage import fleet
     from moorage.fleet.report import show_findings
@@ -181,6 +188,7 @@ def history(run: Run, nodes: Nodes) -> dict[str, Any]:
     """Say what was done on nodes and when, by whom, and what has been taken back since.
 
     Example: inv nodes.history --hosts=node1
+    Example: inv nodes.history --hosts=node1 --json
     """
     from moorage import fleet
     from moorage.fleet.report import show_histories
@@ -199,6 +207,7 @@ def undo(
     """Take back the last thing nodes.trust did on nodes; what others wrote since stays.
 
     Example: inv nodes.undo --hosts=node1 --dry-run
+    Example: inv nodes.undo --hosts=node[01-16].lan --canary=1
     """
     from moorage import fleet
 
@@ -219,6 +228,7 @@ def recover(run: Run, nodes: Nodes) -> dict[str, Any]:
     """Put back what an interrupted run left half-way; nothing where none did.
 
     Example: inv nodes.recover --hosts=node1
+    Example: inv nodes.recover --inventory=hosts.ini
     """
     from moorage import fleet
 
@@ -230,6 +240,7 @@ def preload(run: Run, nodes: Nodes, image: str) -> dict[str, Any]:
     """Load an image into the nodes' runtimes over SSH, where it cannot be pulled.
 
     Example: inv nodes.preload python:3.13-slim --from-cluster
+    Example: inv nodes.preload my.registry.io/serve_hostname:0.0.1 --hosts=node1
     """
     from moorage.fleet import preload as loading
 
@@ -249,6 +260,7 @@ def adopt(
     """Make the agent stay on nodes as a service: it puts back what drifts, and answers at once.
 
     Example: inv nodes.adopt --hosts=node1,node2
+    Example: inv nodes.adopt --hosts=node1 --port=7444
     """
     from moorage import fleet
     from moorage.errors import Refused
@@ -276,6 +288,7 @@ def release(run: Run, nodes: Nodes) -> dict[str, Any]:
     """Take the resident agent off nodes, whole; their trust in the registry stays.
 
     Example: inv nodes.release --hosts=node1,node2
+    Example: inv nodes.release --hosts=@web --json
     """
     from moorage import fleet
 
@@ -288,6 +301,7 @@ def upgrade(run: Run, nodes: Nodes, downgrade: bool = False) -> dict[str, Any]:
     """Give resident agents this folder's archive; one that does not answer keeps its own.
 
     Example: inv nodes.upgrade --hosts=node1,node2
+    Example: inv nodes.upgrade --from-cluster
     """
     from moorage import fleet
 
@@ -306,6 +320,7 @@ def forget(run: Run, nodes: Nodes, offline: bool = False) -> dict[str, Any]:
 
     A node that is out of reach is forgotten all the same: nothing it shows is believed any more.
     Example: inv nodes.forget --hosts=node3
+    Example: inv nodes.forget --hosts=node3 --offline
     """
     from moorage import fleet
 
@@ -330,6 +345,7 @@ def new_operator(run: Run) -> dict[str, Any]:
     """Replace the operator's key and certificate; agents refuse the old one once they met the new.
 
     Example: inv nodes.new-operator && inv nodes.status
+    Example: inv nodes.new-operator --json
     """
     from moorage import fleet
 

@@ -17,6 +17,7 @@ def up(run: Run, yes: bool = False) -> dict[str, Any]:
     """Stand the registry up, with certificates and login, and make this machine trust it.
 
     Example: inv registry.up --yes
+    Example: inv registry.up --json
     """
     from moorage import engine
     from moorage.walk import phase
@@ -49,6 +50,7 @@ def down(run: Run, purge: bool = False, yes: bool = False) -> dict[str, Any]:
     """Take the registry down; its data and login stay unless purged.
 
     Example: inv registry.down
+    Example: inv registry.down --purge --yes
     """
     from moorage import engine, registry
 
@@ -69,6 +71,7 @@ def status(run: Run, show_password: bool = False) -> dict[str, Any]:
     """Say whether the registry runs and answers; exit code 1 if not.
 
     Example: inv registry.status --show-password
+    Example: inv registry.status --json
     """
     from moorage import engine, registry
 
@@ -79,11 +82,12 @@ def status(run: Run, show_password: bool = False) -> dict[str, Any]:
     return {"ok": found.healthy, **found.to_json(), **secret}
 
 
-@command(help={"follow": "go on until stopped", "tail": "how many of the last lines (100)"})
+@command(help={"follow": "go on until stopped", "tail": "how many of the last lines"})
 def logs(run: Run, follow: bool = False, tail: int = 100) -> dict[str, Any]:
     """Show the registry's own log.
 
     Example: inv registry.logs --follow --tail 20
+    Example: inv registry.logs --tail=200
     """
     from moorage import engine, registry
     from moorage.errors import Refused

@@ -23,6 +23,7 @@ def up(
     """Stand everything up: registry, image, nodes that trust it and have pulled from it.
 
     Example: inv up --kubernetes --yes
+    Example: inv up --dry-run
     """
     from moorage.walk import phase
     from moorage.walk import up as walk_up
@@ -149,6 +150,7 @@ def down(run: Run, purge: bool = False, yes: bool = False) -> dict[str, Any]:
     """Take everything down again; issued keys and registry data stay unless purged.
 
     Example: inv down --purge
+    Example: inv down --json
     """
     from moorage.walk import down as walk_down
     from moorage.walk import phase
@@ -200,6 +202,7 @@ def doctor(run: Run, hosts: str = "") -> dict[str, Any]:
     """Say what is missing or wrong on this machine and its nodes, each with its cure.
 
     Example: inv doctor --hosts=node1,node2
+    Example: inv doctor --json
     """
     from moorage import doctor as examination
 
