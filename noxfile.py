@@ -1,6 +1,6 @@
 """The tests, one session a concern. ``./run nox`` runs the default ones, in this order.
 
-Every session but ``agent`` uses the environment that ``./run`` made from requirements.lock, so what
+Every session but ``agent`` uses the environment that ``./run`` made from develop.lock, so what
 is tested is what is pinned.
 """
 

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+LOCKS = ("requirements.lock", "develop.lock")
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout with an empty lock, so that making the environment needs no network."""
+    """A checkout with empty locks, so that making the environment needs no network."""
     shutil.copy(ROOT / "run", tmp_path / "run")
-    (tmp_path / "requirements.lock").write_text("# empty\n")
+    for lock in LOCKS:
+        (tmp_path / lock).write_text("# empty\n")
     return tmp_path
 
 
@@ -82,7 +84,26 @@ def test_a_package_that_does_not_match_its_hash_is_not_installed(checkout: Path)
     (checkout / "requirements.lock").write_text(f"pip==23.0 --hash=sha256:{'0' * 64}\n")
     done = run(checkout, "true", PIP_NO_INDEX="1")
     assert done.returncode == 2
-    assert not (checkout / ".venv" / ".installed.lock").exists()
+    assert not (checkout / ".venv" / ".installed-requirements.lock").exists()
+
+
+def test_inv_needs_no_package_of_the_tests(checkout: Path) -> None:
+    (checkout / "develop.lock").write_text(f"pip==23.0 --hash=sha256:{'0' * 64}\n")
+    done = run(checkout, "inv", "--version", PIP_NO_INDEX="1")
+    assert "develop.lock" not in done.stderr
+    assert (checkout / ".venv" / ".installed-requirements.lock").exists()
+    done = run(checkout, "true", PIP_NO_INDEX="1")
+    assert done.returncode == 2
+    assert "develop.lock could not be installed" in done.stderr
+
+
+def test_both_locks_hold_the_same_versions() -> None:
+    def pins(lock: str) -> set[str]:
+        lines = (ROOT / lock).read_text().splitlines()
+        return {line.split(" ")[0] for line in lines if "==" in line and line[0].isalnum()}
+
+    runs, develops = map(pins, LOCKS)
+    assert runs < develops
 
 
 @pytest.mark.parametrize(
@@ -127,7 +148,7 @@ def test_no_command_shows_the_usage(checkout: Path) -> None:
 
 
 def test_the_lock_names_hashes_and_no_host() -> None:
-    for lock in (ROOT / "requirements.lock", *ROOT.glob("*/*.lock")):
+    for lock in (*map(ROOT.joinpath, LOCKS), *ROOT.glob("*/*.lock")):
         text = lock.read_text()
         assert "--hash=sha256:" in text
         assert "://" not in text, lock
