@@ -97,7 +97,7 @@ def up(settings: Settings, client: DockerClient, ui: UI) -> RegistryStatus:
     found = container.find(settings, client)
     container.check_ports(settings, client, found)
     named = image.ensure(settings, client, ui)
-    login, spec = _prepare(settings, client, ui, named)
+    login, spec, rewritten = _prepare(settings, client, ui, named)
     changed = True
     if found is not None and container.is_current(found, spec):
         changed = found.status != "running"
@@ -106,7 +106,9 @@ def up(settings: Settings, client: DockerClient, ui: UI) -> RegistryStatus:
             ui.note(f"started the container {settings.registry.container} again")
     else:
         if found is not None:
-            container.remove(found)
+            why = ", ".join(rewritten) or "its image or its options"
+            ui.note(f"the registry is made anew ({why} changed); its images and its login stay")
+            container.remove(found, ui)
         container.create(settings, client, spec)
         ui.note(f"made the container {settings.registry.container}")
     container.wait(settings, client, login, ui)
@@ -124,7 +126,7 @@ def down(settings: Settings, client: DockerClient, ui: UI, *, purge: bool = Fals
     found = container.find(settings, client)
     changed = found is not None
     if found is not None:
-        container.remove(found)
+        container.remove(found, ui)
         ui.note(f"removed the container {settings.registry.container}")
     if purge:
         changed |= image.forget(settings, client)
@@ -178,8 +180,8 @@ def _require_local_engine() -> None:
 
 def _prepare(
     settings: Settings, client: DockerClient, ui: UI, image: tuple[str, str]
-) -> tuple[Credentials, Spec]:
-    """Puts the container's files in place, as they should be."""
+) -> tuple[Credentials, Spec, tuple[str, ...]]:
+    """Puts the container's files in place, as they should be; the names are of those rewritten."""
     from moorage.files import private_folder, write_atomically
     from moorage.registry import container
     from moorage.registry.credentials import ensure, ensure_http_secret, folder
@@ -193,8 +195,9 @@ def _prepare(
         private_folder(etc, owner=owner)
         _give(data, owner, ui)
         spec = _spec(settings, image, user)
+        present = {name: _read(etc / name) for name in spec.files}
         for name, content in spec.files.items():
-            if _read(etc / name) != content:
+            if present[name] != content:
                 write_atomically(etc / name, content, owner=owner)
     except PermissionError as problem:
         raise Refused(
@@ -204,7 +207,8 @@ def _prepare(
             cure=f'sudo chown -R "$USER": {settings.state} {data}; or run this as that user',
             path=str(problem.filename),
         ) from None
-    return login, spec
+    rewritten = (name for name, content in spec.files.items() if present[name] != content)
+    return login, spec, tuple(rewritten)
 
 
 def _spec(settings: Settings, image: tuple[str, str], user: str) -> Spec:

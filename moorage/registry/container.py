@@ -11,7 +11,7 @@ from moorage import engine
 from moorage.errors import MoorageError, Refused
 from moorage.registry import client as https
 from moorage.registry.ports import listener
-from moorage.registry.spec import DIGEST_LABEL, Spec
+from moorage.registry.spec import DIGEST_LABEL, STOP_SECONDS, Spec
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -76,22 +76,19 @@ def create(settings: Settings, client: DockerClient, spec: Spec) -> None:
     from docker.errors import APIError
 
     labels = {**engine.labels(settings, "registry"), DIGEST_LABEL: spec.digest}
-    made: Container | None = None
     try:
-        made = client.containers.create(spec.image, labels=labels, **_sdk(spec.options))
-        made.start()
+        _start(client, spec, labels)
     except APIError as problem:
-        if made is not None:
-            made.remove(force=True, v=True)
         raise _not_started(settings, client, str(problem.explanation or problem)) from None
 
 
-def remove(found: Container) -> None:
-    """Ends and removes it; its data are on the host."""
+def remove(found: Container, ui: UI) -> None:
+    """Ends and removes it, after the downloads that are running; its data are on the host."""
     from docker.errors import NotFound
 
     try:
-        found.stop(timeout=10)
+        with ui.progress("stopping the registry, once running downloads have ended"):
+            found.stop(timeout=STOP_SECONDS)
         found.remove(force=True, v=True)
     except NotFound:  # somebody was faster
         return
@@ -124,10 +121,55 @@ def last_words(found: Container) -> str:
     return "\n".join((telling or lines)[-3:]) or "it said nothing"
 
 
-def _sdk(options: Any) -> dict[str, Any]:
-    """JSON has lists where the SDK wants tuples."""
+# What is the container's own in Docker's API; all else belongs to its host configuration.
+_OF_THE_CONTAINER = ("name", "command", "user", "environment", "healthcheck", "stop_timeout")
+
+
+def _start(client: DockerClient, spec: Spec, labels: dict[str, str]) -> None:
+    """Makes the container and starts it. Raises docker.errors.APIError, and none is left then."""
+    from docker.errors import APIError
+
+    options = dict(spec.options)
+    own = client.images.get(spec.image).attrs["Config"].get("Entrypoint") or []
+    made = _made(client, spec.image, labels, [*options.pop("entrypoint"), *own], options)
+    try:
+        made.start()
+    except APIError as problem:
+        made.remove(force=True, v=True)
+        if not re.search(r'"sh": executable file not found', str(problem.explanation)):
+            raise
+    else:
+        return
+    made = _made(client, spec.image, labels, own, options)  # an image without a shell
+    try:
+        made.start()
+    except APIError:
+        made.remove(force=True, v=True)
+        raise
+
+
+def _made(
+    client: DockerClient,
+    image: str,
+    labels: dict[str, str],
+    entrypoint: list[str],
+    options: dict[str, Any],
+) -> Container:
+    # JSON has lists where the SDK wants tuples. `containers.create` has no stop_timeout.
     ports = {inner: tuple(outer) for inner, outer in options["ports"].items()}
-    return {**options, "ports": ports}
+    rest = options.keys() - {*_OF_THE_CONTAINER, "ports", "volumes"}
+    made = client.api.create_container(
+        image,
+        entrypoint=entrypoint or None,
+        labels=labels,
+        ports=[tuple(inner.split("/")) for inner in ports],
+        volumes=[volume["bind"] for volume in options["volumes"].values()],
+        host_config=client.api.create_host_config(
+            port_bindings=ports, binds=options["volumes"], **{key: options[key] for key in rest}
+        ),
+        **{key: options[key] for key in _OF_THE_CONTAINER},
+    )
+    return client.containers.get(made["Id"])
 
 
 def _published(found: Container) -> set[int]:

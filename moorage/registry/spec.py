@@ -17,7 +17,13 @@ PORT, METRICS_PORT = 5000, 5001
 ETC, DATA = "/etc/moorage", "/var/lib/registry"
 CONFIG, HTPASSWD, CERTIFICATE, KEY = "config.yml", "htpasswd", "tls.crt", "tls.key"
 DIGEST_LABEL = "io.moorage.config"
+# How long a stop waits for running downloads; meanwhile the registry takes no new request, so one
+# slow client must not hold it for long. The engine kills only after a few seconds more.
+DRAIN_SECONDS = 30
+STOP_SECONDS = DRAIN_SECONDS + 10
 
+# No `cache: blobdescriptor`: Distribution 2.8 to 3.1 go on believing in a blob that garbage-collect
+# has deleted, and take a push that nobody can pull (distribution#3743, #4269; docs/registry.md).
 _CONFIG = f"""\
 # Written by Moorage; a change here lasts until the next `inv registry.up`.
 version: 0.1
@@ -29,10 +35,9 @@ storage:
     rootdirectory: {DATA}
   delete:
     enabled: true
-  cache:
-    blobdescriptor: inmemory
 http:
   addr: :{PORT}
+  draintimeout: {DRAIN_SECONDS}s
   secret: {{http_secret}}
   tls:
     certificate: {ETC}/{CERTIFICATE}
@@ -64,6 +69,24 @@ fi
 exec bash -c 'exec 3<>/dev/tcp/127.0.0.1/{METRICS_PORT}
 printf "GET /debug/health HTTP/1.0\\r\\n\\r\\n" >&3
 read -r _ code _ <&3 && [ "$code" = 200 ]'
+"""
+# The first process of the container: the image's own entrypoint, and a wait behind it. A registry
+# that has drained has handed the rest of each answer to the kernel, whose sockets (4 MB each) end
+# with the container's network, that is, with its first process: Docker 20.10 cut 4 MB off a slow
+# download. proc_net_tcp(5): 1388 is port 5000; FIN_WAIT1, LAST_ACK and CLOSING are not delivered
+# yet; FIN_WAIT2 is delivered, though perhaps to a docker-proxy that still has to pass it on.
+_LINGER = f"""\
+"$@" & child=$!
+trap 'asked=yes; kill -TERM "$child" 2>/dev/null' TERM INT
+while :; do wait "$child"; code=$?; kill -0 "$child" 2>/dev/null || break; done
+in_state() {{
+  grep -qE "^ *[0-9]+: [0-9A-F]+:{PORT:04X} [0-9A-F:]+ ($1) " /proc/net/tcp /proc/net/tcp6
+}}
+if [ -n "$asked" ]; then
+  for _ in $(seq 30); do in_state "01|04|09|0B" || break; sleep 0.25; done
+  for _ in $(seq 4); do in_state 05 || break; sleep 0.25; done
+fi 2>/dev/null
+exit "$code"
 """
 _SECOND = 1_000_000_000  # the engine counts in nanoseconds
 
@@ -106,9 +129,11 @@ def options(
     port: int,
     metrics_port: int,
 ) -> dict[str, Any]:
-    """Keyword arguments of ``client.containers.create``; labels come later, digest included."""
+    """What the container is made with, in the Docker SDK's words; labels come with its creation."""
     return {
         "name": name,
+        # The image's own entrypoint follows.
+        "entrypoint": ["sh", "-c", _LINGER, "sh"],
         # Both kinds of image take this: entrypoint.sh of the Distribution's, and ours.
         "command": ["serve", f"{ETC}/{CONFIG}"],
         "user": user,
@@ -128,6 +153,7 @@ def options(
         "read_only": True,
         "tmpfs": {"/tmp": "size=64m,mode=1777"},  # noqa: S108 - the container's own
         "restart_policy": {"Name": "unless-stopped"},
+        "stop_timeout": STOP_SECONDS,
         "log_config": {"type": "json-file", "config": {"max-size": "10m", "max-file": "3"}},
         "healthcheck": {
             "test": ["CMD-SHELL", _PROBE],

@@ -1,0 +1,251 @@
+"""A registry's life on a real Distribution: collected, replaced under a download, taken over."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import socket
+import ssl
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moorage import engine, pki, registry
+from moorage.registry import spec
+from moorage.settings import Settings
+from moorage.ui import UI
+from tests.unit.elsewhere import registry_project
+
+pytestmark = pytest.mark.engine
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+# What the build before wrote: a registry of its making has to be taken over.
+BEFORE = spec._CONFIG.replace(
+    "    enabled: true\nhttp:",
+    "    enabled: true\n  cache:\n    blobdescriptor: inmemory\nhttp:",
+).replace(f"  draintimeout: {spec.DRAIN_SECONDS}s\n", "")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    config = Settings()
+    if not engine.answers(config):
+        pytest.skip("no Docker engine answers")
+    made = engine.connect(config)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def settings(client: Any, tmp_path: Path) -> Iterator[Settings]:
+    made = registry_project(tmp_path)
+    pki.issue(made)
+    yield made
+    registry.down(made, client, UI())
+
+
+class Wire:
+    """The registry's HTTP interface with a login, and no client library's opinion of an answer."""
+
+    def __init__(self, settings: Settings) -> None:
+        login = registry.credentials(settings)
+        token = b64encode(f"{login.user}:{login.password}".encode()).decode()
+        self.headers = {"Authorization": f"Basic {token}", "Accept": MANIFEST}
+        self.port = settings.registry.port
+        self.context = ssl.create_default_context(cadata=pki.ca_pem(settings))
+
+    def open(self) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection("localhost", self.port, context=self.context, timeout=60)
+
+    def ask(
+        self, method: str, path: str, body: bytes = b"", **headers: str
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        connection = self.open()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        try:
+            connection.request(method, path, body or None, {**self.headers, **named})
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+        finally:
+            connection.close()
+
+    def push_blob(self, content: bytes) -> str:
+        """The blob's digest; as the engine does, it asks first and uploads what is not there."""
+        digest = "sha256:" + hashlib.sha256(content).hexdigest()
+        if self.ask("HEAD", f"/v2/app/blobs/{digest}")[0] == 200:
+            return digest
+        status, headers, _ = self.ask("POST", "/v2/app/blobs/uploads/")
+        assert status == 202
+        place = headers["Location"].partition(f":{self.port}")[2] or headers["Location"]
+        status, _, said = self.ask(
+            "PUT",
+            f"{place}&digest={digest}",
+            content,
+            Content_Type="application/octet-stream",
+        )
+        assert status == 201, said
+        return digest
+
+    def push(self, layer: bytes) -> tuple[int, str]:
+        """(status of the manifest's upload, its digest) of an image with one layer."""
+        config = json.dumps({"architecture": "amd64", "os": "linux"}).encode()
+        parts = [
+            {"mediaType": kind, "digest": self.push_blob(content), "size": len(content)}
+            for kind, content in (
+                ("application/vnd.oci.image.config.v1+json", config),
+                ("application/vnd.oci.image.layer.v1.tar", layer),
+            )
+        ]
+        manifest = json.dumps(
+            {"schemaVersion": 2, "mediaType": MANIFEST, "config": parts[0], "layers": parts[1:]}
+        ).encode()
+        status, _, _ = self.ask("PUT", "/v2/app/manifests/1", manifest, Content_Type=MANIFEST)
+        return status, "sha256:" + hashlib.sha256(manifest).hexdigest()
+
+    def pull(self) -> bytes:
+        """The layer of the image, as it comes; raises AssertionError if it does not come whole."""
+        status, _, manifest = self.ask("GET", "/v2/app/manifests/1")
+        assert status == 200, f"the manifest: {status}"
+        layer = json.loads(manifest)["layers"][0]
+        status, _, content = self.ask("GET", f"/v2/app/blobs/{layer['digest']}")
+        assert status == 200, f"the layer: {status}"
+        assert len(content) == layer["size"]
+        return content
+
+
+def collect(settings: Settings, client: Any) -> None:
+    found = client.containers.get(settings.registry.container)
+    done = found.exec_run(["docker-registry", "garbage-collect", f"{spec.ETC}/{spec.CONFIG}"])
+    assert done.exit_code == 0, done.output
+
+
+def test_an_image_pushed_again_after_a_collection_can_be_pulled(
+    settings: Settings, client: Any
+) -> None:
+    registry.up(settings, client, UI())
+    wire, layer = Wire(settings), os.urandom(100_000)
+    status, digest = wire.push(layer)
+    assert (status, wire.pull()) == (201, layer)
+    assert wire.ask("DELETE", f"/v2/app/manifests/{digest}")[0] == 202
+    collect(settings, client)
+    assert wire.push(layer)[0] == 201
+    assert wire.pull() == layer
+
+
+def test_a_manifest_of_collected_blobs_is_refused(settings: Settings, client: Any) -> None:
+    registry.up(settings, client, UI())
+    wire, layer = Wire(settings), os.urandom(100_000)
+    digest = wire.push_blob(layer)
+    part = {"digest": digest, "size": len(layer), "mediaType": "application/octet-stream"}
+    manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": part, "layers": [part]}
+    collect(settings, client)
+    status, _, said = wire.ask(
+        "PUT", "/v2/app/manifests/1", json.dumps(manifest).encode(), Content_Type=MANIFEST
+    )
+    assert (status, b"MANIFEST_BLOB_UNKNOWN" in said) == (400, True)
+
+
+def bridge(client: Any) -> str:
+    """This machine's address on the engine's bridge: nodes come straight to the container by it."""
+    configured = client.networks.get("bridge").attrs["IPAM"]["Config"][0]
+    return str(configured.get("Gateway") or configured["Subnet"].rpartition(".")[0] + ".1")
+
+
+def slowly(wire: Wire, address: str, digest: str, got: list[bytes], begun: threading.Event) -> None:
+    """Reads the blob as a node behind a slow line does: about 3 MB per second."""
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        raw.settimeout(60)
+        raw.connect((address, wire.port))
+        with wire.context.wrap_socket(raw, server_hostname="localhost") as line:
+            fields = "".join(f"{name}: {value}\r\n" for name, value in wire.headers.items())
+            line.sendall(
+                f"GET /v2/app/blobs/{digest} HTTP/1.1\r\nHost: localhost\r\n{fields}"
+                "Connection: close\r\n\r\n".encode()
+            )
+            while chunk := line.recv(65536):
+                got.append(chunk)
+                begun.set()
+                time.sleep(0.005)
+
+
+@pytest.mark.parametrize("size", [48_000_000, 6_000_000], ids=["running", "handed to the kernel"])
+def test_a_running_download_ends_when_the_registry_is_replaced(
+    settings: Settings, client: Any, size: int
+) -> None:
+    registry.up(settings, client, UI())
+    wire, layer = Wire(settings), os.urandom(size)
+    digest = wire.push_blob(layer)
+    got: list[bytes] = []
+    begun = threading.Event()
+    reader = threading.Thread(target=slowly, args=(wire, bridge(client), digest, got, begun))
+    reader.start()
+    assert begun.wait(20)
+    (settings.certs_dir / "registry.crt").unlink()
+    pki.issue(settings)
+    started = time.monotonic()
+    assert registry.up(settings, client, UI()).changed
+    took = time.monotonic() - started
+    reader.join(60)
+    assert b"".join(got).partition(b"\r\n\r\n")[2] == layer
+    assert size / 12e6 < took < spec.STOP_SECONDS  # it did wait, and did not need to be killed
+
+
+def test_a_download_that_stands_still_does_not_hold_the_registry_for_ever(
+    settings: Settings, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spec, "_CONFIG", spec._CONFIG.replace(f"{spec.DRAIN_SECONDS}s", "3s"))
+    registry.up(settings, client, UI())
+    wire = Wire(settings)
+    digest = wire.push_blob(os.urandom(100_000_000))
+    connection = wire.open()
+    connection.request("GET", f"/v2/app/blobs/{digest}", headers=wire.headers)
+    connection.getresponse().read(1000)
+    started = time.monotonic()
+    registry.down(settings, client, UI())
+    assert 2 < time.monotonic() - started < 20
+    connection.close()
+
+
+def test_an_idle_registry_is_replaced_at_once(settings: Settings, client: Any) -> None:
+    registry.up(settings, client, UI())
+    idle = Wire(settings).open()
+    idle.request("GET", "/v2/", headers=Wire(settings).headers)
+    idle.getresponse().read()  # kept alive, as containerd does
+    started = time.monotonic()
+    registry.down(settings, client, UI())
+    assert time.monotonic() - started < 5
+    idle.close()
+
+
+def test_a_registry_of_the_build_before_is_taken_over_with_its_data(
+    settings: Settings,
+    client: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(spec, "_CONFIG", BEFORE)
+        registry.up(settings, client, UI())
+        login, layer = registry.credentials(settings), os.urandom(100_000)
+        assert Wire(settings).push(layer)[0] == 201
+        before = client.containers.get(settings.registry.container).id
+    assert [action.text for action in registry.pending(settings, client)] == [
+        f"make anew the container {settings.registry.container}, "
+        f"on {settings.registry.listen}:{settings.registry.port}"
+    ]
+    assert registry.up(settings, client, UI()).changed
+    assert "made anew (config.yml changed); its images and its login stay" in capfd.readouterr().err
+    after = client.containers.get(settings.registry.container)
+    assert after.id != before
+    assert after.attrs["Config"]["StopTimeout"] == spec.STOP_SECONDS
+    assert registry.credentials(settings) == login
+    assert Wire(settings).pull() == layer
+    assert not registry.up(settings, client, UI()).changed
