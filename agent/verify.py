@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from agent.resources import Proof
 
 CONNECT_SECONDS = 10
+# Go takes every certificate of a CA file for a root, an intermediate's too (crypto/x509, CertPool).
+# ssl.VERIFY_X509_PARTIAL_CHAIN has its name since Python 3.10.
+_PARTIAL_CHAIN = ssl.VerifyFlags(0x80000)
 # Runtimes read /etc/hosts through Go's resolver, which keeps what it read for five seconds
 # (cacheMaxAge in https://go.dev/src/net/hosts.go). Where no restart was needed, an entry made a
 # moment ago is not seen before.
@@ -254,6 +257,7 @@ def _connect(registry: Registry, address: str | None) -> http.client.HTTPConnect
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False  # Go, and so every runtime here, does not either
+    context.verify_flags |= _PARTIAL_CHAIN
     context.load_verify_locations(cadata=registry.ca)
     try:
         connection.sock = context.wrap_socket(plain, server_hostname=registry.host)

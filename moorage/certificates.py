@@ -10,11 +10,15 @@ import datetime
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -22,6 +26,7 @@ Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 BACKDATE = datetime.timedelta(hours=1)
 # RFC 5280, appendix A.1: ub-common-name. Longer names live in the SAN alone.
 _COMMON_NAME_MAX = 64
+_ORGANIZATION = "Moorage"
 
 
 @dataclass(frozen=True)
@@ -63,17 +68,37 @@ def certificate_pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
+class Encrypted(ValueError):
+    """A private key that asks for a passphrase."""
+
+
+def public_key_of(pem: bytes) -> PublicKeyTypes:
+    """The public half of a private key of any kind. Raises ValueError, :class:`Encrypted` too."""
+    return _private_key(pem).public_key()
+
+
 def load_key(pem: bytes) -> Key:
     """Raises ValueError with the reason where ``pem`` is no usable private key."""
-    try:
-        key = serialization.load_pem_private_key(pem, password=None)
-    except TypeError:
-        raise ValueError("it is protected by a passphrase") from None
-    except Exception:  # the parser's many reasons would only show bytes of the key
-        raise ValueError("it is not a whole private key in PEM form") from None
+    key = _private_key(pem)
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise ValueError(f"it is of a kind that not every client knows ({type(key).__name__})")
     return key
+
+
+def _private_key(pem: bytes) -> PrivateKeyTypes:
+    try:
+        return serialization.load_pem_private_key(pem, password=None)
+    except TypeError:
+        raise Encrypted("it is protected by a passphrase, which nobody could type") from None
+    except Exception:  # the parser's many reasons would only show bytes of the key
+        raise ValueError("it is not a whole private key in PEM form") from None
+
+
+def is_made_here(certificate: x509.Certificate) -> bool:
+    """Whether the certificate's own subject says that Moorage made it."""
+    return certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME) == [
+        x509.NameAttribute(NameOID.ORGANIZATION_NAME, _ORGANIZATION)
+    ]
 
 
 def load_certificates(pem: bytes) -> list[x509.Certificate]:
@@ -95,14 +120,16 @@ def make_ca(
     now: datetime.datetime,
     permitted: Sequence[str] | None = None,
 ) -> x509.Certificate:
-    """A self-signed CA with path length 0: it signs servers, never another CA.
+    """A self-signed CA that signs servers and, with path length 1, the CA that follows it.
 
+    A node that trusts this CA alone accepts a server of the next CA if this one has signed the
+    next (RFC 5280, section 4.2.1.9: the length counts the CAs between a root and the server).
     ``permitted``: the DNS names and addresses it may sign and nothing else; None: any.
     """
     name = _name(common_name)
     builder = (
         _builder(name, name, key, now - BACKDATE, now + datetime.timedelta(days=days))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
         .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
         .add_extension(_authority_of(key), critical=False)
     )
@@ -245,7 +272,7 @@ def _hash() -> hashes.SHA256:
 
 
 def _name(common_name: str) -> x509.Name:
-    parts = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Moorage")]
+    parts = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, _ORGANIZATION)]
     if len(common_name) <= _COMMON_NAME_MAX:
         parts.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name))
     return x509.Name(parts)

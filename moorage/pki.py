@@ -1,7 +1,9 @@
 """The registry's CA and certificate: what is on disk, what is missing, and how it is put there.
 
 Issuing again reuses what is still good. The registry's own certificate is replaced as needed; a CA
-is never overwritten unasked, because every node that trusts it would have to learn the new one.
+is never overwritten unasked, because every node that trusts it would have to learn the new one. A
+pair that Moorage did not make (a company's, with its root as ca.crt and no ca.key) is served as it
+is once it has been proved; what is wrong with it is said, and nothing is put in its place.
 
     certs/ (0700)   ca.crt  ca.key (0600)  registry.crt  registry.key (0600)
 """
@@ -48,10 +50,15 @@ class Issued:
 
 @dataclass(frozen=True)
 class Shown:
-    """The facts of both certificates; ``registry`` is None where only a CA is there."""
+    """The facts of both certificates; ``registry`` is None where only a CA is there.
+
+    ``chain``: what follows the registry's certificate in its file; ``made_here``: by Moorage.
+    """
 
     ca: CertificateFacts
     registry: CertificateFacts | None
+    chain: tuple[CertificateFacts, ...] = ()
+    made_here: bool = True
 
 
 def names(settings: Settings) -> tuple[str, ...]:
@@ -124,6 +131,7 @@ def issue(settings: Settings, ui: UI | None = None, *, new_ca: bool = False) -> 
         for text in made:
             ui.note(text)
         _warn_of_end(settings, ui, ca, now)
+        _warn_of_anothers_end(settings, ui, now)
     return Issued(
         ca_path=folder / "ca.crt",
         cert_path=folder / "registry.crt",
@@ -141,7 +149,7 @@ def show(settings: Settings) -> Shown:
     ca = _ca_certificates(folder)[0]
     pem = _read(folder / "registry.crt")
     try:
-        leaf = None if pem is None else certificates.load_certificates(pem)[0]
+        served = [] if pem is None else certificates.load_certificates(pem)
     except ValueError as problem:
         raise Refused(
             "certificate-unreadable",
@@ -150,7 +158,9 @@ def show(settings: Settings) -> Shown:
             cure="inv certs.issue makes a new one",
             path=str(folder / "registry.crt"),
         ) from None
-    return Shown(certificates.facts(ca), None if leaf is None else certificates.facts(leaf))
+    said = [certificates.facts(one) for one in served]
+    made_here = not served or certificates.is_made_here(served[0])
+    return Shown(certificates.facts(ca), said[0] if said else None, tuple(said[1:]), made_here)
 
 
 def ca_pem(settings: Settings) -> str:
@@ -215,17 +225,56 @@ def _decide(settings: Settings, now: datetime.datetime, *, new_ca: bool) -> _Dec
     if new_ca:
         return _Decision("you asked for a new one", "it has to be signed by the new CA", True)
     certificate, key = _staged_or_settled(folder)
+    if _is_anothers(folder, key):
+        return _served_as_it_is(settings, certificate, now)
     if certificate is None and key is None:
         return _Decision("there is none yet", "there is none of this CA yet", True)
-    ca = _usable_ca(folder, certificate, now)
-    ca_key = _usable_ca_key(folder, key, ca) if key is not None else None
-    reason, foreign = _leaf_reason(settings, ca, now)
+    authorities = _usable_cas(folder, certificate, now)
+    ca, ca_key = authorities[0], None
+    if key is not None:
+        ca, ca_key = _usable_ca_key(folder, key, authorities)
+    reason, foreign = _leaf_reason(settings, ca, authorities, now)
     if reason:
         _require_able(settings, ca, ca_key)
     return _Decision("", reason, foreign, ca, ca_key)
 
 
-def _usable_ca(folder: Path, pem: bytes | None, now: datetime.datetime) -> Certificate:
+def _is_anothers(folder: Path, ca_key: bytes | None) -> bool:
+    """Whether a pair is there that Moorage did not make: that one is served, never replaced."""
+    from moorage import certificates
+
+    pem = _read(folder / "registry.crt")
+    if pem is None or _read(folder / "registry.key") is None:
+        return False
+    try:
+        return not certificates.is_made_here(certificates.load_certificates(pem)[0])
+    except ValueError:
+        return ca_key is None  # with it, a damaged one is made anew
+
+
+def _served_as_it_is(settings: Settings, ca_pem: bytes | None, now: datetime.datetime) -> _Decision:
+    """Nothing to make. Raises Refused where nodes would not accept what is there."""
+    from moorage import certificates, chain
+
+    folder = settings.certs_dir
+    if ca_pem is None:
+        raise _refused_ca(
+            "ca-certificate-missing",
+            folder / "ca.crt",
+            "registry.crt was not made by Moorage, and the CA that nodes shall trust is not there",
+            f"put the root of registry.crt there, as PEM; or {_NEW_CA}",
+        )
+    authorities = _in_force(folder, _readable_cas(folder, ca_pem), now)
+    pem = b"".join(map(certificates.certificate_pem, authorities)).decode("ascii")
+    wanted = (settings.registry.host, *settings.certs.names)
+    with _understood(folder):
+        found = chain.trouble(folder, pem, tuple(dict.fromkeys(wanted)), now)
+    if found is not None:
+        raise _refused_ca(found.code, found.path, found.cause, f"{found.cure}; or {_NEW_CA}")
+    return _Decision("", "", ca=authorities[0])
+
+
+def _readable_cas(folder: Path, pem: bytes | None) -> list[Certificate]:
     from moorage import certificates
 
     path = folder / "ca.crt"
@@ -237,25 +286,48 @@ def _usable_ca(folder: Path, pem: bytes | None, now: datetime.datetime) -> Certi
             f"put ca.crt back, or {_NEW_CA}",
         )
     try:
-        ca = certificates.load_certificates(pem)[0]
+        return certificates.load_certificates(pem)
     except ValueError as problem:
         raise _refused_ca("ca-unreadable", path, str(problem)) from None
-    said = certificates.facts(ca)
-    if not said.is_ca:
-        raise _refused_ca("ca-foreign", path, f"it is no CA's but that of {said.subject}")
-    if said.not_after <= now:
-        raise _refused_ca("ca-expired", path, f"it ended on {said.not_after:%Y-%m-%d %H:%M} UTC")
-    if said.not_before > now:
-        raise _refused_ca(
-            "ca-not-yet-valid",
-            path,
-            f"it begins on {said.not_before:%Y-%m-%d %H:%M} UTC, and now is {now:%Y-%m-%d %H:%M}",
-            "set this machine's clock (timedatectl), then run this again",
-        )
-    return ca
 
 
-def _usable_ca_key(folder: Path, pem: bytes, ca: Certificate) -> Key:
+def _in_force(
+    folder: Path, authorities: list[Certificate], now: datetime.datetime
+) -> list[Certificate]:
+    """Those whose time it is. Raises Refused, of the first, where it is none's."""
+    good = [one for one in authorities if one.not_valid_before_utc <= now < one.not_valid_after_utc]
+    if good:
+        return good
+    path, first = folder / "ca.crt", authorities[0]
+    if first.not_valid_after_utc <= now:
+        ended = f"it ended on {first.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+        raise _refused_ca("ca-expired", path, ended)
+    raise _refused_ca(
+        "ca-not-yet-valid",
+        path,
+        f"it begins on {first.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, "
+        f"and now is {now:%Y-%m-%d %H:%M}",
+        "set this machine's clock (timedatectl), then run this again",
+    )
+
+
+def _usable_cas(folder: Path, pem: bytes | None, now: datetime.datetime) -> list[Certificate]:
+    """The CAs of ca.crt that can sign: two are there while one follows the other."""
+    from moorage import certificates
+
+    authorities = _readable_cas(folder, pem)
+    able = [one for one in authorities if certificates.facts(one).is_ca]
+    if not able:
+        said = certificates.facts(authorities[0])
+        cause = f"it is no CA's but that of {said.subject}"
+        raise _refused_ca("ca-foreign", folder / "ca.crt", cause)
+    return _in_force(folder, able, now)
+
+
+def _usable_ca_key(
+    folder: Path, pem: bytes, authorities: list[Certificate]
+) -> tuple[Certificate, Key]:
+    """The CA that the key belongs to, and the key."""
     from moorage import certificates
 
     path = folder / "ca.key"
@@ -263,29 +335,32 @@ def _usable_ca_key(folder: Path, pem: bytes, ca: Certificate) -> Key:
         key = certificates.load_key(pem)
     except ValueError as problem:
         raise _refused_ca("ca-key-unreadable", path, str(problem)) from None
-    if not certificates.same_key(ca, key):
-        raise _refused_ca(
-            "ca-key-mismatch",
-            path,
-            f"it is not the key of {folder / 'ca.crt'} ({ca.subject.rfc4514_string()})",
-            f"put the matching ca.key or ca.crt back, or {_NEW_CA}",
-        )
-    return key
+    for ca in authorities:
+        if certificates.same_key(ca, key):
+            return ca, key
+    raise _refused_ca(
+        "ca-key-mismatch",
+        path,
+        f"it is not the key of {folder / 'ca.crt'} ({authorities[0].subject.rfc4514_string()})",
+        f"put the matching ca.key or ca.crt back, or {_NEW_CA}",
+    )
 
 
-def _leaf_reason(settings: Settings, ca: Certificate, now: datetime.datetime) -> tuple[str, bool]:
+def _leaf_reason(
+    settings: Settings, ca: Certificate, authorities: list[Certificate], now: datetime.datetime
+) -> tuple[str, bool]:
     """(why a new leaf is needed or "", whether the present one is somebody else's)."""
     from moorage import certificates
 
     folder = settings.certs_dir
     pem, key_pem = _read(folder / "registry.crt"), _read(folder / "registry.key")
     if pem is None or key_pem is None:
-        return f"{'registry.crt' if pem is None else 'registry.key'} is not there", False
+        return f"{'registry.crt' if pem is None else 'registry.key'} is not there", True
     try:
         leaf = certificates.load_certificates(pem)[0]
     except ValueError:
-        return "registry.crt is damaged", False
-    if not certificates.issued_by(leaf, ca):
+        return "registry.crt is damaged", True
+    if not any(certificates.issued_by(leaf, one) for one in authorities):
         return "the present one is of another CA (kept as a dated copy)", True
     try:
         matches = certificates.same_key(leaf, certificates.load_key(key_pem))
@@ -314,7 +389,8 @@ def _require_able(settings: Settings, ca: Certificate, ca_key: Key | None) -> No
             "ca-key-missing",
             folder / "ca.key",
             "a new certificate has to be signed, and the CA's key is not there",
-            f"put ca.key back beside ca.crt, or {_NEW_CA}",
+            "put ca.key back beside ca.crt, or a whole pair of its own "
+            f"(registry.crt, registry.key), or {_NEW_CA}",
         )
     name = certificates.forbidden_name(ca, names(settings))
     if name is not None:
@@ -387,6 +463,20 @@ def _warn_of_end(
     left = (ca.not_valid_after_utc - now).days
     if left < settings.certs.renew_before:
         ui.warn(f"the CA ends in {left} days, and every certificate with it; {_NEW_CA}")
+
+
+def _warn_of_anothers_end(settings: Settings, ui: UI, now: datetime.datetime) -> None:
+    """Of a pair that Moorage did not make, so nobody here renews it."""
+    from moorage import certificates
+
+    path = settings.certs_dir / "registry.crt"
+    leaf = certificates.load_certificates(_read(path) or b"")[0]
+    left = (leaf.not_valid_after_utc - now).days
+    if left < settings.certs.renew_before and not certificates.is_made_here(leaf):
+        ui.warn(
+            f"{path} ends in {left} days, and Moorage did not make it: put the one that follows "
+            "it there, with its key, then inv registry.up"
+        )
 
 
 def _ca_name(settings: Settings, now: datetime.datetime) -> str:

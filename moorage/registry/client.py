@@ -55,10 +55,9 @@ def ask(
     Raises MoorageError: ``registry-down``, ``registry-timeout``, ``registry-certificate`` or
     ``registry-broken`` (no HTTP came back).
     """
-    from moorage import pki
+    from moorage import chain, pki
 
-    context = ssl.create_default_context(cadata=pki.ca_pem(settings))
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context = chain.client_context(pki.ca_pem(settings))
     registry = settings.registry
     headers = {"Accept": accept, "Host": settings.registry_name}
     if login is not None:

@@ -37,7 +37,11 @@ def _shown(run: Run) -> dict[str, object]:
     shown = pki.show(run.settings)
     folder = run.settings.certs_dir
     rows: list[list[str]] = []
-    document: dict[str, object] = {"registry": None}
+    document: dict[str, object] = {
+        "registry": None,
+        "chain": [pki.to_json(one, folder / "registry.crt") for one in shown.chain],
+        "made_here": shown.made_here,
+    }
     for name, facts, file in (
         ("ca", shown.ca, "ca.crt"),
         ("registry", shown.registry, "registry.crt"),
@@ -54,6 +58,10 @@ def _shown(run: Run) -> dict[str, object]:
             ["", "ends", f"{facts.not_after:%Y-%m-%d %H:%M} UTC, in {said['days_left']} days"],
             ["", "SHA-256", facts.fingerprint],
         ]
+    if shown.registry is not None:
+        issuer = shown.registry.issuer
+        rows.append(["", "made by", "Moorage" if shown.made_here else f"another: {issuer}"])
+    rows += [["", "then", facts.subject] for facts in shown.chain]
     run.ui.table(("certificate", "", ""), rows)
     return document
 

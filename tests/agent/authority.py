@@ -29,6 +29,12 @@ class Authority:
         )
         return self._sign(subject, key, names, days), private
 
+    def intermediate(self) -> Authority:
+        """Another CA, which this one has signed."""
+        made = Authority(f"{self._name.rfc4514_string()} intermediate")
+        made.pem = self._sign(made._name, made._key, None, 30).decode()
+        return made
+
     def _sign(
         self,
         subject: x509.Name,

@@ -124,6 +124,15 @@ def test_a_wrong_certificate_is_a_matter_of_trust(
     assert isinstance(error, TrustError)
 
 
+def test_an_intermediate_alone_is_trusted_as_go_trusts_it(
+    authority: Authority, tmp_path: Path
+) -> None:
+    between = authority.intermediate()
+    with Server(between.issue("my.registry.io"), tmp_path) as server:
+        ask(server.port, between.pem)
+        assert failure(server.port, authority.pem).code == "x509-unknown-authority"
+
+
 def test_another_ca_is_a_matter_of_trust(authority: Authority, tmp_path: Path) -> None:
     with Server(Authority("evil").issue("my.registry.io"), tmp_path) as server:
         assert failure(server.port, authority.pem).code == "x509-unknown-authority"

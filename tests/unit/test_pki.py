@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from moorage import certificates, pki
 from moorage.errors import Refused
@@ -291,6 +293,65 @@ def test_a_leaf_of_another_ca_is_kept_as_a_copy(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in copies] == [
         (other.certs_dir / "registry.crt").read_bytes()
     ]
+
+
+def cross_signed(old: Settings, new: Settings) -> bytes:
+    """The new CA's key and name, vouched for by the old CA: what a node needs between the two."""
+    signer, following = (
+        certificates.load_certificates((one.certs_dir / "ca.crt").read_bytes())[0]
+        for one in (old, new)
+    )
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(following.subject)
+        .issuer_name(signer.subject)
+        .public_key(following.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(signer.not_valid_before_utc)
+        .not_valid_after(signer.not_valid_after_utc)
+        .add_extension(certificates._authority(signer), False)
+    )
+    for kind in (x509.BasicConstraints, x509.KeyUsage, x509.SubjectKeyIdentifier):
+        extension = following.extensions.get_extension_for_class(kind)
+        builder = builder.add_extension(extension.value, extension.critical)
+    key = certificates.load_key((old.certs_dir / "ca.key").read_bytes())
+    return certificates.certificate_pem(builder.sign(key, hashes.SHA256()))
+
+
+def vouched(old: Settings, new: Settings) -> None:
+    """A server of the new CA, its chain through the old one, before a client that has the old."""
+    leaf = new.certs_dir / "registry.crt"
+    leaf.write_bytes(leaf.read_bytes() + cross_signed(old, new))
+    shutil.copy(old.certs_dir / "ca.crt", new.certs_dir / "ca.crt")
+    handshake(new, "my.registry.io", strict=True)
+
+
+def test_a_ca_can_vouch_for_the_one_that_follows(tmp_path: Path) -> None:
+    old, new = project(tmp_path / "old"), project(tmp_path / "new")
+    pki.issue(old)
+    pki.issue(new)
+    vouched(old, new)
+
+
+def test_a_ca_of_the_build_before_cannot_vouch_and_goes_on_being_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = project(tmp_path / "old"), project(tmp_path / "new")
+    pki.issue(new)
+    short = x509.BasicConstraints(ca=True, path_length=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(x509, "BasicConstraints", lambda ca, path_length: short)
+        key = certificates.new_key("ec-p256")
+        ca = certificates.make_ca(key, common_name="of before", days=3650, now=NOW)
+    old.certs_dir.mkdir(parents=True)
+    (old.certs_dir / "ca.crt").write_bytes(certificates.certificate_pem(ca))
+    (old.certs_dir / "ca.key").write_bytes(certificates.key_pem(key))
+    assert len(pki.issue(old).made) == 1  # the server's certificate alone
+    assert (old.certs_dir / "ca.crt").read_bytes() == certificates.certificate_pem(ca)
+    handshake(old, "my.registry.io", strict=True)
+    assert not pki.issue(old).changed
+    with pytest.raises(ssl.SSLCertVerificationError, match="path length"):
+        vouched(old, new)
 
 
 class Killed(BaseException):
