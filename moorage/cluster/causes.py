@@ -297,6 +297,16 @@ NO_SECRET = Cause(
     "kubectl create secret docker-registry NAME --docker-server={registry} -n {namespaces}",
     SECRET,
 )
+STATIC_POD = Cause(
+    "secret-static-pod",
+    "",
+    LOGIN,
+    "{registry} wants a login, and static pods get no Secret from the API",
+    "they come from a file on their node (https://kubernetes.io/docs/concepts/workloads/pods/"
+    "#static-pods) and cannot refer to a Secret",
+    "load the image into the nodes: inv nodes.preload {image} --from-cluster",
+    "load the image into the nodes: inv nodes.preload {image} --from-cluster",
+)
 NOT_NAMED = Cause(
     "secret-not-named",
     "",

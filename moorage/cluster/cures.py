@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from moorage.cluster import causes, examine, ours, paths
+from moorage.cluster import causes, examine, owners
 from moorage.cluster.examine import Report
-from moorage.cluster.stages import READY, stage
-from moorage.cluster.stuck import Stuck, containers
+from moorage.cluster.recovery import BACK_OFF, made_anew, revive, still, wait
 from moorage.errors import MoorageError
 
 if TYPE_CHECKING:
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
     from moorage.settings import Settings
     from moorage.ui import UI
 
-# The kubelet waits at most so long before it pulls again by itself.
-# https://kubernetes.io/docs/concepts/containers/images/#imagepullbackoff
-BACK_OFF = 330.0
-_POLL = 1.0
 # Runtimes are written in Go, which looks at the hosts file again only after five seconds
 # (net/hosts.go, cacheMaxAge): a pull before that would fail as the last one did.
 _HOSTS_FILE_AGE = 5.5
@@ -90,21 +85,6 @@ def announce(settings: Settings, report: Report) -> list[str]:
     return actions
 
 
-def made_anew(one: Stuck) -> bool:
-    """Whether the pod is deleted to get a fresh pull: its owner, or we, make it again.
-
-    One that runs beside the stuck container is left alone, and so is a pod that nobody would make
-    again: these wait for the kubelet's next try.
-    """
-    return not one.runs and (bool(one.owner) or one.ours)
-
-
-def waits_in_vain(group: Group, one: Stuck) -> bool:
-    """Whether no cure of ours helps this very pod: what it lacks is written when it is made."""
-    lacks = group.code in (causes.NO_SECRET.code, causes.NOT_NAMED.code) and not one.secrets
-    return lacks and not made_anew(one)
-
-
 def by_rounds(
     api: Api, settings: Settings, ui: UI, report: Report, seconds: float = BACK_OFF
 ) -> tuple[list[Done], Report]:
@@ -121,9 +101,9 @@ def by_rounds(
         done += now
         if not all(one.ok for one in now):
             return done, report
-        revive(api, settings, ui, report)
-        left = still(report, wait(api, settings, ui, report, seconds))
-        report = examine.typed(api, left)
+        revived = revive(api, settings, ui, report)
+        left = still(report, wait(api, settings, ui, report, revived, seconds))
+        report = owners.with_last_tries(api, examine.typed(api, left))
         if places(report) <= tried:
             return done, report
         ui.note("something else has come up:")
@@ -144,97 +124,6 @@ def fix(api: Api, settings: Settings, ui: UI, report: Report) -> list[Done]:
             break
         done.append(Done(name, codes, True, words))
     return done
-
-
-def revive(api: Api, settings: Settings, ui: UI, report: Report) -> list[str]:
-    """Deletes the pods whose cure was run and that are made anew; remakes ours. Their names."""
-    del ui
-    deleted: dict[str, Stuck] = {}
-    for group in report.groups:
-        for one in group.stuck if group.fix else ():
-            if made_anew(one) and one.name not in deleted:
-                live = api.find(paths.one("Pod", one.pod, one.namespace), f"read pod {one.name}")
-                if live is None or live["metadata"]["uid"] != one.uid or not containers(live):
-                    continue  # it is another one by now, or it has got its image
-                deleted[one.name] = one
-                # None of its containers ever ran, so there is nothing to end gracefully.
-                path = paths.one("Pod", one.pod, one.namespace)
-                api.delete(path, f"delete pod {one.name}", uid=one.uid, grace=0)
-                if not one.owner:
-                    _remake(api, settings, live)
-    return sorted(deleted)
-
-
-def _remake(api: Api, settings: Settings, live: dict[str, Any]) -> None:
-    """A pod of ours without an owner: as it was, from its own spec."""
-    from moorage.cluster import manifests
-
-    metadata = live["metadata"]
-    secrets = (live["spec"].get("imagePullSecrets") or [{}])[0]
-    node = (live["spec"].get("nodeSelector") or {}).get("kubernetes.io/hostname", "")
-    to = manifests.Fit(
-        metadata["namespace"],
-        metadata["name"],
-        live["spec"]["containers"][0]["image"],
-        secrets.get("name", settings.kubernetes.secret),
-        ours.labels(settings, "workload"),
-        node=node,
-    )
-    document = manifests.fit(manifests.read(settings.root / "k8s"), to)[0]
-    api.apply(paths.of(document), document, f"write {paths.words(document)}")
-
-
-def wait(api: Api, settings: Settings, ui: UI, report: Report, seconds: float = BACK_OFF) -> Report:
-    """Waits until the pods of the cured causes run, and returns what is still stuck then."""
-    concerned = [
-        one
-        for group in report.groups
-        if group.fix
-        for one in group.stuck
-        if not waits_in_vain(group, one)
-    ]
-    if not concerned:
-        return Report((), 0)
-    namespaces = sorted({one.namespace for one in concerned})
-    names = {one.name for one in concerned if not one.owner}
-    owners = {(one.namespace, one.owner) for one in concerned if one.owner}
-    deadline = time.monotonic() + seconds
-    with ui.progress(f"wait for {len({one.name for one in concerned})} pods") as update:
-        while True:
-            stuck: list[Stuck] = []
-            ready = total = seen = 0
-            for namespace in namespaces:
-                for pod in api.items(paths.all_of("Pod", namespace), "list pods"):
-                    if not _concerns(pod, names, owners):
-                        continue
-                    seen += 1
-                    total += 1
-                    ready += stage(pod).name == READY
-                    stuck.extend(containers(pod))
-            update(done=ready, total=total or 1)
-            late = time.monotonic() >= deadline
-            hopeless = [one for one in stuck if _hopeless(one, concerned)]
-            if (total and ready == total) or late or hopeless:
-                return examine.explain(api, settings, stuck, seen)
-            time.sleep(_POLL)
-
-
-def _hopeless(one: Stuck, before: Sequence[Stuck]) -> bool:
-    """A new pod that fails again, for a reason that waiting does not cure."""
-    is_new = all(one.uid != old.uid for old in before)
-    return is_new and bool(one.words) and not causes.classify(one.words).passing
-
-
-def _concerns(pod: dict[str, Any], names: set[str], owners: set[tuple[str, str]]) -> bool:
-    metadata = pod["metadata"]
-    if metadata.get("deletionTimestamp"):
-        return False
-    if f"{metadata['namespace']}/{metadata['name']}" in names:
-        return True
-    return any(
-        (metadata["namespace"], f"{owner['kind']}/{owner['name']}") in owners
-        for owner in metadata.get("ownerReferences") or ()
-    )
 
 
 # -- the cures --------------------------------------------------------------------------------
@@ -381,20 +270,3 @@ FIXES: dict[str, Fix] = {
         lambda _, groups: f"put the login into {', '.join(_namespaces(groups))}", _secret
     ),
 }
-
-
-_ANEW = (
-    "make the pod anew, since nobody else will: kubectl delete pod -n {one.namespace} {one.pod},"
-    " then apply its manifest again"
-)
-
-
-def still(report: Report, after: Report) -> Report:
-    """``after``, with those causes of ``report`` that no cure of ours was run for. Pure."""
-    vain = [
-        replace(group, stuck=lost, cure=_ANEW.format(one=lost[0]), fix="")
-        for group in report.groups
-        if group.fix and (lost := tuple(one for one in group.stuck if waits_in_vain(group, one)))
-    ]
-    left = (*(group for group in report.groups if not group.fix), *vain)
-    return replace(after, groups=(*after.groups, *left), pods_seen=report.pods_seen)

@@ -111,7 +111,8 @@ def diagnose(stuck: Iterable[Stuck], known: Known) -> list[Group]:
 
 def wants_secrets(one: Stuck) -> bool:
     """Whether its Secrets have to be read to say more."""
-    return bool(one.words) and causes.classify(one.words).code == "login-refused"
+    refused = bool(one.words) and causes.classify(one.words).code == "login-refused"
+    return refused and not one.mirror
 
 
 def wants_tags(one: Stuck, registry: str) -> bool:
@@ -150,6 +151,8 @@ def _cause(one: Stuck, known: Known) -> tuple[Cause, str]:
 def _login(one: Stuck, known: Known, cause: Cause) -> tuple[Cause, str]:
     """Which of the reasons for a 401 it is, as far as the Secrets may be read."""
     registry = causes.registry_of(one.image)
+    if one.mirror:
+        return causes.STATIC_POD, ""
     if not one.secrets:
         here = known.in_namespace.get(one.namespace, ())
         if here and registry == known.registry:

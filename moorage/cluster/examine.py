@@ -29,11 +29,15 @@ _MANY = 12
 
 @dataclass(frozen=True)
 class Report:
-    """What was found. ``notes``: what could not be asked, and why."""
+    """What was found. ``notes``: what could not be asked, and why.
+
+    ``waiting``: after a cure, what has not its images yet and makes no complaint.
+    """
 
     groups: tuple[Group, ...]
     pods_seen: int
     notes: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
 
     @property
     def stuck(self) -> tuple[Stuck, ...]:
@@ -45,6 +49,7 @@ class Report:
             "pods_stuck": len({one.name for one in self.stuck}),
             "causes": [group.to_json() for group in self.groups],
             "notes": list(self.notes),
+            "waiting": list(self.waiting),
         }
 
 

@@ -67,5 +67,26 @@ def stage(pod: Mapping[str, Any]) -> Stage:
     return Stage(PULLING)
 
 
+def has_images(pod: Mapping[str, Any]) -> bool:
+    """Whether every image of a pod is there. Pure: by what became of its containers."""
+    status, spec = pod.get("status") or {}, pod.get("spec") or {}
+    if status.get("phase") in ("Succeeded", "Failed"):
+        return True
+    known = {
+        one["name"]: one
+        for key in ("initContainerStatuses", "containerStatuses")
+        for one in status.get(key) or ()
+    }
+    named = [one["name"] for key in ("initContainers", "containers") for one in spec.get(key) or ()]
+    return all(name in known and _came(known[name]) for name in named)
+
+
+def _came(container: Mapping[str, Any]) -> bool:
+    state = container.get("state") or {}
+    if "running" in state or "terminated" in state or container.get("imageID"):
+        return True
+    return (state.get("waiting") or {}).get("reason", "") in _TROUBLES
+
+
 def _flat(text: str) -> str:
     return " ".join(text.split())[:300]

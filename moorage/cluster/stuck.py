@@ -20,6 +20,8 @@ PULL_REASONS = frozenset(
         "SignatureValidationFailed",
     )
 )
+# https://kubernetes.io/docs/reference/labels-annotations-taints/#kubernetes-io-config-mirror
+_MIRROR = "kubernetes.io/config.mirror"
 _LISTS = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
 
 
@@ -27,9 +29,11 @@ _LISTS = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatu
 class Stuck:
     """One container that cannot get its image.
 
-    ``words``: the last complaint known, "" where there is none any more. ``owner``: what will
-    make the pod anew when it is deleted, as ``ReplicaSet/name``; "" for none. ``runs``: another
-    container of the pod runs, or has run.
+    ``words``: the last complaint known, "" where there is none any more. ``owner``: the controller
+    of the pod, as ``ReplicaSet/name``, "" for none; ``owner_api``: its group and version.
+    ``runs``: another container of the pod runs, or has run, beside native sidecars, for which
+    ``sidecar`` says it. ``mirror``: a static pod's copy in the API. ``ephemeral``: the container is
+    one of ``kubectl debug``. ``last_try``: its Job counts a deleted pod as its last failure.
     """
 
     namespace: str
@@ -45,6 +49,11 @@ class Stuck:
     owner: str = ""
     runs: bool = False
     ours: bool = False
+    owner_api: str = ""
+    sidecar: bool = False
+    mirror: bool = False
+    ephemeral: bool = False
+    last_try: bool = False
 
     @property
     def name(self) -> str:
@@ -71,6 +80,7 @@ def _stuck(
 ) -> Stuck:
     spec, metadata = pod["spec"], pod["metadata"]
     owner = next((o for o in metadata.get("ownerReferences") or () if o.get("controller")), None)
+    sidecars = _sidecars(spec)
     return Stuck(
         namespace=metadata["namespace"],
         pod=metadata["name"],
@@ -83,9 +93,30 @@ def _stuck(
         secrets=tuple(one["name"] for one in spec.get("imagePullSecrets") or () if "name" in one),
         account=spec.get("serviceAccountName") or "default",
         owner=f"{owner['kind']}/{owner['name']}" if owner else "",
-        runs=any("running" in (s.get("state") or {}) or s.get("restartCount") for s in statuses),
+        runs=any(_has_run(one) for one in statuses if one["name"] not in sidecars),
         ours=ours.is_ours(pod),
+        owner_api=owner.get("apiVersion", "") if owner else "",
+        sidecar=any(_has_run(one) for one in statuses if one["name"] in sidecars),
+        mirror=_MIRROR in (metadata.get("annotations") or {}),
+        ephemeral=_holds(spec, "ephemeralContainers", container),
     )
+
+
+def _has_run(status: Mapping[str, Any]) -> bool:
+    return bool("running" in (status.get("state") or {}) or status.get("restartCount"))
+
+
+def _sidecars(spec: Mapping[str, Any]) -> frozenset[str]:
+    """Init containers that stay beside the others: they do no work of their own.
+
+    https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/
+    """
+    listed = spec.get("initContainers") or ()
+    return frozenset(one["name"] for one in listed if one.get("restartPolicy") == "Always")
+
+
+def _holds(spec: Mapping[str, Any], key: str, container: str) -> bool:
+    return any(one.get("name") == container for one in spec.get(key) or ())
 
 
 def _image(spec: Mapping[str, Any], container: str) -> str:

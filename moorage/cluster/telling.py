@@ -35,6 +35,20 @@ def show(ui: UI, report: Report) -> None:
                 ui.show(f"   {title:9} {text}")
 
 
+def after_cures(ui: UI, report: Report) -> None:
+    """What the cures have left; nothing is called cured while a pod still waits."""
+    if not report.groups and not report.waiting:
+        ui.show("Cured: every one of these pods has its images now.")
+        return
+    ui.show("After the cures:")
+    if report.groups:
+        show(ui, report)
+    for line in report.waiting:
+        ui.show(f"Not yet: {line}.")
+    if report.waiting:
+        ui.show("Look again in a while: inv k8s.diagnose")
+
+
 def _lines(group: Group) -> list[tuple[str, str]]:
     return [
         ("nodes:", some(group.nodes)),

@@ -333,7 +333,7 @@ def diagnose(
     Example: inv k8s.diagnose --fix
     Example: inv k8s.diagnose web/private-reg
     """
-    from moorage.cluster import cures, examine, ours, telling
+    from moorage.cluster import cures, examine, ours, owners, telling
 
     del yes  # the voice knows it already
     _check_timeout(timeout, "k8s.diagnose")
@@ -347,6 +347,8 @@ def diagnose(
         ours.check_namespace(place)
     with _cluster_of(run, kubeconfig, context) as api:
         report = examine.examine(api, settings, ui, namespace=place, pod=name)
+        if fix:
+            report = owners.with_last_tries(api, report)
         telling.show(ui, report)
         actions = cures.announce(settings, report) if fix else []
         if not fix or not actions or dry_run:
@@ -367,11 +369,9 @@ def diagnose(
             if one.error:
                 ui.error(one.error)
         ui.show("")
-        ui.show("After the cures:" if after.groups else "Cured: every pod has its image now.")
-        if after.groups:
-            telling.show(ui, after)
+        telling.after_cures(ui, after)
         return {
-            "ok": not after.groups and all(one.ok for one in done),
+            "ok": not after.groups and not after.waiting and all(one.ok for one in done),
             "cluster": _cluster(api),
             **after.to_json(),
             "dry_run": False,

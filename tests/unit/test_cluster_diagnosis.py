@@ -245,21 +245,6 @@ def test_a_further_round_is_asked_for(connected: Any, monkeypatch: pytest.Monkey
         cures.by_rounds(connected, SETTINGS, UI(as_json=True), found(one(node="n1")))
 
 
-def test_only_pods_that_somebody_makes_again_are_deleted() -> None:
-    assert cures.made_anew(one(owner="ReplicaSet/x"))
-    assert cures.made_anew(one(ours=True))
-    assert not cures.made_anew(one())
-    assert not cures.made_anew(one(owner="ReplicaSet/x", runs=True))
-
-
-def test_a_bare_pod_without_a_secret_is_not_waited_for_in_vain() -> None:
-    bare, owned = one(words=REFUSED), one(uid="2", pod="b", words=REFUSED, owner="ReplicaSet/x")
-    report = Report(tuple(diagnosis.diagnose([bare, owned], Known(REGISTRY))), 2)
-    left = cures.still(report, Report((), 2)).groups
-    assert [one.pods for one in left] == [("web/pod",)]
-    assert "kubectl delete pod -n web pod" in left[0].cure
-
-
 def test_a_pod_gets_the_secret_it_names_and_else_ours_by_its_account() -> None:
     pods = [
         one(uid="1", words=REFUSED, secrets=("theirs", "my-registry")),
