@@ -36,11 +36,12 @@ class Offer:
         """
         from paramiko import AuthenticationException, BadAuthenticationType
 
-        seen: set[bytes] = set()
+        seen: set[tuple[bytes, bool]] = set()
         for label, key in self._keys():
-            if key.asbytes() in seen:
+            what = key.asbytes(), getattr(key, "public_blob", None) is not None
+            if what in seen:
                 continue
-            seen.add(key.asbytes())
+            seen.add(what)
             self.tried.append(label)
             try:
                 left = transport.auth_publickey(self.route.user, key)
@@ -76,11 +77,31 @@ class Offer:
                     self.unreadable.append((path, "there is no such file"))
                 continue
             try:
+                if (certified := self._certified(path)) is not None:
+                    yield f"{path} with its certificate", certified
                 yield str(path), PKey.from_path(path)
             except TypeError:  # cryptography's word for: this key is encrypted
                 self.locked.append(path)
             except Exception as problem:  # whatever a damaged file makes the parsers say
                 self.unreadable.append((path, _reason(problem)))
+
+    def _certified(self, path: Path) -> PKey | None:
+        """The key in ``path``, to be shown with the certificate that was issued for it, if any is.
+
+        Those that CertificateFile names come first, then the one beside it, as ssh(1) has it.
+        """
+        import contextlib
+
+        from paramiko import PKey
+
+        for place in (*self.route.certificates, path.with_name(path.name + "-cert.pub")):
+            with contextlib.suppress(OSError, ValueError):
+                certificate = place.read_bytes()
+                key = PKey.from_path(path)
+                if _certified_blob(certificate) == key.asbytes():
+                    key.load_certificate(str(place))
+                    return key
+        return None
 
     def _public_blobs(self) -> set[bytes]:
         import base64
@@ -92,6 +113,22 @@ class Offer:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 blobs.add(base64.b64decode(public.read_text(encoding="utf-8").split()[1]))
         return blobs
+
+
+def _certified_blob(certificate: bytes) -> bytes:
+    """The public key in a certificate of OpenSSH's. Raises ValueError for anything else."""
+    import base64
+
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.serialization import ssh
+
+    found = ssh.load_ssh_public_identity(certificate)
+    if not isinstance(found, ssh.SSHCertificate):
+        raise ValueError("not a certificate")
+    line = found.public_key().public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    )
+    return base64.b64decode(line.split()[1])
 
 
 def _reason(problem: Exception) -> str:

@@ -128,6 +128,9 @@ def _read(path: Path) -> Unfinished | None:
             done[result.host] = result
         elif "end" in event:
             ended = str(event["end"])
-    hosts = tuple(Target(**host) for host in events[0]["hosts"])
+    hosts = tuple(
+        Target(**host | {"ssh_args": tuple(host.get("ssh_args", ()))})
+        for host in events[0]["hosts"]
+    )
     run = str(events[0].get("run", ""))
     return Unfinished(path, str(events[0]["command"]), hosts, done, ended, run)

@@ -280,7 +280,7 @@ def _chain(route: Route, *, key_only: bool = False) -> list[tuple[Route, Connect
             port=hop.port,
             # The route says everything; Fabric is not to read a configuration beside it.
             config=Config(ssh_config=SSHConfig()),
-            gateway=chain[-1][1] if chain else hop.proxy_command or False,
+            gateway=chain[-1][1] if chain else False,
             connect_timeout=hop.connect_timeout,
             connect_kwargs={
                 "auth_strategy": offer,
@@ -375,6 +375,8 @@ def _open(route: Route, connection: Connection) -> None:
     from moorage.fleet import reasons
 
     try:
+        if not connection.gateway and (own := _own_socket(route)) is not None:
+            connection.connect_kwargs["sock"] = own
         connection.open()
     except (Unreachable, _KeyIsKnown):
         raise
@@ -385,6 +387,45 @@ def _open(route: Route, connection: Connection) -> None:
             fault.code, fault.message, cause=fault.cause, cure=fault.cure, host=route.name
         ) from None
     connection.transport.set_keepalive(_KEEPALIVE)
+
+
+def _own_socket(route: Route) -> Any:
+    """The socket that Fabric would not make as the route says; None if it would. Raises OSError."""
+    if route.proxy_command:
+        import os
+        import shlex
+
+        from paramiko import ProxyCommand
+
+        # As ssh(1) does it: by the user's shell, which ``exec`` leaves no trace of.
+        shell = os.environ.get("SHELL") or "/bin/sh"
+        return ProxyCommand(shlex.join((shell, "-c", f"exec {route.proxy_command}")))
+    if route.bind or route.family != "any":
+        return _bound_socket(route)
+    return None
+
+
+_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+
+
+def _bound_socket(route: Route) -> socket.socket:
+    """A connection by AddressFamily and from BindAddress. Raises OSError, the last address's."""
+    family = _FAMILIES.get(route.family, socket.AF_UNSPEC)
+    problem: OSError | None = None
+    found = socket.getaddrinfo(route.hostname, route.port, family, socket.SOCK_STREAM)
+    for kind, _, _, _, place in found:
+        own = socket.socket(kind, socket.SOCK_STREAM)
+        try:
+            own.settimeout(route.connect_timeout)
+            if route.bind:
+                own.bind(socket.getaddrinfo(route.bind, 0, kind, socket.SOCK_STREAM)[0][4])
+            own.connect(place)
+        except OSError as failed:
+            own.close()
+            problem = failed
+        else:
+            return own
+    raise problem or OSError(f"{route.hostname} has no address")
 
 
 def _close(connection: Any) -> None:

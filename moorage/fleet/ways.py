@@ -61,7 +61,9 @@ def to(
     others = [target for target in targets if target not in known]
     if others:
         lab = lab_hosts(settings)
-        found = openssh.routes(others, settings.nodes, lab.hosts if lab else None)
+        found = openssh.routes(
+            others, settings.nodes, lab.hosts if lab else None, settings.state / "ssh"
+        )
         known |= zip(others, found, strict=True)
     routes = tuple(known[target] for target in targets)
     openssh.require_each_once(routes)

@@ -19,7 +19,7 @@ from agent.report import Fault, HostResult
 from moorage.archive import AgentArchive
 from moorage.errors import Refused
 from moorage.fleet import operation, ways
-from moorage.fleet.openssh import LabHosts
+from moorage.fleet.openssh import LabHosts, files, program
 from moorage.fleet.operation import Operation, Reach
 from moorage.fleet.report import FleetReport
 from moorage.settings import NodesSettings, Settings
@@ -281,7 +281,7 @@ def test_a_user_that_is_not_there_is_told(operator: Operator, node: Node) -> Non
 def test_a_user_that_was_not_named_is_told_apart(
     operator: Operator, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LOGNAME", "guessed")
+    monkeypatch.setattr(files, "me", lambda: "guessed")
     operator.know(node)
     fault = operator.fault(node.address)
     assert fault.code == "login-refused"
@@ -323,7 +323,7 @@ def test_a_key_file_that_is_no_key_is_told(operator: Operator, node: Node, keys:
 def test_no_key_at_all_is_told(
     operator: Operator, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(files, "home", lambda: tmp_path)
     operator.know(node)
     operator.write("", "")
     assert operator.fault(f"root@{node.address}").code == "no-key"
@@ -507,6 +507,76 @@ def test_a_proxy_command_is_used(operator: Operator, node: Node) -> None:
     operator.write(f"Host n\n HostName {node.address}\n User root\n ProxyCommand {program} %h %p\n")
     operator.know(node)
     assert operator.one("n").ok
+
+
+def test_a_proxy_command_is_the_shells_as_ssh_has_it(operator: Operator, node: Node) -> None:
+    jump = f"ssh -F {operator.folder}/jump -W %h:%p root@{node.address}"
+    (operator.folder / "jump").write_text(
+        f"IdentityFile {operator.keys / 'good'}\nUserKnownHostsFile {operator.known_hosts}\n"
+    )
+    command = f"{jump} 2>'{operator.folder}/100%% its.own words' | cat"
+    operator.write(f"Host n\n HostName {node.address}\n User root\n ProxyCommand {command}\n")
+    operator.know(node)
+    assert operator.one("n").ok
+    assert (operator.folder / "100% its.own words").exists()
+
+
+def test_an_address_to_go_out_from_is_used(operator: Operator, node: Node) -> None:
+    operator.know(node)
+    operator.write(f"Host n\n HostName {node.address}\n User root\n", extra="AddressFamily inet\n")
+    assert operator.one("n").ok
+    operator.write(f"Host n\n HostName {node.address}\n User root\n", extra="AddressFamily inet6\n")
+    assert operator.fault("n").code == "unknown-host"
+    # An address that is not this machine's.
+    operator.write(f"Host n\n HostName {node.address}\n User root\n BindAddress 192.0.2.1\n")
+    assert operator.fault("n").code == "no-route"
+
+
+def test_a_certificate_for_the_key_is_shown(operator: Operator, start: Start, keys: Path) -> None:
+    node = start("-o TrustedUserCAKeys=/run/ca.pub")
+    operator.know(node)
+    for name in ("ca", "user", "stranger"):
+        key = operator.folder / name
+        subprocess.run(["ssh-keygen", "-qt", "ed25519", "-N", "", "-f", str(key)], check=True)
+    node.sh(f"echo '{(operator.folder / 'ca.pub').read_text().strip()}' > /run/ca.pub")
+
+    def signed(name: str) -> Path:
+        command = ["ssh-keygen", "-qs", str(operator.folder / "ca"), "-I", name, "-n", "root"]
+        subprocess.run([*command, str(operator.folder / f"{name}.pub")], check=True)
+        return operator.folder / f"{name}-cert.pub"
+
+    key = f"IdentityFile {operator.folder / 'user'}\n"
+    operator.write(key, "")
+    assert operator.fault(f"root@{node.address}").code == "login-refused"
+    # One that was issued for another key is passed over.
+    operator.write(f"{key}CertificateFile {signed('stranger')}\n", "")
+    assert operator.fault(f"root@{node.address}").code == "login-refused"
+    elsewhere = signed("user").rename(operator.folder / "elsewhere-cert.pub")
+    operator.write(f"{key}CertificateFile {elsewhere}\n", "")
+    assert operator.one(f"root@{node.address}").ok
+    elsewhere.rename(operator.folder / "user-cert.pub")
+    operator.write(key, "")
+    assert operator.one(f"root@{node.address}").ok
+
+
+@pytest.mark.parametrize("reader", ["ssh", "ours"])
+def test_a_condition_that_is_not_met_never_leads_to_another_machine(
+    operator: Operator, node: Node, start: Start, reader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = start()
+    operator.know(node)
+    operator.know(other)
+    if reader == "ours":
+        monkeypatch.setattr(program, "find", lambda: None)
+    conditions = ["Match Host db*", "match OriginalHost n HOST db*", "Match !Host n", "Match !ALL",
+                  "Match LocalUser nobody", "Match Host n Exec false"]  # fmt: skip
+    if reader == "ours":
+        conditions.pop()  # refused: only ssh runs programs to decide
+    blocks = "".join(f"{line}\n HostName {other.address}\n" for line in conditions)
+    operator.write(f"{blocks}Host N n\n HostName {node.address}\n User root\n")
+    before = other.sessions
+    assert operator.one("n").ok
+    assert other.sessions == before
 
 
 def test_a_lab_node_that_was_given_a_new_address_is_found_again(

@@ -21,13 +21,17 @@ class Target:
     """One node as the user named it.
 
     ``name`` is what the user typed and how results call the node. ``user`` is "" and ``port`` is 0
-    where nothing was said: then settings and the OpenSSH configuration decide.
+    where nothing was said: then settings and the OpenSSH configuration decide. ``ssh_args``: what
+    an inventory says beside, each as ``ssh -o`` takes it. ``ssh_config``: the inventory itself, if
+    it is an OpenSSH configuration and not the one that is read anyway.
     """
 
     name: str
     host: str
     user: str = ""
     port: int = 0
+    ssh_args: tuple[str, ...] = ()
+    ssh_config: str = ""
 
 
 def parse_hosts(text: str) -> tuple[Target, ...]:
