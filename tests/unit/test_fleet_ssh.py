@@ -536,8 +536,8 @@ def test_a_certificate_for_the_key_is_shown(operator: Operator, start: Start, ke
     node = start("-o TrustedUserCAKeys=/run/ca.pub")
     operator.know(node)
     for name in ("ca", "user", "stranger"):
-        key = operator.folder / name
-        subprocess.run(["ssh-keygen", "-qt", "ed25519", "-N", "", "-f", str(key)], check=True)
+        make = ["ssh-keygen", "-qt", "ed25519", "-N", "", "-f", str(operator.folder / name)]
+        subprocess.run(make, check=True)
     node.sh(f"echo '{(operator.folder / 'ca.pub').read_text().strip()}' > /run/ca.pub")
 
     def signed(name: str) -> Path:
