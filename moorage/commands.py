@@ -52,7 +52,7 @@ def run(
                 program.kill()
                 raise
         done = subprocess.CompletedProcess(command, program.returncode, out, err)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         raise _no_program(command[0], argv) from None
     except subprocess.TimeoutExpired:
         raise MoorageError(
@@ -103,7 +103,9 @@ def logged(
             finally:
                 if program.poll() is None:
                     os.killpg(program.pid, signal.SIGTERM)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
+        if not log.exists():
+            raise
         raise _no_program(argv[0], argv) from None
     if program.returncode != 0:
         late = time.monotonic() >= until
@@ -124,8 +126,13 @@ def become(argv: Sequence[str]) -> NoReturn:
     """
     try:
         os.execvp(argv[0], list(argv))  # noqa: S606 - no shell is the point
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         raise _no_program(argv[0], argv) from None
+
+
+def has_sudo() -> bool:
+    """Whether there is a sudo on ``PATH`` that may be run."""
+    return shutil.which("sudo") is not None
 
 
 def as_root() -> list[str]:
@@ -135,7 +142,7 @@ def as_root() -> list[str]:
     """
     if os.geteuid() == 0:
         return []
-    if shutil.which("sudo") is None:
+    if not has_sudo():
         raise Refused(
             "no-root",
             "this needs root, and there is no sudo here",
@@ -152,6 +159,17 @@ def last_words(output: bytes, lines: int = 4) -> str:
 
 
 def _no_program(name: str, argv: Sequence[str]) -> MoorageError:
+    """For a name that no folder of ``PATH`` has, and for a file that we may not run.
+
+    The system says "permission denied" of both if a folder of ``PATH`` may not be read.
+    """
+    if (Path(name).is_absolute() and Path(name).exists()) or shutil.which(name, os.F_OK):
+        return MoorageError(
+            "no-program",
+            f"{name} may not be run by this user",
+            cause=f"it is needed for: {shlex.join(argv)}",
+            cure=f"ls -l {shlex.quote(shutil.which(name, os.F_OK) or name)} shows who may",
+        )
     return MoorageError(
         "no-program",
         f"{name} is not installed",

@@ -31,6 +31,7 @@ AGENT, PULLED, FAILED, NOTHING = "agent", "pulled", "failed", "nothing"
 class ClusterNode:
     """A node as the API tells it. ``address``: where it is reached from inside the cluster's net.
 
+    ``others``: its further addresses and names, those first that are more likely to be reached.
     ``runtime`` as ``containerd 2.1.9``; ``trusted``: by registry, when an agent last proved it.
     """
 
@@ -43,6 +44,7 @@ class ClusterNode:
     ready: bool
     tainted: bool = False
     trusted: Mapping[str, str] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,64 @@ def _counted(count: int) -> str:
 def hosts_by_node(settings: Settings, nodes: Sequence[ClusterNode]) -> dict[str, str]:
     """Node name -> what ``nodes.trust`` takes: its address, but lab nodes by their name.
 
-    The lab's OpenSSH configuration knows its names, and the host keys by them.
+    The lab's OpenSSH configuration knows its names, and the host keys by them. An address that two
+    nodes give is no way to either. Raises Refused if nothing else of such a node is unique.
     """
     from moorage.fleet.ways import lab_hosts
 
     lab = lab_hosts(settings)
     known = set(lab.in_order) if lab is not None else set()
-    return {node.name: node.name if node.name in known else node.address for node in nodes}
+    shared = _shared(nodes)
+    return {
+        node.name: node.name if node.name in known else _unique(node, nodes, shared)
+        for node in nodes
+    }
+
+
+def _shared(nodes: Sequence[ClusterNode]) -> dict[str, list[str]]:
+    """Addresses that several nodes give, with the names of those. Pure."""
+    found: dict[str, list[str]] = {}
+    for node in nodes:
+        found.setdefault(node.address.lower(), []).append(node.name)
+    return {address: names for address, names in found.items() if len(names) > 1}
+
+
+def _unique(
+    node: ClusterNode, nodes: Sequence[ClusterNode], shared: Mapping[str, Sequence[str]]
+) -> str:
+    """What of the node is no other's. Pure; raises Refused."""
+    if node.address.lower() not in shared:
+        return node.address
+    theirs = {
+        address.lower()
+        for other in nodes
+        if other.name != node.name
+        for address in (other.address, *other.others)
+    }
+    for address in node.others:
+        if address.lower() not in theirs:
+            return address
+    names = _listed(shared[node.address.lower()])
+    raise Refused(
+        "same-address",
+        f"{names} give the same address, {node.address}",
+        cause="their kubelets took it from a network that is each machine's own (Vagrant's first "
+        f"one, most of the time), and {node.name} has no other address or name that is unique",
+        cure="name the nodes by what reaches them: --hosts=...; for good: --node-ip of the kubelet",
+    )
+
+
+def sharing(nodes: Sequence[ClusterNode], hosts: Mapping[str, str]) -> list[str]:
+    """What to say of addresses that several nodes give: a line per address. Pure."""
+    return [
+        f"{_listed(names)} give the same address, {address}, which leads to none of them for sure; "
+        f"they are reached as {', '.join(hosts[name] for name in names)}"
+        for address, names in _shared(nodes).items()
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def from_document(document: Mapping[str, Any]) -> ClusterNode:
@@ -133,9 +186,11 @@ def from_document(document: Mapping[str, Any]) -> ClusterNode:
         by_kind.setdefault(one.get("type", ""), one.get("address", ""))
     info = status.get("nodeInfo") or {}
     name = metadata["name"]
+    address = by_kind.get("InternalIP") or by_kind.get("ExternalIP") or name
     return ClusterNode(
         name=name,
-        address=by_kind.get("InternalIP") or by_kind.get("ExternalIP") or name,
+        address=address,
+        others=_other_addresses(status, address),
         host_name=by_kind.get("Hostname") or name,
         runtime=info.get("containerRuntimeVersion", "").replace("://", " "),
         kubelet=info.get("kubeletVersion", ""),
@@ -150,6 +205,17 @@ def from_document(document: Mapping[str, Any]) -> ClusterNode:
         ),
         trusted=_trusted((metadata.get("annotations") or {}).get(TRUSTED, "")),
     )
+
+
+_REACHED_BY = ("InternalIP", "ExternalIP", "ExternalDNS", "InternalDNS", "Hostname")
+
+
+def _other_addresses(status: Mapping[str, Any], taken: str) -> tuple[str, ...]:
+    listed = status.get("addresses") or ()
+    found = [
+        one.get("address", "") for kind in _REACHED_BY for one in listed if one.get("type") == kind
+    ]
+    return tuple(dict.fromkeys(address for address in found if address and address != taken))
 
 
 def prove(api: Api, settings: Settings, selector: str = "") -> list[Proof]:

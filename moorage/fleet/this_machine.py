@@ -83,7 +83,7 @@ def untrust_this_machine(settings: Settings, ui: UI, *, dry_run: bool = False) -
 def pending_this_machine(settings: Settings) -> list[Action]:
     """What :func:`trust_this_machine` would change, file by file, with the contents. Asks nobody.
 
-    Raises Refused where it would refuse: a hosts entry of somebody else's, a spoilt CA.
+    Raises Refused where it would refuse: a hosts entry of somebody else's, a spoilt CA, no sudo.
     """
     to_come = not (settings.certs_dir / "ca.crt").exists()
     ca = _passing_ca() if to_come else _ca(settings)
@@ -104,6 +104,8 @@ def pending_this_machine(settings: Settings) -> list[Action]:
         actions.append(Action(f"{verb} {path}{through}", True, path, before, after))
     if not actions and looked.status == CHANGED:  # known to differ, and not to be read without root
         actions = [Action(f"edit {path}{through}", True, path) for path in _paths(looked)]
+    if actions:
+        _sudo()
     return actions
 
 
@@ -127,9 +129,11 @@ _NEEDS_ROOT = faults.SUDO_CODES | {"not-root", "internal-error", "no-sudo", "age
 
 
 def _dry_run(settings: Settings, plan: Plan) -> tuple[HostResult, list[Event]]:
+    from moorage.commands import has_sudo
+
     events: list[Event] = []
     # The agent's notes are root's: look as root, where that takes no password.
-    sudo = ("sudo", "-n") if os.geteuid() != 0 and STATE.exists() else ()
+    sudo = ("sudo", "-n") if os.geteuid() != 0 and STATE.exists() and has_sudo() else ()
     words = ["apply", "--dry-run"]
     result = _agent(
         settings, words, plan, sudo=sudo, on_event=events.append, patience=_LOOK_SECONDS

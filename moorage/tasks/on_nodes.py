@@ -178,7 +178,10 @@ class Nodes:
         )
         found = nodes.linux(nodes.addresses(api, cluster.selector))
         run.ui.note(nodes.described(found))
-        return nodes.hosts_by_node(run.settings, found).values()
+        hosts = nodes.hosts_by_node(run.settings, found)
+        for line in nodes.sharing(found, hosts):
+            run.ui.note(line)
+        return hosts.values()
 
     def reach(self) -> Reach:
         """How to get in; asks for sudo's password where that was wished."""

@@ -33,6 +33,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folders in the place of the machine's own."""
     for name, place in (("HOSTS", "hosts"), ("DOCKER_CERTS", "certs.d"), ("STATE", "state")):
         monkeypatch.setattr(this_machine, name, tmp_path / place)
+    monkeypatch.setattr("moorage.commands.has_sudo", lambda: True)
     return tmp_path
 
 
