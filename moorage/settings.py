@@ -124,6 +124,8 @@ class NodesSettings:
     known_hosts: str = ""
     connect_timeout: int = 10
     parallel: int = 16
+    # Whether it is asked before running containers on nodes are stopped; false: as with --yes.
+    confirm: bool = True
     # Further attempts at a host whose connection broke.
     retries: int = 2
     # What of a node is set up, as docker,containerd; empty: every runtime that is there.

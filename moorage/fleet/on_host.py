@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from moorage.fleet import again, channel, errand, faults, openssh, plans, ssh, ways
+from moorage.fleet import again, agreement, channel, errand, faults, openssh, plans, ssh, ways
 from moorage.fleet.residence import Residents, Visit
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Means:
     """What the work on all hosts of a run shares.
 
     ``sessions`` bounds those over SSH where more hosts than that are asked at once over HTTPS.
+    ``agreed``: what runs on the hosts may be stopped.
     """
 
     settings: Settings
@@ -41,6 +42,7 @@ class Means:
     residents: Residents
     sessions: threading.BoundedSemaphore
     routes: _Routes
+    agreed: bool
 
     @classmethod
     def of(
@@ -50,11 +52,13 @@ class Means:
         archive: AgentArchive,
         reach: Reach,
         routes: Sequence[openssh.Route],
+        *,
+        agreed: bool = False,
     ) -> Means:
         sessions = threading.BoundedSemaphore(settings.nodes.parallel)
         residents = Residents(settings, adopting=operation.stay)
         known = _Routes(settings, routes)
-        return cls(settings, operation, archive, reach, residents, sessions, known)
+        return cls(settings, operation, archive, reach, residents, sessions, known, agreed)
 
     @property
     def at_once(self) -> int:
@@ -85,7 +89,14 @@ class _Routes:
 
 
 def patiently(means: Means, route: openssh.Route, line: Line) -> HostResult:
-    """Tried again where the connection breaks."""
+    """Tried again where the connection breaks, and where it wants an agreement that was given."""
+    result = _tried(means, route, line)
+    if means.agreed and agreement.wanted(result):
+        return _tried(replace(means, operation=means.operation.agreed()), route, line)
+    return result
+
+
+def _tried(means: Means, route: openssh.Route, line: Line) -> HostResult:
     return again.with_retries(
         lambda: _on_host(means, route, line),
         means.settings.nodes.retries,

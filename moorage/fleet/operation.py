@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.report import UNREACHABLE, HostResult
 from moorage.errors import MoorageError, Refused
-from moorage.fleet import channel, on_host, plans, ways
+from moorage.fleet import agreement, channel, faults, on_host, plans, ways
 from moorage.fleet.inventory import Target
 from moorage.fleet.report import FleetReport
 from moorage.fleet.residence import Residents, Visit
@@ -39,6 +39,8 @@ class Operation:
     # What makes an undo that is asked for again one and the same.
     run: str = ""
     needs_address: bool = False
+    # What runs on a node may be stopped: see agreement.
+    stop_running: bool = False
     # The agent stays after it, where it does not yet.
     stay: bool = False
     # What is done in the SSH session in place of one errand: adoption, release, upgrade.
@@ -58,6 +60,11 @@ class Operation:
         """Whether what it tells of changes is to be read, not only counted."""
         return self.dry_run or self.words[0] == "diff"
 
+    def agreed(self) -> Operation:
+        """The same once the user has agreed to what it stops."""
+        flag = ("--stop-running",) if self.words[0] == "recover" else ()
+        return replace(self, words=(*self.words, *flag), stop_running=True)
+
     def plan(self, settings: Settings, address: str | None) -> Plan:
         return plans.make(
             settings,
@@ -67,6 +74,7 @@ class Operation:
             restart=self.restart,
             replace=self.replace,
             run=self.run,
+            stop_running=self.stop_running,
         )
 
 
@@ -148,6 +156,10 @@ def run(
         outcomes, stopped = _again_with_password(
             settings, ui, operation, archive, routes, outcomes, logbook
         )
+    if not stopped and not operation.stop_running:
+        outcomes, stopped, halted = _again_agreed(
+            settings, ui, operation, archive, routes, reach, pace, outcomes, logbook, halted
+        )
     if logbook is not None:
         logbook.end(halted or ("it was stopped" if stopped else ""))
     return _report(outcomes, operation, stopped, halted)
@@ -180,7 +192,8 @@ def _roll_out(
     logbook: Logbook | None,
 ) -> tuple[list[Outcome], int, str]:
     """The outcomes in order, the signal that stopped it (0: none), why failures did ("": none)."""
-    means = on_host.Means.of(settings, operation, archive, reach, routes)
+    agreed = agreement.given(settings, ui)
+    means = on_host.Means.of(settings, operation, archive, reach, routes, agreed=agreed)
     works = [(route.name, partial(on_host.patiently, means, route)) for route in routes]
     count = f"{len(works)} node{'s' if len(works) > 1 else ''}"
 
@@ -224,6 +237,41 @@ def _again_with_password(
         logbook,
     )
     return _with(outcomes, anew), stopped
+
+
+def _again_agreed(
+    settings: Settings,
+    ui: UI,
+    operation: Operation,
+    archive: AgentArchive,
+    routes: Sequence[Route],
+    reach: Reach,
+    pace: Pace,
+    outcomes: list[Outcome],
+    logbook: Logbook | None,
+    halted: str,
+) -> tuple[list[Outcome], int, str]:
+    """Asks once for all hosts where something would be stopped, and goes to those again.
+
+    And to those that were not begun because the first ones wanted to be asked.
+    """
+    wanting = [outcome.result for outcome in outcomes if agreement.wanted(outcome.result)]
+    if not agreement.asked(ui, wanting):
+        return outcomes, 0, halted
+    hosts = {result.host for result in wanting}
+    hosts |= {one.result.host for one in outcomes if one.result.error == faults.halted(halted)}
+    left = [route for route in routes if route.name in hosts]
+    anew, stopped, halted = _roll_out(
+        settings,
+        ui,
+        operation.agreed(),
+        archive,
+        left,
+        reach,
+        schedule(pace.policy, len(left)),
+        logbook,
+    )
+    return _with(outcomes, anew), stopped, halted
 
 
 def _with(outcomes: Sequence[Outcome], anew: Sequence[Outcome]) -> list[Outcome]:

@@ -27,6 +27,7 @@ def make(
     restart: bool = True,
     replace: bool = False,
     run: str = "",
+    stop_running: bool = False,
 ) -> Plan:
     """The desired state of one node.
 
@@ -54,7 +55,13 @@ def make(
         parts=chosen,
         mirrors=tuple(Mirror(of, wanted.mirror_fallback) for of in wanted.mirrors),
         verify=verify,
-        options=Options(restart=restart, replace=replace, fix_proxy=wanted.fix_proxy, run=run),
+        options=Options(
+            restart=restart,
+            replace=replace,
+            fix_proxy=wanted.fix_proxy,
+            run=run,
+            stop_running=stop_running,
+        ),
     )
     try:
         return Plan.parse(wire(plan))

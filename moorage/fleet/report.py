@@ -92,7 +92,7 @@ def show_outcomes(ui: UI, report: FleetReport) -> None:
         names = fold(result.host for result in results)
         rows.append([str(len(results)), status, changed, restarts, pulled, names])
     ui.table(["nodes", "status", "what changed", "restarted", "pulled in", "which"], rows)
-    for line in failures(report.hosts):
+    for line in (*stopped(report.hosts), *failures(report.hosts)):
         ui.show(line)
 
 
@@ -102,7 +102,7 @@ def show_hosts(
     """The table of all hosts and, below it, what to do about those that failed."""
     columns = ["node", "status", "runtime", "what changed", "restarted", "pulled in"]
     ui.table(columns, [_row(result, runtimes.get(result.host, ""), dry_run) for result in results])
-    for line in failures(results):
+    for line in (*stopped(results), *failures(results)):
         ui.show(line)
 
 
@@ -204,6 +204,15 @@ def failures(results: Sequence[HostResult]) -> list[str]:
             if text
         ]
     return lines
+
+
+def stopped(results: Sequence[HostResult]) -> list[str]:
+    """Lines that tell what ran before a restart and does not now."""
+    return [
+        f"{result.host}: not running since the restart: {', '.join(result.stopped)}"
+        for result in results
+        if result.stopped
+    ]
 
 
 def _seconds(seconds: float) -> str:

@@ -69,7 +69,8 @@ def command(
                     raise _as_ours(problem) from problem
             except MoorageError as problem:
                 ui.error(problem)
-                ui.document({"ok": False, "error": problem.to_json()})
+                if not ui.documented:
+                    ui.document({"ok": False, "error": problem.to_json()})
                 raise Exit(code=problem.exit_code) from None
             except KeyboardInterrupt as stop:
                 sig = stop.args[0] if stop.args else signal.SIGINT

@@ -195,7 +195,11 @@ class Nodes:
     def told(
         self, report: FleetReport, *, show: Callable[[UI, FleetReport], None] | None = None
     ) -> dict[str, Any]:
-        """Shows the report, writes it where that was wished, and gives its document."""
+        """Shows the report, writes it where that was wished, and gives its document.
+
+        Raises Refused where nothing but an agreement was missing.
+        """
+        from moorage.fleet import agreement
         from moorage.fleet.report import show as show_all
 
         ui = self.run.ui
@@ -211,6 +215,9 @@ class Nodes:
         if report.interrupted:
             ui.document(document)
             report.stop_if_interrupted()
+        if (refusal := agreement.refusal(report)) is not None:
+            ui.document({**document, "error": refusal.to_json()})
+            raise refusal
         return document
 
 
