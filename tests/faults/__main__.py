@@ -1,17 +1,22 @@
-"""python -m tests.faults [--full] [--seed N] [--only LINE/KIND/OPERATION/NUMBER] [--lines 1.7]
+"""python -m tests.faults [--full] [--load] [--seed N] [--only CASE] [--lines 1.7]
 
-Real nodes with systemd and containerd 1.6, 1.7 and 2.x; the images are those `inv up` builds. Ends
-with `faults: N injected, N recovered, 0 broken`, and exit code 1 where that is not so.
+Real nodes with systemd and containerd 1.6, 1.7 and 2.x; the images are those `inv up` builds. CASE
+is LINE/KIND/OPERATION/NUMBER, as printed. ``--load``: beside processes that keep every core busy.
+Ends with `faults: N injected, N recovered, 0 broken`, and exit code 1 where that is not so.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -55,6 +60,7 @@ class Tally:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--full", action="store_true", help="every step, by hand: takes long")
+    parser.add_argument("--load", action="store_true", help="keep every core busy beside it")
     parser.add_argument("--seed", type=int, default=4711, help="of the places drawn at random")
     parser.add_argument("--only", default="", help="one case, as it was printed")
     parser.add_argument("--lines", default=",".join(LINES), help="containerd lines")
@@ -125,7 +131,21 @@ def _suffer(
     return left
 
 
+@contextlib.contextmanager
+def busy(wanted: bool) -> Iterator[None]:
+    """Within the block, two processes a core that compute; none outlives this one."""
+    count = 2 * (os.cpu_count() or 1) if wanted else 0
+    words = f"import os\nwhile os.getppid() == {os.getpid()}: sum(range(100000))"
+    loops = [subprocess.Popen([sys.executable, "-c", words]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
 if __name__ == "__main__":
-    with running():
+    with running(), busy("--load" in sys.argv):
         code = main(sys.argv[1:])
     sys.exit(code)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 class Case:
     """One fault: ``kind`` at ``number`` of ``operation``, on the node with this containerd line.
 
-    ``number`` is a step of the journal (``kill``, ``read-only``, ``reboot``), a call (``fsync``),
-    free bytes (``full-etc``, ``full-state``), milliseconds (``random``), or 0.
+    ``number`` is a step of the journal (``kill``, ``read-only``, ``read-only-state``, ``reboot``),
+    a call (``fsync``), free bytes (``full-etc``, ``full-state``), milliseconds (``random``), or 0.
     """
 
     line: str
@@ -47,6 +47,9 @@ def full(line: str, steps: Steps, seed: int) -> Iterator[Case]:
     for number in range(1, steps["apply"] + 1):
         yield Case(line, "reboot", "apply", number)
         yield Case(line, "read-only", "apply", number)
+        yield Case(line, "read-only-state", "apply", number)
+    for number in range(1, steps["untrust"] + 1):
+        yield Case(line, "read-only", "untrust", number)
     for number in range(1, 41, 2):
         yield Case(line, "fsync", "apply", number)
     for free in range(0, 40 << 10, 4 << 10):
@@ -60,8 +63,8 @@ def short(line: str, steps: Steps, seed: int) -> Iterator[Case]:
     """A dozen for every containerd: each kind once or more, the places drawn by ``seed``."""
     dice = random.Random(f"{seed} {line}")  # noqa: S311 - a test's dice
     everything = list(full(line, steps, seed))
-    wanted = {"kill": 5, "random": 2, "reboot": 1, "read-only": 1, "fsync": 1, "full-state": 1}
-    for kind, count in {**wanted, "full-etc": 1}.items():
+    wanted = {"kill": 5, "random": 2, "reboot": 1, "read-only": 2, "read-only-state": 1}
+    for kind, count in {**wanted, "fsync": 1, "full-state": 1, "full-etc": 1}.items():
         yield from dice.sample([case for case in everything if case.kind == kind], count)
     # One each: systemd's patience, and the agent's own with a CRI that does not come, take long.
     yield Case(line, {"1.6": "refuses", "1.7": "hangs"}.get(line, "cri-absent"), "apply")

@@ -3,9 +3,10 @@
     python3 injector.py ARCHIVE HOW NUMBER OPERATION [ARGUMENT…]  < plan.json
 
 HOW is what happens at step NUMBER of the journal, or at the first of that name: ``kill`` (SIGKILL
-to itself), ``halt`` (stands still for ever, for a machine that is switched off), ``read-only``
-(/etc/containerd is remounted); or ``fsync``: fsync call NUMBER fails with EIO, which no disk here
-can be made to do. ``count`` writes the number of steps to the file that NUMBER names.
+to itself), ``halt`` (stands still for ever, for a machine that is switched off), ``read-only`` or
+``read-only-state`` (/etc/containerd, or the agent's own folder, is remounted); or ``fsync``: fsync
+call NUMBER fails with EIO, which no disk here can be made to do. ``count`` writes the number of
+steps to the file that NUMBER names.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ sys.path.insert(0, archive)
 from agent import __main__ as command  # noqa: E402 - out of the archive
 from agent import transaction  # noqa: E402
 
+REMOUNTED = {"read-only": "/etc/containerd", "read-only-state": "/var/lib/moorage"}
 steps: list[str] = []
 
 
@@ -37,8 +39,8 @@ def on_step(name: str) -> None:
     elif how == "halt":
         Path("/run/halted").write_text(name)
         time.sleep(600)
-    elif how == "read-only":
-        subprocess.run(["mount", "-o", "remount,ro", "/etc/containerd"], check=True)
+    elif how in REMOUNTED:
+        subprocess.run(["mount", "-o", "remount,ro", REMOUNTED[how]], check=True)
 
 
 def fail_fsync() -> None:

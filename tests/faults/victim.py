@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
-from typing import Any
 
 from tests.agent.real import Node, Registry, Run, plan
 from tests.faults.cases import Case, Steps
@@ -45,12 +43,7 @@ class Victim:
         self._must_untrust()
 
     def look(self) -> str:
-        for _ in range(5):
-            said = self.node.sh(_LOOK)[1]
-            if said.startswith("etc/hosts"):  # a busy engine can lose a part of an output
-                return said
-            time.sleep(1)
-        raise Broken(f"the node does not say how it is: {said!r}")
+        return self.node.sh(_LOOK)[1]
 
     def steps(self) -> Steps:
         """How many steps of the journal each operation has here."""
@@ -110,8 +103,9 @@ class Victim:
 
     def _reboot(self, case: Case) -> str:
         self.node.sh("rm -f /run/halted")
-        words = f"setsid sh -c '{self._words('halt', str(case.number), case.operation)}' &"
-        self.node.container.exec_run(["sh", "-c", words], detach=True)
+        words = self._words("halt", str(case.number), case.operation)
+        detached = f"setsid sh -c '{words} < /root/plan.json' &"
+        self.node.container.exec_run(["sh", "-c", detached], detach=True)
         for _ in range(300):
             if self.node.read("/run/halted") is not None:
                 break
@@ -128,7 +122,30 @@ class Victim:
     def _read_only(self, case: Case) -> str:
         self._cover("/etc/containerd")
         run = self._inject("read-only", str(case.number), case.operation)
-        return self._refused(run, "read-only", "rollback-failed")
+        said = self._refused(run, "read-only")
+        if run.code != 0:
+            self._says_so_until_it_is_writable()
+        return said
+
+    def _read_only_state(self, case: Case) -> str:
+        self._cover(_STATE)
+        run = self._inject("read-only-state", str(case.number), case.operation)
+        if run.code != 0:
+            for operation in ("recover", "apply", "untrust"):
+                if (fault := self.node.agent(operation, self.document).fault) != "read-only":
+                    raise Broken(f"{operation} while its own folder is read-only: {fault}")
+        return self._refused(run, "read-only")
+
+    def _says_so_until_it_is_writable(self) -> None:
+        """Every run names it and goes no further; a recovery with nothing left to do is done."""
+        pending = self.node.read(f"{_STATE}/active/intent.json") is not None
+        for operation in ("recover", "apply", "untrust"):
+            run = self.node.agent(operation, self.document)
+            idle = not pending and operation != "apply" and run.code == 0
+            if not idle and run.fault != "read-only":
+                raise Broken(f"{operation} while it is read-only: {run.fault or run.result}")
+            if pending and "nodes.recover" not in run.result["error"]["cure"]:
+                raise Broken(f"{operation} names no cure: {run.result['error']}")
 
     def _full_state(self, case: Case) -> str:
         self._cover(_STATE)
@@ -175,19 +192,10 @@ class Victim:
     # Means
 
     def _inject(self, how: str, number: str, operation: str) -> Run:
-        self.node.write("/root/plan.json", json.dumps(self.document).encode())
-        done: Any = self.node.container.exec_run(
-            ["sh", "-c", self._words(how, number, operation)], demux=True
-        )
-        out, err = (one or b"" for one in done.output)
-        events = [json.loads(line) for line in out.decode().splitlines()]
-        return Run(done.exit_code or 0, events, err.decode("utf-8", "replace"))
+        return self.node.told(self._words(how, number, operation), self.document)
 
     def _words(self, how: str, number: str, operation: str) -> str:
-        return (
-            f'exec python3 /root/injector.py /root/agent.pyz {how} "{number}" {operation}'
-            " < /root/plan.json"
-        )
+        return f'exec python3 /root/injector.py /root/agent.pyz {how} "{number}" {operation}'
 
     def _cover(self, folder: str) -> None:
         """A small file system of its own under a folder, with what was in it and 1 MiB of room."""
