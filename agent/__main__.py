@@ -7,7 +7,7 @@
     python3 agent.pyz diff                 what differs from the plan, file by file
     python3 agent.pyz explain              which strategies there are, and which is taken
     python3 agent.pyz status | facts | history
-    python3 agent.pyz recover [--boot]     roll back what an interrupted run left half-way
+    python3 agent.pyz recover [--boot | --stop-running]  roll back what an interrupted run left
     python3 agent.pyz reside | release            make the agent stay, and take it away
     python3 agent.pyz serve                what its service runs; ends by SIGTERM, tells no events
     python3 agent.pyz --version [--json]
@@ -52,7 +52,7 @@ FOR_ANYONE = ("facts", "diff", "explain")
 MAX_ADOPTION_BYTES = 64 << 10
 USAGE = (
     f"usage: agent.pyz {'|'.join(COMMANDS)} [--dry-run] [--stay] [--once] [--boot] "
-    "[--root DIR] | --version [--json]"
+    "[--stop-running] [--root DIR] | --version [--json]"
 )
 
 
@@ -70,6 +70,7 @@ class Command:
         self.name = ""
         self.dry_run = False
         self.boot = False
+        self.stop_running = False
         self.stay = False
         self.root = "/"
         rest = iter(words)
@@ -78,6 +79,8 @@ class Command:
                 self.dry_run = True
             elif word == "--boot":
                 self.boot = True
+            elif word == "--stop-running":
+                self.stop_running = True
             elif word == "--stay":
                 self.stay = True
             elif word == "--once":
@@ -94,8 +97,9 @@ class Command:
             raise UsageError(f"--dry-run does not go with {self.name}")
         if self.stay and (self.name != "apply" or self.dry_run):
             raise UsageError("--stay goes with apply alone")
-        if self.boot and self.name != "recover":
-            raise UsageError(f"--boot does not go with {self.name}")
+        if self.name != "recover" and (self.boot or self.stop_running):
+            flag = "--boot" if self.boot else "--stop-running"
+            raise UsageError(f"{flag} does not go with {self.name}")
         if not os.path.isdir(self.root):  # noqa: PTH112  (pathlib is not needed otherwise)
             raise UsageError(f"--root {self.root!r} is no folder")
 
@@ -188,7 +192,7 @@ def _events(command: Command) -> Iterator[Event]:
     elif command.name == "explain":
         yield from engine.explain(plan)
     elif command.name == "recover":
-        yield from engine.recover(boot=command.boot)
+        yield from engine.recover(boot=command.boot, stop_running=command.stop_running)
     else:
         yield from {
             "status": engine.status,

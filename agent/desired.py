@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import platform
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from agent.disk import write_own
+from agent.disk import explained, write_own
 from agent.faults import AgentError
 from agent.ledger import Store
 from agent.plan import Plan
-from agent.report import FAILED, Event, ResultEvent
+from agent.report import FAILED, ROLLED_BACK, Event, HostResult, NoteEvent, ResultEvent
 
 
 def _path(store: Store, registry: str) -> Path:
@@ -38,14 +39,17 @@ def holds(store: Store, plan: Plan) -> bool:
 
 
 def _content(plan: Plan) -> bytes:
-    options = replace(plan.options, preflight=False, lock_wait=0)
+    # What was agreed to once is not agreed to for every repair to come.
+    options = replace(plan.options, preflight=False, lock_wait=0, stop_running=False)
     return json.dumps(replace(plan, verify=None, options=options).to_json()).encode()
 
 
 def drop(store: Store, registry: str) -> None:
-    """Hold the node to nothing for that registry any more."""
-    with contextlib.suppress(FileNotFoundError):
-        _path(store, registry).unlink()
+    """Hold the node to nothing for that registry any more. Raises AgentError."""
+    path = _path(store, registry)
+    if path.exists():
+        with explained(path):
+            path.unlink()
 
 
 def applied(store: Store, plan: Plan, events: Iterator[Event]) -> Iterator[Event]:
@@ -54,14 +58,42 @@ def applied(store: Store, plan: Plan, events: Iterator[Event]) -> Iterator[Event
         if isinstance(event, ResultEvent):
             result = event.result
             if result.ok or (result.status == FAILED and result.changes):
-                keep(store, plan)
+                try:
+                    keep(store, plan)
+                except AgentError as problem:  # what is done is done
+                    yield NoteEvent(
+                        f"an agent that stays would not put back what drifts: {problem}"
+                    )
         yield event
 
 
 def untrusted(store: Store, plan: Plan, events: Iterator[Event]) -> Iterator[Event]:
-    """An untrust's events, or an undo's; nothing is put back from before its first change on."""
-    drop(store, plan.registry.name)
-    yield from events
+    """An untrust's events, or an undo's; nothing is put back from before its first change on.
+
+    Of one that changed nothing because it was refused, the node stays held to what it was.
+    """
+    held = _held(store, plan.registry.name)
+    try:
+        drop(store, plan.registry.name)
+    except AgentError as problem:
+        yield ResultEvent(HostResult(platform.node(), FAILED, error=problem.fault))
+        return
+    for event in events:
+        if isinstance(event, ResultEvent) and held is not None and _changed_nothing(event.result):
+            with contextlib.suppress(AgentError):
+                write_own(_path(store, plan.registry.name), held, 0o600)
+        yield event
+
+
+def _changed_nothing(result: HostResult) -> bool:
+    return result.status in (FAILED, ROLLED_BACK) and not result.changes
+
+
+def _held(store: Store, registry: str) -> bytes | None:
+    try:
+        return _path(store, registry).read_bytes()
+    except OSError:
+        return None
 
 
 def plans(store: Store) -> tuple[Plan, ...]:

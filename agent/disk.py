@@ -9,8 +9,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
+import fcntl
 import os
+import re
 import stat
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -114,6 +117,8 @@ _EXPLAINED = {
     errno.EPERM: ("not-permitted", "the kernel forbids it",
                   "look for the immutable attribute: lsattr"),
 }  # fmt: skip
+# What keeps a file from being written until somebody mends it.
+WRITE_CODES = frozenset((*(code for code, _, _ in _EXPLAINED.values()), "write-failed"))
 
 
 @contextlib.contextmanager
@@ -122,12 +127,86 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        known = _EXPLAINED.get(problem.errno or 0)
-        code, cause, cure = known or (
-            "write-failed",
-            str(problem),
-            "look at the disk: dmesg | tail",
+        raise explanation(problem, path) from problem
+
+
+def explanation(problem: OSError, path: Path) -> AgentError:
+    """Return the error with cause and cure for a file that cannot be written."""
+    where = Path(os.fsdecode(problem.filename or path))
+    known = _EXPLAINED.get(problem.errno or 0)
+    code, cause, cure = known or ("write-failed", str(problem), "look at the disk: dmesg | tail")
+    message = f"{where} cannot be written: {cause}"
+    if problem.errno == errno.EROFS:
+        mount = mount_point(where)
+        cause = f"{mount} is mounted read-only"
+        cure = f"mount -o remount,rw {mount} (if that fails: dmesg | tail), then run again"
+    return AgentError(code, message, cause, cure)
+
+
+_GET_FLAGS = 0x80086601  # FS_IOC_GETFLAGS, ioctl_iflags(2)
+_FLAGS = {0x10: "i", 0x20: "a"}  # FS_IMMUTABLE_FL, FS_APPEND_FL, as chattr(1) names them
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise AgentError if a file cannot be made, replaced or removed at ``path``.
+
+    Writes nothing to find out: access(2) tells a read-only mount and an immutable file too, by the
+    kernel's own check of the real operation. A disk that is full is not found out.
+    """
+    folder = path.parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    _refuse_unwritable(folder, os.W_OK | os.X_OK)
+    if os.path.lexists(path):
+        _refuse_unwritable(path, os.W_OK)
+
+
+def _refuse_unwritable(path: Path, mode: int) -> None:
+    flags = _flags(path)
+    if flags:
+        raise AgentError(
+            "not-permitted",
+            f"{path} cannot be changed: it has the attribute {flags}",
+            cause=f"somebody has locked it by chattr +{flags}",
+            cure=f"chattr -{flags} {path}, then run again",
         )
-        where = problem.filename or path
-        message = f"{where} cannot be written: {cause}"
-        raise AgentError(code, message, cause, cure) from problem
+    if not os.access(path, mode):
+        read_only = os.statvfs(path).f_flag & os.ST_RDONLY
+        number = errno.EROFS if read_only else errno.EACCES
+        raise explanation(OSError(number, os.strerror(number), str(path)), path)
+
+
+def _flags(path: Path) -> str:
+    """The attributes by which a file or folder is locked, as chattr(1) names them."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        # The kernel writes an int, whatever the request's number says.
+        (found,) = struct.unpack_from("I", fcntl.ioctl(descriptor, _GET_FLAGS, bytes(8)))
+    except OSError:  # a file system without attributes
+        return ""
+    finally:
+        os.close(descriptor)
+    return "".join(name for bit, name in _FLAGS.items() if found & bit)
+
+
+def mount_points() -> frozenset[str]:
+    """Every mount point that this process sees, a bind-mounted file among them."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return frozenset()
+    # proc_pid_mountinfo(5) writes blanks and the like in octal.
+    words = (line.split(" ", 5)[4] for line in lines)
+    return frozenset(
+        re.sub(r"\\([0-7]{3})", lambda one: chr(int(one[1], 8)), word) for word in words
+    )
+
+
+def mount_point(path: Path) -> Path:
+    """The mount that a path is on; the path need not be there."""
+    mounts = mount_points()
+    whole = Path(os.path.realpath(path))
+    return next((one for one in (whole, *whole.parents) if str(one) in mounts), Path("/"))

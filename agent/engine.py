@@ -12,16 +12,17 @@ import difflib
 import platform
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent import __version__, parts, standing
+from agent import __version__, parts, restarts, standing, survey
+from agent.disk import WRITE_CODES
 from agent.facts import Containerd, Facts, Tree, gather
 from agent.faults import AgentError, Interrupted, NotAtOnceError, RefusedError, TrustError
-from agent.host import TOOLS, Host
+from agent.host import TOOLS, WRITTEN_BY_TOOLS, Host
 from agent.ledger import Store
 from agent.lock import locked
 from agent.meanwhile import Asked
@@ -46,6 +47,7 @@ from agent.report import (
 )
 from agent.resources import Change, Proof, containerd
 from agent.steps import Step, Steps, facts_event
+from agent.survey import Before
 from agent.transaction import Restored, Transaction, disarm, nothing_left
 
 
@@ -69,6 +71,7 @@ class Outcome:
     verified: bool | None = None
     pull_seconds: float | None = None
     error: Fault | None = None
+    stopped: tuple[str, ...] = ()
 
     def result(self) -> HostResult:
         return HostResult(
@@ -79,6 +82,7 @@ class Outcome:
             verified=self.verified,
             pull_seconds=self.pull_seconds,
             error=self.error,
+            stopped=self.stopped,
         )
 
 
@@ -92,6 +96,8 @@ class Engine:
         self._given = prover
         self._out = Outcome(host=platform.node())
         self._notes: list[str] = []
+        self._before = Before()
+        self._down: tuple[str, ...] = ()  # services that ran before a restart and do not now
 
     @property
     def _prover(self) -> Prover:
@@ -215,15 +221,18 @@ class Engine:
 
         return self._told(work())
 
-    def recover(self, wait: float = 10, boot: bool = False) -> Iterator[Event]:
+    def recover(
+        self, wait: float = 10, boot: bool = False, stop_running: bool = False
+    ) -> Iterator[Event]:
         """Roll back what an agent that was cut off left half-way; nothing where there is none.
 
         ``boot``: the services that read the files start after us, so none is waited for.
+        ``stop_running``: their restart may stop what runs on them.
         """
 
         def work() -> Iterator[Event]:
             with locked(self._store, "recover", wait):
-                yield from self._recovered(boot)
+                yield from self._recovered(boot, stop_running)
 
         return self._told(work())
 
@@ -256,7 +265,7 @@ class Engine:
         self, operation: str, plan: Plan, steps: Iterator[Event | Step]
     ) -> Iterator[Event]:
         with locked(self._store, operation, plan.options.lock_wait):
-            yield from self._recovered()
+            yield from self._recovered(stop_running=plan.options.stop_running)
             for step in steps:
                 if isinstance(step, Step):
                     yield from self._carry_out(step)
@@ -278,9 +287,7 @@ class Engine:
             for one in step.changes:
                 yield _change_event(one)
                 self._out.changes.append(FileChange(one.path, one.action))
-            for unit in step.restarts:
-                yield RestartEvent(unit)
-                self._out.restarts.append(unit)
+            yield from self._would_restart(step)
             self._out.status = CHANGED if step.changes or step.restarts else UNCHANGED
         if self._steps.unread:
             raise AgentError(
@@ -289,6 +296,15 @@ class Engine:
                 cause="this user may not read it",
                 cure="run it through sudo",
             )
+
+    def _would_restart(self, step: Step) -> Iterator[Event]:
+        """The restarts of a dry run, and what they would stop."""
+        before = survey.look(self._host, step.facts, step.restarts)
+        for unit in step.restarts:
+            yield RestartEvent(unit, _stopped_by(unit, before))
+            self._out.restarts.append(unit)
+        for words in restarts.words(before.foreseen):
+            yield NoteEvent(words)
 
     # Doing
 
@@ -308,6 +324,9 @@ class Engine:
         self._refuse_without_manager(now)
         if apply:
             self._refuse_what_was_down(step, now)
+        before = self._before = survey.look(self._host, step.facts, now)
+        if not step.plan.options.stop_running:
+            restarts.refuse(before.foreseen, step.operation)
         transaction: Transaction | None = None
         proving = False
         try:
@@ -316,7 +335,7 @@ class Engine:
                 step.operation,
                 step.plan.registry.name,
                 step.changes,
-                starts={unit: self._start_of(unit) for unit in now},
+                starts=before.starts,
                 waiting={
                     unit: self._start_of(unit)
                     for unit in (*later, *self._steps.still_waiting())
@@ -328,6 +347,9 @@ class Engine:
                 run=step.plan.options.run if step.operation == "undo" else "",
                 agent=__version__,
                 at_boot=self._host.boot_command,
+                along=before.foreseen.along,
+                agreed=step.plan.options.stop_running,
+                written=[WRITTEN_BY_TOOLS[unit] for unit in now if unit in WRITTEN_BY_TOOLS],
             )
             if transaction.unguarded:
                 yield NoteEvent(
@@ -360,6 +382,7 @@ class Engine:
                     self._roll_back(transaction, problem, step)
             raise
         self._note_done(step, now)
+        self._refuse_what_stays_down()
 
     def _note_done(self, step: Step, restarted: tuple[str, ...]) -> None:
         self._out.status = CHANGED
@@ -405,13 +428,37 @@ class Engine:
             return
         transaction.restarting()
         for unit in units:
-            yield RestartEvent(unit)
+            yield RestartEvent(unit, _stopped_by(unit, self._before))
             try:
                 self._host.restart(unit)
             except AgentError as problem:
                 raise TrustError(*_parts(problem)) from None
         for proof in self._paused(step.facts, units):
             yield from self._timed("cri", partial(self._prover.wait_for_cri, proof.socket))
+        self._start_again()
+
+    def _start_again(self, along: Sequence[str] = ()) -> None:
+        """What ran before the restart runs again, or the result says what does not.
+
+        ``along``: services that ran when an earlier agent began.
+        """
+        bound = tuple(dict.fromkeys((*self._before.foreseen.along, *along)))
+        self._down = survey.start_again(self._host, bound)
+        self._out.stopped = (*self._down, *survey.down(self._before))
+        if self._out.stopped:
+            self._notes.append(f"not running since the restart: {', '.join(self._out.stopped)}")
+
+    def _refuse_what_stays_down(self) -> None:
+        """A service that the restart has taken down for good: the change is right, the node not."""
+        if not self._down:
+            return
+        names = " ".join(self._down)
+        raise AgentError(
+            "stays-down",
+            f"{names} ran before the restart, and does not start again",
+            cause=f"it is bound to {', '.join(self._before.starts)}, and was restarted along",
+            cure=f"read why: journalctl -u {self._down[0]} -n 50; then: systemctl start {names}",
+        )
 
     def _paused(self, facts: Facts, units: tuple[str, ...]) -> Iterator[Proof]:
         """The runtimes whose CRI must come back after these restarts."""
@@ -433,39 +480,46 @@ class Engine:
             self._restart_after_rollback(restored, step.facts)
             transaction.forget()
         except (AgentError, OSError) as second:
-            raise AgentError(
-                "rollback-failed",
-                f"{problem}; and putting it back failed: {second}",
-                cause=f"not all of these are as they were: {', '.join(touched)}",
-                cure="mend what the message says, then: nodes.recover",
-            ) from None
+            raise _not_put_back(problem, second, touched) from None
         if restored.files or restored.restarts:
             self._out.status = ROLLED_BACK
             self._out.restarts = list(restored.restarts)
             self._notes.append(_rollback_words(restored))
 
-    def _restart_after_rollback(self, restored: Restored, facts: Facts | None) -> None:
+    def _restart_after_rollback(
+        self, restored: Restored, facts: Facts | None, along: Sequence[str] = ()
+    ) -> None:
         for unit in restored.restarts:
             self._host.restart(unit)
         for proof in self._paused(facts, restored.restarts) if facts is not None else ():
             self._prover.wait_for_cri(proof.socket)
+        if restored.restarts:
+            self._start_again(along)
 
-    def _recovered(self, boot: bool = False) -> Iterator[Event]:
+    def _recovered(self, boot: bool = False, stop_running: bool = False) -> Iterator[Event]:
         transaction = Transaction.pending(self._store)
         if transaction is None:
             disarm(self._store.root)
             return
-        restored = transaction.rollback(self._start_of)
+        operation = transaction.intent["operation"]
+        due = () if boot else transaction.due(self._start_of)
+        facts = gather(self._host) if due else None
+        before = self._before = survey.look(self._host, facts, due)
+        if not (stop_running or transaction.agreed):
+            restarts.refuse(before.foreseen, "recover")
+        try:
+            restored = transaction.rollback(self._start_of)
+        except AgentError as problem:
+            raise _still_half_way(f"an interrupted {operation}", problem) from None
         if boot:
             restored = restored._replace(restarts=self._restarted_at_boot(restored.restarts))
         else:
-            facts = gather(self._host) if restored.restarts else None
-            self._restart_after_rollback(restored, facts)
+            self._restart_after_rollback(restored, facts, transaction.along)
         transaction.forget()
-        operation = transaction.intent["operation"]
         yield NoteEvent(f"an interrupted {operation} was rolled back: {_rollback_words(restored)}")
         self._out.status = CHANGED
         self._out.changes = list(restored.files)
+        self._refuse_what_stays_down()
 
     def _restarted_at_boot(self, units: tuple[str, ...]) -> tuple[str, ...]:
         """Those that have started before us with the undone files, told to restart on their own.
@@ -564,6 +618,12 @@ def _told_record(record: dict[str, Any], undone: dict[Any, int]) -> dict[str, An
     }
 
 
+def _stopped_by(unit: str, before: Before) -> tuple[str, ...]:
+    """What a restart stops beside a service, in words; what several stop, the first one's."""
+    first = next(iter(before.starts), "")
+    return restarts.words(before.foreseen) if unit == first else ()
+
+
 def _change_event(one: Change) -> ChangeEvent:
     return ChangeEvent(path=one.path, action=one.action, diff=_diff(one))
 
@@ -593,6 +653,32 @@ def _rollback_words(restored: Restored) -> str:
     if restored.restarts:
         words += f"; restarted {', '.join(restored.restarts)}"
     return words
+
+
+def _not_put_back(
+    problem: BaseException, second: AgentError | OSError, touched: list[str]
+) -> AgentError:
+    """Return the error for a change that failed, and whose rollback failed as well."""
+    if isinstance(second, AgentError) and second.code in WRITE_CODES:
+        return _still_half_way(f"{problem}; the change", second)
+    return AgentError(
+        "rollback-failed",
+        f"{problem}; and putting it back failed: {second}",
+        cause=f"not all of these are as they were: {', '.join(touched)}",
+        cure="mend what the message says, then: nodes.recover",
+    )
+
+
+def _still_half_way(what: str, problem: AgentError) -> AgentError:
+    """Return the error for a rollback that waits until a file can be written again."""
+    code, message, cause, cure = _parts(problem)
+    cure = cure.replace(", then run again", "")
+    return AgentError(
+        code,
+        f"{what} is not put back yet: {message}",
+        cause,
+        cure=f"{cure}, then: inv nodes.recover (any other run puts it back first as well)",
+    )
 
 
 def _parts(problem: AgentError) -> tuple[str, str, str, str]:

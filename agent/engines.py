@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import subprocess
+from typing import Any
 
 from agent.plan import Registry, Verify
 
@@ -45,6 +46,39 @@ def docker_info(socket_path: str) -> dict[str, object]:
         return {}
     finally:
         connection.close()
+
+
+def docker_containers(socket_path: str) -> dict[str, bool] | None:
+    """The containers that run, and whether Docker starts each again after a restart of its own.
+
+    https://docs.docker.com/engine/containers/start-containers-automatically/. None: no answer.
+    """
+    connection = _Unix(socket_path, 10)
+    try:
+        found = {}
+        for one in _listed(_got(connection, "/containers/json")):
+            details = _said(_got(connection, f"/containers/{one['Id']}/json"))
+            setting: Any = details.get("HostConfig") or {}
+            policy = (setting.get("RestartPolicy") or {}).get("Name")
+            name = str(details.get("Name") or one["Id"][:12]).lstrip("/")
+            found[name] = policy in ("always", "unless-stopped")
+        return found
+    except (OSError, ValueError, KeyError, AttributeError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def _got(connection: _Unix, path: str) -> bytes:
+    connection.request("GET", path)
+    return connection.getresponse().read()
+
+
+def _listed(content: bytes) -> list[dict[str, Any]]:
+    found = json.loads(content)
+    if not isinstance(found, list):
+        raise ValueError("not a list of containers")
+    return found
 
 
 def docker_pull(socket_path: str, verify: Verify, seconds: float) -> None:

@@ -6,6 +6,7 @@ files are read there, and its services are what its unit files say, never runnin
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -24,6 +25,11 @@ RELOAD = "reload "  # before a service's name: to read its files again is enough
 TOOLS = {
     "update-ca-certificates": ("update-ca-certificates",),
     "update-ca-trust": ("update-ca-trust", "extract"),
+}
+# What the tools write: the bundles that programs read.
+WRITTEN_BY_TOOLS = {
+    "update-ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
+    "update-ca-trust": "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
 }
 # Of 34 ms that containerd takes to tell its configuration, 8 are its collector's and its threads':
 # https://pkg.go.dev/runtime#hdr-Environment_Variables
@@ -261,6 +267,13 @@ class Host:
     def restart_later(self, name: str) -> None:
         """Have a service restarted without waiting for it: at boot it may wait for us."""
         self.run(["systemctl", "--no-block", "restart", name])
+
+    def start(self, name: str, timeout: float = 60) -> None:
+        """Start a service that does not run, and wait until it does or gave up; says neither."""
+        if self.real:
+            words = ["rc-service", name, "start"] if self.openrc else ["systemctl", "start", name]
+            with contextlib.suppress(AgentError):
+                self.run(words, timeout=timeout)
 
     def restart(self, name: str, timeout: float = 60) -> None:
         """Restart a service and wait until it says it is up, else ``AgentError``.

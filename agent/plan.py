@@ -93,6 +93,7 @@ class Options:
     # As long as an apply may take that a killed operator has left behind: restart, pull, or undo.
     lock_wait: int = 60
     run: str = ""
+    stop_running: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,9 @@ class Plan:
         """The plan as plain JSON types, password included: for the wire, never for a log."""
         document: dict[str, Any] = {"version": VERSION, **asdict(self)}
         document["parts"] = list(self.parts)
-        if not self.options.run:  # agents from before it take no plan with a field they do not know
-            del document["options"]["run"]
+        for name in ("run", "stop_running"):  # agents from before it know no such field
+            if not document["options"][name]:
+                del document["options"][name]
         return document
 
 

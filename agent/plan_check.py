@@ -275,6 +275,12 @@ def validate(data: object, custom_formats: object = {}, name_prefix: str = ''):
                         if data__options__run_len > 64:
                             raise Invalid("" + (name_prefix or "data") + ".options.run must be shorter than or equal to 64 characters")
                 else: data__options["run"] = ''
+                if "stop_running" in data__options_keys:
+                    data__options_keys.remove("stop_running")
+                    data__options__stoprunning = data__options["stop_running"]
+                    if not isinstance(data__options__stoprunning, (bool)):
+                        raise Invalid("" + (name_prefix or "data") + ".options.stop_running must be boolean")
+                else: data__options["stop_running"] = False
                 if data__options_keys:
                     raise Invalid("" + (name_prefix or "data") + ".options must not contain "+str(data__options_keys)+" properties")
         else: data["options"] = {}

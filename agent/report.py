@@ -45,6 +45,7 @@ class HostResult:
 
     ``status`` is one of ``STATUSES``; ``verified`` is None where nothing was verified;
     ``pull_seconds`` is the wall time of the proving pull in seconds, None where none was made.
+    ``stopped``: services and containers that ran before a restart and do not now.
     """
 
     host: str
@@ -54,6 +55,7 @@ class HostResult:
     verified: bool | None = None
     pull_seconds: float | None = None
     error: Fault | None = None
+    stopped: tuple[str, ...] = field(default=())
 
     @property
     def ok(self) -> bool:
@@ -65,6 +67,7 @@ class HostResult:
             **vars(self),
             "changes": [dict(vars(change)) for change in self.changes],
             "restarts": list(self.restarts),
+            "stopped": list(self.stopped),
             "error": None if self.error is None else dict(vars(self.error)),
         }
 
@@ -84,6 +87,7 @@ class HostResult:
                 verified=document["verified"],
                 pull_seconds=document["pull_seconds"],
                 error=None if error is None else Fault(**error),
+                stopped=tuple(document.get("stopped", ())),  # earlier agents do not tell
             )
         except (KeyError, TypeError) as problem:
             raise ValueError(f"not a host result: {problem}") from None
@@ -110,9 +114,10 @@ class ChangeEvent(NamedTuple):
 
 
 class RestartEvent(NamedTuple):
-    """A service about to be restarted."""
+    """A service about to be restarted; ``stops``: what that stops beside it, in words."""
 
     unit: str
+    stops: tuple[str, ...] = ()
 
 
 class VerifyEvent(NamedTuple):

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +22,11 @@ from agent import boot
 from agent.disk import (
     apply_metadata,
     explained,
+    explanation,
     make_folder,
     metadata_of,
+    mount_points,
+    refuse_unwritable,
     sync_folder,
     write_all,
     write_new,
@@ -75,14 +78,21 @@ class Transaction:
         run: str = "",
         agent: str = "",
         at_boot: Sequence[str] | None = None,
+        along: Sequence[str] = (),
+        agreed: bool = False,
+        written: Sequence[str] = (),
     ) -> Transaction:
-        """Put the intent on disk.
+        """Put the intent on disk. Raises AgentError before that where a file cannot be written.
 
         ``starts`` tells the services to restart, and which start of each is running now;
         ``waiting`` those whose restart is put off; ``ledgers`` what will be ours afterwards;
         ``undoes`` the number of the one it takes back, for the operator's ``run``; ``at_boot`` the
-        command that recovers.
+        command that recovers; ``along`` the active services that are restarted with those;
+        ``agreed`` whether the restarts may stop what runs; ``written`` what else the node's tools
+        will write.
         """
+        for path in (*(change.target for change in changes), *written):
+            refuse_unwritable(_outside(store.root, path))
         made = [folder for change in changes for folder in missing_folders(store.root, change)]
         intent = {
             "version": 1,
@@ -101,6 +111,8 @@ class Transaction:
             ],
             "starts": dict(starts),
             "waiting": dict(waiting or {}),
+            "along": list(along),
+            "agreed": agreed,
             "ledger": as_json(ledgers),
         }
         transaction = cls(store, intent)
@@ -140,6 +152,23 @@ class Transaction:
         """The transaction an earlier agent left unfinished."""
         intent = store.pending()
         return None if intent is None else cls(store, intent)
+
+    @property
+    def agreed(self) -> bool:
+        """Whether its restarts may stop what runs; a journal from before this was asked: no."""
+        return bool(self.intent.get("agreed"))
+
+    @property
+    def along(self) -> tuple[str, ...]:
+        """The services that ran when it began, and are restarted along."""
+        return tuple(self.intent.get("along", ()))
+
+    def due(self, starts: Callable[[str], str]) -> tuple[str, ...]:
+        """The services that a rollback has to restart: those that may run with the new files."""
+        noted = (self._store.active / "restarting").exists()
+        return tuple(
+            unit for unit, start in self.intent["starts"].items() if noted or starts(unit) != start
+        )
 
     def stage(self) -> None:
         """Make folders, and write every new file beside the one it will replace."""
@@ -216,41 +245,40 @@ class Transaction:
         on_step("tidied")
 
     def rollback(self, starts: Callable[[str], str]) -> Restored:
-        """Every file as it was. ``starts`` tells which start of a service is running now."""
-        files, foreign = [], []
+        """Every file as it was. ``starts`` tells which start of a service is running now.
+
+        Raises AgentError where some cannot be written now: all others are put back, the intent
+        stays, and the next run goes on from there.
+        """
+        files: list[FileChange] = []
+        foreign: list[str] = []
+        problems: list[AgentError] = []
         for folder in self.intent["remove_folders"]:
-            path = _outside(self._store.root, folder["path"])
-            if not path.exists():
-                path.mkdir(mode=0o700)
-                apply_metadata(path, folder)
-                sync_folder(path.parent)
+            with _collected(problems, _outside(self._store.root, folder["path"])) as path:
+                if not path.exists():
+                    path.mkdir(mode=0o700)
+                    apply_metadata(path, folder)
+                    sync_folder(path.parent)
         for entry in reversed(self.intent["changes"]):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                self._temporary(entry).unlink()
-            state = self._state(entry)
-            if state == "foreign":
-                foreign.append(entry["path"])
-            elif state == "after":
-                self._put_back(entry)
-                files.append(FileChange(entry["path"], _UNDONE[entry["action"]]))
+            with _collected(problems, self._target(entry)):
+                self._restore(entry, files, foreign)
             on_step("put back")
+        if problems:
+            raise problems[0]
         for folder in reversed(self.intent["folders"]):
             with contextlib.suppress(OSError):
                 path = _outside(self._store.root, folder)
                 path.rmdir()
                 sync_folder(path.parent)
-        noted = (self._store.active / "restarting").exists()
-        restarts = tuple(
-            unit for unit, start in self.intent["starts"].items() if noted or starts(unit) != start
-        )
         on_step("rolled back")
-        return Restored(self.intent["registry"], tuple(files), tuple(foreign), restarts)
+        return Restored(self.intent["registry"], tuple(files), tuple(foreign), self.due(starts))
 
     def forget(self) -> None:
         """The rollback is complete, restarts included: the intent has served."""
-        with contextlib.suppress(FileNotFoundError):
-            (self._store.active / "intent.json").unlink()
-        sync_folder(self._store.active)
+        with explained(self._store.folder):
+            with contextlib.suppress(FileNotFoundError):
+                (self._store.active / "intent.json").unlink()
+            sync_folder(self._store.active)
         disarm(self._store.root)
         shutil.rmtree(self._store.active, ignore_errors=True)
         on_step("forgotten")
@@ -299,6 +327,19 @@ class Transaction:
                 self._overwrite(entry, entry["after"])
                 temporary.unlink()
         sync_folder(target.parent)
+
+    def _restore(
+        self, entry: Mapping[str, Any], files: list[FileChange], foreign: list[str]
+    ) -> None:
+        temporary = self._temporary(entry)
+        if os.path.lexists(temporary):  # an unlink of nothing fails on a read-only file system
+            temporary.unlink()
+        state = self._state(entry)
+        if state == "foreign":
+            foreign.append(entry["path"])
+        elif state == "after":
+            self._put_back(entry)
+            files.append(FileChange(entry["path"], _UNDONE[entry["action"]]))
 
     def _put_back(self, entry: Mapping[str, Any]) -> None:
         target, temporary = self._target(entry), self._temporary(entry)
@@ -397,6 +438,15 @@ class Transaction:
                 path.unlink()
 
 
+@contextlib.contextmanager
+def _collected(problems: list[AgentError], path: Path) -> Iterator[Path]:
+    """Keeps what keeps ``path`` from being written, and lets the work on the others go on."""
+    try:
+        yield path
+    except OSError as problem:
+        problems.append(explanation(problem, path))
+
+
 def _digest(path: Path) -> str | None:
     try:
         return digest_of(path.read_bytes())
@@ -488,9 +538,4 @@ def missing_folders(root: str, change: Change) -> tuple[str, ...]:
 
 def _must_stay(target: Path) -> bool:
     """Whether a file is a mount point (a container's /etc/hosts): no rename over those."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text("utf-8", "replace")
-    except OSError:
-        return False
-    escaped = str(target.resolve()).replace(" ", "\\040")
-    return any(line.split(" ", 5)[4] == escaped for line in mounts.splitlines())
+    return str(target.resolve()) in mount_points()

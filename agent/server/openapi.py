@@ -40,7 +40,7 @@ _CHANGES = _list(_record(path=_TEXT, action={"enum": ["created", "edited", "remo
 _FIELDS: dict[str, dict[str, dict[str, Any]]] = {
     "facts": {"host": _TEXT, "runtime": _TEXT, "python": _TEXT, "agent": _TEXT},
     "change": {"path": _TEXT, "action": {"enum": ["created", "edited", "removed"]}, "diff": _TEXT},
-    "restart": {"unit": _TEXT},
+    "restart": {"unit": _TEXT, "stops": _WORDS},
     "verify": {
         "step": {"enum": ["registry", "cri", "pull"]},
         "ok": _FLAG,
@@ -79,6 +79,7 @@ _FIELDS: dict[str, dict[str, dict[str, Any]]] = {
         "status": {"enum": ["changed", "unchanged", "failed", "rolled-back"]},
         "changes": _CHANGES,
         "restarts": _WORDS,
+        "stopped": _WORDS,
         "verified": _or_null(_FLAG),
         "pull_seconds": _or_null(_NUMBER),
         "error": _or_null(_FAULT),
