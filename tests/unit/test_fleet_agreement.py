@@ -5,8 +5,8 @@ The agent is stood in for by what it answers: it refuses unless its plan says it
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -140,23 +140,12 @@ def test_the_task_gives_one_document_with_the_nodes_and_the_refusal(
     gone: Gone, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ui = UI(as_json=True)
-    nodes: Any = on_nodes.Nodes(
-        Run(Settings(), ui),
-        None,
-        "",
-        "",
-        "",
-        None,
-        False,
-        False,
-        "",
-        "nodes.trust",
-        None,  # type: ignore[arg-type]
+    cluster, waves = on_nodes.Cluster(False, "", "", ""), on_nodes.Waves(None, None, None, False)
+    nodes = on_nodes.Nodes(
+        Run(Settings(), ui), None, "", "", "", cluster, False, False, "", "nodes.trust", waves
     )
     with pytest.raises(Refused):
         nodes.told(run("busy1,idle1", ui))
-    import json
-
     document = json.loads(capsys.readouterr().out)
     assert [host["status"] for host in document["hosts"]] == [FAILED, CHANGED]
     assert document["error"]["code"] == "not-confirmed"
