@@ -6,6 +6,7 @@ built, and is skipped where there are none.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -301,8 +302,12 @@ def test_live_restore_keeps_them_and_nothing_is_asked(
     drop_in(engine, "docker.service", "[Unit]", "BindsTo=containerd.service")
     engine.sh(
         "mkdir -p /etc/docker; echo '{\"live-restore\": true}' > /etc/docker/daemon.json;"
-        " systemctl reload docker; sleep 1"
+        " systemctl reload docker"
     )
+    for _ in range(100):
+        if '"LiveRestoreEnabled":true' in api(engine, "GET", "/info"):
+            break
+        time.sleep(0.2)
     run = engine.agent("apply", plan(registry, parts=["hosts", "containerd"]))
     assert (run.code, run.result["stopped"]) == (0, []), run.result
     assert running(engine) == containers
