@@ -14,9 +14,15 @@ if TYPE_CHECKING:
 
 
 def pull(settings: Settings, client: DockerClient, ui: UI, reference: str) -> None:
-    """Pulls ``reference`` and notes that it was us. Raises docker.errors.APIError."""
+    """Pull ``reference``, and note that it was us. Raises docker.errors.APIError."""
+    from docker.errors import APIError
+
     with ui.progress(f"pulling {reference}"):
-        client.images.pull(*split(reference))
+        # A failure comes with status 200, as an event; `images.pull` of the SDK passes over it and
+        # returns whatever older image has that name.
+        for event in client.api.pull(*split(reference), stream=True, decode=True):
+            if "error" in event:
+                raise APIError(str(event["error"]), explanation=str(event["error"]))
     _write(settings, [*dict.fromkeys([*ours(settings), reference])])
 
 
