@@ -116,7 +116,13 @@ def docker_pull(socket_path: str, verify: Verify, seconds: float) -> None:
 
 
 def podman_pull(program: str, registry: Registry, verify: Verify, seconds: float) -> None:
-    """``podman pull`` with the login in memory (containers-auth.json(5))."""
+    """``podman pull`` with the login in memory (containers-auth.json(5)).
+
+    It looks for certificates below HOME, which sudo may have left at another user's.
+    """
+    import pwd
+
+    home = pwd.getpwuid(os.geteuid()).pw_dir
     held = os.memfd_create("login")
     try:
         auths: dict[str, object] = {}
@@ -127,7 +133,7 @@ def podman_pull(program: str, registry: Registry, verify: Verify, seconds: float
         argv = [program, "pull", "--quiet", "--authfile", f"/proc/self/fd/{held}", verify.image]
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, pass_fds=(held,),
-            timeout=seconds, check=False, env={**os.environ, "LC_ALL": "C"},
+            timeout=seconds, check=False, env={**os.environ, "LC_ALL": "C", "HOME": home},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise EngineError(f"no answer within {seconds:g} seconds") from None
@@ -136,8 +142,14 @@ def podman_pull(program: str, registry: Registry, verify: Verify, seconds: float
     finally:
         os.close(held)
     if done.returncode != 0:
-        words = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise EngineError(words[-1] if words else f"podman ended with {done.returncode}")
+        words = done.stderr.decode("utf-8", "replace")
+        raise EngineError(_last_error(words) or f"podman ended with {done.returncode}")
+
+
+def _last_error(words: str) -> str:
+    """What Podman says last: its error, of which a registry's own errors are lines of their own."""
+    _, mark, error = words.strip().rpartition("Error: ")
+    return " ".join(f"{mark}{error}".split("\n")) if mark else error.rpartition("\n")[2]
 
 
 def _said(line: bytes) -> dict[str, object]:

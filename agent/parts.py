@@ -106,7 +106,12 @@ class Part(NamedTuple):
 
 def _containerd_proofs(facts: Facts) -> tuple[Proof, ...]:
     return tuple(
-        Proof("cri", found.socket, found.unit.name if found.unit is not None else "")
+        Proof(
+            "cri",
+            found.socket,
+            found.unit.name if found.unit is not None else "",
+            roots=containerd.roots(found),
+        )
         for found in facts.containerds
         if containerd.serves_kubelets(found)
     )

@@ -388,16 +388,42 @@ def _check_ca(certificates: list[bytes]) -> None:
         context.load_verify_locations(cadata=b"".join(certificates))
     except (ssl.SSLError, ValueError) as problem:
         raise _bad_certificate(f"OpenSSL cannot read it ({problem})") from None
-    if context.cert_store_stats()["x509_ca"] == 0:
-        raise _bad_certificate("it is a server's certificate, not a CA's")
+    # Go, and so every runtime, takes a server's certificate for its own CA if it signed itself. One
+    # that a CA signed it takes as well; that trust would end when the certificate is renewed.
+    if context.cert_store_stats()["x509_ca"] == 0 and not any(map(_signs_itself, certificates)):
+        raise _bad_certificate(
+            "it is a server's certificate that a CA signed, not that CA's own",
+            "send the PEM of the CA that signed it: openssl x509 -noout -issuer -in FILE",
+        )
 
 
-def _bad_certificate(why: str) -> PlanError:
+def _signs_itself(certificate: bytes) -> bool:
+    """Whether the issuer is the subject: RFC 5280, section 4.1.2, in DER."""
+    fields = _fields(_fields(certificate)[0])
+    after_version = fields[1:] if fields and fields[0][:1] == b"\xa0" else fields
+    return len(after_version) > 4 and after_version[2] == after_version[4]
+
+
+def _fields(element: bytes) -> list[bytes]:
+    """What a DER element consists of, headers and all; what is cut short is left out."""
+    content, found = element[_header(element) :], []
+    while len(content) > 1:
+        size = _header(content)
+        end = size + (content[1] if content[1] < 0x80 else int.from_bytes(content[2:size], "big"))
+        found.append(content[:end])
+        content = content[end:]
+    return found
+
+
+def _header(element: bytes) -> int:
+    return 2 if element[1] < 0x80 else 2 + (element[1] & 0x7F)
+
+
+def _bad_certificate(
+    why: str, cure: str = "send the PEM of the CA that signed the registry's certificate"
+) -> PlanError:
     return PlanError(
-        "bad-ca",
-        f"registry.ca is no usable CA certificate: {why}",
-        cause=why,
-        cure="send the PEM of the CA that signed the registry's certificate (certs/ca.crt)",
+        "bad-ca", f"registry.ca is not a usable CA certificate: {why}", cause=why, cure=cure
     )
 
 

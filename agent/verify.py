@@ -10,16 +10,19 @@ import asyncio
 import base64
 import contextlib
 import http.client
-import re
 import socket
 import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from agent import asked
+from agent.facts.tree import Tree
 from agent.faults import AgentError, TrustError
 from agent.plan import Plan, Registry, Verify, reference
+from agent.troubles import classify
 
 if TYPE_CHECKING:
     from agent.cri.client import Cri
@@ -35,6 +38,13 @@ _PARTIAL_CHAIN = ssl.VerifyFlags(0x80000)
 HOSTS_CACHE_SECONDS = 5.5
 READY_SECONDS = 20
 RELOAD_SECONDS = 2
+# What a registry's refusal of an image means, in words that the table knows.
+_REFUSALS = {
+    401: "401 unauthorized",
+    403: "403 Forbidden",
+    404: "manifest unknown",
+    429: "429 Too Many Requests",
+}
 MANIFESTS = ", ".join(
     (
         "application/vnd.oci.image.index.v1+json",
@@ -45,167 +55,12 @@ MANIFESTS = ", ".join(
 )
 
 
-class Trouble(NamedTuple):
-    """A row of the table of pull failures: the words it is known by, and what to say of it."""
+class Reply(NamedTuple):
+    """What a registry answered: the status, the challenge of a 401, whether it is a web page."""
 
-    words: str
-    code: str
-    trust: bool
-    message: str
-    cause: str
-    cure: str
-
-
-# What runtimes say (containerd 1.5 to 2.x and Docker, in Go's words), first match wins.
-TROUBLES: tuple[Trouble, ...] = (
-    Trouble(
-        r"unable to (read|load) CA cert|failed to load X509 key pair",
-        "ca-unreadable", True,
-        "the runtime cannot read the CA file it was pointed to",
-        "the file that hosts.toml names is missing or damaged",
-        "inv nodes.trust again; inv nodes.diff shows what differs",
-    ),
-    Trouble(
-        # Of a proxy that refuses, Go says the status' words alone, where a registry's status has
-        # its number: https://go.dev/src/net/http/transport.go (dialConn, CONNECT).
-        r"proxyconnect|(Proxy|proxy) Authentication Required|via proxy|lookup \S*proxy\S*:"
-        r"|(Head|Get)\s*: [A-Z][a-z]+( [A-Z][a-z]+)*\s*$",
-        "proxy", False,
-        "the runtime asks a proxy for the registry",
-        "HTTPS_PROXY stands in its environment and the registry is not in NO_PROXY",
-        "inv nodes.trust --fix-proxy, or add {host} to NO_PROXY of the service and restart it",
-    ),
-    Trouble(
-        r"x509: certificate signed by unknown authority|unknown certificate authority",
-        "x509-unknown-authority", True,
-        "the runtime does not trust the registry's certificate",
-        "it does not read the CA where this agent put it, or the certificate is another CA's",
-        "compare inv certs.show with what the registry presents; then inv nodes.trust again",
-    ),
-    Trouble(
-        r"x509: certificate is (valid for|not valid for any names)|legacy Common Name"
-        r"|doesn't contain any IP SANs|x509: cannot validate certificate for",
-        "x509-wrong-name", True,
-        "the registry's certificate is for another name than {name}",
-        "its subject alternative names do not have {host}",
-        "issue it again with that name: inv certs.issue",
-    ),
-    Trouble(
-        r"x509: certificate has expired or is not yet valid",
-        "x509-expired", True,
-        "the registry's certificate has expired or is not yet valid",
-        "its time is over, or this node's clock is wrong (it says {now})",
-        "check `date` on the node, else issue it again: inv certs.issue",
-    ),
-    Trouble(
-        r"x509:|tls: |remote error: tls",
-        "tls-failed", True,
-        "TLS with the registry fails",
-        "the runtime and the registry do not agree on a secure connection",
-        "look at the runtime's words in this message",
-    ),
-    Trouble(
-        r"gave HTTP response to HTTPS client|first record does not look like a TLS handshake",
-        "plain-http", True,
-        "{name} answers plain HTTP where TLS is expected",
-        "something other than the TLS registry listens on that port",
-        "check the port, and that the registry serves TLS: inv registry.status",
-    ),
-    Trouble(
-        r"no such host|server misbehaving|Temporary failure in name resolution",
-        "name-unresolved", False,
-        "the name {host} does not resolve on this node",
-        "there is neither a hosts entry nor a DNS record for it",
-        "let nodes.trust make a hosts entry (registry.address in invoke.yaml), or add a DNS record",
-    ),
-    Trouble(
-        r"connection refused",
-        "registry-refused", False,
-        "{name} refuses the connection",
-        "nothing listens on port {port} there",
-        "start the registry: inv registry.up",
-    ),
-    Trouble(
-        r"no route to host|network is unreachable",
-        "no-route", False,
-        "there is no route from this node to {name}",
-        "the address is wrong, or a network or firewall stands between",
-        "check registry.address in invoke.yaml, then from the node: ip route get ADDRESS",
-    ),
-    Trouble(
-        r"i/o timeout|deadline exceeded|Client\.Timeout|no answer within|handshake timeout"
-        r"|\b50[234]\b",
-        "registry-timeout", False,
-        "{name} did not answer in time",
-        "the address is wrong, a firewall drops packets, or the registry is too busy",
-        "check the way from the node to the registry, then run again",
-    ),
-    Trouble(
-        r"401|unauthorized|no basic auth credentials|authentication required|incorrect username",
-        "login-refused", False,
-        "{name} refuses the login",
-        "the user name or the password is wrong, or none was given",
-        "check the login with the registry: inv registry.status",
-    ),
-    Trouble(
-        r"403|forbidden|denied",
-        "access-denied", False,
-        "{name} accepts the login but denies the image",
-        "this user may not pull it",
-        "give the user the right, or pull with another one",
-    ),
-    Trouble(  # before image-missing: containerd ends it with "not found" as well
-        r"no match for platform|no matching manifest|no child with platform",
-        "wrong-platform", False,
-        "{image} is not made for this node's processor",
-        "no manifest of it fits this platform",
-        "build and push it for this platform too",
-    ),
-    Trouble(
-        r"not found|manifest unknown|name unknown|NAME_UNKNOWN|MANIFEST_UNKNOWN|does not exist",
-        "image-missing", False,
-        "there is no image {image}",
-        "the name or the tag is wrong, or it was never pushed",
-        "push it (inv image.push), or name another image",
-    ),
-    Trouble(
-        r"no space left on device",
-        "disk-full", False,
-        "the image does not fit on this node's disk",
-        "the disk with the runtime's images is full",
-        "make room (df -h), then run again",
-    ),
-)  # fmt: skip
-
-
-def classify(words: str, registry: Registry, image: str = "", said: bool = True) -> AgentError:
-    """A complaint about a pull as an error with code, cause and cure.
-
-    ``said`` quotes the words in the message: they are a runtime's own.
-    """
-    values: dict[str, object] = {
-        "name": registry.name,
-        "host": registry.host,
-        "port": registry.port,
-        "image": image or registry.name,
-        "now": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-    }
-    # The image and its URL stand in the complaint; their digits must not pass for a status code.
-    plain = words.replace(image, " ") if image else words
-    plain = re.sub(r'"?https?://[^"\s]+"?|"[^"]*"|sha256:[0-9a-f]+', " ", plain)
-    for row in TROUBLES:
-        if re.search(row.words, plain):
-            kind = TrustError if row.trust else AgentError
-            message = row.message.format(**values) + (
-                f" (it said: {words.strip()})" if said else ""
-            )
-            return kind(row.code, message, row.cause.format(**values), row.cure.format(**values))
-    return AgentError(
-        "pull-failed",
-        f"the pull failed: {words.strip()}",
-        cause="the runtime's words are not among those this agent knows",
-        cure=f"try the same by hand on the node: crictl pull {values['image']}",
-    )
+    status: int
+    challenge: str
+    page: bool
 
 
 def ask_registry(plan: Plan, address: str | None = None) -> None:
@@ -219,31 +74,46 @@ def ask_registry(plan: Plan, address: str | None = None) -> None:
     connection = _connect(registry, address)
     try:
         headers = _basic(verify)
-        status, challenge = _request(connection, registry, "GET", "/v2/", headers)
-        basic = challenge.lower().startswith("basic")
-        if status not in (200, 401, 403):
-            raise AgentError(
-                "not-a-registry",
-                f"{registry.name} answers /v2/ with HTTP {status}",
-                cause="what answers there is no image registry, or it is out of order",
-                cure="check the name and the port, and the registry: inv registry.status",
-            )
-        if status == 401 and basic and verify is not None:
+        reply = _request(connection, registry, "GET", "/v2/", headers)
+        _require_registry(reply, registry)
+        basic = reply.challenge.lower().startswith("basic")
+        if reply.status == 401 and basic and verify is not None:
             raise classify("401 unauthorized", registry, verify.image, said=False)
         # A bearer challenge leads to a token server: that way is left to the runtime's own pull.
         image = reference(verify.image, registry.name) if verify is not None else None
-        if status != 200 or image is None or verify is None:
+        if reply.status != 200 or image is None or verify is None:
             return
         path = f"/v2/{image.repository}/manifests/{image.version}"
-        status, _ = _request(connection, registry, "HEAD", path, {**headers, "Accept": MANIFESTS})
-        if status in (401, 403, 404):
-            words = {401: "401 unauthorized", 403: "403 forbidden", 404: "not found"}[status]
-            raise classify(words, registry, verify.image, said=False)
+        headers["Accept"] = MANIFESTS
+        reply = _request(connection, registry, "HEAD", path, headers)
+        if reply.page and reply.status == 200:
+            raise classify("media type text/html", registry, verify.image, said=False)
+        if reply.status in _REFUSALS:
+            raise classify(_REFUSALS[reply.status], registry, verify.image, said=False)
     finally:
         connection.close()
 
 
-def _connect(registry: Registry, address: str | None) -> http.client.HTTPConnection:
+def _require_registry(reply: Reply, registry: Registry) -> None:
+    """Refuse what answers /v2/ otherwise than a registry: it may be a portal's page with a 200."""
+    if reply.status == 429:
+        raise classify(_REFUSALS[429], registry, said=False)
+    # Before a registry, nginx asks for the login, by a 401 whose body is a page: that is right.
+    if reply.page and reply.status != 401:
+        raise classify("media type text/html", registry, said=False)
+    if reply.status not in (200, 401, 403):
+        raise AgentError(
+            "not-a-registry",
+            f"{registry.name} answers /v2/ with HTTP {reply.status}",
+            cause="whatever answers there is not an image registry, or it is broken",
+            cure="check the name and the port, and the registry: inv registry.status",
+        )
+
+
+def _connect(
+    registry: Registry, address: str | None, with_systems: bool = False
+) -> http.client.HTTPConnection:
+    """A connection; ``with_systems`` trusts the CAs of this host as well, as a runtime does."""
     connection = http.client.HTTPConnection(registry.host, registry.port)
     try:
         plain = socket.create_connection((address or registry.host, registry.port), CONNECT_SECONDS)
@@ -254,11 +124,7 @@ def _connect(registry: Registry, address: str | None) -> http.client.HTTPConnect
     connection.sock = plain
     if registry.plain_http:
         return connection
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.hostname_checks_common_name = False  # Go, and so every runtime here, does not either
-    context.verify_flags |= _PARTIAL_CHAIN
-    context.load_verify_locations(cadata=registry.ca)
+    context = _context(registry, with_systems)
     try:
         connection.sock = context.wrap_socket(plain, server_hostname=registry.host)
     except OSError as problem:
@@ -267,14 +133,25 @@ def _connect(registry: Registry, address: str | None) -> http.client.HTTPConnect
     return connection
 
 
+def _context(registry: Registry, with_systems: bool) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False  # Go, and so every runtime here, does not either
+    if with_systems:
+        context.load_default_certs()
+    if registry.ca or not with_systems:
+        context.load_verify_locations(cadata=registry.ca)
+    context.verify_flags |= _PARTIAL_CHAIN
+    return context
+
+
 def _request(
     connection: http.client.HTTPConnection,
     registry: Registry,
     method: str,
     path: str,
     headers: dict[str, str],
-) -> tuple[int, str]:
-    """The status, and the challenge of a 401."""
+) -> Reply:
     try:
         connection.request(method, path, headers={"Host": registry.name, **headers})
         answer = connection.getresponse()
@@ -288,7 +165,10 @@ def _request(
         ) from None
     except OSError as problem:
         raise classify(_network_words(problem), registry, said=False) from None
-    return answer.status, answer.headers.get("WWW-Authenticate", "")
+    kind = answer.headers.get("Content-Type", "").lower()
+    return Reply(
+        answer.status, answer.headers.get("WWW-Authenticate", ""), kind.startswith("text/html")
+    )
 
 
 def _basic(verify: Verify | None) -> dict[str, str]:
@@ -446,4 +326,28 @@ def _pull(proof: Proof, registry: Registry, verify: Verify, seconds: float) -> N
         else:
             with_cri(proof.socket, lambda cri: cri.pull(verify, seconds))
     except (CriError, EngineError) as problem:
-        raise classify(problem.message, registry, verify.image) from None
+        told = classify(problem.message, registry, verify.image, runtime=proof.kind)
+        raise _of_a_mirror(proof, registry, told) or told from None
+
+
+def _of_a_mirror(proof: Proof, registry: Registry, told: AgentError) -> AgentError | None:
+    """Why a mirror could not answer for an image that the registry does not have, if one could not.
+
+    containerd 2.1 tells of the registry's answer alone, so its mirrors are asked here.
+    """
+    if told.code != "image-missing" or not proof.roots:
+        return None
+    tree = Tree()
+    for one in asked.before(tree, proof.roots, registry):
+        host = replace(one.host, ca=asked.pem(tree, one) or None)
+        try:
+            _connect(host, None, with_systems=True).close()
+        except (AgentError, ssl.SSLError, ValueError) as problem:
+            return AgentError(
+                problem.code if isinstance(problem, AgentError) else "ca-unreadable",
+                f"{told}; and its mirror {host.name} could not be asked: {problem}",
+                cause=f"{one.path} names {host.name} before {registry.name}, which lacks the image",
+                cure=f"put the CA of {host.name} into {' or '.join(one.cas) or one.path}, "
+                f"or take it out of {one.path}; or push the image to {registry.name}",
+            )
+    return None

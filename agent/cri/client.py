@@ -87,10 +87,11 @@ class Cri:
             try:
                 answer = await method(request, timeout=timeout)
             except GRPCError as problem:
-                if problem.status is Status.UNIMPLEMENTED and version != versions[-1]:
+                unknown = _is_unknown(problem)
+                if unknown and version != versions[-1]:
                     continue
-                served = problem.status not in (Status.UNIMPLEMENTED, Status.UNAVAILABLE)
-                raise CriError(str(problem.message), answered=served) from None
+                served = not unknown and problem.status is not Status.UNAVAILABLE
+                raise CriError(problem.message or problem.status.name, answered=served) from None
             except asyncio.TimeoutError:
                 raise CriError(f"no answer within {timeout:g} seconds", answered=False) from None
             except OSError as problem:
@@ -98,3 +99,13 @@ class Cri:
             self._version = version
             return answer
         raise AssertionError("unreachable")
+
+
+def _is_unknown(problem: GRPCError) -> bool:
+    """Whether the server has no such service. containerd says UNIMPLEMENTED of an image as well.
+
+    Go's words are of ``handleStream`` in https://github.com/grpc/grpc-go/blob/master/server.go;
+    servers in other languages say nothing.
+    """
+    words = problem.message or ""
+    return problem.status is Status.UNIMPLEMENTED and (not words or "unknown service" in words)

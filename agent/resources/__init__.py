@@ -72,13 +72,14 @@ class Proof(NamedTuple):
     """A way to pull on this node: ``kind`` is ``cri``, ``docker`` or ``podman``.
 
     ``socket`` is where the runtime listens, ``unit`` the service whose restart makes it pause,
-    ``home`` that of the user who runs a rootless one.
+    ``home`` that of the user who runs a rootless one, ``roots`` the folders of its hosts.toml.
     """
 
     kind: str
     socket: str
     unit: str = ""
     home: str = ""
+    roots: tuple[str, ...] = ()
 
     @property
     def detail(self) -> str:

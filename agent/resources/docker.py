@@ -25,6 +25,7 @@ from agent.resources import (
     Proposal,
     certificates,
     change,
+    folder_pairs,
     readable,
     without_certificates,
 )
@@ -78,11 +79,15 @@ def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
             found.append(Finding(PART, "certs.d", False, problem))
             continue
         place = f"{engine.certs}/{plan.registry.name}"
-        changes = (
-            ()
-            if plan.registry.plain_http
-            else certificate_file(PART, facts.tree, place, plan.registry, {})
-        )
+        try:
+            changes = (
+                ()
+                if plan.registry.plain_http
+                else certificate_file(PART, facts.tree, place, plan.registry, {})
+            )
+        except RefusedError as refusal:
+            found.append(Finding(PART, "certs.d", False, f"{who}: {refusal}"))
+            continue
         why = f"the CA comes into {changes[0].path}" if changes else f"a file in {place} has the CA"
         needed = not plan.registry.plain_http
         found.append(
@@ -153,7 +158,11 @@ def proofs(facts: Facts) -> tuple[Proof, ...]:
 def certificate_file(
     part: str, tree: Tree, folder: str, registry: Registry, owned: Ledger
 ) -> tuple[Change, ...]:
-    """The change that puts the CA into a folder whose every ``*.crt`` is trusted."""
+    """The change that puts the CA into a folder whose every ``*.crt`` is trusted.
+
+    Raises RefusedError if a file there would keep the runtime from asking the registry at all.
+    """
+    folder_pairs.require_whole(part, tree, folder, owned)
     wanted = certificates(registry.ca_bytes)
     names = ["ca.crt", *(name for name in tree.names(folder) if name.endswith(".crt"))]
     files = [tree.read(f"{folder}/{name}") for name in dict.fromkeys(names)]

@@ -13,7 +13,12 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     """The CA in /etc/containers/certs.d, a drop-in for a mirror or for plain HTTP."""
     if PART not in facts.others:
         return Proposal(absent="there is no Podman, Buildah or Skopeo here")
-    return Proposal(registries_conf.changes(PART, facts, plan, owned))
+    notes = [
+        f"podman: {place} counts for its user and does not have the CA: add it there"
+        for registry in (() if plan.registry.plain_http else plan.registry.each)
+        for place in registries_conf.shadowed(facts.tree, registry)
+    ]
+    return Proposal(registries_conf.changes(PART, facts, plan, owned), notes=tuple(notes))
 
 
 def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:

@@ -1,10 +1,12 @@
 """What Podman, Buildah, Skopeo and CRI-O share: the folders of the containers/image library.
 
-``certs.d`` is read at every pull (containers-certs.d(5)); of its folder for a registry and Docker's
-``/etc/docker/certs.d/<registry>`` it takes the first that exists and no other, so where Docker's
-has a client's key, the CA must join it there. ``registries.conf.d`` is written for a mirror and for
-plain HTTP alone (containers-registries.conf.d(5)): of two ``[[registry]]`` tables with one prefix
-the last file's replaces the other whole, so a table of somebody else's is never doubled.
+``certs.d`` is read at every pull (containers-certs.d(5)). Of a user's folder for a registry, the
+system's and Docker's ``/etc/docker/certs.d/<registry>`` the library takes the first that exists and
+no other (``dockerCertDir`` in its ``docker/docker_client.go``): where root has one, the CA goes in
+there, and where Docker's has a client's key, the CA joins it. ``registries.conf.d`` is for a
+mirror and for plain HTTP alone (containers-registries.conf.d(5)): of two ``[[registry]]`` tables
+with one prefix the last file's replaces the other whole, so a table of somebody else's is never
+doubled.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from agent.toml import TomlError, parse
 
 CERTS = "/etc/containers/certs.d"
 DOCKER_CERTS = "/etc/docker/certs.d"
+HOME_CERTS = ".config/containers/certs.d"
 MAIN = "/etc/containers/registries.conf"
 DROP_INS = "/etc/containers/registries.conf.d"
 _HEADER = "# Written by Moorage; `nodes.untrust` takes it away.\n"
@@ -55,10 +58,12 @@ def is_drop_in(path: str) -> bool:
 
 
 def folder(tree: Tree, registry: Registry, owned: Ledger) -> str:
-    """The folder that counts for a registry."""
-    ours, dockers = f"{CERTS}/{registry.name}", f"{DOCKER_CERTS}/{registry.name}"
-    if tree.names(ours):
-        return ours
+    """The folder that counts for a registry: the first that exists, be it empty."""
+    folders = (f"{_home_of_root(tree)}/{HOME_CERTS}", CERTS, DOCKER_CERTS)
+    roots, ours, dockers = (f"{one}/{registry.name}" for one in folders)
+    there = next((one for one in (roots, ours) if tree.exists(one)), None)
+    if there is not None:
+        return there
     theirs = [
         name
         for name in tree.names(dockers)
@@ -66,6 +71,31 @@ def folder(tree: Tree, registry: Registry, owned: Ledger) -> str:
         and certificates(tree.read(f"{dockers}/{name}").content) != certificates(registry.ca_bytes)
     ]
     return dockers if theirs else ours
+
+
+def shadowed(tree: Tree, registry: Registry) -> tuple[str, ...]:
+    """What users have below their homes for a registry without its CA: theirs counts for them."""
+    folders = (f"/home/{user}/{HOME_CERTS}/{registry.name}" for user in tree.names("/home"))
+    wanted = certificates(registry.ca_bytes)
+    return tuple(
+        place
+        for place in folders
+        if tree.exists(place)
+        and not any(
+            wanted <= certificates(tree.read(f"{place}/{name}").content)
+            for name in tree.names(place)
+            if name.endswith(".crt")
+        )
+    )
+
+
+def _home_of_root(tree: Tree) -> str:
+    """As passwd(5) has it: the library asks the environment first, which services do not have."""
+    for line in (tree.read("/etc/passwd").content or b"").decode("utf-8", "replace").splitlines():
+        fields = line.split(":")
+        if len(fields) > 5 and fields[2] == "0" and fields[5].startswith("/"):
+            return fields[5].rstrip("/")
+    return "/root"
 
 
 def mirror_table(mirror: Mirror, registry: Registry) -> str:

@@ -48,6 +48,7 @@ ReadWritePaths=/etc /var/lib/moorage
 ReadWritePaths=-/usr/local/share/ca-certificates -/usr/share/ca-certificates
 ReadWritePaths=-/var/lib/ca-certificates -/var/snap/docker -/var/snap/microk8s
 ReadWritePaths=-/var/lib/containers -/run/containers -/run/libpod -/run/lock
+ReadWritePaths=-/root/.config/containers/certs.d
 {more}PrivateTmp=yes
 ProtectHome=read-only
 ProtectClock=yes

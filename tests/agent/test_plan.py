@@ -14,6 +14,7 @@ from agent.plan import DEFAULT_PARTS, MAX_PLAN_BYTES, PARTS, Mirror, Plan, PlanE
 from agent.regenerate import SCHEMA
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box
+from tests.agent.words.certificates import own
 
 
 def parse(document: Any) -> Plan:
@@ -163,8 +164,19 @@ def test_a_damaged_ca_is_refused(box: Box, spoil: Any) -> None:
 
 def test_a_servers_certificate_is_no_ca(box: Box, authority: Authority) -> None:
     leaf, key = authority.issue("my.registry.io")
-    assert refusal(box.document(registry={"ca": leaf.decode()})).code == "bad-ca"
+    refused = refusal(box.document(registry={"ca": leaf.decode()}))
+    assert refused.code == "bad-ca"
+    assert "that a CA signed" in refused.fault.message
+    assert "openssl x509 -noout -issuer" in refused.fault.cure
     assert refusal(box.document(registry={"ca": box.ca + key.decode()})).code == "ca-has-key"
+
+
+@pytest.mark.parametrize("names", [("my.registry.io",), ()])
+def test_a_servers_certificate_that_signed_itself_is_its_own_ca(
+    box: Box, names: tuple[str, ...]
+) -> None:
+    pem = own(names, common_name="my.registry.io")[0].decode()
+    assert box.plan(registry={"ca": pem}).registry.ca == pem
 
 
 def test_text_around_certificates_does_not_reach_the_node(box: Box) -> None:

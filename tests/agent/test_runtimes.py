@@ -346,7 +346,9 @@ def test_a_table_for_the_same_registry_is_never_doubled(box: Box) -> None:
 
 
 def test_a_clients_key_in_dockers_folder_keeps_counting_for_podman(box: Box) -> None:
-    lay_out(box, "podman").write("/etc/docker/certs.d/my.registry.io/client.cert", b"x")
+    for ending in ("cert", "key"):
+        place = f"/etc/docker/certs.d/my.registry.io/client.{ending}"
+        lay_out(box, "podman").write(place, b"x")
     result = box.apply(**only("podman"))
     assert [one["path"] for one in result["changes"]] == [
         "/etc/docker/certs.d/my.registry.io/ca.crt"

@@ -18,18 +18,23 @@ from agent.faults import AgentError, TrustError
 from agent.plan import Plan, Registry, Verify
 from agent.resources import Proof
 from tests.agent.authority import Authority
+from tests.agent.words.certificates import own
 
 LOGIN = "Basic " + base64.b64encode(b"u:p").decode()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """A registry of one image, with or without a login."""
+    """A registry of one image, with or without a login; ``pages`` are web pages in its place."""
 
     login = True
+    pages: tuple[tuple[str, int], ...] = ()
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        if self.path != "/v2/" and not self.path.startswith("/v2/app/manifests/"):
+        page = dict(self.pages).get(self.path)
+        if page is not None:
+            self._answer(page, "text/html; charset=utf-8")
+        elif self.path != "/v2/" and not self.path.startswith("/v2/app/manifests/"):
             self._answer(404)
         elif self.login and self.headers.get("Authorization") != LOGIN:
             self._answer(401)
@@ -38,9 +43,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def _answer(self, status: int) -> None:
+    def _answer(self, status: int, kind: str = "application/json") -> None:
         self.send_response(status)
         self.send_header("Content-Length", "0")
+        self.send_header("Content-Type", kind)
         if status == 401:
             self.send_header("WWW-Authenticate", 'Basic realm="x"')
         self.end_headers()
@@ -57,8 +63,14 @@ def authority() -> Authority:
 class Server:
     """A TLS server on loopback, with a certificate of one's choice, or none."""
 
-    def __init__(self, pair: tuple[bytes, bytes] | None, folder: Path, login: bool = True) -> None:
-        handler = type("Handler", (Handler,), {"login": login})
+    def __init__(
+        self,
+        pair: tuple[bytes, bytes] | None,
+        folder: Path,
+        login: bool = True,
+        pages: tuple[tuple[str, int], ...] = (),
+    ) -> None:
+        handler = type("Handler", (Handler,), {"login": login, "pages": pages})
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         if pair is not None:
             (folder / "crt").write_bytes(pair[0])
@@ -138,6 +150,26 @@ def test_another_ca_is_a_matter_of_trust(authority: Authority, tmp_path: Path) -
         assert failure(server.port, authority.pem).code == "x509-unknown-authority"
 
 
+@pytest.mark.parametrize(
+    ("names", "common_name", "ends", "code"),
+    [
+        (("my.registry.io",), "", 9, ""),
+        (("other.registry.io",), "", 9, "x509-wrong-name"),
+        (("my.registry.io",), "", -1, "x509-expired"),
+        ((), "my.registry.io", 9, "x509-wrong-name"),
+    ],
+)
+def test_a_server_that_is_its_own_ca_is_judged_as_go_does(
+    tmp_path: Path, names: tuple[str, ...], common_name: str, ends: int, code: str
+) -> None:
+    pair = own(names, ends, common_name)
+    with Server(pair, tmp_path) as server:
+        if code:
+            assert failure(server.port, pair[0].decode()).code == code
+        else:
+            ask(server.port, pair[0].decode())
+
+
 def test_plain_http_is_told_from_tls(authority: Authority, tmp_path: Path) -> None:
     with Server(None, tmp_path) as server:
         assert failure(server.port, authority.pem).code == "plain-http"
@@ -152,6 +184,35 @@ def test_login_and_image_are_told_apart(authority: Authority, tmp_path: Path) ->
     assert (wrong.code, none.code) == ("login-refused", "login-refused")
     assert (missing.code, not_there.code) == ("image-missing", "image-missing")
     assert not isinstance(missing, TrustError)
+
+
+@pytest.mark.parametrize(
+    ("pages", "code"),
+    [
+        ((("/v2/", 200),), "not-a-registry"),
+        ((("/v2/", 403),), "not-a-registry"),
+        ((("/v2/", 404),), "not-a-registry"),
+        ((("/v2/", 302),), "not-a-registry"),
+        ((("/v2/", 429),), "rate-limit"),
+        ((("/v2/app/manifests/1", 200),), "not-a-registry"),
+        ((("/v2/app/manifests/1", 404),), "image-missing"),
+        ((("/v2/app/manifests/1", 429),), "rate-limit"),
+    ],
+)
+def test_a_page_is_no_answer_of_a_registry(
+    authority: Authority, tmp_path: Path, pages: tuple[tuple[str, int], ...], code: str
+) -> None:
+    with Server(authority.issue("my.registry.io"), tmp_path, pages=pages) as server:
+        error = failure(server.port, authority.pem)
+    assert error.code == code
+    assert not isinstance(error, TrustError)
+
+
+def test_a_page_beside_a_401_is_a_login_that_nginx_asks_for(
+    authority: Authority, tmp_path: Path
+) -> None:
+    with Server(authority.issue("my.registry.io"), tmp_path, pages=(("/v2/", 401),)) as server:
+        assert failure(server.port, authority.pem).code == "login-refused"
 
 
 def test_nothing_there_is_told_as_such(authority: Authority) -> None:
@@ -209,7 +270,6 @@ COARSER = {
     "x509-common-name": "x509-wrong-name",
     "x509-not-yet-valid": "x509-expired",
     "plain-to-https": "pull-failed",
-    "rate-limit": "pull-failed",
 }
 
 
@@ -219,8 +279,62 @@ def test_the_words_of_real_daemons_are_known() -> None:
     assert len(heard) >= 4
     for runtime, rows in heard.items():
         for row in rows:
+            wanted = COARSER.get(row["code"], row["code"])
+            if runtime.startswith("docker") and wanted == "access-denied":
+                wanted = "login-refused"  # Docker says the same of a login that is refused
             code = verify.classify(row["words"], Registry("reg.test")).code
-            assert code == COARSER.get(row["code"], row["code"]), (runtime, row["words"])
+            assert code == wanted, (runtime, row["words"])
+
+
+MISSING = (  # containerd 2.1.9, of a mirror that it does not trust and a registry that has none
+    'failed to pull and unpack image "{0}": failed to resolve image: {0}: not found'
+)
+
+
+@pytest.mark.parametrize(
+    ("ca", "more", "code"),
+    [
+        ("evil", "", ""),
+        ("good", "", "x509-unknown-authority"),
+        ("", "", "x509-unknown-authority"),
+        ("nonsense", "", "ca-unreadable"),
+        ("good", "skip_verify = true", ""),
+        ("good", 'capabilities = ["push"]', ""),
+    ],
+)
+def test_a_mirror_that_is_not_trusted_is_told_from_an_image_that_is_missing(
+    authority: Authority,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ca: str,
+    more: str,
+    code: str,
+) -> None:
+    from agent.cri.client import CriError
+
+    def with_cri(_socket: str, _ask: object) -> object:
+        raise CriError(MISSING.format("localhost:1/app:2"), answered=True)
+
+    monkeypatch.setattr(verify, "with_cri", with_cri)
+    evil = Authority("evil")
+    files = {"evil": evil.pem, "good": authority.pem, "nonsense": "no certificate"}
+    with Server(evil.issue("localhost"), tmp_path) as mirror:
+        folder = tmp_path / "certs.d" / "localhost:1"
+        folder.mkdir(parents=True)
+        named = f'ca = "{ca}.crt"' if ca else ""
+        text = f'server = "https://localhost:1"\n[host."https://localhost:{mirror.port}"]\n'
+        (folder / "hosts.toml").write_text(f"{text}{named}\n{more}\n")
+        for name, pem in files.items():
+            (folder / f"{name}.crt").write_text(pem)
+        proof = Proof("cri", "/run/none", roots=(str(tmp_path / "certs.d"),))
+        with pytest.raises(AgentError) as refused:
+            verify.pull(proof, Registry("localhost", 1), Verify("localhost:1/app:2"), 5)
+    fault = refused.value.fault
+    assert fault.code == (code or "image-missing")
+    assert "there is no image localhost:1/app:2" in fault.message
+    assert (f"localhost:{mirror.port}" in fault.message) == bool(code)
+    assert (f"{folder}/hosts.toml" in fault.cause) == bool(code)
+    assert not isinstance(refused.value, TrustError)
 
 
 @pytest.fixture

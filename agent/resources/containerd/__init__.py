@@ -47,6 +47,7 @@ __all__ = [
     "left",
     "propose",
     "restarts",
+    "roots",
     "serves_all",
     "serves_kubelets",
     "strip",
@@ -170,6 +171,14 @@ def is_configuration(path: str) -> bool:
 def serves_kubelets(found: Containerd) -> bool:
     """Whether this containerd's CRI can be asked."""
     return found.running and not (found.merged is not None and cri_is_off(shared(found.merged)))
+
+
+def roots(found: Containerd) -> tuple[str, ...]:
+    """The folders of hosts.toml files: those that `config_path` names, else our own."""
+    merged = shared(found.merged or b"")
+    path = registry_table(merged).get("config_path")
+    named = path if isinstance(path, str) else ""
+    return tuple("/" + root.strip("/") for root in named.split(":") if root) or (FOLDER,)
 
 
 def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:

@@ -1,0 +1,93 @@
+"""What the CRI client makes of refusals. The runtime is a stand-in with the words of real ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError
+from grpclib.server import Server, Stream
+
+from agent.cri import api_pb2 as api
+from agent.cri.client import Cri, CriError
+from agent.plan import Verify
+
+V1, ALPHA = "runtime.v1.ImageService", "runtime.v1alpha2.ImageService"
+NO_ALPHA = f"unknown service {ALPHA}"
+# containerd 2.1.9 of a manifest of schema 1.
+SCHEMA1 = (
+    "failed to pull and unpack image: not implemented: media type "
+    '"application/vnd.docker.distribution.manifest.v1+prettyjws" is no longer supported'
+)
+
+
+class Runtime:
+    """Answers a pull per service with an image, or refuses it with UNIMPLEMENTED and the words."""
+
+    def __init__(self, words: Mapping[str, str]) -> None:
+        self._words = words
+        self.asked: list[str] = []
+
+    def __mapping__(self) -> dict[str, Handler]:
+        return {
+            f"/{service}/PullImage": Handler(
+                self._answering(service),
+                Cardinality.UNARY_UNARY,
+                api.PullImageRequest,
+                api.PullImageResponse,
+            )
+            for service in self._words
+        }
+
+    def _answering(self, service: str):  # type: ignore[no-untyped-def]
+        async def answer(stream: Stream[api.PullImageRequest, api.PullImageResponse]) -> None:
+            await stream.recv_message()
+            self.asked.append(service)
+            words = self._words[service]
+            if words != "pulled":
+                raise GRPCError(Status.UNIMPLEMENTED, words or None)
+            await stream.send_message(api.PullImageResponse(image_ref="sha256:1"))
+
+        return answer
+
+
+def pull(folder: Path, words: Mapping[str, str]) -> tuple[str, bool, list[str]]:
+    """What is told, whether the runtime answered, and which services were asked."""
+    runtime = Runtime(words)
+
+    async def session() -> tuple[str, bool]:
+        server = Server([runtime])
+        await server.start(path=str(folder / "cri.sock"))
+        try:
+            async with Cri(str(folder / "cri.sock")) as cri:
+                return await cri.pull(Verify("reg.test/app:1"), 5), True
+        except CriError as problem:
+            return problem.message, problem.answered
+        finally:
+            server.close()
+            await server.wait_closed()
+
+    return (*asyncio.run(session()), runtime.asked)
+
+
+def test_an_image_that_is_not_supported_is_told_as_such(tmp_path: Path) -> None:
+    told = pull(tmp_path, {V1: SCHEMA1, ALPHA: NO_ALPHA})
+    assert told == (SCHEMA1, True, [V1])
+
+
+@pytest.mark.parametrize("words", [f"unknown service {V1}", ""])
+def test_an_unknown_service_is_asked_for_by_its_older_name(tmp_path: Path, words: str) -> None:
+    assert pull(tmp_path, {V1: words, ALPHA: "pulled"}) == ("sha256:1", True, [V1, ALPHA])
+
+
+def test_a_runtime_that_knows_neither_did_not_answer(tmp_path: Path) -> None:
+    words = {V1: f"unknown service {V1}", ALPHA: NO_ALPHA}
+    assert pull(tmp_path, words) == (NO_ALPHA, False, [V1, ALPHA])
+
+
+def test_a_refusal_of_the_older_service_is_told_too(tmp_path: Path) -> None:
+    words = {V1: f"unknown service {V1}", ALPHA: SCHEMA1}
+    assert pull(tmp_path, words) == (SCHEMA1, True, [V1, ALPHA])

@@ -1,0 +1,237 @@
+"""Hears what real runtimes say of each situation, and keeps it beside this file.
+
+    python -m tests.agent.words.collect                          all of them
+    python -m tests.agent.words.collect podman-trixie            or those that are named
+    python -m tests.agent.words.collect podman-trixie:busy,good  or some of its situations
+
+containerd runs in the lab's nodes (`inv up` builds their images), Docker and Podman in nodes with
+Debian's packages, which are made once. The registry is a stand-in on this machine's bridge.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import docker
+
+from moorage.archive import agent_archive
+from tests.agent import runtimes
+from tests.agent.real import LAB, Node, connected, images
+from tests.agent.words.certificates import Certificates
+from tests.agent.words.hostile import MIRROR, NAMES, REGISTRY, Server, page
+from tests.agent.words.situations import CONTAINERD, DOCKER, PODMAN, SITUATIONS, Situation
+
+HERE = Path(__file__).resolve().parent
+ENGINE = "docker.io"
+PODMANS = "podman buildah skopeo ca-certificates curl"
+STORE_OF_CONTAINERD = b'{"features": {"containerd-snapshotter": true}}'
+CONFIG = """version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "%s"
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "/etc/containerd/certs.d"
+"""
+PULL = """
+import sys
+sys.path.insert(0, '/root/agent.pyz')
+from agent import engines
+from agent.cri.client import CriError
+from agent.plan import Registry, Verify
+from agent.verify import with_cri
+kind, image, user, password = sys.argv[1:]
+host, _, port = image.partition('/')[0].partition(':')
+verify, registry = Verify(image, user or None, password or None), Registry(host, int(port))
+async def sandbox(cri):
+    # RunPodSandboxRequest of one field: config.metadata has a name, a uid and a namespace, and
+    # config.linux puts it into the node's network, so that no CNI is asked.
+    from grpclib.client import UnaryUnaryMethod
+    from grpclib.exceptions import GRPCError
+    class Raw:
+        def __init__(self, content=b''): self.content = content
+        def SerializeToString(self): return self.content
+        @classmethod
+        def FromString(cls, content): return cls(content)
+    def field(number, content): return bytes([number << 3 | 2, len(content)]) + content
+    metadata = field(1, b'p') + field(2, b'u') + field(3, b'n')
+    options = field(1, b'\\x08\\x02')
+    linux = field(2, options)
+    config = field(1, metadata) + field(3, b'/tmp') + field(8, linux)
+    call = UnaryUnaryMethod(cri._channel, '/runtime.v1.RuntimeService/RunPodSandbox', Raw, Raw)
+    try:
+        await call(Raw(field(1, config)), timeout=300)
+    except GRPCError as problem:
+        raise CriError(str(problem.message), answered=True)
+try:
+    if kind == 'docker':
+        engines.docker_pull('/run/docker.sock', verify, 300)
+    elif kind == 'podman':
+        engines.podman_pull('/usr/bin/podman', registry, verify, 300)
+    elif kind == 'sandbox':
+        with_cri('/run/containerd/containerd.sock', sandbox)
+    else:
+        with_cri('/run/containerd/containerd.sock', lambda cri: cri.pull(verify, 300))
+    print('pulled')
+except (CriError, engines.EngineError) as problem:
+    print(problem.message)
+"""
+
+
+class Runtime(NamedTuple):
+    """``line``: of the lab's containerd, or the Debian suite; ``files``: of the node."""
+
+    kind: str
+    line: str
+    packages: str = ""
+    files: tuple[tuple[str, bytes], ...] = ()
+    note: str = ""
+
+
+RUNTIMES = {
+    "containerd-1.6": Runtime(CONTAINERD, "1.6"),
+    "containerd-1.7": Runtime(CONTAINERD, "1.7"),
+    "containerd-2.1": Runtime(CONTAINERD, "2"),
+    "docker-bookworm": Runtime(DOCKER, "bookworm", ENGINE),
+    "docker-trixie": Runtime(DOCKER, "trixie", ENGINE),
+    "docker-sid": Runtime(DOCKER, "sid", ENGINE),
+    "docker-sid-containerd": Runtime(
+        DOCKER, "sid", ENGINE, (("/etc/docker/daemon.json", STORE_OF_CONTAINERD),), "-containerd"
+    ),
+    "podman-bookworm": Runtime(PODMAN, "bookworm", PODMANS),
+    "podman-trixie": Runtime(PODMAN, "trixie", PODMANS),
+}
+FOLDERS = {
+    CONTAINERD: "/etc/containerd/certs.d",
+    DOCKER: "/etc/docker/certs.d",
+    PODMAN: "/etc/containers/certs.d",
+}
+VERSIONS = {
+    CONTAINERD: "containerd --version",
+    DOCKER: "dockerd --version",
+    PODMAN: "podman --version",
+}
+
+
+def node_of(client: docker.DockerClient, runtime: Runtime) -> Node:
+    if runtime.kind == CONTAINERD:
+        return Node(client, images(client, LAB)[runtime.line])
+    image = runtimes.image(client, runtime.kind, runtime.line, runtime.packages)
+    kind = runtimes.PodmanNode if runtime.kind == PODMAN else runtimes.RuntimeNode
+    return kind(client, image)
+
+
+@contextmanager
+def standing(client: docker.DockerClient, runtime: Runtime, archive: Path) -> Iterator[Node]:
+    node = node_of(client, runtime)
+    try:
+        for path, content in runtime.files:
+            node.write(path, content)
+        node.start(archive)
+        node.write("/root/pull.py", PULL.encode())
+        hosts = node.read("/etc/hosts") or b""
+        node.write_hosts(hosts + f"{bridge(node)} {' '.join(NAMES)}\n".encode())
+        if runtime.kind == CONTAINERD:
+            configure(node, "registry.k8s.io/pause:3.8")
+        time.sleep(6)  # Go keeps what it read of the file for five seconds
+        yield node
+    finally:
+        node.remove()
+
+
+def bridge(node: Node) -> str:
+    """This machine's address on the node's way out."""
+    return str(node.container.client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"])
+
+
+def configure(node: Node, sandbox: str) -> None:
+    node.write("/etc/containerd/config.toml", (CONFIG % sandbox).encode())
+    node.sh("systemctl restart containerd")
+    node.wait()
+
+
+def heard(
+    node: Node, runtime: Runtime, situation: Situation, made: Certificates, folder: Path
+) -> str:
+    """What the runtime says."""
+    address = bridge(node)
+    pairs = made.presented(situation.certificate)
+    with ExitStack() as open_servers:
+        server = open_servers.enter_context(Server(address, pairs, situation.handler, folder))
+        ports = {"@PORT": str(server.port)}
+        if situation.mirror:
+            evil = made.presented("evil")
+            other = open_servers.enter_context(Server(address, evil, lambda asked: page(), folder))
+            ports["@MIRROR"] = str(other.port)
+        place = f"{FOLDERS[runtime.kind]}/{REGISTRY}:{server.port}"
+        for name, content in situation.files:
+            told = made.filled(content, situation.certificate)
+            for mark, word in (*ports.items(), ("@PLACE", place)):
+                told = told.replace(mark, word)
+            node.write(f"{place}/{name}", told.encode())
+        if situation.mirror and runtime.kind == PODMAN:
+            node.write("/etc/containers/registries.conf.d/50-words.conf", mirrored(ports).encode())
+        image = f"{REGISTRY}:{server.port}/app:1"
+        if situation.sandbox:
+            configure(node, image)
+        kind = "sandbox" if situation.sandbox else runtime.kind
+        user, password = situation.login or ("", "")
+        said = node.sh(f"python3 /root/pull.py {kind} {image} '{user}' '{password}'")[1]
+        node.sh(f"rm -rf '{place}' /etc/containers/registries.conf.d/50-words.conf")
+    return plain(said, [*ports.values()])
+
+
+def mirrored(ports: dict[str, str]) -> str:
+    place = f"{REGISTRY}:{ports['@PORT']}"
+    return (
+        f'[[registry]]\nlocation = "{place}"\n'
+        f'[[registry.mirror]]\nlocation = "{MIRROR}:{ports["@MIRROR"]}"\n'
+    )
+
+
+def plain(words: str, ports: list[str]) -> str:
+    """The same from run to run: times, ports and ids are made plain."""
+    for number, port in enumerate(ports):
+        words = words.replace(port, str(5000 + number))
+    time_of_day = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)"
+    words = re.sub(time_of_day, "2026-01-01T00:00:00Z", words)
+    words = re.sub(r"(?<=:)\d{5}(?=->)", "40000", words)
+    words = re.sub(r"\d+\.\d+\.\d+\.\d+:53\b", "192.0.2.53:53", words)
+    words = re.sub(r"(?<!sha256:)\b[0-9a-f]{64}\b", "0" * 64, words)
+    return re.sub(r"\b172\.\d+\.\d+\.\d+\b", "192.0.2.1", words).strip()
+
+
+def collect(name: str, client: docker.DockerClient, archive: Path) -> None:
+    name, _, chosen = name.partition(":")
+    runtime = RUNTIMES[name]
+    wanted = chosen.split(",") if chosen else [one.name for one in SITUATIONS]
+    made = Certificates(NAMES)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        standing(client, runtime, archive) as node,
+    ):
+        version = re.findall(r"\d+\.\d+\.\d+", node.sh(VERSIONS[runtime.kind])[1])[0]
+        target = HERE / f"{runtime.kind}-{version}{runtime.note}.json"
+        said = json.loads(target.read_text()) if chosen else {}
+        for situation in SITUATIONS:
+            if runtime.kind in situation.runtimes and situation.name in wanted:
+                said[situation.name] = heard(node, runtime, situation, made, Path(folder))
+                sys.stderr.write(f"{name} {situation.name}: {said[situation.name]}\n")
+                target.write_text(json.dumps(said, indent=1) + "\n")
+
+
+def main(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as state:
+        archive = agent_archive(Path(state)).path
+        for name in names or RUNTIMES:
+            collect(name, connected(), archive)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
