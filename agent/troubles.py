@@ -140,7 +140,7 @@ TROUBLES: tuple[Trouble, ...] = (
         _REACH,
     ),
     Trouble(
-        r"toomanyrequests|[Tt]oo [Mm]any [Rr]equests|\b429 \(?[A-Z]",
+        r"toomanyrequests|[Tt]oo [Mm]any [Rr]equests|rate limit|\b429 \(?[A-Z]",
         "rate-limit", False,
         "{name} limits how much is pulled",
         "this address or this login has pulled too much in a short time",
@@ -165,7 +165,8 @@ TROUBLES: tuple[Trouble, ...] = (
         "look at the page from the node: curl -i https://{name}/v2/",
     ),
     Trouble(
-        r"manifest\.v1\+|[Ss]chema ?(version)? ?1\b|no signatures|missing signature key",
+        r"manifest\.v1\+|[Ss]chema ?(version)? ?1\b|no signatures|missing signature key"
+        r"|no longer supported since containerd",
         "schema1", False,
         "{image} is in a format that this runtime reads no more",
         "its manifest is of schema 1, from before 2016 (or the registry made one for it)",
@@ -243,14 +244,16 @@ TROUBLES: tuple[Trouble, ...] = (
     ),
     Trouble(
         # A blob that is denied after the manifest was given is no matter of the login.
-        r"\b403 \(?[A-Z]|StatusCode: 403|download failed after attempts=\d+: denied",
+        r"\b403 \(?[A-Z]|StatusCode: 403"
+        r"|(download failed after attempts=\d+|fetching blob): denied",
         "access-denied", False,
         "{registry} denies {image}",
         "this user may not pull it, or something before the registry blocks it",
         "give the user the right, or pull with another one",
     ),
     Trouble(
-        r"pull access denied|resource is denied|access forbidden|^\s*denied\s*$|: denied: ",
+        r"pull access denied|(resource|access) is denied|access forbidden|^\s*denied\s*$"
+        r"|: denied: ",
         "login-refused", False, *_LOGIN_OR_RIGHT,
     ),
     Trouble(
@@ -280,7 +283,7 @@ TROUBLES: tuple[Trouble, ...] = (
 )  # fmt: skip
 
 _NAMES = re.compile(
-    r'"?https?://[^"\s]+"?|"[^"]*"|sha256:[0-9a-f]+|\[manifests [^\]]*\]'
+    r'"?https?://[^"\s]+"?|"[^"<]*"|sha256:[0-9a-f]+|\[manifests [^\]]*\]'
     r"|manifest \S+ in \S+|\bdenied for \S+|[\w.-]+:\d+\b(/[\w./-]+(:[\w.-]+)?)?"
 )
 # Podman tells of the mirrors it asked in vain, and then of the registry itself.

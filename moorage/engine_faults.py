@@ -22,6 +22,13 @@ class _Row(NamedTuple):
 _TRUST = "inv registry.up makes this machine's engine trust the registry"
 _ROWS = (
     _Row(
+        r"missing key \S+ for client certificate|missing client certificate \S+ for key"
+        r"|private key does not match public key|failed to load X509 key pair",
+        "client-certificate",
+        "a client's certificate or key in /etc/docker/certs.d/{name} is without its other half",
+        "ls -l /etc/docker/certs.d/{name}; a CA's file has to end with .crt, half a pair has to go",
+    ),
+    _Row(
         r"x509: certificate signed by unknown authority",
         "x509-unknown-authority",
         "this machine's engine does not trust {name}",
@@ -58,19 +65,32 @@ _ROWS = (
         "inv registry.up adds it to /etc/hosts",
     ),
     _Row(
-        r"unauthorized|no basic auth credentials|authentication required|401",
+        r"toomanyrequests|too many requests",
+        "rate-limit",
+        "{name} limits how much is pulled and pushed",
+        "wait, then run this again",
+    ),
+    _Row(
+        r"(?<!token response: )invalid character '<'|<!DOCTYPE|<html|media type text/",
+        "not-a-registry",
+        "whatever answers for {name} is not a registry: it sends a web page",
+        "inv registry.status tells what should be there; curl -i https://{name}/v2/ what is",
+    ),
+    _Row(
+        r"unauthorized|no basic auth credentials|authentication required|\b401 [A-Z]"
+        r"|insufficient_scope",
         "login-refused",
         "{name} refuses the login",
         "inv registry.up gives the registry the login in .moorage/registry again",
     ),
     _Row(
-        r"denied|403",
+        r"\bdenied: |resource is denied|access forbidden|\b403 [A-Z]",
         "access-denied",
         "{name} does not allow it",
         "is the reference in invoke.yaml (image.name) one you may write?",
     ),
     _Row(
-        r"proxyconnect|proxy",
+        r"proxyconnect|proxy authentication required",
         "proxy",
         "this machine's engine asks a proxy for {name}",
         "add the registry's name to NO_PROXY of the Docker service",
@@ -94,7 +114,7 @@ _ROWS = (
         "check what /etc/hosts says of the name; inv doctor",
     ),
     _Row(
-        r"manifest unknown|not found",
+        r"manifest unknown|name unknown|repository name not known",
         "image-missing",
         "{name} has no such image",
         "inv image.build image.push",
@@ -107,16 +127,20 @@ _ROWS = (
     ),
 )
 
+# What is in a name, a URL or a digest says nothing of the cause.
+_NAMES = re.compile(r'"?https?://[^"\s]+"?|sha256:[0-9a-f]+|\b\S+:\d+/\S+|\bdenied for \S+')
+
 
 def explain(words: str, name: str, what: str) -> MoorageError:
     """The error for the engine's ``words``; ``name`` is the registry's, ``what`` was tried."""
+    plain = _NAMES.sub(" ", words)
     for row in _ROWS:
-        if re.search(row.pattern, words, re.IGNORECASE):
+        if re.search(row.pattern, plain, re.IGNORECASE):
             return MoorageError(
                 row.code,
                 f"{what} failed: {row.message.format(name=name)}",
                 cause=words.strip(),
-                cure=row.cure,
+                cure=row.cure.format(name=name),
             )
     return MoorageError(
         "engine-failed", f"{what} failed", cause=words.strip(), cure="inv doctor; inv registry.logs"

@@ -50,10 +50,8 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
         if problem:
             notes.append(problem)
             continue
-        if not plan.registry.plain_http:
-            for registry in plan.registry.each:
-                place = f"{engine.certs}/{registry.name}"
-                changes += certificate_file(PART, facts.tree, place, registry, owned)
+        for registry in plan.registry.each:
+            changes += _ca_files(facts.tree, engine, registry, owned)
         changes += _hosts_files(facts.tree, engine, plan, owned)
         edited = _daemon_json(facts.tree, engine, plan)
         changes += edited
@@ -80,11 +78,7 @@ def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
             continue
         place = f"{engine.certs}/{plan.registry.name}"
         try:
-            changes = (
-                ()
-                if plan.registry.plain_http
-                else certificate_file(PART, facts.tree, place, plan.registry, {})
-            )
+            changes = _ca_files(facts.tree, engine, plan.registry, {})
         except RefusedError as refusal:
             found.append(Finding(PART, "certs.d", False, f"{who}: {refusal}"))
             continue
@@ -158,11 +152,7 @@ def proofs(facts: Facts) -> tuple[Proof, ...]:
 def certificate_file(
     part: str, tree: Tree, folder: str, registry: Registry, owned: Ledger
 ) -> tuple[Change, ...]:
-    """The change that puts the CA into a folder whose every ``*.crt`` is trusted.
-
-    Raises RefusedError if a file there would keep the runtime from asking the registry at all.
-    """
-    folder_pairs.require_whole(part, tree, folder, owned)
+    """The change that puts the CA into a folder whose every ``*.crt`` is trusted."""
     wanted = certificates(registry.ca_bytes)
     names = ["ca.crt", *(name for name in tree.names(folder) if name.endswith(".crt"))]
     files = [tree.read(f"{folder}/{name}") for name in dict.fromkeys(names)]
@@ -177,6 +167,15 @@ def certificate_file(
         if readable(file) is None or name != "ca.crt":
             return change(part, file, registry.ca_bytes)
     return ()
+
+
+def _ca_files(tree: Tree, engine: Docker, registry: Registry, owned: Ledger) -> tuple[Change, ...]:
+    """The CA in the engine's folder for a registry; nothing for one without TLS."""
+    if registry.plain_http:
+        return ()
+    place = f"{engine.certs}/{registry.name}"
+    folder_pairs.require_whole(tree, place, owned, by_containerd=engine.containerd_store)
+    return certificate_file(PART, tree, place, registry, owned)
 
 
 def strip_certificates(owned: Owned, content: bytes) -> bytes | None:

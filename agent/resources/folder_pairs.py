@@ -13,22 +13,21 @@ from agent.facts import Tree
 from agent.faults import RefusedError
 from agent.resources import Ledger, certificates
 
-CONTAINERD = ("containerd", "k0s", "microk8s", "nerdctl")
 
+def require_whole(tree: Tree, folder: str, owned: Ledger, *, by_containerd: bool) -> None:
+    """Refuse a folder with a file that ends every pull of whoever reads it.
 
-def require_whole(part: str, tree: Tree, folder: str, owned: Ledger) -> None:
-    """Refuse a folder with half a pair, or with a file that the runtime of ``part`` cannot read.
-
-    What is ours is written anew, so it may be damaged.
+    ``by_containerd``: containerd's code reads it, Docker's image store of that name included. What
+    is ours is written anew, so it may be damaged.
     """
     names = tree.names(folder)
     for name in names:
         stem, _, ending = name.rpartition(".")
         if ending == "cert" and f"{stem}.key" not in names:
             raise _half(tree, folder, name, f"{stem}.key")
-        if ending == "key" and f"{stem}.cert" not in names and part not in CONTAINERD:
+        if ending == "key" and f"{stem}.cert" not in names and not by_containerd:
             raise _half(tree, folder, name, f"{stem}.cert")
-        if ending == "crt" and part in CONTAINERD and f"{folder}/{name}" not in owned:
+        if ending == "crt" and by_containerd and f"{folder}/{name}" not in owned:
             content = tree.read(f"{folder}/{name}").content
             if content is not None and not certificates(content):
                 raise _no_ca(f"{folder}/{name}")

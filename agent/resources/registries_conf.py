@@ -16,7 +16,7 @@ from typing import Any
 from agent.facts import Facts, Tree
 from agent.faults import RefusedError
 from agent.plan import Mirror, Plan, Registry
-from agent.resources import Change, Ledger, Owned, certificates, change, readable
+from agent.resources import Change, Ledger, Owned, certificates, change, folder_pairs, readable
 from agent.resources.docker import certificate_file, strip_certificates
 from agent.toml import TomlError, parse
 
@@ -34,6 +34,7 @@ def changes(part: str, facts: Facts, plan: Plan, owned: Ledger) -> tuple[Change,
     for registry in plan.registry.each:
         if not registry.plain_http:
             place = folder(facts.tree, registry, owned)
+            folder_pairs.require_whole(facts.tree, place, owned, by_containerd=False)
             found += certificate_file(part, facts.tree, place, registry, owned)
         else:
             lines = f'[[registry]]\nlocation = "{registry.name}"\ninsecure = true\n'

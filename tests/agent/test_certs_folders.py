@@ -97,6 +97,15 @@ def test_docker_passes_over_a_crt_without_a_certificate(box: Box) -> None:
     assert box.apply(**only("docker"))["code"] is None
 
 
+def test_docker_s_image_store_of_containerd_judges_as_containerd_does(box: Box) -> None:
+    store = b'{"features": {"containerd-snapshotter": true}}'
+    node_with(box, "docker").write("/etc/docker/daemon.json", store)
+    box.write(f"{DOCKER}/registry.key", b"key")
+    assert box.apply(**only("docker"))["code"] is None
+    box.write(f"{DOCKER}/corp.crt", b"")
+    assert box.apply(**only("docker"))["code"] == "ca-unreadable"
+
+
 def test_what_would_be_refused_is_explained(box: Box) -> None:
     box.with_docker().write(f"{DOCKER}/ca.cert", box.ca.encode())
     found = docker.explain(gather(Host(str(box.root))), box.plan())

@@ -19,6 +19,7 @@ import docker
 from moorage.archive import agent_archive
 from tests.agent.authority import Authority
 from tests.agent.real import LAB, NAME, REGISTRY, Node, Registry, connected, images, plan
+from tests.agent.words.certificates import own
 
 pytestmark = pytest.mark.engine
 CONFIG = "/etc/containerd/config.toml"
@@ -38,6 +39,29 @@ def registry(client: docker.DockerClient) -> Iterator[Registry]:
     if not found:
         pytest.skip("no registry image; inv up builds one")
     made = Registry(client, next(iter(found.values())), Authority())
+    try:
+        yield made
+    finally:
+        made.container.remove(force=True, v=True)
+
+
+class Itself(Authority):
+    """No CA: a server's certificate that signed itself."""
+
+    def __init__(self) -> None:
+        self.pair = own((NAME,))
+        self.pem = self.pair[0].decode()
+
+    def issue(self, *names: str, days: float = 30) -> tuple[bytes, bytes]:
+        return self.pair
+
+
+@pytest.fixture(scope="module")
+def own_registry(client: docker.DockerClient) -> Iterator[Registry]:
+    found = images(client, REGISTRY)
+    if not found:
+        pytest.skip("no registry image; inv up builds one")
+    made = Registry(client, next(iter(found.values())), Itself())
     try:
         yield made
     finally:
@@ -104,6 +128,15 @@ def test_trust_pulls_and_is_taken_away_without_a_trace(
     assert (node.read(CONFIG), node.read("/etc/hosts")) == (config, hosts)
     node.agent("apply", {**document, "parts": ["hosts"]})
     assert node.agent("verify", document).fault == "x509-unknown-authority"
+
+
+def test_a_registry_that_is_its_own_ca_is_trusted(
+    node: Node, client: docker.DockerClient, own_registry: Registry
+) -> None:
+    document = plan(own_registry, own_registry.push(client, PROGRAM))
+    first = node.agent("apply", document)
+    assert (first.code, first.result["verified"]) == (0, True), first
+    assert node.agent("untrust", document).code == 0
 
 
 def test_running_containers_keep_their_process_ids(

@@ -21,9 +21,9 @@ from moorage.archive import agent_archive
 from tests.agent import runtimes
 from tests.agent.authority import Authority
 from tests.agent.real import NAME, PASSWORD, REGISTRY, USER, Node, Registry, images, plan
-from tests.agent.test_real import client, image, machine, node, registry
+from tests.agent.test_real import client, image, machine, node, own_registry, registry
 
-__all__ = ["client", "image", "machine", "node", "registry"]
+__all__ = ["client", "image", "machine", "node", "own_registry", "registry"]
 pytestmark = pytest.mark.engine
 PARTS: dict[str, Any] = {"parts": ["hosts", "docker"]}
 DOCKERS = {
@@ -232,6 +232,65 @@ def test_podman_and_its_kin_pull_once_trusted_and_never_without(
     podman.agent("apply", {**document, "parts": ["hosts"]})
     assert "x509" in podman.pull_by(program, image)
     podman.agent("untrust", document)
+
+
+@pytest.mark.parametrize("content", ["an older CA", ""])
+def test_podman_pulls_although_root_has_a_folder_of_its_own(
+    podman: runtimes.PodmanNode, registry: Registry, image: str, content: str
+) -> None:
+    place = f"/root/.config/containers/certs.d/{NAME}"
+    podman.sh(f"mkdir -p {place}")
+    if content:
+        podman.write(f"{place}/ca.crt", Authority("older").pem.encode())
+    before = podman.sh(f"find {place} | xargs ls -ld")
+    document = {**plan(registry, image), "parts": ["hosts", "podman"]}
+    try:
+        run = podman.agent("apply", document)
+        assert (run.code, run.result["verified"]) == (0, True), run
+        assert podman.agent("untrust", document).code == 0
+        files = podman.sh(f"find {place} -type f")[1].split()
+        assert files == ([f"{place}/ca.crt"] if content else [])
+        assert podman.sh(f"test -d {place}")[0] == before[0]
+    finally:
+        podman.sh("rm -rf /root/.config/containers")
+
+
+@pytest.mark.parametrize("name", ["ca.cert", "registry.key"])
+def test_a_file_that_ends_every_pull_is_named_beforehand(
+    podman: runtimes.PodmanNode, registry: Registry, image: str, name: str
+) -> None:
+    place = f"/etc/containers/certs.d/{NAME}"
+    podman.write(f"{place}/{name}", registry.authority.pem.encode())
+    document = {**plan(registry, image), "parts": ["hosts", "podman"]}
+    try:
+        refused = podman.agent("apply", document)
+        assert (refused.code, refused.fault) == (2, "client-certificate"), refused
+        code, said = podman.sh(refused.result["error"]["cure"].partition(": ")[2].partition(";")[0]
+                               or refused.result["error"]["cure"].partition(";")[0])  # fmt: skip
+        assert code == 0, said
+        assert podman.agent("apply", document).code == 0
+        assert podman.agent("untrust", document).code == 0
+    finally:
+        podman.sh(f"rm -rf {place}")
+
+
+def test_podman_trusts_a_registry_that_is_its_own_ca(
+    podman: runtimes.PodmanNode, client: docker.DockerClient, own_registry: Registry
+) -> None:
+    pushed = own_registry.push(client, Path("/bin/true"))
+    document = {**plan(own_registry, pushed), "parts": ["hosts", "podman"]}
+    run = podman.agent("apply", document)
+    assert (run.code, run.result["verified"]) == (0, True), run
+    assert podman.agent("untrust", document).code == 0
+
+
+def test_docker_trusts_a_registry_that_is_its_own_ca(
+    engine: runtimes.RuntimeNode, client: docker.DockerClient, own_registry: Registry
+) -> None:
+    document = {**plan(own_registry, own_registry.push(client, Path("/bin/true"))), **PARTS}
+    run = engine.agent("apply", document)
+    assert (run.code, run.result["verified"]) == (0, True), run
+    assert engine.agent("untrust", document).code == 0
 
 
 @pytest.mark.parametrize("fallback", [True, False])

@@ -17,6 +17,7 @@ from agent import verify
 from agent.faults import AgentError, TrustError
 from agent.plan import Plan, Registry, Verify
 from agent.resources import Proof
+from agent.troubles import classify
 from tests.agent.authority import Authority
 from tests.agent.words.certificates import own
 
@@ -258,7 +259,7 @@ PULL = 'rpc error: code = Unknown desc = failed to pull and unpack image "my.reg
 def test_a_runtimes_words_become_a_code_with_cause_and_cure(
     words: str, code: str, trust: bool
 ) -> None:
-    error = verify.classify(PULL + words, REGISTRY, "my.registry.io/a:401")
+    error = classify(PULL + words, REGISTRY, "my.registry.io/a:401")
     assert error.code == code
     assert isinstance(error, TrustError) == trust
     assert words in error.fault.message
@@ -282,7 +283,7 @@ def test_the_words_of_real_daemons_are_known() -> None:
             wanted = COARSER.get(row["code"], row["code"])
             if runtime.startswith("docker") and wanted == "access-denied":
                 wanted = "login-refused"  # Docker says the same of a login that is refused
-            code = verify.classify(row["words"], Registry("reg.test")).code
+            code = classify(row["words"], Registry("reg.test")).code
             assert code == wanted, (runtime, row["words"])
 
 

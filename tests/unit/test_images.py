@@ -9,13 +9,18 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.plan import Registry
+from agent.troubles import classify
 from moorage import engine_faults, images, pulled, settings, wheels
 from moorage.errors import MoorageError, Refused
 from moorage.ui import UI
+
+WORDS = Path(__file__).parents[1] / "agent" / "words"
 
 
 @pytest.mark.parametrize(
@@ -37,6 +42,16 @@ from moorage.ui import UI
         ("connect: no route to host", "no-route"),
         ("manifest for my.registry.io/a:1 not found: manifest unknown", "image-missing"),
         ("write /var/lib/docker/x: no space left on device", "disk-full"),
+        ("missing key ca.key for client certificate ca.cert. CA certificates must use the "
+         "extension .crt", "client-certificate"),
+        ("toomanyrequests: You have reached your pull rate limit.", "rate-limit"),
+        ("unknown: <!DOCTYPE html><html><head></head></html>", "not-a-registry"),
+        ("error unmarshalling content: invalid character '<' looking for beginning of value",
+         "not-a-registry"),
+        ("open /var/lib/docker/tmp/x: permission denied", "engine-failed"),
+        ("exec: \"unpigz\": executable file not found in $PATH", "engine-failed"),
+        ('Head "https://my.registry.io/v2/proxy/denied/manifests/401": something new',
+         "engine-failed"),
         ("something new", "engine-failed"),
     ],
 )  # fmt: skip
@@ -45,6 +60,20 @@ def test_the_engines_words_get_a_code_and_a_cure(words: str, code: str) -> None:
     assert problem.code == code
     assert words in problem.cause
     assert problem.cure
+
+
+@pytest.mark.parametrize(
+    "path", sorted(WORDS.glob("docker-*[0-9].json")), ids=lambda path: path.stem
+)
+def test_this_machine_s_engine_is_told_of_as_that_of_a_node(path: Path) -> None:
+    registry = Registry("reg.test", 5000)
+    codes = {row.code for row in engine_faults._ROWS}
+    for situation, words in json.loads(path.read_text()).items():
+        node = classify(words, registry, "reg.test:5000/app:1", runtime="docker").code
+        here = engine_faults.explain(words, "reg.test:5000", "pulling").code
+        # Here the login is known to be good: the registry was asked with it before the push.
+        same = {node, "access-denied" if node == "login-refused" else node}
+        assert here in (same if node in codes else {*same, "engine-failed"}), (situation, words)
 
 
 @pytest.mark.parametrize(

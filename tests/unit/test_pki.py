@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import shutil
 import socket
 import ssl
@@ -10,15 +11,18 @@ import subprocess
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from agent.plan import Plan
 from moorage import certificates, pki
 from moorage.errors import Refused
 from moorage.files import write_atomically
 from moorage.settings import CertsSettings, RegistrySettings, Settings
+from tests.agent.words.certificates import own
 from tests.unit.elsewhere import certs, project
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -435,3 +439,61 @@ def test_show_tells_names_and_days(tmp_path: Path) -> None:
         check=True,
     )
     assert said["sha256"] in openssl.stdout.decode()
+
+
+def put_own(settings: Settings, **more: Any) -> None:
+    """A server's certificate that signed itself, as ca.crt and as registry.crt."""
+    certificate, key = own(more.pop("names", ("my.registry.io",)), **more)
+    settings.certs_dir.mkdir(exist_ok=True)
+    for name, content in (
+        ("ca.crt", certificate), ("registry.crt", certificate), ("registry.key", key)
+    ):  # fmt: skip
+        (settings.certs_dir / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "names", [("my.registry.io",), ("my.registry.io", "also.registry.io"), ("*.registry.io",)]
+)
+def test_a_server_s_certificate_that_signed_itself_is_served_as_it_is(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    settings = project(tmp_path)
+    put_own(settings, names=names)
+    before = contents(settings)
+    assert pki.pending(settings) == []
+    assert not pki.issue(settings).changed
+    assert contents(settings) == before
+    registry = {"host": "my.registry.io", "ca": pki.ca_pem(settings)}
+    plan = Plan.parse(json.dumps({"version": 1, "registry": registry}).encode())
+    assert plan.registry.ca == pki.ca_pem(settings)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"names": ("other.io",)}, "lack my.registry.io"),
+        ({"ends": -1}, "it is valid from"),
+        ({"names": (), "common_name": "my.registry.io"}, "lack my.registry.io"),
+    ],
+)
+def test_one_that_cannot_be_served_is_refused_with_the_truth(
+    tmp_path: Path, more: dict[str, Any], words: str
+) -> None:
+    settings = project(tmp_path)
+    put_own(settings, **more)
+    before = contents(settings)
+    with pytest.raises(Refused) as refused:
+        pki.issue(settings)
+    assert refused.value.code == "ca-foreign"
+    assert "the server's own" in refused.value.cause
+    assert words in refused.value.cause
+    assert contents(settings) == before
+
+
+def test_a_key_of_another_is_told_of_a_certificate_that_is_its_own_ca(tmp_path: Path) -> None:
+    settings = project(tmp_path)
+    put_own(settings)
+    (settings.certs_dir / "registry.key").write_bytes(own(("my.registry.io",))[1])
+    with pytest.raises(Refused, match=r"ca\.crt cannot be used") as refused:
+        pki.issue(settings)
+    assert "not the same certificate" in refused.value.cause

@@ -18,7 +18,7 @@ from agent import toml_edit
 from agent.facts import File, Tree
 from agent.faults import RefusedError
 from agent.plan import Mirror, Registry
-from agent.resources import Change, Ledger, certificates, change, readable
+from agent.resources import Change, Ledger, certificates, change, folder_pairs, readable
 from agent.resources.containerd.config import COMMENT, PART, parsed
 from agent.resources.docker import certificate_file
 from agent.toml import TomlError, at, parse
@@ -78,6 +78,7 @@ def changes(
     if there is None and _has_others_certificates(tree, place, owned):
         # Certificates without a hosts.toml are read as Docker reads them; a hosts.toml would end
         # that for all of them, so the CA joins them instead.
+        folder_pairs.require_whole(tree, place, owned, by_containerd=True)
         return certificate_file(PART, tree, place, registry, owned)
     ca = f"{place}/{CA}"
     ours = own(registry, ca)

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.agent.authority import Authority
-from tests.agent.words.hostile import STORE
+from tests.agent.words.hostile import STORE, TOKENS
 
 Pair = tuple[bytes, bytes]
 DAY = datetime.timedelta(days=1)
@@ -34,8 +34,9 @@ class Certificates:
 
     def presented(self, kind: str) -> dict[str, Pair]:
         """What a server presents by the name that is asked for, ``""`` being any other."""
-        if kind == "store-evil":
-            return {"": self._pairs["good"], STORE: self._pairs["evil"]}
+        for host in (STORE, TOKENS):
+            if kind == f"{host.partition('.')[0]}-evil":
+                return {"": self._pairs["good"], host: self._pairs["evil"]}
         return {"": self._pairs[kind]}
 
     def filled(self, text: str, kind: str) -> str:

@@ -26,7 +26,7 @@ from moorage.archive import agent_archive
 from tests.agent import runtimes
 from tests.agent.real import LAB, Node, connected, images
 from tests.agent.words.certificates import Certificates
-from tests.agent.words.hostile import MIRROR, NAMES, REGISTRY, Server, page
+from tests.agent.words.hostile import MIRROR, NAMES, REGISTRY, TOKENS, Server, page
 from tests.agent.words.situations import CONTAINERD, DOCKER, PODMAN, SITUATIONS, Situation
 
 HERE = Path(__file__).resolve().parent
@@ -136,7 +136,7 @@ def standing(client: docker.DockerClient, runtime: Runtime, archive: Path) -> It
         node.start(archive)
         node.write("/root/pull.py", PULL.encode())
         hosts = node.read("/etc/hosts") or b""
-        node.write_hosts(hosts + f"{bridge(node)} {' '.join(NAMES)}\n".encode())
+        node.write_hosts(hosts + f"{bridge(client)} {' '.join(NAMES)}\n".encode())
         if runtime.kind == CONTAINERD:
             configure(node, "registry.k8s.io/pause:3.8")
         time.sleep(6)  # Go keeps what it read of the file for five seconds
@@ -145,9 +145,9 @@ def standing(client: docker.DockerClient, runtime: Runtime, archive: Path) -> It
         node.remove()
 
 
-def bridge(node: Node) -> str:
-    """This machine's address on the node's way out."""
-    return str(node.container.client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"])
+def bridge(client: docker.DockerClient) -> str:
+    """This machine's address on a node's way out."""
+    return str(client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"])
 
 
 def configure(node: Node, sandbox: str) -> None:
@@ -156,11 +156,19 @@ def configure(node: Node, sandbox: str) -> None:
     node.wait()
 
 
-def heard(
-    node: Node, runtime: Runtime, situation: Situation, made: Certificates, folder: Path
-) -> str:
+class Ears(NamedTuple):
+    """What it takes to hear a runtime: its node, and what the registry is made of."""
+
+    node: Node
+    runtime: Runtime
+    address: str
+    made: Certificates
+    folder: Path
+
+
+def heard(ears: Ears, situation: Situation) -> str:
     """What the runtime says."""
-    address = bridge(node)
+    node, runtime, address, made, folder = ears
     pairs = made.presented(situation.certificate)
     with ExitStack() as open_servers:
         server = open_servers.enter_context(Server(address, pairs, situation.handler, folder))
@@ -175,6 +183,8 @@ def heard(
             for mark, word in (*ports.items(), ("@PLACE", place)):
                 told = told.replace(mark, word)
             node.write(f"{place}/{name}", told.encode())
+            # Docker's image store of containerd has a token server's CA in its own folder alone.
+            node.write(f"{place.replace(REGISTRY, TOKENS)}/{name}", told.encode())
         if situation.mirror and runtime.kind == PODMAN:
             node.write("/etc/containers/registries.conf.d/50-words.conf", mirrored(ports).encode())
         image = f"{REGISTRY}:{server.port}/app:1"
@@ -183,7 +193,8 @@ def heard(
         kind = "sandbox" if situation.sandbox else runtime.kind
         user, password = situation.login or ("", "")
         said = node.sh(f"python3 /root/pull.py {kind} {image} '{user}' '{password}'")[1]
-        node.sh(f"rm -rf '{place}' /etc/containers/registries.conf.d/50-words.conf")
+        tokens = place.replace(REGISTRY, TOKENS)
+        node.sh(f"rm -rf '{place}' '{tokens}' /etc/containers/registries.conf.d/50-words.conf")
     return plain(said, [*ports.values()])
 
 
@@ -211,17 +222,17 @@ def collect(name: str, client: docker.DockerClient, archive: Path) -> None:
     name, _, chosen = name.partition(":")
     runtime = RUNTIMES[name]
     wanted = chosen.split(",") if chosen else [one.name for one in SITUATIONS]
-    made = Certificates(NAMES)
     with (
         tempfile.TemporaryDirectory() as folder,
         standing(client, runtime, archive) as node,
     ):
         version = re.findall(r"\d+\.\d+\.\d+", node.sh(VERSIONS[runtime.kind])[1])[0]
         target = HERE / f"{runtime.kind}-{version}{runtime.note}.json"
+        ears = Ears(node, runtime, bridge(client), Certificates(NAMES), Path(folder))
         said = json.loads(target.read_text()) if chosen else {}
         for situation in SITUATIONS:
             if runtime.kind in situation.runtimes and situation.name in wanted:
-                said[situation.name] = heard(node, runtime, situation, made, Path(folder))
+                said[situation.name] = heard(ears, situation)
                 sys.stderr.write(f"{name} {situation.name}: {said[situation.name]}\n")
                 target.write_text(json.dumps(said, indent=1) + "\n")
 

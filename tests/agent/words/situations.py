@@ -153,6 +153,7 @@ SITUATIONS = (
     Situation("token-harbor-wrong", tokens(_only_known(HARBOR), HARBOR), ("ship", "wrong")),
     Situation("token-gitlab-none", tokens(_only_known(GITLAB), GITLAB)),
     Situation("token-gitlab-wrong", tokens(_only_known(GITLAB), GITLAB), ("ship", "wrong")),
+    Situation("token-untrusted", tokens(token, HUB), certificate="token-evil"),
     Situation("token-page", tokens(lambda asked: page(), HUB)),
     Situation("token-missing", tokens(lambda asked: page(404, "Not Found"), HUB)),
     Situation("token-busy", tokens(lambda asked: said(429, *LIMIT), HUB)),
