@@ -99,6 +99,16 @@ TROUBLES: tuple[Trouble, ...] = (
         "put the pair beside the CA: {folder}/client.cert and {folder}/client.key",
     ),
     Trouble(
+        r"fetch (anonymous|oauth) token: [^\n]*x509: certificate signed by unknown authority",
+        "x509-unknown-authority", False,
+        "the runtime does not trust {name}, the token server of {registry}",
+        "its certificate is another CA's than the registry's; or this is Docker with containerd's "
+        "image store, which asks for tokens with the system's CAs alone",
+        "inv nodes.trust --system-store, then on the node: systemctl restart docker",
+        "have the node trust the CA of {name}; Docker with containerd's image store: "
+        "inv nodes.trust --system-store, then on the node: systemctl restart docker",
+    ),
+    Trouble(
         r"x509: certificate signed by unknown authority|unknown certificate authority",
         "x509-unknown-authority", True,
         "the runtime does not trust the certificate of {name}",

@@ -151,7 +151,8 @@ def test_anothers_hosts_toml_that_trusts_our_ca_is_enough(box: Box) -> None:
 
 def test_certificates_without_a_hosts_toml_are_joined(box: Box) -> None:
     box.write(f"{FOLDER}/ca.crt", Authority("other").pem.encode())
-    box.write(f"{FOLDER}/client.cert", b"x")
+    for ending in ("cert", "key"):
+        box.write(f"{FOLDER}/client.{ending}", b"x")
     config = f'{V2}  config_path = "/etc/containerd/certs.d"\n'.encode()
     assert [one.path for one in proposed(box, config).changes] == [f"{FOLDER}/moorage-ca.crt"]
 

@@ -16,7 +16,8 @@ IMAGE = "reg.test:5000/app:1"
 REGISTRY = Registry("reg.test", 5000)
 KINDS = {"containerd": "cri", "docker": "docker", "podman": "podman"}
 UNKNOWN = "pull-failed"
-# Docker with containerd's image store speaks as containerd does.
+# Docker with containerd's image store speaks as containerd does, but trusts no token server by
+# certs.d (28.5.2).
 VENDORED = "containerd-in-docker"
 
 # What each situation is; of a runtime that tells less than others, what it is by that.
@@ -106,6 +107,8 @@ def voice(runtime: str) -> str:
 
 
 def code_of(runtime: str, situation: str) -> str:
+    if runtime == VENDORED and situation.startswith("token-"):
+        return "x509-unknown-authority"
     known = CODES[situation]
     if isinstance(known, str):
         return known
@@ -197,6 +200,18 @@ def test_words_that_are_not_known_are_told_as_they_are(
 )
 def test_what_is_in_a_name_says_nothing(image: str, words: str) -> None:
     assert classify(words.format(image, image), REGISTRY, image).code == UNKNOWN
+
+
+def test_docker_s_token_server_is_told_apart_from_its_registry() -> None:
+    words = (  # 28.5.2 with containerd's image store; the registry is its own token server
+        'failed to resolve reference "reg.test:5000/app:1": failed to authorize: failed to fetch '
+        'anonymous token: Get "https://reg.test:5000/token?service=x": tls: failed to verify '
+        "certificate: x509: certificate signed by unknown authority"
+    )
+    error = classify(words, REGISTRY, IMAGE, runtime="docker")
+    assert not isinstance(error, TrustError)
+    assert "token server of reg.test:5000" in error.fault.message
+    assert "inv nodes.trust --system-store" in error.fault.cure
 
 
 def test_podman_s_mirrors_are_told_beside_the_registry_s_own_answer() -> None:

@@ -26,7 +26,7 @@ from moorage.archive import agent_archive
 from tests.agent import runtimes
 from tests.agent.real import LAB, Node, connected, images
 from tests.agent.words.certificates import Certificates
-from tests.agent.words.hostile import MIRROR, NAMES, REGISTRY, TOKENS, Server, page
+from tests.agent.words.hostile import MIRROR, NAMES, REGISTRY, Server, page
 from tests.agent.words.situations import CONTAINERD, DOCKER, PODMAN, SITUATIONS, Situation
 
 HERE = Path(__file__).resolve().parent
@@ -183,8 +183,6 @@ def heard(ears: Ears, situation: Situation) -> str:
             for mark, word in (*ports.items(), ("@PLACE", place)):
                 told = told.replace(mark, word)
             node.write(f"{place}/{name}", told.encode())
-            # Docker's image store of containerd has a token server's CA in its own folder alone.
-            node.write(f"{place.replace(REGISTRY, TOKENS)}/{name}", told.encode())
         if situation.mirror and runtime.kind == PODMAN:
             node.write("/etc/containers/registries.conf.d/50-words.conf", mirrored(ports).encode())
         image = f"{REGISTRY}:{server.port}/app:1"
@@ -193,8 +191,7 @@ def heard(ears: Ears, situation: Situation) -> str:
         kind = "sandbox" if situation.sandbox else runtime.kind
         user, password = situation.login or ("", "")
         said = node.sh(f"python3 /root/pull.py {kind} {image} '{user}' '{password}'")[1]
-        tokens = place.replace(REGISTRY, TOKENS)
-        node.sh(f"rm -rf '{place}' '{tokens}' /etc/containers/registries.conf.d/50-words.conf")
+        node.sh(f"rm -rf '{place}' /etc/containers/registries.conf.d/50-words.conf")
     return plain(said, [*ports.values()])
 
 
