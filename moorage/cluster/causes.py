@@ -1,13 +1,16 @@
 """Why a pull fails: the words of kubelets and runtimes -> cause and cure. A table; pure.
 
-The words are Go's, containerd's (1.6 to 2.x), Docker's and the kubelet's, collected from real
-daemons (tests/k8s/messages.json). Codes are the same as the agent's (agent/verify.py).
+The words are Go's, containerd's (1.6 to 2.x), Docker's, CRI-O's and the kubelet's, collected from
+real daemons (tests/k8s/messages.json) and from the kubelet's source (tests/k8s/kubelet.json). A
+row's words match what they mean: what fits no row is told as it is. Codes are the agent's.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+
+from moorage.cluster import keyring
 
 # What a cause is a matter of; pods are grouped by it.
 NODE, IMAGE, LOGIN, REGISTRY = "node", "image", "login", "registry"
@@ -19,10 +22,14 @@ NO_PROXY = "nodes.trust --fix-proxy"
 
 @dataclass(frozen=True)
 class Cause:
-    """A row. The texts may use {registry}, {host}, {image}, {nodes}, {namespaces}, {pod}.
+    """A row. The texts may use {registry}, {host}, {image}, {nodes}, {namespaces}, {pod}, {why}.
+
+    Those of a login may also use {asked} (the server as the image spells it), {anew} and {again}
+    (commands that make the Secret); those of an image {tags}, and {pull} (a pull by hand).
 
     ``cure`` is for our own registry, ``elsewhere`` for any other; ``fix`` names the command of
     ours that does it. ``passing``: it may go away by itself, so waiting for it makes sense.
+    ``either``: the registry says the same of a login without the right as of a wrong one.
     """
 
     code: str
@@ -34,11 +41,23 @@ class Cause:
     elsewhere: str = ""
     fix: str = ""
     passing: bool = False
+    either: bool = False
 
 
 _TRUST = "inv nodes.trust --hosts={nodes}"
 _ISSUE = "inv certs.issue && inv registry.up"
 _CA_THERE = "put that registry's CA on the nodes: certs.d/{registry}/ca.crt"
+PRELOAD = "docker pull {image} && inv nodes.preload {image} --hosts={nodes}"
+_WHO_ANSWERS = "from a node: curl -vL https://{registry}/v2/"
+
+_LOGIN_OR_RIGHT = (
+    "{registry} refuses the login, or denies {image} to it",
+    "the login is wrong, none was given, or this user may not pull the image: a registry with a"
+    " token server says the same of all three",
+    "inv k8s.secret --namespace={namespaces} --attach",
+    "{anew}",
+    SECRET,
+)
 
 # The first row that fits is said.
 CAUSES: tuple[Cause, ...] = (
@@ -52,9 +71,19 @@ CAUSES: tuple[Cause, ...] = (
         passing=True,
     ),
     Cause(
+        "client-certificate",
+        r"failed to load X509 key pair|missing key \S+ for client certificate"
+        r"|[Mm]issing client certificate \S+ for key|private key does not match public key",
+        NODE,
+        "a client's certificate or key keeps these nodes from asking {registry}",
+        "a *.cert in certs.d counts as a client's certificate and needs its *.key, and a *.key its"
+        " *.cert; a CA's file has to end with .crt",
+        "on the node: ls -l /etc/containerd/certs.d/{registry} /etc/docker/certs.d/{registry}; then"
+        " rename a CA's file to *.crt, or move half a pair away",
+    ),
+    Cause(
         "ca-unreadable",
-        r"unable to (read|load) CA|failed to (read|load) CA|failed to load X509 key pair"
-        r"|open [^ ]*/certs\.d/[^ ]*: ",
+        r"unable to (read|load) CA|failed to (read|load) CA|\b(read|open) [^ ]*/certs\.d/[^ ]*: ",
         NODE,
         "the runtime cannot read the CA file it was pointed to",
         "the file that hosts.toml names is missing or damaged",
@@ -126,6 +155,14 @@ CAUSES: tuple[Cause, ...] = (
         TRUST,
     ),
     Cause(
+        "client-wanted",
+        r"tls: (certificate required|bad certificate)",
+        NODE,
+        "{registry} wants a certificate of its clients",
+        "it lets in only clients that present a certificate (mutual TLS)",
+        "put the pair beside the CA on the nodes: certs.d/{registry}/client.cert and client.key",
+    ),
+    Cause(
         "tls-failed",
         r"x509: |tls: |remote error: tls",
         REGISTRY,
@@ -145,7 +182,8 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "plain-to-https",
-        r"HTTP request to an HTTPS server|malformed HTTP response|\b400 Bad Request",
+        r"HTTP request to an HTTPS server|malformed HTTP response"
+        r"|(?<!<https> )\b400 Bad Request",
         NODE,
         "these nodes speak plain HTTP to the TLS port of {registry}",
         "their configuration names it with http:// (hosts.toml, or insecure-registries)",
@@ -161,6 +199,61 @@ CAUSES: tuple[Cause, ...] = (
         "too many pulls from this address or login",
         "wait, log in, or mirror the image into your own registry",
         passing=True,
+    ),
+    Cause(
+        "token-server",
+        r"decode token response|decoding bearer token"
+        r"|(fetch (anonymous|oauth) token|[Bb]earer token)[^\n]*\b(40[0456]|5\d\d) \(?[A-Z]",
+        REGISTRY,
+        "the token server of {registry} issues no token",
+        "whatever answers there is not a token server, or it is broken",
+        "from a node: curl -si https://{registry}/v2/ | grep -i realm; then look at that address",
+    ),
+    Cause(
+        "not-a-registry",
+        r"media ?type[^\n]{0,20}text/|\(text/html\)|invalid character '[^']+' looking for"
+        r"|<!DOCTYPE|<html|pinging container registry [^\n]*\b404\b",
+        REGISTRY,
+        "whatever answers for {registry} is not a registry",
+        "it sends a web page in place of an image: a proxy, a sign-in page or another service"
+        " answers",
+        f"{_WHO_ANSWERS} shows who; past a proxy: inv nodes.trust --hosts={{nodes}} --fix-proxy",
+        f"{_WHO_ANSWERS} shows who; past a proxy, add {{host}} to NO_PROXY of the runtime's unit",
+    ),
+    Cause(
+        "schema1",
+        r"manifest\.v1\+|[Ss]chema ?(version)? ?1\b|no signatures|missing signature key",
+        IMAGE,
+        "{image} is in a format that this runtime no longer reads",
+        "its manifest is of schema 1, from before 2016, or the registry made such a one for it",
+        "build it again, then push it",
+    ),
+    Cause(
+        "blob-missing",
+        r"could not fetch content descriptor [^\n]*not found|unknown blob|blob unknown|BLOB_UNKNOWN"
+        r"|fetching blob: [^\n]*\b404\b",
+        IMAGE,
+        "{registry} has lost a part of {image}",
+        "its manifest is there, but a blob that the manifest names is not",
+        "push it again",
+    ),
+    Cause(
+        "content-damaged",
+        r"verification failed for digest|does not match expected|unexpected commit (digest|size)"
+        r"|failed size validation|short read: expected",
+        IMAGE,
+        "what arrives of {image} is not what its digest says",
+        "the registry's storage is damaged, or something on the way answers in its place",
+        f"push it again; if that does not help, {_WHO_ANSWERS}",
+    ),
+    Cause(
+        "not-an-image",
+        r"unsupported media type|no processor for media-type|on artifact with type"
+        r"|mismatched image rootfs and manifest layers|invalid (image )?rootfs",
+        IMAGE,
+        "{image} is not an image that this runtime can unpack",
+        "it is an artifact of another kind (a chart, a signature, a file)",
+        "name an image in the pod's manifest",
     ),
     Cause(
         "name-unresolved",
@@ -195,9 +288,20 @@ CAUSES: tuple[Cause, ...] = (
         passing=True,
     ),
     Cause(
+        "registry-broken",
+        r"\b500 \(?[A-Z]|Internal Server Error",
+        REGISTRY,
+        "{registry} answers with an error of its own",
+        "something in the registry, or in its storage, is broken",
+        "inv registry.logs",
+        "read that registry's log",
+        passing=True,
+    ),
+    Cause(
         "registry-timeout",
         r"i/o timeout|deadline exceeded|Client\.Timeout|TLS handshake timeout|unexpected EOF"
-        r"|connection reset by peer|\b50[234]\b",
+        r"|connection reset by peer|\b50[234]\b|because the registry is unavailable\s*$"
+        r"|^RegistryUnavailable$",
         REGISTRY,
         "{registry} does not answer in time",
         "the address is wrong, a firewall drops packets, or the registry is too busy",
@@ -207,27 +311,49 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "login-refused",
+        # A token server says the same of a wrong login, of none, and of one without the right:
+        # https://distribution.github.io/distribution/spec/auth/token/
+        r"insufficient_scope|(fetch (anonymous|oauth) token|[Bb]earer token)[^\n]*\b403\b",
+        LOGIN,
+        *_LOGIN_OR_RIGHT,
+        either=True,
+    ),
+    Cause(
+        "access-denied",
+        # A blob that is denied after the manifest was given is no matter of the login.
+        r"\b403\b|Forbidden|download failed after attempts=\d+: denied|fetching blob: denied",
+        LOGIN,
+        "{registry} denies {image}",
+        "this user may not pull it, its login has expired, or something before the registry blocks"
+        " it",
+        "give the user the right, or pull with another one: inv k8s.secret"
+        " --namespace={namespaces} --credentials=FILE --replace",
+        "give the user the right, or pull with another one: {anew}",
+        either=True,
+    ),
+    Cause(
+        "login-refused",
+        r"pull access denied|resource is denied|access forbidden|[Aa]ccess denied"
+        r"|(^|: )denied(: |\s*$)",
+        LOGIN,
+        *_LOGIN_OR_RIGHT,
+        either=True,
+    ),
+    Cause(
+        "login-refused",
         r"\b401\b|[Uu]nauthorized|no basic auth credentials|authentication required"
-        r"|incorrect username|failed to authorize",
+        r"|incorrect username|invalid username/password|failed to authorize",
         LOGIN,
         "{registry} refuses the login",
         "the user name or the password is wrong, or none was given",
         "inv k8s.secret --namespace={namespaces} --attach",
-        "make a Secret for {registry}: kubectl create secret docker-registry",
+        "{anew}",
         SECRET,
     ),
     Cause(
-        "access-denied",
-        r"\b403\b|[Ff]orbidden|denied",
-        LOGIN,
-        "{registry} accepts the login but denies the image",
-        "this user may not pull it",
-        "give the user the right, or pull with another one: inv k8s.secret --credentials FILE",
-        "give the user the right, or pull with another one",
-    ),
-    Cause(
         "wrong-platform",  # before image-missing: containerd ends it with "not found" as well
-        r"no match for platform|no matching manifest|no child with platform",
+        r"no match for platform|no matching manifest|no child with platform"
+        r"|no image found in [^\n]* for architecture",
         IMAGE,
         "{image} is not made for the processor of these nodes",
         "no manifest of it fits their platform",
@@ -235,8 +361,9 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "image-missing",
-        r"not found|manifest unknown|name unknown|NAME_UNKNOWN|MANIFEST_UNKNOWN|does not exist"
-        r"|\b404\b",
+        r"manifest unknown|name unknown|NAME_UNKNOWN|MANIFEST_UNKNOWN"
+        r"|failed to resolve (reference|image)\b[^\n]*: not found|(\S+/\S+[:@]\S+|^\s*): not found"
+        r"|\b(repository|manifest for|image) \S+ not found|\b404 \(?[A-Z]",
         IMAGE,
         "there is no image {image}",
         "the name or the tag is wrong, or it was never pushed",
@@ -256,7 +383,7 @@ CAUSES: tuple[Cause, ...] = (
         r"couldn't parse image|[Ii]nvalid(ImageName| reference format)"
         r"|Failed to apply default image",
         IMAGE,
-        "{image} is no image name",
+        "{image} is not an image name",
         "it does not follow name:tag or name@digest, in lower case",
         "correct it in the pod's manifest",
     ),
@@ -266,7 +393,15 @@ CAUSES: tuple[Cause, ...] = (
         IMAGE,
         "{image} is not on these nodes, and may not be pulled",
         "its imagePullPolicy is Never",
-        "set it to IfNotPresent, or load the image into the nodes",
+        f"{PRELOAD}; or set it to IfNotPresent",
+    ),
+    Cause(
+        "signature-refused",
+        r"signature validation failed|SignatureValidationFailed|[Ss]ource image rejected",
+        IMAGE,
+        "these nodes do not accept the signature of {image}",
+        "their policy wants a signature that the image does not have",
+        "sign the image, or correct /etc/containers/policy.json on {nodes}",
     ),
 )
 
@@ -294,7 +429,7 @@ NO_SECRET = Cause(
     "{registry} wants a login, and these pods have none",
     "{why}",
     "inv k8s.secret --namespace={namespaces} --attach",
-    "kubectl create secret docker-registry NAME --docker-server={registry} -n {namespaces}",
+    "{anew}; then name it in imagePullSecrets",
     SECRET,
 )
 STATIC_POD = Cause(
@@ -324,17 +459,17 @@ ELSEWHERE = Cause(
     "the Secret that these pods name is in another namespace",
     "{why}; Secrets count in their own namespace only",
     "inv k8s.secret --namespace={namespaces}",
-    "make it in {namespaces} too",
+    "{anew}",
     SECRET,
 )
 OTHER_SERVER = Cause(
     "secret-other-server",
     "",
     LOGIN,
-    "the Secret of these pods is for another server than {registry}",
+    "the Secret of these pods is for another server than {asked}",
     "{why}",
     "inv k8s.secret --namespace={namespaces} --replace",
-    "make it again with --docker-server={registry}",
+    "{again}",
     SECRET,
 )
 WRONG_TYPE = Cause(
@@ -344,7 +479,7 @@ WRONG_TYPE = Cause(
     "the Secret that these pods name holds no login for a registry",
     "{why}",
     "inv k8s.secret --namespace={namespaces} --replace",
-    "make it again: kubectl create secret docker-registry",
+    "{again}",
     SECRET,
 )
 WRONG_LOGIN = Cause(
@@ -354,8 +489,28 @@ WRONG_LOGIN = Cause(
     "the Secret of these pods has a login that {registry} refuses",
     "{why}",
     "inv k8s.secret --namespace={namespaces} --replace",
-    "make it again with the right password",
+    "{again}",
     SECRET,
+)
+# The words of a token server, of a Secret that is for the right one.
+LOGIN_OR_RIGHT = Cause(
+    "secret-wrong-login",
+    "",
+    LOGIN,
+    "{registry} refuses the login of these pods' Secret, or denies {image} to it",
+    "{why}",
+    "inv k8s.secret --namespace={namespaces} --replace",
+    "give that user the right to pull {image}; a wrong or expired password: {again}",
+    SECRET,
+)
+DENIED = Cause(
+    "access-denied",
+    "",
+    LOGIN,
+    "{registry} accepts the login but denies {image}",
+    "{why}",
+    "give the user the right, or pull with another one: inv k8s.secret"
+    " --namespace={namespaces} --credentials=FILE --replace",
 )
 LATE_LOGIN = Cause(
     "secret-late",
@@ -366,6 +521,51 @@ LATE_LOGIN = Cause(
     "wait for the next try, or: kubectl delete pod {pod}",
     fix=SECRET,
     passing=True,
+)
+# The image of a pod's sandbox is pulled by the runtime itself, without any Secret:
+# https://github.com/containerd/containerd/blob/main/internal/cri/server/podsandbox/sandbox_run.go
+SANDBOX_LOGIN = Cause(
+    "sandbox-login",
+    "",
+    NODE,
+    "{registry} wants a login for {image}, the image of every pod's sandbox",
+    "the runtime itself pulls it (containerd: sandbox_image or pinned_images.sandbox, CRI-O:"
+    " pause_image, k3s: --pause-image) and no Secret is ever used for it",
+    f"{PRELOAD}; or give the runtime a login (containerd: registry.configs, CRI-O:"
+    " pause_image_auth_file, k3s: configs in registries.yaml)",
+)
+SANDBOX_MISSING = Cause(
+    "sandbox-missing",
+    "",
+    NODE,
+    "{registry} has no {image}, the image of every pod's sandbox",
+    "the runtime's configuration names it (containerd: sandbox_image or pinned_images.sandbox,"
+    " CRI-O: pause_image, k3s: --pause-image)",
+    f"push it, or correct that setting; if an engine has it: {PRELOAD}",
+)
+# What is said beside the cause of any other failure of a sandbox's image.
+SANDBOX = "{image} is the image of every pod's sandbox: without it no container begins"
+# A kubelet does not tell an image that is missing from one that a pod may not use:
+# https://github.com/kubernetes/kubernetes/blob/v1.36.2/pkg/kubelet/images/image_manager.go
+NOT_FOR_THESE = Cause(
+    "never-pull-unproven",
+    "",
+    LOGIN,
+    "{image} is on these nodes, but these pods may not use it",
+    "{why}",
+    "inv k8s.secret --namespace={namespaces} --attach; or set imagePullPolicy to IfNotPresent",
+    "{anew}, with the login that it was pulled with; then name it in imagePullSecrets",
+    SECRET,
+)
+ALWAYS_VERIFY = Cause(
+    "always-verify",
+    "",
+    NODE,
+    "{image} is on these nodes, but their kubelet asks the registry before a pod may use it",
+    "{why}",
+    "on {nodes}: set imagePullCredentialsVerificationPolicy: NeverVerifyPreloadedImages in the"
+    " kubelet's configuration (or NeverVerifyAllowlistedImages, with the image in"
+    " preloadedImagesVerificationAllowlist), then: systemctl restart kubelet",
 )
 CONFIG_PATH = Cause(
     "config-path-ignored",
@@ -392,18 +592,33 @@ UNKNOWN = Cause(
     IMAGE,
     "the pull of {image} fails for a reason that is not in our table",
     "see the runtime's words below",
-    "try it on a node: crictl pull {image}",
+    "try it on a node: {pull} {image}",
 )
 
 
+# What is in names and addresses must not count: images, URLs, digests, and what Docker and CRI-O
+# put before a name.
+_NAMES = re.compile(
+    r'"?https?://[^"\s]+"?|sha256:[0-9a-f]+|"(?!text/)[^"\s]*[/:][^"\s]*"|\[manifests [^\]]*\]'
+    r"|docker://\S+|(?<=manifest )\S+ in \S+|(?<=denied for )\S+"
+    r"|(?<![\w./-])[\w.-]+:\d+/[\w./-]+(:[\w.-]+)?"
+)
+# CRI-O tells of the mirrors it asked in vain, and then of the registry itself.
+_MIRRORS = re.compile(r"\(Mirrors also failed: \[.*\]\): ", re.DOTALL)
+
+
 def classify(words: str) -> Cause:
-    """The row that fits a complaint; UNKNOWN where none does."""
-    # The image and the asked URL stand in the complaint; what is in them must not count.
-    plain = re.sub(r'"?https?://[^"\s]+"?|sha256:[0-9a-f]+|"[^"\s]*[/:][^"\s]*"', " ", words)
+    """The row that fits a complaint; UNKNOWN if none does."""
+    plain = _NAMES.sub(_left, _MIRRORS.sub("", words))
     for row in CAUSES:
         if re.search(row.words, plain):
             return row
     return UNKNOWN
+
+
+def _left(name: re.Match[str]) -> str:
+    """Whether TLS was spoken is what counts of an address."""
+    return "<https>" if name[0].startswith("https://") else " "
 
 
 def registry_of(image: str) -> str:
@@ -411,7 +626,9 @@ def registry_of(image: str) -> str:
 
     https://github.com/distribution/reference/blob/main/normalize.go
     """
-    first, slash, _ = image.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
-        return first
-    return "docker.io"
+    return keyring.repository(image).partition("/")[0]
+
+
+def same_registry(one: str, other: str) -> bool:
+    """Whether two names are one registry: runtimes take port 443 for granted."""
+    return one.removesuffix(":443") == other.removesuffix(":443")

@@ -10,10 +10,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from moorage.cluster import diagnosis, facts, namespaces, ours, paths
-from moorage.cluster.diagnosis import NOT_ALLOWED, Group, Known, Secret
+from moorage.cluster import causes, diagnosis, facts, keyring, namespaces, ours, paths, pull_secret
+from moorage.cluster.diagnosis import NOT_ALLOWED, Group, Known, NodeImages, Secret
 from moorage.cluster.refusals import ApiError
-from moorage.cluster.stuck import Complaint, Stuck, complaints, containers
+from moorage.cluster.stuck import (
+    Complaint,
+    Stuck,
+    candidates,
+    complaints,
+    heard,
+    without_sandbox,
+)
 from moorage.errors import MoorageError, Refused
 
 if TYPE_CHECKING:
@@ -75,7 +82,7 @@ def examine(api: Api, settings: Settings, ui: UI, *, namespace: str = "", pod: s
     with ui.progress("look at pods") as update:
         for document in _pods(api, namespace, pod):
             seen += 1
-            found.extend(containers(document))
+            found.extend(candidates(document))
             if seen % 100 == 0:
                 update(text=f"look at pods: {seen}")
     if not seen and namespace:
@@ -85,11 +92,13 @@ def examine(api: Api, settings: Settings, ui: UI, *, namespace: str = "", pod: s
 
 
 def explain(api: Api, settings: Settings, found: Sequence[Stuck], seen: int) -> Report:
-    """The causes of what is stuck."""
+    """The causes of what is stuck; of a pod that waits for its sandbox only if its image is why."""
     if not found:
         return Report((), seen)
     notes = _Notes()
     stuck = _with_words(api, found, notes)
+    if not stuck:
+        return Report((), seen, tuple(notes.said))
     groups = diagnosis.diagnose(stuck, _known(api, settings, stuck, notes))
     return typed(api, Report(tuple(groups), seen, tuple(notes.said)))
 
@@ -130,12 +139,19 @@ def _with_words(api: Api, stuck: Sequence[Stuck], notes: _Notes) -> list[Stuck]:
             )
             said |= complaints(events)
         except ApiError as problem:
-            notes.add(problem, "why these pods failed may be missing below")
-    known = {key: complaint.words for key, complaint in said.items()}
-    return [
-        one if one.words else replace(one, words=known.get((one.uid, one.container), ""))
-        for one in stuck
-    ]
+            waiting = all(one.of_sandbox for one in stuck)
+            without = "whether images of pod sandboxes are missing is unknown"
+            notes.add(problem, without if waiting else "why these pods failed may be missing below")
+    words = {key: complaint.words for key, complaint in said.items()}
+    told = (_told(one, heard(one, words)) for one in stuck)
+    return [one for one in told if one is not None]
+
+
+def _told(one: Stuck, words: str) -> Stuck | None:
+    """With its words; None for a pod that waits for its sandbox and not for an image."""
+    if one.of_sandbox and not one.words:
+        return without_sandbox(one, words)
+    return one if one.words else replace(one, words=words)
 
 
 def _known(api: Api, settings: Settings, stuck: Sequence[Stuck], notes: _Notes) -> Known:
@@ -145,7 +161,8 @@ def _known(api: Api, settings: Settings, stuck: Sequence[Stuck], notes: _Notes) 
     repositories = {
         diagnosis.repository(one.image) for one in stuck if diagnosis.wants_tags(one, registry)
     }
-    trusting, runtimes = _nodes(api, settings, {one.node for one in stuck}, notes)
+    trusting, runtimes, nodes = _nodes(api, settings, stuck, notes)
+    secrets = _secrets(api, unsure, notes)
     accused = {one.node for one in stuck if diagnosis.wants_facts(one, registry)}
     trusting |= facts.trusting(api, settings, accused - set(trusting))
     return Known(
@@ -153,7 +170,7 @@ def _known(api: Api, settings: Settings, stuck: Sequence[Stuck], notes: _Notes) 
         image=settings.image_reference,
         login=login,
         login_works=_login_works(settings, login) if unsure else None,
-        secrets=_secrets(api, unsure, notes),
+        secrets=secrets,
         in_namespace=_secrets_for(api, registry, unsure, notes),
         tags={
             name: tags
@@ -162,6 +179,8 @@ def _known(api: Api, settings: Settings, stuck: Sequence[Stuck], notes: _Notes) 
         },
         trusting=trusting,
         runtimes=runtimes,
+        accepted=_accepted(settings, unsure, secrets, login),
+        nodes=nodes,
     )
 
 
@@ -198,6 +217,39 @@ def _secrets(api: Api, unsure: Sequence[Stuck], notes: _Notes) -> dict[tuple[str
             found[namespace, name] = NOT_ALLOWED
             notes.add(problem, "whether they hold the right login is unknown")
     return found
+
+
+# A registry slows down a caller with many wrong logins; so many Secrets for one are unusual.
+_ASKED_LOGINS = 5
+
+
+def _accepted(
+    settings: Settings,
+    unsure: Sequence[Stuck],
+    secrets: dict[tuple[str, str], Secret],
+    own: Credentials | None,
+) -> frozenset[pull_secret.Login]:
+    """The logins for our registry in these Secrets that it takes, its own left out.
+
+    No other registry is asked: a login leaves this machine for the server it is for alone, over
+    the TLS that is verified by our own CA.
+    """
+    from moorage.registry import Credentials
+
+    found: dict[pull_secret.Login, None] = {}
+    for one in unsure:
+        if not causes.same_registry(causes.registry_of(one.image), settings.registry_name):
+            continue
+        named = (secrets.get((one.namespace, name)) for name in one.secrets)
+        held = [pull_secret.logins(secret) for secret in named if isinstance(secret, dict)]
+        found |= dict.fromkeys(pull_secret.fitting(held, one.image))
+    if own is not None:
+        found.pop(pull_secret.Login(own.user, own.password), None)
+    return frozenset(
+        login
+        for login in list(found)[:_ASKED_LOGINS]
+        if ":" not in login.user and _login_works(settings, Credentials(login.user, login.password))
+    )
 
 
 def _secrets_for(
@@ -251,13 +303,13 @@ def _tags(
 
 
 def _nodes(
-    api: Api, settings: Settings, names: set[str], notes: _Notes
-) -> tuple[dict[str, str], dict[str, str]]:
-    """What the cluster's agents say of these nodes, and their runtimes."""
+    api: Api, settings: Settings, stuck: Sequence[Stuck], notes: _Notes
+) -> tuple[dict[str, str], dict[str, str], dict[str, NodeImages]]:
+    """What the cluster's agents say of these nodes, their runtimes, and their images."""
     from moorage.cluster.nodes import from_document
 
-    trusting, runtimes = {}, {}
-    for name in sorted(names - {""}):
+    trusting, runtimes, images = {}, {}, {}
+    for name in sorted({one.node for one in stuck} - {""}):
         try:
             document = api.find(paths.one("Node", name), "read nodes")
         except ApiError as problem:
@@ -267,8 +319,38 @@ def _nodes(
             continue
         node = from_document(document)
         runtimes[name] = node.runtime
+        images[name] = _images(api, document, [one for one in stuck if one.node == name], notes)
         if settings.registry_name in node.trusted:
             trusting[name] = (
                 f"an agent put the trust there ({node.trusted[settings.registry_name]})"
             )
-    return trusting, runtimes
+    return trusting, runtimes, images
+
+
+# A kubelet names so many of its images, the largest, unless nodeStatusMaxImages says otherwise.
+_IMAGES_NAMED = 50
+
+
+def _images(api: Api, node: dict[str, Any], stuck: Sequence[Stuck], notes: _Notes) -> NodeImages:
+    status = node.get("status") or {}
+    listed = status.get("images") or ()
+    names = frozenset(
+        keyring.in_full(str(name)) for image in listed for name in image.get("names") or ()
+    )
+    kubelet = str((status.get("nodeInfo") or {}).get("kubeletVersion", ""))
+    found = NodeImages(names, len(listed) < _IMAGES_NAMED, kubelet)
+    if not any(diagnosis.wants_verification(one, found) for one in stuck):
+        return found
+    return replace(found, verification=_verification(api, node["metadata"]["name"], notes))
+
+
+def _verification(api: Api, node: str, notes: _Notes) -> str:
+    """The kubelet's imagePullCredentialsVerificationPolicy; "" if it cannot be asked."""
+    try:
+        path = f"{paths.one('Node', node)}/proxy/configz"
+        document = api.get(path, f"read the configuration of the kubelet of {node}")
+    except ApiError as problem:
+        notes.add(problem, "whether it verifies images that it has is unknown")
+        return ""
+    configuration = document.get("kubeletconfig") or {}
+    return str(configuration.get("imagePullCredentialsVerificationPolicy") or "")

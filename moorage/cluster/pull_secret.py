@@ -8,11 +8,11 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from moorage.cluster import ours
+from moorage.cluster import keyring, ours
 from moorage.registry import Credentials
 
 TYPE = "kubernetes.io/dockerconfigjson"
@@ -36,12 +36,16 @@ class Login:
     password: str = field(repr=False)
 
 
+Logins = Mapping[str, Login]  # by server
+
+
 def document(
     name: str, namespace: str, server: str, login: Credentials, labels: Mapping[str, str]
 ) -> dict[str, Any]:
     """The Secret, as server-side apply wants it: our fields and no others.
 
     ``server`` is the registry's name as images spell it, the key the kubelet looks a login up by.
+    Of port 443 there are two spellings, and the kubelet takes them for two servers: both are keys.
     """
     return {
         "apiVersion": "v1",
@@ -82,25 +86,11 @@ def logins(secret: Mapping[str, Any]) -> dict[str, Login]:
     return {server: login for server, login in found.items() if login is not None}
 
 
-def serves(server: str, image: str) -> bool:
-    """Whether the kubelet would use an entry for ``server`` to pull ``image``.
-
-    Its rule, for names without wildcards: the same host and port, and the entry's path before the
-    image's. https://kubernetes.io/docs/concepts/containers/images/#config-json
-    """
-    bare = server.removeprefix("https://").removeprefix("http://")
-    for version in ("/v1/", "/v2/", "/v1", "/v2"):
-        bare = bare.removesuffix(version)
-    host, _, path = bare.rstrip("/").partition("/")
-    image_host, _, image_path = image.partition("/")
-    if "*" in host:
-        pattern, given = host.split("."), image_host.split(".")
-        same = len(pattern) == len(given) and all(
-            _glob(one, other) for one, other in zip(pattern, given, strict=True)
-        )
-    else:
-        same = host == image_host
-    return same and (not path or image_path.startswith(path))
+def fitting(secrets: Iterable[Logins], image: str) -> list[Login]:
+    """The logins of a pod's Secrets that the kubelet tries for ``image``, in its order."""
+    held = list(secrets)
+    keys = dict.fromkeys(server for logins in held for server in logins)
+    return [logins[key] for key in keyring.serving(keys, image) for logins in held if key in logins]
 
 
 def hidden(secret: Mapping[str, Any] | None, other: Mapping[str, Any] | None = None) -> str | None:
@@ -135,7 +125,14 @@ def _auths(server: str, login: Credentials) -> dict[str, Any]:
         "password": login.password,
         "auth": base64.b64encode(pair).decode("ascii"),
     }
-    return {"auths": {server: entry}}
+    return {"auths": dict.fromkeys(_spellings(server), entry)}
+
+
+def _spellings(server: str) -> tuple[str, ...]:
+    host, _, port = server.rpartition(":")
+    if port == "443":
+        return host, server
+    return (server,) if host and not server.endswith("]") else (server, f"{server}:443")
 
 
 def _encoded(content: Mapping[str, Any]) -> str:
@@ -147,7 +144,9 @@ def _login(entry: Mapping[str, Any]) -> Login | None:
     user, password = entry.get("username"), entry.get("password")
     if entry.get("auth"):
         try:
-            pair = base64.b64decode(str(entry["auth"])).decode("utf-8", "replace")
+            text = str(entry["auth"])
+            # The kubelet takes it without its padding, too (decodeDockerConfigFieldAuth).
+            pair = base64.b64decode(text + "=" * (-len(text) % 4)).decode("utf-8", "replace")
         except (ValueError, binascii.Error):
             return None
         user, _, password = pair.partition(":")
@@ -158,9 +157,3 @@ def _login(entry: Mapping[str, Any]) -> Login | None:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _glob(pattern: str, text: str) -> bool:
-    from fnmatch import fnmatchcase
-
-    return fnmatchcase(text, pattern)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from moorage.cluster import causes, examine, ours, owners, paths
 from moorage.cluster.examine import Report
 from moorage.cluster.stages import SCHEDULING, has_images, stage
-from moorage.cluster.stuck import Stuck, containers
+from moorage.cluster.stuck import Stuck, containers, sandbox
 
 if TYPE_CHECKING:
     from moorage.cluster.api import Api
@@ -34,16 +34,17 @@ def made_anew(one: Stuck) -> bool:
 
     One that runs beside the stuck container is left alone (a native sidecar does no work of its
     own), and so is a pod that nobody replaces, or whose Job would fail by it: these wait for the
-    kubelet's next try.
+    kubelet's next try. For a sandbox that is seconds away.
     """
-    if one.runs or one.mirror or one.ephemeral or one.last_try:
+    if one.of_sandbox or one.runs or one.mirror or one.ephemeral or one.last_try:
         return False
     return owners.replaces(one) or (one.ours and not one.owner)
 
 
 def waits_in_vain(group: Group, one: Stuck) -> bool:
     """Whether no cure of ours helps this very pod: what it lacks is written when it is made."""
-    lacks = group.code in (causes.NO_SECRET.code, causes.NOT_NAMED.code) and not one.secrets
+    written = {cause.code for cause in (causes.NO_SECRET, causes.NOT_NAMED, causes.NOT_FOR_THESE)}
+    lacks = group.code in written and not one.secrets
     return lacks and not made_anew(one)
 
 
@@ -110,12 +111,14 @@ def _remake(api: Api, settings: Settings, live: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The pods of one look. ``waiting``: who has not its images yet, in words, beside ``stuck``."""
+    """The pods of one look. ``waiting``: who has not its images yet, in words, beside ``stuck``;
+    ``before``: those of them that wait for their sandbox."""
 
     pods: int
     ready: int
     stuck: tuple[Stuck, ...]
     waiting: tuple[str, ...]
+    before: tuple[Stuck, ...] = ()
 
 
 class _Concerned:
@@ -151,6 +154,7 @@ class _Concerned:
             len(pods) - len(held) - len(late),
             stuck,
             (*map(_lateness, late), *missing),
+            tuple(one for pod in late if (one := sandbox(pod)) is not None),
         )
 
     def _alive(self) -> Iterable[dict[str, Any]]:
@@ -218,7 +222,8 @@ def wait(
             late = time.monotonic() >= deadline
             fails = any(_fails_again(one, concerned.uids) for one in seen.stuck)
             if late or (fails and time.monotonic() - asked >= _ASK_AGAIN):
-                found = examine.explain(api, settings, seen.stuck, seen.pods)
+                stuck_now = (*seen.stuck, *(seen.before if late else ()))
+                found = examine.explain(api, settings, stuck_now, seen.pods)
                 asked = time.monotonic()
                 if late or any(_hopeless(group, concerned.uids) for group in found.groups):
                     return replace(found, waiting=seen.waiting)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from moorage.cluster import causes, examine, paths
 from moorage.cluster.following import follow
 from moorage.cluster.stages import PULLING, READY, STAGES, Stage, stage
-from moorage.cluster.stuck import Stuck, containers
+from moorage.cluster.stuck import Stuck, candidates, containers
 from moorage.errors import MoorageError
 
 if TYPE_CHECKING:
@@ -116,9 +116,10 @@ def until_ready(
                 return replace(ended, pods=_states(pods))
             if stages and all(one.name == READY for one in stages) and _complete(api, main):
                 return Waited(_states(pods))
-    stuck = watch.stuck(pods)
-    if stuck:
-        return Waited(_states(pods), examine.explain(api, settings, stuck, len(pods)))
+    stuck = watch.stuck(pods) or [one for pod in pods for one in candidates(pod)]
+    report = examine.explain(api, settings, stuck, len(pods))
+    if report.groups:
+        return Waited(_states(pods), report)
     return Waited(_states(pods), problem=_too_long(main, pods, timeout))
 
 

@@ -568,8 +568,12 @@ def _agents_told(run: Run, api: Api, rolled: Rolled, dry_run: bool) -> dict[str,
         )
     if rolled.report is not None:
         telling.show(ui, rolled.report)
+    # A node that has the image and asks the registry all the same is helped by no preload.
     if rolled.report is not None and any(
-        one.container in ("trust", "agent") for one in rolled.report.stuck
+        one.container in ("trust", "agent")
+        for group in rolled.report.groups
+        if group.code != "always-verify"
+        for one in group.stuck
     ):
         ui.show("")
         ui.show("The agents' own image cannot be pulled: name another with --agent-image, or load")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from moorage.cluster import causes, cures, diagnosis, stages, stuck
+from moorage.cluster import causes, cures, diagnosis, pull_secret, stages, stuck
 from moorage.cluster.api import Where
 from moorage.cluster.diagnosis import NOT_ALLOWED, Known
 from moorage.cluster.examine import Report
@@ -51,7 +51,16 @@ def pod(state: dict[str, Any], **spec: Any) -> dict[str, Any]:
 
 
 def secret(server: str, user: str, password: str, kind: str = "") -> dict[str, Any]:
-    auths = {"auths": {server: {"username": user, "password": password}}}
+    return secret_of({server: (user, password)}, kind)
+
+
+def secret_of(logins: dict[str, tuple[str, str]], kind: str = "") -> dict[str, Any]:
+    auths = {
+        "auths": {
+            server: {"username": user, "password": password}
+            for server, (user, password) in logins.items()
+        }
+    }
     return {
         "type": kind or "kubernetes.io/dockerconfigjson",
         "data": {".dockerconfigjson": base64.b64encode(json.dumps(auths).encode()).decode()},
@@ -163,13 +172,13 @@ def test_no_password_is_in_what_is_said_or_shown() -> None:
 
 
 def test_a_missing_tag_names_those_there_are_and_ours_is_pushed() -> None:
-    missing = one(words="not found", image=f"{REGISTRY}/app:2")
+    missing = one(words=f"failed to resolve image: {IMAGE}: not found", image=f"{REGISTRY}/app:2")
     group = diagnosed(missing, tags={"app": ("1", "1.1")})
     assert group.code == "tag-missing"
     assert "1, 1.1" in group.cause
     assert diagnosed(missing, tags={"app": None}).code == "repository-missing"
     assert diagnosed(missing).code == "image-missing"
-    mine = diagnosed(one(words="not found", image=IMAGE), tags={"serve_hostname": None})
+    mine = diagnosed(replace(missing, image=IMAGE), tags={"serve_hostname": None})
     assert (mine.cure, mine.fix) == ("inv image.push", causes.PUSH)
 
 
@@ -195,6 +204,392 @@ def test_a_pod_whose_events_are_gone_is_said_to_be_without_evidence() -> None:
 )
 def test_the_repository_of_an_image(image: str, name: str) -> None:
     assert diagnosis.repository(image) == name
+
+
+# Token servers: the same words for a wrong login, for none, and for one without the right.
+SCOPE = (
+    "pull access denied, repository does not exist or may require authorization: server message:"
+    " insufficient_scope: authorization failed"
+)
+GITLAB = "failed to authorize: failed to fetch oauth token: unexpected status: 403 Forbidden"
+CRIO = "reading manifest 1 in my.registry.io/app: requested access to the resource is denied"
+DOCKER = (
+    "pull access denied for my.registry.io/app, repository does not exist or may require 'docker"
+    " login': denied: requested access to the resource is denied"
+)
+FORBIDDEN = "unexpected status from HEAD request to https://my.registry.io/v2/: 403 Forbidden"
+OWN, OTHER = ("moorage", "right-words"), ("robot", "other-words")
+
+
+@pytest.mark.parametrize("words", [SCOPE, GITLAB, CRIO, DOCKER, FORBIDDEN])
+@pytest.mark.parametrize(
+    ("held", "named", "accepted", "code"),
+    [
+        (None, (), (), "secret-missing"),
+        (None, ("s",), (), "secret-missing"),
+        ({"other.io": OWN}, ("s",), (), "secret-other-server"),
+        ({REGISTRY: ("moorage", "old")}, ("s",), (), "secret-wrong-login"),
+        ({REGISTRY: OTHER}, ("s",), (), "secret-wrong-login"),
+        # The registry was asked, and takes the login: what is missing is the right.
+        ({REGISTRY: OTHER}, ("s",), (OTHER,), "access-denied"),
+        ({REGISTRY: OWN}, ("s",), (), "access-denied"),
+    ],
+)
+def test_a_denial_is_read_like_a_401_until_the_login_is_known_to_be_good(
+    words: str, held: Any, named: tuple[str, ...], accepted: Any, code: str
+) -> None:
+    secrets = {("web", "s"): secret_of(held) if held else None}
+    logins = frozenset(pull_secret.Login(*each) for each in accepted)
+    group = diagnosed(
+        one(words=words, secrets=named),
+        secrets=secrets, login=LOGIN, login_works=True, accepted=logins,
+    )  # fmt: skip
+    assert group.code == code
+    assert "words" not in json.dumps(group.to_json()).replace(words, "")
+    if code == "access-denied":
+        assert "accepts the login" in group.title
+        assert group.fix == ""
+    else:
+        assert "accepts" not in group.title
+        assert group.fix == causes.SECRET
+
+
+def test_a_denial_by_another_registry_names_user_and_both_reasons() -> None:
+    other = one(words=SCOPE, image="harbor.lan/team/app:1", secrets=("s",))
+    group = diagnosed(other, secrets={("web", "s"): secret("harbor.lan", "robot$a", "x")})
+    assert group.code == "secret-wrong-login"
+    assert "refuses the login of these pods' Secret, or denies harbor.lan/team/app:1" in group.title
+    assert "robot$a" in group.cause
+    assert "--docker-server=harbor.lan" in group.cure
+    unread = diagnosed(other, secrets={("web", "s"): NOT_ALLOWED})
+    assert unread.code == "login-refused"
+    assert "or denies" in unread.title
+
+
+def test_a_misspelt_image_of_the_hub_may_be_what_a_missing_login_is() -> None:
+    group = diagnosed(one(words=SCOPE, image="ngnix"))
+    assert group.code == "secret-missing"
+    assert "an image that does not exist" in group.cause
+    assert "an image that does not exist" not in diagnosed(one(words=REFUSED)).cause
+
+
+HUB_REFUSED = (
+    "failed to authorize: failed to fetch oauth token: unexpected status: 401 Unauthorized"
+)
+
+
+@pytest.mark.parametrize(
+    "image", ["team/app:1", "docker.io/team/app:1", "index.docker.io/team/app"]
+)
+def test_the_hub_s_secret_as_kubectl_makes_it_is_for_the_right_server(image: str) -> None:
+    stuck_one = one(words=HUB_REFUSED, image=image, secrets=("hub",))
+    made = secret("https://index.docker.io/v1/", "team", "wrong")
+    group = diagnosed(stuck_one, secrets={("web", "hub"): made})
+    assert group.code == "secret-wrong-login"
+    assert "docker.io" in group.cause
+    server = next(word for word in group.cure.split() if word.startswith("--docker-server="))
+    # What the cure makes gets no such verdict about its server again.
+    cured = secret(server.partition("=")[2], "team", "wrong")
+    assert diagnosed(stuck_one, secrets={("web", "hub"): cured}).code == "secret-wrong-login"
+
+
+@pytest.mark.parametrize(
+    ("key", "image", "words"),
+    [
+        ("https://reg:8443/v2", "reg:8443/app:1", "path begins with /v2"),
+        ("reg:8443/team/app:1", "reg:8443/team/app:1", "path begins with /team/app:1"),
+        ("reg:*", "reg:8443/app:1", "cannot read it"),
+        (REGISTRY, f"{REGISTRY}:443/app:1", "are two servers"),
+        ("https://index.docker.io/v1", "team/app:1", "index.docker.io/v1"),
+    ],
+)
+def test_a_key_that_the_kubelet_passes_over_is_not_waited_for(
+    key: str, image: str, words: str
+) -> None:
+    stuck_one = one(words=REFUSED, image=image, secrets=("s",))
+    held = {("web", "s"): secret(key, "moorage", "right-words")}
+    group = diagnosed(stuck_one, secrets=held, login=LOGIN, login_works=True)
+    assert group.code == "secret-other-server"
+    assert words in group.cause
+    assert image.partition("/")[0] in group.title or "docker.io" in group.title
+
+
+def test_both_spellings_of_port_443_are_our_registry() -> None:
+    group = diagnosed(one(image=f"{REGISTRY}:443/app:1"))
+    assert (group.fix, group.cure) == (causes.TRUST, "inv nodes.trust --hosts=n1")
+    # The Secret that the cure makes is one that the kubelet uses for this spelling.
+    from moorage.cluster import ours
+
+    made = pull_secret.document("s", "web", REGISTRY, LOGIN, ours.labels(SETTINGS, "secret"))
+    refused = one(words=REFUSED, image=f"{REGISTRY}:443/app:1", secrets=("s",))
+    cured = diagnosed(refused, secrets={("web", "s"): made}, login=LOGIN, login_works=True)
+    assert cured.code == "secret-late"
+
+
+def test_a_page_in_place_of_an_image_is_no_reason_to_push_it() -> None:
+    words = "unexpected media type text/html for sha256:0: not found"
+    mine = diagnosed(one(words=words, image=IMAGE))
+    assert (mine.code, mine.fix) == ("not-a-registry", "")
+    assert "proxy" in mine.cause
+    assert "curl -vL https://my.registry.io/v2/" in mine.cure
+    assert "--fix-proxy" in mine.cure
+    other = diagnosed(one(words=words, image="quay.io/a:1"))
+    assert "NO_PROXY" in other.cure
+
+
+# -- the image that the words name --------------------------------------------------------------
+
+
+def volume_pod(message: str, reason: str = "ErrImagePull", **spec: Any) -> dict[str, Any]:
+    """A pod whose containers mount images; as Kubernetes 1.36 writes it."""
+    mounts = [{"name": "model", "mountPath": "/model"}, {"name": "tmp", "mountPath": "/tmp"}]
+    document = pod(
+        {"waiting": {"reason": reason, "message": message}},
+        containers=[
+            {
+                "name": "app",
+                "image": f"{REGISTRY}/app:1",
+                "imagePullPolicy": "IfNotPresent",
+                "volumeMounts": mounts,
+            },
+            {"name": "side", "image": f"{REGISTRY}/side:1"},
+        ],
+        volumes=[
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "model", "image": {"reference": f"{REGISTRY}/app:10", "pullPolicy": "Always"}},
+            {"name": "other", "image": {"reference": f"{REGISTRY}/other:1"}},
+        ],
+    )
+    document["spec"].update(spec)
+    return document
+
+
+@pytest.mark.parametrize(
+    ("message", "image", "policy"),
+    [
+        (f'failed to pull and unpack image "{REGISTRY}/app:10": x', f"{REGISTRY}/app:10", "Always"),
+        (f'Back-off pulling image "{REGISTRY}/app:10"', f"{REGISTRY}/app:10", "Always"),
+        (f'Back-off pulling image "{REGISTRY}/app:1"', f"{REGISTRY}/app:1", "IfNotPresent"),
+        (
+            f'Container image "{REGISTRY}/app:10" is not present with pull policy of Never',
+            f"{REGISTRY}/app:10",
+            "Always",
+        ),
+        # A volume that this container does not mount, and words that name nothing.
+        (f'Back-off pulling image "{REGISTRY}/other:1"', f"{REGISTRY}/app:1", "IfNotPresent"),
+        ("context deadline exceeded", f"{REGISTRY}/app:1", "IfNotPresent"),
+        (f"initializing source docker://{REGISTRY}/app:10: x", f"{REGISTRY}/app:10", "Always"),
+        (f"image pull failed for {REGISTRY}/app:10 because x", f"{REGISTRY}/app:10", "Always"),
+    ],
+)
+def test_an_image_volume_is_blamed_and_not_the_container_s_image(
+    message: str, image: str, policy: str
+) -> None:
+    found = stuck.containers(volume_pod(message))[0]
+    assert (found.image, found.policy) == (image, policy)
+
+
+@pytest.mark.parametrize("place", ["initContainers", "ephemeralContainers", "containers"])
+def test_each_kind_of_container_may_mount_the_volume(place: str) -> None:
+    document = volume_pod("")
+    mounting = {
+        "name": "late",
+        "image": "busybox",
+        "volumeMounts": [{"name": "model", "mountPath": "/m"}],
+    }
+    statuses = {"initContainers": "initContainerStatuses", "containers": "containerStatuses"}
+    key = statuses.get(place, "ephemeralContainerStatuses")
+    document["spec"][place] = [mounting]
+    words = f'Failed to pull image "{REGISTRY}/app:10": {X509}'
+    waiting = {"waiting": {"reason": "ErrImagePull", "message": words}}
+    document["status"] = {"phase": "Pending", key: [{"name": "late", "state": waiting}]}
+    assert stuck.containers(document)[0].image == f"{REGISTRY}/app:10"
+
+
+def test_a_volume_s_image_that_is_missing_is_not_cured_by_pushing_the_container_s() -> None:
+    words = f'failed to resolve reference "{REGISTRY}/app:10": {REGISTRY}/app:10: not found'
+    document = volume_pod(words)
+    document["spec"]["containers"][0]["image"] = IMAGE
+    group = diagnosed(stuck.containers(document)[0])
+    assert group.images == (f"{REGISTRY}/app:10",)
+    assert group.fix == ""
+
+
+def test_of_several_volumes_each_event_counts_for_its_own_image() -> None:
+    def event(image: str, words: str) -> dict[str, Any]:
+        return {
+            "message": f'Failed to pull image "{image}": {words}',
+            "lastTimestamp": "2026-01-01T00:00:00Z",
+            "involvedObject": {"uid": "uid"},
+        }
+
+    heard = stuck.complaints([event("a/b:1", "of a"), event("c/d:1", "of c")])
+    said = {key: complaint.words for key, complaint in heard.items()}
+    for image, words in (("a/b:1", "of a"), ("c/d:1", "of c"), ("e/f:1", "")):
+        assert stuck.heard(one(image=image, words=""), said).endswith(words)
+
+
+# -- what the node has already ------------------------------------------------------------------
+
+NEVER = f'Container image "{REGISTRY}/app:1" is not present with pull policy of Never'
+NODE = diagnosis.NodeImages(frozenset({f"{REGISTRY}/app:1"}), True, "v1.36.2")
+
+
+def on(node: diagnosis.NodeImages, found: Stuck, **known: Any) -> diagnosis.Group:
+    return diagnosed(found, nodes={"n1": node}, **known)
+
+
+def never(**changes: Any) -> Stuck:
+    return one(words=NEVER, reason="ErrImageNeverPull", policy="Never", **changes)
+
+
+def test_never_without_the_image_is_told_from_never_without_the_login() -> None:
+    absent = on(replace(NODE, names=frozenset()), never())
+    assert absent.code == "never-pull"
+    assert "inv nodes.preload my.registry.io/app:1 --hosts=n1" in absent.cure
+    assert "as far as" not in absent.cause
+    lacking = on(NODE, never())
+    assert (lacking.code, lacking.fix) == ("never-pull-unproven", causes.SECRET)
+    assert "they name none" in lacking.cause
+    assert "preload" not in lacking.cure
+    other = on(NODE, never(secrets=("s",)))
+    assert (other.code, other.fix) == ("never-pull-unproven", "")
+    assert "IfNotPresent" in other.cure
+
+
+def test_a_node_that_names_some_of_its_images_proves_no_absence() -> None:
+    group = on(diagnosis.NodeImages(frozenset(), False, "v1.36.2"), never())
+    assert group.code == "never-pull"
+    assert "names some of its images" in group.cause
+
+
+@pytest.mark.parametrize("kubelet", ["v1.20.2", "v1.32.9", ""])
+def test_an_older_kubelet_verifies_nothing(kubelet: str) -> None:
+    assert on(replace(NODE, kubelet=kubelet), never()).code == "never-pull"
+
+
+@pytest.mark.parametrize("policy", ["AlwaysVerify", "NeverVerifyAllowlistedImages"])
+def test_a_kubelet_that_verifies_always_is_named_with_the_way_out(policy: str) -> None:
+    node = replace(NODE, verification=policy)
+    for found in (
+        never(),
+        never(secrets=("s",)),
+        one(
+            image="docker.io/library/python:3.13-slim", words="no such host", policy="IfNotPresent"
+        ),
+    ):
+        has = replace(node, names=node.names | {"docker.io/library/python:3.13-slim"})
+        group = on(has, found)
+        assert (group.code, group.fix) == ("always-verify", "")
+        assert policy in group.cause
+        assert "NeverVerifyPreloadedImages" in group.cure
+        assert "preloadedImagesVerificationAllowlist" in group.cure
+        assert "inv nodes.preload" not in group.cure
+    # Where a command of ours lets the registry be asked, that is the cure still.
+    trusting = on(node, one(policy="IfNotPresent"))
+    assert (trusting.code, trusting.fix) == ("x509-unknown-authority", causes.TRUST)
+    assert policy in trusting.cause
+    refused = on(node, one(policy="IfNotPresent", words=REFUSED))
+    assert (refused.code, refused.fix) == ("secret-missing", causes.SECRET)
+    assert policy in refused.cause
+
+
+def test_a_pull_that_the_default_policy_wants_says_why_there_is_one() -> None:
+    node = replace(NODE, verification="NeverVerifyPreloadedImages")
+    group = on(node, one(policy="IfNotPresent", words=REFUSED))
+    assert group.code == "secret-missing"
+    assert "pulled with a Secret" in group.cause
+    assert "AlwaysVerify" not in group.cause
+    assert "AlwaysVerify" in on(NODE, one(policy="IfNotPresent", words=REFUSED)).cause
+    assert "already" not in on(node, one(policy="Always", words=REFUSED)).cause
+
+
+# -- the sandbox --------------------------------------------------------------------------------
+
+PAUSE = f"{REGISTRY}/pause:3.10"
+
+
+def in_sandbox(words: str, **changes: Any) -> Stuck:
+    said = (
+        f'Failed to create pod sandbox: rpc error: failed to get sandbox image "{PAUSE}": {words}'
+    )
+    plain = one(container="", image="", reason=stuck.SANDBOX, words="")
+    found = stuck.without_sandbox(replace(plain, **changes), said)
+    assert found is not None
+    return found
+
+
+def test_a_sandbox_s_login_is_no_matter_of_secrets() -> None:
+    for words in (REFUSED, SCOPE, FORBIDDEN):
+        named = in_sandbox(words, secrets=("s",))
+        group = diagnosed(named, secrets={("web", "s"): secret(REGISTRY, "moorage", "right-words")})
+        assert (group.code, group.fix) == ("sandbox-login", "")
+        assert "no Secret is ever used" in group.cause
+        assert f"docker pull {PAUSE} && inv nodes.preload {PAUSE} --hosts=n1" in group.cure
+        assert not diagnosis.wants_secrets(named)
+
+
+def test_a_sandbox_s_image_that_is_missing_is_named_with_the_setting() -> None:
+    group = diagnosed(in_sandbox(f"failed to resolve image: {PAUSE}: not found"))
+    assert (group.code, group.images) == ("sandbox-missing", (PAUSE,))
+    assert "sandbox_image" in group.cause
+    assert "pause_image" in group.cause
+
+
+def test_a_sandbox_s_trust_is_cured_like_any_other_s() -> None:
+    group = diagnosed(in_sandbox(X509))
+    assert (group.code, group.fix) == ("x509-unknown-authority", causes.TRUST)
+    assert group.cure == "inv nodes.trust --hosts=n1"
+    assert "every pod's sandbox" in group.cause
+    there = diagnosed(in_sandbox(X509), trusting={"n1": "its agent says so"})
+    assert there.code == "config-path-ignored"
+
+
+def test_a_sandbox_s_image_from_elsewhere_can_be_preloaded() -> None:
+    words = (
+        'Failed to create pod sandbox: x: failed pulling image "k8s.gcr.io/pause:3.2": i/o timeout'
+    )
+    plain = one(container="", image="", reason=stuck.SANDBOX, words="")
+    found = stuck.without_sandbox(plain, words)
+    assert found is not None
+    group = diagnosed(found)
+    assert group.code == "registry-timeout"
+    assert group.cure.startswith(
+        "docker pull k8s.gcr.io/pause:3.2 && inv nodes.preload k8s.gcr.io/"
+    )
+
+
+def before_sandbox(conditions: dict[str, str], **status: Any) -> dict[str, Any]:
+    document = pod({"waiting": {"reason": "ContainerCreating"}})
+    document["status"]["conditions"] = [
+        {"type": kind, "status": value} for kind, value in conditions.items()
+    ]
+    document["status"].update(status)
+    return document
+
+
+@pytest.mark.parametrize(
+    ("document", "waits"),
+    [
+        (before_sandbox({"PodReadyToStartContainers": "False"}), True),
+        (before_sandbox({"PodHasNetwork": "False"}), True),
+        (before_sandbox({"PodReadyToStartContainers": "True"}), False),
+        (before_sandbox({}), True),
+        (before_sandbox({}, podIP="10.0.0.1"), False),
+        (before_sandbox({}, containerStatuses=[]), True),
+        (before_sandbox({}, phase="Succeeded"), False),
+        (pod({"running": {}}), False),
+        (pod({"waiting": {"reason": "CrashLoopBackOff"}}), False),
+        (pod({"terminated": {"exitCode": 1}}), False),
+        (pod({"waiting": {"reason": "ContainerCreating"}}, nodeName=""), False),
+        (pod({"waiting": {"reason": "ContainerCreating"}}, hostNetwork=True), True),
+    ],
+)
+def test_a_pod_that_waits_for_its_sandbox_is_looked_at(
+    document: dict[str, Any], waits: bool
+) -> None:
+    found = stuck.candidates(document)
+    assert [each.of_sandbox for each in found] == ([True] if waits else [])
 
 
 # -- cures ----------------------------------------------------------------------------------------

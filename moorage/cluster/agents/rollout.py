@@ -15,7 +15,7 @@ from moorage.cluster.agents.states import FAILED, NEEDS_FULL, AgentState, states
 from moorage.cluster.nodes import ClusterNode, from_document
 from moorage.cluster.refusals import nothing_changed_yet
 from moorage.cluster.stages import READY, stage
-from moorage.cluster.stuck import containers
+from moorage.cluster.stuck import candidates
 from moorage.errors import Refused
 
 if TYPE_CHECKING:
@@ -279,8 +279,9 @@ def _pods(api: Api, settings: Settings) -> list[dict[str, Any]]:
 
 def _stuck_agents(api: Api, settings: Settings) -> Report | None:
     pods = _pods(api, settings)
-    stuck = [one for pod in pods for one in containers(pod)]
-    return examine.explain(api, settings, stuck, len(pods)) if stuck else None
+    stuck = [one for pod in pods for one in candidates(pod)]
+    report = examine.explain(api, settings, stuck, len(pods))
+    return report if report.groups else None
 
 
 def _forget_old_archives(api: Api, settings: Settings, done: dict[str, str]) -> None:
