@@ -13,6 +13,7 @@ import os
 import socket
 import subprocess
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 from agent.plan import Registry, Verify
 
@@ -25,24 +26,35 @@ class EngineError(Exception):
         self.message = message
 
 
-class _Unix(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float) -> None:
+PING_SECONDS = 10  # an engine at work answers a ping at once; a socket that nobody serves, never
+_HERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (no bind)
+
+
+class _Engine(http.client.HTTPConnection):
+    """Docker's API at a socket's path, or at ``tcp://host:port``; every address is this host's."""
+
+    def __init__(self, address: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
-        self._path = path
+        self._address = address
 
     def connect(self) -> None:
+        if self._address.startswith("tcp://"):
+            parts = urlsplit(self._address)
+            place = _HERE.get(parts.hostname or "", parts.hostname)
+            self.sock = socket.create_connection((place, parts.port or 2375), self.timeout)
+            return
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        self.sock.connect(self._address)
 
 
 def docker_info(socket_path: str) -> dict[str, object]:
     """What ``GET /info`` tells; nothing where the engine does not answer at once."""
-    connection = _Unix(socket_path, 5)
+    connection = _Engine(socket_path, 5)
     try:
         connection.request("GET", "/info")
         return _said(connection.getresponse().read())
-    except (OSError, http.client.HTTPException):
+    except (OSError, ValueError, http.client.HTTPException):
         return {}
     finally:
         connection.close()
@@ -53,7 +65,7 @@ def docker_containers(socket_path: str) -> dict[str, bool] | None:
 
     https://docs.docker.com/engine/containers/start-containers-automatically/. None: no answer.
     """
-    connection = _Unix(socket_path, 10)
+    connection = _Engine(socket_path, 10)
     try:
         found = {}
         for one in _listed(_got(connection, "/containers/json")):
@@ -69,7 +81,7 @@ def docker_containers(socket_path: str) -> dict[str, bool] | None:
         connection.close()
 
 
-def _got(connection: _Unix, path: str) -> bytes:
+def _got(connection: _Engine, path: str) -> bytes:
     connection.request("GET", path)
     return connection.getresponse().read()
 
@@ -86,8 +98,6 @@ def docker_pull(socket_path: str, verify: Verify, seconds: float) -> None:
 
     https://docs.docker.com/reference/api/engine/version/v1.40/#tag/Image/operation/ImageCreate
     """
-    from urllib.parse import urlencode
-
     name, at, digest = verify.image.partition("@")
     repository, colon, tag = name.rpartition(":")
     if not colon or "/" in tag:
@@ -95,7 +105,8 @@ def docker_pull(socket_path: str, verify: Verify, seconds: float) -> None:
     query = urlencode({"fromImage": repository, "tag": digest if at else tag})
     login = {"username": verify.username, "password": verify.password}
     header = base64.urlsafe_b64encode(json.dumps(login if verify.username else {}).encode())
-    connection = _Unix(socket_path, seconds)
+    _require_answer(socket_path)
+    connection = _Engine(socket_path, seconds)
     try:
         headers = {"X-Registry-Auth": header.decode("ascii")}
         connection.request("POST", f"/images/create?{query}", headers=headers)
@@ -111,6 +122,18 @@ def docker_pull(socket_path: str, verify: Verify, seconds: float) -> None:
         raise EngineError(f"no answer within {seconds:g} seconds") from None
     except (OSError, http.client.HTTPException) as problem:
         raise EngineError(f"Docker at {socket_path} does not answer: {problem}") from None
+    finally:
+        connection.close()
+
+
+def _require_answer(address: str) -> None:
+    """Raise EngineError where nobody serves the address: systemd may hold a socket all the same."""
+    connection = _Engine(address, PING_SECONDS)
+    try:
+        connection.request("GET", "/_ping")
+        connection.getresponse().read()
+    except (OSError, ValueError, http.client.HTTPException) as problem:
+        raise EngineError(f"Docker at {address} does not answer: {problem}") from None
     finally:
         connection.close()
 

@@ -11,6 +11,7 @@ from agent.facts.daemons import option
 from agent.facts.tree import File, Tree
 from agent.faults import AgentError
 from agent.host import Host, Process, Unit
+from agent.toml import at, shared
 
 CONTAINERD_CONFIG = "/etc/containerd/config.toml"
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
@@ -21,7 +22,8 @@ Version = tuple[int, int, int]
 class Containerd(NamedTuple):
     """One containerd: how it is started, where its configuration is, what it makes of it.
 
-    ``pid`` is 0 where it was not found as a process.
+    ``pid`` is 0 where it was not found as a process; ``complaint`` is what it says where it does
+    not take its configuration.
     """
 
     binary: str
@@ -32,6 +34,7 @@ class Containerd(NamedTuple):
     running: bool = True
     socket: str = CONTAINERD_SOCKET
     pid: int = 0
+    complaint: str = ""
 
     @property
     def version_text(self) -> str:
@@ -92,7 +95,8 @@ def _containerd(
     if binary is None:
         return None
     config = tree.read(option(argv, "--config", "-c") or CONTAINERD_CONFIG)
-    socket = option(argv, "--address", "-a") or CONTAINERD_SOCKET
+    told, complaint = _merged(host, tree, binary, config)
+    socket = option(argv, "--address", "-a") or _told_socket(told) or CONTAINERD_SOCKET
     version = None
     if proving and process is not None and not host.remembers:
         version = _running_version(process, binary, socket)
@@ -108,11 +112,25 @@ def _containerd(
         version=version,
         unit=unit,
         config=config,
-        merged=merged(host, tree, binary, config),
+        merged=told,
         running=active,
         socket=socket,
         pid=process.pid if process is not None else 0,
+        complaint=complaint,
     )
+
+
+def _told_socket(dump: bytes | None) -> str:
+    """Where a containerd listens by its own `config dump`; an empty string where it does not say.
+
+    Up to version 3 that is ``grpc.address``, from 4 on a plugin's (containerd 2.3).
+    """
+    tables = shared(dump or b"")
+    for keys in (("plugins", "io.containerd.server.v1.grpc"), ("grpc",)):
+        said = at(tables, *keys, "address")
+        if isinstance(said, str) and said.startswith("/"):
+            return said
+    return ""
 
 
 def _version_of(host: Host, binary: str) -> Version:
@@ -148,8 +166,8 @@ def _version_in(words: str) -> Version | None:
     return (int(found[1]), int(found[2]), int(found[3])) if found is not None else None
 
 
-def merged(host: Host, tree: Tree, binary: str, config: File) -> bytes | None:
-    """What containerd makes of its configuration, imports and all, or None if it refuses it.
+def _merged(host: Host, tree: Tree, binary: str, config: File) -> tuple[bytes | None, str]:
+    """What containerd makes of its configuration, imports and all, or None and why it refuses it.
 
     Without a file these are its defaults, which differ from build to build.
     """
@@ -161,7 +179,7 @@ def merged(host: Host, tree: Tree, binary: str, config: File) -> bytes | None:
         words = [program, "--config", path, "config", "dump"]
     alone = _alone(tree, content or b"")
     done = host.answer(words, content or b"") if alone else host.run(words, brief=True)
-    return done.out.encode("utf-8") if done.ok else None
+    return (done.out.encode("utf-8"), "") if done.ok else (None, done.complaint)
 
 
 # What 2.2 writes into a default configuration, and reads where there is none (containerd#12323).

@@ -52,6 +52,20 @@ def option(argv: tuple[str, ...], *names: str) -> str | None:
     return None
 
 
+def options(argv: tuple[str, ...], *names: str) -> tuple[str, ...]:
+    """All that an option was given which may be repeated; also ``-Hvalue``, as pflag reads it."""
+    found: list[str] = []
+    words = iter(argv)
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key in names:
+            found.append(value if equals else next(words, ""))
+            continue
+        short = next((one for one in names if len(one) == 2 and word.startswith(one)), "")
+        found += [word[2:]] if short else []
+    return tuple(found)
+
+
 def _daemon(folder: str, programs: Collection[str]) -> Daemon | None:
     try:
         with open(f"{folder}/cmdline", "rb") as file:  # noqa: PTH123 (of each process: it counts)

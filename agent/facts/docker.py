@@ -12,7 +12,7 @@ import json
 import re
 from typing import NamedTuple
 
-from agent.facts.daemons import Daemon, option, running
+from agent.facts.daemons import Daemon, option, options, running
 from agent.facts.tree import Tree
 from agent.faults import AgentError
 from agent.host import Host
@@ -27,9 +27,10 @@ PROGRAM = "dockerd"
 class Docker(NamedTuple):
     """A Docker Engine; ``version`` is empty where only its folder shows that it is there.
 
-    ``home`` is the home folder of the user that runs a rootless one, else empty. ``flags`` are the
-    options it was started with. ``containerd_store``: it pulls by containerd's code, which reads
-    hosts.toml files below ``certs``, and gives the mirrors of daemon.json no CA.
+    ``socket`` is a path, or ``tcp://host:port``. ``home`` is the home folder of the user that runs
+    a rootless one, else empty. ``flags`` are the options it was started with.
+    ``containerd_store``: it pulls by containerd's code, which reads hosts.toml files below
+    ``certs``, and gives the mirrors of daemon.json no CA.
     """
 
     version: str = ""
@@ -78,22 +79,24 @@ def _running(host: Host, tree: Tree, daemon: Daemon) -> Docker:
         home = daemon.environment.get("HOME", "")
         config = daemon.environment.get("XDG_CONFIG_HOME") or f"{home}/.config"
         folder = daemon.environment.get("XDG_RUNTIME_DIR") or f"/run/user/{daemon.uid}"
+        said = option(flags, "--config-file") or f"{config}/docker/daemon.json"
         return Docker(
             version,
             certs=f"{config}/docker/certs.d",
-            config=option(flags, "--config-file") or f"{config}/docker/daemon.json",
-            socket=_socket(flags) or f"{folder}/docker.sock",
+            config=said,
+            socket=_socket(host, tree, flags, said) or f"{folder}/docker.sock",
             running=True,
             home=home,
             flags=flags,
         )
     snap = "/snap/" in daemon.argv[0] or daemon.unit.startswith("snap.docker.")
+    usual = f"{SNAP}/current/config/daemon.json" if snap else CONFIG
+    said = option(flags, "--config-file") or usual
     return Docker(
         version,
         certs=f"{SNAP}/common/etc/certs.d" if snap else CERTS,
-        config=option(flags, "--config-file")
-        or (f"{SNAP}/current/config/daemon.json" if snap else CONFIG),
-        socket=_socket(flags) or SOCKET,
+        config=said,
+        socket=_socket(host, tree, flags, said) or SOCKET,
         unit=daemon.unit or _openrc_unit(host),
         running=True,
         flags=flags,
@@ -155,9 +158,37 @@ def _uses_containerd(host: Host, tree: Tree, engine: Docker) -> bool:
         return False
 
 
-def _socket(flags: tuple[str, ...]) -> str:
-    address = option(flags, "-H", "--host") or ""
-    return address[len("unix://") :] if address.startswith("unix:///") else ""
+def _socket(host: Host, tree: Tree, flags: tuple[str, ...], config: str) -> str:
+    """Where the engine listens: a socket's path, or ``tcp://`` without TLS; empty: not told.
+
+    dockerd takes ``hosts`` from its command line or from its file, never from both. Of ``fd://``
+    systemd knows the place (docker.socket). Of several, a socket is asked first.
+    """
+    addresses = [*options(flags, "-H", "--host")]
+    try:
+        said = json.loads((tree.read(config).content or b"{}").decode("utf-8-sig"))
+        listed = said.get("hosts") if isinstance(said, dict) else None
+    except ValueError:
+        said, listed = {}, None
+    addresses += [one for one in listed or () if isinstance(one, str)]
+    for one in addresses:
+        if one.startswith("unix:///"):
+            return one[len("unix://") :]
+        if one.startswith("fd:"):
+            return _activated(host)
+    tls = any(flag.startswith("--tls") for flag in flags) or (
+        isinstance(said, dict) and any(key.startswith("tls") for key in said)
+    )
+    return next((one for one in addresses if one.startswith("tcp://") and not tls), "")
+
+
+def _activated(host: Host) -> str:
+    """The socket that systemd holds for the engine (systemd.socket(5), ListenStream)."""
+    if not host.systemd:
+        return ""
+    shown = host.run(["systemctl", "show", "docker.socket", "-p", "Listen"])
+    found = re.search(r"^Listen=(/\S+) \(Stream\)$", shown.out, re.MULTILINE)
+    return found[1] if found is not None else ""
 
 
 def _version(host: Host, binary: str) -> str:
