@@ -3,11 +3,13 @@
 nox -s field                    every case in tests/field/cases, on the images that `inv up` builds
 nox -s field -- --only eks      the cases whose name has that word
 nox -s field -- --keep          leave the nodes and registries for a look
+nox -s field -- --image 2.3=TAG a node's image for a line of containerd that Debian does not carry
 
 A case is *pulled* when the agent took the strategy it names, restarted or not as it says, and the
 kubelet's own call pulled from the registry afterwards; a second apply changed nothing; and untrust
 gave every byte back. It is *harmed* when any setting but the trust differs in `config dump`, when
-another registry that pulled before does not any more, or when bytes are not given back.
+another registry that pulled before does not any more, or when bytes are not given back. A case that
+must be refused counts as *refused* where it is, with its code.
 """
 
 from __future__ import annotations
@@ -40,9 +42,12 @@ WIDTHS = (42, 4, 16, 7, 5)
 def main() -> int:
     options = _options()
     console = Console(soft_wrap=True)
-    wanted = cases.read_all(options.only)
+    further = dict(one.split("=", 1) for one in options.image)
+    known = {*cases.DEBIANS, *further}
+    everything = cases.read_all(options.only)
+    wanted = [one for one in everything if one.line in known]
     client = docker.from_env(timeout=300)
-    images = _images(client, {one.line for one in wanted})
+    images = _images(client, {one.line for one in wanted}, further)
     began = time.monotonic()
     stand = Stand(client, images)
     try:
@@ -50,11 +55,16 @@ def main() -> int:
     finally:
         if not options.keep:
             stand.remove()
-    pulled = sum(one.pulled for one in verdicts)
+    good = sum(one.pulled for one in verdicts)
+    refused = sum(one.pulled and bool(one.case.refused) for one in verdicts)
     harmed = sum(bool(one.harm) for one in verdicts)
     console.print(f"{time.monotonic() - began:.0f} seconds", style="dim")
-    console.print(f"field: {len(verdicts)} cases, {pulled} pulled, {harmed} harmed")
-    return 0 if verdicts and pulled == len(verdicts) == len(wanted) and not harmed else 1
+    if passed_over := len(everything) - len(wanted):
+        console.print(f"{passed_over} not tried: no node of their line (--image)", style="dim")
+    console.print(
+        f"field: {len(verdicts)} cases, {good - refused} pulled, {refused} refused, {harmed} harmed"
+    )
+    return 0 if verdicts and good == len(verdicts) == len(wanted) and not harmed else 1
 
 
 class Stand:
@@ -140,6 +150,10 @@ class Stand:
                 path: text.replace("@OTHER_CA@\n", self.other_ca)
                 for path, text in one.files.items()
             },
+            "links": one.links,
+            "added": one.added,
+            "socket": one.socket,
+            "flags": one.flags,
             "plan": {**plan(self.ours, self.image), "parts": ["containerd"]},
             "image": self.image,
             "login": login,
@@ -164,7 +178,8 @@ def _tell(console: Console, one: Verdict) -> Verdict:
     words = (one.case.name, one.case.line, one.case.strategy,
              "restart" if one.case.restart else "", f"{one.seconds:.1f} s")  # fmt: skip
     row = " ".join(word.ljust(width) for word, width in zip(words, WIDTHS, strict=True))
-    mark = "[green]pulled[/]" if good else "[red]harmed[/]" if one.harm else "[red]failed[/]"
+    done = "refused" if one.case.refused else "pulled"
+    mark = f"[green]{done}[/]" if good else "[red]harmed[/]" if one.harm else "[red]failed[/]"
     console.print(f"{mark} {escape(row)}", highlight=False)
     for line in (one.harm, one.why):
         if line and not good:
@@ -172,9 +187,12 @@ def _tell(console: Console, one: Verdict) -> Verdict:
     return one
 
 
-def _images(client: docker.DockerClient, lines: set[str]) -> dict[str, str]:
-    """The newest lab image for each line, and the registry's."""
+def _images(
+    client: docker.DockerClient, lines: set[str], further: dict[str, str]
+) -> dict[str, str]:
+    """The newest lab image for each line, and the registry's; ``further``: images by line."""
     found = {"2.1" if line == "2" else line: tag for line, tag in images(client, LAB).items()}
+    found |= further
     for tag in images(client, REGISTRY).values():
         found["registry"] = tag
     missing = {*lines, "registry"} - set(found)
@@ -191,6 +209,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nox -s field --", description=__doc__)
     parser.add_argument("--only", default="", metavar="WORD")
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--image", action="append", default=[], metavar="LINE=TAG")
     return parser.parse_args()
 
 

@@ -17,7 +17,18 @@ several lines (``1.6 1.7 2.1``); ``strategy`` and ``restart`` may be told for on
 ``strategy 2.1: move-legacy``. ``path`` is containerd's configuration where it is not the usual one;
 ``unit`` the service's name where it is not ``containerd.service``. ``@OTHER_CA@`` stands for the
 certificate of a second registry, ``other.registry.io``, that has nothing to do with the trust: what
-pulled from it before must pull afterwards.
+pulled from it before must pull afterwards. ``@BOM@`` stands for a byte order mark.
+
+    --- /etc/containerd/certs.d -> /etc/docker/certs.d       a link
+    +++ /etc/containerd/certs.d/quay.io/hosts.toml           what a colleague adds after the apply
+
+What a colleague adds is there when the trust is taken away; what pulled before must pull then too.
+Afterwards the colleague takes it out, and a second untrust gives every byte back.
+
+``refused`` is the error's code where the agent must refuse, with every byte as it was; ``note``
+words that the apply must say (a line of the header for each, ``note 2: …``); ``socket`` where CRI
+listens if not in the usual place; ``flags`` what follows ``containerd`` in the service. ``2.2`` and
+``2.3``, which Debian does not carry, are tried where ``--image`` names a node's image for them.
 """
 
 from __future__ import annotations
@@ -29,8 +40,12 @@ from pathlib import Path
 FOLDER = Path(__file__).parent / "cases"
 CONFIG = "/etc/containerd/config.toml"
 UNIT = "containerd.service"
-LINES = ("1.6", "1.7", "2.1")
-_KEYS = {"tool", "source", "containerd", "strategy", "restart", "path", "unit"}
+SOCKET = "/run/containerd/containerd.sock"
+DEBIANS = ("1.6", "1.7", "2.1")
+LINES = (*DEBIANS, "2.2", "2.3")
+_KEYS = {"tool", "source", "containerd", "strategy", "restart", "path", "unit", "refused", "note",
+         "socket", "flags"}  # fmt: skip
+_NEEDED = {"tool", "source", "containerd", "strategy", "restart"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,12 @@ class Case:
     path: str
     unit: str
     files: dict[str, str]
+    links: dict[str, str]
+    added: dict[str, str]
+    refused: str
+    notes: tuple[str, ...]
+    socket: str
+    flags: str
 
 
 def read_all(only: str = "") -> list[Case]:
@@ -58,7 +79,9 @@ def read_all(only: str = "") -> list[Case]:
 def read(path: Path) -> list[Case]:
     """The cases in a file. Raises ValueError with what is wrong with it, and where."""
     header, *sections = re.split(
-        r"^--- (?=/)", path.read_bytes().decode("utf-8"), flags=re.MULTILINE
+        r"^(?:--- (?=/)|(?=\+\+\+ /))",
+        path.read_bytes().decode("utf-8"),
+        flags=re.MULTILINE,
     )
     said: dict[str, str] = {}
     for line in header.splitlines():
@@ -68,14 +91,21 @@ def read(path: Path) -> list[Case]:
         if not colon or key.split()[0] not in _KEYS:
             raise ValueError(f"{path.name}: {line!r} is no line of a case's header")
         said[" ".join(key.split())] = value.strip()
-    files = {}
+    files: dict[str, str] = {}
+    links: dict[str, str] = {}
+    added: dict[str, str] = {}
     for section in sections:
         name, _, content = section.partition("\n")
-        files[name.strip()] = content
+        content = content.replace("@BOM@", "\ufeff")
+        place, arrow, target = name.partition(" -> ")
+        if arrow:
+            links[place.strip()] = target.strip()
+        elif name.startswith("+++ "):
+            added[name[4:].strip()] = content
+        else:
+            files[name.strip()] = content
     lines = said.get("containerd", "").split()
-    missing = {"tool", "source", "containerd", "strategy", "restart"} - {
-        key.split()[0] for key in said
-    }
+    missing = _NEEDED - {key.split()[0] for key in said}
     if missing or not lines or not set(lines) <= set(LINES):
         raise ValueError(f"{path.name}: its header lacks {', '.join(sorted(missing)) or 'a line'}")
     return [
@@ -89,6 +119,16 @@ def read(path: Path) -> list[Case]:
             path=said.get("path", CONFIG),
             unit=said.get("unit", UNIT),
             files=files,
+            links=links,
+            added=added,
+            refused=said.get(f"refused {line}", said.get("refused", "")),
+            notes=tuple(
+                words
+                for key, words in said.items()
+                if key.split()[0] == "note" and not (set(key.split()[1:]) & set(LINES) - {line})
+            ),
+            socket=said.get("socket", SOCKET),
+            flags=said.get("flags", ""),
         )
         for line in lines
     ]

@@ -38,13 +38,20 @@ def run(document: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {"seconds": time.monotonic()}
     lay_out(document)
     restart(document)
-    told["serves"] = serving()
+    told["serves"] = serving(document["socket"])
     told["before"] = look(document)
     told["explained"] = explained(document["plan"])
     told["apply"] = agent("apply", document["plan"])
     told["after"] = look(document)
-    told["pulled"] = pull(document["image"], document["login"])
+    told["pulled"] = pull(document["socket"], document["image"], document["login"])
     told["again"] = agent("apply", document["plan"])
+    if document["added"]:
+        lay(document["added"])
+        told["kept"] = agent("untrust", document["plan"])
+        told["meanwhile"] = look(document)
+        for name in document["added"]:
+            Path(name).unlink()
+            remove_empty(Path(name).parent)
     told["untrust"] = agent("untrust", document["plan"])
     told["back"] = look(document)
     told["seconds"] = round(time.monotonic() - told["seconds"], 1)
@@ -52,10 +59,12 @@ def run(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def lay_out(document: dict[str, Any]) -> None:
-    for name, content in document["files"].items():
+    for name, target in document["links"].items():
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+        path.symlink_to(target)
+        Path(target).mkdir(parents=True, exist_ok=True)
+    lay(document["files"])
     if document["unit"] != "containerd.service":
         unit = Path("/lib/systemd/system/containerd.service").read_text()
         unit = unit.replace("Alias=", "#Alias=")
@@ -64,10 +73,27 @@ def lay_out(document: dict[str, Any]) -> None:
         systemctl("mask", "--runtime", "containerd.service")
     folder = UNITS / f"{document['unit']}.d"
     folder.mkdir(exist_ok=True)
+    words = document["flags"]
     if document["path"] != "/etc/containerd/config.toml":
-        line = f"[Service]\nExecStart=\nExecStart=/usr/bin/containerd --config {document['path']}\n"
+        words += f" --config {document['path']}"
+    if words:
+        line = f"[Service]\nExecStart=\nExecStart=/usr/bin/containerd {words}\n"
         (folder / "field.conf").write_text(line)
     systemctl("daemon-reload")
+
+
+def lay(files: dict[str, str]) -> None:
+    for name, content in files.items():
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode("utf-8"))
+
+
+def remove_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:  # something else is in it
+        return
 
 
 def clean(document: dict[str, Any]) -> None:
@@ -76,6 +102,8 @@ def clean(document: dict[str, Any]) -> None:
         (UNITS / document["unit"]).unlink(missing_ok=True)
         shutil.rmtree(UNITS / f"{document['unit']}.d", ignore_errors=True)
         systemctl("unmask", "--runtime", "containerd.service")
+    for name in document["links"]:
+        Path(name).unlink(missing_ok=True)
     for place in MINE:
         shutil.rmtree(place, ignore_errors=True)
     for name in document["files"]:
@@ -105,7 +133,9 @@ def look(document: dict[str, Any]) -> dict[str, Any]:
     return {
         "files": files(),
         "dump": dump.stdout if dump.returncode == 0 else None,
-        "pulls": [pull(image, login) == "" for image, login in document["others"]],
+        "pulls": [
+            pull(document["socket"], image, login) == "" for image, login in document["others"]
+        ],
     }
 
 
@@ -147,7 +177,7 @@ def explained(plan: dict[str, Any]) -> list[str]:
     return [one.strategy for one in found if one.applies]
 
 
-def serving(seconds: float = 15) -> bool:
+def serving(socket: str, seconds: float = 15) -> bool:
     """Whether CRI serves, once it had the time."""
     from agent.cri.client import Cri, CriError
 
@@ -155,7 +185,7 @@ def serving(seconds: float = 15) -> bool:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
-                async with Cri("/run/containerd/containerd.sock") as cri:
+                async with Cri(socket) as cri:
                     if await cri.ready(2):
                         return True
             except (TimeoutError, CriError):
@@ -166,13 +196,13 @@ def serving(seconds: float = 15) -> bool:
     return asyncio.run(ready())
 
 
-def pull(image: str, login: list[str] | None) -> str:
+def pull(socket: str, image: str, login: list[str] | None) -> str:
     """The complaint of a fresh pull, or nothing where it went well."""
     from agent.cri.client import Cri, CriError
     from agent.plan import Verify
 
     async def fresh() -> None:
-        async with Cri("/run/containerd/containerd.sock") as cri:
+        async with Cri(socket) as cri:
             await cri.remove(image)
             await cri.pull(Verify(image, *(login or ())), 20)
             await cri.remove(image)

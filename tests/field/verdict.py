@@ -17,7 +17,10 @@ OTHER = "other.registry.io"
 
 @dataclass(frozen=True)
 class Verdict:
-    """``harm`` names what is worse than before, ``why`` what else is not as the case says."""
+    """``harm`` names what is worse than before, ``why`` what else is not as the case says.
+
+    ``pulled``, or where the case says so refused: all is as the case says.
+    """
 
     case: Case
     pulled: bool
@@ -28,8 +31,10 @@ class Verdict:
 
 def verdict(case: Case, told: dict[str, Any]) -> Verdict:
     """Compare what the node told with what the case expects."""
+    if case.refused:
+        return _refused(case, told)
     apply, again, untrust = told["apply"], told["again"], told["untrust"]
-    wrong = []
+    wrong = _unsaid(case, apply)
     if not told["serves"]:
         wrong.append("the case is wrong: CRI does not serve with these files")
     if told["explained"] != [case.strategy]:
@@ -44,8 +49,28 @@ def verdict(case: Case, told: dict[str, Any]) -> Verdict:
         wrong.append(f"a second apply: {_words(again)}")
     if untrust["status"] != "changed":
         wrong.append(f"untrust: {_words(untrust)}")
-    harm = "\n".join([*_harm(told, "after"), *_harm(told, "back"), *_bytes(told)])
+    if case.added and told["kept"]["status"] != "changed":
+        wrong.append(f"untrust beside a colleague's files: {_words(told['kept'])}")
+    meanwhile = _lost_pulls(told, "meanwhile") if case.added else []
+    harm = "\n".join([*_harm(told, "after"), *meanwhile, *_harm(told, "back"), *_bytes(told)])
     return Verdict(case, not wrong, harm, "\n".join(wrong), told["seconds"])
+
+
+def _refused(case: Case, told: dict[str, Any]) -> Verdict:
+    apply = told["apply"]
+    wrong = _unsaid(case, apply)
+    code = (apply.get("error") or {}).get("code")
+    if code != case.refused:
+        wrong.append(f"apply: {_words(apply)}, where it should refuse: {case.refused}")
+    if told["explained"] != [case.strategy]:
+        wrong.append(f"the strategy is {told['explained']}, not {case.strategy}")
+    harm = "\n".join([*_harm(told, "after"), *_bytes(told)])
+    return Verdict(case, not wrong, harm, "\n".join(wrong), told["seconds"])
+
+
+def _unsaid(case: Case, apply: dict[str, Any]) -> list[str]:
+    said = "\n".join(apply["notes"])
+    return [f"it does not say {note!r}, but: {said}" for note in case.notes if note not in said]
 
 
 def _words(result: dict[str, Any]) -> str:
@@ -56,7 +81,7 @@ def _words(result: dict[str, Any]) -> str:
 
 def _harm(told: dict[str, Any], when: str) -> list[str]:
     found = []
-    if told[when]["dump"] is None:
+    if told[when]["dump"] is None and told["before"]["dump"] is not None:
         found.append(f"{when}: containerd refuses its configuration")
     elif told["before"]["dump"] is not None:
         trust = when == "after"
@@ -65,10 +90,15 @@ def _harm(told: dict[str, Any], when: str) -> list[str]:
             settings(told[when]["dump"], trust),
         )
         found += [f"{when}: {line}" for line in differences(before, after)]
-    for number, pulled in enumerate(told["before"]["pulls"]):
-        if pulled and not told[when]["pulls"][number]:
-            found.append(f"{when}: another registry's pull {number} that went well fails now")
-    return found
+    return [*found, *_lost_pulls(told, when)]
+
+
+def _lost_pulls(told: dict[str, Any], when: str) -> list[str]:
+    return [
+        f"{when}: another registry's pull {number} that went well fails now"
+        for number, pulled in enumerate(told["before"]["pulls"])
+        if pulled and not told[when]["pulls"][number]
+    ]
 
 
 def _bytes(told: dict[str, Any]) -> list[str]:
@@ -90,7 +120,7 @@ def settings(dump: str, without_trust: bool) -> dict[str, Any]:
             continue
         registry.pop("config_path", None)
         (registry.get("configs") or {}).pop(NAME, None)
-        if tables.get("version") == 3:  # where mirrors move to hosts.toml; their pulls are judged
+        if tables.get("version") != 2:  # where mirrors move to hosts.toml; their pulls are judged
             registry.pop("mirrors", None)
     return tables
 
