@@ -115,6 +115,7 @@ class Store:
             before=self.read_blob(item["before"]),
             after=self.read_blob(item["after"]),
             folders=tuple(item["folders"]),
+            kept=item.get("kept", False),
         )
 
     def _load(self, path: Path) -> dict[str, Any]:
@@ -142,6 +143,7 @@ def as_json(ledgers: Ledgers) -> dict[str, Any]:
                 "before": None if owned.before is None else digest_of(owned.before),
                 "after": None if owned.after is None else digest_of(owned.after),
                 "folders": list(owned.folders),
+                **({"kept": True} if owned.kept else {}),
             }
             for owned in ledger.values()
         ]

@@ -135,7 +135,7 @@ TABLE: dict[str, Part] = {
     "podman": _late("podman", "podman", verbs=("proofs",)),
     "k3s": _late("k3s", "k3s", "rke2", verbs=("restarts", "proofs")),
     "microk8s": _late("microk8s", "microk8s", verbs=("proofs",)),
-    "k0s": _late("k0s", "k0s", verbs=("restarts", "proofs", "shared")),
+    "k0s": _late("k0s", "k0s", verbs=("restarts", "proofs", "shared", "kept")),
     "buildkit": _late("buildkit", "buildkit", verbs=("restarts",)),
     "nerdctl": _late("nerdctl", "nerdctl"),
     "system": _late("system_store", runtime=False, verbs=("restarts",)),

@@ -139,7 +139,8 @@ class StatusEvent(NamedTuple):
     """What this agent keeps on the node: per registry its files, ``as-left`` or ``changed`` since.
 
     ``interrupted`` is the operation an earlier agent left half-way; ``holder`` who is at work now;
-    ``applied`` when an apply last changed something (UTC); ``pulled`` the last proving pull.
+    ``applied`` when an apply last changed something (UTC); ``pulled`` the last proving pull;
+    ``kept`` the files of ours that outlive their registry because others rely on them.
     """
 
     trusted: tuple[dict[str, Any], ...]
@@ -148,6 +149,7 @@ class StatusEvent(NamedTuple):
     holder: dict[str, Any] | None
     applied: str | None = None
     pulled: dict[str, Any] | None = None
+    kept: tuple[str, ...] = ()
 
 
 class HistoryEvent(NamedTuple):

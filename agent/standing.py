@@ -32,12 +32,19 @@ def standing(store: Store, read: Read, waiting: Iterable[str]) -> StatusEvent:
     ledgers = newest["ledger"] if newest else {}
     finished = itertools.chain([newest] if newest else [], records)
     return StatusEvent(
-        trusted=tuple(_trusted(name, owned, read) for name, owned in ledgers.items()),
+        trusted=tuple(
+            _trusted(name, owned, read)
+            for name, owned in ledgers.items()
+            if not all(item.get("kept") for item in owned)
+        ),
         waiting=tuple(waiting),
         interrupted=pending["operation"] if pending else None,
         holder=holder(store),
         applied=next((one["time"] for one in finished if one["operation"] == "apply"), None),
         pulled=_pulled(store),
+        kept=tuple(
+            item["path"] for owned in ledgers.values() for item in owned if item.get("kept")
+        ),
     )
 
 

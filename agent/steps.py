@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from agent import __version__, parts, rivals, undoing, withdrawal
-from agent.facts import Facts, gather
+from agent.facts import Facts, Tree, gather
 from agent.faults import RefusedError
 from agent.host import Host
 from agent.ledger import Store
 from agent.plan import Plan, Registry
 from agent.report import Event, FactsEvent, NoteEvent
-from agent.resources import Change, Ledger, Ledgers, Owned, Proposal
+from agent.resources import Change, Known, Ledger, Ledgers, Owned, Proposal, once
 from agent.transaction import KEEP, missing_folders
 from agent.withdrawal import Withdrawal
 
@@ -66,7 +66,7 @@ class Steps:
         facts = gather(self._host, proving=proving)
         yield facts_event(facts)
         ledgers = self._store.ledgers()
-        owned = ledgers.get(plan.registry.name, {})
+        owned = Known(facts.tree, ledgers.get(plan.registry.name, {}))
         proposals = self._proposed(facts, plan, owned)
         _require_runtime(proposals)
         for part, proposal in proposals.items():
@@ -74,7 +74,7 @@ class Steps:
                 yield NoteEvent(f"{part}: {proposal.absent}")
             for note in proposal.notes:
                 yield NoteEvent(note)
-        changes = _each_path_once(proposals)
+        changes = once(one for proposal in proposals.values() for one in proposal.changes)
         for note in rivals.notes(
             changes, owned, list(self._store.records()), _times(facts, changes)
         ):
@@ -87,7 +87,7 @@ class Steps:
             facts=facts,
             changes=changes,
             restarts=restarts,
-            ledgers=_ledgers_with(ledgers, plan.registry, changes, self._host.root),
+            ledgers=_ledgers_with(ledgers, plan.registry, changes, facts.tree),
         )
 
     def untrusted(self, plan: Plan) -> Iterator[Event | Step]:
@@ -144,12 +144,13 @@ class Steps:
     ) -> Iterator[Event | Step]:
         for note in taken.notes:
             yield NoteEvent(note)
+        changes = once(taken.changes)
         yield Step(
             operation=operation,
             plan=plan,
             facts=facts,
-            changes=taken.changes,
-            restarts=withdrawal.restarts(facts, taken.changes),
+            changes=changes,
+            restarts=withdrawal.restarts(facts, changes),
             ledgers=taken.ledgers,
             remove_folders=taken.folders,
             undoes=undoes,
@@ -172,15 +173,6 @@ def facts_event(facts: Facts) -> FactsEvent:
     )
 
 
-def _each_path_once(proposals: dict[str, Proposal]) -> tuple[Change, ...]:
-    """The changes of all parts; a file that two parts read is the first one's."""
-    changes: dict[str, Change] = {}
-    for proposal in proposals.values():
-        for one in proposal.changes:
-            changes.setdefault(one.path, one)
-    return tuple(changes.values())
-
-
 def _require_runtime(proposals: dict[str, Proposal]) -> None:
     asked = [part for part in proposals if parts.TABLE[part].runtime]
     if asked and all(proposals[part].absent for part in asked):
@@ -194,13 +186,14 @@ def _require_runtime(proposals: dict[str, Proposal]) -> None:
 
 
 def _ledgers_with(
-    ledgers: Ledgers, registry: Registry, changes: tuple[Change, ...], root: str
+    ledgers: Ledgers, registry: Registry, changes: tuple[Change, ...], tree: Tree
 ) -> Ledgers:
     """The ledgers once the changes are made: before us stays what it was before us."""
     mine: dict[str, Owned] = dict(ledgers.get(registry.name, {}))
+    known_before = Known(tree, mine)
     for one in changes:
-        old = mine.get(one.path)
-        before, folders = one.before, missing_folders(root, one)
+        old = known_before.get(one.path)
+        before, folders = one.before, missing_folders(tree.root, one)
         if old is not None:
             folders = (*old.folders, *(path for path in folders if path not in old.folders))
         if old is not None and one.before == old.after:
@@ -208,7 +201,8 @@ def _ledgers_with(
         elif one.before is not None:
             known = old or Owned(one.part, one.path, one.before, None)
             before = parts.TABLE[one.part].resource.strip(known, one.before, registry)
-        mine[one.path] = Owned(one.part, one.path, before, one.after, folders)
+        part, path = (one.part, one.path) if old is None else (old.part, old.path)
+        mine[path] = Owned(part, path, before, one.after, folders)
     return {**ledgers, registry.name: mine}
 
 

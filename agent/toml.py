@@ -6,6 +6,8 @@ import sys
 from functools import lru_cache
 from typing import Any
 
+from agent.utf8 import encoding
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -17,9 +19,12 @@ class TomlError(ValueError):
 
 
 def parse(content: bytes) -> dict[str, Any]:
-    """The document's tables. Raises :class:`TomlError` and nothing else."""
+    """The document's tables. Raises :class:`TomlError` and nothing else.
+
+    A byte order mark is passed over: whether a program does so too is that program's to say.
+    """
     try:
-        return tomllib.loads(content.decode("utf-8"))
+        return tomllib.loads(content.decode(encoding(content)))
     except UnicodeDecodeError as problem:
         raise TomlError(f"byte {problem.start} is not UTF-8") from None
     except (tomllib.TOMLDecodeError, RecursionError) as problem:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from agent import parts, undoing
-from agent.facts import Facts
+from agent.facts import Facts, Tree
 from agent.plan import Registry
-from agent.resources import Change, Ledger, Ledgers, Owned, change, readable
+from agent.resources import Change, Known, Ledger, Ledgers, Owned, change, readable
 
 
 class Withdrawal(NamedTuple):
@@ -25,28 +25,38 @@ class Withdrawal(NamedTuple):
 
 
 def of_registry(facts: Facts, ledgers: Ledgers, registry: Registry) -> Withdrawal:
-    """All that is ours for a registry."""
-    owned = ledgers.get(registry.name, {})
-    others = {name: dict(one) for name, one in ledgers.items() if name != registry.name}
+    """All that is ours for a registry, and what an earlier withdrawal had to keep."""
+    owned, others = _divided(ledgers, registry.name)
+    stays: dict[str, Owned] = {}
     changes: list[Change] = []
     folders: list[str] = []
     notes: list[str] = []
     for item in reversed(list(owned.values())):
         heir = _heir(item, others)
         if heir is not None:
-            others[heir] = {item.path: item, **others[heir]}
-            changes.extend(parts.TABLE[item.part].left(facts, item, registry))
+            left = parts.TABLE[item.part].left(facts, item, registry)
+            others[heir] = {item.path: _after(item, left), **others[heir]}
+            changes.extend(left)
             continue
-        kept = parts.TABLE[item.part].kept(facts, item, owned)
+        kept = parts.TABLE[item.part].kept(facts, item, Known(facts.tree, owned))
         if kept:
             notes.append(kept)
+            left = parts.TABLE[item.part].left(facts, item, registry)
+            stays = {item.path: _after(item, left)._replace(kept=True), **stays}
+            changes.extend(left)
             continue
         changes.extend(_taken_back(facts, item, registry))
         for folder in reversed(item.folders):
             if not _inherited(folder, others) and folder not in folders:
                 folders.append(folder)
     # An outer folder comes before those in it.
-    return Withdrawal(tuple(changes), others, tuple(sorted(folders)), tuple(notes))
+    folders = _there(facts.tree, folders)
+    if stays:
+        first = next(iter(stays))
+        made = (*stays[first].folders, *folders)
+        stays[first] = stays[first]._replace(folders=tuple(dict.fromkeys(made)))
+        others[registry.name] = stays
+    return Withdrawal(tuple(changes), others, tuple(folders), tuple(notes))
 
 
 def of_forgotten(facts: Facts, registry: Registry) -> Withdrawal:
@@ -76,6 +86,11 @@ def of_apply(
     for entry in reversed(record["changes"]):
         path = entry["path"]
         before, after = blob(entry["before"]), blob(entry["after"])
+        known = Owned(entry["part"], path, before, after)
+        kept = parts.TABLE[entry["part"]].kept(facts, known, Known(facts.tree, mine))
+        if kept:
+            notes.append(kept)
+            continue
         file = facts.tree.read(path)
         now = readable(file)
         wanted: bytes | None
@@ -84,7 +99,6 @@ def of_apply(
         elif now is None or after is None:  # somebody else took it away, or made it anew
             wanted = now
         elif path not in earlier:
-            known = Owned(entry["part"], path, before, after)
             wanted = parts.TABLE[entry["part"]].resource.strip(known, now, registry)
         else:
             merged = undoing.without(before or b"", after, now)
@@ -99,9 +113,7 @@ def of_apply(
             gone = mine.pop(path, None)
             folders += gone.folders if gone is not None else ()
     after_all = {**ledgers, name: mine}
-    return Withdrawal(
-        tuple(changes), after_all, tuple(sorted(dict.fromkeys(folders))), tuple(notes)
-    )
+    return Withdrawal(tuple(changes), after_all, tuple(_there(facts.tree, folders)), tuple(notes))
 
 
 def restarts(facts: Facts, changes: tuple[Change, ...]) -> tuple[str, ...]:
@@ -127,6 +139,37 @@ def _heir(item: Owned, others: Ledgers) -> str | None:
         (name for name, one in others.items() if any(o.part == item.part for o in one.values())),
         None,
     )
+
+
+def _there(tree: Tree, folders: list[str]) -> list[str]:
+    """The folders that still are some, each once; one that became a link is somebody else's."""
+    found = []
+    for one in folders:
+        above, _, name = one.rpartition("/")
+        if tree.exists(one) and tree.real(one) == f"{tree.real(above).rstrip('/')}/{name}":
+            found.append(tree.real(one))
+    return sorted(dict.fromkeys(found))
+
+
+def _divided(ledgers: Ledgers, name: str) -> tuple[dict[str, Owned], dict[str, dict[str, Owned]]]:
+    """What goes with a registry, and what is other registries'.
+
+    What stayed when an earlier one went is looked at anew: those who relied on it may be gone.
+    """
+    owned: dict[str, Owned] = {}
+    others: dict[str, dict[str, Owned]] = {}
+    for other, ledger in ledgers.items():
+        if other != name:
+            owned.update({path: one for path, one in ledger.items() if one.kept})
+            living = {path: one for path, one in ledger.items() if not one.kept}
+            others.update({other: living} if living else {})
+    return {**owned, **ledgers.get(name, {})}, others
+
+
+def _after(item: Owned, changes: tuple[Change, ...]) -> Owned:
+    """A file of ours as a change leaves it; one that others edited stays known as edited."""
+    known = {one.path: one.after for one in changes if one.before == item.after}
+    return item._replace(after=known.get(item.path, item.after), kept=False)
 
 
 def _inherited(folder: str, others: dict[str, dict[str, Owned]]) -> bool:

@@ -51,6 +51,23 @@ class Tree:
         except OSError:
             return False
 
+    def changed(self, path: str) -> int:
+        """When a file or folder, or what the system knows of it, last changed (ctime, ns); 0: none.
+
+        A copy keeps a file's own time (``cp -p``), never this one (inode(7)).
+        """
+        try:
+            return self.outside(path).stat().st_ctime_ns
+        except OSError:
+            return 0
+
+    def real(self, path: str) -> str:
+        """The path with every link followed; as it is where they lead in a circle."""
+        try:
+            return self._resolve(path)
+        except OSError:
+            return path
+
     def outside(self, path: str) -> Path:
         """Where a path of the node really is, links followed inside the root."""
         return Path(self._inside(self._resolve(path)))

@@ -11,10 +11,10 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from agent.facts import File
+from agent.facts import File, Tree
 from agent.faults import RefusedError
 
 SCRATCH = "@moorage-scratch@"  # stands for the folder of files that are only to be looked at
@@ -41,13 +41,17 @@ class Change(NamedTuple):
 
 
 class Owned(NamedTuple):
-    """A file we changed for a registry: as it was before us, as we left it, the folders we made."""
+    """A file we changed for a registry: as it was before us, as we left it, the folders we made.
+
+    ``kept``: the trust is gone, and the file stays for others who rely on it.
+    """
 
     part: str
     path: str
     before: bytes | None
     after: bytes | None
     folders: tuple[str, ...] = ()
+    kept: bool = False
 
 
 # What is ours for one registry, by path; and for all of them, by the registry's name.
@@ -98,6 +102,32 @@ class Finding(NamedTuple):
     strategy: str
     applies: bool
     why: str
+
+
+class Known(Mapping[str, Owned]):
+    """What is ours, looked up by any path that leads to the file: a folder may be a link."""
+
+    def __init__(self, tree: Tree, ledger: Ledger) -> None:
+        self._tree = tree
+        self._ledger = ledger
+        self._files = {tree.real(path): one for path, one in ledger.items()}
+
+    def __getitem__(self, path: str) -> Owned:
+        return self._ledger[path] if path in self._ledger else self._files[self._tree.real(path)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ledger)
+
+    def __len__(self) -> int:
+        return len(self._ledger)
+
+
+def once(changes: Iterable[Change]) -> tuple[Change, ...]:
+    """The changes with each file once, whichever path leads to it; the first one counts."""
+    files: dict[str, Change] = {}
+    for one in changes:
+        files.setdefault(one.target, one)
+    return tuple(files.values())
 
 
 def change(part: str, file: File, after: bytes | None, mode: int = 0o644) -> tuple[Change, ...]:

@@ -29,6 +29,7 @@ from agent.resources import (
     readable,
     without_certificates,
 )
+from agent.utf8 import encoding
 
 PART = "docker"
 HUB = "docker.io"
@@ -106,7 +107,8 @@ def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
     if not owned.path.endswith(".json"):
         return strip_certificates(owned, content)
     before = _parsed_or_empty(owned.before)
-    text = content.decode("utf-8", "replace")
+    codec = encoding(content)
+    text = content.decode(codec, "replace")
     for key, item in ((MIRRORS, registry.url), (INSECURE, registry.name)):
         listed = before.get(key)
         if isinstance(listed, list) and item in listed:
@@ -115,7 +117,8 @@ def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
             text = json_edit.without_item(text, key, item, keep_empty=key in before)
         except ValueError:
             return content
-    return None if owned.before is None and not _parsed_or_empty(text.encode()) else text.encode()
+    rest = text.encode(codec)
+    return None if owned.before is None and not _parsed_or_empty(rest) else rest
 
 
 def forgotten(facts: Facts, registry: Registry) -> tuple[Change, ...]:
@@ -266,6 +269,9 @@ def _daemon_json(tree: Tree, engine: Docker, plan: Plan) -> tuple[Change, ...]:
     if not wanted:
         return ()
     file = tree.read(engine.config)
+    codec = encoding(file.content or b"")
+    if codec != "utf-8" and not _reads_marks(engine):
+        raise _not_json(file, f"Docker {engine.version} reads no file with a byte order mark")
     text = _text(file)
     for key, items in wanted.items():
         flag = _FLAGS[key]
@@ -281,13 +287,22 @@ def _daemon_json(tree: Tree, engine: Docker, plan: Plan) -> tuple[Change, ...]:
                 text = json_edit.with_item(text, key, item)
             except ValueError as problem:
                 raise _not_json(file, str(problem)) from None
-    return change(PART, file, text.encode("utf-8"))
+    return change(PART, file, text.encode(codec))
+
+
+def _reads_marks(engine: Docker) -> bool:
+    """Whether dockerd takes a byte order mark in its file: from 23.0 on (moby#44777).
+
+    Measured: 20.10 does not start, 26.1 and 28.5 do.
+    """
+    major = engine.version.partition(".")[0]
+    return not major.isdigit() or int(major) >= 23
 
 
 def _text(file: File) -> str:
     content = readable(file)
     try:
-        return (content or b"").decode("utf-8")
+        return (content or b"").decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         raise _not_json(file, str(problem)) from None
 
@@ -303,6 +318,6 @@ def _not_json(file: File, why: str) -> RefusedError:
 
 def _parsed_or_empty(content: bytes | None) -> dict[str, object]:
     try:
-        return json_edit.parse((content or b"").decode("utf-8"))
+        return json_edit.parse((content or b"").decode("utf-8-sig"))
     except ValueError:
         return {}

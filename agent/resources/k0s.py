@@ -23,6 +23,7 @@ from agent.resources import (
     containerd,
     readable,
 )
+from agent.resources.containerd import reliance
 from agent.resources.containerd.state import TABLES
 from agent.toml import TomlError, at, parse
 
@@ -88,6 +89,12 @@ def is_configuration(path: str) -> bool:
 def shared(item: Owned) -> bool:
     """The drop-in serves all registries."""
     return is_configuration(item.path)
+
+
+def kept(facts: Facts, item: Owned, ledger: Ledger) -> str:
+    """Why the drop-in must stay although this registry goes, or an empty string."""
+    names = reliance.others(facts.tree, ROOT, ledger) if is_configuration(item.path) else ()
+    return f"{item.path} stays: {', '.join(names)} relies on it" if names else ""
 
 
 def _require_managed(facts: Facts) -> None:

@@ -28,6 +28,7 @@ from agent.resources import (
     readable,
 )
 from agent.resources.docker import strip_certificates
+from agent.utf8 import encoding
 
 PART = "k3s"
 KINDS = ("k3s", "rke2")
@@ -79,12 +80,13 @@ def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
     """The file without our lines; gone where nothing else is in it."""
     if owned.path.endswith(".crt"):
         return strip_certificates(owned, content)
-    text = content.decode("utf-8", "surrogateescape")
+    codec = encoding(content)
+    text = content.decode(codec, "surrogateescape")
     rest = yaml_block.without(text, f"{MARK} {registry.name}")
     rest = yaml_block.without_empty(rest, MARK)  # made for one registry, used by another to the end
     before = (owned.before or b"").decode("utf-8", "replace").splitlines()
     all_ours = all(f" {MARK} " in line for line in before)  # another registry's, gone by now
-    return None if not rest.strip() and all_ours else rest.encode("utf-8", "surrogateescape")
+    return None if not rest.strip() and all_ours else rest.encode(codec, "surrogateescape")
 
 
 def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
@@ -124,7 +126,7 @@ def _file(tree: Tree, runtime: Runtime, folder: str) -> str:
     said = option(runtime.argv, "--private-registry")
     if said is None:
         try:
-            text = (tree.read(f"{folder}/config.yaml").content or b"").decode("utf-8")
+            text = (tree.read(f"{folder}/config.yaml").content or b"").decode("utf-8-sig")
             said = yaml_block.scan(text).value("private-registry")
         except ValueError:
             said = None
@@ -149,9 +151,10 @@ def _authority(one: _Found, registry: Registry) -> str:
 
 def _edited(tree: Tree, one: _Found, plan: Plan) -> tuple[Change, ...]:
     file = tree.read(one.path)
-    content = readable(file)
+    content = readable(file) or b""
+    codec = encoding(content)
     try:
-        document = yaml_block.scan((content or b"").decode("utf-8"))
+        document = yaml_block.scan(content.decode(codec))
         mark = f"{MARK} {plan.registry.name}"
         wanted = _authority(one, plan.registry)
         for registry in plan.registry.each:
@@ -163,7 +166,7 @@ def _edited(tree: Tree, one: _Found, plan: Plan) -> tuple[Change, ...]:
     except yaml_block.Unsafe as problem:
         raise _refused(file, str(problem)) from None
     # Logins stand in such files; whoever adds one to ours finds it closed.
-    return change(PART, file, document.text.encode("utf-8"), mode=0o600)
+    return change(PART, file, document.text.encode(codec), mode=0o600)
 
 
 def _with_registry(

@@ -64,6 +64,7 @@ _FIELDS: dict[str, dict[str, dict[str, Any]]] = {
         "holder": _or_null({"type": "object"}),
         "applied": _or_null(_TEXT),
         "pulled": _or_null(_record(registry=_TEXT, image=_TEXT, seconds=_NUMBER, time=_WHOLE)),
+        "kept": _WORDS,
     },
     "history": {
         "records": _list(

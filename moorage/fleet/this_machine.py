@@ -231,7 +231,7 @@ def _leave_nothing(settings: Settings, ui: UI, plan: Plan) -> None:
             f"this machine still trusts {other['registry']}; to end that: "
             f"INVOKE_REGISTRY_HOST={host} INVOKE_REGISTRY_PORT={port or 443} inv down"
         )
-    if any(status[key] for key in ("trusted", "waiting", "interrupted", "holder")):
+    if any(status.get(key) for key in ("trusted", "waiting", "interrupted", "holder", "kept")):
         return
     run(["rm", "-rf", "--one-file-system", "--", str(STATE)], root=True)
 

@@ -112,7 +112,6 @@ def test_the_folder_with_the_port_spelt_the_other_way_wins(box: Box) -> None:
         ((1, 7, 24), b"version = 2 # \xff", "config-not-utf8"),
         ((1, 7, 24), b"version = 2\nversion = 2\n", "config-not-toml"),
         ((1, 7, 24), V3.encode(), "config-version"),
-        ((2, 1, 9), b"version = 9\n", "config-version"),
         ((1, 4, 3), b"version = 2\n", "containerd-too-old"),
         (
             (1, 7, 24),

@@ -7,6 +7,7 @@ behind it are in ``docs/containerd.md``.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,16 +24,28 @@ from agent.resources import (
     Proposal,
     certificates,
     change,
+    once,
     readable,
 )
-from agent.resources.containerd import carried, config, hosts_toml, layers, legacy, managed, remains
+from agent.resources.containerd import (
+    carried,
+    config,
+    hosts_toml,
+    layers,
+    legacy,
+    managed,
+    reliance,
+    remains,
+    versions,
+)
 from agent.resources.containerd.config import PART, Drafts
 from agent.resources.containerd.judge import candidate, counts, differs_in_trust_alone
 from agent.resources.containerd.layers import Layers
-from agent.resources.containerd.state import State, cri_is_off, read, registry_table
+from agent.resources.containerd.state import TABLES, State, cri_is_off, read, registry_table
 from agent.resources.containerd.strategies import STRATEGIES, choose, rows
 from agent.resources.docker import strip_certificates
-from agent.toml import at, parse, shared
+from agent.toml import TomlError, at, parse, shared
+from agent.utf8 import encoding
 
 __all__ = [
     "FOLDER",
@@ -79,20 +92,19 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     """The registry's folder, and what makes it count, for each containerd that serves CRI."""
     if not facts.containerds:
         return Proposal(absent="there is no containerd here")
-    changes: dict[str, Change] = {}
+    changes: list[Change] = []
     units: list[str] = []
     notes: list[str] = []
     absent: list[str] = []
     for found in facts.containerds:
         one = _propose(found, facts.tree, plan, owned)
-        for item in one.changes:
-            changes.setdefault(item.path, item)
+        changes += one.changes
         units += one.restarts
         notes += one.notes
         absent += [one.absent] if one.absent else []
     if len(absent) == len(facts.containerds):
         return Proposal(absent="; ".join(dict.fromkeys(absent)), there=True)
-    return Proposal(tuple(changes.values()), tuple(dict.fromkeys(units)), tuple(notes))
+    return Proposal(once(changes), tuple(dict.fromkeys(units)), tuple(notes))
 
 
 def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
@@ -129,38 +141,56 @@ def forgotten(facts: Facts, registry: Registry) -> tuple[Change, ...]:
 
 def serves_all(item: Owned) -> bool:
     """Whether a file of ours is no single registry's: a setting for all, or what others had."""
-    carried_text = hosts_toml.CARRIED.encode()
-    return is_configuration(item.path) or (item.after or b"").startswith(carried_text)
+    return is_configuration(item.path) or (item.after or b"").startswith(hosts_toml.CARRIED)
 
 
 def left(facts: Facts, item: Owned, registry: Registry) -> tuple[Change, ...]:
-    """What goes with one registry from a file that stays for another: its classic entry."""
+    """What goes with one registry from a file that stays: its classic entry, or its CA."""
     file = facts.tree.read(item.path)
+    if item.path.endswith("/hosts.toml"):
+        content = file.content
+        return (
+            ()
+            if content is None
+            else change(PART, file, hosts_toml.without_our_ca(item.path, content))
+        )
     for found in facts.containerds:
         known = layers.read(found, facts.tree)
         if item.path in (layer.path for layer in known.all) and file.content is not None:
             keys = (*config.classic_table(known, registry), "ca_file")
-            text = toml_edit.release(file.content.decode("utf-8"), config.COMMENT, keys)
-            return change(PART, file, text.encode("utf-8"))
+            codec = encoding(file.content)
+            text = toml_edit.release(file.content.decode(codec), config.COMMENT, keys)
+            return change(PART, file, text.encode(codec))
     return ()
 
 
 def kept_for_others(facts: Facts, item: Owned, ledger: Ledger) -> str:
     """Why a setting of ours must stay although this registry goes, or an empty string.
 
-    Where we made the folder of registries, every folder in it that is not ours came later: its
-    registry would stop to pull without the `config_path`.
+    Registries that came into the folder since would stop to pull without the `config_path`; and
+    beside a `config_path`, what was carried into the folder counts nowhere else.
     """
-    made = {folder for one in ledger.values() for folder in one.folders}
-    if not is_configuration(item.path) or FOLDER not in made:
+    root = _counting_by_us(item)
+    names = reliance.others(facts.tree, root, ledger) if root else ()
+    if not names:
         return ""
-    ours = {one.path.rpartition("/")[0] for one in ledger.values()}
-    theirs = [
-        name
-        for name in facts.tree.names(FOLDER)
-        if f"{FOLDER}/{name}" not in ours and facts.tree.names(f"{FOLDER}/{name}")
-    ]
-    return f"{item.path} keeps its config_path: {', '.join(theirs)} relies on it" if theirs else ""
+    if is_configuration(item.path):
+        return f"{item.path} keeps its config_path: {', '.join(names)} relies on it"
+    return f"{item.path} stays: what it says counts nowhere else beside that config_path"
+
+
+def _counting_by_us(item: Owned) -> str:
+    """The folder of registries that counts by what we did to this file, or an empty string."""
+    if not is_configuration(item.path):
+        place = item.path.rpartition("/")[0]
+        return place.rpartition("/")[0] if serves_all(item) else ""
+    with contextlib.suppress(TomlError):
+        before, after = parse(item.before or b""), parse(item.after or b"")
+        for keys in TABLES.values():
+            said = at(after, *keys, "config_path")
+            if isinstance(said, str) and said and said != at(before, *keys, "config_path"):
+                return "/" + said.partition(":")[0].strip("/")
+    return ""
 
 
 def is_configuration(path: str) -> bool:
@@ -240,25 +270,19 @@ def _situation(found: Containerd, tree: Tree, plan: Plan, owned: Ledger) -> Situ
     content = readable(found.config)
     config.parsed(found.config.path, content or b"")
     read_layers = layers.read(found, tree)
-    newest = 2 if found.version[0] < 2 else 3
-    if (read_layers.version or 0) > newest:
-        raise RefusedError(
-            "config-version",
-            f"{found.config.path} is of version {read_layers.version}, which containerd "
-            f"{found.version_text} does not read",
-            cause=f"containerd {found.version_text} reads versions up to {newest}",
-            cure=f"write it as version {newest}, then run again",
-        )
+    versions.refuse_marked(found, read_layers)
+    versions.refuse_unread(found, read_layers)
     if found.merged is None:
         raise RefusedError(
             "config-refused-by-containerd",
             f"containerd {found.version_text} itself refuses {found.config.path}",
-            cause="it would not start with this file",
+            cause=f"it would not start with this file: {found.complaint}",
             cure=f"see what it says: {found.binary} --config {found.config.path} config dump",
         )
     merged = shared(found.merged)
     state = read(found.version, merged, read_layers.written if found.version[0] >= 2 else None)
-    return Situation(found, tree, plan, owned, merged, state, read_layers)
+    notes = versions.notes(found, read_layers)
+    return Situation(found, tree, plan, owned, merged, state, read_layers, notes)
 
 
 Done = tuple[tuple[Change, ...], tuple[Change, ...]]
@@ -288,6 +312,7 @@ def _move_legacy(situation: Situation) -> Done:
     drafts.move_mirrors()
     drafts.set(situation.layers.table, "config_path", FOLDER)
     others = legacy.folders(situation.layers.written)
+    situation.notes += legacy.never_asked(situation.layers.written)
     there = [host for host in others if carried.has(situation.tree, FOLDER, host)]
     situation.notes += [f"{FOLDER} has {host} already: that counts now" for host in there]
     _note_awakened(situation)
@@ -306,6 +331,7 @@ def _classic_entry(situation: Situation) -> Done:
             cause="`registry.mirrors` or `registry.configs` stand there, and CRI would not load",
             cure="move them to hosts.toml files (containerd's docs/hosts.md), then run again",
         )
+    situation.notes += legacy.never_asked(situation.layers.written)
     for registry in plan.registry.each:
         table = config.classic_table(situation.layers, registry)
         tls = at(registry_table(situation.merged), "configs", registry.name, "tls") or {}
@@ -349,8 +375,9 @@ def _folders(situation: Situation, roots: list[str], others: dict[str, str]) -> 
     ours = {registry.name for registry in plan.registry.each}
     for registry in plan.registry.each:
         place = hosts_toml.folder(tree, roots, registry.name)
+        versions.refuse_marked_hosts(situation.found, tree.read(f"{place}/hosts.toml"))
         text = others.get(registry.name)
-        initial = None if text is None else (hosts_toml.HEADER + text).encode()
+        initial = None if text is None else hosts_toml.CARRIED + text.encode()
         changes += hosts_toml.changes(tree, place, registry, owned, initial)
         if not tree.exists(place) and tree.exists(f"{roots[0]}/{hosts_toml.DEFAULT}"):
             situation.notes.append(
@@ -360,8 +387,11 @@ def _folders(situation: Situation, roots: list[str], others: dict[str, str]) -> 
     for host, text in others.items():
         if host not in ours:
             file = tree.read(f"{roots[0]}/{host}/hosts.toml")
-            changes += change(PART, file, (hosts_toml.CARRIED + text).encode())
+            changes += change(PART, file, hosts_toml.CARRIED + text.encode())
     for mirror in plan.mirrors:
+        if mirror.of in others:
+            legacy.require_asked(mirror, others[mirror.of], plan.registry, situation.found.config)
+            continue
         changes += hosts_toml.mirror_changes(tree, roots, plan.registry, mirror, owned)
     return tuple(changes)
 

@@ -13,6 +13,7 @@ from agent.resources import Change, change, readable
 from agent.resources.containerd.layers import Layer, Layers, says_nothing
 from agent.resources.containerd.state import TABLES
 from agent.toml import TomlError, at, parse
+from agent.utf8 import encoding
 
 PART = "containerd"
 COMMENT = "# Added by Moorage; `nodes.untrust` takes it away."
@@ -30,6 +31,7 @@ class Drafts:
         """Set ``table.key`` in the file where it counts, or refuse what cannot be edited safely."""
         inner = table[len(self._layers.table) :]
         layer = self._layers.deciding(*inner, key)
+        table = (*self._layers.table_in(layer), *inner)
         text = self._text(layer)
         if layer is self._layers.main and says_nothing(layer.tables):
             text = self._with_version(text)
@@ -47,10 +49,10 @@ class Drafts:
         """Turn every `mirrors` table that counts into comments, line by line."""
         for layer in self._layers.all:
             text = self._text(layer)
-            for version in (2, 3) if self._layers.version == 2 else (3,):
-                text = _commented(text, (*TABLES[version], "mirrors"))
-                if at(parse(text.encode("utf-8")), *TABLES[version], "mirrors"):
-                    raise _not_understood(layer, TABLES[version], "mirrors = …")
+            for table in self._layers.tables_in(layer):
+                text = _commented(text, (*table, "mirrors"))
+                if at(parse(text.encode("utf-8")), *table, "mirrors"):
+                    raise _not_understood(layer, table, "mirrors = …")
             if text != self._text(layer):
                 self._texts[layer.path] = text
 
@@ -59,12 +61,12 @@ class Drafts:
             one
             for layer in self._layers.all
             if layer.path in self._texts
-            for one in change(PART, layer.file, self._texts[layer.path].encode("utf-8"))
+            for one in change(PART, layer.file, self._texts[layer.path].encode(_codec(layer)))
         )
 
     def _text(self, layer: Layer) -> str:
         there = self._texts.get(layer.path)
-        return (readable(layer.file) or b"").decode("utf-8") if there is None else there
+        return (readable(layer.file) or b"").decode(_codec(layer)) if there is None else there
 
     def _with_version(self, text: str) -> str:
         version = 2 if self._layers.major < 2 else 3
@@ -77,13 +79,14 @@ def without_ours(content: bytes, before: bytes | None) -> bytes:
 
     ``before`` is the file as it was; it is asked only for values within an inline table.
     """
-    text = uncommented(content.decode("utf-8"))
+    codec = encoding(content)
+    text = uncommented(content.decode(codec))
     text = toml_edit.release(text, COMMENT)
     if before is not None:
         for table in TABLES.values():
-            old = before.decode("utf-8", "replace")
+            old = before.decode(codec, "replace")
             text = toml_edit.unset_inline(text, table, "config_path", old)
-    return text.encode("utf-8")
+    return text.encode(codec)
 
 
 def classic_table(layers: Layers, registry: Registry) -> toml_edit.Keys:
@@ -115,6 +118,10 @@ def _commented(text: str, table: toml_edit.Keys) -> str:
     return "\n".join(
         MOVED + line if ours and line.strip() else line for line, ours in zip(lines, inside)
     )
+
+
+def _codec(layer: Layer) -> str:
+    return encoding(layer.file.content or b"")
 
 
 def _with(tables: dict[str, Any], table: toml_edit.Keys, key: str, value: str) -> dict[str, Any]:

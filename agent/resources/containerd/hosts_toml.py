@@ -22,9 +22,10 @@ from agent.resources import Change, Ledger, certificates, change, folder_pairs, 
 from agent.resources.containerd.config import COMMENT, PART, parsed
 from agent.resources.docker import certificate_file
 from agent.toml import TomlError, at, parse
+from agent.utf8 import encoding
 
 HEADER = "# Written by Moorage; `nodes.untrust` takes it away.\n"
-CARRIED = HEADER + "# It says what another folder or table said so far.\n"
+CARRIED = (HEADER + "# It says what another folder or table said so far.\n").encode()
 CA = "ca.crt"
 BESIDE = "moorage-ca.crt"  # a name of its own beside another's files, so that it is known again
 DEFAULT = "_default"
@@ -116,23 +117,35 @@ def mirror_changes(
 def without_ours(path: str, content: bytes) -> bytes | None:
     """A hosts.toml that others edited since, without our part of it. None: nothing else is left."""
     try:
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")
         parse(content)
     except (TomlError, UnicodeDecodeError):
         return content
+    if content.startswith(CARRIED):
+        return without_our_ca(path, content)[len(CARRIED) :]
     if text.startswith(HEADER):
         place = path.rpartition("/")[0]
         entry = toml_edit.scan(text).entry(("ca",))
         if entry is not None and f"{place}/{CA}" in text[entry.value : entry.value_end]:
             text = text[: entry.start] + text[entry.end :]
         return text[len(HEADER) :].encode("utf-8")
-    text = toml_edit.release(text, COMMENT)
-    return _without_path(text, f"/{BESIDE}").encode("utf-8")
+    return without_our_ca(path, content)
+
+
+def without_our_ca(path: str, content: bytes) -> bytes:
+    """A hosts.toml that speaks for others too, without the CA that we added to it."""
+    try:
+        parse(content)
+    except TomlError:
+        return content
+    codec = encoding(content)
+    text = toml_edit.release(content.decode(codec), COMMENT)
+    return _without_path(text, f"/{BESIDE}").encode(codec)
 
 
 def absolute(place: str, path: str, content: bytes) -> str:
     """Another folder's hosts.toml with every file it names told by its whole path."""
-    text = content.decode("utf-8")
+    text = content.decode("utf-8-sig")
     tables = parsed(path, content)
     for entry in reversed(toml_edit.scan(text).entries):
         if entry.keys[-1] in ("ca", "client"):
@@ -167,7 +180,9 @@ def _absolute(place: str, value: Any) -> Any:
 
 
 def _is_ours(hosts: File, owned: Ledger, ours: bytes) -> bool:
-    """Whether we wrote the whole file, and no one has edited it since."""
+    """Whether we wrote the whole file, speaking for none but us, and no one has edited it since."""
+    if (hosts.content or b"").startswith(CARRIED):
+        return False
     mine = owned.get(hosts.path)
     if mine is not None and hosts.content == mine.after:
         return mine.before is None
@@ -250,7 +265,8 @@ def _with_ca(
         )
     if registry.plain_http:
         return content
-    text = content.decode("utf-8")
+    codec = encoding(content)
+    text = content.decode(codec)
     for keys, said in levels:
         paths = _ca_paths(said)
         if ca in paths:
@@ -270,7 +286,7 @@ def _with_ca(
                 cause="our `ca` cannot be added to it without rewriting other lines",
                 cure=f'add "{ca}" to its `ca` by hand, then run again',
             )
-    return text.encode("utf-8")
+    return text.encode(codec)
 
 
 def _without_path(text: str, name: str) -> str:

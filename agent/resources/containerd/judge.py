@@ -15,9 +15,10 @@ from agent.facts import Containerd, Tree
 from agent.plan import Registry
 from agent.resources import SCRATCH, Change
 from agent.resources.containerd import layers as _layers
-from agent.resources.containerd.state import TABLES, read, registry_table
+from agent.resources.containerd.state import TABLES, place, read, registry_table
 from agent.resources.containerd.strategies import choose
 from agent.toml import at, parse
+from agent.utf8 import encoding
 
 
 def candidate(found: Containerd, tree: Tree, changes: Sequence[Change]) -> dict[str, bytes]:
@@ -35,12 +36,13 @@ def candidate(found: Containerd, tree: Tree, changes: Sequence[Change]) -> dict[
     for layer in known.all:
         content = after.get(layer.path, layer.file.content) or b""
         if layer.imports:
-            text = content.decode("utf-8")
+            codec = encoding(content)
+            text = content.decode(codec)
             entry = toml_edit.scan(text).entry(("imports",))
             if entry is not None:
                 copies = json.dumps([f"{SCRATCH}/{names[path]}" for path in layer.imports])
                 text = text[: entry.value] + copies + text[entry.value_end :]
-            content = text.encode("utf-8")
+            content = text.encode(codec)
         files[names[layer.path]] = content
     return files
 
@@ -55,7 +57,7 @@ def differs_in_trust_alone(before: bytes, after: bytes, registry: Registry) -> b
     for tables in (old, new):
         # 1.x lists the files themselves there, under the names they were given.
         tables.pop("imports", None)
-        for keys in TABLES.values():
+        for keys in {*TABLES.values(), place(tables)}:
             _take_out(tables, (*keys, "config_path"))
             if moved:
                 _take_out(tables, (*keys, "mirrors"))
@@ -83,7 +85,7 @@ def counts(found: Containerd, after: bytes, registry: Registry) -> bool:
 def _moved(old: dict[str, Any], new: dict[str, Any]) -> bool:
     before, after = registry_table(old), registry_table(new)
     gone = bool(before.get("mirrors")) and not after.get("mirrors")
-    return new.get("version") == 3 and gone and bool(after.get("config_path"))
+    return new.get("version", 0) >= 3 and gone and bool(after.get("config_path"))
 
 
 def _without_empty(value: Any) -> Any:

@@ -10,10 +10,19 @@ A `skip_verify` that 2.x has ignored does not come back.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
+from agent.facts import File
+from agent.faults import RefusedError
+from agent.plan import Mirror, Registry
 from agent.resources.containerd.hosts_toml import DEFAULT
+from agent.toml import at, parse
+
+# What an image's name can begin with (``DomainRegexp`` of github.com/distribution/reference); CRI
+# looks `mirrors` up by it, letter for letter, and `*` where that is not there.
+_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?")
 
 
 def folders(table: dict[str, Any]) -> dict[str, str]:
@@ -26,13 +35,41 @@ def folders(table: dict[str, Any]) -> dict[str, str]:
     }
     found = {}
     for host, said in mirrors.items():
+        if not _is_asked(host):
+            continue
         endpoints = [str(one) for one in said.get("endpoint") or []]
         found[DEFAULT if host == "*" else host] = _mirror(host, endpoints, configs)
     for host, tls in configs.items():
         lines = _tls(tls)
-        if host not in found and lines:
+        if host not in found and lines and _is_asked(host) and host != "*":
             found[host] = "\n".join([f'server = "{_default(host)}"', *lines, "", "[host]", ""])
     return found
+
+
+def never_asked(table: dict[str, Any]) -> list[str]:
+    """What to say of tables by which no image is ever pulled: their key is no registry's name."""
+    return [
+        f"registry.{name}.{json.dumps(host)} counts for no image, with or without us: a registry "
+        "is named by its host and port alone, without a scheme or a path"
+        for name in ("mirrors", "configs")
+        for host in table.get(name) or {}
+        if not _is_asked(host) and not (name == "configs" and host in (table.get("mirrors") or {}))
+    ]
+
+
+def require_asked(mirror: Mirror, text: str, registry: Registry, file: File) -> None:
+    """Raise RefusedError where a table of others sends a registry's pulls past its mirror."""
+    if at(parse(text.encode("utf-8")), "host", registry.url) is None:
+        raise RefusedError(
+            "mirror-foreign",
+            f"{file.path} says already where images of {mirror.of} are asked for",
+            cause=f"its registry.mirrors has a table of {mirror.of}",
+            cure=f'put "{registry.url}" first into the endpoints of that table, then run again',
+        )
+
+
+def _is_asked(host: str) -> bool:
+    return host == "*" or _HOST.fullmatch(host) is not None
 
 
 def _mirror(host: str, endpoints: list[str], configs: dict[str, dict[str, Any]]) -> str:

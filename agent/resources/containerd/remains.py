@@ -14,6 +14,7 @@ from agent.resources.containerd import config, hosts_toml, layers
 from agent.resources.containerd.config import COMMENT, PART
 from agent.resources.containerd.state import registry_table
 from agent.toml import TomlError, parse
+from agent.utf8 import encoding
 
 
 def find(facts: Facts, registry: Registry, fallback: str) -> tuple[Change, ...]:
@@ -34,7 +35,8 @@ def find(facts: Facts, registry: Registry, fallback: str) -> tuple[Change, ...]:
         known = layers.read(found, facts.tree)
         for layer in known.all:
             try:
-                text = (layer.file.content or b"").decode("utf-8")
+                codec = encoding(layer.file.content or b"")
+                text = (layer.file.content or b"").decode(codec)
                 keys = (*config.classic_table(known, registry), "ca_file")
                 text = toml_edit.release(text, COMMENT, keys)
                 if alone:
@@ -42,7 +44,7 @@ def find(facts: Facts, registry: Registry, fallback: str) -> tuple[Change, ...]:
             except (UnicodeDecodeError, TomlError, ValueError):
                 continue
             if layer.file.content is not None:
-                for one in change(PART, layer.file, text.encode("utf-8")):
+                for one in change(PART, layer.file, text.encode(codec)):
                     changes[one.path] = one
     return tuple(changes.values())
 

@@ -12,6 +12,9 @@ TABLES: dict[int, tuple[str, ...]] = {
     2: ("plugins", "io.containerd.grpc.v1.cri", "registry"),
     3: ("plugins", "io.containerd.cri.v1.images", "registry"),
 }
+# In force from 2.2.2 on where neither a `config_path` nor `mirrors` are set, though a dump tells ''
+# (plugins/cri/images/plugin.go; 2.2.0 and 2.2.1 tell it).
+UNSAID = "/etc/containerd/certs.d:/etc/docker/certs.d"
 CRI_PLUGINS = ("cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images")
 
 
@@ -39,6 +42,8 @@ def read(
     """
     table = registry_table(merged)
     path = table.get("config_path")
+    if not path and version >= (2, 2, 2) and not table.get("mirrors"):
+        path = UNSAID
     entries = [
         entry
         for source in (table, written or {})
@@ -54,13 +59,26 @@ def read(
     )
 
 
+def place(merged: dict[str, Any]) -> tuple[str, ...]:
+    """Where a parsed `config dump` has the registry table.
+
+    A version that is newer than this program may have moved it: then the one plugin that has such
+    a table tells.
+    """
+    for version in (3, 2, 1):
+        if isinstance(at(merged, *TABLES[version]), dict):
+            return TABLES[version]
+    plugins = merged.get("plugins")
+    for name, said in plugins.items() if isinstance(plugins, dict) else ():
+        if isinstance(at(said, "registry", "config_path"), str):
+            return ("plugins", name, "registry")
+    return TABLES[3]
+
+
 def registry_table(merged: dict[str, Any]) -> dict[str, Any]:
     """The registry table of a parsed `config dump`, or an empty one."""
-    for version in (3, 2, 1):
-        table = at(merged, *TABLES[version])
-        if isinstance(table, dict):
-            return table
-    return {}
+    table = at(merged, *place(merged))
+    return table if isinstance(table, dict) else {}
 
 
 def cri_is_off(merged: dict[str, Any]) -> bool:
@@ -75,7 +93,7 @@ def _pulls_locally(merged: dict[str, Any]) -> bool:
     The list is ``CheckLocalImagePullConfigs`` in containerd's internal/cri/config/config.go, the
     same from 2.1 to 2.4; each entry was measured on 2.1.9.
     """
-    images = at(merged, *TABLES[3][:-1])
+    images = at(merged, *place(merged)[:-1])
     if not isinstance(images, dict):
         return False
     table = registry_table(merged)

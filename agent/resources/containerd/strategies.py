@@ -49,7 +49,11 @@ TOO_OLD = Condition(
     "this containerd is older than 1.5",
     "this containerd is 1.5 or newer",
 )
-SET = Condition(lambda s: bool(s.config_path), "`config_path` is set", "`config_path` is not set")
+SET = Condition(
+    lambda s: bool(s.config_path),
+    "`config_path` is set, or in force unsaid (2.2.2 and newer)",
+    "`config_path` is not set",
+)
 SEVERAL = Condition(
     lambda s: ":" in s.config_path,
     "`config_path` names several folders",
