@@ -33,7 +33,7 @@ class Survey(NamedTuple):
     """What was found of the services to restart, and of those bound to them.
 
     ``held``: by service, the containers whose processes its stop ends. ``ended``: by service of a
-    Docker Engine without live-restore, the containers that it ends itself. None: not known.
+    Docker Engine, the containers that it ends itself; with live-restore none. None: not known.
     """
 
     services: Mapping[str, Service]

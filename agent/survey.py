@@ -104,8 +104,9 @@ def _survey(
             found = running.held(service.group, service.pid)
             tasks += found or ()
             held[service.name] = None if found is None else _named(found, engines, docker)
-        if service.name in engines and not _restores(engines[service.name]):
-            ended[service.name] = _of_docker(engines[service.name], docker)
+        if service.name in engines:
+            engine = engines[service.name]
+            ended[service.name] = () if _restores(engine) else _of_docker(engine, docker)
     return Survey(services, held, ended), tasks, tuple(docker.items())
 
 

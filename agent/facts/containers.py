@@ -44,11 +44,14 @@ class Task(NamedTuple):
 def held(group: str, main: int) -> tuple[Task, ...] | None:
     """The containers of the processes in a control group; None where those cannot be seen.
 
-    ``main`` is the service's main process: if even that is not seen, this is another process
-    namespace. The sandbox of a pod is no container of its own here.
+    ``main`` is the service's main process: if even that is not seen in the group, this is another
+    process namespace. The sandbox of a pod is no container of its own here.
     """
     proc = Path("/proc")
-    if not (proc / str(main)).exists():
+    try:
+        if not _within((proc / str(main) / "cgroup").read_text("utf-8", "replace"), group):
+            return None
+    except OSError:
         return None
     found: dict[tuple[str, str], Task] = {}
     for folder in proc.iterdir():

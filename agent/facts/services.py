@@ -99,7 +99,9 @@ def _of_openrc(name: str) -> Service | None:
     except OSError:
         start = ""
     setting = "rc_cgroup_cleanup"
-    cleans = _configured(service, setting)
+    texts = [_text(path) for path in (f"/etc/conf.d/{service}", "/etc/rc.conf")]
+    cleans = _configured(setting, texts)
+    needed = _needed_by(service, _text(f"{_OPENRC}/deptree"))
     return Service(
         name=name,
         active=bool(start),
@@ -107,31 +109,30 @@ def _of_openrc(name: str) -> Service | None:
         kill_mode=f"{setting}={cleans}" if cleans.lower() in ("yes", "true", "on", "1") else "",
         group="",  # its name differs from version to version: any container of the node counts
         pid=1,
-        bound=tuple((other, "need ") for other in _needed_by(service)),
+        bound=tuple((other, "need ") for other in needed),
     )
 
 
-def _configured(service: str, key: str) -> str:
-    """What a service's own file says of a setting, else the file for all."""
-    for path in (f"/etc/conf.d/{service}", "/etc/rc.conf"):
-        try:
-            text = Path(path).read_text("utf-8", "replace")
-        except OSError:
-            continue
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _configured(key: str, texts: Sequence[str]) -> str:
+    """What the first of these files that has a setting says of it."""
+    for text in texts:
         found = re.findall(rf"^\s*{key}=[\"']?(\w+)", text, re.MULTILINE)
         if found:
             return str(found[-1])
     return ""
 
 
-def _needed_by(service: str) -> tuple[str, ...]:
+def _needed_by(service: str, tree: str) -> tuple[str, ...]:
     """Who needs a service: ``depinfo_<n>_needsme_<m>='other'`` in OpenRC's tree of dependencies."""
-    try:
-        text = Path(_OPENRC, "deptree").read_text("utf-8", "replace")
-    except OSError:
-        return ()
-    number = re.search(rf"^depinfo_(\d+)_service='{re.escape(service)}'$", text, re.MULTILINE)
+    number = re.search(rf"^depinfo_(\d+)_service='{re.escape(service)}'$", tree, re.MULTILINE)
     if number is None:
         return ()
     pattern = rf"^depinfo_{number[1]}_needsme_\d+='([^']+)'$"
-    return tuple(re.findall(pattern, text, re.MULTILINE))
+    return tuple(re.findall(pattern, tree, re.MULTILINE))

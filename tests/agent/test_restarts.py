@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent import desired, survey, transaction
-from agent.facts import containers
+from agent import desired, engines, survey, transaction
+from agent.facts import Docker, Facts, Tree, containers, services
 from agent.facts.services import Service, _of_systemd, shown
 from agent.faults import RefusedError
 from agent.host import Done, Host
@@ -111,6 +112,35 @@ def test_the_refusal_names_the_command_that_agrees(operation: str, command: str)
     refuse(Foreseen(), operation)
 
 
+# What OpenRC tells, by its own files
+
+
+def test_openrc_stops_along_what_needs_a_service() -> None:
+    """As OpenRC 0.45 wrote it."""
+    tree = (
+        "depinfo_1_service='containerd'\ndepinfo_1_iafter_0='net'\n"
+        "depinfo_1_needsme_0='docker'\ndepinfo_1_needsme_1='app'\n"
+        "depinfo_2_service='docker'\ndepinfo_2_ineed_0='containerd'\n"
+        "depinfo_11_service='containerd-x'\ndepinfo_11_needsme_0='other'\n"
+    )
+    assert services._needed_by("containerd", tree) == ("docker", "app")
+    assert services._needed_by("docker", tree) == ()
+
+
+@pytest.mark.parametrize(
+    ("texts", "value"),
+    [
+        (("", '# rc_cgroup_cleanup="NO"\n'), ""),
+        (("", 'rc_cgroup_cleanup="YES"\n'), "YES"),
+        (("rc_cgroup_cleanup=no\n", 'rc_cgroup_cleanup="YES"\n'), "no"),
+    ],
+)
+def test_a_services_own_file_of_openrc_goes_before_the_file_for_all(
+    texts: tuple[str, str], value: str
+) -> None:
+    assert services._configured("rc_cgroup_cleanup", texts) == value
+
+
 # What systemd tells
 
 
@@ -182,6 +212,33 @@ def test_nothing_is_asked_where_nothing_is_restarted() -> None:
 )
 def test_a_control_group_is_told_from_others_that_are_called_alike(line: str, held: bool) -> None:
     assert containers._within(f"12:cpu:/\n{line}\n", "/system.slice/containerd.service") is held
+
+
+@pytest.mark.parametrize("restores", [True, False])
+def test_docker_with_live_restore_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, restores: bool
+) -> None:
+    """As systemd and Docker's API tell it; both are stood in for."""
+    monkeypatch.setattr(engines, "docker_info", lambda _: {"LiveRestoreEnabled": restores})
+    monkeypatch.setattr(engines, "docker_containers", lambda _: {"web": False, "db": True})
+    runtime = TOLD.replace("control-group", "process").replace("a.service b.socket", "")
+    bound = TOLD.replace("control-group", "process").replace("a.service b.socket", "").replace(
+        "BoundBy=docker.service", "BoundBy="
+    )  # fmt: skip
+
+    class Both(Systemd):
+        def run(self, argv: list[str], timeout: float = 20, *, brief: bool = False) -> Done:
+            self.told = bound if "docker.service" in argv else runtime
+            return super().run(argv, timeout, brief=brief)
+
+    engine = Docker(unit="docker.service", running=True)
+    facts = Facts("node", Tree(str(tmp_path)), engine, None)
+    host = Both("")
+    before = survey.look(host, facts, ["containerd.service"])
+    assert len(host.asked) == 2  # one call, and one more for what is bound
+    assert before.foreseen.along == ("docker.service",)
+    assert bool(before.foreseen.stops) is not restores
+    assert (before.docker == ()) is restores
 
 
 # The engine
