@@ -28,9 +28,9 @@ from moorage import certificates
 from moorage.fleet import ways
 from moorage.fleet.authority import Authority
 from moorage.fleet.inventory import Target
-from moorage.fleet.openssh import Route
 from moorage.fleet.residence import Residents
 from moorage.fleet.roster import Resident, Roster
+from moorage.fleet.routes import Route
 from moorage.settings import CertsSettings, NodesSettings
 from moorage.settings import Settings as Operators
 from tests.agent.authority import Authority as RegistryAuthority

@@ -19,7 +19,7 @@ from moorage.fleet.this_machine import (
 from moorage.fleet.waves import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from agent.report import HostResult
@@ -57,18 +57,23 @@ __all__ = [
 
 
 def choose_hosts(
-    settings: Settings, hosts: str | None = None, selection: Selection | None = None
+    settings: Settings,
+    hosts: str | None = None,
+    selection: Selection | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[Target, ...]:
     """The hosts a command is about: what ``selection`` (or ``hosts``, its first part) says.
 
-    Where it says nothing: those of the settings, else the lab's. Raises Refused for a bad or an
-    empty list, and where there is nothing to choose from.
+    Where it says nothing: those of the settings, else the lab's. ``tell``: gets what is to be said
+    of hosts that are left out. Raises Refused for a bad or an empty list, and if there is nothing
+    to choose from.
     """
     from dataclasses import replace
 
     from moorage.errors import Refused
-    from moorage.fleet.inventory.selection import Selection, resolve
-    from moorage.fleet.ways import lab_hosts
+    from moorage.fleet.inventory.ansible_program import ask
+    from moorage.fleet.inventory.selection import Selection, pick
+    from moorage.fleet.ways import chosen, lab_hosts
 
     selection = selection or Selection(hosts)
     if not selection.names_any:
@@ -83,7 +88,7 @@ def choose_hosts(
                 cause="--hosts was not given, nodes.hosts in invoke.yaml is empty, no lab is up",
                 cure="inv lab.up, or name your nodes: --hosts=node1,node2",
             )
-    return resolve(selection, settings.nodes.groups, _bytes_of)
+    return chosen(settings, pick(selection, settings.nodes.groups, _bytes_of, ask), tell)
 
 
 def _bytes_of(path: str) -> bytes:

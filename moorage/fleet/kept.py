@@ -18,8 +18,8 @@ from moorage.fleet import channel, errand, faults, ssh
 if TYPE_CHECKING:
     from moorage.archive import AgentArchive
     from moorage.fleet.channel import Channel
-    from moorage.fleet.openssh import Route
     from moorage.fleet.residence import Residents
+    from moorage.fleet.routes import Route
     from moorage.fleet.ssh import Session
 
 STATUS = ("status",)

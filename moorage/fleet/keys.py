@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from paramiko import PKey
 
-    from moorage.fleet.openssh import Route
+    from moorage.fleet.routes import Route
 
 
 @dataclass

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import hmac
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
@@ -154,6 +154,11 @@ def _hash_matches(hashed: str, name: str) -> bool:
     except (ValueError, binascii.Error):
         return False
     return hmac.compare_digest(hmac.digest(salt, name.encode(), "sha1"), digest)
+
+
+def can_learn(paths: Sequence[Path]) -> bool:
+    """Whether new keys can be kept: Vagrant and many an Ansible inventory have /dev/null there."""
+    return bool(paths) and paths[0].as_posix() != os.devnull
 
 
 def line_for(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from moorage.fleet import known_hosts
 from moorage.fleet.ssh import NewKey, Unreachable, unknown_host_key
 
 if TYPE_CHECKING:
-    from moorage.fleet.openssh import Route
+    from moorage.fleet.routes import Route
     from moorage.ui import UI
 
 
@@ -62,7 +61,7 @@ def _write(key: NewKey) -> None:
     from moorage.files import append_line, private_folder
 
     route = key.route
-    if not route.known_hosts or route.known_hosts[0].as_posix() == os.devnull:
+    if not known_hosts.can_learn(route.known_hosts):
         raise MoorageError(
             "no-known-hosts",
             f"the host key of {route.name} cannot be kept",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from moorage.fleet import again, agreement, channel, errand, faults, openssh, plans, ssh, ways
+from moorage.fleet import again, agreement, channel, errand, faults, plans, ssh, ways
 from moorage.fleet.residence import Residents, Visit
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from moorage.fleet.inventory import Target
     from moorage.fleet.operation import Operation, Reach
     from moorage.fleet.rollout import Line
+    from moorage.fleet.routes import Route
     from moorage.settings import Settings
 
 # Resident agents that are asked at once. What bounds it is this machine's descriptors and the
@@ -51,7 +52,7 @@ class Means:
         operation: Operation,
         archive: AgentArchive,
         reach: Reach,
-        routes: Sequence[openssh.Route],
+        routes: Sequence[Route],
         *,
         agreed: bool = False,
     ) -> Means:
@@ -71,13 +72,13 @@ class Means:
 class _Routes:
     """The whole ways to hosts whose agents were only remembered, read when the first is wanted."""
 
-    def __init__(self, settings: Settings, routes: Sequence[openssh.Route]) -> None:
+    def __init__(self, settings: Settings, routes: Sequence[Route]) -> None:
         self._settings = settings
         self._targets = [route.target for route in routes if route.remembered]
-        self._found: dict[Target, openssh.Route] = {}
+        self._found: dict[Target, Route] = {}
         self._guard = threading.Lock()
 
-    def whole(self, route: openssh.Route) -> openssh.Route:
+    def whole(self, route: Route) -> Route:
         """Raises Refused for what OpenSSH would refuse."""
         if not route.remembered:
             return route
@@ -88,7 +89,7 @@ class _Routes:
         return self._found[route.target]
 
 
-def patiently(means: Means, route: openssh.Route, line: Line) -> HostResult:
+def patiently(means: Means, route: Route, line: Line) -> HostResult:
     """Tried again where the connection breaks, and where it wants an agreement that was given."""
     result = _tried(means, route, line)
     if means.agreed and agreement.wanted(result):
@@ -96,7 +97,7 @@ def patiently(means: Means, route: openssh.Route, line: Line) -> HostResult:
     return result
 
 
-def _tried(means: Means, route: openssh.Route, line: Line) -> HostResult:
+def _tried(means: Means, route: Route, line: Line) -> HostResult:
     return again.with_retries(
         lambda: _on_host(means, route, line),
         means.settings.nodes.retries,
@@ -105,7 +106,7 @@ def _tried(means: Means, route: openssh.Route, line: Line) -> HostResult:
     )
 
 
-def _on_host(means: Means, route: openssh.Route, line: Line) -> HostResult:
+def _on_host(means: Means, route: Route, line: Line) -> HostResult:
     residents = means.residents
     if means.operation.words not in channel.SERVED or residents.of(route) is None:
         return _by_ssh(means, route, line, served=False)
@@ -134,7 +135,7 @@ def _on_host(means: Means, route: openssh.Route, line: Line) -> HostResult:
         return errand.failed(route.name, faults.since(lost, problem.message))
 
 
-def _by_ssh(means: Means, route: openssh.Route, line: Line, *, served: bool) -> HostResult:
+def _by_ssh(means: Means, route: Route, line: Line, *, served: bool) -> HostResult:
     """In an SSH session: through it where an agent is ``served``, else by an errand."""
     operation, residents = means.operation, means.residents
     with means.sessions, _connected(route, line) as session, line.open(session):
@@ -185,7 +186,7 @@ def _words(settings: Settings, operation: Operation) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _connected(route: openssh.Route, line: Line) -> Iterator[ssh.Session]:
+def _connected(route: Route, line: Line) -> Iterator[ssh.Session]:
     """A session, unless the run was stopped while this host waited for its turn."""
     line.go_on()
     with ssh.connect(route) as session:
@@ -194,7 +195,7 @@ def _connected(route: openssh.Route, line: Line) -> Iterator[ssh.Session]:
 
 def _over(
     means: Means,
-    route: openssh.Route,
+    route: Route,
     line: channel.Channel,
     told: Line,
     local_address: str | None = None,

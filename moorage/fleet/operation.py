@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agent.plan import Plan, Verify
     from moorage.archive import AgentArchive
     from moorage.fleet.logbook import Logbook
-    from moorage.fleet.openssh import Route
+    from moorage.fleet.routes import Route
     from moorage.settings import Settings
     from moorage.ui import UI
 

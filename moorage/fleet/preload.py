@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from docker.models.images import Image as DockerImage
 
     from moorage.fleet.inventory import Target
-    from moorage.fleet.openssh import Route
     from moorage.fleet.operation import Reach
+    from moorage.fleet.routes import Route
     from moorage.settings import Settings
     from moorage.ui import UI
 

@@ -11,7 +11,7 @@ from agent.report import Fault
 
 if TYPE_CHECKING:
     from moorage.fleet.keys import Offer
-    from moorage.fleet.openssh import Route
+    from moorage.fleet.routes import Route
 
 
 def unreachable(route: Route, offer: Offer, problem: Exception) -> Fault:

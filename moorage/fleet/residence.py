@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from moorage.fleet.authority import Authority
     from moorage.fleet.channel import Channel
     from moorage.fleet.inventory import Target
-    from moorage.fleet.openssh import Route
     from moorage.fleet.operation import Reach
+    from moorage.fleet.routes import Route
     from moorage.fleet.ssh import Session
     from moorage.settings import Settings
     from moorage.ui import UI

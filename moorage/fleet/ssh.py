@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from moorage.archive import AgentArchive
     from moorage.fleet.known_hosts import Known
-    from moorage.fleet.openssh import Route
+    from moorage.fleet.routes import Route
 
 # Seconds an sshd may take to greet, and to let us in (PAM, and DNS that does not answer).
 _HANDSHAKE = 20
@@ -72,7 +72,10 @@ class UnknownHostKey(Unreachable):
             "unknown-host-key",
             f"the host key of {route.name} is not known: {new.kind} {new.fingerprint}",
             cause=cause,
-            cure="run this again with --learn-host-keys: it shows the key and asks",
+            cure="run this again with --learn-host-keys: it shows the key and asks"
+            if known_hosts.can_learn(route.known_hosts)
+            else "set nodes.known_hosts in invoke.yaml to a file; then the same with "
+            "--learn-host-keys: it shows the key and asks",
             host=route.name,
         )
         self.new = new

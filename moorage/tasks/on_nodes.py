@@ -97,7 +97,7 @@ class Nodes:
         if self.cluster.wanted:
             hosts = ",".join(self._from_cluster())
         selection = Selection(hosts, self.inventory, self.limit, self.exclude)
-        return fleet.choose_hosts(self.run.settings, selection=selection)
+        return fleet.choose_hosts(self.run.settings, selection=selection, tell=self.run.ui.note)
 
     def or_at(self, host: str | None) -> Nodes:
         """The same with another word for ``--hosts``. Raises Refused where both are used."""

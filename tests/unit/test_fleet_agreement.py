@@ -14,9 +14,9 @@ from agent.report import CHANGED, FAILED, Fault, HostResult
 from moorage.archive import AgentArchive
 from moorage.errors import Refused
 from moorage.fleet import agreement, on_host, operation
-from moorage.fleet.openssh import Route
 from moorage.fleet.report import FleetReport
 from moorage.fleet.rollout import Line
+from moorage.fleet.routes import Route
 from moorage.fleet.waves import Policy
 from moorage.settings import NodesSettings, Settings
 from moorage.tasks import on_nodes

@@ -16,10 +16,10 @@ from agent.report import FAILED, Fault, HostResult
 from moorage.archive import AgentArchive
 from moorage.fleet import on_host, operation, report, ssh
 from moorage.fleet.authority import Authority
-from moorage.fleet.openssh import Route
 from moorage.fleet.report import FleetReport
 from moorage.fleet.rollout import Outcome
 from moorage.fleet.roster import Resident, Roster
+from moorage.fleet.routes import Route
 from moorage.settings import CertsSettings, NodesSettings, Settings
 from moorage.ui import UI
 

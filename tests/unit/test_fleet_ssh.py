@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.report import Fault, HostResult
+from agent.report import UNREACHABLE, Fault, HostResult
+from moorage import fleet
 from moorage.archive import AgentArchive
 from moorage.errors import Refused
 from moorage.fleet import operation, ways
-from moorage.fleet.openssh import LabHosts, files, program
+from moorage.fleet.inventory.selection import Selection
+from moorage.fleet.openssh import files, program
 from moorage.fleet.operation import Operation, Reach
 from moorage.fleet.report import FleetReport
+from moorage.fleet.routes import LabHosts
 from moorage.settings import NodesSettings, Settings
 from moorage.ui import UI
 from tests.unit.test_fleet_errand import ARCHIVE, DIGEST
@@ -201,6 +204,13 @@ def test_an_unknown_host_key_is_not_accepted(operator: Operator, node: Node) -> 
     assert "--learn-host-keys" in fault.cure
     assert operator.one(f"root@{node.address}").status == "unreachable"
     assert not operator.known_hosts.exists()
+
+
+def test_a_key_that_cannot_be_kept_has_another_cure(operator: Operator, node: Node) -> None:
+    operator.write("UserKnownHostsFile /dev/null\nStrictHostKeyChecking no\n")
+    fault = operator.fault(f"root@{node.address}")
+    assert fault.code == "unknown-host-key"
+    assert fault.cure.startswith("set nodes.known_hosts")
 
 
 def test_a_host_key_is_learnt_once_when_agreed_to(operator: Operator, node: Node) -> None:
@@ -557,6 +567,56 @@ def test_a_certificate_for_the_key_is_shown(operator: Operator, start: Start, ke
     elsewhere.rename(operator.folder / "user-cert.pub")
     operator.write(key, "")
     assert operator.one(f"root@{node.address}").ok
+
+
+@pytest.mark.parametrize("way", ["proxy", "jump"])
+def test_an_ansible_inventory_is_followed_through_its_bastion(
+    operator: Operator, node: Node, start: Start, way: str
+) -> None:
+    """E4: the nodes are set up through the bastion, and the bastion is not."""
+    bastion = start()
+    operator.know(node)
+    operator.know(bastion)
+    args = {
+        "proxy": f'-o ProxyCommand="ssh -F {operator.config} -W %h:%p root@{bastion.address}"',
+        "jump": f"-J root@{bastion.address}",
+    }
+    inventory = operator.folder / "hosts"
+    inventory.write_text(
+        f"[bastion]\nbastion ansible_host={bastion.address} ansible_user=root\n"
+        f"[web]\nweb1 ansible_host={node.address} ansible_user=root\n"
+        f"[web:vars]\nansible_ssh_common_args='{args[way]}'\n"
+        f"ansible_ssh_private_key_file={operator.keys / 'good'}\n"
+    )
+    operator.write("", identity="other")
+    if way == "proxy":
+        operator.write("", identity="good")
+    nodes = NodesSettings(ssh_config=str(operator.config), retries=0)
+    settings = dataclasses.replace(Settings(), nodes=nodes)
+    notes: list[str] = []
+    hosts = fleet.choose_hosts(
+        settings, selection=Selection(None, str(inventory)), tell=notes.append
+    )
+    assert [host.name for host in hosts] == ["web1"]
+    assert "bastion is left out" in notes[0]
+    before = bastion.sessions
+    reports = [operation.run(settings, UI(), hosts, Operation("try", ("status",)), Reach())]
+    if way == "jump":
+        # The key of the variables is the node's own, as ssh has it: the jump host gets its own.
+        assert reports[0].hosts[0].status == UNREACHABLE
+        operator.write("", identity="good")
+        reports.append(operation.run(settings, UI(), hosts, Operation("try", ("status",)), Reach()))
+    assert reports[-1].hosts[0].ok, reports[-1].hosts[0]
+    assert bastion.sessions == before
+    assert f"Accepted publickey for root from {_gateway(bastion)}" in _log(bastion)
+
+
+def _log(node: Node) -> str:
+    return str(node.container.logs().decode())
+
+
+def _gateway(node: Node) -> str:
+    return str(node.container.attrs["NetworkSettings"]["Gateway"])
 
 
 @pytest.mark.parametrize("reader", ["ssh", "ours"])

@@ -1,29 +1,25 @@
 """Ansible inventories, INI and YAML: hosts, groups, and how to reach a host. Nothing else of them.
 
-Read: ``ansible_host``, ``ansible_port``, ``ansible_user`` (and the older ``ansible_ssh_*``) at
-hosts and in group variables. Not read: ``group_vars/`` folders, dynamic inventories, templates.
+This is our own reading, for machines without ``ansible-inventory`` (``ansible_program`` asks that).
+It reads the file alone: templates and encrypted values are left to whoever needs them, dynamic
+inventories are not run, and ``group_vars/`` beside it is looked at for what would change the way to
+a host, in which case it is refused.
 Source: https://docs.ansible.com/ansible/latest/inventory_guide/intro_inventory.html
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from moorage.fleet.inventory.listing import Inventory, bad, parsed
+from moorage.fleet.inventory import variables
+from moorage.fleet.inventory.listing import ANSIBLE, Inventory, bad, parsed
 from moorage.fleet.inventory.targets import Target
 
-_KEYS = {
-    "ansible_host": "host",
-    "ansible_ssh_host": "host",
-    "ansible_port": "port",
-    "ansible_ssh_port": "port",
-    "ansible_user": "user",
-    "ansible_ssh_user": "user",
-}
 _RANGE = re.compile(r"\[([0-9]+|[A-Za-z]):([0-9]+|[A-Za-z])(?::([0-9]+))?\]")
 MAX_HOSTS = 10_000
 
@@ -32,25 +28,26 @@ MAX_HOSTS = 10_000
 class _Group:
     hosts: dict[str, None] = field(default_factory=dict)  # in the file's order
     children: list[str] = field(default_factory=list)
-    variables: dict[str, str] = field(default_factory=dict)
+    variables: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class _Tree:
+class Tree:
     """An inventory under construction."""
 
     source: str
     groups: dict[str, _Group] = field(default_factory=dict)
     # host -> its own variables; the order is that of the file
-    hosts: dict[str, dict[str, str]] = field(default_factory=dict)
+    hosts: dict[str, dict[str, Any]] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
+    passed_over: list[str] = field(default_factory=list)
 
     def group(self, name: str) -> _Group:
         return self.groups.setdefault(name, _Group())
 
-    def add(self, group: str, pattern: str, variables: Mapping[str, str], line: int) -> None:
+    def add(self, group: str, pattern: str, own: Mapping[str, Any], line: int) -> None:
         for name in _expanded(pattern, self.source, line):
-            self.hosts.setdefault(name, {}).update(variables)
+            self.hosts.setdefault(name, {}).update(own)
             self.lines.setdefault(name, line)
             self.group(group).hosts[name] = None
 
@@ -65,8 +62,14 @@ class _Tree:
         for name in self._from_the_top():
             for host in members[name]:
                 above[host].append(name)
-        targets = tuple(self._target(host, own, above[host]) for host, own in self.hosts.items())
-        return Inventory(targets, members)
+        found: list[Target] = []
+        unusable: dict[str, str] = {}
+        for host, own in self.hosts.items():
+            target, why = self._target(host, own, above[host])
+            found.append(target)
+            if why:
+                unusable[target.name] = why
+        return Inventory(tuple(found), members, ANSIBLE, unusable)
 
     def _members(self, name: str, above: tuple[str, ...]) -> Iterator[str]:
         if name in above:
@@ -84,29 +87,61 @@ class _Tree:
     def _from_the_top(self) -> list[str]:
         return sorted(self.groups, key=lambda group: (group != "all", self._depth(group), group))
 
-    def _target(self, name: str, own: Mapping[str, str], groups: Sequence[str]) -> Target:
-        """``groups``: those it is in, from the top; the variables of the last win."""
-        values: dict[str, str] = {}
+    def _target(
+        self, name: str, own: Mapping[str, Any], groups: Sequence[str]
+    ) -> tuple[Target, str]:
+        """``groups``: those it is in, from the top; the variables of the last win.
+
+        With it why the host cannot be reached so, "" if it can.
+        """
+        values: dict[str, Any] = {}
         for group in groups:
             values.update(self.groups[group].variables)
         values.update(own)
         line = self.lines[name]
         target = parsed(name, self.source, line)
-        for key, value in values.items():
-            if "{{" in value:
-                raise bad(self.source, line, f"{name}: {key} is a template: {value}")
-            if key == "host":
-                target = replace(target, host=parsed(value, self.source, line).host)
-            elif key == "user":
-                target = replace(target, user=parsed(f"{value}@x", self.source, line).user)
-            elif key == "port":
-                target = replace(target, port=parsed(f"x:{value}", self.source, line).port)
-        return target
+        try:
+            return variables.applied(target, values), ""
+        except variables.Unusable as problem:
+            return target, f"{f'line {line}: ' if line else ''}{problem}"
+
+
+_NAMED = re.compile(rb"\bansible_(?:ssh_)?(?:%s)\b" % b"|".join(
+    (b"host", b"port", b"user", b"connection", b"private_key_file", b"executable",
+     b"args", b"common_args", b"extra_args")
+))  # fmt: skip
+# A file of variables is a few kilobytes.
+_LARGEST = 1 << 20
+
+
+def require_alone(source: str) -> None:
+    """Refuses an inventory if variables beside it, which are not read here, decide the way.
+
+    Raises Refused (``bad-inventory``) with the file. What ansible-vault encrypted is passed over.
+    """
+    from pathlib import Path
+
+    beside = Path(source).expanduser().parent
+    for path in sorted(
+        path for name in ("group_vars", "host_vars") for path in (beside / name).rglob("*")
+    ):
+        try:
+            found = path.is_file() and _NAMED.search(path.read_bytes()[:_LARGEST])
+        except OSError:
+            continue
+        if found:
+            raise bad(
+                source,
+                0,
+                f"{path} has {found[0].decode()}, and only Ansible reads what is beside a file",
+                cure="install ansible-core (apt-get install ansible-core), which is asked then; or "
+                "write it into the inventory itself",
+            )
 
 
 def read_ini(text: str, source: str) -> Inventory:
     """An inventory in Ansible's INI form. Raises Refused (``bad-inventory``) with the line."""
-    tree = _Tree(source)
+    tree = Tree(source)
     section, kind = "ungrouped", "hosts"
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw.strip()
@@ -123,39 +158,41 @@ def read_ini(text: str, source: str) -> Inventory:
             key, equals, value = line.partition("=")
             if not equals:
                 raise bad(source, number, f"{line!r} is no key=value")
-            _keep(tree.group(section).variables, key.strip(), _unquoted(value))
+            _keep(tree.group(section).variables, key.strip(), _literal(value.strip()))
         else:
-            name, variables = _host_line(line, source, number)
-            tree.add(section, name, variables, number)
+            name, own = _host_line(line, source, number)
+            tree.add(section, name, own, number)
     return tree.finished()
 
 
-def _unquoted(value: str) -> str:
+def _literal(value: str) -> Any:
+    """A value as Ansible takes it: a Python literal, or else the text as it stands."""
     try:
-        return "".join(shlex.split(value, comments=True))
-    except ValueError:
-        return value.strip()
+        found = ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+    return found if isinstance(found, str) else value
 
 
-def _host_line(line: str, source: str, number: int) -> tuple[str, dict[str, str]]:
+def _host_line(line: str, source: str, number: int) -> tuple[str, dict[str, Any]]:
     try:
         # Most lines are plain words, and shlex takes its time over each letter.
         plain = not set(line) & set("'\"\\#")
         name, *words = line.split() if plain else shlex.split(line, comments=True)
     except ValueError as problem:
         raise bad(source, number, f"{problem}") from None
-    variables: dict[str, str] = {}
+    own: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
             raise bad(source, number, f"{word!r} after the host is no key=value")
-        _keep(variables, key, value)
-    return name, variables
+        _keep(own, key, _literal(value))
+    return name, own
 
 
-def _keep(variables: dict[str, str], key: str, value: Any) -> None:
-    if key in _KEYS and value is not None:
-        variables[_KEYS[key]] = str(value)
+def _keep(own: dict[str, Any], key: str, value: Any) -> None:
+    if key in variables.NAMES and value is not None:
+        own[key] = value
 
 
 def read_yaml(text: str, source: str) -> Inventory:
@@ -163,36 +200,77 @@ def read_yaml(text: str, source: str) -> Inventory:
     import yaml
 
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, Loader=_loader())  # noqa: S506 - SafeLoader and two tags
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         raise bad(source, mark.line + 1 if mark else 0, " ".join(str(problem).split())) from None
-    tree = _Tree(source)
-    for name, body in _section(document, source, "the inventory").items():
-        _yaml_group(tree, str(name), body)
+    groups = _section(document, source, "the inventory")
+    if "plugin" in groups:
+        raise bad(
+            source,
+            0,
+            f"it is a dynamic inventory of the plugin {groups['plugin']}, which only Ansible runs",
+            cure="install ansible-core (apt-get install ansible-core); then the same command again",
+        )
+    tree = Tree(source)
+    for name, body in groups.items():
+        if body is None or isinstance(body, Mapping):
+            _yaml_group(tree, str(name), body)
+        else:  # as Ansible does
+            tree.passed_over.append(f"{name!r}, whose keys were expected, not {body!r:.40}")
+    if not tree.hosts and tree.passed_over:
+        raise bad(source, 0, f"it names no host; passed over: {'; '.join(tree.passed_over[:3])}")
     return tree.finished()
 
 
-def _yaml_group(tree: _Tree, name: str, body: Any) -> None:
+def _loader() -> Any:
+    """YAML as Ansible writes it: values may be encrypted, or marked as no template."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        pass
+
+    for tag in ("!vault", "!vault-encrypted"):
+        Loader.add_constructor(tag, lambda *_: variables.Encrypted())
+    Loader.add_constructor("!unsafe", _unsafe)
+    return Loader
+
+
+def _unsafe(loader: Any, node: Any) -> Any:
+    """The value below the tag; a list or a mapping may bear it too."""
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    return loader.construct_scalar(node)
+
+
+def _yaml_group(tree: Tree, name: str, body: Any) -> None:
     group = tree.group(name)
     for key, value in _section(body, tree.source, f"group {name}").items():
-        inner = _section(value, tree.source, f"{name}.{key}")
+        if key not in ("hosts", "vars", "children"):
+            # Ansible warns of it and goes on.
+            tree.passed_over.append(f"the unknown key {key!r} of the group {name}")
+            continue
+        # A text stands for one key without a value.
+        listed = {value: None} if isinstance(value, str) else value
+        inner = _section(listed, tree.source, f"{name}.{key}")
         if key == "hosts":
-            for host, variables in inner.items():
-                own: dict[str, str] = {}
-                for word, item in _section(variables, tree.source, f"host {host}").items():
+            for host, given in inner.items():
+                own: dict[str, Any] = {}
+                for word, item in _section(given, tree.source, f"host {host}").items():
                     _keep(own, str(word), item)
                 tree.add(name, str(host), own, 0)
         elif key == "vars":
             for word, item in inner.items():
                 _keep(group.variables, str(word), item)
-        elif key == "children":
+        else:
             for child, below in inner.items():
-                if child not in group.children:
+                if str(child) not in group.children:
                     group.children.append(str(child))
                 _yaml_group(tree, str(child), below)
-        else:
-            raise bad(tree.source, 0, f"group {name} has an unknown key {key!r}")
 
 
 def _section(value: Any, source: str, place: str) -> Mapping[Any, Any]:

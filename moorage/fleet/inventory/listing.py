@@ -1,12 +1,13 @@
 """Inventories from files: one host a line, an OpenSSH configuration, or an Ansible inventory.
 
-Which of them a file is, is told by what is in it. Pure: bytes in, :class:`Inventory` out.
+Which of them a file is, is told by what is in it: bytes in, :class:`Inventory` out. What those
+bytes include, or leave to Ansible, is read beside them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from moorage.errors import Refused
@@ -16,41 +17,85 @@ from moorage.fleet.inventory.targets import Target
 MAX_BYTES = 8 << 20
 
 
+LINES, OPENSSH, ANSIBLE = "lines", "openssh", "ansible"
+
+
 @dataclass(frozen=True)
 class Inventory:
-    """Hosts in the order of the source, and its groups by name, each as names of hosts."""
+    """Hosts in the order of the source, and its groups by name, each as names of hosts.
+
+    ``unusable``: host -> why it cannot be reached as the source says.
+    """
 
     hosts: tuple[Target, ...]
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    kind: str = LINES
+    unusable: Mapping[str, str] = field(default_factory=dict)
 
 
-def read(content: bytes, source: str) -> Inventory:
-    """What ``content`` lists. Raises Refused (``bad-inventory``) with ``source`` and the line."""
+def read(content: bytes, source: str, ask: Callable[[], bytes | None] = lambda: None) -> Inventory:
+    """What ``content`` lists. ``ask``: what Ansible says of it, None if that cannot be had.
+
+    Raises Refused (``bad-inventory``) with ``source`` and the line.
+    """
     if len(content) > MAX_BYTES:
         raise bad(source, 0, f"it has more than {MAX_BYTES >> 20} MiB")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         raise bad(source, content[: problem.start].count(b"\n") + 1, "it is not UTF-8") from None
-    if re.search(r"^\s*Host\s+\S", text, re.MULTILINE | re.IGNORECASE):
-        found = _openssh(text, source)
-    elif source.endswith((".yaml", ".yml")) or re.match(
-        r"(#.*\n|\s)*(---|[\w.-]+:\s*(#.*)?\n)", text
-    ):
-        from moorage.fleet.inventory import ansible
+    kind = _kind(text, source)
+    if kind == OPENSSH:
+        from moorage.fleet.inventory import configuration
 
-        found = ansible.read_yaml(text, source)
-    elif (
-        re.search(r"^\s*\[[\w.-]+(:\w+)?\]\s*([#;].*)?$", text, re.MULTILINE) or "ansible_" in text
-    ):
-        from moorage.fleet.inventory import ansible
-
-        found = ansible.read_ini(text, source)
+        found = configuration.read(text, source)
+    elif kind == ANSIBLE:
+        found = _ansible(text, source, ask)
     else:
         found = Inventory(tuple(_lines(text.splitlines(), source)))
     if not found.hosts:
         raise bad(source, 0, "it names no host")
     return found
+
+
+def _kind(text: str, source: str) -> str:
+    if _is_yaml(text, source):
+        return ANSIBLE
+    if _is_openssh(text):
+        return OPENSSH
+    sections = re.search(r"^\s*\[[\w.-]+(:\w+)?\]\s*([#;].*)?$", text, re.MULTILINE)
+    return ANSIBLE if sections or "ansible_" in text else LINES
+
+
+def _is_yaml(text: str, source: str) -> bool:
+    start = re.match(r"(#.*\n|\s)*(---|[\w.-]+:\s*(#.*)?\n)", text)
+    return source.endswith((".yaml", ".yml")) or start is not None
+
+
+def _is_openssh(text: str) -> bool:
+    """Whether some line begins a block or includes a file, as no other kind of file has it."""
+    return (
+        re.search(
+            r"^[ \t]*(Host(\s+|\s*=\s*)\"?[^\s=]|Match(\s+|\s*=\s*)!?[A-Za-z]|Include\s+\S*[/*~.])",
+            "" if "ansible_" in text else text,
+            re.MULTILINE | re.IGNORECASE,
+        )
+        is not None
+    )
+
+
+def _ansible(text: str, source: str, ask: Callable[[], bytes | None]) -> Inventory:
+    from moorage.fleet.inventory import ansible, ansible_program
+
+    answer = ask()
+    if answer is not None:
+        found = ansible_program.read(answer, source)
+        if found.hosts:
+            return found  # else our own reading says, by line, what is wrong
+    ansible.require_alone(source)
+    if _is_yaml(text, source):
+        return ansible.read_yaml(text, source)
+    return ansible.read_ini(text, source)
 
 
 def _lines(lines: Iterable[str], source: str) -> Iterable[Target]:
@@ -63,22 +108,6 @@ def _lines(lines: Iterable[str], source: str) -> Iterable[Target]:
                 if target not in seen:
                     seen.add(target)
                     yield target
-
-
-def _openssh(text: str, source: str) -> Inventory:
-    """The hosts an ssh_config(5) names without a pattern; what it says of them, SSH will read."""
-    import io
-
-    from paramiko import SSHConfig
-    from paramiko.ssh_exception import ConfigParseError
-
-    try:
-        names = SSHConfig.from_file(io.StringIO(text)).get_hostnames()
-    except (ConfigParseError, ValueError) as problem:
-        raise bad(source, 0, str(problem)) from None
-    order = {name: place for place, name in enumerate(re.split(r"\s+", text))}
-    plain = sorted((n for n in names if not re.search(r"[*?!]", n)), key=lambda n: order.get(n, 0))
-    return Inventory(tuple(parsed(name, source, 0) for name in plain))
 
 
 def expanded(word: str, source: str, line: int) -> list[str]:
@@ -96,12 +125,13 @@ def parsed(name: str, source: str, line: int) -> Target:
         raise bad(source, line, f"{problem.message}: {problem.cause}") from None
 
 
-def bad(source: str, line: int, cause: str) -> Refused:
+def bad(source: str, line: int, cause: str, cure: str = "") -> Refused:
     place = f"{source}, line {line}" if line else source
     return Refused(
         "bad-inventory",
         f"{place}: the inventory cannot be read",
         cause=cause,
-        cure="one host a line, an OpenSSH configuration, or an Ansible inventory (INI or YAML)",
+        cure=cure
+        or "one host a line, an OpenSSH configuration, or an Ansible inventory (INI or YAML)",
         path=source,
     )

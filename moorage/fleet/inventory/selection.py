@@ -7,6 +7,7 @@ hosts, ranges, groups, and patterns such as ``node1*``. One host named by two of
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,24 +31,54 @@ class Selection:
         return self.hosts is not None or bool(self.inventory)
 
 
+@dataclass(frozen=True)
+class Picked:
+    """The selected hosts in order.
+
+    ``by_word``: what each word of ``--hosts`` and ``--limit`` stands for. ``described``: those of
+    an inventory that says how to reach them, an OpenSSH configuration or Ansible's.
+    """
+
+    hosts: tuple[Target, ...]
+    by_word: tuple[frozenset[Target], ...] = ()
+    described: frozenset[Target] = frozenset()
+
+
 def resolve(
     selection: Selection,
     groups: Mapping[str, str],
     read: Callable[[str], bytes],
+    ask: Callable[[str], bytes | None] = lambda _: None,
 ) -> tuple[Target, ...]:
-    """The selected hosts in order. ``groups``: those of the settings, name -> list of hosts.
+    """The hosts of :func:`pick`."""
+    return pick(selection, groups, read, ask).hosts
 
-    ``read``: a path, or ``-`` for standard input -> its bytes. Raises Refused for a bad word, an
-    unknown or empty group, a file that cannot be read, and where nothing is left.
+
+def pick(
+    selection: Selection,
+    groups: Mapping[str, str],
+    read: Callable[[str], bytes],
+    ask: Callable[[str], bytes | None] = lambda _: None,
+) -> Picked:
+    """What is selected. ``groups``: those of the settings, name -> list of hosts.
+
+    ``read``: a path, or ``-`` for standard input -> its bytes. ``ask``: what Ansible says of a
+    path, None if that cannot be had. Raises Refused for a bad word, an unknown or empty group, a
+    file that cannot be read, a host that cannot be reached as its inventory says, and if nothing
+    is left.
     """
-    source = Sources(groups, read)
+    source = Sources(groups, read, ask)
     found: list[Target] = []
     if selection.inventory:
         found += source.file(selection.inventory).hosts
+    by_word: list[frozenset[Target]] = []
     if selection.hosts is not None:
-        found += source.words(selection.hosts)
+        typed = source.words(selection.hosts)
+        found += typed
+        by_word += source.by_word(selection.hosts, merged(found))
     hosts = merged(found)
     if selection.limit:
+        by_word += source.by_word(selection.limit, hosts)
         kept = source.matching(selection.limit, hosts, "--limit")
         hosts = tuple(host for host in hosts if host in kept)
     if selection.exclude:
@@ -62,31 +93,84 @@ def resolve(
             else "the list of hosts is empty",
             cure="inv nodes.status with the same words, less --limit and --exclude, shows them all",
         )
-    return hosts
+    source.require_usable(hosts)
+    return Picked(hosts, tuple(by_word), source.described & frozenset(hosts))
 
 
 def merged(found: list[Target]) -> tuple[Target, ...]:
-    """Each host once, at its first place and as it was named there."""
-    unique: dict[tuple[str, int], Target] = {}
+    """Each host once, at its first place and as it was named there.
+
+    One address that is reached in two ways is two machines; one of which nothing but the address
+    is said is the first that has it.
+    """
+    unique: dict[object, Target] = {}
+    plain: set[tuple[str, int]] = set()
     for target in found:
-        key = (target.host.lower().rstrip("."), target.port)
-        unique.setdefault(key, target)
+        place = target.place
+        if place in plain and not target.way:
+            continue
+        plain.add(place)
+        unique.setdefault((place, target.way), target)
     return tuple(unique.values())
 
 
 class Sources:
     """Groups of the settings and of the inventory file; each source is read once."""
 
-    def __init__(self, groups: Mapping[str, str], read: Callable[[str], bytes]) -> None:
+    def __init__(
+        self,
+        groups: Mapping[str, str],
+        read: Callable[[str], bytes],
+        ask: Callable[[str], bytes | None],
+    ) -> None:
         self._groups = groups
         self._read = read
+        self._ask = ask
         self._files: dict[str, listing.Inventory] = {}
 
     def file(self, path: str) -> listing.Inventory:
         if path not in self._files:
             name = "standard input" if path == "-" else path
-            self._files[path] = listing.read(self._read(path), name)
+            self._files[path] = listing.read(self._read(path), name, lambda: self._ask(path))
         return self._files[path]
+
+    @property
+    def described(self) -> frozenset[Target]:
+        """The hosts of files that say how to reach them."""
+        return frozenset(
+            host
+            for inventory in self._files.values()
+            if inventory.kind != listing.LINES
+            for host in inventory.hosts
+        )
+
+    def require_usable(self, hosts: tuple[Target, ...]) -> None:
+        """Raises Refused, by name, for those that cannot be reached as their inventory says."""
+        for path, inventory in self._files.items():
+            found = {
+                host.name: inventory.unusable[host.name]
+                for host in hosts
+                if host.name in inventory.unusable and host in inventory.hosts
+            }
+            if found:
+                names = ranges.fold(found)
+                first, why = next(iter(found.items()))
+                raise Refused(
+                    "bad-inventory",
+                    f"{path}: {names[:400]} cannot be reached as it says",
+                    cause=f"{first}: {why}",
+                    cure=f"--exclude={names[:400]} goes on without; or correct it there",
+                    path=path,
+                )
+
+    def by_word(self, text: str, hosts: tuple[Target, ...]) -> list[frozenset[Target]]:
+        """What each word stands for among ``hosts``; a bad one is for others to judge."""
+        found = []
+        for word in ranges.split(text) if text.strip() else []:
+            with contextlib.suppress(Refused):
+                if word != "-":
+                    found.append(self.matching(word, hosts, ""))
+        return found
 
     def words(self, text: str, within: tuple[str, ...] = ()) -> list[Target]:
         """The hosts a comma-separated list stands for. Raises Refused."""
@@ -98,12 +182,17 @@ class Sources:
             elif word.startswith("@"):
                 found += self.group(word[1:], within)
             else:
-                named = [targets.parse(name) for name in ranges.expand(word)]
+                named = [self._named(name) for name in ranges.expand(word)]
                 typed += named
                 found += named
         if typed or not found:
             targets.targets_of(typed)  # the same host typed twice is a slip of the hand: refused
         return found
+
+    def _named(self, word: str) -> Target:
+        """The host that a file has under this name, else what the word says. Raises Refused."""
+        hosts = (host for file in self._files.values() for host in file.hosts)
+        return next((host for host in hosts if host.name == word), None) or targets.parse(word)
 
     def group(self, name: str, within: tuple[str, ...] = ()) -> list[Target]:
         """The hosts of a group: of the inventory file, else of the settings. Raises Refused."""

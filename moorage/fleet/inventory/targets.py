@@ -33,6 +33,16 @@ class Target:
     ssh_args: tuple[str, ...] = ()
     ssh_config: str = ""
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """What two names for one host have in common."""
+        return self.host.lower().rstrip("."), self.port
+
+    @property
+    def way(self) -> tuple[str, ...]:
+        """What an inventory says of how to get there, beside user and port."""
+        return (*self.ssh_args, self.ssh_config) if self.ssh_args or self.ssh_config else ()
+
 
 def parse_hosts(text: str) -> tuple[Target, ...]:
     """``a,user@b:2222,[fd00::3]`` -> Targets in the order given. Raises Refused (``bad-hosts``)."""
@@ -54,9 +64,9 @@ def targets_of(hosts: Sequence[str | Target]) -> tuple[Target, ...]:
             cure=f"name them, as in --hosts={_EXAMPLE}",
         )
     targets = tuple(host if isinstance(host, Target) else parse(host) for host in hosts)
-    seen: dict[tuple[str, int], Target] = {}
+    seen: dict[object, Target] = {}
     for target in targets:
-        key = (target.host.lower().rstrip("."), target.port)
+        key = target.place, target.way
         if key in seen:
             raise given_twice(seen[key].name, target.name)
         seen[key] = target

@@ -6,7 +6,7 @@ Source: ssh(1), SYNOPSIS.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from moorage.fleet.openssh.words import Malformed
 
@@ -32,36 +32,57 @@ class CommandLine:
 
 
 def read(words: Sequence[str]) -> CommandLine:
-    """The words after ``ssh``. Raises Malformed for an option that cannot be used."""
-    options: list[str] = []
-    config = forwards = ""
-    left = list(words)
-    while left and left[0].startswith("-") and left[0] != "-":
+    """The words after ``ssh``. Raises Malformed for an option that cannot be used.
+
+    Options may follow the destination too; what follows them then is a command.
+    """
+    draft, left = _Draft(), list(words)
+    rest: list[str] = []
+    while left:
         word = left.pop(0)
         if word == "--":
             break
-        letters = word[1:]
+        if word.startswith("-") and word != "-":
+            draft.take(word[1:], left)
+        elif rest:
+            left.insert(0, word)
+            break
+        else:
+            rest.append(word)
+    return CommandLine(tuple(draft.options), draft.config, draft.forwards, (*rest, *left))
+
+
+@dataclass
+class _Draft:
+    options: list[str] = field(default_factory=list)
+    config: str = ""
+    forwards: str = ""
+
+    def take(self, letters: str, left: list[str]) -> None:
+        """One word's letters; the last may have its value in the word or in the next."""
         while letters:
             letter, letters = letters[0], letters[1:]
-            if letter in _IDLE:
-                continue
             if letter in _FAMILIES:
-                options.append(_FAMILIES[letter])
+                self.options.append(_FAMILIES[letter])
+            elif letter in _IDLE:
                 continue
-            if letter not in (*_IDLE_WITH, *_SAME, "o", "F", "W"):
+            elif letter in _IDLE_WITH or letter in _SAME or letter in "oFW":
+                value, letters = letters or (left.pop(0) if left else ""), ""
+                if not value:
+                    raise Malformed(f"nothing stands after -{letter}")
+                self._give(letter, value)
+            else:
                 raise Malformed(f"-{letter} is not an option of ssh that can be used here")
-            value, letters = letters or (left.pop(0) if left else ""), ""
-            if not value:
-                raise Malformed(f"nothing stands after -{letter}")
-            if letter == "o":
-                options.append(value)
-            elif letter in _SAME:
-                options.append(f"{_SAME[letter]}={quoted(value)}")
-            elif letter == "F":
-                config = value
-            elif letter == "W":
-                forwards = value
-    return CommandLine(tuple(options), config, forwards, tuple(left))
+
+    def _give(self, letter: str, value: str) -> None:
+        if letter == "o":
+            self.options.append(value)
+        elif letter in _SAME:
+            self.options.append(f"{_SAME[letter]}={quoted(value)}")
+        elif letter == "F":
+            self.config = self.config or value
+        elif letter == "W":
+            self.forwards = value
 
 
 def quoted(value: str) -> str:

@@ -59,6 +59,14 @@ class File:
     digest: str
     blocks: tuple[Block, ...]
 
+    def all(self) -> Iterator[File]:
+        """The file, and those it includes."""
+        yield self
+        for block in self.blocks:
+            for item in block.body:
+                if isinstance(item, File):
+                    yield from item.all()
+
     def lines(self) -> Iterator[Line]:
         """Every line, those of included files too, and of blocks that are about no host."""
         for block in self.blocks:

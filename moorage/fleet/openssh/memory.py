@@ -97,13 +97,8 @@ def state(files: Sequence[File], *others: str) -> str:
     """The digest of all files that are read, and of whatever else decides."""
     found = hashlib.sha256()
     for file in files:
-        for one in _all(file):
+        for one in file.all():
             found.update(f"{one.path}\0{one.digest}\0".encode(errors="surrogateescape"))
     for other in others:
         found.update(f"{other}\0".encode())
     return found.hexdigest()
-
-
-def _all(file: File) -> list[File]:
-    inner = [item for block in file.blocks for item in block.body if isinstance(item, File)]
-    return [file, *(deeper for one in inner for deeper in _all(one))]

@@ -267,6 +267,8 @@ class Reading:
         """What the files say of ``host``. ``given``: what the command line says before them."""
         first = _Pass(host, host, self._local_user, {})
         for line in given:
+            if line.keyword not in _KNOWN - {"host"}:
+                raise unreadable(line.place, f"{line.keyword} is not an option of OpenSSH")
             first.line(line)
         first.through(self._files)
         found = first.found

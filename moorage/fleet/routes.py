@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moorage.errors import Refused
 from moorage.fleet.inventory import Target, given_twice, targets
-from moorage.fleet.openssh import answers, files, tokens
+from moorage.fleet.openssh import answers, arguments, files, tokens
 from moorage.fleet.openssh.program import Query
 from moorage.fleet.openssh.words import Malformed
 
@@ -32,6 +33,7 @@ class Route:
     ``hostname`` is what is connected to; ``known_hosts`` the files its key is looked for in, the
     first of which learns new keys; ``alias`` the name it is looked for under, if another.
     ``agent``: "" for ``SSH_AUTH_SOCK``, "none", or a socket's path. ``jumps`` come first to last.
+    ``proxies``: the machines that a ProxyCommand by ``ssh -W`` goes through, address and port.
     ``family``: "any", "inet" or "inet6"; ``bind``: this machine's address to go out from, if said.
     ``remembered``: only where the node's resident agent was last; see :func:`remembered`.
     """
@@ -51,6 +53,7 @@ class Route:
     alias: str = ""
     jumps: tuple[Route, ...] = ()
     proxy_command: str = ""
+    proxies: tuple[tuple[str, int], ...] = ()
     connect_timeout: int = 10
     family: str = "any"
     bind: str = ""
@@ -90,9 +93,13 @@ def routes(
     """
     configs: dict[tuple[str, bool], _Config] = {}
 
+    usual = Path(settings.ssh_config).expanduser() if settings.ssh_config else None
+    known = _read_anyway(targets, usual)
+
     def config_of(target: Target) -> _Config:
         in_lab = lab is not None and target.host in lab.names and not target.ssh_config
-        only = lab.config if lab is not None and in_lab else _own(target, settings)
+        own = Path(target.ssh_config).expanduser() if target.ssh_config else usual
+        only = lab.config if lab is not None and in_lab else usual if own in known else own
         key = str(only or ""), in_lab
         if key not in configs:
             configs[key] = _Config(settings, only, in_lab, kept)
@@ -106,9 +113,18 @@ def routes(
     return found
 
 
-def _own(target: Target, settings: NodesSettings) -> Path | None:
-    named = target.ssh_config or settings.ssh_config
-    return Path(named).expanduser() if named else None
+def _read_anyway(targets: Sequence[Target], usual: Path | None) -> frozenset[Path]:
+    """The files of the usual configuration, if some host comes from a file that may be one.
+
+    What such a host gets from the others of them, defaults for all hosts, holds for it too.
+    """
+    if not any(target.ssh_config for target in targets):
+        return frozenset()
+    try:
+        found = files.read(usual)
+    except Refused:
+        return frozenset()  # whoever reads it next says why
+    return frozenset(one.path for file in found for one in file.all())
 
 
 def remembered(target: Target, address: str, port: int) -> Route:
@@ -133,6 +149,12 @@ def place(route: Route) -> object:
     Behind different jump hosts, or under different key aliases, one address is two machines.
     """
     return (route.hostname.lower(), route.port, route.alias, route.jumps, route.proxy_command)
+
+
+def passed(route: Route) -> tuple[tuple[str, int], ...]:
+    """The machine that the route leads to, after those it leads through."""
+    through = [one for jump in route.jumps for one in passed(jump)]
+    return (*through, *route.proxies, (route.hostname.lower(), route.port))
 
 
 class _Config:
@@ -194,6 +216,7 @@ class _Config:
             alias=alias,
             jumps=() if jump.lower() in ("", "none") else self._jumps(target, jump, within),
             proxy_command="" if command.lower() == "none" else command,
+            proxies=self._proxies(target, command, within),
             connect_timeout=int(timeout) if timeout.isdecimal() else self._connect_timeout,
             family=_one(options, "addressfamily") or "any",
             bind=_one(options, "bindaddress"),
@@ -223,6 +246,21 @@ class _Config:
             route = self.route(hop, (*within, target.host))
             chain += [*route.jumps, route] if not chain else [route]
         return tuple(chain)
+
+    def _proxies(
+        self, target: Target, command: str, within: tuple[str, ...]
+    ) -> tuple[tuple[str, int], ...]:
+        """What of the way through ``ssh -W`` can be told; a command of any other kind has none."""
+        try:
+            program, *words = shlex.split(command.removeprefix("exec "))
+            found = arguments.read(words)
+            if Path(program).name != "ssh" or not found.forwards or target.host in within:
+                return ()
+            hop = replace(_hop(found.rest[0]), ssh_args=found.options)
+            route = self.route(hop, (*within, target.host))
+        except (ValueError, IndexError, Refused):
+            return ()
+        return passed(route)
 
     def _unusable(self, target: Target, cause: str) -> Refused:
         return files.unreadable(
