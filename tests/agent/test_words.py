@@ -188,14 +188,17 @@ def test_words_that_are_not_known_are_told_as_they_are(
 
 
 @pytest.mark.parametrize(
-    "image", ["reg.test:5000/denied/app:401", "reg.test:5000/no-space/app:403", "reg.test/a:500"]
+    "image", ["reg.test:5000/unauthorized/app:401", "reg.test:5000/toomanyrequests:403"]
 )
 @pytest.mark.parametrize(
     "words",
     [
         'failed to pull and unpack image "{}": failed to resolve reference "{}": pulling from host '
         "reg.test:5000 failed with status code [manifests 429]: 405 Method Not Allowed",
-        "Error: initializing source docker://{}: reading manifest 401 in reg.test:5000/denied: new",
+        'failed to pull and unpack image "{}": failed to do request: Head '
+        '"https://reg.test:5000/v2/toomanyrequests/manifests/1": EOF',
+        "Error: initializing source docker://{}: reading manifest toomanyrequests in "
+        "reg.test:5000/unauthorized: new",
     ],
 )
 def test_what_is_in_a_name_says_nothing(image: str, words: str) -> None:
