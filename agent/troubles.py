@@ -193,7 +193,7 @@ TROUBLES: tuple[Trouble, ...] = (
     ),
     Trouble(
         r"verification failed for digest|does not match expected|unexpected commit (digest|size)"
-        r"|failed size validation",
+        r"|failed size validation|short read: expected|read expected number of bytes",
         "content-damaged", False,
         "what arrives of {image} is not what its digest says",
         "the registry's storage is damaged, or something between answers in its place",

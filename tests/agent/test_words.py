@@ -35,7 +35,7 @@ CODES: dict[str, str | dict[str, str]] = {
     "token-busy": "rate-limit",
     "page-everywhere": "not-a-registry",
     "page-as-manifest": "not-a-registry",
-    "page-as-blob": {"": "content-damaged", "containerd": UNKNOWN},
+    "page-as-blob": "content-damaged",
     # containerd tells the status alone; the registry was asked before, and told by its page.
     "page-missing": {"": "not-a-registry", "containerd": "image-missing"},
     "page-forbidden": {
