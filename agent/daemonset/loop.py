@@ -217,7 +217,10 @@ class Loop:
     # -- the Node -------------------------------------------------------------------------------
 
     def _tell(self, wish: Wish, outcome: Outcome, proven: bool) -> None:
-        """Annotates the Node where something is new, and lifts the taint when a pull is proven."""
+        """Annotates the Node where something is new, and lifts the taint when a pull is proven.
+
+        A node that was put right is news too: what failed there before counts no more.
+        """
         status: dict[str, Any] = {
             "registry": self._registry,
             "grade": self._here.grade,
@@ -232,7 +235,7 @@ class Loop:
             }
         pull = outcome.good and outcome.status != UNTRUSTED and (proven or outcome.pulled)
         text = json.dumps({**status, "proven": pull}, sort_keys=True)
-        if self._told == text:
+        if self._told == text and outcome.status != "changed":
             return
         sys.stdout.write(text + "\n")
         sys.stdout.flush()

@@ -7,6 +7,7 @@ credentials, TLS and proxies; its 700 generated models are not needed for any of
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -89,6 +90,8 @@ class Api:
         # Everybody waits until then: a server that is too busy for one thread is so for all.
         self._not_before = 0.0
         self._answered = False
+        # How far the server's clock is ahead of ours, in seconds, by its last answer.
+        self.ahead = 0.0
         self._lock = threading.Lock()
 
     # -- verbs ------------------------------------------------------------------------------
@@ -304,7 +307,14 @@ class Api:
         except exceptions.HTTPError as problem:
             raise self._no_answer(problem, what) from None
         self._answered = True
+        self._learn_clock(answer.headers.get("Date", ""))
         return answer
+
+    def _learn_clock(self, date: str) -> None:
+        from email.utils import parsedate_to_datetime
+
+        with contextlib.suppress(TypeError, ValueError):
+            self.ahead = parsedate_to_datetime(date).timestamp() - time.time()
 
     def _read(self, answer: Any, what: str) -> bytes:
         """The whole body, but no endless one: a page that is too large is asked for in parts."""

@@ -11,20 +11,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from moorage import fleet
 from moorage.cluster import causes, paths
+from moorage.cluster.evidence import (
+    AGENT,
+    FAILED,
+    PULLED,
+    SET_UP,
+    TRUST_CODES,
+    UNDONE,
+    UNTRUSTED,
+    Clocks,
+    Evidence,
+    judged,
+    node_of,
+    seconds,
+    shown,
+    told,
+)
 from moorage.cluster.refusals import ApiError
-from moorage.cluster.stuck import Stuck, containers
+from moorage.cluster.stuck import containers
 from moorage.errors import Refused
+from moorage.fleet import logbook
 
 if TYPE_CHECKING:
     from moorage.cluster.api import Api
+    from moorage.fleet.logbook import Deed
     from moorage.settings import Settings
 
 TRUSTED = "moorage.dev/trusted"
 UNTRUSTED_TAINT = "moorage.dev/untrusted"
-
-# What a node's trust may be known by, strongest first.
-AGENT, PULLED, FAILED, NOTHING = "agent", "pulled", "failed", "nothing"
 
 
 @dataclass(frozen=True)
@@ -32,7 +48,8 @@ class ClusterNode:
     """A node as the API tells it. ``address``: where it is reached from inside the cluster's net.
 
     ``others``: its further addresses and names, those first that are more likely to be reached.
-    ``runtime`` as ``containerd 2.1.9``; ``trusted``: by registry, when an agent last proved it.
+    ``runtime`` as ``containerd 2.1.9``; ``trusted``: by registry, when an agent last proved it;
+    ``created``: when the Node was made, in seconds since 1970, 0.0 for unknown.
     """
 
     name: str
@@ -45,6 +62,7 @@ class ClusterNode:
     tainted: bool = False
     trusted: Mapping[str, str] = field(default_factory=dict)
     others: tuple[str, ...] = ()
+    created: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -204,6 +222,7 @@ def from_document(document: Mapping[str, Any]) -> ClusterNode:
             for one in (document.get("spec") or {}).get("taints") or ()
         ),
         trusted=_trusted((metadata.get("annotations") or {}).get(TRUSTED, "")),
+        created=seconds(metadata.get("creationTimestamp")),
     )
 
 
@@ -222,74 +241,100 @@ def prove(api: Api, settings: Settings, selector: str = "") -> list[Proof]:
     """Every node, with what is known of its trust in our registry."""
     nodes = addresses(api, selector)
     registry = settings.registry_name
-    pulled, failed = _pulls(api, registry)
-    return [_proof(node, registry, pulled.get(node.name), failed.get(node.name)) for node in nodes]
+    found: dict[str, list[Evidence]] = {node.name: [] for node in nodes}
+    clocks = Clocks()
+    for name, one in _events(api, registry, clocks):
+        if name in found:
+            found[name].append(one)
+    for name, one in _stuck_now(api, registry, found):
+        found[name].append(one)
+    deeds = logbook.deeds(fleet.logs(settings), registry)
+    for node in nodes:
+        names = _names_of(node, nodes)
+        found[node.name] += [
+            _of_deed(deed, api.ahead)
+            for deed in deeds
+            if deed.result.ok and names & {deed.host, deed.address}
+        ]
+        if when := node.trusted.get(registry):
+            at = clocks.by_server(node.name, seconds(when))
+            found[node.name].append(Evidence(at, True, AGENT, f"its agent proved it at {when}"))
+    return [Proof(node, *judged(found[node.name], node.created)) for node in nodes]
 
 
-def _proof(
-    node: ClusterNode, registry: str, pulled: tuple[str, str] | None, failed: Stuck | None
-) -> Proof:
-    """Pure. A pull that fails for a want of trust now outweighs any that went well before."""
-    when = node.trusted.get(registry)
-    if failed is not None:
-        title = causes.classify(failed.words).code
-        return Proof(node, False, FAILED, f"{failed.name} cannot pull there: {title}")
-    if when:
-        return Proof(node, True, AGENT, f"its agent proved it at {when}")
-    if pulled is not None:
-        return Proof(node, True, PULLED, f"{pulled[0]} was pulled there ({pulled[1]})")
-    return Proof(node, None, NOTHING, "no agent, and no pod from this registry was seen there")
+def _names_of(node: ClusterNode, nodes: Sequence[ClusterNode]) -> set[str]:
+    """What a command of ours may have called this node, and no other. Pure."""
+    theirs = {
+        address
+        for other in nodes
+        if other.name != node.name
+        for address in (other.address, *other.others)
+    }
+    return {node.name, node.host_name, node.address, *node.others} - theirs
 
 
-_TRUST_CODES = frozenset(("x509-unknown-authority", "ca-unreadable", "plain-to-https"))
+def _of_deed(deed: Deed, ahead: float) -> Evidence:
+    """What a command of ours did on a node -> what that says of its trust. Pure."""
+    when, at = deed.at + ahead, f"at {shown(deed.at + ahead)}"
+    if deed.verb.endswith("untrust"):
+        return Evidence(when, False, UNTRUSTED, f"{_COMMANDS[deed.verb]} left no trust {at}")
+    if deed.verb == "undo":
+        words = f"inv nodes.undo took the last change back {at}; nothing was pulled there since"
+        return Evidence(when, None, UNDONE, words)
+    if deed.result.verified and deed.result.pull_seconds is not None:
+        return Evidence(when, True, PULLED, f"inv nodes.trust proved it by a pull {at}")
+    words = f"inv nodes.trust set it up {at}; nothing was pulled there since"
+    return Evidence(when, None, SET_UP, words)
 
 
-def _pulls(api: Api, registry: str) -> tuple[dict[str, tuple[str, str]], dict[str, Stuck]]:
-    """By node: a pod whose image came from the registry, and one that misses the trust."""
-    pulled: dict[str, tuple[str, str]] = {}
-    failed: dict[str, Stuck] = {}
-    prefix = f"{registry}/"
-    words = _pull_events(api, prefix, pulled)
-    fields = "status.phase!=Succeeded,status.phase!=Failed"
-    for pod in api.items(paths.all_of("Pod"), "list pods", fields=fields):
-        node = (pod.get("spec") or {}).get("nodeName", "")
-        for one in containers(pod):
-            said = one.words or words.get((one.uid, one.container), "")
-            if one.image.startswith(prefix) and causes.classify(said).code in _TRUST_CODES:
-                failed[node] = one if one.words else _saying(one, said)
-    return pulled, failed
+# Verbs of the logbook -> what was typed.
+AGENTS_UNTRUST = "agents-untrust"
+_COMMANDS = {
+    "untrust": "inv nodes.untrust",
+    AGENTS_UNTRUST: "inv k8s.agents --remove --untrust",
+}
 
 
-def _saying(one: Stuck, words: str) -> Stuck:
-    from dataclasses import replace
-
-    return replace(one, words=words)
-
-
-def _pull_events(
-    api: Api, prefix: str, pulled: dict[str, tuple[str, str]]
-) -> dict[tuple[str, str], str]:
-    """Fills ``pulled`` from what kubelets told of pulls; returns their complaints."""
-    from moorage.cluster.stuck import complaints
-
-    warnings: list[dict[str, Any]] = []
+def _events(api: Api, registry: str, clocks: Clocks) -> list[tuple[str, Evidence]]:
+    """What kubelets told of pulls from the registry, by node, and how their clocks go."""
+    heard: list[tuple[str, tuple[float, bool, str]]] = []
     try:
         for event in api.items(
             paths.all_of("Event"), "list events", fields="involvedObject.kind=Pod"
         ):
-            message = event.get("message") or ""
-            node = (event.get("source") or {}).get("host", "") or event.get("reportingInstance", "")
-            if event.get("reason") == "Pulled" and message.startswith("Successfully pulled"):
-                if prefix in message:
-                    about = event["involvedObject"]
-                    name = f"{about.get('namespace')}/{about.get('name')}"
-                    pulled[node] = (name, event.get("lastTimestamp") or event.get("eventTime", ""))
-            elif event.get("type") == "Warning" and prefix in message:
-                warnings.append(event)
+            clocks.learn(event)
+            said = told(event, registry)
+            if said is not None:
+                heard.append((node_of(event), said))
     except ApiError as problem:
         if problem.status != 403:
             raise
-    return {key: complaint.words for key, complaint in complaints(warnings).items()}
+    return [
+        (node, Evidence(at, well, PULLED if well else FAILED, f"{words} ({shown(at)})"))
+        for node, (when, well, words) in heard
+        for at in [clocks.by_server(node, when)]
+    ]
+
+
+def _stuck_now(
+    api: Api, registry: str, found: Mapping[str, Sequence[Evidence]]
+) -> list[tuple[str, Evidence]]:
+    """Pods that miss the trust, on nodes where no event tells when they last tried."""
+    silent = {name for name, known in found.items() if not known}
+    waiting = []
+    fields = "status.phase!=Succeeded,status.phase!=Failed"
+    for pod in api.items(paths.all_of("Pod"), "list pods", fields=fields) if silent else ():
+        node = (pod.get("spec") or {}).get("nodeName", "")
+        for one in containers(pod) if node in silent else ():
+            code = causes.classify(one.words).code if one.words else ""
+            if one.image.startswith(f"{registry}/") and code in TRUST_CODES:
+                words = f"{one.name} cannot pull there: {code}"
+                waiting.append((node, Evidence(_NOW, False, FAILED, words)))
+    return waiting
+
+
+# Later than anything that bears a time.
+_NOW = float("inf")
 
 
 def _trusted(annotation: str) -> dict[str, str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from moorage.cluster import accounts, many, ours, paths
+from moorage.cluster import accounts, many, ours, paths, strangers
 from moorage.cluster.refusals import ApiError
 from moorage.errors import MoorageError
 
@@ -75,12 +75,18 @@ class Found:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one thing: ``removed``, ``gone`` before, ``kept`` (``why``), ``failed``."""
+    """What became of one thing: ``removed``, ``gone`` before, ``kept`` or ``leaving`` (``why``),
+    ``failed``."""
 
     thing: Thing
     status: str
     error: MoorageError | None = None
     why: str = ""
+
+    @property
+    def is_away(self) -> bool:
+        """Whether nothing of it is left."""
+        return self.status in ("removed", "gone")
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -186,22 +192,45 @@ def remove(api: Api, ui: UI, found: Found) -> list[Outcome]:
         for batch in batches:
             outcomes += many.each(batch, lambda one: _remove(api, one), parallel=api.parallel)
             update(done=len(outcomes), total=len(found.things))
-        _wait_until_gone(api, [one.thing for one in outcomes if one.status == "removed"])
-    return outcomes
+        return _once_gone(api, outcomes)
 
 
-def _wait_until_gone(api: Api, things: Sequence[Thing]) -> None:
+def _once_gone(api: Api, outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Pods end their programs first, and a namespace its content: "removed" shall be true."""
     deadline = time.monotonic() + _GONE_SECONDS
-    for thing in things:
-        if thing.kind not in ("Pod", "Namespace") or thing.detach:
-            continue
-        path = paths.one(thing.kind, thing.name, thing.namespace)
-        while time.monotonic() < deadline:
-            live = api.find(path, f"read {thing.words}")
-            if live is None or live["metadata"]["uid"] != thing.uid:
-                break
-            time.sleep(0.5)
+    return [
+        replace(one, status="leaving", why=why)
+        if one.status == "removed" and (why := _what_holds(api, one.thing, deadline))
+        else one
+        for one in outcomes
+    ]
+
+
+def _what_holds(api: Api, thing: Thing, deadline: float) -> str:
+    """Why a thing that was deleted is still there at the deadline; "" for one that is gone."""
+    if thing.kind not in ("Pod", "Namespace") or thing.detach:
+        return ""
+    path = paths.one(thing.kind, thing.name, thing.namespace)
+    while True:
+        live = api.find(path, f"read {thing.words}")
+        if live is None or live["metadata"]["uid"] != thing.uid:
+            return ""
+        if time.monotonic() >= deadline:
+            return f"it was deleted and is still there; {_last_word(live)}"
+        time.sleep(0.5)
+
+
+def _last_word(live: Mapping[str, Any]) -> str:
+    """What keeps an object that is being deleted. Pure."""
+    conditions = (live.get("status") or {}).get("conditions") or ()
+    said = [
+        one["message"] for one in conditions
+        if one.get("status") == "True" and one.get("type", "").endswith("Remaining")
+    ]  # fmt: skip
+    holders = live["metadata"].get("finalizers") or ()
+    return "; ".join(said) or (
+        f"finalizers: {', '.join(holders)}" if holders else "its node is slow"
+    )
 
 
 def _remove(api: Api, thing: Thing) -> Outcome:
@@ -214,32 +243,13 @@ def _remove(api: Api, thing: Thing) -> Outcome:
                 if accounts.detach(api, thing.namespace, [thing.name], name)
             ]
             return Outcome(thing, "removed" if changed else "gone")
-        strangers = _strangers(api, thing.name) if thing.kind == "Namespace" else []
-        if strangers:
-            return Outcome(thing, "kept", None, f"it holds what is not ours: {strangers[0]}")
+        others = strangers.within(api, thing.name) if thing.kind == "Namespace" else []
+        if others:
+            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+            return Outcome(thing, "kept", None, f"it holds what is not ours: {others[0]}{more}")
         there = api.delete(path, thing.action, uid=thing.uid)
     except ApiError as problem:
         if problem.status == 409:  # another object of that name: not the one we saw
             return Outcome(thing, "gone")
         return Outcome(thing, "failed", problem)
     return Outcome(thing, "removed" if there else "gone")
-
-
-# What Kubernetes itself puts into every namespace.
-_BY_KUBERNETES = frozenset((("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt")))
-
-
-def _strangers(api: Api, namespace: str) -> list[str]:
-    """What is in a namespace of ours and is not ours: deleting it would take these along."""
-    found = []
-    for kind in ("Pod", "Service", "Deployment", "DaemonSet", "Secret", "ConfigMap"):
-        for one in api.items(paths.all_of(kind, namespace), f"look into {namespace}"):
-            metadata = one["metadata"]
-            by_kubernetes = (
-                (kind, metadata["name"]) in _BY_KUBERNETES
-                or one.get("type") == "kubernetes.io/service-account-token"
-                or bool(metadata.get("ownerReferences"))
-            )
-            if not ours.is_ours(one) and not by_kubernetes:
-                found.append(f"{kind} {metadata['name']}")
-    return found

@@ -122,10 +122,11 @@ def unfinished(settings: Settings, verb: str) -> tuple[Target, ...]:
     """The hosts of the last ``trust``, ``untrust`` or ``undo`` that was stopped. Raises Refused."""
     from moorage.fleet import logbook
 
-    return logbook.newest(_logs(settings), f"{verb} {settings.registry_name}").hosts
+    return logbook.newest(logs(settings), f"{verb} {settings.registry_name}").hosts
 
 
-def _logs(settings: Settings) -> Path:
+def logs(settings: Settings) -> Path:
+    """Where rollouts are noted as they happen."""
     return settings.state / "rollouts"
 
 
@@ -150,7 +151,7 @@ def _in_waves(
         return operation.run(settings, ui, targets, what, reach)
     before: dict[str, HostResult] = {}
     if rollout.resume:
-        earlier = logbook.newest(_logs(settings), command)
+        earlier = logbook.newest(logs(settings), command)
         what = replace(what, run=earlier.run)
         before = {name: earlier.done[name] for name in earlier.settled}
         why = earlier.ended or "it came to its end"
@@ -158,7 +159,7 @@ def _in_waves(
     left = [target for target in targets if target.name not in before]
 
     def begin() -> logbook.Logbook:
-        book = logbook.Logbook.begin(_logs(settings), command, targets, what.run)
+        book = logbook.Logbook.begin(logs(settings), command, targets, what.run)
         for result in before.values():
             book.result(result)
         return book

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent.report import HostResult
 from moorage.errors import MoorageError, Refused
@@ -72,7 +72,7 @@ class Logbook:
         return book
 
     def result(self, result: HostResult) -> None:
-        self._write({"result": result.to_json()})
+        self._write({"result": result.to_json(), "at": time.time()})
 
     def end(self, why: str) -> None:
         """``why`` is "" where every host was gone to."""
@@ -109,16 +109,61 @@ def newest(folder: Path, command: str) -> Unfinished:
     )
 
 
-def _read(path: Path) -> Unfinished | None:
-    """A logbook, or None for a file that is none. A last line cut off by a crash is passed over."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+class Deed(NamedTuple):
+    """What was done on one host. ``verb``: trust, untrust or undo; ``host`` as results call it,
+    ``address`` what was connected to; ``at``: seconds since 1970 by this machine's clock."""
+
+    verb: str
+    host: str
+    address: str
+    result: HostResult
+    at: float
+
+
+def deeds(folder: Path, registry: str) -> list[Deed]:
+    """Everything noted for one registry, oldest first."""
+    found = []
+    for path in sorted(folder.glob("*.jsonl")) if folder.exists() else []:
+        events = _events(path)
+        verb, _, about = str(events[0].get("command", "")).rpartition(" ") if events else ("",) * 3
+        if about != registry:
+            continue
+        address = {one["name"]: one["host"] for one in events[0]["hosts"]}
+        # Files of before 2026-11 have the time of their end only.
+        ended = next((one["at"] for one in events if "end" in one), events[0]["began"])
+        for event in events[1:]:
+            if "result" in event:
+                result = HostResult.from_json(event["result"])
+                at = float(event.get("at", ended))
+                found.append(Deed(verb, result.host, address.get(result.host, ""), result, at))
+    return found
+
+
+def note(
+    folder: Path, command: str, hosts: Sequence[Target], results: Sequence[HostResult]
+) -> None:
+    """A whole run at once, of what went another way than by the fleet's rollout."""
+    book = Logbook.begin(folder, command, hosts)
+    for result in results:
+        book.result(result)
+    book.end("")
+
+
+def _events(path: Path) -> list[dict[str, Any]]:
+    """A logbook's lines, [] for a file that is none. A last line cut off by a crash is left out."""
     events = []
-    for line in lines:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             events.append(json.loads(line))
         except ValueError:
             continue
-    if not events or events[0].get("version") != VERSION:
+    return events if events and events[0].get("version") == VERSION else []
+
+
+def _read(path: Path) -> Unfinished | None:
+    """A logbook, or None for a file that is none."""
+    events = _events(path)
+    if not events:
         return None
     done: dict[str, HostResult] = {}
     ended = "it was killed"

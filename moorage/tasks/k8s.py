@@ -465,7 +465,9 @@ def rm(
         if any(thing.kind == "DaemonSet" for thing in found.things) and not chosen:
             agents.forget_nodes(api)
         left = _tell_failures(ui, outcomes)
-        ui.show(f"Removed {len(outcomes) - left} of {len(outcomes)}.")
+        ui.show(
+            f"Removed {len(outcomes) - left} of {len(outcomes)}{'; the others are told above' if left else ''}."
+        )
         return _removed(api, outcomes)
 
 
@@ -632,13 +634,13 @@ def _agents_removed(
 
 
 def _tell_failures(ui: UI, outcomes: Sequence[Removed]) -> int:
-    """How many of them are left; each is told, and why others were kept."""
+    """How many of them are left; each is told, and why."""
     for one in outcomes:
         if one.error:
             ui.error(one.error)
         if one.why:
-            ui.note(f"kept {one.thing.words}: {one.why}")
-    return sum(one.error is not None for one in outcomes)
+            ui.warn(f"{one.status}: {one.thing.words}: {one.why}")
+    return sum(not one.is_away for one in outcomes)
 
 
 def _removed(api: Api, outcomes: Sequence[Removed]) -> dict[str, Any]:

@@ -185,6 +185,9 @@ def nodes_come_from_the_cluster(journey: Journey) -> None:
             (nodes[0], "changed")
         ]
         assert known in gone.words, gone.words
+        # A pull of before proves nothing any more.
+        (told,) = journey.k8s("nodes", chosen).want().document["nodes"]
+        assert (told["trusts"], told["by"]) == (False, "untrusted"), told
         back = journey.inv("nodes.trust", *cluster, "--no-verify").want()
         status = {one["host"]: one["status"] for one in back.document["hosts"]}
         assert status.pop(nodes[0]) == "changed"
@@ -608,6 +611,8 @@ def agents_edit_the_configuration_where_that_is_needed(journey: Journey) -> None
         assert before == {node: journey.on_node(node, files) for node in nodes}
         annotations = [journey.annotation(node) for node in nodes]
         assert annotations == [{}] * len(nodes)
+        told = journey.k8s("nodes").want().document["nodes"]
+        assert {one["trusts"] for one in told if one["name"] in nodes} == {False}, told
         assert journey.api.find(paths.one("ClusterRole", "moorage-agent")) is None
     finally:
         journey.k8s("agents", "--remove", "--yes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from moorage.cluster import paths, removal
@@ -17,7 +18,7 @@ from moorage.cluster.agents.documents import (
 )
 from moorage.cluster.agents.rollout import apply, promote
 from moorage.cluster.agents.states import STATUS, AgentState, marked_nodes, states
-from moorage.cluster.nodes import TRUSTED
+from moorage.cluster.nodes import AGENTS_UNTRUST, TRUSTED, ClusterNode
 from moorage.errors import Refused
 
 if TYPE_CHECKING:
@@ -52,10 +53,27 @@ def take_trust_away(api: Api, settings: Settings, ui: UI, seconds: float) -> lis
             left = [one for one in found if one.status != "untrusted"]
             update(done=len(found) - len(left), total=len(found) or 1)
             if not left or time.monotonic() > deadline:
+                _note(settings, [one.node for one in found if one not in left])
                 return left
             if promote(api, ui, left):
                 _bring_full(api, settings, ui)
             time.sleep(_POLL)
+
+
+def _note(settings: Settings, nodes: Sequence[ClusterNode]) -> None:
+    """For ``k8s.nodes``: an older pull proves nothing any more."""
+    from agent.report import CHANGED, HostResult
+    from moorage import fleet
+    from moorage.fleet import logbook
+    from moorage.fleet.inventory.targets import Target
+
+    if nodes:
+        logbook.note(
+            fleet.logs(settings),
+            f"{AGENTS_UNTRUST} {settings.registry_name}",
+            [Target(node.name, node.address) for node in nodes],
+            [HostResult(node.name, CHANGED) for node in nodes],
+        )
 
 
 def _bring_full(api: Api, settings: Settings, ui: UI) -> None:
