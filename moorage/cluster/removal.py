@@ -229,7 +229,7 @@ def _last_word(live: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     holders = live["metadata"].get("finalizers") or ()
     return "; ".join(said) or (
-        f"finalizers: {', '.join(holders)}" if holders else "its node is slow"
+        f"finalizers: {', '.join(holders)}" if holders else "nothing in it says what holds it"
     )
 
 

@@ -465,9 +465,8 @@ def rm(
         if any(thing.kind == "DaemonSet" for thing in found.things) and not chosen:
             agents.forget_nodes(api)
         left = _tell_failures(ui, outcomes)
-        ui.show(
-            f"Removed {len(outcomes) - left} of {len(outcomes)}{'; the others are told above' if left else ''}."
-        )
+        told = f"Removed {len(outcomes) - left} of {len(outcomes)}"
+        ui.show(f"{told}; why not the others, is said above." if left else f"{told}.")
         return _removed(api, outcomes)
 
 
