@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from moorage.cluster import causes, keyring, pull_secret
 from moorage.cluster.causes import Cause
 from moorage.cluster.stuck import Stuck
+from moorage.cluster.tags import nearest
 from moorage.registry import Credentials
 
 
@@ -170,6 +171,12 @@ def repository(image: str) -> str:
     path = image.partition("/")[2].partition("@")[0]
     head, colon, last = path.rpartition(":")
     return head if colon and "/" not in last else path
+
+
+def tag(image: str) -> str:
+    """``my.registry.io/a/b:1`` -> ``1``; "" where a digest or nothing is named."""
+    head, colon, last = image.partition("@")[0].rpartition(":")
+    return last if colon and head and "/" not in last else ""
 
 
 def _judge(one: Stuck, known: Known) -> _Verdict:
@@ -364,7 +371,7 @@ def _image(one: Stuck, known: Known, cause: Cause) -> _Verdict:
     tags = known.tags[name]
     if tags is None:
         return _Verdict(causes.MISSING_REPOSITORY)
-    return _Verdict(causes.MISSING_TAG, ", ".join(tags[-8:]) or "none")
+    return _Verdict(causes.MISSING_TAG, ", ".join(nearest(tags, tag(one.image))) or "none")
 
 
 def _why_ignored(one: Stuck, known: Known) -> str:
