@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # (net/hosts.go, cacheMaxAge): a pull before that would fail as the last one did.
 _HOSTS_FILE_AGE = 5.5
 _HOSTS_FILE = "/etc/hosts"
+# So often pods that were made too early are made once more.
+_OVERTAKEN = 3
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def by_rounds(
     """
     done: list[Done] = []
     tried = set[tuple[str, str]]()
+    overtaken = 0
     while True:
         tried |= places(report)
         now = fix(api, settings, ui, report)
@@ -105,9 +108,23 @@ def by_rounds(
         left = still(report, wait(api, settings, ui, report, revived, seconds))
         report = owners.with_last_tries(api, examine.typed(api, left))
         if places(report) <= tried:
-            return done, report
+            overtaken += 1
+            if overtaken > _OVERTAKEN or not _made_too_early(report):
+                return done, report
+            continue
         ui.note("something else has come up:")
         ui.confirm(announce(settings, report))
+
+
+def _made_too_early(report: Report) -> bool:
+    """Whether pods were made anew before their ServiceAccount's new Secret had reached the API
+    server's cache, which admission fills pods from: they lack what stands in it by now."""
+    return any(
+        made_anew(one) and not one.secrets
+        for group in report.groups
+        if group.fix == causes.SECRET
+        for one in group.stuck
+    )
 
 
 def fix(api: Api, settings: Settings, ui: UI, report: Report) -> list[Done]:

