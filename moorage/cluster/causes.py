@@ -177,7 +177,7 @@ CAUSES: tuple[Cause, ...] = (
         REGISTRY,
         "{registry} answers plain HTTP where TLS is expected",
         "something other than a TLS registry listens on that port",
-        "inv registry.status says who listens; inv registry.up",
+        "inv registry.status; then inv registry.up",
         "check the port, or tell the runtime by hosts.toml that it is plain HTTP",
     ),
     Cause(
@@ -222,7 +222,8 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "schema1",
-        r"manifest\.v1\+|[Ss]chema ?(version)? ?1\b|no signatures|missing signature key",
+        r"manifest\.v1\+|[Ss]chema ?(version)? ?1\b|no signatures|missing signature key"
+        r"|no longer supported since containerd",
         IMAGE,
         "{image} is in a format that this runtime no longer reads",
         "its manifest is of schema 1, from before 2016, or the registry made such a one for it",
@@ -333,7 +334,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "login-refused",
-        r"pull access denied|resource is denied|access forbidden|[Aa]ccess denied"
+        r"pull access denied|(resource|access) is denied|access forbidden|[Aa]ccess denied"
         r"|(^|: )denied(: |\s*$)",
         LOGIN,
         *_LOGIN_OR_RIGHT,
@@ -403,6 +404,24 @@ CAUSES: tuple[Cause, ...] = (
         "their policy wants a signature that the image does not have",
         "sign the image, or correct /etc/containers/policy.json on {nodes}",
     ),
+)
+
+# Rows about a host, which may be another than the registry: a mirror of it, or its token server.
+OF_A_HOST = frozenset(
+    (
+        "x509-common-name",
+        "x509-wrong-name",
+        "x509-not-yet-valid",
+        "x509-expired",
+        "x509-unknown-authority",
+        "client-wanted",
+        "tls-failed",
+        "plain-http",
+        "name-unresolved",
+        "registry-refused",
+        "no-route",
+        "registry-timeout",
+    )
 )
 
 # Causes that no words of a runtime tell, but what the API says beside them.
@@ -627,6 +646,18 @@ def registry_of(image: str) -> str:
     https://github.com/distribution/reference/blob/main/normalize.go
     """
     return keyring.repository(image).partition("/")[0]
+
+
+# The host of the last address is the one at fault.
+_SITE = re.compile(r"https?://([^/\s\"\\]+)")
+
+
+def another_host(words: str, registry: str) -> str:
+    """The host that a complaint is about, if it is another than the registry; "" if it is not."""
+    found = _SITE.findall(_MIRRORS.sub("", words))
+    site = str(found[-1]) if found else registry
+    of_hub = registry == keyring.HUB and site.endswith(f".{keyring.HUB}")
+    return "" if of_hub or same_registry(site, registry) else site
 
 
 def same_registry(one: str, other: str) -> bool:

@@ -118,11 +118,13 @@ class Group:
 
 
 class _Verdict(NamedTuple):
-    """A cause, what fills its ``{why}``, and what is said beside it."""
+    """A cause, what fills its ``{why}``, what is said beside it, and the host at fault if that is
+    another than the image's registry."""
 
     cause: Cause
     why: str = ""
     note: str = ""
+    host: str = ""
 
 
 def diagnose(stuck: Iterable[Stuck], known: Known) -> list[Group]:
@@ -131,7 +133,7 @@ def diagnose(stuck: Iterable[Stuck], known: Known) -> list[Group]:
     found: dict[tuple[str, ...], _Verdict] = {}
     for one in stuck:
         verdict = _judge(one, known)
-        cause, registry = verdict.cause, causes.registry_of(one.image)
+        cause, registry = verdict.cause, verdict.host or causes.registry_of(one.image)
         key: tuple[str, ...] = (cause.code, cause.title, registry, verdict.why, verdict.note)
         if cause.matter == causes.IMAGE:
             key = (*key, one.image)
@@ -158,7 +160,9 @@ def wants_facts(one: Stuck, registry: str) -> bool:
     """Whether the node's own agent has to be asked to say more."""
     said = causes.classify(one.words).code if one.words else ""
     ours = causes.same_registry(causes.registry_of(one.image), registry)
-    return said == "x509-unknown-authority" and ours
+    return (
+        said == "x509-unknown-authority" and ours and not causes.another_host(one.words, registry)
+    )
 
 
 def wants_verification(one: Stuck, node: NodeImages) -> bool:
@@ -197,6 +201,11 @@ def _judge(one: Stuck, known: Known) -> _Verdict:
 
 def _told_apart(one: Stuck, known: Known, cause: Cause) -> _Verdict:
     """A cause of which Secrets, tags and nodes say more."""
+    registry = causes.registry_of(one.image)
+    host = causes.another_host(one.words, registry)
+    if host and cause.code in causes.OF_A_HOST:
+        note = f"{registry} sends its clients to {host}, or {host} is a mirror of it"
+        return _Verdict(cause, note=note, host=host)
     if cause.matter == causes.LOGIN:
         return _login(one, known, cause)
     if cause.code == "image-missing" and known.is_ours(one.image):
@@ -219,7 +228,7 @@ def _sandbox(one: Stuck, known: Known, cause: Cause) -> _Verdict:
     elsewhere = f"{causes.PRELOAD}; or {elsewhere}"
     return told._replace(
         cause=replace(told.cause, cure=cure, elsewhere=elsewhere),
-        note=causes.SANDBOX.format(image=one.image),
+        note="; ".join(filter(None, (told.note, causes.SANDBOX.format(image=one.image)))),
     )
 
 
@@ -271,7 +280,8 @@ def _verified(one: Stuck, known: Known, node: NodeImages, verdict: _Verdict) -> 
             " these pods may use it"
         )
     policy = f"{_POLICY} is {node.verification}"
-    if verdict.cause.matter == causes.LOGIN or (verdict.cause.fix and known.is_ours(one.image)):
+    fixes = verdict.cause.fix and known.is_ours(one.image) and not verdict.host
+    if verdict.cause.matter == causes.LOGIN or fixes:
         note = f"{there}, but {policy}: preloading it again would not help"
         return verdict._replace(note=note)
     registry = causes.registry_of(one.image)
@@ -385,8 +395,8 @@ def _why_ignored(one: Stuck, known: Known) -> str:
 def _group(verdict: _Verdict, stuck: tuple[Stuck, ...], known: Known) -> Group:
     cause = verdict.cause
     first = next((one for one in stuck if one.words), stuck[0])
-    registry = causes.registry_of(first.image)
-    own = known.is_ours(first.image)
+    registry = verdict.host or causes.registry_of(first.image)
+    own = known.is_ours(first.image) and not verdict.host
     group = Group(
         cause.code,
         registry,
@@ -415,7 +425,8 @@ def _group(verdict: _Verdict, stuck: tuple[Stuck, ...], known: Known) -> Group:
 
 def _values(verdict: _Verdict, first: Stuck, group: Group, known: Known) -> dict[str, str]:
     """What fills the texts of a cause."""
-    asked = first.image.partition("/")[0] if group.registry != keyring.HUB else keyring.HUB
+    of_hub = causes.registry_of(first.image) == keyring.HUB
+    asked = keyring.HUB if of_hub else first.image.partition("/")[0]
     name = first.secrets[0] if first.secrets else "NAME"
     place, *others = group.namespaces or ("NAMESPACE",)
     server = keyring.HUB_KEY if asked == keyring.HUB else asked

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from moorage.cluster import causes, stuck
+from tests.agent.test_words import ELSEWHERE, HEARD, code_of, voice
 
 K8S = Path(__file__).resolve().parent.parent / "k8s"
 COLLECTED = json.loads((K8S / "messages.json").read_text())
@@ -28,6 +29,29 @@ def test_words_of_a_real_daemon_are_known(code: str, words: str) -> None:
     # Docker says the same of a login that is refused as of one that may not have the image.
     wanted = "login-refused" if "docker login" in words else code
     assert causes.classify(words).code == wanted
+
+
+# Where this table says more than the agent's, or hears words without an address.
+OTHERWISE = {
+    "leaf-no-san": {"x509-wrong-name", "x509-common-name"},
+    "page-as-blob": {"content-damaged", "registry-timeout"},
+    "manifest-invalid": {"plain-to-https", "pull-failed"},
+    "token-page": {"token-server"},
+    "blob-forbidden": {"access-denied", "login-refused"},
+}
+
+
+@pytest.mark.parametrize(("runtime", "situation", "words"), HEARD)
+def test_codes_are_the_agent_s(runtime: str, situation: str, words: str) -> None:
+    if words == "pulled" or words.startswith("no answer within"):
+        return
+    code = causes.classify(words).code
+    assert code in {code_of(voice(runtime), situation), *OTHERWISE.get(situation, ())}
+    host = causes.another_host(words, "reg.test:5000")
+    if situation in ELSEWHERE and not runtime.startswith("docker"):
+        assert host.partition(":")[0] == ELSEWHERE[situation]
+    elif code in causes.OF_A_HOST and "mirror" not in situation:
+        assert host == "" or runtime.startswith("docker")
 
 
 KUBELET_ROWS = [

@@ -31,6 +31,7 @@ def connected() -> Any:
 
 REGISTRY = "my.registry.io"
 IMAGE = SETTINGS.image_reference
+X509_CODE = "x509-unknown-authority"
 X509 = "x509: certificate signed by unknown authority"
 
 
@@ -335,6 +336,22 @@ def test_a_page_in_place_of_an_image_is_no_reason_to_push_it() -> None:
     assert "--fix-proxy" in mine.cure
     other = diagnosed(one(words=words, image="quay.io/a:1"))
     assert "NO_PROXY" in other.cure
+
+
+def test_a_mirror_or_token_server_at_fault_is_named_and_not_our_registry() -> None:
+    words = (
+        'failed to do request: Get "https://token.test:5000/token?service=my.registry.io": tls:'
+        " failed to verify certificate: x509: certificate signed by unknown authority"
+    )
+    group = diagnosed(one(words=words))
+    assert (group.code, group.registry, group.fix) == (X509_CODE, "token.test:5000", "")
+    assert "certs.d/token.test:5000/ca.crt" in group.cure
+    assert "my.registry.io sends its clients to token.test:5000" in group.cause
+    assert not diagnosis.wants_facts(one(words=words), REGISTRY)
+    hub = words.replace("token.test:5000", "auth.docker.io")
+    assert diagnosed(one(words=hub, image="busybox")).registry == "docker.io"
+    own = words.replace("token.test:5000", "my.registry.io:443")
+    assert diagnosed(one(words=own)).fix == causes.TRUST
 
 
 # -- the image that the words name --------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,10 @@ def test_a_cured_sandbox_is_waited_for_and_told_if_it_still_lacks_its_image(
     )  # fmt: skip
     assert only(found).fix == causes.TRUST
     assert not any("delete" in action for action in cures.announce(SETTINGS, found))
+    # The kubelet tries again within seconds, so that not even a pod with an owner is deleted.
+    owned = replace(found.stuck[0], owner="ReplicaSet/a", owner_api="apps/v1")
+    assert recovery.made_anew(replace(owned, reason="ErrImagePull"))
+    assert not recovery.made_anew(owned)
     server.lists["/api/v1/namespaces/web/pods"] = [before_sandbox()]
     server.objects["/api/v1/namespaces/web/pods/pod"] = before_sandbox()
     revived = recovery.revive(connected, SETTINGS, QUIET, found)
@@ -275,8 +280,8 @@ def test_a_kubelet_that_may_not_be_asked_leaves_both_reasons(
     assert any("verifies images" in note for note in report.notes)
 
 
-def secret(user: str, password: str) -> dict[str, Any]:
-    auths = {"auths": {REG: {"username": user, "password": password}}}
+def secret(user: str, password: str, server: str = REG) -> dict[str, Any]:
+    auths = {"auths": {server: {"username": user, "password": password}}}
     text = base64.b64encode(json.dumps(auths).encode()).decode()
     return {
         "metadata": {"name": "s", "namespace": "web", "uid": "s"},
@@ -285,9 +290,15 @@ def secret(user: str, password: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("words", ["insufficient_scope: authorization failed", "403 Forbidden"])
 @pytest.mark.parametrize(("status", "code"), [(200, "access-denied"), (401, "secret-wrong-login")])
 def test_our_registry_is_asked_whether_it_takes_the_login_of_a_secret(
-    server: Standin, connected: Api, monkeypatch: pytest.MonkeyPatch, status: int, code: str
+    server: Standin,
+    connected: Api,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    code: str,
+    words: str,
 ) -> None:
     """The registry's answer is a stand-in here."""
     tried: list[Credentials] = []
@@ -297,7 +308,7 @@ def test_our_registry_is_asked_whether_it_takes_the_login_of_a_secret(
         return client.Answer(status, {}, b"")
 
     monkeypatch.setattr(client, "ask", ask)
-    pod = waiting("ErrImagePull", "server message: insufficient_scope: authorization failed")
+    pod = waiting("ErrImagePull", f"failed to resolve image: {words}")
     pod["spec"]["imagePullSecrets"] = [{"name": "s"}]
     objects = {NODE: node(), "/api/v1/namespaces/web/secrets/s": secret("robot", "of-robot")}
     report = diagnosed(server, connected, pod, **objects)
@@ -313,5 +324,16 @@ def test_no_other_registry_gets_to_see_a_secret_s_login(
     pod = waiting("ErrImagePull", "server message: insufficient_scope: authorization failed")
     pod["spec"]["containers"][0]["image"] = "harbor.lan/app:1"
     pod["spec"]["imagePullSecrets"] = [{"name": "s"}]
-    objects = {NODE: node(), "/api/v1/namespaces/web/secrets/s": secret("robot", "of-robot")}
-    assert only(diagnosed(server, connected, pod, **objects)).code == "secret-other-server"
+    theirs = secret("robot", "of-robot", "harbor.lan")
+    objects = {NODE: node(), "/api/v1/namespaces/web/secrets/s": theirs}
+    assert only(diagnosed(server, connected, pod, **objects)).code == "secret-wrong-login"
+
+
+@pytest.mark.parametrize(("count", "note"), [(49, False), (50, True)])
+def test_a_node_with_fifty_images_may_have_more(
+    server: Standin, connected: Api, count: int, note: bool
+) -> None:
+    images = [f"a.io/b:{number}" for number in range(count)]
+    group = only(diagnosed(server, connected, never_pod(), **{NODE: node("v1.36.2", *images)}))
+    assert group.code == "never-pull"
+    assert ("some of its images" in group.cause) is note
