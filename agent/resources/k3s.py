@@ -25,6 +25,7 @@ from agent.resources import (
     Proposal,
     certificates,
     change,
+    plain,
     readable,
 )
 from agent.resources.docker import strip_certificates
@@ -177,6 +178,9 @@ def _with_registry(
     registry: Registry,
     mark: str,
 ) -> yaml_block.Document:
+    asked = document.items("mirrors", registry.name, "endpoint")
+    if asked and all(plain.asks(url, registry) for url in asked):
+        plain.refuse([file], registry)
     if not document.has("mirrors", registry.name):
         document = _with_endpoint(document, registry.name, registry, mark)
     if registry.plain_http:

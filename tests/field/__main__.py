@@ -1,7 +1,7 @@
 """The field cases on real nodes: a row a case, last ``field: N cases, N pulled, 0 harmed``.
 
 nox -s field                    every case in tests/field/cases, on the images that `inv up` builds
-nox -s field -- --only eks      the cases whose name has that word
+nox -s field -- --only eks,gke  the cases whose name has one of those words
 nox -s field -- --keep          leave the nodes and registries for a look
 nox -s field -- --image 2.3=TAG a node's image for a line of containerd that Debian does not carry
 
@@ -154,7 +154,7 @@ class Stand:
             "added": one.added,
             "socket": one.socket,
             "flags": one.flags,
-            "plan": {**plan(self.ours, self.image), "parts": ["containerd"]},
+            "plan": {**plan(self.ours, self.image), "parts": list(one.parts)},
             "image": self.image,
             "login": login,
             "others": others,
@@ -207,7 +207,7 @@ def _here(name: str) -> Path:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nox -s field --", description=__doc__)
-    parser.add_argument("--only", default="", metavar="WORD")
+    parser.add_argument("--only", default="", metavar="WORDS")
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--image", action="append", default=[], metavar="LINE=TAG")
     return parser.parse_args()

@@ -27,8 +27,9 @@ Afterwards the colleague takes it out, and a second untrust gives every byte bac
 
 ``refused`` is the error's code where the agent must refuse, with every byte as it was; ``note``
 words that the apply must say (a line of the header for each, ``note 2: …``); ``socket`` where CRI
-listens if not in the usual place; ``flags`` what follows ``containerd`` in the service. ``2.2`` and
-``2.3``, which Debian does not carry, are tried where ``--image`` names a node's image for them.
+listens if not in the usual place; ``flags`` what follows ``containerd`` in the service; ``parts``
+the plan's, if more than ``containerd``. ``2.2`` and ``2.3``, which Debian does not carry, are tried
+where ``--image`` names a node's image for them.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ SOCKET = "/run/containerd/containerd.sock"
 DEBIANS = ("1.6", "1.7", "2.1")
 LINES = (*DEBIANS, "2.2", "2.3")
 _KEYS = {"tool", "source", "containerd", "strategy", "restart", "path", "unit", "refused", "note",
-         "socket", "flags"}  # fmt: skip
+         "socket", "flags", "parts"}  # fmt: skip
 _NEEDED = {"tool", "source", "containerd", "strategy", "restart"}
 
 
@@ -67,12 +68,19 @@ class Case:
     notes: tuple[str, ...]
     socket: str
     flags: str
+    parts: tuple[str, ...]
 
 
 def read_all(only: str = "") -> list[Case]:
-    """Every case whose name has the word, once for each line it names, in the files' order."""
+    """Every case whose name has one of the words, once per line it names, in the files' order.
+
+    ``only``: words with commas between them; an empty string stands for every case.
+    """
     return [
-        case for path in sorted(FOLDER.glob("*.case")) if only in path.stem for case in read(path)
+        case
+        for path in sorted(FOLDER.glob("*.case"))
+        if any(word in path.stem for word in only.split(","))
+        for case in read(path)
     ]
 
 
@@ -129,6 +137,7 @@ def read(path: Path) -> list[Case]:
             ),
             socket=said.get("socket", SOCKET),
             flags=said.get("flags", ""),
+            parts=tuple(said.get("parts", "containerd").split()),
         )
         for line in lines
     ]

@@ -57,8 +57,9 @@ def test_no_file_becomes_one_of_version_2() -> None:
     assert value(edited) is True
 
 
-def test_a_file_of_version_3_has_the_option_in_its_own_table() -> None:
-    edited = containerd.restrict_oom("version = 3\n")
+@pytest.mark.parametrize("version", [3, 4, 5])
+def test_a_file_of_version_3_or_newer_has_the_option_in_its_own_table(version: int) -> None:
+    edited = containerd.restrict_oom(f"version = {version}\n")
     assert value(edited, "io.containerd.cri.v1.runtime") is True
 
 

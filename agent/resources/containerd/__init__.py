@@ -25,6 +25,7 @@ from agent.resources import (
     certificates,
     change,
     once,
+    plain,
     readable,
 )
 from agent.resources.containerd import (
@@ -311,8 +312,9 @@ def _move_legacy(situation: Situation) -> Done:
     drafts = Drafts(situation.layers)
     drafts.move_mirrors()
     drafts.set(situation.layers.table, "config_path", FOLDER)
-    others = legacy.folders(situation.layers.written)
-    situation.notes += legacy.never_asked(situation.layers.written)
+    written, ours = situation.layers.written, situation.plan.registry.each
+    others = legacy.folders(written, ours)
+    situation.notes += [*legacy.never_asked(written), *legacy.secured(written, ours)]
     there = [host for host in others if carried.has(situation.tree, FOLDER, host)]
     situation.notes += [f"{FOLDER} has {host} already: that counts now" for host in there]
     _note_awakened(situation)
@@ -333,6 +335,8 @@ def _classic_entry(situation: Situation) -> Done:
         )
     situation.notes += legacy.never_asked(situation.layers.written)
     for registry in plan.registry.each:
+        if legacy.asked_by_http_alone(situation.layers.written, registry):
+            plain.refuse((one.file for one in situation.layers.all), registry)
         table = config.classic_table(situation.layers, registry)
         tls = at(registry_table(situation.merged), "configs", registry.name, "tls") or {}
         path = f"{FOLDER}/{registry.name}/{hosts_toml.BESIDE}"

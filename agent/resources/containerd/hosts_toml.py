@@ -18,7 +18,7 @@ from agent import toml_edit
 from agent.facts import File, Tree
 from agent.faults import RefusedError
 from agent.plan import Mirror, Registry
-from agent.resources import Change, Ledger, certificates, change, folder_pairs, readable
+from agent.resources import Change, Ledger, certificates, change, folder_pairs, plain, readable
 from agent.resources.containerd.config import COMMENT, PART, parsed
 from agent.resources.docker import certificate_file
 from agent.toml import TomlError, at, parse
@@ -257,6 +257,7 @@ def _with_ca(
     """Another's hosts.toml with our CA added wherever this registry is reached: an edit of text."""
     levels = _levels(path, content, registry)
     if not levels:
+        plain.refuse([File(path, path, content)], registry)
         raise RefusedError(
             "hosts-toml-elsewhere",
             f"{path} sends every pull of {registry.name} elsewhere",

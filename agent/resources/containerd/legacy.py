@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from agent.facts import File
 from agent.faults import RefusedError
 from agent.plan import Mirror, Registry
+from agent.resources import plain
 from agent.resources.containerd.hosts_toml import DEFAULT
 from agent.toml import at, parse
 
@@ -25,8 +26,12 @@ from agent.toml import at, parse
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?")
 
 
-def folders(table: dict[str, Any]) -> dict[str, str]:
-    """The hosts.toml of each registry that the tables speak of, by the registry's name."""
+def folders(table: dict[str, Any], ours: tuple[Registry, ...] = ()) -> dict[str, str]:
+    """The hosts.toml of each registry that the tables speak of, by the registry's name.
+
+    One of ``ours`` that is asked by plain HTTP is asked by HTTPS there: it has TLS.
+    """
+    known = {one.name: one for one in ours}
     mirrors = table.get("mirrors") or {}
     configs = {
         host: said["tls"]
@@ -37,7 +42,7 @@ def folders(table: dict[str, Any]) -> dict[str, str]:
     for host, said in mirrors.items():
         if not _is_asked(host):
             continue
-        endpoints = [str(one) for one in said.get("endpoint") or []]
+        endpoints = [_secured(str(one), known.get(host)) for one in said.get("endpoint") or []]
         found[DEFAULT if host == "*" else host] = _mirror(host, endpoints, configs)
     for host, tls in configs.items():
         lines = _tls(tls)
@@ -55,6 +60,28 @@ def never_asked(table: dict[str, Any]) -> list[str]:
         for host in table.get(name) or {}
         if not _is_asked(host) and not (name == "configs" and host in (table.get("mirrors") or {}))
     ]
+
+
+def secured(table: dict[str, Any], ours: tuple[Registry, ...]) -> list[str]:
+    """What to say of our registries that a table asks by plain HTTP, and that move to HTTPS."""
+    mirrors = table.get("mirrors") or {}
+    return [
+        f"registry.mirrors asked {one.name} by plain HTTP ({url}); it has TLS, so it is asked by "
+        f"{one.url} from now on"
+        for one in ours
+        for url in (mirrors.get(one.name) or {}).get("endpoint") or []
+        if plain.asks(str(url), one)
+    ]
+
+
+def asked_by_http_alone(table: dict[str, Any], registry: Registry) -> bool:
+    """Whether every endpoint that a table gives a registry of ours is its own without TLS."""
+    endpoints = at(table, "mirrors", registry.name, "endpoint") or []
+    return bool(endpoints) and all(plain.asks(str(one), registry) for one in endpoints)
+
+
+def _secured(url: str, registry: Registry | None) -> str:
+    return registry.url if registry is not None and plain.asks(url, registry) else url
 
 
 def require_asked(mirror: Mirror, text: str, registry: Registry, file: File) -> None:

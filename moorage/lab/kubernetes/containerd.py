@@ -28,7 +28,7 @@ def restrict_oom(text: str) -> str:
         raise ValueError(str(problem)) from None
     if not text.strip():
         document["version"] = 2
-    path = _V3 if document.get("version", 1) == 3 else _V2
+    path = _V3 if document.get("version", 1) >= 3 else _V2
     table = document
     for name in path:
         if name not in table:
