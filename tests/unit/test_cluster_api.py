@@ -256,7 +256,7 @@ def test_a_server_that_ends_every_watch_is_not_asked_in_a_tight_loop(
 
 
 def test_what_does_not_need_kubernetes_does_not_load_it() -> None:
-    inv = str(Path(sys.executable).with_name("inv"))
+    inv = str(ROOT / "moorage" / "start.py")
     for words in (["--list"], ["--help", "k8s.secret"]):
         done = subprocess.run(
             [sys.executable, "-X", "importtime", inv, *words],
