@@ -25,7 +25,8 @@ CONFIG = "/etc/containerd/config.toml"
 # Every file that an apply may touch, the journal, and whatever the agent may have left beside them.
 LOOK = (
     "sha256sum /etc/hosts $(find /etc/containerd /etc/docker /etc/cloud -type f | sort);"
-    f" find /etc -name '*.moorage-*' -o -name 'moorage-*'; find {STATE}/active {STATE}/history {STATE}/blobs"
+    " find /etc -name '*.moorage-*' -o -name 'moorage-*';"
+    f" find {STATE}/active {STATE}/history {STATE}/blobs"
 )
 COVER = (
     "mkdir -p {0} && cp -a {0} /run/covered && mount -t tmpfs -o mode=755 tmpfs {0} &&"
