@@ -153,6 +153,8 @@ def _events(command: Command) -> Iterator[Event]:
         if command.name not in WITHOUT_CA:
             plan.require_ca()
     looks = command.dry_run or command.name in FOR_ANYONE
+    if command.name == "verify":  # Docker's socket is its group's, CRI's are root's
+        looks = set(plan.parts) <= {"hosts", "docker"}
     if command.root == "/" and not looks and os.geteuid() != 0:
         yield _failed(
             Fault(
@@ -225,7 +227,7 @@ class Teller:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, ResultEvent):
-            self.code = 0 if event.result.ok else 1
+            self.code = event.result.exit_code
         line = json.dumps(event_to_json(event), ensure_ascii=False) + "\n"
         self._write(line.encode("utf-8", "replace"))
 

@@ -12,13 +12,13 @@ import difflib
 import platform
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent import __version__, parts, restarts, standing, survey
+from agent import __version__, parts, proving, restarts, standing, survey
 from agent.disk import WRITE_CODES
 from agent.facts import Containerd, Facts, Tree, gather
 from agent.faults import AgentError, Interrupted, NotAtOnceError, RefusedError, TrustError
@@ -43,9 +43,10 @@ from agent.report import (
     NoteEvent,
     RestartEvent,
     ResultEvent,
+    Unproven,
     VerifyEvent,
 )
-from agent.resources import Change, Proof, containerd
+from agent.resources import NO_UNIT, Change, Proof, containerd
 from agent.steps import Step, Steps, facts_event
 from agent.survey import Before
 from agent.transaction import Restored, Transaction, disarm, nothing_left
@@ -58,6 +59,8 @@ class Prover(Protocol):
     def cri_serves(self, socket_path: str) -> bool: ...
     def wait_for_cri(self, socket_path: str) -> None: ...
     def pull(self, proof: Proof, registry: Registry, verify: Verify, seconds: float) -> None: ...
+    def trusts(self, proof: Proof, plan: Plan) -> None: ...
+    def cannot(self, proof: Proof) -> str: ...
 
 
 @dataclass
@@ -72,6 +75,7 @@ class Outcome:
     pull_seconds: float | None = None
     error: Fault | None = None
     stopped: tuple[str, ...] = ()
+    unproven: tuple[Unproven, ...] = ()
 
     def result(self) -> HostResult:
         return HostResult(
@@ -83,6 +87,7 @@ class Outcome:
             pull_seconds=self.pull_seconds,
             error=self.error,
             stopped=self.stopped,
+            unproven=self.unproven,
         )
 
 
@@ -98,6 +103,7 @@ class Engine:
         self._notes: list[str] = []
         self._before = Before()
         self._down: tuple[str, ...] = ()  # services that ran before a restart and do not now
+        self._writes_nothing = False
 
     @property
     def _prover(self) -> Prover:
@@ -128,6 +134,7 @@ class Engine:
         """
         if plan.verify is not None or not nothing_left(self._store):
             return None
+        self._writes_nothing = True
 
         def work() -> Iterator[Event]:
             for step in self._steps.applied(plan):
@@ -322,6 +329,7 @@ class Engine:
         now = step.restarts if step.plan.options.restart else ()
         later = () if step.plan.options.restart else step.restarts
         self._refuse_without_manager(now)
+        _refuse_without_unit(now)
         if apply:
             self._refuse_what_was_down(step, now)
         before = self._before = survey.look(self._host, step.facts, now)
@@ -339,7 +347,7 @@ class Engine:
                 waiting={
                     unit: self._start_of(unit)
                     for unit in (*later, *self._steps.still_waiting())
-                    if unit not in now
+                    if unit not in now and not unit.endswith(NO_UNIT)
                 },
                 ledgers=step.ledgers,
                 remove_folders=step.remove_folders,
@@ -366,7 +374,7 @@ class Engine:
                 yield NoteEvent(f"prepared; a restart of {unit} is waiting for you")
             if apply:
                 proving = True
-                yield from self._prove(step.plan, step.facts, waiting=bool(later))
+                yield from self._prove(step.plan, step.facts, waiting=later)
             transaction.commit()
         except BaseException as problem:
             with _undisturbed():
@@ -534,22 +542,31 @@ class Engine:
 
     # Proving
 
-    def _prove(self, plan: Plan, facts: Facts, waiting: bool = False) -> Iterator[Event]:
-        """TLS by name, CRI, and the pull, as far as the node has them."""
+    def _prove(self, plan: Plan, facts: Facts, waiting: Collection[str] = ()) -> Iterator[Event]:
+        """TLS by name, CRI, and a proof a runtime; what has none is told in the result."""
         if not self._can_prove:
+            self._out.unproven = proving.of_a_tree(facts, plan).unproven
             return
-        proofs = parts.proofs(facts, plan)
+        decided = proving.decide(facts, plan, waiting, self._prover.cannot)
+        serving = () if waiting else tuple(_sockets(facts, plan))
         # Both answers take a few milliseconds to come, and neither needs the other.
-        sockets = {one.socket for one in proofs if one.kind == "cri" and not waiting}
-        asked = {one: Asked(partial(self._prover.cri_serves, one)) for one in sockets}
+        asked = {one: Asked(partial(self._prover.cri_serves, one)) for one in serving}
         yield from self._timed("registry", lambda: self._prover.ask_registry(plan))
-        self._out.verified = True
-        if waiting and proofs:
-            self._out.verified = None
-            return
-        for proof in proofs:
-            if proof.kind == "cri" and not asked[proof.socket].answer():
-                yield from self._timed("cri", partial(self._prover.wait_for_cri, proof.socket))
+        for one in serving:
+            if not asked[one].answer():
+                yield from self._timed("cri", partial(self._prover.wait_for_cri, one))
+        for proof in decided.proofs:
+            if not proof.pulls:
+                trusts = partial(self._prover.trusts, proof, plan)
+                yield from self._timed("files", trusts, proof.detail)
+        yield from self._pulled(plan, [proof for proof in decided.proofs if proof.pulls])
+        self._out.unproven = decided.unproven
+        self._out.verified = decided.verified
+        if not self._writes_nothing:
+            pulling = plan.verify is not None
+            standing.note_unproven(self._store, plan.registry.name, decided.unproven, pulling)
+
+    def _pulled(self, plan: Plan, proofs: Sequence[Proof]) -> Iterator[Event]:
         verify = plan.verify
         if verify is None or not proofs:
             return
@@ -599,6 +616,27 @@ class Engine:
                 f"{services[0]} must be restarted, and neither systemd nor OpenRC is at work here",
                 cause="this agent restarts services through one of the two alone",
                 cure="apply with restart: false, then restart it by hand",
+            )
+
+
+def _sockets(facts: Facts, plan: Plan) -> Iterator[str]:
+    """Where CRI has to serve with the parts of the plan, each once."""
+    here = (name for name in parts.chosen(plan) if parts.is_here(name, facts))
+    found = (proof for name in here for proof in parts.TABLE[name].proofs(facts))
+    yield from dict.fromkeys(proof.socket for proof in found if proof.kind == "cri")
+
+
+def _refuse_without_unit(units: tuple[str, ...]) -> None:
+    """A runtime that somebody started by hand can be restarted by nobody else."""
+    for unit in units:
+        if unit.endswith(NO_UNIT):
+            name = unit[: -len(NO_UNIT)].rpartition(" ")[2]
+            raise RefusedError(
+                "no-unit",
+                f"nothing was touched: {name} runs here, must be restarted, and no service runs it",
+                cause="it was started by hand or by a script, so there is no unit to restart",
+                cure=f"prepare it (inv nodes.trust --no-restart), then restart {name} as it was "
+                "started, and prove it: inv nodes.verify",
             )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -37,6 +38,7 @@ BRIEF = {"GOGC": "off", "GOMAXPROCS": "1"}
 DROP_INS = "/etc/systemd/system"
 UNIT_FOLDERS = ("etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system",
                  "lib/systemd/system")  # fmt: skip
+BY_HAND = UNIT_FOLDERS[:2]
 
 
 class Done(NamedTuple):
@@ -58,12 +60,16 @@ class Done(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """A service as it stands; ``start`` differs from start to start, "" where not asked."""
+    """A service as it stands; ``start`` differs from start to start, "" where not asked.
+
+    ``main`` is the number of its main process, 0 where it has none or was not asked.
+    """
 
     name: str
     active: bool
     argv: tuple[str, ...]
     start: str = ""
+    main: int = 0
 
 
 class Process(NamedTuple):
@@ -176,7 +182,13 @@ class Host:
         if not self.systemd:
             return self._unit_from_file(name)
         shown = self.run(
-            ["systemctl", "show", name, "-p", "LoadState,ActiveState,ExecStart,InvocationID"]
+            [
+                "systemctl",
+                "show",
+                name,
+                "-p",
+                "LoadState,ActiveState,ExecStart,InvocationID,MainPID",
+            ]
         )
         facts = dict(line.split("=", 1) for line in shown.out.splitlines() if "=" in line)
         if facts.get("LoadState") != "loaded":
@@ -187,6 +199,7 @@ class Host:
             active=facts.get("ActiveState") in ("active", "reloading", "activating"),
             argv=tuple(argv[1].split()) if argv else (),
             start=facts.get("InvocationID", ""),
+            main=int(facts.get("MainPID") or 0),
         )
 
     def unit_of(self, process: Process) -> Unit | None:
@@ -227,23 +240,28 @@ class Host:
             found.append(Process(int(folder.name), argv, units[-1] if units else ""))
         return tuple(sorted(found, key=lambda one: one.pid))
 
-    def services(self, program: str) -> tuple[Unit, ...]:
-        """The services of a laid-out tree that start a program; none on a running node."""
+    def services(self, *programs: str) -> tuple[Unit, ...]:
+        """The services whose files start one of the programs, by its file name.
+
+        On a running node these are the ones that were put there by hand or by an installer:
+        distributions' own units have known names, and are hundreds.
+        """
+        if self.openrc:
+            return _openrc_services(programs)
         names = set()
-        for folder in () if self.real else UNIT_FOLDERS:
+        for folder in BY_HAND if self.real else UNIT_FOLDERS:
             place = Path(self.root, folder)
-            names |= {one.name for one in place.glob("*.service")} if place.is_dir() else set()
-        units = [self.unit(name) for name in sorted(names)]
-        return tuple(one for one in units if one and one.argv and Path(one.argv[0]).name == program)
+            for file in place.glob("*.service") if place.is_dir() else ():
+                argv = _exec_start(file) if "@." not in file.name else ()
+                names |= {file.name} if argv and Path(argv[0]).name in programs else set()
+        units = (self.unit(name) for name in sorted(names))
+        return tuple(one for one in units if one is not None)
 
     def _unit_from_file(self, name: str) -> Unit | None:
         for folder in UNIT_FOLDERS:
-            try:
-                text = Path(self.root, folder, name).read_text("utf-8", "replace")
-            except OSError:
-                continue
-            line = re.search(r"^ExecStart=[@:+!-]*(\S.*)$", text, re.MULTILINE)
-            return Unit(name=name, active=False, argv=tuple(line[1].split()) if line else ())
+            argv = _exec_start(Path(self.root, folder, name))
+            if argv is not None:
+                return Unit(name=name, active=False, argv=argv)
         return None
 
     def start_of(self, name: str) -> str:
@@ -363,6 +381,35 @@ class Onlooker(Host):
 
     def run(self, argv: list[str], timeout: float = 20, *, brief: bool = False) -> Done:
         raise NotAtOnceError(argv[0])
+
+
+def _exec_start(file: Path) -> tuple[str, ...] | None:
+    """What a unit's file starts; None for no such file. The last line counts, and goes on where it
+    ends with a backslash (systemd.service(5), systemd.syntax(7)).
+    """
+    try:
+        text = file.read_text("utf-8", "replace").replace("\\\n", " ")
+    except OSError:
+        return None
+    lines = re.findall(r"^[ \t]*ExecStart[ \t]*=[ \t]*[@:+!|-]*(.*)$", text, re.MULTILINE)
+    try:
+        return tuple(shlex.split(lines[-1])) if lines else ()
+    except ValueError:  # a quote that is never closed
+        return tuple(lines[-1].split())
+
+
+def _openrc_services(programs: tuple[str, ...]) -> tuple[Unit, ...]:
+    """The services of OpenRC whose script names a program as its command (openrc-run(8))."""
+    found = []
+    folder = Path("/etc/init.d")
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        with contextlib.suppress(OSError):
+            command = re.search(
+                r"^command=[\"']?([^\"'\s]+)", file.read_text("utf-8", "replace"), re.MULTILINE
+            )
+            if command is not None and Path(command[1]).name in programs:
+                found.append(_openrc_unit(file.name))
+    return tuple(one for one in found if one is not None)
 
 
 def _openrc_unit(name: str) -> Unit | None:

@@ -23,6 +23,7 @@ from agent.resources import (
     docker,
     hosts,
     proxy,
+    unit_of,
 )
 
 
@@ -39,6 +40,14 @@ def _no_restart(facts: Facts, changes: tuple[Change, ...]) -> tuple[str, ...]:
 
 
 def _no_proof(facts: Facts) -> tuple[Proof, ...]:
+    return ()
+
+
+def _nothing_further(facts: Facts, plan: Plan) -> tuple[Proof, ...]:
+    return ()
+
+
+def _no_doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
     return ()
 
 
@@ -87,8 +96,9 @@ class Part(NamedTuple):
     ``needs``: the runtimes of which one has to be on the node; none named: the module decides.
 
     ``restarts`` tells the services that read the changed files at their start alone, ``proofs`` how
-    pulls are made with it, ``shared`` whether a file holds one setting that serves all registries,
-    ``left`` what goes from such a file with one of them,
+    pulls are made with it, ``further`` which proofs need no pull, ``doubts`` why a pull would show
+    nothing of its trust or cannot be made, ``shared`` whether a file holds one setting that serves
+    all registries, ``left`` what goes from such a file with one of them,
     ``kept`` why such a setting must stay although the registry goes, ``forgotten`` what is ours by
     its marks alone, where the state folder is lost.
     """
@@ -98,6 +108,8 @@ class Part(NamedTuple):
     needs: tuple[str, ...] = ()
     restarts: Callable[[Facts, tuple[Change, ...]], tuple[str, ...]] = _no_restart
     proofs: Callable[[Facts], tuple[Proof, ...]] = _no_proof
+    further: Callable[[Facts, Plan], tuple[Proof, ...]] = _nothing_further
+    doubts: Callable[[Facts, Plan], tuple[str, ...]] = _no_doubts
     shared: Callable[[Owned], bool] = _of_one_registry
     left: Callable[[Facts, Owned, Registry], tuple[Change, ...]] = _nothing_left
     kept: Callable[[Facts, Owned, Ledger], str] = _for_no_one
@@ -109,7 +121,7 @@ def _containerd_proofs(facts: Facts) -> tuple[Proof, ...]:
         Proof(
             "cri",
             found.socket,
-            found.unit.name if found.unit is not None else "",
+            unit_of(containerd.PART, found.unit.name if found.unit is not None else ""),
             roots=containerd.roots(found),
         )
         for found in facts.containerds
@@ -117,28 +129,43 @@ def _containerd_proofs(facts: Facts) -> tuple[Proof, ...]:
     )
 
 
+def _containerd_doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
+    """A folder that tells containerd to verify nothing."""
+    from agent.resources import certs_d
+
+    serving = (one for one in facts.containerds if containerd.serves_kubelets(one))
+    each = (certs_d.doubts(facts.tree, containerd.roots(one), plan) for one in serving)
+    return tuple(why for doubts in each for why in doubts)
+
+
 TABLE: dict[str, Part] = {
     hosts.PART: Part(hosts, runtime=False, forgotten=hosts.forgotten),
     docker.PART: Part(
-        docker, restarts=docker.restarts, proofs=docker.proofs, forgotten=docker.forgotten
+        docker,
+        restarts=docker.restarts,
+        proofs=docker.proofs,
+        further=docker.further,
+        doubts=docker.doubts,
+        forgotten=docker.forgotten,
     ),
     containerd.PART: Part(
         containerd,
         restarts=containerd.restarts,
         proofs=_containerd_proofs,
+        doubts=_containerd_doubts,
         shared=containerd.serves_all,
         left=containerd.left,
         kept=containerd.kept_for_others,
         forgotten=containerd.forgotten,
     ),
-    "crio": _late("crio", "crio", verbs=("restarts", "proofs")),
-    "podman": _late("podman", "podman", verbs=("proofs",)),
-    "k3s": _late("k3s", "k3s", "rke2", verbs=("restarts", "proofs")),
-    "microk8s": _late("microk8s", "microk8s", verbs=("proofs",)),
-    "k0s": _late("k0s", "k0s", verbs=("restarts", "proofs", "shared", "kept")),
-    "buildkit": _late("buildkit", "buildkit", verbs=("restarts",)),
-    "nerdctl": _late("nerdctl", "nerdctl"),
-    "system": _late("system_store", runtime=False, verbs=("restarts",)),
+    "crio": _late("crio", "crio", verbs=("restarts", "proofs", "doubts")),
+    "podman": _late("podman", "podman", verbs=("proofs", "doubts")),
+    "k3s": _late("k3s", "k3s", "rke2", verbs=("restarts", "proofs", "doubts")),
+    "microk8s": _late("microk8s", "microk8s", verbs=("proofs", "doubts")),
+    "k0s": _late("k0s", "k0s", verbs=("restarts", "proofs", "doubts", "shared", "kept")),
+    "buildkit": _late("buildkit", "buildkit", verbs=("restarts", "proofs", "doubts")),
+    "nerdctl": _late("nerdctl", "nerdctl", verbs=("proofs", "doubts")),
+    "system": _late("system_store", runtime=False, verbs=("restarts", "further")),
     proxy.PART: Part(proxy, runtime=False, restarts=proxy.restarts),
 }
 
@@ -147,6 +174,17 @@ def chosen(plan: Plan) -> tuple[str, ...]:
     """The names of the parts a plan is about, in the table's order."""
     runtimes = any(TABLE[name].runtime for name in plan.parts if name in TABLE)
     return tuple(name for name in TABLE if name in plan.parts or (name == proxy.PART and runtimes))
+
+
+def is_here(name: str, facts: Facts) -> bool:
+    """Whether one of the runtimes that a part needs is on the node; true of one that needs none."""
+    return _is_here(TABLE[name], facts)
+
+
+def is_there(name: str, facts: Facts) -> bool:
+    """Whether the part itself is on the node, at work or not."""
+    found = {docker.PART: bool(facts.dockers), containerd.PART: bool(facts.containerds)}
+    return found.get(name, name != proxy.PART and is_here(name, facts))
 
 
 def at_work(facts: Facts) -> tuple[Part, ...]:
@@ -164,12 +202,6 @@ def propose(name: str, facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     if not _is_here(part, facts):
         return Proposal(absent=f"there is no {' or '.join(part.needs)} here")
     return part.resource.propose(facts, plan, owned)
-
-
-def proofs(facts: Facts, plan: Plan) -> tuple[Proof, ...]:
-    """How pulls are made on this node with the parts of the plan."""
-    here = [TABLE[name] for name in chosen(plan) if _is_here(TABLE[name], facts)]
-    return tuple(proof for part in here for proof in part.proofs(facts))
 
 
 def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:

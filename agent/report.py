@@ -15,6 +15,7 @@ FAILED = "failed"
 UNREACHABLE = "unreachable"
 ROLLED_BACK = "rolled-back"
 DIFFERS = "differs"  # a look alone: what is there is not what the plan says
+NOT_PROVEN = 3  # exit code: done, but not proven
 STATUSES = (CHANGED, UNCHANGED, FAILED, UNREACHABLE, ROLLED_BACK, DIFFERS)
 
 
@@ -40,11 +41,20 @@ class FileChange:
 
 
 @dataclass(frozen=True)
+class Unproven:
+    """A part of the node whose trust no proof shows, and because of what."""
+
+    part: str
+    because: str
+
+
+@dataclass(frozen=True)
 class HostResult:
     """The outcome on one host.
 
-    ``status`` is one of ``STATUSES``; ``verified`` is None where nothing was verified;
-    ``pull_seconds`` is the wall time of the proving pull in seconds, None where none was made.
+    ``status`` is one of ``STATUSES``. ``verified`` is true if every part in use was proven, false
+    if a proof failed, None if nothing was to be proven or something is ``unproven``.
+    ``pull_seconds`` is the wall time of the proving pulls in seconds, None where none was made.
     ``stopped``: services and containers that ran before a restart and do not now.
     """
 
@@ -56,10 +66,23 @@ class HostResult:
     pull_seconds: float | None = None
     error: Fault | None = None
     stopped: tuple[str, ...] = field(default=())
+    unproven: tuple[Unproven, ...] = field(default=())
 
     @property
     def ok(self) -> bool:
         return self.status in (CHANGED, UNCHANGED)
+
+    @property
+    def proven(self) -> bool:
+        """Whether nothing that this operation was to prove is left without its proof."""
+        return self.ok and not self.unproven
+
+    @property
+    def exit_code(self) -> int:
+        """0: done and proven; 1: failed; 3: done, but not proven (2 is for a refusal)."""
+        if not self.ok:
+            return 1
+        return 0 if self.proven else NOT_PROVEN
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain JSON types; the keys are the field names."""
@@ -69,6 +92,7 @@ class HostResult:
             "restarts": list(self.restarts),
             "stopped": list(self.stopped),
             "error": None if self.error is None else dict(vars(self.error)),
+            "unproven": [dict(vars(one)) for one in self.unproven],
         }
 
     @classmethod
@@ -88,6 +112,8 @@ class HostResult:
                 pull_seconds=document["pull_seconds"],
                 error=None if error is None else Fault(**error),
                 stopped=tuple(document.get("stopped", ())),  # earlier agents do not tell
+                # Agents of earlier releases do not tell it.
+                unproven=tuple(Unproven(**one) for one in document.get("unproven", ())),
             )
         except (KeyError, TypeError) as problem:
             raise ValueError(f"not a host result: {problem}") from None
@@ -121,7 +147,8 @@ class RestartEvent(NamedTuple):
 
 
 class VerifyEvent(NamedTuple):
-    """A proof made: ``step`` is ``registry``, ``cri`` or ``pull``."""
+    """A proof made: ``step`` is ``registry``, ``cri``, ``pull``, or ``files``: TLS with the
+    certificates that the program in ``detail`` reads."""
 
     step: str
     ok: bool
@@ -136,7 +163,8 @@ class NoteEvent(NamedTuple):
 
 
 class StatusEvent(NamedTuple):
-    """What this agent keeps on the node: per registry its files, ``as-left`` or ``changed`` since.
+    """What this agent keeps on the node: per registry its files, ``as-left`` or ``changed`` since,
+    and what of it was not proven last.
 
     ``interrupted`` is the operation an earlier agent left half-way; ``holder`` who is at work now;
     ``applied`` when an apply last changed something (UTC); ``pulled`` the last proving pull;

@@ -18,7 +18,7 @@ from agent.disk import write_own
 from agent.faults import AgentError
 from agent.ledger import Store, digest_of
 from agent.lock import holder
-from agent.report import StatusEvent
+from agent.report import StatusEvent, Unproven
 
 Read = Callable[[str], "bytes | None"]
 
@@ -30,10 +30,11 @@ def standing(store: Store, read: Read, waiting: Iterable[str]) -> StatusEvent:
     records = store.records()
     newest = next(records, None)
     ledgers = newest["ledger"] if newest else {}
+    unproven = _unproven(store)
     finished = itertools.chain([newest] if newest else [], records)
     return StatusEvent(
         trusted=tuple(
-            _trusted(name, owned, read)
+            {**_trusted(name, owned, read), "unproven": unproven.get(name, [])}
             for name, owned in ledgers.items()
             if not all(item.get("kept") for item in owned)
         ),
@@ -53,6 +54,31 @@ def note_pull(store: Store, registry: str, image: str, seconds: float) -> None:
     told = {"registry": registry, "image": image, "seconds": seconds, "time": int(time.time())}
     with contextlib.suppress(OSError, AgentError):
         write_own(store.folder / "pull.json", json.dumps(told).encode(), 0o600)
+
+
+def note_unproven(store: Store, registry: str, unproven: Iterable[Unproven], anew: bool) -> None:
+    """Keeps which parts of a registry's trust no proof shows, for a status to tell.
+
+    ``anew``: pulls were to be made. One without an image takes no earlier proof away, so it is kept
+    only where nothing is known yet.
+    """
+    known = _unproven(store)
+    told = [dict(vars(one)) for one in unproven]
+    if known.get(registry, told if not told else None) == told or (registry in known and not anew):
+        return
+    with contextlib.suppress(OSError, AgentError):
+        content = json.dumps({**known, registry: told}).encode()
+        write_own(store.folder / "unproven.json", content, 0o600)
+
+
+def _unproven(store: Store) -> dict[str, list[dict[str, str]]]:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        told = json.loads((store.folder / "unproven.json").read_bytes())
+        return {
+            str(name): [{key: str(one[key]) for key in ("part", "because")} for one in parts]
+            for name, parts in told.items()
+        }
+    return {}
 
 
 def _pulled(store: Store) -> dict[str, Any] | None:

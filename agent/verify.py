@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import http.client
+import re
 import socket
 import ssl
 import time
@@ -111,9 +112,15 @@ def _require_registry(reply: Reply, registry: Registry) -> None:
 
 
 def _connect(
-    registry: Registry, address: str | None, with_systems: bool = False
+    registry: Registry,
+    address: str | None,
+    with_systems: bool = False,
+    context: ssl.SSLContext | None = None,
 ) -> http.client.HTTPConnection:
-    """A connection; ``with_systems`` trusts the CAs of this host as well, as a runtime does."""
+    """A connection; ``with_systems`` trusts the CAs of this host as well, as a runtime does.
+
+    ``context`` is for certificates in the place of the plan's CA.
+    """
     connection = http.client.HTTPConnection(registry.host, registry.port)
     try:
         plain = socket.create_connection((address or registry.host, registry.port), CONNECT_SECONDS)
@@ -124,7 +131,7 @@ def _connect(
     connection.sock = plain
     if registry.plain_http:
         return connection
-    context = _context(registry, with_systems)
+    context = context or _context(registry, with_systems)
     try:
         connection.sock = context.wrap_socket(plain, server_hostname=registry.host)
     except OSError as problem:
@@ -134,13 +141,19 @@ def _connect(
 
 
 def _context(registry: Registry, with_systems: bool) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.hostname_checks_common_name = False  # Go, and so every runtime here, does not either
+    context = _trusting_nobody()
     if with_systems:
         context.load_default_certs()
     if registry.ca or not with_systems:
         context.load_verify_locations(cadata=registry.ca)
+    return context
+
+
+def _trusting_nobody() -> ssl.SSLContext:
+    """As strict as the runtimes are."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False  # Go, and so every runtime here, does not either
     context.verify_flags |= _PARTIAL_CHAIN
     return context
 
@@ -263,6 +276,38 @@ def wait_for_cri(socket_path: str, seconds: float = READY_SECONDS) -> None:
     with_cri(socket_path, until_ready)
 
 
+def cannot(proof: Proof) -> str:
+    """Why a proof cannot be made from here; on the node itself each can."""
+    return ""
+
+
+def trusts(proof: Proof, plan: Plan) -> None:
+    """TLS by the registry's name with the certificates that a program reads, and no other.
+
+    Raises TrustError where they do not verify the registry's.
+    """
+    registry = next(one for one in plan.registry.each if one.name == proof.name)
+    context = _trusting_nobody()
+    for place in map(Path, proof.reads):
+        for path in sorted(place.glob("*.crt")) if place.is_dir() else [place]:
+            for block in _blocks(path):
+                # One that is damaged is passed over, as Go does (x509.AppendCertsFromPEM).
+                with contextlib.suppress(ssl.SSLError):
+                    context.load_verify_locations(cadata=block)
+    _connect(registry, None, context=context).close()
+
+
+_BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----[\x00-\x7f]*?-----END CERTIFICATE-----")
+
+
+def _blocks(path: Path) -> list[str]:
+    """The certificates in a file, each for itself; none of one that cannot be read."""
+    try:
+        return _BLOCK.findall(path.read_text("utf-8", "replace"))
+    except OSError:
+        return []
+
+
 def pull(proof: Proof, registry: Registry, verify: Verify, seconds: float) -> None:
     """The proving pull, by the runtime itself, with the login from memory."""
     try:
@@ -316,13 +361,17 @@ def _age_of_hosts_file() -> float:
 
 def _pull(proof: Proof, registry: Registry, verify: Verify, seconds: float) -> None:
     from agent.cri.client import CriError
-    from agent.engines import EngineError, docker_pull, podman_pull
+    from agent.engines import EngineError, buildctl_pull, docker_pull, nerdctl_pull, podman_pull
 
     try:
         if proof.kind == "docker":
             docker_pull(proof.socket, verify, seconds)
         elif proof.kind == "podman":
             podman_pull(proof.socket, registry, verify, seconds)
+        elif proof.kind == "nerdctl":
+            nerdctl_pull(proof.socket, registry, verify, seconds)
+        elif proof.kind == "buildctl":
+            buildctl_pull(proof.program, proof.socket, registry, verify, seconds)
         else:
             with_cri(proof.socket, lambda cri: cri.pull(verify, seconds))
     except (CriError, EngineError) as problem:

@@ -8,7 +8,9 @@ with a mark. What is returned, less its marked lines, is the text as it was: tha
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 _KEY = r"\"[^\"\\]*\"|'[^']*'|[A-Za-z0-9_][A-Za-z0-9_.:/-]*?"
@@ -146,6 +148,57 @@ def scan(text: str) -> Document:
     document = Document(text, tuple(found))
     _check(document)
     return document
+
+
+_TOP = re.compile(rf"(?P<key>(?:{_KEY})\+?)[ \t]*:(?:[ \t]+(?P<value>.*))?")
+_WORD = re.compile(
+    r"(?:(?P<double>\"[^\"\\]*\")|(?P<single>'[^']*')|(?P<plain>[^\s\"'&*!|>{}\[\]%@`#,].*?))"
+    r"(?:[ \t]+#.*)?|(?:#.*)?"
+)
+
+
+def top(text: str, wanted: Collection[str]) -> dict[str, str]:
+    """The plain values of ``wanted`` keys at the top of a document, whatever else is in it.
+
+    A key's ``+`` is left out, and of two with one name the last counts. Raises :class:`Unsafe`
+    where one of them has no plain value, or a line at the top is no key.
+    """
+    if text.lstrip()[:1] == "{":
+        return _top_of_json(text, wanted)
+    told: dict[str, str] = {}
+    last = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith(("#", "%", "---", "...")):
+            continue
+        if line[0] in " \t-":  # of the key above: nested, a list, or a value that goes on
+            if last in wanted and not line.lstrip().startswith("#"):
+                raise Unsafe(f"line {number}: {last} has no plain value on its own line")
+            continue
+        key = _TOP.fullmatch(line.rstrip())
+        if key is None:
+            raise Unsafe(f"line {number} is no key")
+        last = _plain(key["key"]).rstrip("+")
+        if last in wanted:
+            word = _WORD.fullmatch((key["value"] or "").strip())
+            if word is None:
+                raise Unsafe(f"line {number}: {last} has no plain value")
+            plain = word["plain"] or ""
+            told[last] = _plain(word["double"] or word["single"] or "") or (
+                "" if plain in ("~", "null") else plain
+            )
+    return told
+
+
+def _top_of_json(text: str, wanted: Collection[str]) -> dict[str, str]:
+    """JSON is YAML too."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        raise Unsafe("it is in flow style") from None
+    plain = {key: found[key] for key in wanted if key in found}
+    if any(isinstance(value, (dict, list)) for value in plain.values()):
+        raise Unsafe("it is in flow style")
+    return {key: "" if value is None else str(value) for key, value in plain.items()}
 
 
 def without(text: str, mark: str) -> str:

@@ -123,5 +123,13 @@ class PodProver:
             outside = proof._replace(socket=self._outside(proof.socket))
             proving.pull(outside, registry, verify, seconds)
 
+    def trusts(self, proof: Proof, plan: Plan) -> None:
+        """Not from here: :meth:`cannot` says so."""
+
+    def cannot(self, proof: Proof) -> str:
+        if not self._pulls:
+            return "nothing but the trust folders is mounted here: the kubelet's own pull proves it"
+        return "" if proof.kind == "cri" else "a pod has the kubelet's socket alone to prove it by"
+
     def _outside(self, path: str) -> str:
         return f"{self._root}{path}"

@@ -24,9 +24,11 @@ from agent.report import (
     ChangeEvent,
     Event,
     Fault,
+    HostResult,
     RestartEvent,
     ResultEvent,
     StatusEvent,
+    Unproven,
     event_to_json,
 )
 
@@ -64,11 +66,15 @@ class Wish:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an operation ended: a status of the core's, ``needs-full`` or ``untrusted``."""
+    """How an operation ended: a status of the core's, ``needs-full`` or ``untrusted``.
+
+    ``pulled``: the kubelet's runtime has, through CRI. ``unproven`` are other parts.
+    """
 
     status: str
     error: Fault | None = None
     pulled: bool = False
+    unproven: tuple[Unproven, ...] = ()
 
     @property
     def good(self) -> bool:
@@ -154,8 +160,7 @@ class Loop:
                 engine, plan = self._engine(wish)
             if untrust:
                 return _ended(engine.untrust(plan), UNTRUSTED)
-            pulls = self._here.grade == "full" and plan.verify is not None
-            return _ended(engine.apply(plan), pulled=pulls)
+            return _ended(engine.apply(plan))
         except AgentError as problem:
             return Outcome(FAILED, problem.fault)
         except ApiTrouble as problem:
@@ -234,6 +239,8 @@ class Loop:
                 "cure": outcome.error.cure,
             }
         pull = outcome.good and outcome.status != UNTRUSTED and (proven or outcome.pulled)
+        if outcome.unproven and not pull:
+            status["unproven"] = [dict(vars(one)) for one in outcome.unproven]
         text = json.dumps({**status, "proven": pull}, sort_keys=True)
         if self._told == text and outcome.status != "changed":
             return
@@ -304,7 +311,7 @@ def _wish(secret: dict[str, Any]) -> Wish:
     return Wish.of(base64.b64decode(data[PLAN]), action, version)
 
 
-def _ended(events: Any, status: str = "", pulled: bool = False) -> Outcome:
+def _ended(events: Any, status: str = "") -> Outcome:
     """Runs an operation to its result, and prints what it does as the other faces do."""
     last: ResultEvent | None = None
     for event in events:
@@ -320,7 +327,21 @@ def _ended(events: Any, status: str = "", pulled: bool = False) -> Outcome:
     if result.ok and result.status == "changed":
         sys.stdout.write(json.dumps(event_to_json(last)) + "\n")
     sys.stdout.flush()
-    return Outcome(status if status and result.ok else result.status, result.error, pulled)
+    return Outcome(
+        status if status and result.ok else result.status,
+        result.error,
+        pulled=result.ok and result.pull_seconds is not None and not _in_doubt(result),
+        unproven=result.unproven if result.ok else (),
+    )
+
+
+# What the kubelet itself may pull by: their proof is CRI's.
+_KUBELETS = ("containerd", "crio", "k3s", "microk8s", "k0s")
+
+
+def _in_doubt(result: HostResult) -> bool:
+    """Whether what is not proven is what the kubelet pulls by."""
+    return any(one.part in _KUBELETS for one in result.unproven)
 
 
 def _beyond_files(events: list[Event]) -> Fault | None:

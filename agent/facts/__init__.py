@@ -64,6 +64,12 @@ class Facts:
         return ", ".join(found) or "none"
 
 
+def _is_inside(one: Containerd, others: Mapping[str, Runtime]) -> bool:
+    """Whether a containerd is another runtime's own child: k3s's may have its files anywhere."""
+    units = {other.unit for other in others.values() if other.running and other.unit}
+    return one.unit is not None and one.unit.name in units
+
+
 def gather(host: Host, *, proving: bool = False) -> Facts:
     """Look at the node. Costs a few short commands; changes nothing.
 
@@ -71,9 +77,10 @@ def gather(host: Host, *, proving: bool = False) -> Facts:
     """
     tree = Tree(host.root, host.longest)
     containerds = _containerd.find(host, tree, proving=proving)
-    daemons = running(host, {*PROGRAMS, _docker.PROGRAM})
+    daemons = running(host, {*PROGRAMS, *_runtimes.DAEMONS, _docker.PROGRAM})
     dockers = _docker.find(host, tree, daemons)
-    others = _runtimes.find(host, tree)
+    others = _runtimes.find(host, tree, daemons)
+    containerds = tuple(one for one in containerds if not _is_inside(one, others))
     units = [one.unit for one in dockers if one.unit]
     units += [one.unit for one in others.values() if one.unit]
     units += [one.unit.name for one in containerds if one.unit is not None]

@@ -24,6 +24,7 @@ class Daemon:
     environment: dict[str, str] = field(default_factory=dict, repr=False)
     uid: int = 0
     unit: str = ""
+    pid: int = 0
 
     @property
     def program(self) -> str:
@@ -69,7 +70,7 @@ def options(argv: tuple[str, ...], *names: str) -> tuple[str, ...]:
 def _daemon(folder: str, programs: Collection[str]) -> Daemon | None:
     try:
         with open(f"{folder}/cmdline", "rb") as file:  # noqa: PTH123 (of each process: it counts)
-            argv = tuple(_words(file.read()))
+            argv = _told(_words(file.read()))
         if not argv or argv[0].rpartition("/")[2] not in programs:
             return None
         process = Path(folder)
@@ -78,14 +79,31 @@ def _daemon(folder: str, programs: Collection[str]) -> Daemon | None:
         if nested is not None and len(nested[1].split()) > 1:
             return None
         user = re.search(r"^Uid:\s+\d+\s+(\d+)", status, re.MULTILINE)
-        environment = dict(
-            word.split("=", 1) for word in _words((process / "environ").read_bytes()) if "=" in word
-        )
+        environment = _environment(process)
         group = (process / "cgroup").read_text("utf-8", "replace")
     except OSError:  # it has ended meanwhile
         return None
     units = re.findall(r"/([^/\n]+\.service)", group)
-    return Daemon(argv, environment, int(user[1]) if user else 0, units[-1] if units else "")
+    uid, number = int(user[1]) if user else 0, int(process.name)
+    return Daemon(argv, environment, uid, units[-1] if units else "", number)
+
+
+def _environment(process: Path) -> dict[str, str]:
+    """Its variables; none for whoever may not see them (proc_pid_environ(5))."""
+    try:
+        words = _words((process / "environ").read_bytes())
+    except PermissionError:
+        return {}
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def _told(words: list[str]) -> tuple[str, ...]:
+    """The words of a command line, also of one that is a title.
+
+    k3s and RKE2 put ``/usr/local/bin/k3s server`` in the place of theirs, as one word: the rest
+    might hold a login (``SetProcTitle`` in k3s's pkg/cli/server/server.go).
+    """
+    return tuple(words[0].split(" ")) if len(words) == 1 else tuple(words)
 
 
 def _words(content: bytes) -> list[str]:

@@ -13,6 +13,7 @@ import re
 from typing import NamedTuple
 
 from agent.facts.daemons import Daemon, option, options, running
+from agent.facts.runtimes import service
 from agent.facts.tree import Tree
 from agent.faults import AgentError
 from agent.host import Host
@@ -22,6 +23,9 @@ CONFIG = "/etc/docker/daemon.json"
 SOCKET = "/run/docker.sock"
 SNAP = "/var/snap/docker"
 PROGRAM = "dockerd"
+# What is reached there is asked without verifying, whatever daemon.json says; newer ones add ::1
+# (``loadInsecureRegistries`` in moby's daemon/pkg/registry/config.go).
+LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
 class Docker(NamedTuple):
@@ -30,7 +34,8 @@ class Docker(NamedTuple):
     ``socket`` is a path, or ``tcp://host:port``. ``home`` is the home folder of the user that runs
     a rootless one, else empty. ``flags`` are the options it was started with.
     ``containerd_store``: it pulls by containerd's code, which reads hosts.toml files below
-    ``certs``, and gives the mirrors of daemon.json no CA.
+    ``certs``, and gives the mirrors of daemon.json no CA. ``unverified`` are the registries, and
+    networks of registries, whose certificates it verifies not at all.
     """
 
     version: str = ""
@@ -42,6 +47,7 @@ class Docker(NamedTuple):
     home: str = ""
     flags: tuple[str, ...] = ()
     containerd_store: bool = False
+    unverified: tuple[str, ...] = LOOPBACK
 
 
 def find(host: Host, tree: Tree, daemons: tuple[Daemon, ...]) -> tuple[Docker, ...]:
@@ -52,7 +58,7 @@ def find(host: Host, tree: Tree, daemons: tuple[Daemon, ...]) -> tuple[Docker, .
         found = ([idle] if idle is not None else []) + found
     seen = {one.home for one in found}
     found += [one for one in _rootless_units(tree) if one.home not in seen]
-    found = [one._replace(containerd_store=_uses_containerd(host, tree, one)) for one in found]
+    found = [_asked(host, tree, one) for one in found]
     unique = {one.certs: one for one in reversed(found)}
     return tuple(sorted(unique.values(), key=lambda one: one.home))
 
@@ -97,16 +103,16 @@ def _running(host: Host, tree: Tree, daemon: Daemon) -> Docker:
         certs=f"{SNAP}/common/etc/certs.d" if snap else CERTS,
         config=said,
         socket=_socket(host, tree, flags, said) or SOCKET,
-        unit=daemon.unit or _openrc_unit(host),
+        unit=_unit(host, daemon),
         running=True,
         flags=flags,
     )
 
 
-def _openrc_unit(host: Host) -> str:
-    """OpenRC puts no service's name into a control group's."""
-    unit = host.unit("docker") if host.openrc else None
-    return unit.name if unit is not None else ""
+def _unit(host: Host, daemon: Daemon) -> str:
+    """A snap's is called ``snap.docker.dockerd``; what starts any other, its process tells."""
+    found = service(host, daemon, PROGRAM, "docker")
+    return found.name if found is not None else ""
 
 
 def _idle(host: Host, tree: Tree) -> Docker | None:
@@ -144,18 +150,44 @@ def _rootless_units(tree: Tree) -> list[Docker]:
     ]
 
 
-def _uses_containerd(host: Host, tree: Tree, engine: Docker) -> bool:
-    """By the engine's own word, else by its file."""
+def _asked(host: Host, tree: Tree, engine: Docker) -> Docker:
+    """With what the engine itself tells, else with what its file does."""
+    info: dict[str, object] = {}
     if host.real and engine.running:
         from agent.engines import docker_info
 
-        status = docker_info(engine.socket).get("DriverStatus") or []
-        return "io.containerd.snapshotter.v1" in str(status)
+        info = docker_info(engine.socket)
+    told = _in_file(tree, engine)
+    if info:
+        store = "io.containerd.snapshotter.v1" in str(info.get("DriverStatus") or [])
+        unverified, mirrors = _registries(info.get("RegistryConfig"))
+    else:
+        features, mirrors = told.get("features"), bool(told.get("registry-mirrors"))
+        store = isinstance(features, dict) and features.get("containerd-snapshotter") is True
+        listed = told.get("insecure-registries")
+        listed = listed if isinstance(listed, list) else []
+        unverified = (*LOOPBACK, *map(str, listed))
+    # With that store they count only where something is configured (``mergeLegacyConfig`` in
+    # moby's daemon/hosts.go).
+    bare = store and not mirrors and set(unverified) <= set(LOOPBACK)
+    return engine._replace(containerd_store=store, unverified=() if bare else unverified)
+
+
+def _in_file(tree: Tree, engine: Docker) -> dict[str, object]:
     try:
-        said = json.loads(tree.read(engine.config).content or b"{}")
-        return bool(said["features"]["containerd-snapshotter"])
-    except (ValueError, KeyError, TypeError):
-        return False
+        told = json.loads(tree.read(engine.config).content or b"{}")
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _registries(told: object) -> tuple[tuple[str, ...], bool]:
+    """What ``/info`` tells in ``RegistryConfig``: where nothing is verified; whether it mirrors."""
+    if not isinstance(told, dict):
+        return LOOPBACK, False
+    each = (told.get("IndexConfigs") or {}).values()
+    names = [str(one.get("Name")) for one in each if one.get("Secure") is False]
+    return (*map(str, told.get("InsecureRegistryCIDRs") or ()), *names), bool(told.get("Mirrors"))
 
 
 def _socket(host: Host, tree: Tree, flags: tuple[str, ...], config: str) -> str:

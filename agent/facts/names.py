@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 
 from agent.faults import AgentError
 from agent.host import Host
@@ -25,6 +26,16 @@ class Names:
         if name not in self._known:
             self._known[name] = self._asked(name)
         return self._known[name]
+
+    def addresses(self, name: str) -> frozenset[str]:
+        """The addresses that programs of this node get for a name, hosts file and all."""
+        if self._host is None or not self._host.real:
+            return frozenset()
+        try:
+            found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        except OSError:
+            return frozenset()
+        return frozenset(str(one[4][0]).partition("%")[0] for one in found)
 
     def _asked(self, name: str) -> frozenset[str]:
         host = self._host

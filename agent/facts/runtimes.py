@@ -1,65 +1,157 @@
 """Facts about the runtimes that bring their own way of being configured, told as rows of a table.
 
-A program or a folder shows that one is there; only then its service is asked for.
+One that runs is known by its process, and its service by the process's control group, whatever
+both are called and wherever they are. One that does not run is known by its program, its folder,
+or a service that would start it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
+from agent.facts.daemons import Daemon
 from agent.facts.tree import Tree
-from agent.host import Host
+from agent.host import Host, Process, Unit
 
 
 class Runtime(NamedTuple):
-    """One of them: the program found, the service that runs it ("" for none), how it is called."""
+    """One of them: the program found, the service that runs it ("" for none), how it is called.
+
+    ``environment`` has of its variables those that say where its configuration is; ``client`` is
+    the program that asks it for something, where that is another.
+    """
 
     name: str
     binary: str = ""
     unit: str = ""
     running: bool = False
     argv: tuple[str, ...] = ()
+    environment: Mapping[str, str] = MappingProxyType({})
+    client: str = ""
 
 
 class _Row(NamedTuple):
+    """``programs`` show by being there that it is installed; ``daemon`` is the one that runs.
+
+    ``verbs``: what the daemon is told first where the same program is also a client. ``units``
+    are the names that packages and installers give, ``tells`` the variables that count.
+    """
+
     name: str
     programs: tuple[str, ...]
     units: tuple[str, ...] = ()
     folder: str = ""
+    daemon: str = ""
+    verbs: tuple[str, ...] = ()
+    tells: tuple[str, ...] = ()
+    client: str = ""
 
 
 _ROWS = (
-    _Row("crio", ("crio",), ("crio.service", "cri-o.service")),
+    _Row("crio", ("crio",), ("crio.service", "cri-o.service"), daemon="crio"),
     _Row("podman", ("podman", "buildah", "skopeo")),
-    _Row("k3s", ("k3s",), ("k3s.service", "k3s-agent.service")),
-    _Row("rke2", ("rke2",), ("rke2-server.service", "rke2-agent.service")),
-    _Row(
-        "microk8s",
-        (),
-        ("snap.microk8s.daemon-containerd.service",),
-        "/var/snap/microk8s/current/args",
-    ),
-    _Row("k0s", ("k0s",), ("k0sworker.service", "k0scontroller.service")),
-    _Row("buildkit", ("buildkitd",), ("buildkit.service", "buildkitd.service")),
+    _Row("k3s", ("k3s",), ("k3s.service", "k3s-agent.service"), daemon="k3s",
+         verbs=("server", "agent"), tells=("K3S_CONFIG_FILE", "K3S_DATA_DIR")),
+    _Row("rke2", ("rke2",), ("rke2-server.service", "rke2-agent.service"), daemon="rke2",
+         verbs=("server", "agent"), tells=("RKE2_CONFIG_FILE", "RKE2_DATA_DIR")),
+    _Row("microk8s", (), ("snap.microk8s.daemon-containerd.service",),
+         folder="/var/snap/microk8s/current/args"),
+    _Row("k0s", ("k0s",), ("k0sworker.service", "k0scontroller.service"), daemon="k0s",
+         verbs=("worker", "controller")),
+    _Row("buildkit", ("buildkitd",), ("buildkit.service", "buildkitd.service"),
+         daemon="buildkitd", client="buildctl"),
     _Row("nerdctl", ("nerdctl",)),
-)
+)  # fmt: skip
+
+DAEMONS = tuple(row.daemon for row in _ROWS if row.daemon)
 
 
-def find(host: Host, tree: Tree) -> dict[str, Runtime]:
-    """Those that are on the node, by name."""
+def find(host: Host, tree: Tree, daemons: Sequence[Daemon] = ()) -> dict[str, Runtime]:
+    """Those that are on the node, by name; ``daemons`` are the programs at work there."""
     found = {}
     for row in _ROWS:
-        programs = [host.which(program) for program in row.programs]
-        binary = next((program for program in programs if program), "")
-        if binary or (row.folder and tree.exists(row.folder)):
-            found[row.name] = _described(host, row, binary)
+        runtime = _running(host, row, daemons) or _idle(host, tree, row)
+        if runtime is not None:
+            found[row.name] = runtime._replace(client=_client(host, tree, row, runtime))
     return found
 
 
-def _described(host: Host, row: _Row, binary: str) -> Runtime:
-    units = [unit for unit in (host.unit(name) for name in row.units) if unit is not None]
+def _client(host: Host, tree: Tree, row: _Row, found: Runtime) -> str:
+    """The row's client, beside its program or on the usual paths; "" for none."""
+    beside = f"{found.binary.rpartition('/')[0]}/{row.client}"
+    if not row.client:
+        return ""
+    return beside if tree.exists(beside) else host.which(row.client) or ""
+
+
+def service(host: Host, daemon: Daemon, *programs: str) -> Unit | None:
+    """The service whose restart starts this very process anew; None where none is.
+
+    A control group alone does not tell: whatever cron, sshd or a user's own manager has started is
+    in theirs. The unit is the one if it is named after the program, if it starts it, or if the
+    process is its main one; else one that starts the program and is active.
+    """
+    if any(program in daemon.unit for program in programs):
+        # A tree that is laid out may have the process alone.
+        spare = None if host.real else Unit(daemon.unit, active=True, argv=daemon.argv)
+        return host.unit_of(Process(daemon.pid, daemon.argv, daemon.unit)) or spare
+    told = host.unit(daemon.unit) if daemon.unit else None
+    if told is not None and (_starts(told, programs) or daemon.pid == told.main):
+        return told
+    return next((unit for unit in host.services(*programs) if unit.active), None)
+
+
+def _starts(unit: Unit, programs: Sequence[str]) -> bool:
+    return bool(unit.argv) and unit.argv[0].rpartition("/")[2] in programs
+
+
+def _running(host: Host, row: _Row, daemons: Sequence[Daemon]) -> Runtime | None:
+    live = [one for one in daemons if row.daemon and one.program == row.daemon and one.uid == 0]
+    live = [one for one in live if _serves(row, one.argv[1] if one.argv[1:] else "")]
+    if not live:
+        return None
+    daemon = min(live, key=lambda one: row.verbs.index(one.argv[1]) if row.verbs else 0)
+    unit = service(host, daemon, row.daemon)
+    return Runtime(
+        row.name,
+        daemon.argv[0] if daemon.argv[0].startswith("/") else host.which(row.daemon) or "",
+        unit.name if unit is not None else "",
+        True,
+        _argv(host, row, daemon, unit),
+        {key: daemon.environment[key] for key in row.tells if key in daemon.environment},
+    )
+
+
+def _serves(row: _Row, first: str) -> bool:
+    """Whether a program that is told ``first`` is the daemon, and not its client or a look."""
+    return first in row.verbs if row.verbs else not first or first.startswith("-")
+
+
+def _argv(host: Host, row: _Row, daemon: Daemon, unit: Unit | None) -> tuple[str, ...]:
+    """How it was called. A title has no options: those are the unit's to tell, unless that starts
+    a script."""
+    if unit is None or len(daemon.argv) > 2:
+        return daemon.argv
+    told = host.unit(unit.name)
+    return told.argv if told is not None and _starts(told, (row.daemon,)) else daemon.argv
+
+
+def _idle(host: Host, tree: Tree, row: _Row) -> Runtime | None:
+    """One that is installed, and has no process; a laid-out tree counts as a node in service."""
+    programs = [host.which(program) for program in row.programs]
+    binary = next((program for program in programs if program), "")
+    here = bool(binary) or bool(row.folder and tree.exists(row.folder))
+    known = (host.unit(name) for name in row.units) if here else ()
+    units = [unit for unit in known if unit is not None]
+    units = units or list(host.services(row.daemon) if row.daemon else ())
+    if not here and not units:
+        return None
     unit = next((one for one in units if one.active), units[0] if units else None)
     if unit is None:
         return Runtime(row.name, binary, running=not host.real)
-    running = unit.active or not host.real  # a laid-out tree counts as a node in service
-    return Runtime(row.name, binary, unit.name, running, unit.argv)
+    binary = binary or (unit.argv[0] if unit.argv else "")
+    # Of MicroK8s, whose process has a name that others have too, the unit alone tells.
+    running = unit.active if not row.daemon else False
+    return Runtime(row.name, binary, unit.name, running or not host.real, unit.argv)

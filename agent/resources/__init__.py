@@ -73,10 +73,15 @@ class Proposal(NamedTuple):
 
 
 class Proof(NamedTuple):
-    """A way to pull on this node: ``kind`` is ``cri``, ``docker`` or ``podman``.
+    """A way to prove trust on this node. ``kind`` says by whom the image is pulled: ``cri``,
+    ``docker``, ``podman``, ``nerdctl`` or ``buildctl``; or it is ``files``, TLS with the
+    certificates that a program would read.
 
-    ``socket`` is where the runtime listens, ``unit`` the service whose restart makes it pause,
-    ``home`` that of the user who runs a rootless one, ``roots`` the folders of its hosts.toml.
+    ``socket`` is where the runtime listens, of ``podman`` and ``nerdctl`` the program; ``unit`` the
+    service whose restart makes it pause; ``home`` that of the user who runs a rootless one;
+    ``program`` the client that asks at ``socket``; ``roots`` the folders of its hosts.toml. Of
+    ``files``: ``reads`` are the files, and folders whose every ``*.crt`` counts, ``name`` is the
+    registry's, ``socket`` whose they are.
     """
 
     kind: str
@@ -84,11 +89,37 @@ class Proof(NamedTuple):
     unit: str = ""
     home: str = ""
     roots: tuple[str, ...] = ()
+    program: str = ""
+    reads: tuple[str, ...] = ()
+    name: str = ""
 
     @property
     def detail(self) -> str:
-        """Which runtime pulled, where it is not the one behind CRI."""
-        return "" if self.kind == "cri" else self.kind
+        """Which runtime it is about, where it is not the one behind CRI."""
+        if self.kind == "podman":
+            return self.socket.rpartition("/")[2]
+        return {"cri": "", "files": self.socket}.get(self.kind, self.kind)
+
+    @property
+    def pulls(self) -> bool:
+        return self.kind != "files"
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Two proofs with one key are one: ``/var/run`` is ``/run``."""
+        socket = self.socket[4:] if self.socket.startswith("/var/run/") else self.socket
+        return self.kind, socket, self.reads, self.name
+
+
+NO_UNIT = " that no service runs"
+
+
+def unit_of(name: str, unit: str) -> str:
+    """What must be restarted for a runtime that runs: a service, or words that say there is none.
+
+    A restart of the latter is refused before anything is touched (agent.engine).
+    """
+    return unit or name + NO_UNIT
 
 
 class Finding(NamedTuple):

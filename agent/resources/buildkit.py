@@ -22,10 +22,12 @@ from agent.resources import (
     Finding,
     Ledger,
     Owned,
+    Proof,
     Proposal,
     certificates,
     change,
     readable,
+    unit_of,
 )
 from agent.resources.docker import strip_certificates
 from agent.toml import TomlError, at, parse
@@ -34,6 +36,7 @@ PART = "buildkit"
 CONFIG = "/etc/buildkit/buildkitd.toml"
 FOLDER = "/etc/buildkit/moorage"
 MARK = "# moorage"
+SOCKET = "unix:///run/buildkit/buildkitd.sock"
 
 
 def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
@@ -86,7 +89,35 @@ def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
     """buildkitd, where its file or the CA changed."""
     found = facts.others.get(PART)
     changed = any(one.part == PART for one in changes)
-    return (found.unit,) if changed and found is not None and found.unit and found.running else ()
+    if not changed or found is None or not found.running:
+        return ()
+    return (unit_of(PART, found.unit),)
+
+
+def proofs(facts: Facts) -> tuple[Proof, ...]:
+    """A build of nothing but the image, by buildctl."""
+    found = facts.others.get(PART)
+    if found is None or not found.running or not found.client:
+        return ()
+    told = option(found.argv, "--addr") or ""
+    address = told if told.startswith(("unix://", "tcp://")) else SOCKET
+    return (Proof("buildctl", address, unit_of(PART, found.unit), program=found.client),)
+
+
+def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
+    """No program to pull with, or a table that tells it to verify nothing."""
+    found = facts.others.get(PART)
+    if found is None or not found.running:
+        return ()
+    config = facts.tree.read(option(found.argv, "--config") or CONFIG)
+    try:
+        tables = parse(config.content or b"")
+    except TomlError:
+        tables = {}
+    names = [] if plan.registry.plain_http else [one.name for one in plan.registry.each]
+    told = [name for name in names if at(tables, "registry", name, "insecure") is True]
+    words = [f"{config.path} has insecure for {name}: take it out" for name in told]
+    return tuple(words if found.client else [*words, "buildctl, which could pull, is not here"])
 
 
 def _has_keys(following: list[str]) -> bool:

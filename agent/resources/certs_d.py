@@ -5,10 +5,13 @@ MicroK8s, k0s and nerdctl read them by containerd's code, so what goes in is dec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agent.facts import Tree
 from agent.plan import Plan
 from agent.resources import Change, Ledger
 from agent.resources.containerd import hosts_toml
+from agent.toml import TomlError, at, parse
 
 
 def changes(part: str, tree: Tree, root: str, plan: Plan, owned: Ledger) -> tuple[Change, ...]:
@@ -20,6 +23,21 @@ def changes(part: str, tree: Tree, root: str, plan: Plan, owned: Ledger) -> tupl
     for mirror in plan.mirrors:
         found += hosts_toml.mirror_changes(tree, [root], plan.registry, mirror, owned)
     return tuple(one._replace(part=part) for one in found)
+
+
+def doubts(tree: Tree, roots: Sequence[str], plan: Plan) -> tuple[str, ...]:
+    """Why a pull shows nothing: a hosts.toml that counts has ``skip_verify`` for the registry."""
+    found = []
+    for registry in () if plan.registry.plain_http else plan.registry.each:
+        path = f"{hosts_toml.folder(tree, list(roots), registry.name)}/hosts.toml" if roots else ""
+        try:
+            tables = parse(tree.read(path).content or b"") if path else {}
+        except TomlError:
+            continue
+        hosts = [tables, *(at(tables, "host") or {}).values()]
+        if any(isinstance(one, dict) and one.get("skip_verify") is True for one in hosts):
+            found.append(f"{path} has skip_verify: no certificate is verified there; take it out")
+    return tuple(found)
 
 
 def is_of_a_registry(path: str) -> bool:

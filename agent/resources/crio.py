@@ -9,16 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.facts import Facts
+from agent.facts import Facts, Tree
+from agent.facts.daemons import option
 from agent.host import RELOAD
 from agent.plan import Plan, Registry
-from agent.resources import Change, Finding, Ledger, Owned, Proof, Proposal, registries_conf
+from agent.resources import (
+    Change,
+    Finding,
+    Ledger,
+    Owned,
+    Proof,
+    Proposal,
+    registries_conf,
+    unit_of,
+)
 from agent.resources.podman import explained
 from agent.toml import TomlError, at, parse
 
 PART = "crio"
 SOCKET = "/run/crio/crio.sock"
-_FILES = ("/etc/crio/crio.conf",)
+_FILE = "/etc/crio/crio.conf"
 _FOLDER = "/etc/crio/crio.conf.d"
 
 
@@ -45,10 +55,10 @@ def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
 def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
     """A reload where a drop-in changed, whoever of the programs that read it made the change."""
     found = facts.others.get(PART)
-    if found is None or not found.unit or not found.running:
+    if found is None or not found.running:
         return ()
     changed = any(registries_conf.is_drop_in(one.path) for one in changes)
-    return (f"{RELOAD}{found.unit}",) if changed else ()
+    return (f"{RELOAD}{unit_of(PART, found.unit)}",) if changed else ()
 
 
 def proofs(facts: Facts) -> tuple[Proof, ...]:
@@ -56,14 +66,31 @@ def proofs(facts: Facts) -> tuple[Proof, ...]:
     found = facts.others.get(PART)
     if found is None or not found.running:
         return ()
-    return (Proof("cri", _socket(facts), found.unit),)
+    return (Proof("cri", _socket(facts.tree, found.argv), unit_of(PART, found.unit)),)
 
 
-def _socket(facts: Facts) -> str:
-    """``listen`` of [crio.api], the last file's word."""
-    tree = facts.tree
+def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
+    """A table, or an option, that tells it to verify nothing."""
+    found = facts.others.get(PART)
+    argv = found.argv if found is not None else ()
+    told = (option(argv, "--insecure-registry") or "").split(",")
+    named = [one.name for one in plan.registry.each if one.name in told]
+    words = [f"CRI-O is started with --insecure-registry={name}: take it out" for name in named]
+    return (
+        *registries_conf.doubts(facts.tree, plan),
+        *(() if plan.registry.plain_http else words),
+    )
+
+
+def _socket(tree: Tree, argv: tuple[str, ...]) -> str:
+    """The option's word, else ``listen`` of [crio.api] in the last file that has it (crio(8))."""
+    told = option(argv, "--listen")
+    if told:
+        return told.replace("unix://", "")
     found = SOCKET
-    for path in (*_FILES, *(f"{_FOLDER}/{name}" for name in tree.names(_FOLDER))):
+    folder = option(argv, "--config-dir", "-d") or _FOLDER
+    main = option(argv, "--config", "-c") or _FILE
+    for path in (main, *(f"{folder}/{name}" for name in tree.names(folder))):
         try:
             listen = at(parse(tree.read(path).content or b""), "crio", "api", "listen")
         except TomlError:

@@ -8,11 +8,13 @@ both are among what dockerd takes up at a reload, without a restart
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Sequence
 
 from agent import json_edit
 from agent.facts import Docker, Facts, File, Tree
 from agent.facts.daemons import option
+from agent.facts.docker import LOOPBACK
 from agent.faults import RefusedError
 from agent.host import RELOAD
 from agent.plan import Plan, Registry
@@ -27,12 +29,17 @@ from agent.resources import (
     change,
     folder_pairs,
     readable,
+    unit_of,
     without_certificates,
 )
 from agent.utf8 import encoding
 
 PART = "docker"
 HUB = "docker.io"
+# Docker adds the certificates of the folder to the system's own, of which the first file counts
+# (https://go.dev/src/crypto/x509/root_linux.go).
+BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt",
+           "/etc/ssl/ca-bundle.pem")  # fmt: skip
 BESIDE = "moorage-ca.crt"  # where another's ca.crt is there already
 MIRRORS = "registry-mirrors"
 INSECURE = "insecure-registries"
@@ -137,9 +144,11 @@ def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
     """A reload of the engines whose daemon.json changed."""
     paths = {one.path for one in changes if one.part == PART}
     return tuple(
-        f"{RELOAD}{engine.unit}" if not engine.unit.startswith("snap.") else engine.unit
+        f"{RELOAD}{unit_of(PART, engine.unit)}"
+        if not engine.unit.startswith("snap.")
+        else engine.unit
         for engine in facts.dockers
-        if engine.config in paths and engine.unit and engine.running
+        if engine.config in paths and engine.running and not engine.home
     )
 
 
@@ -150,6 +159,60 @@ def proofs(facts: Facts) -> tuple[Proof, ...]:
         for engine in facts.dockers
         if engine.running
     )
+
+
+def further(facts: Facts, plan: Plan) -> tuple[Proof, ...]:
+    """TLS with the CA files that an engine reads, if it verifies nothing at the registry's address.
+
+    That is so on the registry's own host: names that lead to 127/8 are asked without verifying
+    (measured: docs/runtimes.md), so its pull shows that it can pull and nothing of its trust.
+    """
+    if plan.registry.plain_http:
+        return ()
+    return tuple(
+        Proof(
+            "files", PART, reads=(f"{engine.certs}/{registry.name}", *BUNDLES), name=registry.name
+        )
+        for engine in facts.dockers
+        if engine.running
+        for registry in plan.registry.each
+        if any(one in LOOPBACK for one in _unverified(facts, plan, engine, registry))
+    )
+
+
+def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
+    """An engine that is told to verify nothing: its pull shows nothing, and TLS is not its own."""
+    if plan.registry.plain_http:
+        return ()
+    found = []
+    for engine in facts.dockers if not further(facts, plan) else ():
+        for registry in plan.registry.each if engine.running else ():
+            for one in _unverified(facts, plan, engine, registry):
+                found.append(
+                    f"insecure-registries has {one}: Docker verifies no certificate of "
+                    f"{registry.name}; take it out of {engine.config}, then reload Docker"
+                )
+    return tuple(found)
+
+
+def _unverified(facts: Facts, plan: Plan, engine: Docker, registry: Registry) -> list[str]:
+    """Which entries make an engine ask a registry without verifying."""
+    given = plan.registry.address if "hosts" in plan.parts else None
+    addresses = {given} if given else facts.names.addresses(registry.host)
+    networks = {one: _network(one) for one in engine.unverified}
+    return [
+        one
+        for one, network in networks.items()
+        if one == registry.name
+        or (network and any(ipaddress.ip_address(address) in network for address in addresses))
+    ]
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
 
 
 def certificate_file(

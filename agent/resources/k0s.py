@@ -6,9 +6,11 @@ k0s merges drop-ins into the configuration it writes for its containerd, as long
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from agent.facts import Facts
+from agent.facts import Facts, Runtime
+from agent.facts.daemons import option
 from agent.faults import RefusedError
 from agent.plan import Plan, Registry
 from agent.resources import (
@@ -22,6 +24,7 @@ from agent.resources import (
     change,
     containerd,
     readable,
+    unit_of,
 )
 from agent.resources.containerd import reliance
 from agent.resources.containerd.state import TABLES
@@ -37,9 +40,13 @@ SOCKET = "/run/k0s/containerd.sock"
 
 def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     """The registry's folder; the drop-in, and one restart, where no other names a folder."""
-    if PART not in facts.others:
+    found = facts.others.get(PART)
+    if found is None:
         return Proposal(absent="there is no k0s here")
+    if not _pulls(found) or _endpoint(found):
+        return Proposal(absent=_whose(found), there=True)
     _require_managed(facts)
+    _refuse_mirrors(facts)
     root = _folder(facts)
     changes = list(certs_d.changes(PART, facts.tree, root or ROOT, plan, owned))
     if not root or DROP_IN in owned:
@@ -51,8 +58,12 @@ def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
     """Whose folder is used, or why none can be."""
     if PART not in facts.others:
         return (Finding(PART, "drop-in", False, "there is no k0s here"),)
+    found = facts.others[PART]
+    if not _pulls(found) or _endpoint(found):
+        return (Finding(PART, "drop-in", False, _whose(found)),)
     try:
         _require_managed(facts)
+        _refuse_mirrors(facts)
         root = _folder(facts)
     except RefusedError as problem:
         return (Finding(PART, "refused", True, f"{problem} ({problem.code})"),)
@@ -73,13 +84,50 @@ def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
     """k0s's service where the drop-in came or went; its containers live on."""
     found = facts.others.get(PART)
     changed = any(one.path == DROP_IN for one in changes)
-    return (found.unit,) if changed and found is not None and found.unit and found.running else ()
+    if not changed or found is None or not found.running:
+        return ()
+    return (unit_of(PART, found.unit),)
 
 
 def proofs(facts: Facts) -> tuple[Proof, ...]:
-    """A pull through its containerd."""
+    """A pull through its containerd, or through the runtime that it is given."""
     found = facts.others.get(PART)
-    return (Proof("cri", SOCKET, found.unit),) if found is not None and found.running else ()
+    if found is None or not found.running or not _pulls(found):
+        return ()
+    kind, socket = _endpoint(found) or ("cri", SOCKET)
+    return (Proof(kind, socket, "" if _endpoint(found) else unit_of(PART, found.unit)),)
+
+
+def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
+    """A folder that tells its containerd to verify nothing."""
+    found = facts.others.get(PART)
+    if found is None or _endpoint(found):
+        return ()
+    return certs_d.doubts(facts.tree, [_folder(facts) or ROOT], plan)
+
+
+def _pulls(found: Runtime) -> bool:
+    """A controller runs no pods unless it is told to (``k0s controller --help``)."""
+    worker = ("--enable-worker", "--enable-worker=true", "--single", "--single=true")
+    return "controller" not in found.argv or any(one in found.argv for one in worker)
+
+
+def _endpoint(found: Runtime) -> tuple[str, str] | None:
+    """Who pulls in the place of its own containerd: the kind and the socket of ``--cri-socket``,
+    which is ``remote:unix:///path`` or, before 1.24, ``docker:unix:///path``.
+    """
+    kind, _, socket = (option(found.argv, "--cri-socket") or "").partition(":")
+    if not socket:
+        return None
+    path = socket[len("unix://") :] if socket.startswith("unix://") else socket
+    return ("docker" if kind == "docker" else "cri"), path
+
+
+def _whose(found: Runtime) -> str:
+    endpoint = _endpoint(found)
+    if endpoint is None:
+        return "k0s is a controller here that runs no pods: it pulls nothing"
+    return f"k0s uses the runtime at {endpoint[1]}: that one's own part looks after it"
 
 
 def is_configuration(path: str) -> bool:
@@ -108,8 +156,8 @@ def _require_managed(facts: Facts) -> None:
         )
 
 
-def _folder(facts: Facts) -> str:
-    """The folder a drop-in names, an empty string where none does."""
+def _registries(facts: Facts) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Each drop-in's registry table, with its path and the name of the table it is in."""
     for name in facts.tree.names(FOLDER):
         path = f"{FOLDER}/{name}"
         if not name.endswith(".toml"):
@@ -124,9 +172,37 @@ def _folder(facts: Facts) -> str:
                 cure=f"correct {path}, then run again",
             ) from None
         for keys in TABLES.values():
-            said = at(tables, *keys, "config_path")
-            if isinstance(said, str) and said.startswith("/"):
-                return said.partition(":")[0].rstrip("/")
+            table = at(tables, *keys)
+            if isinstance(table, dict):
+                yield path, f'plugins."{keys[1]}".registry', table
+
+
+def _refuse_mirrors(facts: Facts) -> None:
+    """``mirrors`` and ``configs.*.tls`` beside a ``config_path``: containerd loads no CRI then.
+
+    ``ValidatePluginConfig`` in its internal/cri/config, and measured (docs/runtimes.md).
+    """
+    for path, name, table in _registries(facts):
+        entries = table.get("configs") or {}
+        tls = any(isinstance(one, dict) and one.get("tls") for one in entries.values())
+        key = "mirrors" if table.get("mirrors") else "configs" if tls else ""
+        if key:
+            raise RefusedError(
+                "k0s-mirrors",
+                f"{path} has [{name}.{key}], beside which containerd takes no folder of registries",
+                cause="containerd's CRI does not load where both are set, and the folder is what "
+                "the registry's CA goes into",
+                cure=f"write what {path} says as {ROOT}/<registry>/hosts.toml, take {key} out of "
+                f"it, and run again",
+            )
+
+
+def _folder(facts: Facts) -> str:
+    """The folder a drop-in names, an empty string where none does."""
+    for _, _, table in _registries(facts):
+        said = table.get("config_path")
+        if isinstance(said, str) and said.startswith("/"):
+            return said.partition(":")[0].rstrip("/")
     return ""
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from agent import yaml_block
 from agent.facts import Facts, File, Runtime, Tree
-from agent.facts.daemons import option
 from agent.faults import RefusedError
 from agent.plan import Plan, Registry
 from agent.resources import (
@@ -25,23 +24,28 @@ from agent.resources import (
     Proposal,
     certificates,
     change,
+    k3s_config,
     plain,
     readable,
+    unit_of,
 )
 from agent.resources.docker import strip_certificates
+from agent.resources.k3s_config import Told
 from agent.utf8 import encoding
 
 PART = "k3s"
 KINDS = ("k3s", "rke2")
 SOCKET = "/run/k3s/containerd/containerd.sock"
+DOCKER = "/run/docker.sock"
 MARK = "# moorage"
 
 
 @dataclass(frozen=True)
 class _Found:
-    """One of the two on this node, and its file."""
+    """One of the two on this node, what it is told, and its file."""
 
     runtime: Runtime
+    told: Told
     path: str
     folder: str
 
@@ -51,22 +55,23 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     found = _found(facts)
     if not found:
         return Proposal(absent="there is no k3s or RKE2 here")
-    if all(_by_docker(one.runtime) for one in found):
-        return Proposal(absent="k3s is started with --docker: Docker pulls for it", there=True)
+    ours = [one for one in found if one.told.own]
+    if not ours:
+        return Proposal(absent=_whose(found[0]), there=True)
     changes: list[Change] = []
-    for one in found:
-        if not _by_docker(one.runtime):
-            changes += _authorities(facts.tree, one, plan)
-            changes += _edited(facts.tree, one, plan)
+    for one in ours:
+        _refuse_template(facts.tree, one)
+        changes += _authorities(facts.tree, one, plan)
+        changes += _edited(facts.tree, one, plan)
     return Proposal(tuple(changes), restarts(facts, changes), tuple(_unspeakable(plan)))
 
 
 def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
     """Which file, and whether it can be edited."""
-    found = _found(facts)
-    if not found:
+    if not any(kind in facts.others for kind in KINDS):
         return (Finding(PART, "registries.yaml", False, "there is no k3s or RKE2 here"),)
     try:
+        found = _found(facts)
         proposal = propose(facts, plan, {})
     except RefusedError as problem:
         return (Finding(PART, "refused", True, f"{problem} ({problem.code})"),)
@@ -94,48 +99,88 @@ def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
     """The service of each whose files changed."""
     paths = [one.path for one in changes if one.part == PART]
     return tuple(
-        one.runtime.unit
-        for one in _found(facts)
-        if one.runtime.unit
-        and one.runtime.running
+        unit_of(one.runtime.name, one.runtime.unit)
+        for one in _found(facts, strictly=False)
+        if one.runtime.running
         and any(path == one.path or path.startswith(f"{one.folder}/") for path in paths)
     )
 
 
 def proofs(facts: Facts) -> tuple[Proof, ...]:
-    """A pull through the containerd inside."""
-    return tuple(
-        Proof("cri", SOCKET, one.runtime.unit)
-        for one in _found(facts)
-        if one.runtime.running and not _by_docker(one.runtime)
-    )
+    """A pull by whoever pulls for it: the containerd inside, another runtime, or Docker."""
+    found = []
+    for one in _found(facts, strictly=False):
+        if not one.runtime.running or not one.told.agent:
+            continue
+        if one.told.docker:
+            found.append(Proof("docker", one.told.endpoint or DOCKER))
+        elif one.told.endpoint:
+            found.append(Proof("cri", one.told.endpoint))
+        else:
+            found.append(Proof("cri", SOCKET, unit_of(one.runtime.name, one.runtime.unit)))
+    return tuple(found)
 
 
-def _found(facts: Facts) -> list[_Found]:
+def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
+    """registries.yaml that tells it to verify nothing; a config.yaml that is not understood."""
+    try:
+        each = _found(facts)
+    except RefusedError as problem:
+        return (str(problem),)
+    found = []
+    for one in each:
+        for registry in plan.registry.each if one.told.own and not plan.registry.plain_http else ():
+            try:
+                text = (facts.tree.read(one.path).content or b"").decode("utf-8")
+                path = ("configs", registry.name, "tls", "insecure_skip_verify")
+                said = yaml_block.scan(text).value(*path)
+            except ValueError:
+                continue
+            if (said or "").lower() in ("true", "yes", "on"):
+                found.append(
+                    f"{one.path} has insecure_skip_verify for {registry.name}: no certificate is "
+                    "verified there; take it out"
+                )
+    return tuple(found)
+
+
+def _whose(one: _Found) -> str:
+    """Who pulls for one whose own containerd does not."""
+    name, told = one.runtime.name, one.told
+    if not told.agent:
+        return f"{name} runs with disable-agent: it pulls nothing"
+    if told.docker:
+        return f"{name} is told to use Docker (--docker): the part docker looks after that"
+    return f"{name} uses the runtime at {told.endpoint}: that one's own part looks after it"
+
+
+def _refuse_template(tree: Tree, one: _Found) -> None:
+    """A template that leaves registries.yaml out: a restart would bring nothing."""
+    path, lacks = k3s_config.template(tree, one.told)
+    if lacks:
+        raise RefusedError(
+            "k3s-template",
+            f"{path} takes nothing over from {one.path}: no registry set there would count",
+            cause="it has neither the registries' part nor k3s's own template in it",
+            cure=f"add to {path}: {lacks}; then run again",
+        )
+
+
+def _found(facts: Facts, *, strictly: bool = True) -> list[_Found]:
+    """Both, where they are. ``strictly``: what is not understood is refused, not left out."""
     found = []
     for kind in KINDS:
         runtime = facts.others.get(kind)
         if runtime is not None:
             folder = f"/etc/rancher/{kind}"
-            path = _file(facts.tree, runtime, folder)
-            found.append(_Found(runtime, path, f"{folder}/moorage"))
+            try:
+                told = k3s_config.read(facts.tree, runtime)
+            except RefusedError:
+                if strictly:
+                    raise
+                told = Told(False, "", f"{folder}/registries.yaml", "")
+            found.append(_Found(runtime, told, told.registries, f"{folder}/moorage"))
     return found
-
-
-def _file(tree: Tree, runtime: Runtime, folder: str) -> str:
-    """``--private-registry`` names another file, on the command line or in config.yaml."""
-    said = option(runtime.argv, "--private-registry")
-    if said is None:
-        try:
-            text = (tree.read(f"{folder}/config.yaml").content or b"").decode("utf-8-sig")
-            said = yaml_block.scan(text).value("private-registry")
-        except ValueError:
-            said = None
-    return said if said is not None and said.startswith("/") else f"{folder}/registries.yaml"
-
-
-def _by_docker(runtime: Runtime) -> bool:
-    return "--docker" in runtime.argv
 
 
 def _authorities(tree: Tree, one: _Found, plan: Plan) -> list[Change]:

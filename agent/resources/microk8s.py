@@ -54,6 +54,11 @@ def proofs(facts: Facts) -> tuple[Proof, ...]:
     return (Proof("cri", SOCKET, found.unit),) if found is not None and found.running else ()
 
 
+def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
+    """A folder that tells its containerd to verify nothing."""
+    return certs_d.doubts(facts.tree, [ROOT], plan)
+
+
 def _reads_folders(facts: Facts) -> bool:
     text = facts.tree.read(TEMPLATE).content or b""
     return any(line.strip().startswith(b"config_path") for line in text.splitlines())

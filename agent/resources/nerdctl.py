@@ -6,9 +6,12 @@ https://github.com/containerd/nerdctl/blob/main/docs/config.md
 
 from __future__ import annotations
 
+from typing import Any
+
 from agent.facts import Facts
+from agent.facts.containerd import CONTAINERD_SOCKET
 from agent.plan import Plan, Registry
-from agent.resources import Finding, Ledger, Owned, Proposal, certs_d, containerd
+from agent.resources import Finding, Ledger, Owned, Proof, Proposal, certs_d, containerd
 from agent.toml import TomlError, parse
 
 PART = "nerdctl"
@@ -37,10 +40,34 @@ def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
     return containerd.strip(owned, content, registry)
 
 
-def _root(facts: Facts) -> str:
+def proofs(facts: Facts) -> tuple[Proof, ...]:
+    """A pull by nerdctl, where the containerd that it would ask is at work."""
+    found = facts.others.get(PART)
+    address = _said(facts).get("address")
+    socket = (address if isinstance(address, str) else "") or CONTAINERD_SOCKET
+    socket = socket[len("unix://") :] if socket.startswith("unix://") else socket
+    if found is None or not found.binary or not facts.tree.exists(socket):
+        return ()
+    return (Proof("nerdctl", found.binary),)
+
+
+def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
+    """nerdctl that is told to verify nothing."""
+    if not proofs(facts):
+        return ()
+    if _said(facts).get("insecure_registry") is True and not plan.registry.plain_http:
+        return (f"{CONFIG} has insecure_registry: nerdctl verifies no certificate; take it out",)
+    return certs_d.doubts(facts.tree, [_root(facts)], plan)
+
+
+def _said(facts: Facts) -> dict[str, Any]:
     try:
-        said = parse(facts.tree.read(CONFIG).content or b"").get("hosts_dir")
+        return parse(facts.tree.read(CONFIG).content or b"")
     except TomlError:
-        return DEFAULT
+        return {}
+
+
+def _root(facts: Facts) -> str:
+    said = _said(facts).get("hosts_dir")
     first = said[0] if isinstance(said, list) and said else said
     return first.rstrip("/") if isinstance(first, str) and first.startswith("/") else DEFAULT

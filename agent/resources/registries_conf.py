@@ -127,15 +127,28 @@ def _drop_in(part: str, tree: Tree, of: str, lines: str, owned: Ledger) -> tuple
 
 def _speaks_of(tree: Tree, path: str, of: str) -> bool:
     """Whether a file has a table for a registry; a file that is no TOML has none that counts."""
+    return any((one.get("prefix") or one.get("location")) == of for one in _tables(tree, path))
+
+
+def _tables(tree: Tree, path: str) -> list[dict[str, Any]]:
     try:
-        tables: dict[str, Any] = parse(tree.read(path).content or b"")
+        found = parse(tree.read(path).content or b"").get("registry")
     except TomlError:
-        return False
-    tables_of = tables.get("registry")
-    return isinstance(tables_of, list) and any(
-        isinstance(one, dict) and (one.get("prefix") or one.get("location")) == of
-        for one in tables_of
-    )
+        return []
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def doubts(tree: Tree, plan: Plan) -> tuple[str, ...]:
+    """Why a pull shows nothing: a table has ``insecure`` for the registry, or for a part of it."""
+    found = []
+    names = () if plan.registry.plain_http else [one.name for one in plan.registry.each]
+    for path in (MAIN, *(f"{DROP_INS}/{name}" for name in tree.names(DROP_INS))):
+        for one in _tables(tree, path) if path.endswith(".conf") else ():
+            of = str(one.get("prefix") or one.get("location") or "")
+            if one.get("insecure") is True and of.partition("/")[0] in names:
+                found.append(f"{path} has insecure for {of}: no certificate is verified there; "
+                             "take it out")  # fmt: skip
+    return tuple(found)
 
 
 def _foreign(path: str, of: str) -> RefusedError:

@@ -12,7 +12,17 @@ from dataclasses import dataclass
 
 from agent.facts import Facts
 from agent.plan import Plan, Registry
-from agent.resources import Change, Finding, Ledger, Owned, Proposal, certificates, change, pem
+from agent.resources import (
+    Change,
+    Finding,
+    Ledger,
+    Owned,
+    Proof,
+    Proposal,
+    certificates,
+    change,
+    pem,
+)
 from agent.resources.docker import strip_certificates
 
 PART = "system"
@@ -20,20 +30,25 @@ PART = "system"
 
 @dataclass(frozen=True)
 class Way:
-    """How a family of distributions does it: the folder of anchors, and the tool."""
+    """How a family of distributions does it: the folder of anchors, the tool, and the bundle that
+    it makes and programs read (https://go.dev/src/crypto/x509/root_linux.go)."""
 
     name: str
     folder: str
     tool: str
+    bundle: str
 
 
 # The first whose folder is there. Of two with one tool the folder tells the family.
 WAYS = (
-    Way("rhel", "/etc/pki/ca-trust/source/anchors", "update-ca-trust"),
-    Way("suse", "/etc/pki/trust/anchors", "update-ca-certificates"),
-    Way("arch", "/etc/ca-certificates/trust-source/anchors", "update-ca-trust"),
-    Way("debian", "/usr/local/share/ca-certificates", "update-ca-certificates"),
-)
+    Way("rhel", "/etc/pki/ca-trust/source/anchors", "update-ca-trust",
+        "/etc/pki/tls/certs/ca-bundle.crt"),
+    Way("suse", "/etc/pki/trust/anchors", "update-ca-certificates", "/etc/ssl/ca-bundle.pem"),
+    Way("arch", "/etc/ca-certificates/trust-source/anchors", "update-ca-trust",
+        "/etc/ssl/certs/ca-certificates.crt"),
+    Way("debian", "/usr/local/share/ca-certificates", "update-ca-certificates",
+        "/etc/ssl/certs/ca-certificates.crt"),
+)  # fmt: skip
 
 
 def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
@@ -75,6 +90,15 @@ def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
     """The tool, as if it were a service: it takes up the files as they are now, or are again."""
     way = _way(facts)
     return (way.tool,) if way is not None and any(one.part == PART for one in changes) else ()
+
+
+def further(facts: Facts, plan: Plan) -> tuple[Proof, ...]:
+    """TLS with the certificates of the bundle alone."""
+    way = _way(facts)
+    if way is None or plan.registry.plain_http:
+        return ()
+    each = (registry.name for registry in plan.registry.each)
+    return tuple(Proof("files", PART, reads=(way.bundle,), name=name) for name in each)
 
 
 def _way(facts: Facts) -> Way | None:

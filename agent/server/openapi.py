@@ -42,7 +42,7 @@ _FIELDS: dict[str, dict[str, dict[str, Any]]] = {
     "change": {"path": _TEXT, "action": {"enum": ["created", "edited", "removed"]}, "diff": _TEXT},
     "restart": {"unit": _TEXT, "stops": _WORDS},
     "verify": {
-        "step": {"enum": ["registry", "cri", "pull"]},
+        "step": {"enum": ["registry", "cri", "files", "pull"]},
         "ok": _FLAG,
         "seconds": _NUMBER,
         "detail": _TEXT,
@@ -57,6 +57,7 @@ _FIELDS: dict[str, dict[str, dict[str, Any]]] = {
                     _record(path=_TEXT, state={"enum": ["as-left", "changed", "missing"]})
                 ),
                 ca_ends=_or_null(_WHOLE),
+                unproven=_list(_record(part=_TEXT, because=_TEXT)),
             )
         ),
         "waiting": _WORDS,
@@ -84,6 +85,7 @@ _FIELDS: dict[str, dict[str, dict[str, Any]]] = {
         "verified": _or_null(_FLAG),
         "pull_seconds": _or_null(_NUMBER),
         "error": _or_null(_FAULT),
+        "unproven": _list(_record(part=_TEXT, because=_TEXT)),
     },
     "resident": {
         "id": _TEXT,

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from moorage.ui import UI
 
 
+NOT_PROVEN = "not proven"
+
+
 @dataclass(frozen=True)
 class FleetReport:
     """The outcome on all hosts, in the order they were given.
@@ -40,15 +43,24 @@ class FleetReport:
     def ok(self) -> bool:
         return all(result.ok for result in self.hosts)
 
+    @property
+    def proven(self) -> bool:
+        """Whether nothing of what was done is left without its proof."""
+        return not any(result.ok and result.unproven for result in self.hosts)
+
     def stop_if_interrupted(self) -> None:
         """Raises KeyboardInterrupt where the user stopped it: what came after it is not to come."""
         if self.interrupted:
             raise KeyboardInterrupt(self.interrupted)
 
     def to_json(self) -> dict[str, Any]:
-        """``ok``, ``hosts``, ``runtimes``, and what the command filled of the other fields."""
+        """``ok``, ``proven``, ``hosts``, ``runtimes``, and what the command filled of the others.
+
+        ``proven`` is false where a host that is well has parts that no proof shows anything of.
+        """
         document: dict[str, Any] = {
             "ok": self.ok,
+            "proven": self.proven,
             "hosts": [result.to_json() for result in self.hosts],
             "runtimes": dict(self.runtimes),
         }
@@ -89,10 +101,12 @@ def show_outcomes(ui: UI, report: FleetReport) -> None:
     for (status, changed, restarts), results in groups.items():
         pulls = sorted(one.pull_seconds for one in results if one.pull_seconds is not None)
         pulled = f"{_seconds(pulls[0])} to {_seconds(pulls[-1])}" if pulls else ""
+        if any(one.ok and one.unproven for one in results):
+            pulled = "\n".join(word for word in (pulled, NOT_PROVEN) if word)
         names = fold(result.host for result in results)
         rows.append([str(len(results)), status, changed, restarts, pulled, names])
     ui.table(["nodes", "status", "what changed", "restarted", "pulled in", "which"], rows)
-    for line in (*stopped(report.hosts), *failures(report.hosts)):
+    for line in (*stopped(report.hosts), *failures(report.hosts), *unproven(report.hosts)):
         ui.show(line)
 
 
@@ -102,7 +116,7 @@ def show_hosts(
     """The table of all hosts and, below it, what to do about those that failed."""
     columns = ["node", "status", "runtime", "what changed", "restarted", "pulled in"]
     ui.table(columns, [_row(result, runtimes.get(result.host, ""), dry_run) for result in results])
-    for line in (*stopped(results), *failures(results)):
+    for line in (*stopped(results), *failures(results), *unproven(results)):
         ui.show(line)
 
 
@@ -151,6 +165,8 @@ def _row(result: HostResult, runtime: str, dry_run: bool) -> list[str]:
     pulled = "" if result.pull_seconds is None else _seconds(result.pull_seconds)
     if not pulled and result.verified:
         pulled = "verified"
+    if result.ok and result.unproven:
+        pulled = "\n".join(word for word in (pulled, NOT_PROVEN) if word)
     return [result.host, status, runtime, changed or "-", ", ".join(result.restarts) or "-", pulled]
 
 
@@ -215,6 +231,19 @@ def stopped(results: Sequence[HostResult]) -> list[str]:
     ]
 
 
+def unproven(results: Sequence[HostResult]) -> list[str]:
+    """Lines that tell each part without a proof once, with all the hosts that share it."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        for one in result.unproven if result.ok else ():
+            groups.setdefault((one.part, one.because), []).append(result.host)
+    return [
+        f"{', '.join(hosts) if len(hosts) <= SMALL else f'{len(hosts)} nodes ({fold(hosts)})'}: "
+        f"{part} is not proven, because {because}"
+        for (part, because), hosts in groups.items()
+    ]
+
+
 def _seconds(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
 
@@ -234,4 +263,6 @@ def summary(result: HostResult, *, dry_run: bool = False) -> str:
     parts += [f"{unit} {done}" for unit in result.restarts]
     if result.pull_seconds is not None:
         parts.append(f"pulled in {_seconds(result.pull_seconds)}")
+    if result.ok and result.unproven:
+        parts.append(f"{NOT_PROVEN}: {', '.join(dict.fromkeys(p.part for p in result.unproven))}")
     return f"{result.host}: {', '.join(parts)}"

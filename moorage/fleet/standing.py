@@ -65,6 +65,7 @@ class Standing:
     """One node. Times are seconds since 1970; None: never, or not known.
 
     ``fault``: why it could not be asked. ``drifted``: path -> "changed" or "missing".
+    ``unproven``: the parts whose trust no proof shows.
     """
 
     host: str
@@ -81,6 +82,7 @@ class Standing:
     interrupted: str = ""
     busy: str = ""
     resident: Resident | None = None
+    unproven: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, result: HostResult, runtime: str, state: Mapping[str, Any] | None) -> Standing:
@@ -112,6 +114,9 @@ class Standing:
             interrupted=state.get("interrupted") or "",
             busy=str((state.get("holder") or {}).get("operation", "")),
             resident=None if told is None else _resident(told),
+            unproven=tuple(
+                dict.fromkeys(part["part"] for one in trusted for part in one.get("unproven", ()))
+            ),
         )
 
     @property
@@ -152,6 +157,8 @@ class Standing:
             found.append("find out who undoes it, then inv nodes.trust")
         elif self.drifted and (resident is None or resident.drift == "failing"):
             found.append("inv nodes.trust")
+        if self.unproven:
+            found.append(f"inv nodes.verify: not proven: {', '.join(self.unproven)}")
         if self.ca_ends is not None and self.ca_ends < now + SOON_DAYS * DAY:
             found.append("inv certs.issue, then inv nodes.trust: its CA ends")
         if resident is not None:

@@ -58,7 +58,7 @@ def trust_this_machine(
     if os.geteuid() != 0:
         looked, _ = _look(settings, plan)
         if looked.status == UNCHANGED:
-            return looked
+            return _agent(settings, ["verify"], plan, sudo=(), on_event=_noting(ui))
         ui.note(f"through sudo: change {', '.join(_paths(looked))}")
     return _agent(settings, ["apply"], plan, sudo=_sudo(), on_event=_noting(ui))
 

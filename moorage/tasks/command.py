@@ -45,7 +45,8 @@ def command(
     """Decorator. ``lock``: only one such task at a time in this folder; the name of a flag: where
     it is given.
 
-    A document whose ``"ok"`` is False ends the run with exit code 1.
+    A document whose ``"ok"`` is False ends the run with exit code 1, one that is well but whose
+    ``"proven"`` is False with 3: done, but not proven.
     """
 
     def decorate(body: Callable[..., Any]) -> Task[Any]:
@@ -79,8 +80,8 @@ def command(
                     ui.document({"ok": False, "error": _stopped(sig).to_json()})
                 raise Exit(code=128 + int(sig)) from None
             ui.document({"ok": True} if document is None else document)
-            if isinstance(document, dict) and document.get("ok") is False:
-                raise Exit(code=1)
+            if isinstance(document, dict):
+                _end(document)
 
         extra = inspect.Parameter(
             "json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=bool
@@ -94,6 +95,16 @@ def command(
         return made
 
     return decorate
+
+
+def _end(document: dict[str, Any]) -> None:
+    """Ends the run by the exit code that its document asks for."""
+    from agent.report import NOT_PROVEN
+
+    if document.get("ok") is False:
+        raise Exit(code=1)
+    if document.get("proven") is False:
+        raise Exit(code=NOT_PROVEN)
 
 
 def _call(

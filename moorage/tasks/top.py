@@ -78,6 +78,7 @@ def _show_up(walk: Walk) -> dict[str, Any]:
     this_machine = [walk.this_machine] if walk.this_machine else []
     ui.show("")
     report.show_hosts(ui, [*this_machine, *walk.hosts], walk.runtimes)
+    proven = not any(one.ok and one.unproven for one in [*this_machine, *walk.hosts])
     trusted = all(result.ok for result in walk.hosts)
     if walk.deployed is not None:
         from moorage.cluster import telling
@@ -87,6 +88,8 @@ def _show_up(walk: Walk) -> dict[str, Any]:
     typed = _next_commands(walk, trusted)
     if not trusted:
         ui.show("Some nodes do not trust the registry yet; their causes and cures are above.")
+    elif not proven:
+        ui.show("Everything is set up, and not all of it is proven; what is not stands above.")
     elif walk.changed:
         ui.show(f"{settings.image_reference} is pushed, and every node has pulled it.")
     else:
@@ -96,6 +99,7 @@ def _show_up(walk: Walk) -> dict[str, Any]:
         ui.show(f"  {line}")
     return {
         "ok": ok,
+        "proven": proven,
         "changed": walk.changed,
         "registry": f"https://{settings.registry_name}",
         "image": settings.image_reference,

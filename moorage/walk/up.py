@@ -122,7 +122,8 @@ def _verify(walk: Walk) -> bool:
 
     assert walk.this_machine is not None  # noqa: S101 - the walk's order; for the type checker
     seconds = images.pull(walk.settings, walk.client, walk.ui)
-    walk.this_machine = replace(walk.this_machine, verified=True, pull_seconds=seconds)
+    # The agent has proven the trust: a pull over loopback would succeed without any.
+    walk.this_machine = replace(walk.this_machine, pull_seconds=seconds)
     return False
 
 

@@ -47,6 +47,7 @@ class Prover:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.errors: dict[str, BaseException] = {}
+        self.reasons: dict[str, str] = {}
 
     def _answer(self, step: str) -> None:
         self.asked.append(step)
@@ -64,6 +65,12 @@ class Prover:
 
     def pull(self, proof: Proof, registry: Registry, verify: Verify, seconds: float) -> None:
         self._answer("pull")
+
+    def trusts(self, proof: Proof, plan: Plan) -> None:
+        self._answer("files")
+
+    def cannot(self, proof: Proof) -> str:
+        return self.reasons.get(proof.kind, "")
 
 
 class Box:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agent import __main__ as command_line
+from agent.proving import NO_NODE
 from tests.agent.conftest import Box
 
 
@@ -38,7 +39,8 @@ def test_apply_and_untrust_by_the_command(node: Box) -> None:
     plan = json.dumps(node.document()).encode()
     before = node.files()
     code, events, noise = run("apply", "--root", str(node.root), stdin=plan)
-    assert (code, noise) == (0, "")
+    assert (code, noise) == (3, "")  # a file tree proves nothing
+    assert events[-1]["unproven"][0]["because"] == NO_NODE
     assert [event["event"] for event in events][::6] == ["facts", "result"]
     assert events[0]["runtime"] == "containerd 1.7.24"
     assert events[-1]["status"] == "changed"
@@ -138,7 +140,7 @@ def test_a_reader_that_went_away_does_not_stop_the_work(node: Box) -> None:
         input=plan, stdout=writing, stderr=subprocess.PIPE, check=False,
     )  # fmt: skip
     os.close(writing)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, done.stderr) == (3, b"")
     assert b"config_path" in (node.read("/etc/containerd/config.toml") or b"")
 
 

@@ -231,9 +231,10 @@ def test_drift_is_mended_and_the_newest_original_given_back(node: Box) -> None:
     assert node.read(CONFIG) == theirs
 
 
-def test_docker_alone_is_proved_by_tls(box: Box) -> None:
+def test_docker_that_does_not_run_is_set_up_and_not_proven(box: Box) -> None:
     result = box.with_docker().apply()
-    assert (result["status"], result["verified"]) == ("changed", True)
+    assert (result["status"], result["verified"]) == ("changed", None)
+    assert [one["part"] for one in result["unproven"]] == ["docker"]
     assert box.prover.asked == ["beforehand", "registry"]
     assert result["pull_seconds"] is None
 

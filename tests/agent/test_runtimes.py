@@ -372,5 +372,101 @@ def test_the_active_one_of_two_services_is_the_one(box: Box) -> None:
     assert "k3s" in facts.runtime
 
 
+# -- found by what runs, and by what would start it ---------------------------------------------
+
+PLACES = {
+    "k3s": ("k3s-edge.service", "/opt/k3s/k3s", "server --docker=false"),
+    "rke2": ("rke2-edge.service", "/opt/rke2/bin/rke2", "agent"),
+    "k0s": ("k0s-edge.service", "/srv/k0s", "worker --token-file /x"),
+    "crio": ("crio-edge.service", "/opt/crio/bin/crio", "--log-level info"),
+    "buildkit": ("build.service", "/opt/buildkit/bin/buildkitd", "--addr fd://"),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("written", ["{} {}", "-{} \\\n  {} \\\n"])
+def test_one_that_does_not_run_is_found_by_the_unit_that_starts_it(
+    box: Box, name: str, written: str
+) -> None:
+    unit, program, words = PLACES[name]
+    box.write(program, PROGRAM, 0o755)
+    text = f"[Service]\nExecStart=/bin/false\nExecStart={written.format(program, words)}\n"
+    box.write(f"/etc/systemd/system/{unit}", text.encode())
+    box.write("/etc/systemd/system/backup.service", b"[Service]\nExecStart=/bin/backup k3s rke2\n")
+    found = gather(Host(str(box.root))).others
+    assert list(found) == [name]
+    assert found[name] == Runtime(name, program, unit, True, (program, *words.split()))
+    box.write(f"/etc/systemd/system/{unit}", b"[Service]\nExecStart=/bin/false\n")
+    assert gather(Host(str(box.root))).others == {}
+
+
+def process(box: Box, number: int, argv: str, group: str, **environment: str) -> None:
+    """A program at work, in its own or another's control group."""
+    folder = f"/proc/{number}"
+    box.write(f"{folder}/cmdline", argv.encode())
+    box.write(f"{folder}/status", b"Uid:\t0\t0\t0\t0\nNSpid:\t7\n")
+    said = "\0".join(f"{key}={value}" for key, value in environment.items())
+    box.write(f"{folder}/environ", said.encode())
+    box.write(f"{folder}/cgroup", f"0::{group}\n".encode())
+
+
+def unit(box: Box, name: str, argv: str) -> None:
+    box.write(f"/etc/systemd/system/{name}", f"[Service]\nExecStart={argv}\n".encode())
+
+
+def found(box: Box, name: str) -> Runtime:
+    return gather(Host(str(box.root))).others[name]
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_one_that_runs_is_found_by_its_process_and_its_control_group(box: Box, name: str) -> None:
+    service, program, words = PLACES[name]
+    unit(box, service, f"{program} {words}")
+    process(box, 100, "\0".join([program, *words.split()]), f"/system.slice/{service}")
+    # Others of the same name: a client, one of a user's, and one in a container.
+    process(box, 90, f"{program}\0kubectl\0get", "/system.slice/cron.service")
+    result = found(box, name)
+    assert (result.binary, result.unit, result.running) == (program, service, True)
+    assert result.argv == (program, *words.split())
+
+
+def test_a_title_in_the_place_of_the_words_is_read_as_k3s_writes_it(box: Box) -> None:
+    program = "/opt/k3s/k3s"
+    unit(box, "k3s-edge.service", f"{program} server --docker --token secret")
+    process(box, 100, f"{program} server", "/system.slice/k3s-edge.service", K3S_TOKEN="secret",
+            K3S_CONFIG_FILE="/srv/k3s.yaml")  # fmt: skip
+    result = found(box, "k3s")
+    assert (result.unit, "--docker" in result.argv) == ("k3s-edge.service", True)
+    assert dict(result.environment) == {"K3S_CONFIG_FILE": "/srv/k3s.yaml"}
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        "/system.slice/cron.service",
+        "/system.slice/ssh.service",
+        "/user.slice/user-0.slice/session-3.scope",
+        "/user.slice/user-0.slice/user@0.service/app.slice/run.scope",
+    ],
+)
+def test_whoever_started_it_is_not_taken_for_its_service(box: Box, group: str) -> None:
+    for name in ("cron", "ssh"):
+        unit(box, f"{name}.service", f"/usr/sbin/{name}")
+    process(box, 100, "/usr/local/bin/k3s\0server", group)
+    assert (found(box, "k3s").unit, found(box, "k3s").running) == ("", True)
+    files = box.files()
+    result = box.apply(**only("k3s"))
+    assert (result["status"], result["code"]) == ("failed", "no-unit")
+    assert "k3s" in result["error"]["message"]
+    assert "--no-restart" in result["error"]["cure"]
+    assert (box.files(), box.restarted) == (files, [])
+    prepared = box.apply(**only("k3s", options={"restart": False}))
+    assert (prepared["status"], prepared["verified"]) == ("changed", None)
+    assert box.apply(**only("k3s"))["verified"] is True  # its user restarted it: a pull tells
+    assert box.untrust(**only("k3s"))["code"] == "no-unit"
+    assert box.untrust(**only("k3s", options={"restart": False}))["status"] == "changed"
+    assert box.files() == files
+
+
 def test_every_part_of_a_plan_is_in_the_table() -> None:
     assert set(PARTS) == set(parts.TABLE) - {"proxy"}

@@ -16,6 +16,7 @@ pytest.importorskip("docker")
 
 import docker
 
+from agent.report import NOT_PROVEN
 from agent.verify import HOSTS_CACHE_SECONDS
 from moorage.archive import agent_archive
 from tests.agent import runtimes
@@ -144,6 +145,69 @@ def test_a_rootless_engine_pulls_once_trusted_and_never_without(
     rootless.agent("untrust", document)
 
 
+# Stands in for a registry on the node itself: what comes to loopback goes to the real one.
+FORWARD = """
+import asyncio, sys
+
+async def copy(reader, writer):
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+async def both(reader, writer):
+    there, back = await asyncio.open_connection(sys.argv[1], 443)
+    await asyncio.gather(copy(reader, back), copy(there, writer), return_exceptions=True)
+
+async def main():
+    async with await asyncio.start_server(both, "127.0.0.1", 443) as server:
+        await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def at_loopback(engine: runtimes.RuntimeNode, registry: Registry) -> Iterator[runtimes.RuntimeNode]:
+    engine.write("/root/forward.py", FORWARD.encode())
+    engine.sh(f"systemd-run --quiet --unit=forward python3 /root/forward.py {registry.address}")
+    yield engine
+    engine.sh("systemctl stop forward")
+
+
+def test_docker_at_loopback_is_proven_by_its_files_since_it_verifies_nothing(
+    at_loopback: runtimes.RuntimeNode, registry: Registry, image: str
+) -> None:
+    node = at_loopback
+    document = {**plan(registry, image), **PARTS}
+    document["registry"]["address"] = "127.0.0.1"
+    store = b"containerd-snapshotter" in (node.read(DAEMON) or b"")
+    ca = f"/etc/docker/certs.d/{NAME}/ca.crt"
+    assert node.agent("apply", {**document, "parts": ["hosts"]}).code == 0
+    time.sleep(HOSTS_CACHE_SECONDS)
+    # The pull needs no trust, but with containerd's image store, which does verify.
+    without = node.agent("verify", document)
+    assert without.fault == "x509-unknown-authority"
+    failed = [one["step"] for one in without.events if one["event"] == "verify" and not one["ok"]]
+    assert failed == (["pull"] if store else ["files"])
+    assert ("x509" in node.pull(f"{NAME}/probe", "1")) is store  # else it goes on, to plain HTTP
+    run = node.agent("apply", document)
+    assert (run.code, run.result["verified"], run.result["unproven"]) == (0, True, []), run
+    steps = [(one["step"], one["detail"]) for one in run.events if one["event"] == "verify"]
+    assert (("files", "docker") in steps) is not store
+    quick = node.agent("verify", {**document, "verify": None})
+    assert quick.code == (NOT_PROVEN if store else 0)
+    node.sh(f"chmod 644 /root/agent.pyz /root/plan.json; chmod 755 /root; sed -i s/x/x/ {ca}")
+    anyone = node.agent(
+        "verify", {**document, "verify": None}, "setpriv --reuid=65534 --clear-groups"
+    )
+    assert anyone.code == quick.code, anyone
+    node.sh(f"echo > {ca}")
+    assert node.agent("verify", document).fault == "x509-unknown-authority"
+    node.sh(f"rm {ca}")
+    assert node.agent("untrust", document).code == 0
+
+
 def test_docker_says_what_is_wrong_with_a_pull_that_is_not_trust(
     engine: runtimes.RuntimeNode, registry: Registry, image: str
 ) -> None:
@@ -164,7 +228,7 @@ def test_docker_asks_a_mirror_of_docker_hub_without_a_restart(
     run = engine.agent("apply", document)
     store = engine.read("/etc/docker/certs.d/docker.io/hosts.toml") is not None
     reloaded = [] if store else ["reload docker.service"]
-    assert (run.code, run.result["restarts"]) == (0, reloaded)
+    assert (run.code, run.result["restarts"]) == (NOT_PROVEN, reloaded)  # no image was pulled
     time.sleep(HOSTS_CACHE_SECONDS)  # what Docker knows of the hosts file may be that old
     pulled = engine.pull("docker.io/library/moored", "1")
     assert "Downloaded newer image" in pulled or "Pull complete" in pulled, pulled
@@ -300,7 +364,7 @@ def test_podman_asks_a_mirror(
     before = tree(podman)
     mirrors = [{"of": "docker.io", "fallback": fallback}]
     document = {**plan(open_registry), "parts": ["hosts", "podman"], "mirrors": mirrors}
-    assert podman.agent("apply", document).code == 0
+    assert podman.agent("apply", document).code == NOT_PROVEN
     assert podman.pull_by("podman", "docker.io/library/moored:1").endswith("\npulled\n")
     podman.sh("podman rmi -af")
     assert podman.agent("untrust", document).code == 0
@@ -325,10 +389,13 @@ def test_the_hosts_own_store_trusts_only_when_asked(
     bundle = "sha256sum /etc/ssl/certs/ca-certificates.crt; ls /etc/ssl/certs"
     before = podman.sh(bundle)
     asked = f"curl -sS -o /dev/null -u {USER}:{PASSWORD} https://{NAME}/v2/ 2>&- && echo trusted"
-    assert podman.agent("apply", document).code == 0
+    assert podman.agent("apply", document).code == NOT_PROVEN
     assert "trusted" not in podman.sh(asked)[1]
     run = podman.agent("apply", {**document, "parts": ["hosts", "podman", "system"]})
-    assert (run.code, run.result["restarts"]) == (0, ["update-ca-certificates"]), run
+    assert (run.code, run.result["restarts"]) == (NOT_PROVEN, ["update-ca-certificates"]), run
+    assert [one["part"] for one in run.result["unproven"]] == ["podman"]
+    steps = [(one["step"], one["detail"]) for one in run.events if one["event"] == "verify"]
+    assert ("files", "system") in steps
     assert "trusted" in podman.sh(asked)[1]
     away = podman.agent("untrust", document)
     assert away.result["restarts"] == ["update-ca-certificates"]
@@ -355,7 +422,7 @@ def test_containerd_asks_a_mirror(node: Node, open_registry: Registry, fallback:
     mirrors = [{"of": "docker.io", "fallback": fallback}]
     document = {**plan(open_registry), "parts": ["hosts", "containerd"], "mirrors": mirrors}
     assert "pulled" not in cri_pull(node, "docker.io/library/moored:1")
-    assert node.agent("apply", document).code == 0
+    assert node.agent("apply", document).code == NOT_PROVEN
     time.sleep(HOSTS_CACHE_SECONDS)
     assert "pulled" in cri_pull(node, "docker.io/library/moored:1")
     assert node.agent("untrust", document).code == 0

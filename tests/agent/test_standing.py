@@ -66,3 +66,28 @@ def test_a_pipe_in_a_files_place_is_a_change_and_keeps_nobody_waiting(box: Box) 
     os.mkfifo(hosts)
     states = {one["path"]: one["state"] for one in status(box)["trusted"][0]["files"]}
     assert states["/etc/hosts"] != "as-left"
+
+
+def test_what_was_not_proven_is_told_until_it_is(box: Box) -> None:
+    def unproven() -> list[str]:
+        return [one["part"] for one in status(box)["trusted"][0]["unproven"]]
+
+    box.with_containerd().apply(verify=None)
+    assert unproven() == ["containerd"]
+    box.apply()
+    assert unproven() == []
+    box.apply(verify=None)  # which takes no proof away
+    assert unproven() == []
+    box.prover.reasons["cri"] = "no way"
+    box.run(box.engine().verify(box.plan()))
+    assert unproven() == ["containerd"]
+    box.write("/var/lib/moorage/unproven.json", b"[]")
+    assert unproven() == []
+
+
+def test_a_look_that_writes_nothing_notes_nothing(box: Box) -> None:
+    box.with_containerd().apply(parts=["hosts", "containerd"])
+    path = box.root / "var/lib/moorage/unproven.json"
+    path.unlink(missing_ok=True)
+    assert box.engine().unchanged(box.plan(parts=["hosts", "containerd"], verify=None))
+    assert not path.exists()

@@ -87,7 +87,8 @@ class Judge:
                 self.say(f"{title}: {name} is said to be changed in no file")
             if result["status"] == UNCHANGED and result["restarts"]:
                 self.say(f"{title}: {name} is said to be unchanged and restarted")
-            if now[name] == goal == WITH and result["error"] is None and not result["verified"]:
+            proved = result["verified"] or result["unproven"]
+            if now[name] == goal == WITH and result["error"] is None and not proved:
                 self.say(f"{title}: {name} is said to be {code_of(result)} and was not proved")
         told = {str(result["host"]) for result in results}
         for name, state in now.items():  # what a killed operator tells nothing of is whole as well

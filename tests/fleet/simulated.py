@@ -59,6 +59,12 @@ class Believed(Prover):
 
         time.sleep(PULL_SECONDS)
 
+    def trusts(self, proof: Proof, plan: Plan) -> None:
+        pass
+
+    def cannot(self, proof: Proof) -> str:
+        return ""
+
 
 class LaidApp(App):
     """The agent's own application, at work on such a node."""

@@ -265,7 +265,7 @@ class Journey:
         hosts = ",".join(nodes or self.nodes())
         if not self.ours:
             raise NotHere("trust is set up by SSH, and these nodes are not the lab's")
-        self.inv("nodes.trust", f"--hosts={hosts}", "--no-verify").want(0)
+        self.inv("nodes.trust", f"--hosts={hosts}", "--no-verify").want(3)
 
     def wipe(self, node: str) -> None:
         """A node as one that has just joined: its runtime reads a config_path, and that is all."""

@@ -188,7 +188,7 @@ def nodes_come_from_the_cluster(journey: Journey) -> None:
         # A pull of before proves nothing any more.
         (told,) = journey.k8s("nodes", chosen).want().document["nodes"]
         assert (told["trusts"], told["by"]) == (False, "untrusted"), told
-        back = journey.inv("nodes.trust", *cluster, "--no-verify").want()
+        back = journey.inv("nodes.trust", *cluster, "--no-verify").want(3)
         status = {one["host"]: one["status"] for one in back.document["hosts"]}
         assert status.pop(nodes[0]) == "changed"
         assert status == dict.fromkeys(nodes[1:], "unchanged")
@@ -627,7 +627,7 @@ def agents_edit_the_configuration_where_that_is_needed(journey: Journey) -> None
 def the_agent_s_container_does_on_containerd_2_in_the_grade_files(journey: Journey) -> None:
     """Containerd 2: the pod's containers, run without a kubelet, and CRI pulls between them."""
     with nodehalf.on(journey, "files") as half:
-        journey.inv("nodes.trust", f"--hosts={half.node}", "--no-verify").want()
+        journey.inv("nodes.trust", f"--hosts={half.node}", "--no-verify").want(3)
         journey.wipe(half.node)
         assert "pulled" not in half.pull()
         trust, _proof = half.pod["initContainers"]

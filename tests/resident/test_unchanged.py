@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("docker")
 
+from agent.proving import NO_IMAGE
 from agent.report import HostResult
 from moorage import fleet
 from moorage.ui import UI
@@ -59,7 +60,8 @@ def test_an_apply_that_has_nothing_to_do_makes_no_process(
     before = children_ticks(trusting)
     for _ in range(10):
         assert apply(trusting, ui, registry) == first
-    assert (first.status, first.verified) == ("unchanged", True)
+    assert (first.status, first.verified) == ("unchanged", None)
+    assert [(one.part, one.because) for one in first.unproven] == [("containerd", NO_IMAGE)]
     assert children_ticks(trusting) == before
     trusting.sh("cat /dev/null > /etc/containerd/certs.d/my.registry.io/ca.crt")
     mended = apply(trusting, ui, registry)

@@ -70,3 +70,20 @@ def test_a_file_of_another_user_names_him_and_the_way_out(tmp_path: Path) -> Non
     told = _as_ours(PermissionError(13, "Permission denied", str(tmp_path / "a b")))
     assert "ls -ld" in told.cure
     assert f"'{tmp_path}/a b'" in told.cure
+
+
+@pytest.mark.parametrize(
+    ("document", "code"),
+    [
+        ({"ok": True, "proven": False}, 3),
+        ({"ok": False, "proven": False}, 1),
+        ({"ok": False}, 1),
+    ],
+)
+def test_the_document_decides_the_exit_code(document: dict[str, Any], code: int) -> None:
+    @command()
+    def tells(run: Run) -> dict[str, Any]:
+        """Example: inv tells"""
+        return document
+
+    assert ended(tells) == code

@@ -9,15 +9,25 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from agent.report import CHANGED, UNCHANGED, UNREACHABLE, Fault, FileChange, HostResult
+from agent.report import (
+    CHANGED,
+    UNCHANGED,
+    UNREACHABLE,
+    Fault,
+    FileChange,
+    HostResult,
+    Unproven,
+)
 from moorage.errors import MoorageError
 from moorage.fleet.report import FleetReport, failures, show
 from moorage.fleet.rollout import Line, Rollout, Work
 from moorage.fleet.ssh import Unreachable
+from moorage.fleet.waves import Policy, schedule
 from moorage.ui import UI
 
 
@@ -218,6 +228,7 @@ def test_the_document_has_the_promised_shape() -> None:
         "verified",
         "pull_seconds",
         "error",
+        "unproven",
     }
     assert "diffs" not in document
     dry = FleetReport(hosts=(), dry_run=True, diffs={"a": {"/etc/hosts": "diff"}})
@@ -246,3 +257,43 @@ def test_the_table_shows_what_happened_where(monkeypatch: pytest.MonkeyPatch) ->
         "1.2 s",
     ):
         assert cell in row
+
+
+def half(*parts: str, host: str = "a", **more: Any) -> HostResult:
+    unproven = tuple(Unproven(part, "nobody pulled") for part in parts)
+    return HostResult(host, CHANGED, unproven=unproven, **more)
+
+
+def told_as(*hosts: HostResult) -> str:
+    ui = UI()
+    out = io.StringIO()
+    ui._result = Console(file=out, width=200)
+    show(ui, FleetReport(hosts))
+    return out.getvalue()
+
+
+def test_what_is_not_proven_stands_in_the_table_and_below_it_once() -> None:
+    said = told_as(half("k3s", pull_seconds=1.25), half("k3s", host="b"), half(host="c"))
+    rows = [line for line in said.splitlines() if "changed" in line]
+    assert ["not proven" in row for row in rows] == [False, False, True, False]  # a has two lines
+    assert said.count("not proven") == 3
+    assert "a, b: k3s is not proven, because nobody pulled" in said
+    many = told_as(*(half("k3s", host=f"n{number}") for number in range(12)))
+    assert "12 nodes (n[0-11]): k3s is not proven, because nobody pulled" in many
+
+
+def test_a_node_that_failed_is_told_by_its_failure_alone() -> None:
+    failed = HostResult("a", "failed", error=Fault("x", "y"), unproven=half("k3s").unproven)
+    assert "not proven" not in told_as(failed)
+    assert (FleetReport((failed,)).ok, FleetReport((failed,)).proven) == (False, True)
+
+
+def test_done_and_not_proven_is_told_in_the_document_and_stops_no_rollout() -> None:
+    document = FleetReport((half("k3s"), half(host="b"))).to_json()
+    assert (document["ok"], document["proven"]) == (True, False)
+    assert FleetReport((half(),)).to_json()["proven"] is True
+    works = [(name, lambda line: half("k3s", host=line.name)) for name in "abc"]
+    rollout = Rollout(works, 1, schedule(Policy(1, "50%,100%", "0"), 3))
+    outcomes, _ = rollout.run(UI(), "t")
+    assert [outcome.result.status for outcome in outcomes] == [CHANGED] * 3
+    assert rollout.halted == ""

@@ -109,6 +109,12 @@ def test_what_is_not_as_it_should_be_is_no_success(told: dict[str, Any], words: 
         (state(resident=resident(version="0.10.0", digest="b" * 64)), "git pull"),
         (state(resident=resident(certificate_ends=int(NOW) + DAY)), "certificate ends"),
         (state(trusted=[state()["trusted"][0] | {"ca_ends": int(NOW) + DAY}]), "its CA ends"),
+        (
+            state(
+                trusted=[state()["trusted"][0] | {"unproven": [{"part": "k3s", "because": "x"}]}]
+            ),
+            "inv nodes.verify: not proven: k3s",
+        ),
         (state(holder={"operation": "apply", "pid": 1}), "busy: apply"),
     ],
 )

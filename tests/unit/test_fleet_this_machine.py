@@ -122,10 +122,11 @@ def test_without_root_a_machine_that_stands_asks_for_nothing(
     ca = stand(files)
     monkeypatch.setattr(this_machine, "_ca", lambda _: ca)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    agent = Agent(monkeypatch)
+    agent = Agent(monkeypatch, HostResult("x", UNCHANGED, verified=True))
     assert this_machine.pending_this_machine(SETTINGS) == []
-    assert this_machine.trust_this_machine(SETTINGS, UI()).status == UNCHANGED
     assert agent.calls == []
+    assert this_machine.trust_this_machine(SETTINGS, UI()).verified is True
+    assert agent.calls == [(("verify",), ())]  # it is proven, and without root
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from agent.resources import (
     once,
     plain,
     readable,
+    unit_of,
 )
 from agent.resources.containerd import (
     carried,
@@ -218,8 +219,8 @@ def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
     units = []
     for found in facts.containerds:
         files = {layer.path for layer in layers.read(found, facts.tree).all}
-        if found.running and found.unit is not None and edited & files:
-            units.append(found.unit.name)
+        if found.running and edited & files:
+            units.append(unit_of(PART, found.unit.name if found.unit is not None else ""))
     return tuple(dict.fromkeys(units))
 
 
