@@ -15,10 +15,18 @@ from agent.faults import AgentError, TrustError
 from agent.plan import Registry
 
 # What a person types to see the same failure, and where that runtime looks for certificates.
-_BY_HAND = {"docker": "docker pull", "podman": "podman pull", "cri": "crictl pull"}
+_BY_HAND = {
+    "docker": "docker pull",
+    "podman": "podman pull",
+    "nerdctl": "nerdctl pull",
+    "buildctl": "buildctl build, from a Dockerfile of FROM",
+    "cri": "crictl pull",
+}
 _FOLDERS = {
     "docker": "/etc/docker/certs.d",
     "podman": "/etc/containers/certs.d",
+    "nerdctl": "/etc/containerd/certs.d",
+    "buildctl": "/etc/buildkit",
     "cri": "/etc/containerd/certs.d",
 }
 

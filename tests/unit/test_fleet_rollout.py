@@ -228,6 +228,7 @@ def test_the_document_has_the_promised_shape() -> None:
         "verified",
         "pull_seconds",
         "error",
+        "stopped",
         "unproven",
     }
     assert "diffs" not in document
