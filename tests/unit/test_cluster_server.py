@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from moorage.cluster import (
     paths,
     removal,
     secrets,
+    strangers,
 )
 from moorage.cluster import namespaces as spaces
 from moorage.cluster.agents import rollout
@@ -564,6 +566,80 @@ def test_a_namespace_of_ours_with_something_of_others_is_kept(api: Api, space: s
     ]
 
 
+def put_config(api: Api, space: str, name: str, kind: str = "ConfigMap", **metadata: Any) -> None:
+    """What somebody else writes into a namespace."""
+    document = {
+        "apiVersion": "v1",
+        "kind": kind,
+        "metadata": {"name": name, "namespace": space, **metadata},
+        **({"data": {"ca.crt": "words"}} if kind == "ConfigMap" else {}),
+    }
+    api.apply(paths.of(document), document, "write what is not ours")
+
+
+def test_what_is_written_into_every_namespace_keeps_none(api: Api, space: str) -> None:
+    for name in ("kube-root-ca.crt", "openshift-service-ca.crt", "istio-ca-root-cert"):
+        put_config(api, space, name)
+    put_config(api, space, "roots", labels={"trust.cert-manager.io/bundle": "roots"})
+    reflected = {"reflector.v1.k8s.emberstack.com/auto-reflects": "True"}
+    put_config(api, space, "synced", annotations=reflected)
+    account = {"kubernetes.io/service-account.name": "default"}
+    put_config(api, space, "default-dockercfg-x7k2p", "Secret", annotations=account)
+    assert strangers.within(api, space) == []
+
+
+def test_what_no_list_knows_and_every_namespace_holds_keeps_none(api: Api, space: str) -> None:
+    """A mesh of tomorrow; a copy that differs is somebody's, and so is one of here alone."""
+    listed = [one["metadata"]["name"] for one in api.items(paths.all_of("Namespace"))]
+    try:
+        for other in listed:
+            put_config(api, other, "mesh-root")
+        put_config(api, space, "theirs")
+        assert strangers.within(api, space) == ["ConfigMap theirs"]
+        change = {"data": {"ca.crt": "other words"}}
+        api.merge(paths.one("ConfigMap", "mesh-root", space), change, "change it")
+        assert "ConfigMap mesh-root" in strangers.within(api, space)
+    finally:
+        for other in listed:
+            api.delete(paths.one("ConfigMap", "mesh-root", other), "delete it")
+
+
+@pytest.mark.parametrize("kind", ["PersistentVolumeClaim", "StatefulSet"])
+def test_what_else_somebody_has_there_is_seen(api: Api, space: str, kind: str) -> None:
+    """A claim holds data while no pod runs."""
+    template = {
+        "metadata": {"labels": {"a": "b"}},
+        "spec": {"containers": [{"name": "a", "image": "a.io/b:1"}]},
+    }
+    selector = {"matchLabels": {"a": "b"}}
+    resources = {"requests": {"storage": "1Gi"}}
+    group, spec = {
+        "PersistentVolumeClaim": ("v1", {"accessModes": ["ReadWriteOnce"], "resources": resources}),
+        "StatefulSet": (
+            "apps/v1",
+            {"replicas": 0, "serviceName": "a", "selector": selector, "template": template},
+        ),
+    }[kind]
+    metadata = {"name": "theirs", "namespace": space}
+    document = {"apiVersion": group, "kind": kind, "metadata": metadata, "spec": spec}
+    api.apply(paths.of(document), document, "make it")
+    assert strangers.within(api, space) == [f"{kind} theirs"]
+
+
+def test_what_is_still_there_after_its_deletion_is_not_called_removed(
+    api: Api, space: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No controller empties a namespace here, so none ever goes."""
+    monkeypatch.setattr(removal, "_GONE_SECONDS", 0.0)
+    labels = ours.labels(SETTINGS, "agents")
+    api.merge(paths.one("Namespace", space), {"metadata": {"labels": labels}}, "label")
+    found = removal.find(api, SETTINGS, part="agents")
+    mine = [one for one in found.things if one.name == space]
+    (outcome,) = removal.remove(api, UI_, removal.Found(tuple(mine)))
+    assert (outcome.status, outcome.is_away) == ("leaving", False)
+    assert "still there" in outcome.why
+
+
 def test_an_object_that_was_made_anew_since_is_not_deleted(api: Api, space: str) -> None:
     put(api, space)
     path = paths.one("Secret", "my-registry", space)
@@ -571,6 +647,136 @@ def test_an_object_that_was_made_anew_since_is_not_deleted(api: Api, space: str)
         api.delete(path, "delete it", uid="another-uid")
     assert problem.value.status == 409
     assert api.find(path) is not None
+
+
+# -- the agents' own rights -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def agent(api: Api, server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Api:
+    """A connection with the token of an agent's pod on node n1, held to our policy."""
+    if not rollout._has_policies(api):
+        pytest.skip("admission policies that know an agent's node are there from 1.30 on")
+    settings = Settings(kubernetes=KubernetesSettings(agents_namespace=make_namespace(api)))
+    space = settings.kubernetes.agents_namespace
+    cluster = Cluster(frozenset({"containerd"}), full=False, policies=True)
+    archive = AgentArchive(ROOT / "run", "0" * 64)
+    wanted = agent_documents(settings, Wanted(), b"{}", archive, cluster)
+    kept = [one for one in wanted if one["kind"] not in ("ConfigMap", "DaemonSet", "Secret")]
+    rollout.apply(api, UI_, kept, dry_run=False)
+    for name in ("n1", "n2"):
+        taint = {"key": "moorage.dev/untrusted", "effect": "NoSchedule"}
+        theirs = {"key": "theirs", "value": "a", "effect": "NoSchedule"}
+        node = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {
+                "name": name,
+                "annotations": {"theirs": "a"},
+                "labels": {"theirs": "a"},
+                "finalizers": ["example.com/theirs"],
+            },
+            "spec": {"taints": [taint, theirs]},
+        }
+        api.apply(paths.of(node), node, "make a node")
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "agent", "namespace": space},
+        "spec": {
+            "serviceAccountName": "moorage-agent",
+            "nodeName": "n1",
+            "containers": [{"name": "a", "image": "a.io/b:1"}],
+        },
+    }
+    live = api.apply(paths.of(pod), pod, "make a pod")
+    bound = {"kind": "Pod", "apiVersion": "v1", "name": "agent", "uid": live["metadata"]["uid"]}
+    asked = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {"boundObjectRef": bound},
+    }
+    path = f"{paths.one('ServiceAccount', 'moorage-agent', space)}/token"
+    token = api._ask("POST", path, "get a token", body=asked)["status"]["token"]
+    document = apiserver.kubeconfig(server)
+    document["users"] = [{"name": "admin", "user": {"token": token}}]
+    file = tmp_path_factory.mktemp("agent") / "kubeconfig"
+    file.write_text(json.dumps(document))
+    found = access.connect(SETTINGS, kubeconfig=str(file))
+    _wait_for_policy(found)
+    return found
+
+
+def _wait_for_policy(agent: Api) -> None:
+    """A policy takes effect a moment after it was written."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            change = {"metadata": {"labels": {"probe": str(time.monotonic_ns())}}}
+            agent.merge(paths.one("Node", "n1"), change, "probe")
+        except ApiError as problem:
+            if "moorage-agent-own-node" in problem.message + problem.cause:
+                return
+        time.sleep(0.5)
+    raise AssertionError("the policy has no effect")
+
+
+OURS = {"annotations": {"moorage.dev/agent": "{}", "moorage.dev/trusted": "{}"}}
+THEIRS = {"key": "theirs", "value": "a", "effect": "NoSchedule"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metadata": {"annotations": {"theirs": "b"}}},
+        {"metadata": {"annotations": {"theirs": None}}},
+        {"metadata": {"annotations": {"node.alpha.kubernetes.io/ttl": "9"}}},
+        {"metadata": {"annotations": {"moorage.dev/agent-grade": "full"}}},
+        {"metadata": {"labels": {"theirs": "b"}}},
+        {"metadata": {"labels": {"moorage.dev/agent-grade": "full"}}},
+        {"metadata": {"labels": None}},
+        {"metadata": {"finalizers": ["example.com/held"]}},
+        {"metadata": {"finalizers": None}},
+        {
+            "metadata": {
+                "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "Namespace", "name": "default", "uid": "1"}
+                ]
+            }
+        },
+        {"spec": {"unschedulable": True}},
+        {"spec": {"providerID": "other://n1"}},
+        {"spec": {"podCIDR": "192.0.2.0/24", "podCIDRs": ["192.0.2.0/24"]}},
+        {"spec": {"taints": None}},
+        {"spec": {"taints": [THEIRS, {"key": "new", "effect": "NoExecute"}]}},
+        {"spec": {"taints": [{**THEIRS, "value": "b"}]}},
+    ],
+    ids=str,
+)
+def test_an_agent_may_not_change_what_is_not_ours(agent: Api, change: dict[str, Any]) -> None:
+    with pytest.raises(ApiError) as problem:
+        agent.merge(paths.one("Node", "n1"), change, "change its node")
+    assert problem.value.status in (403, 422)
+    assert "moorage-agent-own-node" in problem.value.message + problem.value.cause
+
+
+def test_an_agent_may_change_no_other_node(agent: Api) -> None:
+    with pytest.raises(ApiError) as problem:
+        agent.merge(paths.one("Node", "n2"), {"metadata": OURS}, "change another node")
+    assert "moorage-agent-own-node" in problem.value.message + problem.value.cause
+
+
+def test_an_agent_may_say_its_word_and_lift_our_taint(agent: Api, api: Api) -> None:
+    path = paths.one("Node", "n1")
+    agent.merge(path, {"metadata": OURS}, "annotate")
+    version = agent.get(path)["metadata"]["resourceVersion"]
+    lifted = {"metadata": {"resourceVersion": version}, "spec": {"taints": [THEIRS]}}
+    agent.merge(path, lifted, "lift the taint")
+    none = {"metadata": {"annotations": dict.fromkeys(OURS["annotations"])}}
+    agent.merge(path, none, "take its word back")
+    live = api.get(path)
+    assert live["spec"]["taints"] == [THEIRS]
+    assert live["metadata"]["annotations"] == {"theirs": "a"}
 
 
 # -- credentials ----------------------------------------------------------------------------------
