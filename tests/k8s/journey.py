@@ -138,12 +138,24 @@ class Journey:
     def find(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
         return self.api.find(paths.one(kind, name, namespace))
 
-    def foreign(self, namespace: str, image: str, *, secret: str = "", node: str = "") -> None:
-        """A workload that is not ours, such as any user has: a pod on every node, or on one."""
+    def since(self, minor: int, what: str) -> None:
+        """Raises NotHere for a cluster older than 1.``minor``, which brought ``what``."""
+        said = self.api.get("/version")
+        if int("".join(filter(str.isdigit, str(said["minor"])))) < minor:
+            raise NotHere(f"{what}: Kubernetes 1.{minor} has it, this is {said['gitVersion']}")
+
+    def foreign(
+        self, namespace: str, image: str, *, secret: str = "", node: str = "", **spec_of: Any
+    ) -> None:
+        """A workload that is not ours, such as any user has: a pod on every node, or on one.
+
+        ``spec_of``: what else its pods' spec says.
+        """
         labels = {"app": "foreign"}
         spec: dict[str, Any] = {
             "containers": [{"name": "app", "image": image, "imagePullPolicy": "Always"}],
             "terminationGracePeriodSeconds": 1,
+            **spec_of,
         }
         if secret:
             spec["imagePullSecrets"] = [{"name": secret}]

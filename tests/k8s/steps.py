@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from moorage.cluster import ours, paths
+from moorage.cluster import causes, ours, paths
 from moorage.registry import credentials
 from tests.k8s import nodehalf, spoilt
 from tests.k8s.journey import PREFIX, Journey
@@ -238,6 +238,65 @@ def diagnoses_a_missing_secret(journey: Journey) -> None:
     with journey.namespace("no-secret") as name:
         journey.foreign(name, journey.settings.image_reference)
         journey.diagnosed(name, "secret-missing")
+        journey.fixed(name)
+
+
+@step
+def a_native_sidecar_that_runs_keeps_no_pod_from_being_cured(journey: Journey) -> None:
+    """A pod without a Secret whose sidecar runs is made anew, and runs when cured is said."""
+    journey.since(29, "native sidecars")
+    sidecar = {
+        "name": "proxy",
+        "image": journey.preloaded(),
+        "imagePullPolicy": "Never",
+        "command": ["python3", "-c", "import time; time.sleep(9999)"],
+        "restartPolicy": "Always",
+    }
+    with journey.namespace("sidecar") as name:
+        journey.foreign(name, journey.settings.image_reference, initContainers=[sidecar])
+        journey.diagnosed(name, "secret-missing")
+
+        def proxies() -> bool:
+            pods = list(journey.api.items(paths.all_of("Pod", name)))
+            states = [pod["status"].get("initContainerStatuses") or [{}] for pod in pods]
+            return all("running" in (one[0].get("state") or {}) for one in states)
+
+        journey.until(proxies, "sidecars that run")
+        journey.fixed(name)
+
+
+@step
+def an_image_volume_is_diagnosed_by_its_own_image(journey: Journey) -> None:
+    """The image that is missing is the volume's; the container's own is there."""
+    journey.since(35, "image volumes")
+    with journey.namespace("volume") as name:
+        journey.k8s("secret", f"--namespace={name}", "--attach").want()
+        missing = f"{journey.settings.registry_name}/nothing/here:1"
+        app = {
+            "name": "app",
+            "image": journey.settings.image_reference,
+            "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+        }
+        volume = {"name": "data", "image": {"reference": missing}}
+        journey.foreign(name, "", containers=[app], volumes=[volume])
+        answer = journey.diagnosed(name, "repository-missing")
+        assert answer.causes["repository-missing"]["images"] == [missing]
+
+
+@step
+def an_image_that_another_pod_pulled_is_not_there_for_one_that_never_pulls(
+    journey: Journey,
+) -> None:
+    """Since 1.35 a pod with the policy Never needs the Secret that the image was pulled with."""
+    journey.since(35, "the check of who may use an image")
+    with journey.namespace("never") as name, journey.namespace("puller") as puller:
+        image = journey.settings.image_reference
+        journey.k8s("secret", f"--namespace={puller}", "--attach").want()
+        journey.foreign(puller, image)
+        journey.running(puller)
+        app = {"name": "app", "image": image, "imagePullPolicy": "Never"}
+        journey.foreign(name, "", containers=[app])
+        journey.diagnosed(name, causes.NOT_FOR_THESE.code)
         journey.fixed(name)
 
 
