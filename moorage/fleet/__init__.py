@@ -14,6 +14,7 @@ from moorage.fleet.report import FleetReport
 from moorage.fleet.this_machine import (
     pending_this_machine,
     trust_this_machine,
+    trusts_anothers,
     untrust_this_machine,
 )
 from moorage.fleet.waves import Policy
@@ -47,6 +48,7 @@ __all__ = [
     "status",
     "trust",
     "trust_this_machine",
+    "trusts_anothers",
     "undo",
     "unfinished",
     "untrust",

@@ -8,6 +8,7 @@ anything is to do never asks for a password.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ STATE = Path("/var/lib/moorage")
 
 _CA_TO_COME = "(the CA certificate that is issued first)\n"
 _LOOK_SECONDS = 60.0
+_ANSWER_SECONDS = 3.0
 # From the archive as it is: unpacking it, as on nodes, would leave something here.
 _LAUNCH = """\
 import sys
@@ -225,15 +227,38 @@ def _leave_nothing(settings: Settings, ui: UI, plan: Plan) -> None:
     if status is None:
         return
     for other in status["trusted"]:
-        # Another checkout's, or ours under former settings: which, only the user knows.
         host, _, port = str(other["registry"]).partition(":")
-        ui.warn(
-            f"this machine still trusts {other['registry']}; to end that: "
-            f"INVOKE_REGISTRY_HOST={host} INVOKE_REGISTRY_PORT={port or 443} inv down"
-        )
+        _tell_of_another(ui, host, int(port or 443))
     if any(status.get(key) for key in ("trusted", "waiting", "interrupted", "holder", "kept")):
         return
     run(["rm", "-rf", "--one-file-system", "--", str(STATE)], root=True)
+
+
+def _tell_of_another(ui: UI, host: str, port: int) -> None:
+    """Says what trust is left. Ours under former settings or another checkout's: the user knows.
+
+    One whose registry answers is somebody's, so no command is named that would end it.
+    """
+    name = host if port == 443 else f"{host}:{port}"
+    try:
+        socket.create_connection((host, port), _ANSWER_SECONDS).close()
+    except OSError:
+        ui.warn(
+            f"this machine still trusts {name}, where nothing answers; if nobody needs that: "
+            f"INVOKE_REGISTRY_HOST={host} INVOKE_REGISTRY_PORT={port} inv down"
+        )
+    else:
+        ui.note(f"this machine goes on trusting {name}: a registry of somebody else answers there")
+
+
+def trusts_anothers(settings: Settings) -> bool:
+    """Whether Docker here has a CA for our registry's name, and it is not our CA."""
+    there = _read(DOCKER_CERTS / settings.registry_name / "ca.crt")
+    try:
+        ours = _ca(settings)
+    except Refused:
+        ours = ""
+    return there is not None and there != ours
 
 
 # -- pieces --------------------------------------------------------------------------------------

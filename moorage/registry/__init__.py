@@ -29,6 +29,7 @@ __all__ = [
     "credentials",
     "down",
     "logs",
+    "of_another_checkout",
     "pending",
     "status",
     "up",
@@ -115,15 +116,37 @@ def up(settings: Settings, client: DockerClient, ui: UI) -> RegistryStatus:
     return _status(settings, client, changed=changed)
 
 
-def down(settings: Settings, client: DockerClient, ui: UI, *, purge: bool = False) -> bool:
+def of_another_checkout(settings: Settings, client: DockerClient) -> str:
+    """The folder of the checkout whose registry runs under our name or on our port; "" for none."""
+    from moorage.registry import container
+
+    return container.of_another_checkout(settings, client)
+
+
+def down(
+    settings: Settings,
+    client: DockerClient,
+    ui: UI,
+    *,
+    purge: bool = False,
+    leave_others: bool = False,
+) -> bool:
     """Removes the container; with ``purge`` its data, its login and the image we made or pulled.
 
-    Returns whether there was anything to remove. Raises Refused for a container that is not ours.
+    Returns whether there was anything to remove. Raises Refused for a container that is not ours;
+    with ``leave_others`` that one is left alone instead, and a note says so.
     """
     from moorage.registry import container, image
     from moorage.registry.credentials import folder
 
-    found = container.find(settings, client)
+    try:
+        found = container.find(settings, client)
+    except Refused as problem:
+        if not leave_others:
+            raise
+        found = None
+        name = settings.registry.container
+        ui.note(f"the container {name} is left alone: {problem.cause}")
     changed = found is not None
     if found is not None:
         container.remove(found, ui)

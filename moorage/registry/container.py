@@ -52,6 +52,18 @@ def find(settings: Settings, client: DockerClient) -> Container | None:
     return found
 
 
+def of_another_checkout(settings: Settings, client: DockerClient) -> str:
+    """The folder of the checkout whose registry runs under our name or on our port; "" for none."""
+    for found in client.containers.list(filters={"label": f"{engine.LABEL_PART}=registry"}):
+        folder = str(found.labels.get(engine.LABEL_PROJECT, ""))
+        registry = settings.registry
+        if folder not in ("", str(settings.root)) and (
+            found.name == registry.container or registry.port in _published(found)
+        ):
+            return folder
+    return ""
+
+
 def is_current(found: Container, spec: Spec) -> bool:
     return bool(found.labels.get(DIGEST_LABEL) == spec.digest)
 

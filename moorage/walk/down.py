@@ -29,8 +29,14 @@ def _engine_needed(walk: Walk) -> bool:
 
 
 def _this_machine(walk: Walk) -> bool:
-    from moorage import fleet
+    from moorage import fleet, registry
 
+    if walk.engine_answers and fleet.trusts_anothers(walk.settings):
+        other = registry.of_another_checkout(walk.settings, walk.client)
+        if other:
+            name = walk.settings.registry_name
+            walk.ui.note(f"this machine goes on trusting {name}: the checkout in {other} serves it")
+            return False
     walk.this_machine = fleet.untrust_this_machine(walk.settings, walk.ui)
     raise_fault(walk.this_machine)
     return walk.this_machine.status == "changed"
@@ -54,7 +60,7 @@ def _registry(walk: Walk) -> bool:
 
     if not walk.engine_answers:
         return False
-    return registry.down(walk.settings, walk.client, walk.ui, purge=False)
+    return registry.down(walk.settings, walk.client, walk.ui, leave_others=True)
 
 
 def _engine(walk: Walk) -> bool:
@@ -68,7 +74,7 @@ def _purge_engine(walk: Walk) -> bool:
 
     if not walk.engine_answers:
         return False
-    registry.down(walk.settings, walk.client, walk.ui, purge=True)
+    registry.down(walk.settings, walk.client, walk.ui, purge=True, leave_others=True)
     lab.down(walk.settings, walk.client, walk.ui, images=True)
     label = f"io.moorage.project={walk.settings.root}"
     for image in walk.client.images.list(all=False, filters={"label": label}):

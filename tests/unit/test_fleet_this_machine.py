@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,24 @@ def test_sudo_that_cannot_ask_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
         this_machine.untrust_this_machine(SETTINGS, UI())
     assert refusal.value.code == "no-root"
     assert "a password is required" in refusal.value.cause
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_no_command_is_named_that_ends_the_trust_of_a_registry_that_answers(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], answers: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        name = f"localhost:{server.getsockname()[1]}"
+        if not answers:
+            server.close()
+
+        def status(*_: object, on_event: Callable[[dict[str, Any]], None], **__: object) -> None:
+            keys = ("waiting", "interrupted", "holder")
+            on_event({"event": "status", "trusted": [{"registry": name}], **dict.fromkeys(keys)})
+
+        monkeypatch.setattr(this_machine, "_agent", status)
+        monkeypatch.setattr(this_machine, "_sudo", list)
+        this_machine._leave_nothing(SETTINGS, UI(), this_machine._plan(SETTINGS, None))
+    said = " ".join(capfd.readouterr().err.split())
+    assert name in said
+    assert ("inv down" in said) is not answers

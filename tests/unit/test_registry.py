@@ -19,8 +19,10 @@ import bcrypt
 import pytest
 from docker.errors import NotFound
 
-from moorage import engine, images, pki, registry
+from agent.report import HostResult
+from moorage import engine, fleet, images, pki, registry
 from moorage.errors import MoorageError, Refused
+from moorage.fleet import this_machine
 from moorage.registry import client as https
 from moorage.registry import ports, spec
 from moorage.registry.credentials import (
@@ -32,6 +34,7 @@ from moorage.registry.credentials import (
 )
 from moorage.settings import CertsSettings, Settings
 from moorage.ui import UI
+from moorage.walk import down, phase
 from tests.unit.elsewhere import free_port, project, registry_project
 
 # -- without an engine -----------------------------------------------------------------------
@@ -336,6 +339,42 @@ def test_a_strangers_container_is_refused_and_stays(
         assert refused.value.code == "name-taken"
         assert str(standing.root) in refused.value.cause
     assert registry.status(standing, client).healthy
+
+
+@pytest.mark.engine
+def test_down_beside_anothers_registry_leaves_it_and_its_trust(
+    standing: Settings,
+    client: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    named = standing.registry
+    other = project(tmp_path, registry=named)
+    pki.issue(other)
+    monkeypatch.setattr(this_machine, "DOCKER_CERTS", tmp_path / "certs.d")
+    trust = tmp_path / "certs.d" / standing.registry_name
+    trust.mkdir(parents=True)
+    (trust / "ca.crt").write_text(pki.ca_pem(standing))
+    asked: list[str] = []
+    untrusted = HostResult(host="localhost", status="unchanged")
+    monkeypatch.setattr(
+        fleet, "untrust_this_machine", lambda *_: asked.append("untrust") or untrusted
+    )
+    walk = phase.Walk(other, UI())
+    assert not down._this_machine(walk)
+    assert not down._registry(walk)
+    said = " ".join(capfd.readouterr().err.split())
+    assert f"goes on trusting {standing.registry_name}: the checkout in {standing.root}" in said
+    assert f"the container {named.container} is left alone" in said
+    assert "inv down" not in said
+    assert "registry.down" not in said
+    assert asked == []
+    assert registry.status(standing, client).healthy
+    # A trust of ours, which its own registry has left behind, ends as ever.
+    (trust / "ca.crt").write_text(pki.ca_pem(other))
+    down._this_machine(walk)
+    assert asked == ["untrust"]
 
 
 @pytest.mark.engine
