@@ -9,20 +9,18 @@ template too, or it would be lost.
 from __future__ import annotations
 
 import ipaddress
-import re
 from typing import NamedTuple
 
-from agent.facts import Facts, Tree
+from agent.facts import Facts
 from agent.faults import RefusedError
 from agent.plan import Plan, Registry
-from agent.resources import Change, Finding, Ledger, Owned, Proposal, change, readable
+from agent.resources import Change, Finding, Ledger, Owned, Proposal, change, cloud_init, readable
 
 PART = "hosts"
 PATH = "/etc/hosts"
 MARK = b"# moorage"
 KEPT = b"# moorage kept"
 REPLACED = b"# moorage replaced: "
-CLOUD_TEMPLATES = "/etc/cloud/templates"
 
 
 def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
@@ -34,7 +32,7 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     if _left_to_dns(facts, content, registry):
         return Proposal(absent=f"DNS gives {registry.host} the address {registry.address} already")
     changes: list[Change] = []
-    for path in (PATH, *_templates(facts.tree)):
+    for path in (PATH, *cloud_init.templates(facts.tree)):
         file = facts.tree.read(path)
         after = _with_entry(path, readable(file) or b"", registry, plan.options.replace)
         changes += change(PART, file, after)
@@ -52,7 +50,7 @@ def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
     registry = plan.registry
     what = f"{PATH} {'needs' if proposal.changes else 'has'} {registry.address} {registry.host}"
     found = [Finding(PART, "entry" if proposal.changes else "entry-there", True, what)]
-    for path in _templates(facts.tree):
+    for path in cloud_init.templates(facts.tree):
         why = f"cloud-init writes {PATH} anew from {path} at boot, so the entry comes there too"
         found.append(Finding(PART, "cloud-init-template", True, why))
     return tuple(found)
@@ -176,40 +174,3 @@ def _left_to_dns(facts: Facts, content: bytes, registry: Registry) -> bool:
     if any(entry.names(name.encode()) for entry in entries for name in names):
         return False
     return all(facts.names.by_dns(name) == frozenset({registry.address}) for name in names)
-
-
-# cloud-init takes the template of the family (cloudinit/config/cc_update_etc_hosts.py).
-_FAMILIES = {
-    "debian": ("debian", "ubuntu"),
-    "redhat": ("rhel", "fedora", "centos", "rocky", "almalinux", "amzn", "ol"),
-    "suse": ("suse", "sles", "opensuse"),
-    "alpine": ("alpine",),
-    "arch": ("arch",),
-    "photon": ("photon",),
-}
-
-
-def _templates(tree: Tree) -> tuple[str, ...]:
-    """The template that the hosts file is made from at each boot, where cloud-init does that.
-
-    ``manage_etc_hosts: localhost`` changes one line alone and keeps ours.
-    """
-    folder = "/etc/cloud/cloud.cfg.d"
-    files = ["/etc/cloud/cloud.cfg", *(f"{folder}/{name}" for name in tree.names(folder))]
-    files.append("/var/lib/cloud/instance/cloud-config.txt")  # what the user gave goes before all
-    managed = ""
-    for path in files:
-        text = (tree.read(path).content or b"").decode("utf-8", "replace")
-        said = re.findall(r"^manage_etc_hosts:[ \t]*[\"']?(\w+)", text, re.MULTILINE)
-        managed = said[-1].lower() if said else managed
-    if managed not in ("true", "template"):
-        return ()
-    release = (tree.read("/etc/os-release").content or b"").decode("utf-8", "replace")
-    ids = re.findall(r"^ID(?:_LIKE)?=[\"']?([^\"'\n]*)", release, re.MULTILINE)
-    words = " ".join(ids).split()
-    paths = [
-        f"{CLOUD_TEMPLATES}/hosts.{family}.tmpl"
-        for family, names in _FAMILIES.items()
-        if any(word.startswith(names) for word in words)
-    ]
-    return tuple(path for path in paths if tree.exists(path))

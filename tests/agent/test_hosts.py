@@ -71,26 +71,169 @@ def test_an_entry_that_is_there_stays_whatever_dns_says(box: Box) -> None:
     assert hosts.propose(facts, box.plan(), {}) == Proposal()
 
 
+TEMPLATE = "/etc/cloud/templates/hosts.debian.tmpl"
+TEMPLATE_TEXT = b"## template:jinja\n{# This is cloud-init's #}\n127.0.1.1 {{fqdn}} {{hostname}}\n"
+INSTANCE = "/var/lib/cloud/instance"
+
+
+def with_cloud_init(box: Box, files: dict[str, str]) -> None:
+    box.write(TEMPLATE, TEMPLATE_TEXT)
+    box.write("/etc/cloud/templates/hosts.redhat.tmpl", TEMPLATE_TEXT)
+    box.write("/etc/os-release", b'ID=ubuntu\nID_LIKE="debian"\n')
+    for path, text in files.items():
+        box.write(path, text.encode())
+
+
+def written(box: Box) -> list[str]:
+    """The files that get the entry; all is as it was afterwards."""
+    paths = [one["path"] for one in box.apply(**ONLY)["changes"]]
+    for path in paths[1:]:
+        assert box.read(path) == TEMPLATE_TEXT + b"10.0.0.1\tmy.registry.io # moorage\n"
+    box.untrust(**ONLY)
+    assert all(box.read(path) == TEMPLATE_TEXT for path in paths[1:])
+    return paths[1:]
+
+
 @pytest.mark.parametrize(
     ("setting", "edited"),
-    [("true", True), ("template", True), ("localhost", False), ("false", False)],
+    [
+        ("true", True),
+        ("True", True),
+        ("TRUE", True),
+        ("yes", True),
+        ("Yes", True),
+        ("on", True),
+        ("ON", True),
+        ("1", True),
+        ('"yes"', True),
+        ("'on'", True),
+        ("yes  # by the image", True),
+        ("\n  yes", True),
+        ("!!bool yes", True),
+        ("template", True),
+        ("localhost", False),
+        ("false", False),
+        ("no", False),
+        ("off", False),
+        ("0", False),
+        ("y", False),  # a word for YAML 1.1 as PyYAML reads it, and for cloud-init
+        ("", False),
+        ("~", False),
+        ("null", False),
+        ('""', False),
+    ],
 )
 def test_the_entry_comes_into_cloud_inits_template_where_that_makes_the_file(
     box: Box, setting: str, edited: bool
 ) -> None:
-    template = "/etc/cloud/templates/hosts.debian.tmpl"
-    text = b"## template:jinja\n{# This is cloud-init's #}\n127.0.1.1 {{fqdn}} {{hostname}}\n"
-    box.write(template, text)
-    box.write("/etc/cloud/templates/hosts.redhat.tmpl", text)
-    box.write("/etc/os-release", b'ID=ubuntu\nID_LIKE="debian"\n')
-    box.write("/etc/cloud/cloud.cfg", b"manage_etc_hosts: false\n")
-    box.write("/etc/cloud/cloud.cfg.d/99.cfg", f"manage_etc_hosts: {setting}\n".encode())
-    paths = [one["path"] for one in box.apply(**ONLY)["changes"]]
-    assert paths == ["/etc/hosts", *([template] if edited else [])]
-    if edited:
-        assert box.read(template) == text + b"10.0.0.1\tmy.registry.io # moorage\n"
+    text = f"manage_etc_hosts: {setting}\n"
+    assert edited is is_true_for_cloud_init(text)
+    for file in ("/etc/cloud/cloud.cfg.d/99.cfg", f"{INSTANCE}/vendor-cloud-config.txt"):
+        with_cloud_init(box, {"/etc/cloud/cloud.cfg": "manage_etc_hosts: false\n", file: text})
+        assert written(box) == ([TEMPLATE] if edited else [])
+        (box.root / file.lstrip("/")).unlink()
+
+
+def is_true_for_cloud_init(text: str) -> bool:
+    """Stands in for cloud-init: PyYAML and ``util.translate_bool`` of 22.4.2, word by word."""
+    yaml = pytest.importorskip("yaml")
+    said = (yaml.safe_load(text) or {}).get("manage_etc_hosts", False)
+    return str(said).lower().strip() in ("true", "1", "on", "yes", "template")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"manage_etc_hosts": true, "packages": ["jq"]}',
+        "#cloud-config\n{packages: [jq], manage_etc_hosts: yes}\n",
+        '"manage_etc_hosts": on\n',
+        "manage_etc_hosts : yes\n",
+        "manage_etc_hosts: no\nfqdn: a.b\nmanage_etc_hosts: yes\n",
+        "\ufeffmanage_etc_hosts: yes\n",
+        "manage_etc_hosts: yes\r\nfqdn: a.b\r\n",
+        "manage_etc_hosts: yes",
+        "write_files:\n- content: |\n    manage_etc_hosts: yes\n  path: /x\n",
+        "other:\n  manage_etc_hosts: yes\n",
+        "# manage_etc_hosts: yes\n",
+        "not_manage_etc_hosts: yes\n",
+        "manage_etc_hosts_too: yes\n",
+        "manage_etc_hosts:\nfqdn: a.b\n",
+    ],
+)
+def test_yaml_is_read_as_cloud_init_reads_it(box: Box, text: str) -> None:
+    with_cloud_init(box, {f"{INSTANCE}/cloud-config.txt": text})
+    assert written(box) == ([TEMPLATE] if is_true_for_cloud_init(text) else [])
+
+
+SYSTEM, DROP_IN = "/etc/cloud/cloud.cfg", "/etc/cloud/cloud.cfg.d"
+VENDOR, VENDOR2 = f"{INSTANCE}/vendor-cloud-config.txt", f"{INSTANCE}/vendor2-cloud-config.txt"
+USER = f"{INSTANCE}/cloud-config.txt"
+
+
+@pytest.mark.parametrize(
+    ("says_no", "says_yes"),
+    [
+        (SYSTEM, f"{DROP_IN}/05.cfg"),
+        (f"{DROP_IN}/05.cfg", f"{DROP_IN}/90_dpkg.cfg"),
+        (f"{DROP_IN}/90_dpkg.cfg", VENDOR),
+        (VENDOR, VENDOR2),
+        (VENDOR2, USER),
+    ],
+)
+def test_of_two_configurations_the_one_that_cloud_init_prefers_counts(
+    box: Box, says_no: str, says_yes: str
+) -> None:
+    yes, no = "manage_etc_hosts: yes\n", "manage_etc_hosts: no\n"
+    with_cloud_init(box, {says_no: no, says_yes: yes})
+    assert written(box) == [TEMPLATE]
+    with_cloud_init(box, {says_no: yes, says_yes: no})
+    assert written(box) == []
+
+
+def test_what_cloud_init_does_not_read_says_nothing(box: Box) -> None:
+    said = "manage_etc_hosts: yes\n"
+    with_cloud_init(box, {f"{DROP_IN}/99.cfg.dpkg-old": said, f"{DROP_IN}/README": said})
+    assert written(box) == []
+
+
+def test_a_value_that_jinja_makes_at_boot_is_taken_for_a_yes(box: Box) -> None:
+    text = "## template: jinja\nmanage_etc_hosts: {{ ds.managed }}\n"
+    with_cloud_init(box, {f"{DROP_IN}/99.cfg": text})
+    assert written(box) == [TEMPLATE]
+
+
+@pytest.mark.parametrize(
+    ("distro", "release", "family"),
+    [
+        ("debian", "ID=debian", "debian"),
+        ("ubuntu", "ID=rocky", "debian"),  # cloud.cfg's word goes first
+        (None, "ID=rocky\nID_LIKE='rhel centos fedora'", "redhat"),
+        (None, "ID=amzn", "redhat"),
+        (None, "ID=openEuler", "redhat"),
+        (None, "ID=cloudlinux", "redhat"),
+        (None, "ID=opensuse-leap\nID_LIKE='suse opensuse'", "suse"),
+        (None, "ID=alpine", "alpine"),
+    ],
+)
+def test_the_template_is_that_of_the_systems_family(
+    box: Box, distro: str | None, release: str, family: str
+) -> None:
+    for name in ("debian", "redhat", "suse", "alpine"):
+        box.write(f"/etc/cloud/templates/hosts.{name}.tmpl", TEMPLATE_TEXT)
+    system = f"system_info:\n  # its class\n  distro: {distro}\n" if distro else ""
+    box.write("/etc/cloud/cloud.cfg", f"manage_etc_hosts: yes\n{system}".encode())
+    box.write("/etc/os-release", f"{release}\n".encode())
+    assert written(box) == [f"/etc/cloud/templates/hosts.{family}.tmpl"]
+
+
+def test_a_line_that_cloud_init_has_written_again_is_still_ours(box: Box) -> None:
+    # `manage_etc_hosts: localhost` joins the words by tabs and glues the comment to the last.
+    before = b"127.0.0.1\tlocalhost\n"
+    box.write("/etc/hosts", before)
+    box.apply(**ONLY)
+    box.write("/etc/hosts", before + b"10.0.0.1\tmy.registry.io# moorage\n")
     box.untrust(**ONLY)
-    assert box.read(template) == text
+    assert box.read("/etc/hosts") == before
 
 
 @pytest.mark.parametrize(

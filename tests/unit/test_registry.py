@@ -357,10 +357,12 @@ def test_down_beside_anothers_registry_leaves_it_and_its_trust(
     trust.mkdir(parents=True)
     (trust / "ca.crt").write_text(pki.ca_pem(standing))
     asked: list[str] = []
-    untrusted = HostResult(host="localhost", status="unchanged")
-    monkeypatch.setattr(
-        fleet, "untrust_this_machine", lambda *_: asked.append("untrust") or untrusted
-    )
+
+    def untrusts(*_: object) -> HostResult:
+        asked.append("untrust")
+        return HostResult(host="localhost", status="unchanged")
+
+    monkeypatch.setattr(fleet, "untrust_this_machine", untrusts)
     walk = phase.Walk(other, UI())
     assert not down._this_machine(walk)
     assert not down._registry(walk)
