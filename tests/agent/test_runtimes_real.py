@@ -115,6 +115,8 @@ def test_docker_pulls_once_trusted_and_never_without(
     assert (first.result["verified"], first.result["restarts"]) == (True, [])
     assert [one["detail"] for one in first.events if one.get("step") == "pull"] == ["docker"]
     assert engine.agent("apply", document).result["status"] == "unchanged"
+    spelled = plan(registry, image.replace(NAME, f"{NAME}:443"))
+    assert engine.agent("verify", {**spelled, **PARTS}).fault == ""
     assert engine.agent("untrust", document).result["status"] == "changed"
     assert tree(engine) == before
     engine.agent("apply", {**document, "parts": ["hosts"]})
@@ -289,8 +291,11 @@ def test_podman_and_its_kin_pull_once_trusted_and_never_without(
     assert podman.agent("verify", document).fault == "x509-unknown-authority"
     run = podman.agent("apply", document)
     assert (run.code, run.result["verified"], run.result["restarts"]) == (0, True, []), run
-    assert podman.pull_by(program, image).endswith("\npulled\n")
+    spelled = image.replace(NAME, f"{NAME}:443")
+    for name in (image, spelled):
+        assert podman.pull_by(program, name).endswith("\npulled\n")
     assert podman.agent("apply", document).result["status"] == "unchanged"
+    assert podman.agent("verify", {**document, **plan(registry, spelled)}).fault == ""
     assert podman.agent("untrust", document).code == 0
     assert tree(podman) == before
     podman.agent("apply", {**document, "parts": ["hosts"]})

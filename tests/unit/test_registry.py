@@ -82,6 +82,17 @@ def test_htpasswd_holds_a_bcrypt_hash_and_is_kept_while_it_fits() -> None:
     assert bcrypt.checkpw(b"secret", htpasswd(login, b"junk").partition(b":")[2][:60])
 
 
+@pytest.mark.parametrize("more", [b"junk\n", b"other:plain\n", b"other:$2b$05$x\n", b":\n"])
+def test_htpasswd_keeps_no_line_that_locks_everybody_out(more: bytes) -> None:
+    # One malformed line is a 400 for every login (Distribution's parseHTPasswd).
+    login = Credentials("moorage", "secret")
+    made = htpasswd(login, None)
+    for present in (made + more, more + made):
+        again = htpasswd(login, present)
+        assert again.count(b"\n") == 1
+        assert again.startswith(b"moorage:$2b$")
+
+
 def test_a_spoilt_http_secret_is_made_anew(tmp_path: Path) -> None:
     settings = project(tmp_path)
     secret = ensure_http_secret(settings)
