@@ -85,7 +85,11 @@ def _is_everywhere(api: Api, kind: str, one: Mapping[str, Any], namespace: str) 
             )
             if _content(copy) == _content(one)
         }
-        others = {space["metadata"]["name"] for space in api.items(paths.all_of("Namespace"))}
+        others = {
+            space["metadata"]["name"]
+            for space in api.items(paths.all_of("Namespace"))
+            if not space["metadata"].get("deletionTimestamp")
+        }
     except ApiError as problem:
         if problem.status != 403:
             raise

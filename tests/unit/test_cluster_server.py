@@ -590,7 +590,11 @@ def test_what_is_written_into_every_namespace_keeps_none(api: Api, space: str) -
 
 def test_what_no_list_knows_and_every_namespace_holds_keeps_none(api: Api, space: str) -> None:
     """A mesh of tomorrow; a copy that differs is somebody's, and so is one of here alone."""
-    listed = [one["metadata"]["name"] for one in api.items(paths.all_of("Namespace"))]
+    listed = [
+        one["metadata"]["name"]
+        for one in api.items(paths.all_of("Namespace"))
+        if not one["metadata"].get("deletionTimestamp")
+    ]
     try:
         for other in listed:
             put_config(api, other, "mesh-root")
@@ -769,13 +773,17 @@ def test_an_agent_may_change_no_other_node(agent: Api) -> None:
 def test_an_agent_may_say_its_word_and_lift_our_taint(agent: Api, api: Api) -> None:
     path = paths.one("Node", "n1")
     agent.merge(path, {"metadata": OURS}, "annotate")
-    version = agent.get(path)["metadata"]["resourceVersion"]
-    lifted = {"metadata": {"resourceVersion": version}, "spec": {"taints": [THEIRS]}}
+    before = agent.get(path)
+    left = [one for one in before["spec"]["taints"] if one["key"] != "moorage.dev/untrusted"]
+    assert THEIRS in left
+    assert left != before["spec"]["taints"]
+    version = before["metadata"]["resourceVersion"]
+    lifted = {"metadata": {"resourceVersion": version}, "spec": {"taints": left}}
     agent.merge(path, lifted, "lift the taint")
     none = {"metadata": {"annotations": dict.fromkeys(OURS["annotations"])}}
     agent.merge(path, none, "take its word back")
     live = api.get(path)
-    assert live["spec"]["taints"] == [THEIRS]
+    assert live["spec"]["taints"] == left
     assert live["metadata"]["annotations"] == {"theirs": "a"}
 
 
