@@ -150,7 +150,8 @@ def _idle(host: Host, tree: Tree, row: _Row) -> Runtime | None:
         return None
     unit = next((one for one in units if one.active), units[0] if units else None)
     if unit is None:
-        return Runtime(row.name, binary, running=not host.real)
+        usual = row.units[0] if row.units and not host.real else ""
+        return Runtime(row.name, binary, usual, running=not host.real)
     binary = binary or (unit.argv[0] if unit.argv else "")
     # Of MicroK8s, whose process has a name that others have too, the unit alone tells.
     running = unit.active if not row.daemon else False
