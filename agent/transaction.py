@@ -213,9 +213,8 @@ class Transaction:
             on_step("written")
         for folder in reversed(self.intent["remove_folders"]):
             path = _outside(self._store.root, folder["path"])
-            with contextlib.suppress(OSError):  # not empty: another tool's files are in it
-                path.rmdir()
-                sync_folder(path.parent)
+            with explained(path):
+                _remove_if_empty(path)
             on_step("folder removed")
 
     def restarting(self) -> None:
@@ -263,13 +262,11 @@ class Transaction:
             with _collected(problems, self._target(entry)):
                 self._restore(entry, files, foreign)
             on_step("put back")
+        for name in reversed(self.intent["folders"]):
+            with _collected(problems, _outside(self._store.root, name)) as path:
+                _remove_if_empty(path)
         if problems:
             raise problems[0]
-        for folder in reversed(self.intent["folders"]):
-            with contextlib.suppress(OSError):
-                path = _outside(self._store.root, folder)
-                path.rmdir()
-                sync_folder(path.parent)
         on_step("rolled back")
         return Restored(self.intent["registry"], tuple(files), tuple(foreign), self.due(starts))
 
@@ -436,6 +433,25 @@ class Transaction:
         for path in (self._store.folder / "blobs").iterdir():
             if path.name not in needed:
                 path.unlink()
+
+
+# Why a folder may stay: others' files are in it, it is a mount, somebody else removed or locked it.
+_MAY_STAY = frozenset((errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOENT, errno.ENOTDIR,
+                       errno.EPERM, errno.EACCES))  # fmt: skip
+
+
+def _remove_if_empty(path: Path) -> None:
+    """Remove a folder that nothing is in. Raises OSError for a file system that turned read-only.
+
+    That one is asked only for what is to go: it refuses before it looks.
+    """
+    try:
+        if not any(path.iterdir()):
+            path.rmdir()
+            sync_folder(path.parent)
+    except OSError as problem:
+        if problem.errno not in _MAY_STAY:
+            raise
 
 
 @contextlib.contextmanager

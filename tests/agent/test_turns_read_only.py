@@ -100,15 +100,15 @@ def test_the_next_run_recovers_and_until_then_each_says_what_it_waits_for(
     node = box.with_containerd().with_docker()
     if operation == "untrust":
         node.apply()
-    old = node.files()
+    old = node.files(), node.folders()
     names = steps_of(node, operation)
-    new = node.files()
+    new = node.files(), node.folders()
     waited = 0
     for number, name in enumerate(names):
         node.untrust()
         if operation == "untrust":
             node.apply()
-        assert node.files() == old
+        assert (node.files(), node.folders()) == old
         with pytest.MonkeyPatch.context() as patch:
             mount = ReadOnly(patch, node.root / place)
             transaction.on_step = at(number, mount.begin)
@@ -124,8 +124,9 @@ def test_the_next_run_recovers_and_until_then_each_says_what_it_waits_for(
             mount.end()
         recovered = said(node, "recover")
         assert recovered["error"] is None, (name, recovered["error"])
-        assert node.files() in (old, new), name
-        assert node.files() == old or result["code"] is None
+        now = node.files(), node.folders()
+        assert now in (old, new), name
+        assert now == old or result["code"] is None
         assert Store(str(node.root)).pending() is None
     assert waited
 

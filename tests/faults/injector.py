@@ -4,9 +4,9 @@
 
 HOW is what happens at step NUMBER of the journal, or at the first of that name: ``kill`` (SIGKILL
 to itself), ``halt`` (stands still for ever, for a machine that is switched off), ``read-only`` or
-``read-only-state`` (/etc/containerd, or the agent's own folder, is remounted); or ``fsync``: fsync
-call NUMBER fails with EIO, which no disk here can be made to do. ``count`` writes the number of
-steps to the file that NUMBER names.
+``read-only-state`` (/etc/containerd, or the agent's own folder, turns read-only); or ``fsync``:
+fsync call NUMBER fails with EIO, which no disk here can be made to do. ``count`` writes the number
+of steps to the file that NUMBER names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ sys.path.insert(0, archive)
 from agent import __main__ as command  # noqa: E402 - out of the archive
 from agent import transaction  # noqa: E402
 
-REMOUNTED = {"read-only": "/etc/containerd", "read-only-state": "/var/lib/moorage"}
+READ_ONLY = {"read-only": "/etc/containerd", "read-only-state": "/var/lib/moorage"}
 steps: list[str] = []
 
 
@@ -39,8 +39,14 @@ def on_step(name: str) -> None:
     elif how == "halt":
         Path("/run/halted").write_text(name)
         time.sleep(600)
-    elif how in REMOUNTED:
-        subprocess.run(["mount", "-o", "remount,ro", REMOUNTED[how]], check=True)
+    elif how in READ_ONLY:
+        turn_read_only(READ_ONLY[how])
+
+
+def turn_read_only(folder: str) -> None:
+    """By a mount above: the one below cannot be remounted while the agent's lock is open on it."""
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
 
 
 def fail_fsync() -> None:

@@ -221,8 +221,10 @@ class Victim:
 
     def _heal(self) -> None:
         """Takes the fault away, as an operator would; the agent's own doing stays as it is."""
+        # A read-only mount lies above the small file system, and covers it alone.
         self.node.sh(
             f"rm -rf {UNIT}; systemctl daemon-reload; for folder in /etc/containerd {_STATE}; do"
+            " if findmnt -n -o OPTIONS $folder | tail -n 1 | grep -q ^ro; then umount $folder; fi;"
             " if mountpoint -q $folder; then mount -o remount,rw $folder; rm -f $folder/filler;"
             " rm -rf /run/covered; cp -a $folder /run/covered; umount $folder;"
             " find $folder -mindepth 1 -delete; cp -a /run/covered/. $folder/; rm -r /run/covered;"
