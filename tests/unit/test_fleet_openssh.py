@@ -315,12 +315,25 @@ def test_what_cannot_be_decided_here_is_no_matter_if_it_does_not_count(
 
 
 @pytest.mark.parametrize(
-    "text", ["CanonicalizeHostname yes\n", "Match version x\nUser a\n", "Include ${HOME}/x\n"]
+    "text",
+    [
+        "CanonicalizeHostname yes\n",
+        "Match version x\nUser a\n",
+        "Include ${HOME}/x\n",
+    ],
 )
 def test_what_openssh_alone_can_decide_is_refused_with_its_place(own_home: Path, text: str) -> None:
     with pytest.raises(Refused) as refusal:
         route(own_home, text)
     assert "config, line 1" in refusal.value.message
+
+
+def test_what_releases_of_openssh_read_otherwise_is_refused(own_home: Path) -> None:
+    # 9.2p1 goes there directly, 10.0p2 by the command.
+    with pytest.raises(Refused) as refusal:
+        route(own_home, "ProxyJump none\nProxyCommand proxy %h\n")
+    assert "config, line 2" in refusal.value.message
+    assert route(own_home, "ProxyJump none\nProxyCommand none\n").direct
 
 
 def test_tokens_and_homes_are_expanded(home: Path) -> None:

@@ -107,6 +107,7 @@ def folder() -> Iterator[Path]:
 )
 @example("Match originalhost web1 Host db*\nHostName 10.0.0.1", "", "web1", "", 0)
 @example("Match canonical\nInclude DIR/inc1\nPort 2222", "Match FINAL canonical", "Web1", "", 0)
+@example("ProxyJump none\nProxyCommand nc %h %p", "", "web1", "", 0)
 @example("Host x\nInclude DIR/inc1\nHost *\nPort 2222", "Host *\nPort 1", "web1", "", 0)
 def test_our_own_reading_is_openssh(
     folder: Path, text: str, included: str, host: str, user: str, port: int
@@ -124,7 +125,11 @@ def test_our_own_reading_is_openssh(
         with pytest.raises(Refused):
             answers._Ours(config).options(query)
         return
-    ours = answers._Ours(config).options(query)
+    try:
+        ours = answers._Ours(config).options(query)
+    except Refused as refusal:
+        assert "releases of OpenSSH differ" in refusal.cause
+        return
     for key, usual in COMPARED.items():
         assert _said(ours, key, usual) == _said(theirs, key, usual), key
 

@@ -99,6 +99,8 @@ class _Pass:
         key = _ALIASES.get(line.keyword, line.keyword)
         if key in _COMMANDS:
             value = line.rest.lstrip(" \t=")
+            if active and key == "proxycommand" and value.lower() != "none":
+                self._require_clear(line)
             if active and not any(one in self.found for one in _COMMANDS):
                 self.found[key] = (value,)
         elif key in _MANY:
@@ -118,6 +120,15 @@ class _Pass:
                 )
             if active:
                 self.found.setdefault(key, (value,))
+
+    def _require_clear(self, line: Line) -> None:
+        # Measured: with 9.2p1 the host is reached directly, with 10.0p2 by the command.
+        if _first(self.found, "proxyjump").lower() == "none":
+            raise unreadable(
+                line.place,
+                "ProxyCommand after ProxyJump none: releases of OpenSSH differ in which one counts",
+                cure=_CURE,
+            )
 
     def _met(self, block: Block) -> bool:
         head = block.head
