@@ -125,6 +125,33 @@ def test_docker_pulls_once_trusted_and_never_without(
     assert engine.sh("pidof dockerd") == pid
 
 
+SERVICE = "/etc/systemd/system/docker.service.d/own.conf"
+START = b"[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd%s\n"
+SOCKET = "/etc/systemd/system/docker.socket.d/own.conf"
+ELSEWHERE = {
+    "in its file": {SERVICE: START % b"", DAEMON: b'{"hosts": ["unix:///run/own.sock"]}'},
+    "at a port": {SERVICE: START % b"", DAEMON: b'{"hosts": ["tcp://127.0.0.1:2375"]}'},
+    "by a flag": {SERVICE: START % b" --host=unix:///run/own.sock"},
+    "by systemd": {SOCKET: b"[Socket]\nListenStream=\nListenStream=/run/own.sock\n"},
+}
+
+
+@pytest.mark.parametrize("place", ELSEWHERE)
+def test_docker_that_listens_elsewhere_is_asked_there_and_not_at_a_socket_nobody_serves(
+    client: docker.DockerClient, archive: Path, registry: Registry, image: str, place: str
+) -> None:
+    """systemd holds /run/docker.sock in the first three, and no one answers there."""
+    made = runtimes.image(client, "docker", "bookworm", "docker.io")
+    document = {**plan(registry, image), **PARTS}
+    with runtimes.started(runtimes.RuntimeNode(client, made), archive, ELSEWHERE[place]) as node:
+        before = tree(node)
+        first = node.agent("apply", document)
+        assert (first.code, first.fault, first.result["verified"]) == (0, "", True), first
+        assert first.result["pull_seconds"] < 200
+        assert node.agent("untrust", document).result["status"] == "changed"
+        assert tree(node) == before
+
+
 def test_a_rootless_engine_pulls_once_trusted_and_never_without(
     rootless: runtimes.RootlessNode, registry: Registry, image: str
 ) -> None:

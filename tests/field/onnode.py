@@ -38,7 +38,7 @@ def run(document: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {"seconds": time.monotonic()}
     lay_out(document)
     restart(document)
-    told["serves"] = serving(document["socket"])
+    told["serves"] = dumped(document) is not None and serving(document["socket"])
     told["before"] = look(document)
     told["explained"] = explained(document["plan"])
     told["apply"] = agent("apply", document["plan"])
@@ -125,18 +125,23 @@ def systemctl(*words: str) -> None:
 
 def look(document: dict[str, Any]) -> dict[str, Any]:
     """What stands there, what containerd makes of it, and what pulls."""
-    words = ["config", "default"]
-    if Path(document["path"]).exists():
-        words = ["--config", document["path"], "config", "dump"]
-    dump = subprocess.run(["containerd", *words], check=False, capture_output=True, text=True)
     systemctl("reset-failed", document["unit"])  # the agent is measured, not our own restarts
     return {
         "files": files(),
-        "dump": dump.stdout if dump.returncode == 0 else None,
+        "dump": dumped(document),
         "pulls": [
             pull(document["socket"], image, login) == "" for image, login in document["others"]
         ],
     }
+
+
+def dumped(document: dict[str, Any]) -> str | None:
+    """What containerd makes of its configuration; None where it does not start with it."""
+    words = ["config", "default"]
+    if Path(document["path"]).exists():
+        words = ["--config", document["path"], "config", "dump"]
+    dump = subprocess.run(["containerd", *words], check=False, capture_output=True, text=True)
+    return dump.stdout if dump.returncode == 0 else None
 
 
 def files() -> dict[str, str]:
@@ -177,7 +182,7 @@ def explained(plan: dict[str, Any]) -> list[str]:
     return [one.strategy for one in found if one.applies]
 
 
-def serving(socket: str, seconds: float = 15) -> bool:
+def serving(socket: str, seconds: float = 60) -> bool:
     """Whether CRI serves, once it had the time."""
     from agent.cri.client import Cri, CriError
 
