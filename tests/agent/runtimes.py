@@ -119,10 +119,11 @@ ExecStart=/usr/share/docker.io/contrib/dockerd-rootless.sh --storage-driver=vfs 
         self.restart()
 
     def restart(self) -> None:
-        """As its user would do it."""
+        """As its user would do it. The key is the last file that dockerd writes at home."""
         code, said = self.sh(
             "(systemctl stop rootless; rm -f /run/user/1200/docker.sock; systemctl start rootless;"
-            " for try in $(seq 40); do test -S /run/user/1200/docker.sock && exit 0; sleep 0.5;"
+            " for try in $(seq 80); do test -S /run/user/1200/docker.sock -a"
+            " -e /home/ship/.config/docker/key.json && exit 0; sleep 0.5;"
             " done; journalctl -u rootless -n 20 -o cat; exit 1)"
         )
         assert code == 0, said
