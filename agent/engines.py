@@ -205,7 +205,8 @@ def _run(
         auths: dict[str, object] = {}
         if verify.username is not None:
             login = f"{verify.username}:{verify.password or ''}".encode()
-            auths[registry.name] = {"auth": base64.b64encode(login).decode("ascii")}
+            auth = {"auth": base64.b64encode(login).decode("ascii")}
+            auths.update((one.name, auth) for one in registry.spellings)
         os.write(held, json.dumps({"auths": auths}).encode())
         if "DOCKER_CONFIG" in environment:
             Path(environment["DOCKER_CONFIG"], "config.json").symlink_to(_AUTH.format(held))

@@ -67,9 +67,36 @@ class Registry:
         return (self, *(replace(self, host=name, names=()) for name in self.names))
 
     @property
+    def spellings(self) -> tuple[Registry, ...]:
+        """The registry as image names may spell it: each name, and with the usual port spelled out.
+
+        No runtime takes ``host`` and ``host:443`` for one: each looks for settings by the very word
+        in the image's name (measured: containerd 1.6 to 2.1, Docker 20.10 and 28, Podman 4.3).
+        """
+        found: list[Registry] = []
+        for one in self.each:
+            found.append(one)
+            if one.name == one.host:
+                found.append(_WithPort(one.host, one.port, one.address, one.ca, (), one.insecure))
+        return tuple(found)
+
+    def reference(self, image: str) -> Reference | None:
+        """``image`` taken apart, or None if it is no image of this registry in any spelling."""
+        found = (reference(image, one.name) for one in self.spellings if one.host == self.host)
+        return next((one for one in found if one is not None), None)
+
+    @property
     def ca_bytes(self) -> bytes:
         """The CA file's content; only for plans that :meth:`Plan.require_ca` has passed."""
         return (self.ca or "").encode("ascii")
+
+
+class _WithPort(Registry):
+    """The same registry as images spell it whose names have the usual port."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -154,7 +181,7 @@ class Plan:
             options=Options(**data["options"]),
         )
         if plan.verify is not None:
-            _check_verify(plan.verify, plan.registry.name)
+            _check_verify(plan.verify, plan.registry)
         _check_mirrors(plan.mirrors, plan.registry)
         if not re.fullmatch(r"[0-9A-Za-z-]{0,64}", plan.options.run):
             raise PlanError(
@@ -308,7 +335,7 @@ def _check_mirrors(mirrors: tuple[Mirror, ...], registry: Registry) -> None:
             problem = "it has a scheme or a path"
         elif colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
             problem = "its port is no number from 1 to 65535"
-        elif mirror.of in {one.name for one in registry.each}:
+        elif mirror.of in {one.name for one in registry.spellings}:
             problem = "a registry is no mirror of itself"
         elif seen.count(mirror.of) > 1:
             problem = "it stands there twice"
@@ -453,13 +480,13 @@ def reference(image: str, registry: str) -> Reference | None:
     return Reference(match["repository"], match["digest"] or match["tag"] or "latest")
 
 
-def _check_verify(verify: Verify, registry: str) -> None:
-    if reference(verify.image, registry) is None:
+def _check_verify(verify: Verify, registry: Registry) -> None:
+    if registry.reference(verify.image) is None:
         raise PlanError(
             "bad-image",
-            f"{verify.image!r} is not the name of an image under {registry}",
-            cause=f"the proving pull must come from {registry}",
-            cure=f"name it like {registry}/serve_hostname:0.0.1",
+            f"{verify.image!r} is not the name of an image under {registry.name}",
+            cause=f"the proving pull must come from {registry.name}",
+            cure=f"name it like {registry.name}/serve_hostname:0.0.1",
         )
     if (verify.username is None) != (verify.password is None):
         raise PlanError(

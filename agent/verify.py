@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from agent import asked
 from agent.facts.tree import Tree
 from agent.faults import AgentError, TrustError
-from agent.plan import Plan, Registry, Verify, reference
+from agent.plan import Plan, Registry, Verify
 from agent.troubles import classify
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def ask_registry(plan: Plan, address: str | None = None) -> None:
         if reply.status == 401 and basic and verify is not None:
             raise classify("401 unauthorized", registry, verify.image, said=False)
         # A bearer challenge leads to a token server: that way is left to the runtime's own pull.
-        image = reference(verify.image, registry.name) if verify is not None else None
+        image = registry.reference(verify.image) if verify is not None else None
         if reply.status != 200 or image is None or verify is None:
             return
         path = f"/v2/{image.repository}/manifests/{image.version}"
@@ -286,7 +286,7 @@ def trusts(proof: Proof, plan: Plan) -> None:
 
     Raises TrustError where they do not verify the registry's.
     """
-    registry = next(one for one in plan.registry.each if one.name == proof.name)
+    registry = next(one for one in plan.registry.spellings if one.name == proof.name)
     context = _trusting_nobody()
     for place in map(Path, proof.reads):
         for path in sorted(place.glob("*.crt")) if place.is_dir() else [place]:

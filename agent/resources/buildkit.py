@@ -114,7 +114,7 @@ def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
         tables = parse(config.content or b"")
     except TomlError:
         tables = {}
-    names = [] if plan.registry.plain_http else [one.name for one in plan.registry.each]
+    names = [] if plan.registry.plain_http else [one.name for one in plan.registry.spellings]
     told = [name for name in names if at(tables, "registry", name, "insecure") is True]
     words = [f"{config.path} has insecure for {name}: take it out" for name in told]
     return tuple(words if found.client else [*words, "buildctl, which could pull, is not here"])
@@ -158,7 +158,7 @@ def _edited(config: File, facts: Facts, plan: Plan) -> str:
 def _wanted(plan: Plan) -> list[tuple[str, str, Any]]:
     """Registry, key and value of what must stand in the file."""
     wanted: list[tuple[str, str, Any]] = []
-    for registry in plan.registry.each:
+    for registry in plan.registry.spellings:
         if registry.plain_http:
             wanted.append((registry.name, "http", True))
         else:

@@ -17,7 +17,7 @@ from agent.toml import TomlError, at, parse
 def changes(part: str, tree: Tree, root: str, plan: Plan, owned: Ledger) -> tuple[Change, ...]:
     """The registry's folder below a root, and one for each registry it mirrors."""
     found: list[Change] = []
-    for registry in plan.registry.each:
+    for registry in plan.registry.spellings:
         place = hosts_toml.folder(tree, [root], registry.name)
         found += hosts_toml.changes(tree, place, registry, owned)
     for mirror in plan.mirrors:
@@ -28,7 +28,7 @@ def changes(part: str, tree: Tree, root: str, plan: Plan, owned: Ledger) -> tupl
 def doubts(tree: Tree, roots: Sequence[str], plan: Plan) -> tuple[str, ...]:
     """Why a pull shows nothing: a hosts.toml that counts has ``skip_verify`` for the registry."""
     found = []
-    for registry in () if plan.registry.plain_http else plan.registry.each:
+    for registry in () if plan.registry.plain_http else plan.registry.spellings:
         path = f"{hosts_toml.folder(tree, list(roots), registry.name)}/hosts.toml" if roots else ""
         try:
             tables = parse(tree.read(path).content or b"") if path else {}

@@ -74,7 +74,7 @@ def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
     found = facts.others.get(PART)
     argv = found.argv if found is not None else ()
     told = (option(argv, "--insecure-registry") or "").split(",")
-    named = [one.name for one in plan.registry.each if one.name in told]
+    named = [one.name for one in plan.registry.spellings if one.name in told]
     words = [f"CRI-O is started with --insecure-registry={name}: take it out" for name in named]
     return (
         *registries_conf.doubts(facts.tree, plan),

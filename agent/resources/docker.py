@@ -58,7 +58,7 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
         if problem:
             notes.append(problem)
             continue
-        for registry in plan.registry.each:
+        for registry in plan.registry.spellings:
             changes += _ca_files(facts.tree, engine, registry, owned)
         changes += _hosts_files(facts.tree, engine, plan, owned)
         edited = _daemon_json(facts.tree, engine, plan)
@@ -116,7 +116,8 @@ def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
     before = _parsed_or_empty(owned.before)
     codec = encoding(content)
     text = content.decode(codec, "replace")
-    for key, item in ((MIRRORS, registry.url), (INSECURE, registry.name)):
+    insecure = ((INSECURE, one.name) for one in registry.spellings)
+    for key, item in ((MIRRORS, registry.url), *insecure):
         listed = before.get(key)
         if isinstance(listed, list) and item in listed:
             continue
@@ -131,9 +132,10 @@ def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
 def forgotten(facts: Facts, registry: Registry) -> tuple[Change, ...]:
     """Without any memory: the file that only we name so, and one with the plan's CA alone."""
     changes: list[Change] = []
-    for engine in facts.dockers:
-        for name in facts.tree.names(f"{engine.certs}/{registry.name}"):
-            file = facts.tree.read(f"{engine.certs}/{registry.name}/{name}")
+    folders = (f"{one.certs}/{name.name}" for one in facts.dockers for name in registry.spellings)
+    for folder in folders:
+        for name in facts.tree.names(folder):
+            file = facts.tree.read(f"{folder}/{name}")
             just_ours = registry.ca is not None and file.content == registry.ca_bytes
             if name == BESIDE or (name.endswith(".crt") and just_ours):
                 changes += change(PART, file, None)
@@ -175,7 +177,7 @@ def further(facts: Facts, plan: Plan) -> tuple[Proof, ...]:
         )
         for engine in facts.dockers
         if engine.running
-        for registry in plan.registry.each
+        for registry in plan.registry.spellings
         if any(one in LOOPBACK for one in _unverified(facts, plan, engine, registry))
     )
 
@@ -186,7 +188,7 @@ def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
         return ()
     found = []
     for engine in facts.dockers if not further(facts, plan) else ():
-        for registry in plan.registry.each if engine.running else ():
+        for registry in plan.registry.spellings if engine.running else ():
             for one in _unverified(facts, plan, engine, registry):
                 found.append(
                     f"insecure-registries has {one}: Docker verifies no certificate of "
@@ -271,7 +273,7 @@ def _wanted(plan: Plan, engine: Docker) -> dict[str, list[str]]:
     """What daemon.json must list, by key."""
     wanted: dict[str, list[str]] = {}
     if plan.registry.plain_http:
-        wanted[INSECURE] = [registry.name for registry in plan.registry.each]
+        wanted[INSECURE] = [registry.name for registry in plan.registry.spellings]
     if any(mirror.of == HUB for mirror in plan.mirrors) and not engine.containerd_store:
         wanted[MIRRORS] = [plan.registry.url]
     return wanted

@@ -129,7 +129,9 @@ def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
         return (str(problem),)
     found = []
     for one in each:
-        for registry in plan.registry.each if one.told.own and not plan.registry.plain_http else ():
+        for registry in (
+            plan.registry.spellings if one.told.own and not plan.registry.plain_http else ()
+        ):
             try:
                 text = (facts.tree.read(one.path).content or b"").decode("utf-8")
                 path = ("configs", registry.name, "tls", "insecure_skip_verify")
@@ -203,7 +205,7 @@ def _edited(tree: Tree, one: _Found, plan: Plan) -> tuple[Change, ...]:
         document = yaml_block.scan(content.decode(codec))
         mark = f"{MARK} {plan.registry.name}"
         wanted = _authority(one, plan.registry)
-        for registry in plan.registry.each:
+        for registry in plan.registry.spellings:
             document = _with_registry(document, tree, file, wanted, registry, mark)
         for mirror in plan.mirrors:
             document = _with_endpoint(document, mirror.of, plan.registry, mark)

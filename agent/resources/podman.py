@@ -15,7 +15,7 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
         return Proposal(absent="there is no Podman, Buildah or Skopeo here")
     notes = [
         f"podman: {place} counts for its user and does not have the CA: add it there"
-        for registry in (() if plan.registry.plain_http else plan.registry.each)
+        for registry in (() if plan.registry.plain_http else plan.registry.spellings)
         for place in registries_conf.shadowed(facts.tree, registry)
     ]
     return Proposal(registries_conf.changes(PART, facts, plan, owned), notes=tuple(notes))

@@ -31,12 +31,14 @@ _HEADER = "# Written by Moorage; `nodes.untrust` takes it away.\n"
 def changes(part: str, facts: Facts, plan: Plan, owned: Ledger) -> tuple[Change, ...]:
     """The CA in the registry's folder, and a drop-in a table that has no other place."""
     found: list[Change] = []
-    for registry in plan.registry.each:
-        if not registry.plain_http:
+    if not plan.registry.plain_http:
+        for registry in plan.registry.spellings:
             place = folder(facts.tree, registry, owned)
             folder_pairs.require_whole(facts.tree, place, owned, by_containerd=False)
             found += certificate_file(part, facts.tree, place, registry, owned)
-        else:
+    else:
+        # A prefix without a port is that of a name with one too (containers-registries.conf(5)).
+        for registry in plan.registry.each:
             lines = f'[[registry]]\nlocation = "{registry.name}"\ninsecure = true\n'
             found += _drop_in(part, facts.tree, registry.name, lines, owned)
     for mirror in plan.mirrors:
@@ -141,7 +143,7 @@ def _tables(tree: Tree, path: str) -> list[dict[str, Any]]:
 def doubts(tree: Tree, plan: Plan) -> tuple[str, ...]:
     """Why a pull shows nothing: a table has ``insecure`` for the registry, or for a part of it."""
     found = []
-    names = () if plan.registry.plain_http else [one.name for one in plan.registry.each]
+    names = () if plan.registry.plain_http else [one.name for one in plan.registry.spellings]
     for path in (MAIN, *(f"{DROP_INS}/{name}" for name in tree.names(DROP_INS))):
         for one in _tables(tree, path) if path.endswith(".conf") else ():
             of = str(one.get("prefix") or one.get("location") or "")

@@ -66,7 +66,10 @@ def state(live: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> str:
         return FOREIGN
     labels, has = wanted["metadata"]["labels"], ours.labels_of(live)
     labelled = all(has.get(key) == value for key, value in labels.items())
-    if logins(live) != logins(wanted):
+    there, right = logins(live), logins(wanted)
+    if live.get("immutable") and there and there.items() <= right.items():
+        return SAME if labelled else STALE  # of a build that knew one spelling, and for good
+    if there != right:
         return FROZEN if live.get("immutable") else STALE
     return SAME if labelled else STALE
 

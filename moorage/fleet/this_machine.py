@@ -148,8 +148,10 @@ def _before_docker(settings: Settings, plan: Plan) -> tuple[HostResult, list[Eve
     from dataclasses import replace
 
     result, events = _dry_run(settings, replace(plan, parts=("hosts",)))
-    path = DOCKER_CERTS / plan.registry.name / "ca.crt"
-    if result.error is None and _read(path) != plan.registry.ca:
+    for spelled in plan.registry.spellings if result.error is None else ():
+        path = DOCKER_CERTS / spelled.name / "ca.crt"
+        if _read(path) == plan.registry.ca:
+            continue
         lines = "".join(f"+{line}\n" for line in (plan.registry.ca or "").splitlines())
         count = lines.count("\n")
         diff = f"--- /dev/null\n+++ {path}\n@@ -0,0 +1,{count} @@\n{lines}"
@@ -161,8 +163,9 @@ def _before_docker(settings: Settings, plan: Plan) -> tuple[HostResult, list[Eve
 
 def _stands(plan: Plan) -> bool:
     """Whether both files say already what they should, as far as anybody may read them."""
-    ca = _read(DOCKER_CERTS / plan.registry.name / "ca.crt")
-    return ca == plan.registry.ca and _hosts_address(plan.registry.host) == plan.registry.address
+    registry = plan.registry
+    held = {_read(DOCKER_CERTS / one.name / "ca.crt") for one in registry.spellings}
+    return held == {registry.ca} and _hosts_address(registry.host) == registry.address
 
 
 def _hosts_address(name: str) -> str | None:

@@ -73,6 +73,12 @@ class Prover:
         return self.reasons.get(proof.kind, "")
 
 
+def spelled(*paths: str) -> list[str]:
+    """The paths of a registry on the usual port, each with its twin for images named with it."""
+    twins = ((path, path.replace("/my.registry.io/", "/my.registry.io:443/")) for path in paths)
+    return [one for pair in twins for one in dict.fromkeys(pair)]
+
+
 class Box:
     """A laid-out node and what can be done with it."""
 

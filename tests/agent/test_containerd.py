@@ -18,7 +18,7 @@ from agent.resources.containerd.state import TABLES
 from agent.resources.containerd.strategies import STRATEGIES
 from agent.toml import at, parse
 from tests.agent.authority import Authority
-from tests.agent.conftest import DEBIAN_CONFIG, Box, facts
+from tests.agent.conftest import DEBIAN_CONFIG, Box, facts, spelled
 
 CONFIG = "/etc/containerd/config.toml"
 FOLDER = "/etc/containerd/certs.d/my.registry.io"
@@ -84,12 +84,15 @@ def test_config_path_is_set_where_none_is(
 )
 def test_a_config_path_that_is_there_is_used(box: Box, path: str, folder: str) -> None:
     proposal = proposed(box, f'{V2}  config_path = "{path}"\n'.encode())
-    assert [one.path for one in proposal.changes] == [f"{folder}/ca.crt", f"{folder}/hosts.toml"]
+    places = spelled(f"{folder}/")
+    paths = [f"{place}{name}" for place in places for name in ("ca.crt", "hosts.toml")]
+    assert [one.path for one in proposal.changes] == paths
     assert proposal.restarts == ()
 
 
 def test_of_several_folders_the_one_that_has_the_registry_is_used(box: Box) -> None:
-    box.write("/etc/docker/certs.d/my.registry.io/ca.crt", box.ca.encode())
+    for path in spelled("/etc/docker/certs.d/my.registry.io/ca.crt"):
+        box.write(path, box.ca.encode())
     config = f'{V2}  config_path = "/etc/containerd/certs.d:/etc/docker/certs.d"\n'.encode()
     assert proposed(box, config).changes == ()
 
@@ -143,17 +146,22 @@ def test_a_file_containerd_itself_refuses_is_refused(box: Box) -> None:
 
 def test_anothers_hosts_toml_that_trusts_our_ca_is_enough(box: Box) -> None:
     box.write("/corp/ca.pem", b"# corp\n" + box.ca.encode())
-    box.write(f"{FOLDER}/hosts.toml", b'[host."https://my.registry.io"]\nca = ["/corp/ca.pem"]\n')
+    for place in spelled(f"{FOLDER}/"):
+        host = place.split("/")[-2]
+        text = f'[host."https://{host}"]\nca = ["/corp/ca.pem"]\n'
+        box.write(f"{place}hosts.toml", text.encode())
     config = f'{V2}  config_path = "/etc/containerd/certs.d"\n'.encode()
     assert proposed(box, config).changes == ()
 
 
 def test_certificates_without_a_hosts_toml_are_joined(box: Box) -> None:
-    box.write(f"{FOLDER}/ca.crt", Authority("other").pem.encode())
-    for ending in ("cert", "key"):
-        box.write(f"{FOLDER}/client.{ending}", b"x")
+    for place in spelled(f"{FOLDER}/"):
+        box.write(f"{place}ca.crt", Authority("other").pem.encode())
+        for ending in ("cert", "key"):
+            box.write(f"{place}client.{ending}", b"x")
     config = f'{V2}  config_path = "/etc/containerd/certs.d"\n'.encode()
-    assert [one.path for one in proposed(box, config).changes] == [f"{FOLDER}/moorage-ca.crt"]
+    changes = proposed(box, config).changes
+    assert [one.path for one in changes] == spelled(f"{FOLDER}/moorage-ca.crt")
 
 
 def test_dumps_may_differ_in_config_path_alone() -> None:

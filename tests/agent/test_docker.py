@@ -8,7 +8,7 @@ from agent.facts.docker import rootless_configs
 from agent.host import Host
 from agent.server import units
 from tests.agent.authority import Authority
-from tests.agent.conftest import Box
+from tests.agent.conftest import Box, spelled
 
 ONLY: dict[str, Any] = {"parts": ["docker"]}
 CA = "/etc/docker/certs.d/my.registry.io/ca.crt"
@@ -18,10 +18,11 @@ def test_the_ca_comes_and_goes_with_its_folders(box: Box) -> None:
     box.with_docker()
     folders, files = box.folders(), box.files()
     result = box.apply(**ONLY)
-    assert result["changes"] == [{"path": CA, "action": "created"}]
+    assert result["changes"] == [{"path": one, "action": "created"} for one in spelled(CA)]
     assert result["restarts"] == []
-    assert (box.read(CA) or b"").decode() == box.ca
-    assert (box.root / CA[1:]).stat().st_mode & 0o777 == 0o644
+    for path in spelled(CA):
+        assert (box.read(path) or b"").decode() == box.ca
+        assert (box.root / path[1:]).stat().st_mode & 0o777 == 0o644
     box.untrust(**ONLY)
     assert (box.folders(), box.files()) == (folders, files)
 
@@ -32,7 +33,9 @@ def test_a_port_is_part_of_the_folders_name(box: Box) -> None:
 
 
 def test_the_same_ca_under_another_name_is_enough(box: Box) -> None:
-    box.with_docker().write("/etc/docker/certs.d/my.registry.io/corp.crt", box.ca.encode())
+    box.with_docker()
+    for path in spelled("/etc/docker/certs.d/my.registry.io/corp.crt"):
+        box.write(path, box.ca.encode())
     assert box.apply(**ONLY)["status"] == "unchanged"
 
 
@@ -40,7 +43,8 @@ def test_anothers_ca_stays_and_ours_comes_beside_it(box: Box) -> None:
     other = Authority("other").pem.encode()
     box.with_docker().write(CA, other)
     result = box.apply(**ONLY)
-    assert [one["path"] for one in result["changes"]] == [CA.replace("ca.crt", "moorage-ca.crt")]
+    beside = CA.replace("ca.crt", "moorage-ca.crt")
+    assert [one["path"] for one in result["changes"]] == [beside, spelled(CA)[1]]
     assert box.read(CA) == other
     assert box.apply(**ONLY)["status"] == "unchanged"
     box.untrust(**ONLY)
@@ -53,7 +57,7 @@ def test_a_new_ca_replaces_ours_and_untrust_still_takes_all_away(box: Box) -> No
     box.apply(**ONLY)
     second = Authority("second").pem
     assert box.apply(registry={"ca": second}, **ONLY)["changes"] == [
-        {"path": CA, "action": "edited"}
+        {"path": one, "action": "edited"} for one in spelled(CA)
     ]
     assert (box.read(CA) or b"").decode() == second
     box.untrust(**ONLY)
@@ -95,9 +99,9 @@ def test_a_rootless_engine_gets_the_ca_in_its_users_folder(box: Box) -> None:
     (box.root / HOME[1:] / ".config").mkdir(parents=True)
     process(box, 100, "/usr/bin/dockerd", 1000, HOME=HOME, ROOTLESSKIT_STATE_DIR="/run/x")
     result = box.apply(**ONLY)
-    assert [one["path"] for one in result["changes"]] == [
+    assert [one["path"] for one in result["changes"]] == spelled(
         f"{HOME}/.config/docker/certs.d/my.registry.io/ca.crt"
-    ]
+    )
     assert box.apply(**ONLY)["status"] == "unchanged"
 
 
@@ -113,7 +117,7 @@ def test_no_name_of_a_home_brings_a_line_into_the_agents_unit(box: Box) -> None:
 def test_a_rootless_engine_that_does_not_run_is_known_by_its_unit(box: Box) -> None:
     box.with_docker().write(f"{HOME}/.config/systemd/user/docker.service", b"[Service]\n")
     paths = {one["path"] for one in box.apply(**ONLY)["changes"]}
-    assert paths == {CA, f"{HOME}/.config/docker/certs.d/my.registry.io/ca.crt"}
+    assert paths == {*spelled(CA, f"{HOME}/.config/docker/certs.d/my.registry.io/ca.crt")}
 
 
 def test_root_follows_no_link_out_of_a_users_home(box: Box) -> None:
@@ -129,9 +133,9 @@ def test_root_follows_no_link_out_of_a_users_home(box: Box) -> None:
 def test_a_snap_reads_its_own_folders(box: Box) -> None:
     process(box, 100, "/snap/docker/2915/bin/dockerd --group docker")
     result = box.apply(**ONLY)
-    assert [one["path"] for one in result["changes"]] == [
+    assert [one["path"] for one in result["changes"]] == spelled(
         "/var/snap/docker/common/etc/certs.d/my.registry.io/ca.crt"
-    ]
+    )
 
 
 def test_an_engine_inside_a_container_is_no_business_of_ours(box: Box) -> None:
@@ -161,7 +165,7 @@ def test_containerds_image_store_asks_a_mirror_by_hosts_toml(box: Box) -> None:
     box.with_docker().write(DAEMON, b'{"features": {"containerd-snapshotter": true}}')
     result = box.apply(**MIRROR)
     assert [one["path"] for one in result["changes"]] == [
-        CA,
+        *spelled(CA),
         "/etc/docker/certs.d/docker.io/hosts.toml",
     ]
     text = (box.read("/etc/docker/certs.d/docker.io/hosts.toml") or b"").decode()
@@ -190,4 +194,4 @@ def test_what_docker_cannot_do_is_said(box: Box) -> None:
 def test_another_file_of_the_daemon_is_found(box: Box) -> None:
     process(box, 100, "/usr/sbin/dockerd --config-file /srv/daemon.json")
     paths = {one["path"] for one in box.apply(**MIRROR)["changes"]}
-    assert paths == {CA, "/srv/daemon.json"}
+    assert paths == {*spelled(CA), "/srv/daemon.json"}

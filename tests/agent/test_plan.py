@@ -55,6 +55,39 @@ def test_the_parts_are_those_of_the_schema_and_of_the_table() -> None:
     assert properties["parts"]["default"] == list(DEFAULT_PARTS)
 
 
+@pytest.mark.parametrize(
+    ("registry", "spelled"),
+    [
+        ({}, ["my.registry.io", "my.registry.io:443"]),
+        ({"port": 5000}, ["my.registry.io:5000"]),
+        ({"port": 80}, ["my.registry.io:80"]),
+        ({"insecure": "http", "port": 80}, ["my.registry.io", "my.registry.io:80"]),
+        ({"insecure": "http", "port": 443}, ["my.registry.io:443"]),
+        ({"names": ["a.b"]}, ["my.registry.io", "my.registry.io:443", "a.b", "a.b:443"]),
+    ],
+)
+def test_a_registry_on_the_usual_port_is_spelled_in_two_ways(
+    box: Box, registry: dict[str, Any], spelled: list[str]
+) -> None:
+    plan = parse(box.document(registry=registry, verify=None))
+    assert [one.name for one in plan.registry.spellings] == spelled
+    assert parse(plan.to_json()) == plan
+    for name in spelled:
+        of_its_own = name.partition(":")[0] == "my.registry.io"
+        assert (plan.registry.reference(f"{name}/app:1") is not None) is of_its_own
+    assert plan.registry.reference("my.registry.io:444/app:1") is None
+    with pytest.raises(PlanError, match="no mirror of itself"):
+        parse(box.document(registry=registry, verify=None, mirrors=[{"of": spelled[-1]}]))
+
+
+def test_the_proving_image_may_have_the_usual_port_in_its_name(box: Box) -> None:
+    verify = {"image": "my.registry.io:443/app:1", "username": None, "password": None}
+    plan = parse(box.document(verify=verify))
+    assert plan.verify is not None
+    assert plan.verify.image == "my.registry.io:443/app:1"
+    assert plan.registry.name == "my.registry.io"  # what our notes on the node are kept by
+
+
 def test_further_names_and_mirrors_survive_the_wire(box: Box) -> None:
     document = box.document(
         registry={"names": ["cache.registry.io"], "port": 5000},

@@ -139,6 +139,38 @@ def test_a_registry_that_is_its_own_ca_is_trusted(
     assert node.agent("untrust", document).code == 0
 
 
+def test_one_trust_holds_for_both_spellings_of_the_usual_port(
+    node: Node, registry: Registry, image: str
+) -> None:
+    spelled = plan(registry, image.replace(NAME, f"{NAME}:443"))
+    assert node.agent("apply", {**spelled, "parts": ["hosts"]}).code == 0
+    assert node.agent("verify", spelled).fault == "x509-unknown-authority"
+    assert node.agent("apply", plan(registry, image)).result["verified"] is True
+    pulled = node.agent("verify", spelled)
+    assert (pulled.code, pulled.fault) == (0, "")
+    assert node.agent("apply", spelled).result["status"] == "unchanged"
+    node.agent("untrust", plan(registry, image))
+    node.agent("apply", {**spelled, "parts": ["hosts"]})
+    assert node.agent("verify", spelled).fault == "x509-unknown-authority"
+
+
+def test_a_node_that_the_build_before_set_up_is_given_the_other_spelling(
+    node: Node, registry: Registry, image: str
+) -> None:
+    document = plan(registry, image)
+    hosts = node.read("/etc/hosts")
+    node.agent("apply", document)
+    node.sh(f"rm -r /etc/containerd/certs.d/{NAME}:443")  # as that build left it
+    pid = node.sh("pidof containerd")
+    again = node.agent("apply", document)
+    assert (again.result["status"], again.result["restarts"]) == ("changed", [])
+    assert {one["path"].split("/")[4] for one in again.result["changes"]} == {f"{NAME}:443"}
+    assert node.sh("pidof containerd") == pid
+    node.agent("untrust", document)
+    assert node.sh("ls /etc/containerd/certs.d")[0] != 0
+    assert node.read("/etc/hosts") == hosts
+
+
 def test_running_containers_keep_their_process_ids(
     node: Node, registry: Registry, image: str
 ) -> None:

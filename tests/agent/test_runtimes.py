@@ -16,7 +16,7 @@ from agent.host import Host
 from agent.plan import PARTS
 from agent.toml import parse
 from tests.agent.authority import Authority
-from tests.agent.conftest import Box
+from tests.agent.conftest import Box, spelled
 
 PROGRAM = b"#!/bin/sh\nexit 0\n"
 K3S = "/etc/rancher/k3s/registries.yaml"
@@ -106,7 +106,7 @@ def test_trust_comes_with_its_restart_and_goes_without_a_trace(box: Box, name: s
     lay_out(box, name)
     files, folders = box.files(), box.folders()
     result = box.apply(**only(part))
-    assert {one["path"] for one in result["changes"]} == paths, result["error"]
+    assert {one["path"] for one in result["changes"]} == {*spelled(*paths)}, result["error"]
     assert (result["status"], result["restarts"]) == ("changed", restarts)
     assert box.apply(**only(part))["status"] == "unchanged"
     assert box.restarted == restarts
@@ -157,10 +157,16 @@ def test_k3s_names_the_registry_as_a_mirror_of_itself_too(box: Box) -> None:
         '  "docker.io":\n'
         "    endpoint:\n"
         '      - "https://my.registry.io"\n'
+        '  "my.registry.io:443":\n'
+        "    endpoint:\n"
+        '      - "https://my.registry.io:443"\n'
         '  "my.registry.io":\n'
         "    endpoint:\n"
         '      - "https://my.registry.io"\n'
         "configs:\n"
+        '  "my.registry.io:443":\n'
+        "    tls:\n"
+        f'      ca_file: "{K3S_CA}"\n'
         '  "my.registry.io":\n'
         "    tls:\n"
         f'      ca_file: "{K3S_CA}"'
@@ -235,9 +241,8 @@ def test_buildkit_says_the_same_as_before_and_ours(box: Box) -> None:
     after = box.read(BUILDKITD) or b""
     told = parse(after)
     assert told["registry"]["docker.io"] == {"http": False, "mirrors": ["my.registry.io"]}
-    assert told["registry"]["my.registry.io"] == {
-        "ca": ["/etc/buildkit/moorage/my.registry.io.crt"]
-    }
+    for name in ("my.registry.io", "my.registry.io:443"):
+        assert told["registry"][name] == {"ca": ["/etc/buildkit/moorage/my.registry.io.crt"]}
     box.untrust(**only("buildkit"))
     assert box.read(BUILDKITD) == theirs
     box.apply(**only("buildkit"))
@@ -245,7 +250,7 @@ def test_buildkit_says_the_same_as_before_and_ours(box: Box) -> None:
     box.write(BUILDKITD, edited)
     box.untrust(**only("buildkit"))
     assert box.read(BUILDKITD) == (
-        theirs + b'\n[registry."my.registry.io"]\n  insecure = false\n[dns]\n'
+        theirs + b'\n[registry."my.registry.io:443"]\n  insecure = false\n[dns]\n'
     )
 
 
@@ -308,12 +313,11 @@ def test_nerdctl_and_containerd_share_one_folder(box: Box) -> None:
     lay_out(box, "nerdctl").with_containerd()
     result = box.apply(parts=["containerd", "nerdctl"])
     paths = [one["path"] for one in result["changes"]]
-    assert len(paths) == len(set(paths)) == 3
+    assert len(paths) == len(set(paths)) == 5
     box.write("/etc/nerdctl/nerdctl.toml", b'hosts_dir = ["/srv/certs.d"]\n')
     added = box.apply(parts=["containerd", "nerdctl"])["changes"]
     assert {one["path"] for one in added} == {
-        "/srv/certs.d/my.registry.io/ca.crt",
-        "/srv/certs.d/my.registry.io/hosts.toml",
+        *spelled("/srv/certs.d/my.registry.io/ca.crt", "/srv/certs.d/my.registry.io/hosts.toml")
     }
 
 
@@ -351,7 +355,8 @@ def test_a_clients_key_in_dockers_folder_keeps_counting_for_podman(box: Box) -> 
         lay_out(box, "podman").write(place, b"x")
     result = box.apply(**only("podman"))
     assert [one["path"] for one in result["changes"]] == [
-        "/etc/docker/certs.d/my.registry.io/ca.crt"
+        "/etc/docker/certs.d/my.registry.io/ca.crt",
+        "/etc/containers/certs.d/my.registry.io:443/ca.crt",
     ]
 
 

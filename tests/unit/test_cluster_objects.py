@@ -82,6 +82,20 @@ def test_what_is_found_is_told_apart(found: dict[str, Any] | None, state: str) -
     assert pull_secret.state(found, made()) == state
 
 
+def of_the_build_before(**more: Any) -> dict[str, Any]:
+    """A Secret of ours that knows one spelling."""
+    secret = live(**more)
+    content = json.loads(base64.b64decode(secret["data"][pull_secret.KEY]))
+    del content["auths"]["my.registry.io:443"]
+    data = base64.b64encode(json.dumps(content).encode()).decode()
+    return {**secret, "data": {pull_secret.KEY: data}}
+
+
+def test_a_secret_with_one_spelling_is_given_the_other_unless_it_is_for_good() -> None:
+    assert pull_secret.state(of_the_build_before(), made()) == pull_secret.STALE
+    assert pull_secret.state(of_the_build_before(immutable=True), made()) == pull_secret.SAME
+
+
 def test_a_diff_hides_passwords_and_says_that_one_has_changed() -> None:
     old = live()
     new = pull_secret.document(

@@ -105,6 +105,32 @@ def test_a_machine_without_docker_yet_gets_the_ca_file_told_as_well(
     assert [action.path for action in actions] == [str(files / f"certs.d/{NAME}:8443/ca.crt")]
 
 
+USUAL = dataclasses.replace(Settings(), registry=RegistrySettings(host=NAME))
+
+
+def test_before_docker_both_spellings_of_the_usual_port_are_told(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    edited = HostResult("x", "changed", changes=(FileChange("/etc/hosts", "edited"),))
+    no_runtime = HostResult("x", FAILED, error=Fault("no-runtime", "no container runtime"))
+    Agent(monkeypatch, no_runtime, edited)
+    paths = [action.path for action in this_machine.pending_this_machine(USUAL)]
+    assert paths == [str(files / f"certs.d/{name}/ca.crt") for name in (NAME, f"{NAME}:443")]
+
+
+def test_a_machine_that_knows_one_spelling_does_not_stand_yet(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ca = stand(files)
+    plan = this_machine._plan(USUAL, ca)
+    for name in (NAME, f"{NAME}:443"):
+        assert not this_machine._stands(plan)
+        (files / "certs.d" / name).mkdir()
+        (files / "certs.d" / name / "ca.crt").write_text(ca)
+    assert this_machine._stands(plan)
+
+
 def stand(files: Path) -> str:
     """This machine as it should be. Returns the CA."""
     ca = this_machine._passing_ca()

@@ -159,9 +159,11 @@ def left(facts: Facts, item: Owned, registry: Registry) -> tuple[Change, ...]:
     for found in facts.containerds:
         known = layers.read(found, facts.tree)
         if item.path in (layer.path for layer in known.all) and file.content is not None:
-            keys = (*config.classic_table(known, registry), "ca_file")
             codec = encoding(file.content)
-            text = toml_edit.release(file.content.decode(codec), config.COMMENT, keys)
+            text = file.content.decode(codec)
+            for spelled in registry.spellings:
+                keys = (*config.classic_table(known, spelled), "ca_file")
+                text = toml_edit.release(text, config.COMMENT, keys)
             return change(PART, file, text.encode(codec))
     return ()
 
@@ -313,7 +315,7 @@ def _move_legacy(situation: Situation) -> Done:
     drafts = Drafts(situation.layers)
     drafts.move_mirrors()
     drafts.set(situation.layers.table, "config_path", FOLDER)
-    written, ours = situation.layers.written, situation.plan.registry.each
+    written, ours = situation.layers.written, situation.plan.registry.spellings
     others = legacy.folders(written, ours)
     situation.notes += [*legacy.never_asked(written), *legacy.secured(written, ours)]
     there = [host for host in others if carried.has(situation.tree, FOLDER, host)]
@@ -335,7 +337,7 @@ def _classic_entry(situation: Situation) -> Done:
             cure="move them to hosts.toml files (containerd's docs/hosts.md), then run again",
         )
     situation.notes += legacy.never_asked(situation.layers.written)
-    for registry in plan.registry.each:
+    for registry in plan.registry.spellings:
         if legacy.asked_by_http_alone(situation.layers.written, registry):
             plain.refuse((one.file for one in situation.layers.all), registry)
         table = config.classic_table(situation.layers, registry)
@@ -377,8 +379,8 @@ def _folders(situation: Situation, roots: list[str], others: dict[str, str]) -> 
     """The plan's registries below their roots, and what other registries keep there."""
     tree, plan, owned = situation.tree, situation.plan, situation.owned
     changes: list[Change] = []
-    ours = {registry.name for registry in plan.registry.each}
-    for registry in plan.registry.each:
+    ours = {registry.name for registry in plan.registry.spellings}
+    for registry in plan.registry.spellings:
         place = hosts_toml.folder(tree, roots, registry.name)
         versions.refuse_marked_hosts(situation.found, tree.read(f"{place}/hosts.toml"))
         text = others.get(registry.name)
@@ -403,7 +405,9 @@ def _folders(situation: Situation, roots: list[str], others: dict[str, str]) -> 
 
 def _note_awakened(situation: Situation) -> None:
     """Folders that lay there unread, and begin to count with the `config_path`."""
-    ours = {name for one in situation.plan.registry.each for name in hosts_toml.names(one.name)}
+    ours = {
+        name for one in situation.plan.registry.spellings for name in hosts_toml.names(one.name)
+    }
     there = [name for name in situation.tree.names(FOLDER) if name not in ours]
     if there:
         situation.notes.append(

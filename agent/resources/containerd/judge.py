@@ -61,14 +61,15 @@ def differs_in_trust_alone(before: bytes, after: bytes, registry: Registry) -> b
             _take_out(tables, (*keys, "config_path"))
             if moved:
                 _take_out(tables, (*keys, "mirrors"))
-            tls = at(tables, *keys, "configs", registry.name, "tls")
-            if isinstance(tls, dict) and not any(
-                value for key, value in tls.items() if key != "ca_file"
-            ):
-                _take_out(tables, (*keys, "configs", registry.name, "tls"))
-            else:
-                _take_out(tables, (*keys, "configs", registry.name, "tls", "ca_file"))
+            for spelled in registry.spellings:
+                _take_out_ca(tables, (*keys, "configs", spelled.name, "tls"))
     return bool(_without_empty(old) == _without_empty(new))
+
+
+def _take_out_ca(tables: dict[str, Any], keys: tuple[str, ...]) -> None:
+    tls = at(tables, *keys)
+    alone = isinstance(tls, dict) and not any(tls[key] for key in tls if key != "ca_file")
+    _take_out(tables, keys if alone else (*keys, "ca_file"))
 
 
 def counts(found: Containerd, after: bytes, registry: Registry) -> bool:

@@ -27,9 +27,10 @@ def find(facts: Facts, registry: Registry, fallback: str) -> tuple[Change, ...]:
         path = registry_table(parse(found.merged or b"")).get("config_path") or fallback
         roots = ["/" + root.strip("/") for root in path.split(":") if root]
         for root in dict.fromkeys([*roots, fallback]):
-            for name in hosts_toml.names(registry.name):
-                for one in _in_folder(facts.tree, f"{root}/{name}", registry):
-                    changes[one.path] = one
+            for spelled in registry.spellings:
+                for name in hosts_toml.names(spelled.name):
+                    for one in _in_folder(facts.tree, f"{root}/{name}", spelled):
+                        changes[one.path] = one
         # The one setting that serves all registries goes with the last of them.
         alone = not any(_others(facts.tree, root, registry) for root in roots)
         known = layers.read(found, facts.tree)
@@ -37,8 +38,9 @@ def find(facts: Facts, registry: Registry, fallback: str) -> tuple[Change, ...]:
             try:
                 codec = encoding(layer.file.content or b"")
                 text = (layer.file.content or b"").decode(codec)
-                keys = (*config.classic_table(known, registry), "ca_file")
-                text = toml_edit.release(text, COMMENT, keys)
+                for spelled in registry.spellings:
+                    keys = (*config.classic_table(known, spelled), "ca_file")
+                    text = toml_edit.release(text, COMMENT, keys)
                 if alone:
                     text = toml_edit.release(config.uncommented(text), COMMENT)
             except (UnicodeDecodeError, TomlError, ValueError):
@@ -63,5 +65,5 @@ def _in_folder(tree: Tree, place: str, registry: Registry) -> tuple[Change, ...]
 
 
 def _others(tree: Tree, root: str, registry: Registry) -> bool:
-    names = hosts_toml.names(registry.name)
+    names = {name for one in registry.spellings for name in hosts_toml.names(one.name)}
     return any(name not in names and tree.names(f"{root}/{name}") for name in tree.names(root))
