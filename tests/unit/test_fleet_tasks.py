@@ -106,4 +106,4 @@ def test_each_task_shows_an_example(task: str) -> None:
         text=True,
         check=True,
     )
-    assert f"Example: inv nodes.{task} --hosts=" in done.stdout
+    assert f"inv nodes.{task} --hosts=" in done.stdout
