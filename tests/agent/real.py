@@ -225,7 +225,7 @@ class Node:
         self.container.start()
         self.wait()
 
-    def wait(self, seconds: float = 40) -> None:
+    def wait(self, seconds: float = 120) -> None:
         """Until CRI serves."""
         code, said = self.sh(f"lab-ready {seconds:g}")
         if code:

@@ -53,7 +53,7 @@ class RuntimeNode(Node):
 
     images = "/var/lib/docker"
 
-    def wait(self, seconds: float = 40) -> None:
+    def wait(self, seconds: float = 120) -> None:
         code, said = self.sh(
             f"(for try in $(seq {seconds:g}); do "
             "state=$(systemctl is-system-running 2>/dev/null); "
