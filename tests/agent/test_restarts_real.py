@@ -83,7 +83,7 @@ def test_a_restart_that_ends_containers_is_refused_until_it_is_agreed_to(
     document = plan(registry)
     words = (f"KillMode={mode}", "1 running container", "bystander")
     dry = node.agent("apply --dry-run", document)
-    assert dry.code == 0
+    assert dry.fault == ""
     (restart,) = (event for event in dry.events if event["event"] == "restart")
     assert all(word in " ".join(restart["stops"]) for word in words)
     error = refused(node, node.agent("apply", document), *words)
@@ -92,7 +92,7 @@ def test_a_restart_that_ends_containers_is_refused_until_it_is_agreed_to(
     assert node.sh(_TASKS)[1] == task  # the same process: nothing was touched
 
     agreed = node.agent("apply", {**document, **AGREED})
-    assert (agreed.code, agreed.result["restarts"]) == (0, ["containerd.service"])
+    assert (agreed.fault, agreed.result["restarts"]) == ("", ["containerd.service"])
     assert agreed.result["stopped"] == ["default/bystander"]
     assert node.sh(_TASKS)[1] == ""
 
@@ -105,27 +105,27 @@ def test_the_cure_works_when_typed_and_the_container_lives_on(
     typed = cure.rpartition("or first: ")[2]
     assert node.sh(typed)[0] == 0
     run = node.agent("apply", plan(registry))
-    assert (run.code, run.result["stopped"]) == (0, [])
+    assert (run.fault, run.result["stopped"]) == ("", [])
     assert node.sh(_TASKS)[1] == task
 
 
 def test_with_nothing_running_there_is_nothing_to_ask(node: Node, registry: Registry) -> None:
     drop_in(node, "containerd.service", "[Service]", "KillMode=control-group")
     try:
-        assert node.agent("apply", plan(registry)).code == 0
+        assert node.agent("apply", plan(registry)).fault == ""
     finally:
         no_drop_ins(node, "containerd.service")
 
 
 @pytest.mark.parametrize("verb", ["untrust", "undo"])
 def test_taking_away_asks_alike(node: Node, registry: Registry, task: str, verb: str) -> None:
-    assert node.agent("apply", plan(registry)).code == 0
+    assert node.agent("apply", plan(registry)).fault == ""
     drop_in(node, "containerd.service", "[Service]", "KillMode=control-group")
     before = node.sh(LOOK)[1]
     refused(node, node.agent(verb, plan(registry)), "1 running container")
     assert (node.sh(LOOK)[1], node.sh(_TASKS)[1]) == (before, task)
     later = node.agent(verb, {**plan(registry), "options": {"restart": False}})
-    assert (later.code, node.sh(_TASKS)[1]) == (0, task)
+    assert (later.fault, node.sh(_TASKS)[1]) == ("", task)
 
 
 def test_recovery_asks_unless_its_run_had_been_agreed_to(
@@ -145,11 +145,11 @@ def test_recovery_asks_unless_its_run_had_been_agreed_to(
             # A run that is not agreed to asks first as well; one that is recovers on its way.
             assert node.agent("apply", plan(registry)).fault == CODE
             no_drop_ins(node, "containerd.service")
-            assert node.agent("recover").code == 0
+            assert node.agent("recover").fault == ""
             assert node.sh(_TASKS)[1] == task
         else:
             done = node.agent("recover")
-            assert (done.code, done.result["stopped"]) == (0, ["default/bystander"])
+            assert (done.fault, done.result["stopped"]) == ("", ["default/bystander"])
 
 
 _INJECTOR = Path(__file__).parent.parent / "faults" / "injector.py"
@@ -178,7 +178,7 @@ def test_a_service_that_goes_along_is_named_and_runs_again(
     error = refused(node, node.agent("apply", plan(registry)), "dependent.service", f"{setting}=")
     assert "--yes" in error["cure"]
     run = node.agent("apply", {**plan(registry), **AGREED})
-    assert (run.code, run.result["stopped"]) == (0, [])
+    assert (run.fault, run.result["stopped"]) == ("", [])
     assert node.sh("systemctl is-active dependent")[1].strip() == "active"
     assert node.sh(_TASKS)[1] == task
 
@@ -292,7 +292,7 @@ def test_docker_that_goes_along_names_its_containers_and_tells_what_stays_down(
     assert "live-restore" in error["cure"]
     assert running(engine) == containers
     run = engine.agent("apply", {**document, **AGREED})
-    assert (run.code, run.result["stopped"]) == (0, ["docker/web"]), run.result
+    assert (run.fault, run.result["stopped"]) == ("", ["docker/web"]), run.result
     assert running(engine) == {"db"}
 
 
@@ -309,7 +309,7 @@ def test_live_restore_keeps_them_and_nothing_is_asked(
             break
         time.sleep(0.2)
     run = engine.agent("apply", plan(registry, parts=["hosts", "containerd"]))
-    assert (run.code, run.result["stopped"]) == (0, []), run.result
+    assert (run.fault, run.result["stopped"]) == ("", []), run.result
     assert running(engine) == containers
 
 
@@ -317,7 +317,7 @@ def test_docker_that_only_wants_containerd_is_left_alone(
     engine: runtimes.RuntimeNode, registry: Registry, containers: set[str]
 ) -> None:
     run = engine.agent("apply", plan(registry, parts=["hosts", "containerd"]))
-    assert (run.code, run.result["stopped"]) == (0, []), run.result
+    assert (run.fault, run.result["stopped"]) == ("", []), run.result
     assert running(engine) == containers
 
 
