@@ -6,6 +6,7 @@ failed for want of trust as much as an untrust of ours.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -118,11 +119,15 @@ class Clocks:
 # -- what events tell -------------------------------------------------------------------------
 
 
+_QUOTED = re.compile(r'"([^"\s/]+/[^"\s]+)"')
+
+
 def told(event: Mapping[str, Any], registry: str) -> tuple[float, bool, str] | None:
     """A kubelet's event -> when by its clock, whether the pull went well, and in words; None where
     it says nothing of the node's trust in ``registry``."""
     message = str(event.get("message") or "")
-    if f'"{registry}/' not in message:
+    images = _QUOTED.findall(message)
+    if not any(causes.same_registry(causes.registry_of(one), registry) for one in images):
         return None
     about = event.get("involvedObject") or {}
     name = f"{about.get('namespace')}/{about.get('name')}"

@@ -327,7 +327,8 @@ def _stuck_now(
         node = (pod.get("spec") or {}).get("nodeName", "")
         for one in containers(pod) if node in silent else ():
             code = causes.classify(one.words).code if one.words else ""
-            if one.image.startswith(f"{registry}/") and code in TRUST_CODES:
+            ours = causes.same_registry(causes.registry_of(one.image), registry)
+            if ours and code in TRUST_CODES:
                 words = f"{one.name} cannot pull there: {code}"
                 waiting.append((node, Evidence(_NOW, False, FAILED, words)))
     return waiting

@@ -19,6 +19,8 @@ NAME = "my.registry.io"
 DOCKER, PODMAN = f"/etc/docker/certs.d/{NAME}", f"/etc/containers/certs.d/{NAME}"
 CONTAINERD = f"/etc/containerd/certs.d/{NAME}"
 ROOT = f"/root/.config/containers/certs.d/{NAME}"
+# The folder for images that spell out the usual port; nobody had one.
+TWIN = f"/etc/containers/certs.d/{NAME}:443/ca.crt"
 FOLDERS = {"docker": DOCKER, "podman": PODMAN, "crio": PODMAN, "containerd": CONTAINERD}
 WITH_FOLDERS = (
     b'version = 2\n[plugins."io.containerd.grpc.v1.cri".registry]\n'
@@ -125,7 +127,7 @@ def test_root_s_own_folder_counts_if_it_is_there(
         (box.root / ROOT.lstrip("/")).mkdir(parents=True)
     before = box.files()
     written = [one["path"] for one in box.apply(**only(part))["changes"]]
-    assert written == [f"{ROOT}/moorage-ca.crt" if older else f"{ROOT}/ca.crt"]
+    assert written == [f"{ROOT}/moorage-ca.crt" if older else f"{ROOT}/ca.crt", TWIN]
     assert box.apply(**only(part))["status"] == "unchanged"
     box.untrust(**only(part))
     assert box.files() == before
@@ -137,14 +139,16 @@ def test_root_s_home_is_what_passwd_says(box: Box) -> None:
     lay_out(box, "podman").write("/etc/passwd", f"root:x:0:0:root:{home}:/bin/sh\n".encode())
     (box.root / f"srv/root/.config/containers/certs.d/{NAME}").mkdir(parents=True)
     assert [one["path"] for one in box.apply(**only("podman"))["changes"]] == [
-        f"{home}/.config/containers/certs.d/{NAME}/ca.crt"
+        f"{home}/.config/containers/certs.d/{NAME}/ca.crt",
+        TWIN,
     ]
 
 
 def test_an_empty_folder_of_the_system_s_hides_docker_s(box: Box) -> None:
     lay_out(box, "podman").write(f"{DOCKER}/corp.crt", Authority("corp").pem.encode())
     (box.root / PODMAN.lstrip("/")).mkdir(parents=True)
-    assert [one["path"] for one in box.apply(**only("podman"))["changes"]] == [f"{PODMAN}/ca.crt"]
+    written = [one["path"] for one in box.apply(**only("podman"))["changes"]]
+    assert written == [f"{PODMAN}/ca.crt", TWIN]
 
 
 def notes(result: dict[str, Any]) -> list[str]:

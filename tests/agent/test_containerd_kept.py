@@ -259,7 +259,8 @@ def test_a_table_whose_key_names_no_registry_makes_no_folder_and_is_told(
     result = node.apply(parts=["containerd"])
     assert result["status"] == "changed"
     assert f'"{key}" counts for no image' in notes(result)
-    assert {one.name for one in (node.root / ROOT[1:]).iterdir()} == {"my.registry.io"}
+    made = {one.name for one in (node.root / ROOT[1:]).iterdir()}
+    assert made == {"my.registry.io", "my.registry.io:443"}
     assert node.untrust()["status"] == "changed"
     assert (node.files(), node.folders()) == (files, folders)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.faults import AgentError, TrustError
-from tests.agent.conftest import Box
+from tests.agent.conftest import Box, spelled
 
 CERTS = "/etc/containerd/certs.d/my.registry.io"
 CONFIG = "/etc/containerd/config.toml"
@@ -31,8 +31,10 @@ def test_apply_trusts_restarts_once_and_proves_it(node: Box) -> None:
     assert result["pull_seconds"] is not None
     assert result["restarts"] == ["containerd.service"] == node.restarted
     assert [one["path"] for one in result["changes"]] == [
-        "/etc/hosts", f"{CERTS}/ca.crt", f"{CERTS}/hosts.toml", CONFIG
-    ]  # fmt: skip
+        "/etc/hosts",
+        *(f"{place}{name}" for place in spelled(f"{CERTS}/") for name in ("ca.crt", "hosts.toml")),
+        CONFIG,
+    ]
     assert node.prover.asked == ["beforehand", "cri", "registry", "pull"]
     kinds = [event["event"] for event in result["events"]]
     assert kinds[0] == "facts"
@@ -86,7 +88,7 @@ def test_a_dry_run_shows_every_change_and_touches_nothing(node: Box) -> None:
     assert result["status"] == "changed"
     assert result["restarts"] == ["containerd.service"]
     diffs = [event["diff"] for event in result["events"] if event["event"] == "change"]
-    assert len(diffs) == 4
+    assert len(diffs) == 6
     assert "+10.0.0.1\tmy.registry.io # moorage" in diffs[0]
     assert node.files() == files
     assert not (node.root / "var").exists()
@@ -142,7 +144,7 @@ def test_a_failure_that_is_not_about_trust_keeps_what_is_right(node: Box) -> Non
     node.prover.errors["pull"] = AgentError("image-missing", "no image", "c", "c")
     result = node.apply()
     assert (result["status"], result["code"]) == ("failed", "image-missing")
-    assert len(result["changes"]) == 4
+    assert len(result["changes"]) == 6
     assert node.read(f"{CERTS}/hosts.toml")
     assert node.restarted == ["containerd.service"]
     del node.prover.errors["pull"]

@@ -200,11 +200,13 @@ def decided(box: Box, facts: Facts, **more: Any) -> proving.Decision:
 def test_docker_at_loopback_is_proven_by_what_it_would_read(box: Box, tmp_path: Path) -> None:
     here = {"registry": {"address": "127.0.0.1"}}
     found = decided(box, with_docker(tmp_path), **here)
-    assert [one.kind for one in found.proofs] == ["docker", "files"]
-    assert found.proofs[1].reads[0] == "/etc/docker/certs.d/my.registry.io"
+    assert [one.kind for one in found.proofs] == ["docker", "files", "files"]
+    assert [one.reads[0] for one in found.proofs[1:]] == [
+        f"/etc/docker/certs.d/{name}" for name in ("my.registry.io", "my.registry.io:443")
+    ]
     assert found.verified is True
     without = decided(box, with_docker(tmp_path), **here, verify=None)
-    assert ([one.kind for one in without.proofs], without.verified) == (["files"], True)
+    assert ([one.kind for one in without.proofs], without.verified) == (["files", "files"], True)
 
 
 def test_docker_elsewhere_is_proven_by_its_pull_alone(box: Box, tmp_path: Path) -> None:
@@ -234,7 +236,8 @@ def test_docker_that_is_told_to_verify_nothing_is_not_proven(
 def test_the_address_is_looked_up_where_the_plan_gives_none(box: Box, tmp_path: Path) -> None:
     here = {"registry": {"host": "here.lan", "address": None}, "verify": None}
     there = {"registry": {"address": None}, "verify": None}
-    assert [one.kind for one in decided(box, with_docker(tmp_path), **here).proofs] == ["files"]
+    kinds = [one.kind for one in decided(box, with_docker(tmp_path), **here).proofs]
+    assert kinds == ["files", "files"]
     assert decided(box, with_docker(tmp_path), **there).proofs == ()
 
 
@@ -283,7 +286,8 @@ for word in "$@"; do case "$word" in /proc/self/fd/*) cat "$word" >> {log};; esa
 echo 'x509: certificate signed by unknown authority' >&2
 exit $(cat {log}.code)
 """
-LOGIN = '{"auths": {"my.registry.io": {"auth": "dTpwYXNzLXdvcmQtMQ=="}}}'
+HELD = '{"auth": "dTpwYXNzLXdvcmQtMQ=="}'
+LOGIN = f'{{"auths": {{"my.registry.io": {HELD}, "my.registry.io:443": {HELD}}}}}'
 
 
 @pytest.mark.parametrize(

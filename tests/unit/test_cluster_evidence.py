@@ -196,14 +196,18 @@ def test_clocks_that_differ_change_nothing(folder: Path, clock: float) -> None:
     assert proof(Api(event(8, PULLED), ahead=-60 * clock)).trusts is (clock > 0)
 
 
-def test_without_a_right_to_events_what_fails_now_counts() -> None:
-    waiting = {"reason": "ErrImagePull", "message": X509}
-    pod = {
+def waiting(image: str = IMAGE) -> dict[str, Any]:
+    """A pod that waits for an image of a registry it does not trust."""
+    state = {"waiting": {"reason": "ErrImagePull", "message": X509.replace(IMAGE, image)}}
+    return {
         "metadata": {"name": "a", "namespace": "web", "uid": "1"},
-        "spec": {"nodeName": "n1", "containers": [{"name": "app", "image": IMAGE}]},
-        "status": {"containerStatuses": [{"name": "app", "state": {"waiting": waiting}}]},
+        "spec": {"nodeName": "n1", "containers": [{"name": "app", "image": image}]},
+        "status": {"containerStatuses": [{"name": "app", "state": state}]},
     }
-    failing = proof(Api(pods=[pod], forbidden=True))
+
+
+def test_without_a_right_to_events_what_fails_now_counts() -> None:
+    failing = proof(Api(pods=[waiting()], forbidden=True))
     assert (failing.trusts, failing.by) == (False, "failed")
 
 
@@ -221,3 +225,23 @@ def test_a_logbook_of_before_has_the_time_of_its_end(folder: Path) -> None:
 def test_the_newest_decides_and_older_ones_are_not_asked() -> None:
     old, new = Evidence(1, True, "pulled", "old"), Evidence(2, False, "failed", "new")
     assert judged([new, old]) == judged([old, new]) == (False, "failed", "new")
+
+
+@pytest.mark.parametrize(
+    ("image", "counts"),
+    [
+        (IMAGE, True),
+        (IMAGE.replace(REGISTRY, f"{REGISTRY}:443"), True),
+        (IMAGE.replace(REGISTRY, f"{REGISTRY}:5000"), False),
+        (IMAGE.replace(REGISTRY, f"not.{REGISTRY}"), False),
+        (f"other.io/{IMAGE}", False),
+    ],
+)
+def test_a_pull_counts_for_the_registry_in_both_spellings_of_its_port(
+    image: str, counts: bool
+) -> None:
+    for message, well in ((PULLED, True), (X509, False)):
+        told = evidence.told(event(1, message.replace(IMAGE, image)), REGISTRY)
+        assert (told[1] if told else None) is (well if counts else None)
+    stuck: Any = Api(pods=[waiting(image)])
+    assert bool(nodes._stuck_now(stuck, REGISTRY, {"n1": ()})) is counts
