@@ -137,11 +137,11 @@ class Victim:
         return self._refused(run, "read-only")
 
     def _says_so_until_it_is_writable(self) -> None:
-        """Every run names it and goes no further; a recovery with nothing left to do is done."""
+        """Every run names it and goes no further, but one that has nothing to do."""
         pending = self.node.read(f"{_STATE}/active/intent.json") is not None
         for operation in ("recover", "apply", "untrust"):
             run = self.node.agent(operation, self.document)
-            idle = not pending and operation != "apply" and run.code == 0
+            idle = not pending and run.result["status"] == "unchanged"
             if not idle and run.fault != "read-only":
                 raise Broken(f"{operation} while it is read-only: {run.fault or run.result}")
             if pending and "nodes.recover" not in run.result["error"]["cure"]:
