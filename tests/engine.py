@@ -7,12 +7,16 @@ minutes of two cores that pass while other sessions wait for daemons. `nox -s k8
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from moorage import engine, settings
 from moorage.settings import Settings
 from moorage.ui import UI
+
+NAMESPACES = Path("/run/docker/netns")
 
 
 @contextmanager
@@ -20,12 +24,37 @@ def running() -> Iterator[None]:
     """Where no engine answers: installed, started, and stopped at the end."""
     ours, ui = _settings(), UI(yes=True)
     stood = engine.answers(ours)
-    engine.ensure(ours, ui)
+    _ensure(ours, ui)
     try:
         yield
     finally:
         if not stood:
             engine.stop(ours, ui)
+
+
+def _ensure(ours: Settings, ui: UI) -> None:
+    if not engine.answers(ours) and not _running("dockerd", "containerd-shim"):
+        _release(NAMESPACES)
+    engine.ensure(ours, ui)
+
+
+def _release(namespaces: Path) -> None:
+    """Gives back the network namespaces that an engine left when it was killed.
+
+    Each has an address on docker0 still, and answers for it: a node of ours that is given the
+    same one refuses connections then. An engine with the same data would clear them itself.
+    """
+    for left in sorted(namespaces.glob("*")):
+        subprocess.run(["umount", str(left)], check=False, stderr=subprocess.DEVNULL)
+        left.unlink(missing_ok=True)
+
+
+def _running(*programs: str) -> bool:
+    for name in Path("/proc").glob("[0-9]*/comm"):
+        with suppress(OSError):  # it ended meanwhile
+            if name.read_text().startswith(programs):
+                return True
+    return False
 
 
 def _settings() -> Settings:
@@ -37,7 +66,7 @@ def main() -> None:
     from moorage.lab.kubernetes import binaries, source
 
     ours, ui = _settings(), UI(yes=True)
-    engine.ensure(ours, ui)
+    _ensure(ours, ui)
     if binaries.pending(ours):
         source.begin(ours, engine.connect(ours), ui)
         ui.say("Kubernetes is being built, in the background")
