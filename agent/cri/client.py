@@ -11,7 +11,7 @@ from typing import Any
 
 from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.const import Status
-from grpclib.exceptions import GRPCError
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from agent.cri import api_pb2 as api
 from agent.plan import Verify
@@ -96,6 +96,8 @@ class Cri:
                 raise CriError(f"no answer within {timeout:g} seconds", answered=False) from None
             except OSError as problem:
                 raise CriError(problem.strerror or str(problem), answered=False) from None
+            except (StreamTerminatedError, ProtocolError) as problem:  # it goes down meanwhile
+                raise CriError(str(problem).lower(), answered=False) from None
             self._version = version
             return answer
         raise AssertionError("unreachable")

@@ -23,7 +23,7 @@ _CHANGE = {
     help={
         **_IMAGE,
         **_CHANGE,
-        "no_verify": "set trust up without the pull that proves it",
+        "no_verify": "set trust up without the pull that proves it (exit code 3: not proven)",
         "replace": "replace a hosts entry that gives the registry's name another address",
         "parts": "only these, as hosts,docker,containerd (else nodes.parts, else all there are)",
         "mirror": "registries whose images are asked of ours first, as docker.io,quay.io",
@@ -110,8 +110,9 @@ def untrust(
 
 @on_nodes(help=_IMAGE)
 def verify(run: Run, nodes: Nodes, image: str | None = None) -> dict[str, Any]:
-    """Prove that nodes trust the registry: TLS, CRI and a pull; exit code 1 where one does not.
+    """Prove that nodes trust the registry: TLS, CRI and a pull; exit code 1 if one does not.
 
+    Exit code 3 if a node is well and something there stays unproven: the table says what, and why.
     Example: inv nodes.verify --hosts=node1 --image=my.registry.io/serve_hostname:0.0.1
     Example: inv nodes.verify --from-cluster --json
     """

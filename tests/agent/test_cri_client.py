@@ -91,3 +91,19 @@ def test_a_runtime_that_knows_neither_did_not_answer(tmp_path: Path) -> None:
 def test_a_refusal_of_the_older_service_is_told_too(tmp_path: Path) -> None:
     words = {V1: f"unknown service {V1}", ALPHA: SCHEMA1}
     assert pull(tmp_path, words) == (SCHEMA1, True, [V1, ALPHA])
+
+
+def test_a_runtime_that_goes_down_while_it_is_asked_did_not_answer(tmp_path: Path) -> None:
+    path = str(tmp_path / "cri.sock")
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    async def session() -> None:
+        async with await asyncio.start_unix_server(hang_up, path), Cri(path) as cri:
+            await cri.ready()
+
+    with pytest.raises(CriError) as told:
+        asyncio.run(session())
+    assert (told.value.answered, "lost" in told.value.message) == (False, True)

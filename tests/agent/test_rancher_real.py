@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("docker")
 
 import docker
+import yaml
 
 from agent.report import NOT_PROVEN
 from moorage.archive import agent_archive
@@ -25,7 +26,6 @@ __all__ = ["client", "image", "registry"]
 pytestmark = pytest.mark.engine
 
 STAND_IN = Path(__file__).parent / "image" / "rancher.py"
-PACKAGES = "docker.io python3-yaml"
 LOOK = (
     "find /etc/rancher /etc/k0s/containerd.d /etc/docker /etc/containerd -type f 2>/dev/null |"
     " sort | xargs -r sha256sum; sha256sum /etc/hosts"
@@ -55,6 +55,8 @@ class RancherNode(runtimes.RuntimeNode):
     def install(self, kind: Kind) -> None:
         """The stand-in in the place of one of them, and its service."""
         self.write("/root/rancher.py", STAND_IN.read_bytes())
+        for module in Path(yaml.__file__).parent.glob("*.py"):  # the nodes have none of their own
+            self.write(f"/root/yaml/{module.name}", module.read_bytes())
         starts = f'#!/bin/sh\nexec python3 /root/rancher.py {kind.name} "$0" "$@"\n'
         self.write(kind.program, starts.encode())
         unit = (
@@ -92,7 +94,7 @@ class RancherNode(runtimes.RuntimeNode):
 def node(request: pytest.FixtureRequest, client: docker.DockerClient,
          tmp_path_factory: pytest.TempPathFactory) -> Iterator[RancherNode]:  # fmt: skip
     """containerd 1.6 and 2.1."""
-    made = runtimes.image(client, "rancher", request.param, PACKAGES)
+    made = runtimes.image(client, "docker", request.param, "docker.io")
     archive = agent_archive(tmp_path_factory.mktemp("state")).path
     with runtimes.started(RancherNode(client, made), archive) as started:
         started.sh("systemctl disable --now docker.socket docker containerd")
@@ -125,7 +127,7 @@ def test_whatever_it_is_called_its_service_restarts_and_its_cri_pulls(
     assert node.agent("apply", {**document, "parts": ["hosts"]}).code == 0
     assert node.agent("verify", document).fault == "x509-unknown-authority"
     first = node.agent("apply", document)
-    assert (first.code, first.result["status"], first.noise) == (0, "changed", ""), first
+    assert (first.code, first.result["status"], first.noise) == (0, "changed", ""), first.result
     assert (first.result["verified"], first.result["unproven"]) == (True, [])
     assert first.result["restarts"] == [kind.unit]
     assert ("pull", "") in steps(first)

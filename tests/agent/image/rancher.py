@@ -92,8 +92,9 @@ if not (told.get("docker") or told.get("container-runtime-endpoint")):
     words = k0s() if NAME == "k0s" else rancher(told)
     subprocess.Popen(words, preexec_fn=dies_with_its_parent)  # noqa: PLW1509
 # From here on it is called as they are: k0s by all its words, the others by a title.
-read, _ = os.pipe()
+read, write = os.pipe()
 os.dup2(read, 0)
+os.set_inheritable(write, True)  # held open by itself: it waits until it is stopped
 if NAME == "k0s":
     Path("/run/k0s").mkdir(exist_ok=True)
     Path("/run/k0s", WORDS[0]).write_text("import sys; sys.stdin.read()")
