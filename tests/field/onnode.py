@@ -43,7 +43,11 @@ def run(document: dict[str, Any]) -> dict[str, Any]:
     told["explained"] = explained(document["plan"])
     told["apply"] = agent("apply", document["plan"])
     told["after"] = look(document)
-    told["pulled"] = pull(document["socket"], document["image"], document["login"])
+    host, _, rest = document["image"].partition("/")
+    told["pulled"] = next(
+        (f"{name}: {said}" for name in (document["image"], f"{host}:443/{rest}")
+         for said in [pull(document["socket"], name, document["login"])] if said), ""
+    )  # fmt: skip
     told["again"] = agent("apply", document["plan"])
     if document["added"]:
         lay(document["added"])

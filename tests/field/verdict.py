@@ -119,7 +119,8 @@ def settings(dump: str, without_trust: bool) -> dict[str, Any]:
         if not isinstance(registry, dict):
             continue
         registry.pop("config_path", None)
-        (registry.get("configs") or {}).pop(NAME, None)
+        for name in (NAME, f"{NAME}:443"):  # both spellings are one registry
+            (registry.get("configs") or {}).pop(name, None)
         if tables.get("version") != 2:  # where mirrors move to hosts.toml; their pulls are judged
             registry.pop("mirrors", None)
     return tables
