@@ -94,8 +94,10 @@ def proofs(facts: Facts) -> tuple[Proof, ...]:
     found = facts.others.get(PART)
     if found is None or not found.running or not _pulls(found):
         return ()
-    kind, socket = _endpoint(found) or ("cri", SOCKET)
-    return (Proof(kind, socket, "" if _endpoint(found) else unit_of(PART, found.unit)),)
+    other = _endpoint(found)
+    if other is not None:
+        return (Proof(*other),)
+    return (Proof("cri", SOCKET, unit_of(PART, found.unit), roots=(_usual(facts),)),)
 
 
 def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
@@ -104,6 +106,14 @@ def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
     if found is None or _endpoint(found):
         return ()
     return certs_d.doubts(facts.tree, [_folder(facts) or ROOT], plan)
+
+
+def _usual(facts: Facts) -> str:
+    """The folder of hosts.toml files; its own if a drop-in is not understood."""
+    try:
+        return _folder(facts) or ROOT
+    except RefusedError:
+        return ROOT
 
 
 def _pulls(found: Runtime) -> bool:

@@ -37,6 +37,8 @@ PART = "k3s"
 KINDS = ("k3s", "rke2")
 SOCKET = "/run/k3s/containerd/containerd.sock"
 DOCKER = "/run/docker.sock"
+# Below its data folder: the hosts.toml files that it writes from registries.yaml at each start.
+CERTS_D = "agent/etc/containerd/certs.d"
 MARK = "# moorage"
 
 
@@ -117,7 +119,8 @@ def proofs(facts: Facts) -> tuple[Proof, ...]:
         elif one.told.endpoint:
             found.append(Proof("cri", one.told.endpoint))
         else:
-            found.append(Proof("cri", SOCKET, unit_of(one.runtime.name, one.runtime.unit)))
+            unit = unit_of(one.runtime.name, one.runtime.unit)
+            found.append(Proof("cri", SOCKET, unit, roots=(f"{one.told.data}/{CERTS_D}",)))
     return tuple(found)
 
 

@@ -51,7 +51,9 @@ def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
 def proofs(facts: Facts) -> tuple[Proof, ...]:
     """A pull through its containerd."""
     found = facts.others.get(PART)
-    return (Proof("cri", SOCKET, found.unit),) if found is not None and found.running else ()
+    if found is None or not found.running:
+        return ()
+    return (Proof("cri", SOCKET, found.unit, roots=(ROOT,)),)
 
 
 def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def proofs(facts: Facts) -> tuple[Proof, ...]:
     socket = socket[len("unix://") :] if socket.startswith("unix://") else socket
     if found is None or not found.binary or not facts.tree.exists(socket):
         return ()
-    return (Proof("nerdctl", found.binary),)
+    return (Proof("nerdctl", found.binary, roots=(_root(facts),)),)
 
 
 def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:

@@ -344,3 +344,31 @@ def test_who_pulls_is_not_known_where_config_yaml_is_not_understood(box: Box) ->
     result = box.run(box.engine().verify(box.plan(parts=["k3s"])))
     assert (result["status"], result["verified"]) == ("unchanged", None)
     assert CONFIG in result["unproven"][0]["because"]
+
+
+@pytest.mark.parametrize(
+    ("name", "root"),
+    [
+        ("k3s", f"{DATA}/agent/etc/containerd/certs.d"),
+        ("rke2", "/var/lib/rancher/rke2/agent/etc/containerd/certs.d"),
+        ("k0s", "/etc/k0s/containerd.d/certs.d"),
+        ("microk8s", "/var/snap/microk8s/current/args/certs.d"),
+    ],
+)
+def test_a_pull_knows_in_which_folder_its_mirrors_stand(box: Box, name: str, root: str) -> None:
+    lay_out(box, name)
+    part = "k3s" if name == "rke2" else name
+    [proof] = parts.TABLE[part].proofs(gather(Host(str(box.root))))
+    assert proof.roots == (root,)
+
+
+@pytest.mark.parametrize(
+    ("text", "root"), [("/srv/c.d", "/srv/c.d"), ("{", "/etc/k0s/containerd.d/certs.d")]
+)
+def test_a_pull_by_k0s_knows_the_folder_that_a_drop_in_names(
+    box: Box, text: str, root: str
+) -> None:
+    named = f'[plugins."io.containerd.grpc.v1.cri".registry]\n  config_path = "{text}"\n'
+    lay_out(box, "k0s").write(DROP_IN, named.encode() if text != "{" else b"{")
+    [proof] = parts.TABLE["k0s"].proofs(gather(Host(str(box.root))))
+    assert proof.roots == (root,)
