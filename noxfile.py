@@ -31,7 +31,7 @@ os.environ.setdefault(
     "INVOKE_ENGINE_DATA",
     f"/var/lib/moorage-tests/{hashlib.sha256(bytes(ROOT)).hexdigest()[:12]}",
 )
-PYTEST = ("coverage", "run", "--parallel-mode", "-m", "pytest")
+PYTEST = ("coverage", "run", "--parallel-mode", "-m", "pytest", "--durations=12")
 
 
 @nox.session
@@ -131,6 +131,18 @@ def fleet(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """The plan parser and the TOML edit against Hypothesis: four minutes, or `-- SECONDS`."""
     session.run("python", "-m", "tests.fuzz", *session.posargs, external=True)
+
+
+@nox.session
+def inventories(session: nox.Session) -> None:
+    """Our reading of Ansible's inventories beside its own; by hand, it installs ansible-core."""
+    environment = Path(session.create_tmp()) / "peers"
+    lock = ROOT / "tests" / "bench" / "peers" / "requirements.lock"
+    session.run("python", "-m", "venv", str(environment), external=True)
+    pip = (str(environment / "bin" / "python"), "-m", "pip", "-qq", "install")
+    session.run(*pip, "--require-hashes", "-r", str(lock), external=True)
+    path = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    session.run(*PYTEST, "tests/unit/test_fleet_ansible.py", env={"PATH": path}, external=True)
 
 
 @nox.session
