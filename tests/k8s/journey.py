@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -23,6 +24,8 @@ from moorage.settings import Settings
 
 # Every namespace of the journey begins so; nothing else in the cluster is touched.
 PREFIX = "moorage-journey"
+# Where the nodes of the lab have their KubeletConfiguration.
+KUBELET = "/etc/kubernetes/kubelet.json"
 
 
 class NotHere(Exception):
@@ -290,6 +293,26 @@ class Journey:
             " cat /tmp/h > /etc/hosts",
         )
 
+    @contextmanager
+    def kubelet(self, node: str, **keys: Any) -> Iterator[None]:
+        """A node whose kubelet is configured otherwise, and as it was again at the end."""
+        before = self.on_node(node, f"cat {KUBELET}")
+        try:
+            self.kubelet_says(node, **keys)
+            yield
+        finally:
+            self._configure(node, before)
+
+    def kubelet_says(self, node: str, **keys: Any) -> None:
+        """Sets keys of a node's KubeletConfiguration, and restarts its kubelet by hand."""
+        self._configure(
+            node, json.dumps({**json.loads(self.on_node(node, f"cat {KUBELET}")), **keys})
+        )
+
+    def _configure(self, node: str, text: str) -> None:
+        encoded = base64.b64encode(text.encode()).decode()
+        self.by_hand(node, f"echo {encoded} | base64 -d > {KUBELET}; systemctl restart kubelet")
+
     def without_config_path(self, node: str) -> None:
         """A node whose config.toml names no config_path: what an earlier step left of ours goes."""
         file = "/etc/containerd/config.toml"
@@ -309,7 +332,7 @@ class Journey:
         self.agent_image = image
         return image
 
-    def built(self) -> str:
+    def built(self, image: str = "moorage.local/agent:1") -> str:
         """An image with Python that no registry has.
 
         Of its own, not a second name for the demo image: since 1.35 a kubelet that has once pulled
@@ -318,7 +341,6 @@ class Journey:
         """
         from moorage import engine
 
-        image = "moorage.local/agent:1"
         recipe = f"FROM {self.settings.image_reference}\nLABEL io.moorage.part=journey\n"
         client = engine.connect(self.settings)
         client.images.build(fileobj=io.BytesIO(recipe.encode()), tag=image, rm=True)

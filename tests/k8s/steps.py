@@ -301,6 +301,27 @@ def an_image_that_another_pod_pulled_is_not_there_for_one_that_never_pulls(
 
 
 @step
+def a_kubelet_that_always_verifies_lets_no_preloaded_image_be_used(journey: Journey) -> None:
+    """AlwaysVerify: what is told of a preloaded image, the cure as it is told, and our own pod."""
+    journey.since(35, "the check of who may use an image")
+    node, policy = journey.nodes()[0], "imagePullCredentialsVerificationPolicy"
+    image = journey.built(f"{journey.settings.registry_name}/journey/preloaded:1")
+    with (
+        journey.kubelet(node, **{policy: "AlwaysVerify"}),
+        journey.namespace("always") as name,
+        journey.namespace("deployed") as deployed,
+    ):
+        journey.inv("nodes.preload", image, f"--hosts={node}").want(0)
+        app = {"name": "app", "image": image, "imagePullPolicy": "Never"}
+        journey.foreign(name, "", node=node, containers=[app])
+        cause = journey.diagnosed(name, causes.ALWAYS_VERIFY.code, node).causes["always-verify"]
+        assert f"on {node}: set {policy}: NeverVerifyPreloadedImages" in cause["cure"]
+        journey.k8s("deploy", f"--namespace={deployed}", "--workload=daemonset").want()
+        journey.kubelet_says(node, **{policy: "NeverVerifyPreloadedImages"})
+        journey.running(name)
+
+
+@step
 def diagnoses_a_secret_that_is_not_there(journey: Journey) -> None:
     """The pod names a Secret that is only in another namespace; --fix makes it here."""
     with ExitStack() as stack:
