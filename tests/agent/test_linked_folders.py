@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from agent.facts import Tree
+from agent.resources import Known, Owned
 from tests.agent.conftest import Box
 from tests.agent.test_containerd_kept import SECOND, status
 
@@ -94,3 +96,13 @@ def test_folders_that_became_one_afterwards_are_taken_away_once(box: Box) -> Non
     place.symlink_to("/etc/docker/certs.d")
     assert node.untrust()["code"] is None
     assert not list((node.root / "etc").rglob("*.crt"))
+
+
+def test_what_is_ours_is_found_by_any_path_that_leads_to_it(box: Box) -> None:
+    node = linked(box, "all of containerd's")
+    path = f"/etc/docker/certs.d/{NAME}/ca.crt"
+    ledger = {path: Owned("docker", path, None, b"a CA")}
+    known = Known(Tree(str(node.root)), ledger)
+    assert known[f"/etc/containerd/certs.d/{NAME}/ca.crt"] is known[path] is ledger[path]
+    assert f"/etc/containerd/certs.d/{NAME}/hosts.toml" not in known
+    assert list(known) == [path]

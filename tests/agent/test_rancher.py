@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
 from agent import parts, yaml_block
 from agent.facts import Runtime, Tree, gather
@@ -372,3 +373,17 @@ def test_a_pull_by_k0s_knows_the_folder_that_a_drop_in_names(
     lay_out(box, "k0s").write(DROP_IN, named.encode() if text != "{" else b"{")
     [proof] = parts.TABLE["k0s"].proofs(gather(Host(str(box.root))))
     assert proof.roots == (root,)
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_registries_yaml_keeps_its_byte_order_mark_and_line_ends(box: Box, newline: str) -> None:
+    lines = ["mirrors:", "  quay.io:", "    endpoint:", "      - https://q.example", ""]
+    text = b"\xef\xbb\xbf" + newline.join(lines).encode()
+    lay_out(box, "k3s").write(USUAL, text)
+    assert box.apply(**only("k3s"))["status"] == "changed"
+    edited = box.read(USUAL)
+    assert edited.startswith(b"\xef\xbb\xbfmirrors:")
+    assert edited.count(b"\xef\xbb\xbf") == 1
+    assert "my.registry.io" in yaml.safe_load(edited.decode("utf-8-sig"))["mirrors"]
+    assert box.untrust()["status"] == "changed"
+    assert box.read(USUAL) == text
