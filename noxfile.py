@@ -31,7 +31,9 @@ os.environ.setdefault(
     "INVOKE_ENGINE_DATA",
     f"/var/lib/moorage-tests/{hashlib.sha256(bytes(ROOT)).hexdigest()[:12]}",
 )
-PYTEST = ("coverage", "run", "--parallel-mode", "-m", "pytest", "--durations=12")
+PYTEST = ("python", "-m", "pytest", "--cov", "--cov-report=", "--cov-append", "--durations=12")
+# Tests that share nothing: one on each core, each worker taking what another has not begun.
+SPREAD = ("--numprocesses=logical", "--dist=worksteal")
 
 
 @nox.session
@@ -56,7 +58,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def unit(session: nox.Session) -> None:
     """The operator's side without an engine."""
-    session.run(*PYTEST, "tests/unit", "-m", "not engine", *session.posargs, external=True)
+    session.run(*PYTEST, *SPREAD, "tests/unit", "-m", "not engine", *session.posargs, external=True)
 
 
 @nox.session
@@ -68,7 +70,8 @@ def image(session: nox.Session) -> None:
 @nox.session
 def agent(session: nox.Session) -> None:
     """The agent's tests here, then on the oldest Python it promises, where one can be had."""
-    session.run(*PYTEST, "tests/agent", "-m", "not engine", *session.posargs, external=True)
+    mine = ("tests/agent", "-m", "not engine", *session.posargs)
+    session.run(*PYTEST, *SPREAD, *mine, external=True)
     python = _python(OLDEST_AGENT_PYTHON)
     if python is None:
         session.warn(f"no Python {OLDEST_AGENT_PYTHON} on this machine: its run is left out")
@@ -83,9 +86,7 @@ def agent(session: nox.Session) -> None:
         shutil.copy(lock, made_from)
     there = str(environment / "bin" / "python")
     # The engine's tests drive moorage as well, which wants a newer Python.
-    session.run(
-        there, "-m", "pytest", "tests/agent", "-m", "not engine", *session.posargs, external=True
-    )
+    session.run(there, "-m", "pytest", *SPREAD, *mine, external=True)
 
 
 @nox.session
@@ -183,7 +184,7 @@ def coverage(session: nox.Session) -> None:
     Path("build").mkdir(exist_ok=True)
     if not list(ROOT.glob(".coverage.*")) and not (ROOT / ".coverage").exists():
         session.skip("no session has measured anything yet")
-    session.run("coverage", "combine", "--quiet", external=True, success_codes=[0, 1])
+    session.run("coverage", "combine", "--append", "--quiet", external=True, success_codes=[0, 1])
     with Path("build/coverage.txt").open("w") as report:
         session.run("coverage", "report", external=True, stdout=report)
     lines = Path("build/coverage.txt").read_text().splitlines()

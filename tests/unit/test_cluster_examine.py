@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from moorage import settings
 from moorage.cluster import access, causes, cures, examine, recovery
 from moorage.cluster.api import Api
 from moorage.cluster.examine import Report
@@ -42,6 +43,12 @@ def connected(server: Standin, tmp_path: Path) -> Iterator[Api]:
     with standin.serving(server) as url:
         config = standin.kubeconfig(tmp_path, url)
         yield access.connect(SETTINGS, kubeconfig=str(config))
+
+
+@pytest.fixture(autouse=True)
+def _bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout without a registry: what this one has in .moorage must not count."""
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
 
 
 def waiting(reason: str, message: str = "", **spec: Any) -> dict[str, Any]:

@@ -47,8 +47,8 @@ def unreadable_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "closed").mkdir(mode=0)
     (tmp_path / "open").mkdir()
     monkeypatch.setenv("PATH", f"{tmp_path / 'closed'}:{tmp_path / 'open'}")
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        if folder.stat().st_uid == os.getuid() and folder != Path("/tmp"):
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.getuid() and not folder.stat().st_mode & 0o005:
             folder.chmod(folder.stat().st_mode | 0o055)
     return tmp_path
 
