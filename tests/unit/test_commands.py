@@ -89,8 +89,11 @@ def test_a_change_of_this_machine_without_sudo_is_refused_beforehand(
     unreadable_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from agent.report import FAILED, Fault, HostResult
+    from moorage import settings
     from moorage.fleet import this_machine
 
+    # What this checkout has in .moorage, nobody may read.
+    monkeypatch.setattr(settings, "ROOT", unreadable_path)
     monkeypatch.setattr(this_machine, "STATE", unreadable_path / "open")
     monkeypatch.setattr(this_machine, "HOSTS", unreadable_path / "hosts")
     monkeypatch.setattr(this_machine, "_passing_ca", lambda: "x")
