@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pathlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,7 +40,7 @@ class ReadOnly:
                 self._refuse(path)
             return real_open(path, flags, *rest, **named)
 
-        self._patch.setattr(os, "open", opened)
+        self._replace("open", opened)
         real_access, real_statvfs = os.access, os.statvfs
 
         def access(path: Any, mode: int, **named: Any) -> bool:
@@ -52,10 +53,17 @@ class ReadOnly:
         self._patch.setattr(os, "access", access)
         self._patch.setattr(os, "statvfs", statvfs)
         for name, count in _WRITES.items():
-            self._patch.setattr(os, name, self._refusing(getattr(os, name), count))
+            self._replace(name, self._refusing(getattr(os, name), count))
 
     def end(self) -> None:
         self._patch.undo()
+
+    def _replace(self, name: str, stand_in: Callable[..., Any]) -> None:
+        self._patch.setattr(os, name, stand_in)
+        # Before 3.10, pathlib has functions of os in hand since its own import.
+        accessor = getattr(pathlib, "_normal_accessor", None)
+        if accessor is not None:
+            self._patch.setattr(accessor, name, stand_in)
 
     def _refusing(self, real: Callable[..., Any], count: int) -> Callable[..., Any]:
         def call(*words: Any, **named: Any) -> Any:
