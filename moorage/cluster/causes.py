@@ -59,6 +59,15 @@ _LOGIN_OR_RIGHT = (
     SECRET,
 )
 
+_LOGIN_NEEDED = (
+    LOGIN,
+    "{registry} refuses the login",
+    "the user name or the password is wrong, or none was given",
+    "inv k8s.secret --namespace={namespaces} --attach",
+    "{anew}",
+    SECRET,
+)
+
 # The first row that fits is said.
 CAUSES: tuple[Cause, ...] = (
     Cause(
@@ -312,6 +321,12 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "login-refused",
+        # The runtime had none to give, whatever it says of rights before that.
+        r"no basic auth credentials",
+        *_LOGIN_NEEDED,
+    ),
+    Cause(
+        "login-refused",
         # A token server says the same of a wrong login, of none, and of one without the right:
         # https://distribution.github.io/distribution/spec/auth/token/
         r"insufficient_scope|(fetch (anonymous|oauth) token|[Bb]earer token)[^\n]*\b403\b",
@@ -342,14 +357,9 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "login-refused",
-        r"\b401\b|[Uu]nauthorized|no basic auth credentials|authentication required"
-        r"|incorrect username|invalid username/password|failed to authorize",
-        LOGIN,
-        "{registry} refuses the login",
-        "the user name or the password is wrong, or none was given",
-        "inv k8s.secret --namespace={namespaces} --attach",
-        "{anew}",
-        SECRET,
+        r"\b401\b|[Uu]nauthorized|authentication required|incorrect username"
+        r"|invalid username/password|failed to authorize",
+        *_LOGIN_NEEDED,
     ),
     Cause(
         "wrong-platform",  # before image-missing: containerd ends it with "not found" as well

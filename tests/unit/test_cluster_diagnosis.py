@@ -162,6 +162,18 @@ def test_a_401_is_told_apart(
     assert "right-words" not in json.dumps(group.to_json())
 
 
+def test_a_runtime_that_had_no_login_to_give_is_no_matter_of_rights() -> None:
+    """The kubelet's first try can come before it has read the Secret; containerd says both then."""
+    words = (
+        f'failed to resolve reference "{IMAGE}": pull access denied, repository does not exist or'
+        " may require authorization: authorization failed: no basic auth credentials"
+    )
+    good = {("web", "s"): secret(REGISTRY, "moorage", "right-words")}
+    found = one(words=words, secrets=("s",))
+    assert diagnosed(found, secrets=good, login=LOGIN, login_works=True).code == "secret-late"
+    assert diagnosed(one(words=words), login=LOGIN, login_works=True).code == "secret-missing"
+
+
 def test_no_password_is_in_what_is_said_or_shown() -> None:
     known = Known(
         REGISTRY, login=LOGIN, secrets={("web", "s"): secret(REGISTRY, "moorage", "old-words")}
