@@ -225,8 +225,14 @@ def _decide(settings: Settings, now: datetime.datetime, *, new_ca: bool) -> _Dec
     if new_ca:
         return _Decision("you asked for a new one", "it has to be signed by the new CA", True)
     certificate, key = _staged_or_settled(folder)
+    wrong = ""
     if _is_anothers(folder, key):
-        return _served_as_it_is(settings, certificate, now)
+        try:
+            return _served_as_it_is(settings, certificate, now)
+        except Refused as problem:
+            if not _ours_can_sign_it(folder, certificate, key):
+                raise
+            wrong = problem.cause
     if certificate is None and key is None:
         return _Decision("there is none yet", "there is none of this CA yet", True)
     authorities = _usable_cas(folder, certificate, now)
@@ -234,13 +240,17 @@ def _decide(settings: Settings, now: datetime.datetime, *, new_ca: bool) -> _Dec
     if key is not None:
         ca, ca_key = _usable_ca_key(folder, key, authorities)
     reason, foreign = _leaf_reason(settings, ca, authorities, now)
+    reason, foreign = reason or wrong, foreign or bool(wrong)
     if reason:
         _require_able(settings, ca, ca_key)
     return _Decision("", reason, foreign, ca, ca_key)
 
 
 def _is_anothers(folder: Path, ca_key: bytes | None) -> bool:
-    """Whether a pair is there that Moorage did not make: that one is served, never replaced."""
+    """Whether a pair is there that Moorage did not make: that one is served as long as it can be.
+
+    It is replaced only where its own CA's key is here as well.
+    """
     from moorage import certificates
 
     pem = _read(folder / "registry.crt")
@@ -250,6 +260,24 @@ def _is_anothers(folder: Path, ca_key: bytes | None) -> bool:
         return not certificates.is_made_here(certificates.load_certificates(pem)[0])
     except ValueError:
         return ca_key is None  # with it, a damaged one is made anew
+
+
+def _ours_can_sign_it(folder: Path, ca_pem: bytes | None, ca_key_pem: bytes | None) -> bool:
+    """Whether the pair was signed by a CA whose key is here: made by hand, and made again by us."""
+    from moorage import certificates
+
+    pem = _read(folder / "registry.crt")
+    if pem is None or ca_pem is None or ca_key_pem is None:
+        return False
+    try:
+        leaf = certificates.load_certificates(pem)[0]
+        authorities = certificates.load_certificates(ca_pem)
+        key = certificates.load_key(ca_key_pem)
+    except ValueError:
+        return False
+    return any(
+        certificates.issued_by(leaf, one) and certificates.same_key(one, key) for one in authorities
+    )
 
 
 def _served_as_it_is(settings: Settings, ca_pem: bytes | None, now: datetime.datetime) -> _Decision:

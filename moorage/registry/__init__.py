@@ -93,6 +93,7 @@ def up(settings: Settings, client: DockerClient, ui: UI) -> RegistryStatus:
     everything for its successor is there.
     """
     from moorage.registry import container, image
+    from moorage.registry.spec import STOP_SECONDS
 
     _require_local_engine()
     found = container.find(settings, client)
@@ -101,10 +102,13 @@ def up(settings: Settings, client: DockerClient, ui: UI) -> RegistryStatus:
     login, spec, rewritten = _prepare(settings, client, ui, named)
     changed = True
     if found is not None and container.is_current(found, spec):
-        changed = found.status != "running"
-        if changed:
+        changed = found.status != "running" or bool(rewritten)
+        if found.status != "running":
             found.start()
             ui.note(f"started the container {settings.registry.container} again")
+        elif rewritten:
+            found.restart(timeout=STOP_SECONDS)
+            ui.note(f"the registry is started again: {', '.join(rewritten)} had been changed")
     else:
         if found is not None:
             why = ", ".join(rewritten) or "its image or its options"

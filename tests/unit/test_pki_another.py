@@ -293,6 +293,41 @@ def test_it_is_kept_beside_a_ca_of_ours_too(tmp_path: Path) -> None:
     assert refusal(settings).code == "certificate-chain"
 
 
+@pytest.mark.parametrize(
+    ("names", "times"),
+    [
+        (("other.example",), {}),
+        ((), {}),
+        (("my.registry.io",), {"begin": -3 * DAY, "end": -DAY}),
+        (("my.registry.io",), {"begin": DAY}),
+    ],
+    ids=["another name", "a common name only", "over", "not yet"],
+)
+def test_one_that_was_made_by_hand_with_our_own_ca_is_made_again(
+    tmp_path: Path, names: tuple[str, ...], times: dict[str, Any]
+) -> None:
+    settings = project(tmp_path)
+    pki.issue(settings)
+    folder = settings.certs_dir
+    ca = Pair(
+        x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes()),
+        serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None),
+    )
+    key = serialization.load_pem_private_key((folder / "registry.key").read_bytes(), None)
+    bad = made("my.registry.io", ca, names=names, key=key, **times)
+    (folder / "registry.crt").write_bytes(bad.pem)
+    assert pki.pending(settings) != []
+    assert pki.issue(settings).changed
+    after = contents(settings)
+    assert bad.pem in [after[one] for one in after if one.startswith("registry.crt.")]
+    assert after["ca.crt"] == ca.pem
+    handshake(settings, "my.registry.io")
+    good = made("my.registry.io", ca, names=("my.registry.io", "more.example"), key=key)
+    (folder / "registry.crt").write_bytes(good.pem)
+    (folder / "registry.key").write_bytes(good.key_pem)
+    is_served(settings)
+
+
 def test_without_its_root_it_is_refused_and_kept(tmp_path: Path) -> None:
     settings = corporate(tmp_path, LEAF, BETWEEN)
     (settings.certs_dir / "ca.crt").unlink()

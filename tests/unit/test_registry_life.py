@@ -249,3 +249,17 @@ def test_a_registry_of_the_build_before_is_taken_over_with_its_data(
     assert registry.credentials(settings) == login
     assert Wire(settings).pull() == layer
     assert not registry.up(settings, client, UI()).changed
+
+
+def test_a_certificate_put_under_it_by_hand_is_served_no_longer(
+    settings: Settings, client: Any
+) -> None:
+    registry.up(settings, client, UI())
+    mounted = settings.state / "registry" / "etc" / "tls.crt"
+    good = mounted.read_bytes()
+    mounted.write_bytes((settings.certs_dir / "ca.crt").read_bytes())
+    client.containers.get(settings.registry.container).restart(timeout=2)
+    assert registry.up(settings, client, UI()).changed
+    assert mounted.read_bytes() == good
+    assert Wire(settings).ask("GET", "/v2/")[0] == 200
+    assert not registry.up(settings, client, UI()).changed
