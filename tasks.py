@@ -3,7 +3,7 @@
 from invoke.collection import Collection
 
 from moorage import settings
-from moorage.tasks import certs, image, invoke_edges, k8s, lab, nodes, registry, top
+from moorage.tasks import certs, image, invoke_edges, k8s, lab, learn, nodes, registry, top
 
 invoke_edges.install()
 
@@ -11,6 +11,7 @@ namespace = Collection(
     top.up,
     top.down,
     top.doctor,
+    learn.explain,
     certs.namespace,
     registry.namespace,
     image.namespace,

@@ -109,7 +109,9 @@ class UI:
             highlight=False,
             soft_wrap=True,
         )
-        for title, text in (("cause", problem.cause), ("cure", problem.cure)):
+        more = f"inv explain {problem.code}" if problem.code != "wrong-use" else ""
+        rows = (("cause", problem.cause), ("cure", problem.cure), ("more", more))
+        for title, text in rows:
             if text:
                 console.print(
                     f"  {title}: {typed(text)}", markup=False, highlight=False, soft_wrap=True

@@ -78,6 +78,10 @@ def candidates(
     if current.startswith("-"):
         flags = _flags(context) if context is not None else ("--help", "--list", "--version")
         return [flag for flag in flags if flag.startswith(current)]
+    if context is not None and before == context.name and context.positional_args:
+        word = _values(context, str(context.positional_args[0].name), current, settings)
+        if word:
+            return word
     return [name for name in contexts if name.startswith(current)]
 
 
@@ -118,6 +122,10 @@ def _known(name: str, settings: Callable[[], Settings]) -> list[str]:
         from agent.plan import PARTS
 
         return sorted(PARTS)
+    if name == "code":
+        from moorage.explanations import explanations
+
+        return list(explanations())
     return ["http"] if name == "insecure" else []
 
 

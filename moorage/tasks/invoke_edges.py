@@ -16,7 +16,6 @@ import gc
 import os
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -142,7 +141,7 @@ def _show_pages(program: Program, names: list[str]) -> NoReturn:
     from agent import __version__
     from moorage.ui import UI
 
-    collection, width = program.collection, _width()
+    collection, width = program.collection, pages.width()
     contexts = {one.name: one for one in collection.to_contexts()} if names else {}
     shown = [
         pages.task_page(name, collection[name], contexts[name], width)
@@ -152,11 +151,6 @@ def _show_pages(program: Program, names: list[str]) -> NoReturn:
     ] or [pages.overview(collection, __version__, width)]
     UI().page("\n\n".join(shown))
     raise Exit
-
-
-def _width() -> int:
-    """Columns of the terminal, at most 100: longer lines are hard to read."""
-    return min(shutil.get_terminal_size((80, 24)).columns, 100)
 
 
 def _wrap_lists() -> None:

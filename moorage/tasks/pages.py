@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import shutil
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 # The overview's groups, in the order of a first hour: title -> tasks and namespaces.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Start here": ("up", "doctor", "down"),
+    "Start here": ("up", "doctor", "explain", "down"),
     "Nodes": ("nodes",),
     "Registry": ("registry", "certs"),
     "Images": ("image",),
@@ -48,6 +49,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 VALUES: dict[str, str] = {
     "agent_image": "IMAGE",
     "canary": "N",
+    "code": "CODE",
     "command": "'COMMAND'",
     "container": "NAME",
     "context": "NAME",
@@ -101,6 +103,11 @@ class Words(NamedTuple):
     examples: tuple[str, ...]
 
 
+def width() -> int:
+    """Columns of the terminal, at most 100: longer lines are hard to read."""
+    return min(shutil.get_terminal_size((80, 24)).columns, 100)
+
+
 def words_of(task: Task[Any]) -> Words:
     """The first line of a task's docstring, its further text, and its examples."""
     lines = (inspect.getdoc(task) or "").splitlines()
@@ -121,8 +128,8 @@ def overview(collection: Collection, version: str, width: int) -> str:
     ]
     for title, names in GROUPS.items():
         rows = [row for name in names for row in _rows(collection, name)]
-        lines += ["", title, *_columns(rows, width)]
-    lines += ["", "After inv", *_columns(CORE, width)]
+        lines += ["", title, *columns(rows, width)]
+    lines += ["", "After inv", *columns(CORE, width)]
     return "\n".join(lines)
 
 
@@ -131,7 +138,7 @@ def namespace(collection: Collection, name: str, width: int) -> str:
     inner = collection.collections[name]
     title = next((title for title, names in GROUPS.items() if name in names), name)
     first = next(iter(inner.task_names))
-    lines = [title, *_columns(_rows(collection, name), width)]
+    lines = [title, *columns(_rows(collection, name), width)]
     return "\n".join([*lines, "", f"Options and examples: inv {name}.{first} --help"])
 
 
@@ -144,10 +151,10 @@ def task_page(name: str, task: Task[Any], context: ParserContext, width: int) ->
         lines += ["", *_paragraphs(said.text, width)]
     if context.positional_args:
         rows = [(value(one), one.help or "") for one in context.positional_args]
-        lines += ["", "Arguments", *_columns(rows, width)]
+        lines += ["", "Arguments", *columns(rows, width)]
     for title, options in sections(context):
         rows = [(_spelt(one), _described(one)) for one in options]
-        lines += ["", title, *_columns(rows, width)]
+        lines += ["", title, *columns(rows, width)]
     lines += ["", "Examples", *(f"{_INDENT}{example}" for example in said.examples)]
     return "\n".join(lines)
 
@@ -212,7 +219,7 @@ def _described(argument: Argument) -> str:
     return f"{text} (default: {default})"
 
 
-def _columns(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
+def columns(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
     """Two columns; a name too long for its column stands on a line of its own."""
     column = min(max((len(name) for name, _ in rows), default=0), 26)
     start = f"{_INDENT}{'':{column}}  "
