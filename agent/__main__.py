@@ -31,16 +31,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from agent import __version__
-from agent.faults import AgentError, Interrupted
-from agent.report import (
-    FAILED,
-    Event,
-    Fault,
-    HostResult,
-    ResultEvent,
-    event_to_json,
-)
+from agent.wire.faults import AgentError, Interrupted
+from agent.wire.report import FAILED, Event, Fault, HostResult, ResultEvent, event_to_json
+from agent.wire.version import __version__
 
 CHANGING = ("apply", "untrust", "undo")
 WITH_PLAN = (*CHANGING, "verify", "diff", "explain")
@@ -145,7 +138,7 @@ def _events(command: Command) -> Iterator[Event]:
 
     engine = Engine(Host(command.root))
     if command.name in WITH_PLAN:
-        from agent.plan import MAX_PLAN_BYTES, Plan
+        from agent.wire.plan import MAX_PLAN_BYTES, Plan
 
         stdin = sys.stdin.buffer
         most = MAX_PLAN_BYTES + 1
@@ -265,7 +258,7 @@ def _about() -> dict[str, Any]:
     """Version, what it reads, and the software bill of materials where this is the archive."""
     from pkgutil import get_data
 
-    from agent.plan import VERSION
+    from agent.wire.plan import VERSION
 
     sbom = None
     with suppress(OSError):

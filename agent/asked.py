@@ -11,9 +11,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from agent.facts.tree import Tree
-from agent.plan import Registry
 from agent.resources.containerd.hosts_toml import DEFAULT, names
 from agent.toml import TomlError, parse
+from agent.wire.plan import Registry
 
 
 class Asked(NamedTuple):

@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.disk import explained, write_own
-from agent.faults import AgentError
 from agent.ledger import Store
-from agent.plan import Plan
-from agent.report import FAILED, ROLLED_BACK, Event, HostResult, NoteEvent, ResultEvent
+from agent.wire.faults import AgentError
+from agent.wire.plan import Plan
+from agent.wire.report import FAILED, ROLLED_BACK, Event, HostResult, NoteEvent, ResultEvent
 
 
 def _path(store: Store, registry: str) -> Path:

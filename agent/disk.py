@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.faults import AgentError
+from agent.wire.faults import AgentError
 
 
 def write_own(path: Path, content: bytes, mode: int) -> None:

@@ -18,16 +18,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent import __version__, parts, proving, restarts, standing, survey
+from agent import parts, proving, restarts, standing, survey
 from agent.disk import WRITE_CODES
 from agent.facts import Containerd, Facts, Tree, gather
-from agent.faults import AgentError, Interrupted, NotAtOnceError, RefusedError, TrustError
 from agent.host import TOOLS, WRITTEN_BY_TOOLS, Host
 from agent.ledger import Store
 from agent.lock import locked
 from agent.meanwhile import Asked
-from agent.plan import Plan, Registry, Verify
-from agent.report import (
+from agent.resources import NO_UNIT, Change, Proof, containerd
+from agent.steps import Step, Steps, facts_event
+from agent.survey import Before
+from agent.transaction import Restored, Transaction, disarm, nothing_left
+from agent.wire.faults import AgentError, Interrupted, NotAtOnceError, RefusedError, TrustError
+from agent.wire.plan import Plan, Registry, Verify
+from agent.wire.report import (
     CHANGED,
     DIFFERS,
     FAILED,
@@ -46,10 +50,7 @@ from agent.report import (
     Unproven,
     VerifyEvent,
 )
-from agent.resources import NO_UNIT, Change, Proof, containerd
-from agent.steps import Step, Steps, facts_event
-from agent.survey import Before
-from agent.transaction import Restored, Transaction, disarm, nothing_left
+from agent.wire.version import __version__
 
 
 class Prover(Protocol):

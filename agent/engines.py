@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from agent.plan import Registry, Verify
+from agent.wire.plan import Registry, Verify
 
 
 class EngineError(Exception):

@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.faults import AgentError, NotAtOnceError
 from agent.memory import Memory, key
+from agent.wire.faults import AgentError, NotAtOnceError
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bin:/snap/bin"
 RELOAD = "reload "  # before a service's name: to read its files again is enough

@@ -18,8 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from agent.faults import AgentError
 from agent.resources import Ledgers, Owned
+from agent.wire.faults import AgentError
 
 STATE = "/var/lib/moorage"
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from agent.disk import explained, make_folder
-from agent.faults import AgentError
 from agent.ledger import Store
+from agent.wire.faults import AgentError
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
 from agent.facts import Facts
-from agent.plan import Plan, Registry
 from agent.resources import (
     Change,
     Finding,
@@ -25,6 +24,7 @@ from agent.resources import (
     proxy,
     unit_of,
 )
+from agent.wire.plan import Plan, Registry
 
 
 class Resource(Protocol):

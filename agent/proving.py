@@ -13,9 +13,9 @@ from typing import NamedTuple
 from agent import parts
 from agent.facts import Facts
 from agent.host import RELOAD
-from agent.plan import Plan
-from agent.report import Unproven
 from agent.resources import Proof
+from agent.wire.plan import Plan
+from agent.wire.report import Unproven
 
 NO_IMAGE = "no image was pulled, since the plan names none; TLS by name alone was proven"
 NO_NODE = "this is a file tree, not a running node"

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from agent.facts.services import Service
-from agent.faults import RefusedError
+from agent.wire.faults import RefusedError
 
 CODE = "restart-stops-running"
 # So many names are told; of more, the number.

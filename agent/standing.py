@@ -15,10 +15,10 @@ from functools import lru_cache
 from typing import Any
 
 from agent.disk import write_own
-from agent.faults import AgentError
 from agent.ledger import Store, digest_of
 from agent.lock import holder
-from agent.report import StatusEvent, Unproven
+from agent.wire.faults import AgentError
+from agent.wire.report import StatusEvent, Unproven
 
 Read = Callable[[str], "bytes | None"]
 

@@ -12,15 +12,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from agent import __version__, parts, rivals, undoing, withdrawal
+from agent import parts, rivals, undoing, withdrawal
 from agent.facts import Facts, Tree, gather
-from agent.faults import RefusedError
 from agent.host import Host
 from agent.ledger import Store
-from agent.plan import Plan, Registry
-from agent.report import Event, FactsEvent, NoteEvent
 from agent.resources import Change, Known, Ledger, Ledgers, Owned, Proposal, once
 from agent.transaction import KEEP, missing_folders
+from agent.wire.faults import RefusedError
+from agent.wire.plan import Plan, Registry
+from agent.wire.report import Event, FactsEvent, NoteEvent
+from agent.wire.version import __version__
 from agent.withdrawal import Withdrawal
 
 

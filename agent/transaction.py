@@ -31,11 +31,11 @@ from agent.disk import (
     write_all,
     write_new,
 )
-from agent.faults import AgentError
 from agent.ledger import Store, as_json, digest_of
 from agent.lock import asker
-from agent.report import FileChange
 from agent.resources import SCRATCH, Change, Ledgers
+from agent.wire.faults import AgentError
+from agent.wire.report import FileChange
 
 KEEP = 100  # finished transactions; the ledger rides on the newest, so older ones are history only
 

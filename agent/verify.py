@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from agent import asked
 from agent.facts.tree import Tree
-from agent.faults import AgentError, TrustError
-from agent.plan import Plan, Registry, Verify
-from agent.troubles import classify
+from agent.wire.faults import AgentError, TrustError
+from agent.wire.plan import Plan, Registry, Verify
+from agent.wire.troubles import classify
 
 if TYPE_CHECKING:
     from agent.cri.client import Cri

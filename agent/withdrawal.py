@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from agent import parts, undoing
 from agent.facts import Facts, Tree
-from agent.plan import Registry
 from agent.resources import Change, Known, Ledger, Ledgers, Owned, change, readable
+from agent.wire.plan import Registry
 
 
 class Withdrawal(NamedTuple):

@@ -56,7 +56,7 @@ end(run(archive))
 
 # Not needed on a node: what makes other files, and parts of wheels that nothing here imports.
 SKIP = re.compile(
-    r"agent/(regenerate\.py|cri/api\.proto)$"
+    r"agent/(wire/regenerate\.py|cri/api\.proto)$"
     r"|.*\.(pyi|typed|proto|h|c|pyx|pxd|pxi|hash|so)$"
     # aiohttp's server is used below its routes and applications, and nothing of its client.
     r"|aiohttp/(\.hash/|client(?!_exceptions)|web_(?!exceptions|log|protocol|re|server))"
@@ -154,7 +154,7 @@ def with_bytecode(portable: Path, *, serves: bool = True) -> bytes:
     with zipfile.ZipFile(portable) as bundle:
         members = {name: bundle.read(name) for name in bundle.namelist()}
     # The core's parts are loaded where a node needs them.
-    wanted |= {name for name in members if re.match(r"agent/(resources/.*|\w+)\.py$", name)}
+    wanted |= {name for name in members if re.match(r"agent/(?!(daemonset|server)/).*\.py$", name)}
     codes = {name: compile(members[name], name, "exec", dont_inherit=True) for name in wanted}
     members[bytecode.MEMBER] = bytecode.packed(
         {name: code for name, code in codes.items() if name not in FIRST}

@@ -39,8 +39,9 @@ from tests.agent.conftest import Box
 IDENTITY = "1" * 32
 ROOT = Path(__file__).resolve().parents[1]
 _PROGRAM = """
-import sys, agent
-agent.__version__ = sys.argv[2] or agent.__version__
+import sys
+from agent.wire import version
+version.__version__ = sys.argv[2] or version.__version__
 from agent.server import serve
 sys.exit(serve.run(sys.argv[1]))
 """

@@ -14,7 +14,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from agent.cri import api_pb2 as api
-from agent.plan import Verify
+from agent.wire.plan import Verify
 
 VERSIONS = ("v1", "v1alpha2")
 

@@ -29,7 +29,7 @@ def main(words: list[str] | None = None) -> int:
         return 2
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
-    from agent.faults import Interrupted
+    from agent.wire.faults import Interrupted
 
     loop = Loop(Surroundings.from_environment())
     with contextlib.suppress(Interrupted):
@@ -38,7 +38,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _stop(number: int, frame: Any) -> None:
-    from agent.faults import Interrupted
+    from agent.wire.faults import Interrupted
 
     del frame
     # Inside an operation the core rolls back and makes it a result; the next one ends the program.

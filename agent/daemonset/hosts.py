@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from agent.host import PATH, Done, Host, Unit
 
 if TYPE_CHECKING:
-    from agent.plan import Plan, Registry, Verify
     from agent.resources import Proof
+    from agent.wire.plan import Plan, Registry, Verify
 
 # A program of the node, run with the node's tree as its root. As an argument of our own Python,
 # since not every image has chroot(1).

@@ -18,9 +18,9 @@ from agent.daemonset.api import Api, ApiTrouble
 from agent.daemonset.hosts import FilesHost, FullHost, PodProver
 from agent.daemonset.surroundings import Surroundings
 from agent.engine import Engine
-from agent.faults import AgentError, Interrupted
-from agent.plan import Plan
-from agent.report import (
+from agent.wire.faults import AgentError, Interrupted
+from agent.wire.plan import Plan
+from agent.wire.report import (
     ChangeEvent,
     Event,
     Fault,

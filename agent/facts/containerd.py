@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from agent.facts.daemons import option
 from agent.facts.tree import File, Tree
-from agent.faults import AgentError
 from agent.host import Host, Process, Unit
 from agent.toml import at, shared
+from agent.wire.faults import AgentError
 
 CONTAINERD_CONFIG = "/etc/containerd/config.toml"
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from agent.facts.daemons import Daemon, option, options, running
 from agent.facts.runtimes import service
 from agent.facts.tree import Tree
-from agent.faults import AgentError
 from agent.host import Host
+from agent.wire.faults import AgentError
 
 CERTS = "/etc/docker/certs.d"
 CONFIG = "/etc/docker/daemon.json"

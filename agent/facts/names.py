@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 import socket
 
-from agent.faults import AgentError
 from agent.host import Host
+from agent.wire.faults import AgentError
 
 SECONDS = 3
 

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.faults import NotAtOnceError
+from agent.wire.faults import NotAtOnceError
 
 MAX_FILE = 8 << 20
 

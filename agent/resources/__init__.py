@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from agent.facts import File, Tree
-from agent.faults import RefusedError
+from agent.wire.faults import RefusedError
 
 SCRATCH = "@moorage-scratch@"  # stands for the folder of files that are only to be looked at
 

@@ -15,8 +15,6 @@ from typing import Any
 from agent import toml_edit
 from agent.facts import Facts, File
 from agent.facts.daemons import option
-from agent.faults import RefusedError
-from agent.plan import Plan, Registry
 from agent.resources import (
     Change,
     Finding,
@@ -31,6 +29,8 @@ from agent.resources import (
 )
 from agent.resources.docker import strip_certificates
 from agent.toml import TomlError, at, parse
+from agent.wire.faults import RefusedError
+from agent.wire.plan import Plan, Registry
 
 PART = "buildkit"
 CONFIG = "/etc/buildkit/buildkitd.toml"

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.facts import Tree
-from agent.plan import Plan
 from agent.resources import Change, Ledger
 from agent.resources.containerd import hosts_toml
 from agent.toml import TomlError, at, parse
+from agent.wire.plan import Plan
 
 
 def changes(part: str, tree: Tree, root: str, plan: Plan, owned: Ledger) -> tuple[Change, ...]:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from agent.facts import Facts, Tree
 from agent.facts.daemons import option
 from agent.host import RELOAD
-from agent.plan import Plan, Registry
 from agent.resources import (
     Change,
     Finding,
@@ -25,6 +24,7 @@ from agent.resources import (
 )
 from agent.resources.podman import explained
 from agent.toml import TomlError, at, parse
+from agent.wire.plan import Plan, Registry
 
 PART = "crio"
 SOCKET = "/run/crio/crio.sock"

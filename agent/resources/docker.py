@@ -15,9 +15,7 @@ from agent import json_edit
 from agent.facts import Docker, Facts, File, Tree
 from agent.facts.daemons import option
 from agent.facts.docker import LOOPBACK
-from agent.faults import RefusedError
 from agent.host import RELOAD
-from agent.plan import Plan, Registry
 from agent.resources import (
     Change,
     Finding,
@@ -33,6 +31,8 @@ from agent.resources import (
     without_certificates,
 )
 from agent.utf8 import encoding
+from agent.wire.faults import RefusedError
+from agent.wire.plan import Plan, Registry
 
 PART = "docker"
 HUB = "docker.io"

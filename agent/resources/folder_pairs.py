@@ -10,8 +10,8 @@ https://github.com/moby/moby, ``loadCertFiles`` of containerd's ``core/remotes/d
 from __future__ import annotations
 
 from agent.facts import Tree
-from agent.faults import RefusedError
 from agent.resources import Ledger, certificates
+from agent.wire.faults import RefusedError
 
 
 def require_whole(tree: Tree, folder: str, owned: Ledger, *, by_containerd: bool) -> None:

@@ -12,9 +12,9 @@ import ipaddress
 from typing import NamedTuple
 
 from agent.facts import Facts
-from agent.faults import RefusedError
-from agent.plan import Plan, Registry
 from agent.resources import Change, Finding, Ledger, Owned, Proposal, change, cloud_init, readable
+from agent.wire.faults import RefusedError
+from agent.wire.plan import Plan, Registry
 
 PART = "hosts"
 PATH = "/etc/hosts"

@@ -11,8 +11,6 @@ from typing import Any
 
 from agent.facts import Facts, Runtime
 from agent.facts.daemons import option
-from agent.faults import RefusedError
-from agent.plan import Plan, Registry
 from agent.resources import (
     Change,
     Finding,
@@ -29,6 +27,8 @@ from agent.resources import (
 from agent.resources.containerd import reliance
 from agent.resources.containerd.state import TABLES
 from agent.toml import TomlError, at, parse
+from agent.wire.faults import RefusedError
+from agent.wire.plan import Plan, Registry
 
 PART = "k0s"
 MAIN = "/etc/k0s/containerd.toml"

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 from agent import yaml_block
 from agent.facts import Facts, File, Runtime, Tree
-from agent.faults import RefusedError
-from agent.plan import Plan, Registry
 from agent.resources import (
     Change,
     Finding,
@@ -32,6 +30,8 @@ from agent.resources import (
 from agent.resources.docker import strip_certificates
 from agent.resources.k3s_config import Told
 from agent.utf8 import encoding
+from agent.wire.faults import RefusedError
+from agent.wire.plan import Plan, Registry
 
 PART = "k3s"
 KINDS = ("k3s", "rke2")

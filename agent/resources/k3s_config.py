@@ -12,8 +12,8 @@ from typing import NamedTuple
 from agent import yaml_block
 from agent.facts import Runtime, Tree
 from agent.facts.daemons import option
-from agent.faults import RefusedError
 from agent.resources import readable
+from agent.wire.faults import RefusedError
 
 _KEYS = ("docker", "container-runtime-endpoint", "private-registry", "data-dir", "disable-agent")
 _TRUE = ("true", "yes", "on", "y", "1", "t")

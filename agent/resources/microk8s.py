@@ -8,9 +8,9 @@ https://microk8s.io/docs/registry-private
 from __future__ import annotations
 
 from agent.facts import Facts
-from agent.faults import RefusedError
-from agent.plan import Plan, Registry
 from agent.resources import Finding, Ledger, Owned, Proof, Proposal, certs_d, containerd
+from agent.wire.faults import RefusedError
+from agent.wire.plan import Plan, Registry
 
 PART = "microk8s"
 ARGS = "/var/snap/microk8s/current/args"

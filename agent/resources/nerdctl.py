@@ -10,9 +10,9 @@ from typing import Any
 
 from agent.facts import Facts
 from agent.facts.containerd import CONTAINERD_SOCKET
-from agent.plan import Plan, Registry
 from agent.resources import Finding, Ledger, Owned, Proof, Proposal, certs_d, containerd
 from agent.toml import TomlError, parse
+from agent.wire.plan import Plan, Registry
 
 PART = "nerdctl"
 CONFIG = "/etc/nerdctl/nerdctl.toml"

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from agent.facts import File
-from agent.faults import RefusedError
-from agent.plan import Registry
 from agent.utf8 import encoding
+from agent.wire.faults import RefusedError
+from agent.wire.plan import Registry
 
 _URL = re.compile(r"http://[^\s\"'\],]+")
 

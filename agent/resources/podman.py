@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from agent.facts import Facts
-from agent.plan import Plan, Registry
 from agent.resources import Finding, Ledger, Owned, Proof, Proposal, registries_conf
+from agent.wire.plan import Plan, Registry
 
 PART = "podman"
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from agent import json_edit
 from agent.facts import Facts, Proxied
 from agent.facts.proxies import OURS, folder
-from agent.plan import Plan, Registry
 from agent.resources import Change, Finding, Ledger, Owned, Proposal, change
+from agent.wire.plan import Plan, Registry
 
 PART = "proxy"
 _FILE = "zz-moorage-no-proxy.env"

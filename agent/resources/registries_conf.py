@@ -14,11 +14,11 @@ from __future__ import annotations
 from typing import Any
 
 from agent.facts import Facts, Tree
-from agent.faults import RefusedError
-from agent.plan import Mirror, Plan, Registry
 from agent.resources import Change, Ledger, Owned, certificates, change, folder_pairs, readable
 from agent.resources.docker import certificate_file, strip_certificates
 from agent.toml import TomlError, parse
+from agent.wire.faults import RefusedError
+from agent.wire.plan import Mirror, Plan, Registry
 
 CERTS = "/etc/containers/certs.d"
 DOCKER_CERTS = "/etc/docker/certs.d"

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.facts import Facts
-from agent.plan import Plan, Registry
 from agent.resources import (
     Change,
     Finding,
@@ -24,6 +23,7 @@ from agent.resources import (
     pem,
 )
 from agent.resources.docker import strip_certificates
+from agent.wire.plan import Plan, Registry
 
 PART = "system"
 

@@ -21,19 +21,20 @@ from aiohttp.web_exceptions import HTTPException
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
 
-from agent import __version__, desired, older
-from agent.faults import AgentError
+from agent import desired
 from agent.host import Host, Onlooker
 from agent.ledger import Store
 from agent.memory import Memory
-from agent.plan import MAX_PLAN_BYTES, Plan
-from agent.report import Event, Fault
 from agent.server import keys, metrics, openapi, tls, upgrade
 from agent.server.drift import Drift
 from agent.server.home import Home, Settings
 from agent.server.looks import Looks
 from agent.server.unchanged import Unchanged
 from agent.server.work import AtOnce, BusyError, Operation, Work
+from agent.wire.faults import AgentError
+from agent.wire.plan import MAX_PLAN_BYTES, Plan
+from agent.wire.report import Event, Fault
+from agent.wire.version import __version__, older
 
 if TYPE_CHECKING:
     from agent.engine import Engine, Prover

@@ -18,12 +18,12 @@ from collections.abc import Callable
 from typing import Any
 
 from agent import desired
-from agent.faults import AgentError
 from agent.ledger import Store
 from agent.lock import holder
-from agent.plan import Plan
 from agent.server.watch import Watch
 from agent.server.work import BusyError, Operation, Work, events
+from agent.wire.faults import AgentError
+from agent.wire.plan import Plan
 
 # A change often is several: written, renamed, its mode set.
 SETTLE_SECONDS = 0.5

@@ -20,8 +20,8 @@ from functools import cached_property
 from pathlib import Path
 
 from agent.disk import write_own
-from agent.faults import AgentError
 from agent.ledger import Store
+from agent.wire.faults import AgentError
 
 
 @dataclass(frozen=True)

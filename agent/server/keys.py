@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.disk import write_own
-from agent.faults import AgentError
 from agent.host import Host
 from agent.server.home import Home, Settings
+from agent.wire.faults import AgentError
 
 
 def request(host: Host, key: Path) -> str:

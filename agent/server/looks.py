@@ -12,11 +12,11 @@ import platform
 import time
 
 from agent.facts.tree import Tree
-from agent.faults import AgentError
 from agent.host import PATH, UNIT_FOLDERS
 from agent.ledger import Store
-from agent.report import UNCHANGED, HostResult, ResultEvent, event_to_json
 from agent.standing import standing
+from agent.wire.faults import AgentError
+from agent.wire.report import UNCHANGED, HostResult, ResultEvent, event_to_json
 
 FACTS_SECONDS = 60.0
 _FACTS = b'{"event": "facts"'

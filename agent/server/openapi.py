@@ -6,7 +6,7 @@ import json
 from pkgutil import get_data
 from typing import Any
 
-from agent import __version__
+from agent.wire.version import __version__
 
 _ERROR = {"$ref": "#/components/responses/Error"}
 _TEXT: dict[str, Any] = {"type": "string"}
@@ -36,7 +36,7 @@ def _list(item: dict[str, Any]) -> dict[str, Any]:
 
 _FAULT = {"$ref": "#/components/schemas/Fault"}
 _CHANGES = _list(_record(path=_TEXT, action={"enum": ["created", "edited", "removed"]}))
-# agent/report.py as JSON; docs/plan.md says what each means.
+# agent/wire/report.py as JSON; docs/plan.md says what each means.
 _FIELDS: dict[str, dict[str, dict[str, Any]]] = {
     "facts": {"host": _TEXT, "runtime": _TEXT, "python": _TEXT, "agent": _TEXT},
     "change": {"path": _TEXT, "action": {"enum": ["created", "edited", "removed"]}, "diff": _TEXT},
@@ -134,7 +134,7 @@ _OPERATOR = {
 
 def document() -> dict[str, Any]:
     """The document, with the plan's published schema inside."""
-    plan = json.loads(get_data("agent", "plan.schema.json") or b"")
+    plan = json.loads(get_data("agent.wire", "plan.schema.json") or b"")
     return {
         "openapi": "3.1.0",
         "info": {

@@ -19,12 +19,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from agent import __version__, older
 from agent.disk import write_own
-from agent.faults import AgentError, Interrupted
 from agent.host import Host
 from agent.ledger import Store
-from agent.report import (
+from agent.server import keys, upgrade
+from agent.server.home import Home, Settings
+from agent.wire.faults import AgentError, Interrupted
+from agent.wire.report import (
     CHANGED,
     UNCHANGED,
     Event,
@@ -35,8 +36,7 @@ from agent.report import (
     ResultEvent,
     StaysEvent,
 )
-from agent.server import keys, upgrade
-from agent.server.home import Home, Settings
+from agent.wire.version import __version__, older
 
 NAME = "moorage-agent"
 UNIT = Path("/etc/systemd/system/moorage-agent.service")

@@ -12,11 +12,11 @@ import signal
 import ssl
 import sys
 
-from agent.faults import AgentError
 from agent.server import keys, notify, tls, upgrade
 from agent.server.app import App, settle
 from agent.server.gate import Gate, Http
 from agent.server.home import Home
+from agent.wire.faults import AgentError
 
 log = logging.getLogger("moorage")
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from agent import desired, meanwhile
 from agent.ledger import Store
 from agent.lock import unmoved
-from agent.plan import Plan
-from agent.report import Event
+from agent.wire.plan import Plan
+from agent.wire.report import Event
 
 if TYPE_CHECKING:
     from agent.engine import Engine

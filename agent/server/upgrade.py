@@ -20,12 +20,12 @@ import tempfile
 from dataclasses import astuple
 from pathlib import Path
 
-from agent import __version__, older
 from agent.disk import write_own
-from agent.faults import AgentError
 from agent.host import Host
-from agent.report import Fault
 from agent.server.home import Home
+from agent.wire.faults import AgentError
+from agent.wire.report import Fault
+from agent.wire.version import __version__, older
 
 MAX_BYTES = 3 << 20
 # A new archive that has answered no operator for so long gives itself up.

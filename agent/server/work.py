@@ -21,9 +21,9 @@ from functools import partial
 from typing import Any, Optional
 
 from agent import pulse
-from agent.faults import AgentError, Interrupted
 from agent.memory import Memory
-from agent.report import FAILED, Event, Fault, HostResult, ResultEvent, event_to_json
+from agent.wire.faults import AgentError, Interrupted
+from agent.wire.report import FAILED, Event, Fault, HostResult, ResultEvent, event_to_json
 
 MOST = 4
 # Begins the line with which a process hands on what it learned; no event begins so.

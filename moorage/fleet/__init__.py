@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from agent.report import HostResult
+    from agent.wire.report import HostResult
     from moorage.fleet import operation
     from moorage.fleet.inventory import Target
     from moorage.fleet.inventory.selection import Selection

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agent.report import HostResult
+from agent.wire.report import HostResult
 from moorage.errors import MoorageError
 from moorage.fleet import faults
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from moorage.errors import Refused
 
 if TYPE_CHECKING:
-    from agent.report import HostResult
+    from agent.wire.report import HostResult
     from moorage.fleet.report import FleetReport
     from moorage.settings import Settings
     from moorage.ui import UI

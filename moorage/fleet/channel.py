@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agent import __version__
+from agent.wire.version import __version__
 from moorage.errors import MoorageError
 from moorage.fleet import faults, lines
 from moorage.fleet.errand import Answer

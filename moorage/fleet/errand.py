@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from agent.report import FAILED, Fault, HostResult
+from agent.wire.report import FAILED, Fault, HostResult
 from moorage.fleet import faults
 
 AGENT_FOLDER = "/var/lib/moorage/agent"

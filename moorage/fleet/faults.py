@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from agent.report import Fault
+from agent.wire.report import Fault
 from moorage.errors import MoorageError
 
 NO_PYTHON = Fault(

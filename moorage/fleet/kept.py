@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from agent.report import HostResult
+from agent.wire.report import HostResult
 from moorage.errors import MoorageError
 from moorage.fleet import channel, errand, faults, ssh
 

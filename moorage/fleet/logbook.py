@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agent.report import HostResult
+from agent.wire.report import HostResult
 from moorage.errors import MoorageError, Refused
 from moorage.files import append_line, private_folder
 from moorage.fleet.inventory import Target

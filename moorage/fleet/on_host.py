@@ -12,8 +12,8 @@ from moorage.fleet import again, agreement, channel, errand, faults, plans, ssh,
 from moorage.fleet.residence import Residents, Visit
 
 if TYPE_CHECKING:
-    from agent.plan import Plan
-    from agent.report import HostResult
+    from agent.wire.plan import Plan
+    from agent.wire.report import HostResult
     from moorage.archive import AgentArchive
     from moorage.fleet.inventory import Target
     from moorage.fleet.operation import Operation, Reach

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from agent.report import UNREACHABLE, HostResult
+from agent.wire.report import UNREACHABLE, HostResult
 from moorage.errors import MoorageError, Refused
 from moorage.fleet import agreement, channel, faults, on_host, plans, ways
 from moorage.fleet.inventory import Target
@@ -18,7 +18,7 @@ from moorage.fleet.standing import runtime_and_state
 from moorage.fleet.waves import ALL_AT_ONCE, Policy, Schedule, schedule
 
 if TYPE_CHECKING:
-    from agent.plan import Plan, Verify
+    from agent.wire.plan import Plan, Verify
     from moorage.archive import AgentArchive
     from moorage.fleet.logbook import Logbook
     from moorage.fleet.routes import Route
@@ -103,7 +103,7 @@ def ca_if_any(settings: Settings) -> str | None:
 
 def proof(settings: Settings, image: str | None) -> Verify:
     """The pull that proves it, with the registry's login. Raises Refused where there is none."""
-    from agent.plan import Verify
+    from agent.wire.plan import Verify
     from moorage import registry
 
     login = registry.credentials(settings)

@@ -11,7 +11,7 @@ from moorage.errors import Refused
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agent.plan import Plan, Verify
+    from agent.wire.plan import Plan, Verify
     from moorage.settings import Settings
 
 THIS_MACHINE_PARTS = ("hosts", "docker")
@@ -36,7 +36,7 @@ def make(
     which is then heeded in all else too. Raises Refused where the plan would not pass the agent's
     own check, as with another registry's image.
     """
-    from agent.plan import DEFAULT_PARTS, Mirror, Options, Plan, PlanError, Registry
+    from agent.wire.plan import DEFAULT_PARTS, Mirror, Options, Plan, PlanError, Registry
     from moorage.settings import NodesSettings
 
     wanted = NodesSettings() if parts else settings.nodes

@@ -13,7 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.report import CHANGED, UNCHANGED, Fault, HostResult
+from agent.wire.report import CHANGED, UNCHANGED, Fault, HostResult
 from moorage.errors import MoorageError, Refused
 from moorage.files import write_stream
 from moorage.fleet import errand, faults, operation, ssh, ways

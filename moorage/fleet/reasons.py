@@ -7,7 +7,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from agent.report import Fault
+from agent.wire.report import Fault
 
 if TYPE_CHECKING:
     from moorage.fleet.keys import Offer

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from agent.report import HostResult
+from agent.wire.report import HostResult
 from moorage.fleet.inventory.ranges import fold
 from moorage.fleet.waves import SMALL
 
@@ -23,9 +23,9 @@ class FleetReport:
 
     ``runtimes``: host -> "containerd 1.7.24". ``diffs``: host -> path -> unified diff, filled by a
     dry run and a diff. ``states``: host -> what the agent keeps there, filled by a status
-    (agent.report's StatusEvent). ``histories``, ``findings``: host -> what was done there, newest
-    first; which strategies apply there (HistoryEvent, ExplainEvent). ``interrupted``: the signal
-    that stopped it, else 0; hosts that were not begun say so. ``halted``: why failures stopped it,
+    (agent.wire.report's StatusEvent). ``histories``, ``findings``: host -> what was done there,
+    newest first; which strategies apply there (HistoryEvent, ExplainEvent). ``interrupted``: the
+    signal that stopped it, else 0; hosts not begun say so. ``halted``: why failures stopped it,
     else "".
     """
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from agent.report import CHANGED, UNCHANGED, Fault, FileChange, HostResult
+from agent.wire.report import CHANGED, UNCHANGED, Fault, FileChange, HostResult
 from moorage.errors import MoorageError
 from moorage.fleet import authority as authorities
 from moorage.fleet import channel, errand

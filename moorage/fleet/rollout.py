@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from agent.report import UNREACHABLE, Fault, HostResult
+from agent.wire.report import UNREACHABLE, Fault, HostResult
 from moorage.errors import MoorageError
 from moorage.fleet import errand, faults, signals
 from moorage.fleet.board import Board

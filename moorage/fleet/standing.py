@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from agent import __version__, older
-from agent.report import Fault, HostResult
+from agent.wire.report import Fault, HostResult
+from agent.wire.version import __version__, older
 
 if TYPE_CHECKING:
     from moorage.archive import AgentArchive

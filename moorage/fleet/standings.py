@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from agent.report import DIFFERS
+from agent.wire.report import DIFFERS
 from moorage.fleet.inventory.ranges import fold
 from moorage.fleet.report import FleetReport, failures
 from moorage.fleet.standing import DAY, Ours, Standing, span, times

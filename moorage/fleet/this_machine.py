@@ -14,14 +14,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.report import CHANGED, UNCHANGED, FileChange, HostResult
+from agent.wire.report import CHANGED, UNCHANGED, FileChange, HostResult
 from moorage.actions import Action
 from moorage.errors import Refused
 from moorage.fleet import errand, faults, plans
 from moorage.fleet.patch import patched
 
 if TYPE_CHECKING:
-    from agent.plan import Plan
+    from agent.wire.plan import Plan
     from moorage.settings import Settings
     from moorage.ui import UI
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from agent.report import Fault
+from agent.wire.report import Fault
 from moorage.errors import MoorageError, Refused
 from moorage.fleet import faults, residence, signals, standings
 from moorage.fleet.changes import Change, changes

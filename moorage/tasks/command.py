@@ -99,7 +99,7 @@ def command(
 
 def _end(document: dict[str, Any]) -> None:
     """Ends the run by the exit code that its document asks for."""
-    from agent.report import NOT_PROVEN
+    from agent.wire.report import NOT_PROVEN
 
     if document.get("ok") is False:
         raise Exit(code=1)

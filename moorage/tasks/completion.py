@@ -119,7 +119,7 @@ def _known(name: str, settings: Callable[[], Settings]) -> list[str]:
 
         return list(WORKLOADS)
     if name == "parts":
-        from agent.plan import PARTS
+        from agent.wire.plan import PARTS
 
         return sorted(PARTS)
     if name == "code":

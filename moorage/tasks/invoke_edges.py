@@ -82,7 +82,7 @@ def _replace_answers() -> None:
 
 
 def _print_version(program: Program) -> None:
-    from agent import __version__
+    from agent.wire.version import __version__
     from moorage.ui import UI
 
     UI().page(f"Moorage {__version__}")
@@ -138,7 +138,7 @@ def _show_help(program: Program, words: list[str]) -> NoReturn:
 
 
 def _show_pages(program: Program, names: list[str]) -> NoReturn:
-    from agent import __version__
+    from agent.wire.version import __version__
     from moorage.ui import UI
 
     collection, width = program.collection, pages.width()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from agent.report import HostResult
+from agent.wire.report import HostResult
 from moorage.actions import Action
 from moorage.errors import MoorageError
 from moorage.settings import Settings

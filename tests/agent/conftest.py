@@ -13,9 +13,9 @@ from agent import transaction
 from agent.engine import Engine
 from agent.facts import Containerd, Facts, Tree
 from agent.host import Host, Unit
-from agent.plan import Plan, Registry, Verify
-from agent.report import Event, ResultEvent, event_to_json
 from agent.resources import Proof
+from agent.wire.plan import Plan, Registry, Verify
+from agent.wire.report import Event, ResultEvent, event_to_json
 from tests.agent.authority import Authority
 
 DEBIAN_CONFIG = b"""version = 2

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from agent.faults import AgentError
 from agent.host import Host
+from agent.wire.faults import AgentError
 
 PROGRAM = """
 from agent.host import Host

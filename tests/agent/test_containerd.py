@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from agent.faults import RefusedError
-from agent.plan import Registry
 from agent.resources import Change, Proposal
 from agent.resources.containerd import differs_in_trust_alone, explain, propose
 from agent.resources.containerd.state import TABLES
 from agent.resources.containerd.strategies import STRATEGIES
 from agent.toml import at, parse
+from agent.wire.faults import RefusedError
+from agent.wire.plan import Registry
 from tests.agent.authority import Authority
 from tests.agent.conftest import DEBIAN_CONFIG, Box, facts, spelled
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from agent.facts import Facts, gather
-from agent.faults import RefusedError
 from agent.host import Host
 from agent.resources import Change, Owned, Proposal
 from agent.resources.containerd import (
@@ -27,6 +26,7 @@ from agent.resources.containerd import (
 from agent.resources.containerd.layers import read as read_layers
 from agent.resources.containerd.strategies import STRATEGIES
 from agent.toml import parse
+from agent.wire.faults import RefusedError
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box, facts, spelled
 

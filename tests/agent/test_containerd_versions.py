@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from agent.facts import Facts, Tree
-from agent.faults import RefusedError
 from agent.resources.containerd import candidate, differs_in_trust_alone, explain, propose
 from agent.resources.containerd.layers import read
 from agent.toml import at, parse
+from agent.wire.faults import RefusedError
 from tests.agent.conftest import Box, facts
 from tests.field import case
 

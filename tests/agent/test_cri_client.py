@@ -13,7 +13,7 @@ from grpclib.server import Server, Stream
 
 from agent.cri import api_pb2 as api
 from agent.cri.client import Cri, CriError
-from agent.plan import Verify
+from agent.wire.plan import Verify
 
 V1, ALPHA = "runtime.v1.ImageService", "runtime.v1alpha2.ImageService"
 NO_ALPHA = f"unknown service {ALPHA}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.faults import AgentError, TrustError
+from agent.wire.faults import AgentError, TrustError
 from tests.agent.conftest import Box, spelled
 
 CERTS = "/etc/containerd/certs.d/my.registry.io"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from agent.plan import DEFAULT_PARTS, MAX_PLAN_BYTES, PARTS, Mirror, Plan, PlanError, reference
-from agent.regenerate import SCHEMA
+from agent.wire.plan import DEFAULT_PARTS, MAX_PLAN_BYTES, PARTS, Mirror, Plan, PlanError, reference
+from agent.wire.regenerate import SCHEMA
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box
 from tests.agent.words.certificates import own
@@ -357,7 +357,7 @@ def test_any_value_in_any_place_is_read_or_refused(box: Box, place: list[str], v
 
 def test_the_generated_checker_is_up_to_date() -> None:
     fastjsonschema = pytest.importorskip("fastjsonschema")
-    from agent import regenerate
+    from agent.wire import regenerate
 
     if not fastjsonschema.VERSION.startswith("2.22"):
         pytest.skip("another fastjsonschema than the lock's writes other code")

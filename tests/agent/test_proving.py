@@ -14,9 +14,9 @@ from agent.daemonset.hosts import PodProver
 from agent.facts import Docker, Facts, Names, Tree, gather
 from agent.facts.docker import LOOPBACK, _registries
 from agent.host import Host
-from agent.plan import PARTS, Registry, Verify
-from agent.report import HostResult, ResultEvent, Unproven
 from agent.resources import Proof
+from agent.wire.plan import PARTS, Registry, Verify
+from agent.wire.report import HostResult, ResultEvent, Unproven
 from tests.agent.conftest import Box
 from tests.agent.test_runtimes import CASES, lay_out, only
 
@@ -304,7 +304,7 @@ def test_clients_get_the_image_and_the_login_and_nothing_on_a_disk(
     tmp_path: Path, kind: str, name: str, words: str
 ) -> None:
     from agent import verify
-    from agent.faults import TrustError
+    from agent.wire.faults import TrustError
 
     log = tmp_path / "log"
     code = tmp_path / "log.code"

@@ -9,10 +9,10 @@ import yaml
 
 from agent import parts, yaml_block
 from agent.facts import Runtime, Tree, gather
-from agent.faults import RefusedError
 from agent.host import Host
 from agent.resources import k3s_config
 from agent.resources.k3s_config import Told
+from agent.wire.faults import RefusedError
 from tests.agent.conftest import Box
 from tests.agent.test_runtimes import lay_out, only, process
 

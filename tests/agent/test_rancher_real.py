@@ -16,7 +16,7 @@ pytest.importorskip("docker")
 import docker
 import yaml
 
-from agent.report import NOT_PROVEN
+from agent.wire.report import NOT_PROVEN
 from moorage.archive import agent_archive
 from tests.agent import runtimes
 from tests.agent.real import NAME, Registry, plan

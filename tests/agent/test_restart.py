@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent import host as hosts
-from agent.faults import AgentError
 from agent.host import Done, Host
+from agent.wire.faults import AgentError
 
 
 class Asked(Host):

@@ -12,14 +12,14 @@ import pytest
 from agent import desired, engines, survey, transaction
 from agent.facts import Docker, Facts, Tree, containers, services
 from agent.facts.services import Service, _of_systemd, shown
-from agent.faults import RefusedError
 from agent.host import Done, Host
 from agent.ledger import Store
-from agent.report import event_to_json
 from agent.restarts import Container, Foreseen, Stop, Survey, foreseen, refuse, words
 from agent.server.drift import Drift
 from agent.server.work import Operation
 from agent.survey import Before
+from agent.wire.faults import RefusedError
+from agent.wire.report import event_to_json
 from tests.agent.conftest import DEBIAN_CONFIG, Box
 
 CONTAINERD = Service("containerd.service", active=True, bound=(("docker.service", "BindsTo="),))

@@ -13,8 +13,8 @@ from agent import parts
 from agent.facts import gather
 from agent.facts.runtimes import Runtime
 from agent.host import Host
-from agent.plan import PARTS
 from agent.toml import parse
+from agent.wire.plan import PARTS
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box, spelled
 

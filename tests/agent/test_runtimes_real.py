@@ -17,8 +17,8 @@ pytest.importorskip("docker")
 
 import docker
 
-from agent.report import NOT_PROVEN
 from agent.verify import HOSTS_CACHE_SECONDS
+from agent.wire.report import NOT_PROVEN
 from moorage.archive import agent_archive
 from tests.agent import runtimes
 from tests.agent.authority import Authority
@@ -442,7 +442,7 @@ def cri_pull(node: Node, image: str) -> str:
         "python3 - <<'END_OF_PROGRAM' 2>&1\n"
         "import sys\n"
         "sys.path.insert(0, '/root/agent.pyz')\n"
-        "from agent.plan import Verify\n"
+        "from agent.wire.plan import Verify\n"
         "from agent.verify import with_cri\n"
         f"verify = Verify('{image}')\n"
         "socket = '/run/containerd/containerd.sock'\n"

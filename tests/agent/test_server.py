@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
-from agent.report import event_to_json
+from agent.wire.report import event_to_json
 from tests.agent.conftest import Box
 from tests.agent.fleet import NODE_ID, Fleet
 from tests.agent.resident import Resident

@@ -17,7 +17,7 @@ from agent.engines import EngineError, docker_info, docker_pull
 from agent.facts import Tree, containerd, docker
 from agent.facts.daemons import Daemon, options
 from agent.host import Done, Host
-from agent.plan import Verify
+from agent.wire.plan import Verify
 from tests.agent.conftest import Box
 
 VERIFY = Verify("my.registry.io/app:1")

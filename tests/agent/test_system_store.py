@@ -57,7 +57,7 @@ def test_a_host_without_one_is_told_of(box: Box) -> None:
 
 
 def test_a_failing_proof_takes_it_away_and_has_the_tool_run_again(box: Box) -> None:
-    from agent.faults import TrustError
+    from agent.wire.faults import TrustError
 
     (box.root / "usr/local/share/ca-certificates").mkdir(parents=True)
     files = box.files()

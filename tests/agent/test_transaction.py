@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 
 from agent import transaction
-from agent.faults import Interrupted
 from agent.ledger import Store
 from agent.lock import holder, locked
 from agent.transaction import Transaction
+from agent.wire.faults import Interrupted
 from tests.agent.conftest import Box
 
 

@@ -15,16 +15,16 @@ import pytest
 
 from agent import boot, desired
 from agent.engine import Engine
-from agent.faults import AgentError
 from agent.host import Onlooker
 from agent.ledger import Store
 from agent.lock import locked
 from agent.memory import Memory
-from agent.plan import Plan
-from agent.report import Event, event_to_json
 from agent.server import unchanged
 from agent.server.unchanged import Unchanged
 from agent.server.work import Work, events
+from agent.wire.faults import AgentError
+from agent.wire.plan import Plan
+from agent.wire.report import Event, event_to_json
 from tests.agent.conftest import Box
 
 Answer = TypeVar("Answer")

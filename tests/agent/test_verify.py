@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from agent import verify
-from agent.faults import AgentError, TrustError
-from agent.plan import Plan, Registry, Verify
 from agent.resources import Proof
-from agent.troubles import classify
+from agent.wire.faults import AgentError, TrustError
+from agent.wire.plan import Plan, Registry, Verify
+from agent.wire.troubles import classify
 from tests.agent.authority import Authority
 from tests.agent.words.certificates import own
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.faults import TrustError
-from agent.plan import Registry
-from agent.troubles import TROUBLES, classify
+from agent.wire.faults import TrustError
+from agent.wire.plan import Registry
+from agent.wire.troubles import TROUBLES, classify
 from tests.agent.words.situations import SITUATIONS
 
 IMAGE = "reg.test:5000/app:1"

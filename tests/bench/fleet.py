@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent.report import NOT_PROVEN
+from agent.wire.report import NOT_PROVEN
 from tests.bench.measure import Row, in_turn
 from tests.environment import environment
 

@@ -179,8 +179,8 @@ def explained(plan: dict[str, Any]) -> list[str]:
     """The strategies that the agent says apply."""
     from agent.facts import gather
     from agent.host import Host
-    from agent.plan import Plan
     from agent.resources import containerd
+    from agent.wire.plan import Plan
 
     found = containerd.explain(gather(Host("/")), Plan.parse(json.dumps(plan).encode()))
     return [one.strategy for one in found if one.applies]
@@ -208,7 +208,7 @@ def serving(socket: str, seconds: float = 60) -> bool:
 def pull(socket: str, image: str, login: list[str] | None) -> str:
     """The complaint of a fresh pull, or nothing where it went well."""
     from agent.cri.client import Cri, CriError
-    from agent.plan import Verify
+    from agent.wire.plan import Verify
 
     async def fresh() -> None:
         async with Cri(socket) as cri:

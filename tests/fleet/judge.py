@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.report import CHANGED, ROLLED_BACK, UNCHANGED, UNREACHABLE
+from agent.wire.report import CHANGED, ROLLED_BACK, UNCHANGED, UNREACHABLE
 
 # How a node stands: without the trust as it was at first, with it, or with a journal left open.
 WITHOUT, WITH, HALF, ODD = "without", "with", "half", "odd"

@@ -20,12 +20,12 @@ from pathlib import Path
 
 from agent.engine import Engine, Prover
 from agent.host import Host
-from agent.plan import Plan, Registry, Verify
 from agent.resources import Proof
 from agent.server import tls
 from agent.server.app import App
 from agent.server.gate import Gate, Http
 from agent.server.home import Home
+from agent.wire.plan import Plan, Registry, Verify
 from tests.agent.conftest import DEBIAN_CONFIG, FAKE_CONTAINERD, UNIT
 
 # The kinds of a simulated node: an honest agent, or what a liar does.

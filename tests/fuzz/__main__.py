@@ -15,7 +15,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from agent.plan import Plan, PlanError
+from agent.wire.plan import Plan, PlanError
 from tests.agent import test_toml_edit as toml
 from tests.agent.authority import Authority
 

@@ -45,7 +45,7 @@ PULL = """
 import asyncio, sys
 sys.path.insert(0, '/tmp/moorage-collect.pyz')
 from agent.cri.client import Cri, CriError
-from agent.plan import Verify
+from agent.wire.plan import Verify
 async def main(image, login):
     user, _, password = login.partition(':')
     async with Cri('/run/containerd/containerd.sock') as cri:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.report import HostResult
+from agent.wire.report import HostResult
 from moorage import fleet
 from moorage.fleet import operation
 from moorage.fleet.roster import Roster

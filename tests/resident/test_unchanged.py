@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("docker")
 
 from agent.proving import NO_IMAGE
-from agent.report import HostResult
+from agent.wire.report import HostResult
 from moorage import fleet
 from moorage.ui import UI
 from tests.agent.real import Registry

@@ -49,7 +49,7 @@ def test_it_has_no_times_and_names_in_order(built: AgentArchive) -> None:
         names = bundle.namelist()
         assert names == sorted(names)
         assert {one.date_time for one in bundle.infolist()} == {archive.STAMP}
-        assert "agent/plan.schema.json" in names
+        assert "agent/wire/plan.schema.json" in names
         assert not [name for name in names if name.startswith(("moorage/", "tests/"))]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent.report import CHANGED, ROLLED_BACK, UNCHANGED, HostResult
+from agent.wire.report import CHANGED, ROLLED_BACK, UNCHANGED, HostResult
 from moorage import fleet
 from moorage.cluster import evidence, nodes
 from moorage.cluster.evidence import Evidence, judged

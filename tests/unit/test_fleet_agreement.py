@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.report import CHANGED, FAILED, Fault, HostResult
+from agent.wire.report import CHANGED, FAILED, Fault, HostResult
 from moorage.archive import AgentArchive
 from moorage.errors import Refused
 from moorage.fleet import agreement, on_host, operation

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from agent.report import HostResult
 from agent.server.home import Home
+from agent.wire.report import HostResult
 from moorage import fleet
 from moorage.archive import agent_archive
 from moorage.errors import MoorageError, Refused

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.report import CHANGED, FAILED, UNCHANGED, Fault, FileChange, HostResult
+from agent.wire.report import CHANGED, FAILED, UNCHANGED, Fault, FileChange, HostResult
 from moorage import fleet
 from moorage.errors import MoorageError, Refused
 from moorage.fleet import again, logbook, operation, report_file

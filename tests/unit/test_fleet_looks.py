@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.report import FAILED, Fault, HostResult
+from agent.wire.report import FAILED, Fault, HostResult
 from moorage.archive import AgentArchive
 from moorage.fleet import on_host, operation, report, ssh
 from moorage.fleet.authority import Authority

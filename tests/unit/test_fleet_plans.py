@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.plan import Mirror, Plan, Verify
+from agent.wire.plan import Mirror, Plan, Verify
 from moorage.errors import Refused
 from moorage.fleet import plans
 from moorage.fleet.this_machine import _passing_ca

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from agent.report import (
+from agent.wire.report import (
     CHANGED,
     UNCHANGED,
     UNREACHABLE,

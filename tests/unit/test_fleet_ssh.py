@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.report import UNREACHABLE, Fault, HostResult
+from agent.wire.report import UNREACHABLE, Fault, HostResult
 from moorage import fleet
 from moorage.archive import AgentArchive
 from moorage.errors import Refused

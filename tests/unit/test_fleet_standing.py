@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from agent.report import UNCHANGED, UNREACHABLE, Fault, HostResult
+from agent.wire.report import UNCHANGED, UNREACHABLE, Fault, HostResult
 from moorage.fleet import standings
 from moorage.fleet.report import FleetReport
 from moorage.fleet.standing import Ours, Standing, runtime_and_state, span

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.report import FAILED, UNCHANGED, Fault, FileChange, HostResult
+from agent.wire.report import FAILED, UNCHANGED, Fault, FileChange, HostResult
 from moorage.archive import AgentArchive, agent_archive
 from moorage.errors import Refused
 from moorage.fleet import this_machine

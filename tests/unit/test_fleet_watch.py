@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from agent.report import Fault
+from agent.wire.report import Fault
 from moorage.errors import Refused
 from moorage.fleet import authority as authorities
 from moorage.fleet import watch

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from agent.plan import Registry
-from agent.troubles import classify
+from agent.wire.plan import Registry
+from agent.wire.troubles import classify
 from moorage import engine_faults, images, pulled, settings, wheels
 from moorage.errors import MoorageError, Refused
 from moorage.ui import UI

@@ -17,7 +17,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from agent.plan import Plan
+from agent.wire.plan import Plan
 from moorage import certificates, pki
 from moorage.errors import Refused
 from moorage.files import write_atomically

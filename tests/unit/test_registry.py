@@ -19,7 +19,7 @@ import bcrypt
 import pytest
 from docker.errors import NotFound
 
-from agent.report import HostResult
+from agent.wire.report import HostResult
 from moorage import engine, fleet, images, pki, registry
 from moorage.errors import MoorageError, Refused
 from moorage.fleet import this_machine

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.plan import Registry
-from agent.troubles import classify
+from agent.wire.plan import Registry
+from agent.wire.troubles import classify
 from moorage.cluster import causes
 
 WORDS = Path(__file__).parents[1] / "agent" / "words"

@@ -14,8 +14,6 @@ from typing import Any
 
 from agent import toml_edit
 from agent.facts import Containerd, Facts, Tree
-from agent.faults import RefusedError
-from agent.plan import Plan, Registry
 from agent.resources import (
     Change,
     Finding,
@@ -48,6 +46,8 @@ from agent.resources.containerd.strategies import STRATEGIES, choose, rows
 from agent.resources.docker import strip_certificates
 from agent.toml import TomlError, at, parse, shared
 from agent.utf8 import encoding
+from agent.wire.faults import RefusedError
+from agent.wire.plan import Plan, Registry
 
 __all__ = [
     "FOLDER",

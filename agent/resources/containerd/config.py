@@ -7,13 +7,13 @@ import re
 from typing import Any
 
 from agent import toml_edit
-from agent.faults import RefusedError
-from agent.plan import Registry
 from agent.resources import Change, change, readable
 from agent.resources.containerd.layers import Layer, Layers, says_nothing
 from agent.resources.containerd.state import TABLES
 from agent.toml import TomlError, at, parse
 from agent.utf8 import encoding
+from agent.wire.faults import RefusedError
+from agent.wire.plan import Registry
 
 PART = "containerd"
 COMMENT = "# Added by Moorage; `nodes.untrust` takes it away."

@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 
 from agent import toml_edit
 from agent.facts import File, Tree
-from agent.faults import RefusedError
-from agent.plan import Mirror, Registry
 from agent.resources import Change, Ledger, certificates, change, folder_pairs, plain, readable
 from agent.resources.containerd.config import COMMENT, PART, parsed
 from agent.resources.docker import certificate_file
 from agent.toml import TomlError, at, parse
 from agent.utf8 import encoding
+from agent.wire.faults import RefusedError
+from agent.wire.plan import Mirror, Registry
 
 HEADER = "# Written by Moorage; `nodes.untrust` takes it away.\n"
 CARRIED = (HEADER + "# It says what another folder or table said so far.\n").encode()

@@ -12,13 +12,13 @@ from typing import Any
 
 from agent import toml_edit
 from agent.facts import Containerd, Tree
-from agent.plan import Registry
 from agent.resources import SCRATCH, Change
 from agent.resources.containerd import layers as _layers
 from agent.resources.containerd.state import TABLES, place, read, registry_table
 from agent.resources.containerd.strategies import choose
 from agent.toml import at, parse
 from agent.utf8 import encoding
+from agent.wire.plan import Registry
 
 
 def candidate(found: Containerd, tree: Tree, changes: Sequence[Change]) -> dict[str, bytes]:

@@ -15,11 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent.facts import File
-from agent.faults import RefusedError
-from agent.plan import Mirror, Registry
 from agent.resources import plain
 from agent.resources.containerd.hosts_toml import DEFAULT
 from agent.toml import at, parse
+from agent.wire.faults import RefusedError
+from agent.wire.plan import Mirror, Registry
 
 # What an image's name can begin with (``DomainRegexp`` of github.com/distribution/reference); CRI
 # looks `mirrors` up by it, letter for letter, and `*` where that is not there.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from agent.facts import Tree
-from agent.faults import RefusedError
+from agent.wire.faults import RefusedError
 
 # By the ID in os-release: what to do there instead.
 IMMUTABLE = {

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from agent import toml_edit
 from agent.facts import Facts, Tree
-from agent.plan import Registry
 from agent.resources import Change, change
 from agent.resources.containerd import config, hosts_toml, layers
 from agent.resources.containerd.config import COMMENT, PART
 from agent.resources.containerd.state import registry_table
 from agent.toml import TomlError, parse
 from agent.utf8 import encoding
+from agent.wire.plan import Registry
 
 
 def find(facts: Facts, registry: Registry, fallback: str) -> tuple[Change, ...]:

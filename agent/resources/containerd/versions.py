@@ -7,9 +7,9 @@ and reads nothing of it. Measured on 1.6, 1.7, 2.1 and 2.3.
 from __future__ import annotations
 
 from agent.facts import Containerd, File
-from agent.faults import RefusedError
 from agent.resources.containerd.layers import Layers
 from agent.utf8 import MARK
+from agent.wire.faults import RefusedError
 
 # The version whose names every line of containerd's major version reads.
 NAMES = {1: 2, 2: 3}

@@ -62,7 +62,7 @@ def take_trust_away(api: Api, settings: Settings, ui: UI, seconds: float) -> lis
 
 def _note(settings: Settings, nodes: Sequence[ClusterNode]) -> None:
     """For ``k8s.nodes``: an older pull proves nothing any more."""
-    from agent.report import CHANGED, HostResult
+    from agent.wire.report import CHANGED, HostResult
     from moorage import fleet
     from moorage.fleet import logbook
     from moorage.fleet.inventory.targets import Target

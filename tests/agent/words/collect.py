@@ -44,7 +44,7 @@ import sys
 sys.path.insert(0, '/root/agent.pyz')
 from agent import engines
 from agent.cri.client import CriError
-from agent.plan import Registry, Verify
+from agent.wire.plan import Registry, Verify
 from agent.verify import with_cri
 kind, image, user, password = sys.argv[1:]
 host, _, port = image.partition('/')[0].partition(':')

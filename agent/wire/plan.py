@@ -15,8 +15,8 @@ import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
-from agent.faults import AgentError
-from agent.plan_check import Invalid, validate
+from agent.wire.faults import AgentError
+from agent.wire.plan_check import Invalid, validate
 
 VERSION = 1
 MAX_PLAN_BYTES = 1 << 20

@@ -11,8 +11,8 @@ import re
 import time
 from typing import NamedTuple
 
-from agent.faults import AgentError, TrustError
-from agent.plan import Registry
+from agent.wire.faults import AgentError, TrustError
+from agent.wire.plan import Registry
 
 # What a person types to see the same failure, and where that runtime looks for certificates.
 _BY_HAND = {

@@ -5,7 +5,7 @@ It carries what ``report.Fault`` carries; it is formatted once, at the edge (``_
 
 from __future__ import annotations
 
-from agent.report import Fault
+from agent.wire.report import Fault
 
 
 class AgentError(Exception):
