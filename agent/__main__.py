@@ -133,8 +133,8 @@ def main(words: list[str] | None = None) -> int:
 def _events(command: Command) -> Iterator[Event]:
     from agent import desired
     from agent.engine import Engine
-    from agent.host import Host
     from agent.ledger import Store
+    from agent.node.host import Host
 
     engine = Engine(Host(command.root))
     if command.name in WITH_PLAN:
@@ -212,7 +212,7 @@ class Teller:
     @contextmanager
     def alive(self) -> Iterator[None]:
         """Between the events, a line now and then that says the agent is at work."""
-        from agent import pulse
+        from agent.node import pulse
 
         with pulse.beside(self._to_stdout) as self._write:
             yield

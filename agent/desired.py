@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from agent.disk import explained, write_own
 from agent.ledger import Store
+from agent.node.disk import explained, write_own
 from agent.wire.faults import AgentError
 from agent.wire.plan import Plan
 from agent.wire.report import FAILED, ROLLED_BACK, Event, HostResult, NoteEvent, ResultEvent

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent import parts, proving, restarts, standing, survey
-from agent.disk import WRITE_CODES
-from agent.facts import Containerd, Facts, Tree, gather
-from agent.host import TOOLS, WRITTEN_BY_TOOLS, Host
+from agent.facts import Containerd, Facts, gather
 from agent.ledger import Store
 from agent.lock import locked
-from agent.meanwhile import Asked
+from agent.node.disk import WRITE_CODES
+from agent.node.host import TOOLS, WRITTEN_BY_TOOLS, Host
+from agent.node.threads import Asked
+from agent.node.tree import Tree
 from agent.resources import NO_UNIT, Change, Proof, containerd
 from agent.steps import Step, Steps, facts_event
 from agent.survey import Before

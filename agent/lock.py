@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from agent.disk import explained, make_folder
 from agent.ledger import Store
+from agent.node.disk import explained, make_folder
 from agent.wire.faults import AgentError
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from agent import parts
 from agent.facts import Facts
-from agent.host import RELOAD
+from agent.node.host import RELOAD
 from agent.resources import Proof
 from agent.wire.plan import Plan
 from agent.wire.report import Unproven

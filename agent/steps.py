@@ -13,9 +13,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from agent import parts, rivals, undoing, withdrawal
-from agent.facts import Facts, Tree, gather
-from agent.host import Host
+from agent.facts import Facts, gather
 from agent.ledger import Store
+from agent.node.host import Host
+from agent.node.tree import Tree
 from agent.resources import Change, Known, Ledger, Ledgers, Owned, Proposal, once
 from agent.transaction import KEEP, missing_folders
 from agent.wire.faults import RefusedError

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from agent.facts import Docker, Facts
 from agent.facts import containers as running
 from agent.facts.services import Service, shown
-from agent.host import RELOAD, TOOLS, Host
+from agent.node.host import RELOAD, TOOLS, Host
 from agent.restarts import Container, Foreseen, Survey, foreseen
 
 # Until Docker, which is up, has started again what its policies name.

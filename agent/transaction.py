@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agent import boot
-from agent.disk import (
+from agent.ledger import Store, as_json, digest_of
+from agent.lock import asker
+from agent.node.disk import (
     apply_metadata,
     explained,
     explanation,
@@ -31,8 +33,6 @@ from agent.disk import (
     write_all,
     write_new,
 )
-from agent.ledger import Store, as_json, digest_of
-from agent.lock import asker
 from agent.resources import SCRATCH, Change, Ledgers
 from agent.wire.faults import AgentError
 from agent.wire.report import FileChange

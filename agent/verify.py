@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from agent import asked
-from agent.facts.tree import Tree
+from agent.node.tree import Tree
 from agent.wire.faults import AgentError, TrustError
 from agent.wire.plan import Plan, Registry, Verify
 from agent.wire.troubles import classify

@@ -1,4 +1,4 @@
-"""The one place on the operator's side that writes files. (On nodes: ``agent.disk``.)"""
+"""The one place on the operator's side that writes files. (On nodes: ``agent.node.disk``.)"""
 
 from __future__ import annotations
 

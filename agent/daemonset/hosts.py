@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.host import PATH, Done, Host, Unit
+from agent.node.host import PATH, Done, Host, Unit
 
 if TYPE_CHECKING:
     from agent.resources import Proof

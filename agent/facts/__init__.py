@@ -20,10 +20,10 @@ from agent.facts.names import Names
 from agent.facts.proxies import PROGRAMS, Proxied
 from agent.facts.proxies import find as _proxies
 from agent.facts.runtimes import Runtime
-from agent.facts.tree import File, Tree
-from agent.host import Host
+from agent.node.host import Host
+from agent.node.tree import Tree
 
-__all__ = ["Containerd", "Docker", "Facts", "File", "Names", "Proxied", "Runtime", "Tree", "gather"]
+__all__ = ["Containerd", "Docker", "Facts", "Names", "Proxied", "Runtime", "gather"]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import re
 from typing import NamedTuple
 
 from agent.facts.daemons import option
-from agent.facts.tree import File, Tree
-from agent.host import Host, Process, Unit
+from agent.node.host import Host, Process, Unit
+from agent.node.tree import File, Tree
 from agent.toml import at, shared
 from agent.wire.faults import AgentError
 

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.host import Host
+from agent.node.host import Host
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from agent.facts.daemons import Daemon, option, options, running
 from agent.facts.runtimes import service
-from agent.facts.tree import Tree
-from agent.host import Host
+from agent.node.host import Host
+from agent.node.tree import Tree
 from agent.wire.faults import AgentError
 
 CERTS = "/etc/docker/certs.d"

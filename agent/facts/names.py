@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 
-from agent.host import Host
+from agent.node.host import Host
 from agent.wire.faults import AgentError
 
 SECONDS = 3

@@ -13,7 +13,7 @@ import shlex
 from typing import NamedTuple
 
 from agent.facts.daemons import Daemon
-from agent.facts.tree import Tree
+from agent.node.tree import Tree
 
 _FOLDERS = ("/usr/lib/systemd/system", "/lib/systemd/system", "/usr/local/lib/systemd/system",
             "/run/systemd/system", "/etc/systemd/system")  # fmt: skip

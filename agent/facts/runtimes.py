@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from agent.facts.daemons import Daemon
-from agent.facts.tree import Tree
-from agent.host import Host, Process, Unit
+from agent.node.host import Host, Process, Unit
+from agent.node.tree import Tree
 
 
 class Runtime(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.host import Host
+from agent.node.host import Host
 
 # The setting in the other unit's file, by the property that systemd shows of this one. A restart of
 # this one restarts those (measured with systemd 252); ``StopPropagatedFrom=`` does not count then.

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from agent.facts import File, Tree
+from agent.node.tree import File, Tree
 from agent.wire.faults import RefusedError
 
 SCRATCH = "@moorage-scratch@"  # stands for the folder of files that are only to be looked at

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent import toml_edit
-from agent.facts import Facts, File
+from agent.facts import Facts
 from agent.facts.daemons import option
+from agent.node.tree import File
 from agent.resources import (
     Change,
     Finding,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.facts import Tree
+from agent.node.tree import Tree
 from agent.resources import Change, Ledger
 from agent.resources.containerd import hosts_toml
 from agent.toml import TomlError, at, parse

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from agent.facts import Tree
+from agent.node.tree import Tree
 
 TEMPLATES = "/etc/cloud/templates"
 _SYSTEM = "/etc/cloud/cloud.cfg"

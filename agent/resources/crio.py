@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.facts import Facts, Tree
+from agent.facts import Facts
 from agent.facts.daemons import option
-from agent.host import RELOAD
+from agent.node.host import RELOAD
+from agent.node.tree import Tree
 from agent.resources import (
     Change,
     Finding,

@@ -12,10 +12,11 @@ import ipaddress
 from collections.abc import Iterator, Sequence
 
 from agent import json_edit
-from agent.facts import Docker, Facts, File, Tree
+from agent.facts import Docker, Facts
 from agent.facts.daemons import option
 from agent.facts.docker import LOOPBACK
-from agent.host import RELOAD
+from agent.node.host import RELOAD
+from agent.node.tree import File, Tree
 from agent.resources import (
     Change,
     Finding,

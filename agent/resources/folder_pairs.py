@@ -9,7 +9,7 @@ https://github.com/moby/moby, ``loadCertFiles`` of containerd's ``core/remotes/d
 
 from __future__ import annotations
 
-from agent.facts import Tree
+from agent.node.tree import Tree
 from agent.resources import Ledger, certificates
 from agent.wire.faults import RefusedError
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent import yaml_block
-from agent.facts import Facts, File, Runtime, Tree
+from agent.facts import Facts, Runtime
+from agent.node.tree import File, Tree
 from agent.resources import (
     Change,
     Finding,

@@ -10,8 +10,9 @@ import re
 from typing import NamedTuple
 
 from agent import yaml_block
-from agent.facts import Runtime, Tree
+from agent.facts import Runtime
 from agent.facts.daemons import option
+from agent.node.tree import Tree
 from agent.resources import readable
 from agent.wire.faults import RefusedError
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from agent.facts import File
+from agent.node.tree import File
 from agent.utf8 import encoding
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Registry

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.facts import Facts, Tree
+from agent.facts import Facts
+from agent.node.tree import Tree
 from agent.resources import Change, Ledger, Owned, certificates, change, folder_pairs, readable
 from agent.resources.docker import certificate_file, strip_certificates
 from agent.toml import TomlError, parse

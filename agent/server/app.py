@@ -22,9 +22,9 @@ from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
 
 from agent import desired
-from agent.host import Host, Onlooker
 from agent.ledger import Store
-from agent.memory import Memory
+from agent.node.host import Host, Onlooker
+from agent.node.memory import Memory
 from agent.server import keys, metrics, openapi, tls, upgrade
 from agent.server.drift import Drift
 from agent.server.home import Home, Settings

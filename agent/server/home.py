@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from agent.disk import write_own
 from agent.ledger import Store
+from agent.node.disk import write_own
 from agent.wire.faults import AgentError
 
 

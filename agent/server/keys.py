@@ -11,8 +11,8 @@ import ssl
 from dataclasses import replace
 from pathlib import Path
 
-from agent.disk import write_own
-from agent.host import Host
+from agent.node.disk import write_own
+from agent.node.host import Host
 from agent.server.home import Home, Settings
 from agent.wire.faults import AgentError
 

@@ -11,9 +11,9 @@ import os
 import platform
 import time
 
-from agent.facts.tree import Tree
-from agent.host import PATH, UNIT_FOLDERS
 from agent.ledger import Store
+from agent.node.host import PATH, UNIT_FOLDERS
+from agent.node.tree import Tree
 from agent.standing import standing
 from agent.wire.faults import AgentError
 from agent.wire.report import UNCHANGED, HostResult, ResultEvent, event_to_json

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from agent.disk import write_own
-from agent.host import Host
 from agent.ledger import Store
+from agent.node.disk import write_own
+from agent.node.host import Host
 from agent.server import keys, upgrade
 from agent.server.home import Home, Settings
 from agent.wire.faults import AgentError, Interrupted

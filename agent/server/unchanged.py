@@ -13,9 +13,10 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from agent import desired, meanwhile
+from agent import desired
 from agent.ledger import Store
 from agent.lock import unmoved
+from agent.node import threads
 from agent.wire.plan import Plan
 from agent.wire.report import Event
 
@@ -58,7 +59,7 @@ class Unchanged:
                     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                         loop.call_soon_threadsafe(tell, answer)
 
-            meanwhile.begin(look, "unchanged")
+            threads.begin(look, "unchanged")
             try:
                 return await asyncio.wait_for(found, SECONDS)
             except asyncio.TimeoutError:

@@ -20,8 +20,8 @@ import tempfile
 from dataclasses import astuple
 from pathlib import Path
 
-from agent.disk import write_own
-from agent.host import Host
+from agent.node.disk import write_own
+from agent.node.host import Host
 from agent.server.home import Home
 from agent.wire.faults import AgentError
 from agent.wire.report import Fault

@@ -20,8 +20,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, Optional
 
-from agent import pulse
-from agent.memory import Memory
+from agent.node import pulse
+from agent.node.memory import Memory
 from agent.wire.faults import AgentError, Interrupted
 from agent.wire.report import FAILED, Event, Fault, HostResult, ResultEvent, event_to_json
 

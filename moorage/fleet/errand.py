@@ -35,7 +35,8 @@ ROOT_EVENT = '{"event": "root"}'
 # No event is longer: a diff of a configuration file is kilobytes.
 MAX_LINE = 4 << 20
 MAX_OUTPUT = 64 << 20
-# An agent that has told of its pulse (agent/pulse.py, every ten seconds) is silent where it hangs.
+# An agent that has told of its pulse (agent/node/pulse.py, every ten seconds) is silent if it
+# hangs.
 PULSE_SECONDS = 45.0
 _KEPT_WORDS = 2000
 

@@ -11,8 +11,9 @@ import pytest
 
 from agent import transaction
 from agent.engine import Engine
-from agent.facts import Containerd, Facts, Tree
-from agent.host import Host, Unit
+from agent.facts import Containerd, Facts
+from agent.node.host import Host, Unit
+from agent.node.tree import Tree
 from agent.resources import Proof
 from agent.wire.plan import Plan, Registry, Verify
 from agent.wire.report import Event, ResultEvent, event_to_json

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from agent import disk, transaction
+from agent import transaction
 from agent.boot import LINK, UNIT, unit_file
 from agent.engine import Engine
-from agent.host import Host
+from agent.node import disk
+from agent.node.host import Host
 from tests.agent.conftest import Box
 
 COMMAND = ("/usr/bin/python3", "-I", "/var/lib/moorage/agent/abc", "recover", "--boot")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.facts import gather
-from agent.host import Host
+from agent.node.host import Host
 from agent.resources import docker
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box

@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from agent.host import Host
+from agent.node.host import Host
 from agent.wire.faults import AgentError
 
 PROGRAM = """
-from agent.host import Host
+from agent.node.host import Host
 print("begun", flush=True)
 print(Host("/").run(["sh", "-c", "sleep 0.4; echo done"], timeout=0.8).out)
 """

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.facts import Facts, gather
-from agent.host import Host
+from agent.node.host import Host
 from agent.resources import Change, Owned, Proposal
 from agent.resources.containerd import (
     explain,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.facts import Facts, Tree
+from agent.facts import Facts
+from agent.node.tree import Tree
 from agent.resources.containerd import candidate, differs_in_trust_alone, explain, propose
 from agent.resources.containerd.layers import read
 from agent.toml import at, parse

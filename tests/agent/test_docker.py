@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent.facts.docker import rootless_configs
-from agent.host import Host
+from agent.node.host import Host
 from agent.server import units
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box, spelled

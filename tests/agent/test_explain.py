@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.facts import gather
-from agent.host import Host
+from agent.node.host import Host
 from agent.resources import Finding, docker, hosts
 from tests.agent.conftest import Box
 

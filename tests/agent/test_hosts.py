@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.facts import Names, gather
-from agent.host import Host
+from agent.node.host import Host
 from agent.resources import Proposal, hosts
 from tests.agent.conftest import Box
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from agent.facts import Tree
+from agent.node.tree import Tree
 from agent.resources import Known, Owned
 from tests.agent.conftest import Box
 from tests.agent.test_containerd_kept import SECOND, status

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from agent.facts.containerd import _alone
-from agent.facts.tree import Tree
-from agent.host import Done, Host
-from agent.memory import MOST, Memory
+from agent.node.host import Done, Host
+from agent.node.memory import MOST, Memory
+from agent.node.tree import Tree
 
 
 class Counting(Host):

@@ -11,9 +11,10 @@ import pytest
 from agent import parts, proving
 from agent.daemonset import loop
 from agent.daemonset.hosts import PodProver
-from agent.facts import Docker, Facts, Names, Tree, gather
+from agent.facts import Docker, Facts, Names, gather
 from agent.facts.docker import LOOPBACK, _registries
-from agent.host import Host
+from agent.node.host import Host
+from agent.node.tree import Tree
 from agent.resources import Proof
 from agent.wire.plan import PARTS, Registry, Verify
 from agent.wire.report import HostResult, ResultEvent, Unproven

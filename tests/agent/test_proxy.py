@@ -8,7 +8,7 @@ import pytest
 
 from agent.facts import gather
 from agent.facts.proxies import Proxied
-from agent.host import Host
+from agent.node.host import Host
 from agent.resources.proxy import leaves_out
 from tests.agent.conftest import Box
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from agent import pulse
+from agent.node import pulse
 
 
 def test_a_long_step_tells_that_it_is_alive_and_nothing_follows_the_result(

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from agent import parts, yaml_block
-from agent.facts import Runtime, Tree, gather
-from agent.host import Host
+from agent.facts import Runtime, gather
+from agent.node.host import Host
+from agent.node.tree import Tree
 from agent.resources import k3s_config
 from agent.resources.k3s_config import Told
 from agent.wire.faults import RefusedError
@@ -160,7 +161,7 @@ def test_an_unknown_runtime_that_pulls_for_k3s_is_not_passed_over(box: Box) -> N
 def test_a_containerd_of_k3s_with_its_files_elsewhere_is_not_the_node_s_own(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agent.host import Process
+    from agent.node.host import Process
 
     box.with_containerd()
     lay_out(box, "k3s")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import host as hosts
-from agent.host import Done, Host
+from agent.node import host as hosts
+from agent.node.host import Done, Host
 from agent.wire.faults import AgentError
 
 

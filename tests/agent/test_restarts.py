@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from agent import desired, engines, survey, transaction
-from agent.facts import Docker, Facts, Tree, containers, services
+from agent.facts import Docker, Facts, containers, services
 from agent.facts.services import Service, _of_systemd, shown
-from agent.host import Done, Host
 from agent.ledger import Store
+from agent.node.host import Done, Host
+from agent.node.tree import Tree
 from agent.restarts import Container, Foreseen, Stop, Survey, foreseen, refuse, words
 from agent.server.drift import Drift
 from agent.server.work import Operation

@@ -12,7 +12,7 @@ import pytest
 
 from agent.cri.client import CriError
 from agent.facts import containerd
-from agent.host import Process
+from agent.node.host import Process
 
 DAEMON = Process(os.getpid(), (sys.executable,))
 

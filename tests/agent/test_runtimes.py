@@ -12,7 +12,7 @@ import pytest
 from agent import parts
 from agent.facts import gather
 from agent.facts.runtimes import Runtime
-from agent.host import Host
+from agent.node.host import Host
 from agent.toml import parse
 from agent.wire.plan import PARTS
 from tests.agent.authority import Authority

@@ -14,9 +14,10 @@ import pytest
 
 from agent import engines
 from agent.engines import EngineError, docker_info, docker_pull
-from agent.facts import Tree, containerd, docker
+from agent.facts import containerd, docker
 from agent.facts.daemons import Daemon, options
-from agent.host import Done, Host
+from agent.node.host import Done, Host
+from agent.node.tree import Tree
 from agent.wire.plan import Verify
 from tests.agent.conftest import Box
 

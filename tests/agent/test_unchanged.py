@@ -15,10 +15,10 @@ import pytest
 
 from agent import boot, desired
 from agent.engine import Engine
-from agent.host import Onlooker
 from agent.ledger import Store
 from agent.lock import locked
-from agent.memory import Memory
+from agent.node.host import Onlooker
+from agent.node.memory import Memory
 from agent.server import unchanged
 from agent.server.unchanged import Unchanged
 from agent.server.work import Work, events

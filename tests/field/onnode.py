@@ -178,7 +178,7 @@ def agent(command: str, plan: dict[str, Any]) -> dict[str, Any]:
 def explained(plan: dict[str, Any]) -> list[str]:
     """The strategies that the agent says apply."""
     from agent.facts import gather
-    from agent.host import Host
+    from agent.node.host import Host
     from agent.resources import containerd
     from agent.wire.plan import Plan
 

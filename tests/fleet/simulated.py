@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from agent.engine import Engine, Prover
-from agent.host import Host
+from agent.node.host import Host
 from agent.resources import Proof
 from agent.server import tls
 from agent.server.app import App

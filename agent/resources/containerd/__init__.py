@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent import toml_edit
-from agent.facts import Containerd, Facts, Tree
+from agent.facts import Containerd, Facts
+from agent.node.tree import Tree
 from agent.resources import (
     Change,
     Finding,

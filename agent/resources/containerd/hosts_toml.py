@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent import toml_edit
-from agent.facts import File, Tree
+from agent.node.tree import File, Tree
 from agent.resources import Change, Ledger, certificates, change, folder_pairs, plain, readable
 from agent.resources.containerd.config import COMMENT, PART, parsed
 from agent.resources.docker import certificate_file

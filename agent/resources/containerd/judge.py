@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent import toml_edit
-from agent.facts import Containerd, Tree
+from agent.facts import Containerd
+from agent.node.tree import Tree
 from agent.resources import SCRATCH, Change
 from agent.resources.containerd import layers as _layers
 from agent.resources.containerd.state import TABLES, place, read, registry_table

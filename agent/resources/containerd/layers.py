@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from agent import toml_edit
-from agent.facts import Containerd, File, Tree
+from agent.facts import Containerd
+from agent.node.tree import File, Tree
 from agent.resources.containerd.state import TABLES, place
 from agent.toml import TomlError, at, parse, shared
 

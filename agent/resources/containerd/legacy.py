@@ -14,7 +14,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent.facts import File
+from agent.node.tree import File
 from agent.resources import plain
 from agent.resources.containerd.hosts_toml import DEFAULT
 from agent.toml import at, parse

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from agent.facts import Tree
+from agent.node.tree import Tree
 from agent.wire.faults import RefusedError
 
 # By the ID in os-release: what to do there instead.

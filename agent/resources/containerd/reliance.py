@@ -6,7 +6,7 @@ for them when the registry goes. Whatever lay there unread before us is as unrea
 
 from __future__ import annotations
 
-from agent.facts import Tree
+from agent.node.tree import Tree
 from agent.resources import Ledger
 from agent.resources.containerd.hosts_toml import CARRIED
 

@@ -7,7 +7,8 @@ files has a name of its own: so trust can be taken away without any memory of ha
 from __future__ import annotations
 
 from agent import toml_edit
-from agent.facts import Facts, Tree
+from agent.facts import Facts
+from agent.node.tree import Tree
 from agent.resources import Change, change
 from agent.resources.containerd import config, hosts_toml, layers
 from agent.resources.containerd.config import COMMENT, PART

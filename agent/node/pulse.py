@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from agent.meanwhile import begin
+from agent.node.threads import begin
 
 SECONDS = 10.0
 # Most operations are over before the first one; one that is not is a step that may take long.

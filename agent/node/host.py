@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.memory import Memory, key
+from agent.node.memory import Memory, key
 from agent.wire.faults import AgentError, NotAtOnceError
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bin:/snap/bin"
@@ -276,7 +276,7 @@ class Host:
         """What starts this very agent at boot to recover; None where systemd would not, or where
         it runs from its source or in another system's tree.
         """
-        home = Path(__file__).parent.parent
+        home = Path(__file__).parents[2]
         stays = home.is_file() or (home / "__main__.py").is_file()  # the archive, or it unpacked
         if Path(self.root) != Path("/") or not self.systemd or not stays or not sys.executable:
             return None
