@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from agent.edit.toml import TomlError, parse
 from agent.node.tree import Tree
 from agent.resources.containerd.hosts_toml import DEFAULT, names
-from agent.toml import TomlError, parse
 from agent.wire.plan import Registry
 
 

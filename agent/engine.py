@@ -19,14 +19,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent import parts, proving, restarts, standing, survey
+from agent.edit.change import Change
 from agent.facts import Containerd, Facts, gather
+from agent.formats.proposal import NO_UNIT, Proof
 from agent.ledger import Store
 from agent.lock import locked
 from agent.node.disk import WRITE_CODES
 from agent.node.host import TOOLS, WRITTEN_BY_TOOLS, Host
 from agent.node.threads import Asked
 from agent.node.tree import Tree
-from agent.resources import NO_UNIT, Change, Proof, containerd
+from agent.resources import containerd
 from agent.steps import Step, Steps, facts_event
 from agent.survey import Before
 from agent.transaction import Restored, Transaction, disarm, nothing_left

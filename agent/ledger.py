@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from agent.resources import Ledgers, Owned
+from agent.edit.change import Ledgers, Owned
 from agent.wire.faults import AgentError
 
 STATE = "/var/lib/moorage"

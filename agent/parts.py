@@ -10,20 +10,10 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
+from agent.edit.change import Change, Ledger, Owned
 from agent.facts import Facts
-from agent.resources import (
-    Change,
-    Finding,
-    Ledger,
-    Owned,
-    Proof,
-    Proposal,
-    containerd,
-    docker,
-    hosts,
-    proxy,
-    unit_of,
-)
+from agent.formats.proposal import Finding, Proof, Proposal, unit_of
+from agent.resources import containerd, docker, hosts, proxy
 from agent.wire.plan import Plan, Registry
 
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from agent import parts
 from agent.facts import Facts
+from agent.formats.proposal import Proof
 from agent.node.host import RELOAD
-from agent.resources import Proof
 from agent.wire.plan import Plan
 from agent.wire.report import Unproven
 

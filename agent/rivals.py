@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.resources import Change, Ledger
+from agent.edit.change import Change, Ledger
 
 # The comments tools put into files they manage: Ansible's `ansible_managed` and blockinfile,
 # Puppet's headers, Chef's and Salt's template habits, cloud-init's /etc/cloud/templates.

@@ -13,11 +13,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from agent import parts, rivals, undoing, withdrawal
+from agent.edit.change import Change, Known, Ledger, Ledgers, Owned, once
 from agent.facts import Facts, gather
+from agent.formats.proposal import Proposal
 from agent.ledger import Store
 from agent.node.host import Host
 from agent.node.tree import Tree
-from agent.resources import Change, Known, Ledger, Ledgers, Owned, Proposal, once
 from agent.transaction import KEEP, missing_folders
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry

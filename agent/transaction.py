@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agent import boot
+from agent.edit.change import SCRATCH, Change, Ledgers
 from agent.ledger import Store, as_json, digest_of
 from agent.lock import asker
 from agent.node.disk import (
@@ -33,7 +34,6 @@ from agent.node.disk import (
     write_all,
     write_new,
 )
-from agent.resources import SCRATCH, Change, Ledgers
 from agent.wire.faults import AgentError
 from agent.wire.report import FileChange
 

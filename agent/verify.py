@@ -27,7 +27,7 @@ from agent.wire.troubles import classify
 
 if TYPE_CHECKING:
     from agent.cri.client import Cri
-    from agent.resources import Proof
+    from agent.formats.proposal import Proof
 
 CONNECT_SECONDS = 10
 # Go takes every certificate of a CA file for a root, an intermediate's too (crypto/x509, CertPool).

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from agent import parts, undoing
+from agent.edit.change import Change, Known, Ledger, Ledgers, Owned, change, readable
 from agent.facts import Facts
 from agent.node.tree import Tree
-from agent.resources import Change, Known, Ledger, Ledgers, Owned, change, readable
 from agent.wire.plan import Registry
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from agent.node.host import PATH, Done, Host, Unit
 
 if TYPE_CHECKING:
-    from agent.resources import Proof
+    from agent.formats.proposal import Proof
     from agent.wire.plan import Plan, Registry, Verify
 
 # A program of the node, run with the node's tree as its root. As an argument of our own Python,

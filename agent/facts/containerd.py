@@ -7,10 +7,10 @@ import os
 import re
 from typing import NamedTuple
 
+from agent.edit.toml import at, shared
 from agent.facts.daemons import option
 from agent.node.host import Host, Process, Unit
 from agent.node.tree import File, Tree
-from agent.toml import at, shared
 from agent.wire.faults import AgentError
 
 CONTAINERD_CONFIG = "/etc/containerd/config.toml"

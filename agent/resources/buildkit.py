@@ -12,24 +12,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from agent import toml_edit
+from agent.edit import toml_edit
+from agent.edit.change import Change, Ledger, Owned, change, readable
+from agent.edit.toml import TomlError, at, parse
 from agent.facts import Facts
 from agent.facts.daemons import option
+from agent.formats.authorities import certificates, strip_certificates
+from agent.formats.proposal import Finding, Proof, Proposal, unit_of
 from agent.node.tree import File
-from agent.resources import (
-    Change,
-    Finding,
-    Ledger,
-    Owned,
-    Proof,
-    Proposal,
-    certificates,
-    change,
-    readable,
-    unit_of,
-)
-from agent.resources.docker import strip_certificates
-from agent.toml import TomlError, at, parse
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
 

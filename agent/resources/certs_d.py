@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agent.edit.change import Change, Ledger
+from agent.edit.toml import TomlError, at, parse
 from agent.node.tree import Tree
-from agent.resources import Change, Ledger
 from agent.resources.containerd import hosts_toml
-from agent.toml import TomlError, at, parse
 from agent.wire.plan import Plan
 
 

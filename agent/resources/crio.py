@@ -9,22 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agent.edit.change import Change, Ledger, Owned
+from agent.edit.toml import TomlError, at, parse
 from agent.facts import Facts
 from agent.facts.daemons import option
+from agent.formats.proposal import Finding, Proof, Proposal, unit_of
 from agent.node.host import RELOAD
 from agent.node.tree import Tree
-from agent.resources import (
-    Change,
-    Finding,
-    Ledger,
-    Owned,
-    Proof,
-    Proposal,
-    registries_conf,
-    unit_of,
-)
+from agent.resources import registries_conf
 from agent.resources.podman import explained
-from agent.toml import TomlError, at, parse
 from agent.wire.plan import Plan, Registry
 
 PART = "crio"

@@ -11,27 +11,22 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Sequence
 
-from agent import json_edit
+from agent.edit import json_edit
+from agent.edit.change import Change, Ledger, Owned, change, readable
+from agent.edit.utf8 import encoding
 from agent.facts import Docker, Facts
 from agent.facts.daemons import option
 from agent.facts.docker import LOOPBACK
+from agent.formats.authorities import (
+    BESIDE,
+    certificate_file,
+    certificates,
+    strip_certificates,
+)
+from agent.formats.proposal import Finding, Proof, Proposal, unit_of
 from agent.node.host import RELOAD
 from agent.node.tree import File, Tree
-from agent.resources import (
-    Change,
-    Finding,
-    Ledger,
-    Owned,
-    Proof,
-    Proposal,
-    certificates,
-    change,
-    folder_pairs,
-    readable,
-    unit_of,
-    without_certificates,
-)
-from agent.utf8 import encoding
+from agent.resources import folder_pairs
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
 
@@ -41,7 +36,6 @@ HUB = "docker.io"
 # (https://go.dev/src/crypto/x509/root_linux.go).
 BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt",
            "/etc/ssl/ca-bundle.pem")  # fmt: skip
-BESIDE = "moorage-ca.crt"  # where another's ca.crt is there already
 MIRRORS = "registry-mirrors"
 INSECURE = "insecure-registries"
 # dockerd does not start where a setting stands both in its file and on its command line.
@@ -218,26 +212,6 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
         return None
 
 
-def certificate_file(
-    part: str, tree: Tree, folder: str, registry: Registry, owned: Ledger
-) -> tuple[Change, ...]:
-    """The change that puts the CA into a folder whose every ``*.crt`` is trusted."""
-    wanted = certificates(registry.ca_bytes)
-    names = ["ca.crt", *(name for name in tree.names(folder) if name.endswith(".crt"))]
-    files = [tree.read(f"{folder}/{name}") for name in dict.fromkeys(names)]
-    for file in files:
-        mine = owned.get(file.path)
-        if mine is not None and file.content is not None and file.content == mine.after:
-            return change(part, file, registry.ca_bytes)
-    if any(wanted <= certificates(file.content) for file in files):
-        return ()
-    for name in ("ca.crt", BESIDE):
-        file = tree.read(f"{folder}/{name}")
-        if readable(file) is None or name != "ca.crt":
-            return change(part, file, registry.ca_bytes)
-    return ()
-
-
 def _ca_files(tree: Tree, engine: Docker, registry: Registry, owned: Ledger) -> tuple[Change, ...]:
     """The CA in the engine's folder for a registry; nothing for one without TLS."""
     if registry.plain_http:
@@ -245,12 +219,6 @@ def _ca_files(tree: Tree, engine: Docker, registry: Registry, owned: Ledger) -> 
     place = f"{engine.certs}/{registry.name}"
     folder_pairs.require_whole(tree, place, owned, by_containerd=engine.containerd_store)
     return certificate_file(PART, tree, place, registry, owned)
-
-
-def strip_certificates(owned: Owned, content: bytes) -> bytes | None:
-    """A CA file others edited since: without our certificates, gone where nothing else is in it."""
-    rest = without_certificates(content, certificates(owned.after))
-    return rest if rest.strip() else None
 
 
 def _out_of_reach(tree: Tree, engine: Docker) -> str:

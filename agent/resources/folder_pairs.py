@@ -9,8 +9,9 @@ https://github.com/moby/moby, ``loadCertFiles`` of containerd's ``core/remotes/d
 
 from __future__ import annotations
 
+from agent.edit.change import Ledger
+from agent.formats.authorities import certificates
 from agent.node.tree import Tree
-from agent.resources import Ledger, certificates
 from agent.wire.faults import RefusedError
 
 

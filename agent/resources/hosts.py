@@ -11,8 +11,10 @@ from __future__ import annotations
 import ipaddress
 from typing import NamedTuple
 
+from agent.edit.change import Change, Ledger, Owned, change, readable
 from agent.facts import Facts
-from agent.resources import Change, Finding, Ledger, Owned, Proposal, change, cloud_init, readable
+from agent.formats.proposal import Finding, Proposal
+from agent.resources import cloud_init
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
 

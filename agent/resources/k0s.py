@@ -9,24 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from agent.edit.change import Change, Ledger, Owned, change, readable
+from agent.edit.toml import TomlError, at, parse
 from agent.facts import Facts, Runtime
 from agent.facts.daemons import option
-from agent.resources import (
-    Change,
-    Finding,
-    Ledger,
-    Owned,
-    Proof,
-    Proposal,
-    certs_d,
-    change,
-    containerd,
-    readable,
-    unit_of,
-)
+from agent.formats.proposal import Finding, Proof, Proposal, unit_of
+from agent.resources import certs_d, containerd
 from agent.resources.containerd import reliance
 from agent.resources.containerd.state import TABLES
-from agent.toml import TomlError, at, parse
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
 

@@ -11,26 +11,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent import yaml_block
+from agent.edit import yaml_block
+from agent.edit.change import Change, Ledger, Owned, change, readable
+from agent.edit.utf8 import encoding
 from agent.facts import Facts, Runtime
+from agent.formats.authorities import certificates, strip_certificates
+from agent.formats.proposal import Finding, Proof, Proposal, unit_of
 from agent.node.tree import File, Tree
-from agent.resources import (
-    Change,
-    Finding,
-    Ledger,
-    Owned,
-    Proof,
-    Proposal,
-    certificates,
-    change,
-    k3s_config,
-    plain,
-    readable,
-    unit_of,
-)
-from agent.resources.docker import strip_certificates
+from agent.resources import k3s_config, plain
 from agent.resources.k3s_config import Told
-from agent.utf8 import encoding
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from agent import yaml_block
+from agent.edit import yaml_block
+from agent.edit.change import readable
 from agent.facts import Runtime
 from agent.facts.daemons import option
 from agent.node.tree import Tree
-from agent.resources import readable
 from agent.wire.faults import RefusedError
 
 _KEYS = ("docker", "container-runtime-endpoint", "private-registry", "data-dir", "disable-agent")

@@ -7,8 +7,10 @@ https://microk8s.io/docs/registry-private
 
 from __future__ import annotations
 
+from agent.edit.change import Ledger, Owned
 from agent.facts import Facts
-from agent.resources import Finding, Ledger, Owned, Proof, Proposal, certs_d, containerd
+from agent.formats.proposal import Finding, Proof, Proposal
+from agent.resources import certs_d, containerd
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent.edit.change import Ledger, Owned
+from agent.edit.toml import TomlError, parse
 from agent.facts import Facts
 from agent.facts.containerd import CONTAINERD_SOCKET
-from agent.resources import Finding, Ledger, Owned, Proof, Proposal, certs_d, containerd
-from agent.toml import TomlError, parse
+from agent.formats.proposal import Finding, Proof, Proposal
+from agent.resources import certs_d, containerd
 from agent.wire.plan import Plan, Registry
 
 PART = "nerdctl"

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from agent.edit.utf8 import encoding
 from agent.node.tree import File
-from agent.utf8 import encoding
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Registry
 

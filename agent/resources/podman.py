@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from agent.edit.change import Ledger, Owned
 from agent.facts import Facts
-from agent.resources import Finding, Ledger, Owned, Proof, Proposal, registries_conf
+from agent.formats.proposal import Finding, Proof, Proposal
+from agent.resources import registries_conf
 from agent.wire.plan import Plan, Registry
 
 PART = "podman"

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent import json_edit
+from agent.edit import json_edit
+from agent.edit.change import Change, Ledger, Owned, change
 from agent.facts import Facts, Proxied
 from agent.facts.proxies import OURS, folder
-from agent.resources import Change, Finding, Ledger, Owned, Proposal, change
+from agent.formats.proposal import Finding, Proposal
 from agent.wire.plan import Plan, Registry
 
 PART = "proxy"

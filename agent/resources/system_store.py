@@ -10,19 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agent.edit.change import Change, Ledger, Owned, change
 from agent.facts import Facts
-from agent.resources import (
-    Change,
-    Finding,
-    Ledger,
-    Owned,
-    Proof,
-    Proposal,
-    certificates,
-    change,
-    pem,
-)
-from agent.resources.docker import strip_certificates
+from agent.formats.authorities import certificates, pem, strip_certificates
+from agent.formats.proposal import Finding, Proof, Proposal
 from agent.wire.plan import Plan, Registry
 
 PART = "system"

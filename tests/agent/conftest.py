@@ -12,9 +12,9 @@ import pytest
 from agent import transaction
 from agent.engine import Engine
 from agent.facts import Containerd, Facts
+from agent.formats.proposal import Proof
 from agent.node.host import Host, Unit
 from agent.node.tree import Tree
-from agent.resources import Proof
 from agent.wire.plan import Plan, Registry, Verify
 from agent.wire.report import Event, ResultEvent, event_to_json
 from tests.agent.authority import Authority

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from agent.resources import Change, Proposal
+from agent.edit.change import Change
+from agent.edit.toml import at, parse
+from agent.formats.proposal import Proposal
 from agent.resources.containerd import differs_in_trust_alone, explain, propose
 from agent.resources.containerd.state import TABLES
 from agent.resources.containerd.strategies import STRATEGIES
-from agent.toml import at, parse
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Registry
 from tests.agent.authority import Authority

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.toml import at, parse
+from agent.edit.toml import at, parse
 from tests.agent.conftest import Box
 
 CONFIG = "/etc/containerd/config.toml"

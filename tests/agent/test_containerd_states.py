@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from agent.edit.change import Change, Owned
+from agent.edit.toml import parse
 from agent.facts import Facts, gather
+from agent.formats.proposal import Proposal
 from agent.node.host import Host
-from agent.resources import Change, Owned, Proposal
 from agent.resources.containerd import (
     explain,
     forgotten,
@@ -25,7 +27,6 @@ from agent.resources.containerd import (
 )
 from agent.resources.containerd.layers import read as read_layers
 from agent.resources.containerd.strategies import STRATEGIES
-from agent.toml import parse
 from agent.wire.faults import RefusedError
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box, facts, spelled

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from agent.facts import gather
+from agent.formats.proposal import Finding
 from agent.node.host import Host
-from agent.resources import Finding, docker, hosts
+from agent.resources import docker, hosts
 from tests.agent.conftest import Box
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.json_edit import with_item, without_item
+from agent.edit.json_edit import with_item, without_item
 
 KEY, ITEM = "registry-mirrors", "https://my.registry.io"
 FILES = [

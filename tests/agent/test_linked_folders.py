@@ -6,8 +6,8 @@ import os
 
 import pytest
 
+from agent.edit.change import Known, Owned
 from agent.node.tree import Tree
-from agent.resources import Known, Owned
 from tests.agent.conftest import Box
 from tests.agent.test_containerd_kept import SECOND, status
 

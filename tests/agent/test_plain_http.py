@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.edit.toml import parse
 from agent.resources.plain import asks, line
-from agent.toml import parse
 from agent.wire.plan import Registry
 from tests.agent.conftest import Box
 from tests.agent.test_containerd_kept import ROOT, TABLE, apply, notes, with_config

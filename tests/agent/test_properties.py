@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from agent.resources import Proposal
+from agent.edit.toml import TomlError, parse
+from agent.edit.toml_edit import release, set_value
+from agent.formats.proposal import Proposal
 from agent.resources.containerd import propose
 from agent.resources.containerd.layers import says_nothing
-from agent.toml import TomlError, parse
-from agent.toml_edit import release, set_value
 from agent.wire.faults import RefusedError
 from tests.agent.conftest import Box, facts
 

@@ -13,9 +13,9 @@ from agent.daemonset import loop
 from agent.daemonset.hosts import PodProver
 from agent.facts import Docker, Facts, Names, gather
 from agent.facts.docker import LOOPBACK, _registries
+from agent.formats.proposal import Proof
 from agent.node.host import Host
 from agent.node.tree import Tree
-from agent.resources import Proof
 from agent.wire.plan import PARTS, Registry, Verify
 from agent.wire.report import HostResult, ResultEvent, Unproven
 from tests.agent.conftest import Box

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from agent import parts, yaml_block
+from agent import parts
+from agent.edit import yaml_block
 from agent.facts import Runtime, gather
 from agent.node.host import Host
 from agent.node.tree import Tree

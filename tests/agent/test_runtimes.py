@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from agent import parts
+from agent.edit.toml import parse
 from agent.facts import gather
 from agent.facts.runtimes import Runtime
 from agent.node.host import Host
-from agent.toml import parse
 from agent.wire.plan import PARTS
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box, spelled

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.toml import parse
-from agent.toml_edit import release, scan, set_string, unset_inline
+from agent.edit.toml import parse
+from agent.edit.toml_edit import release, scan, set_string, unset_inline
 
 TABLE = ("plugins", "io.containerd.grpc.v1.cri", "registry")
 COMMENT = "# ours"

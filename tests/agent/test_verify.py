@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent import verify
-from agent.resources import Proof
+from agent.formats.proposal import Proof
 from agent.wire.faults import AgentError, TrustError
 from agent.wire.plan import Plan, Registry, Verify
 from agent.wire.troubles import classify

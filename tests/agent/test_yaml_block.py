@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import yaml_block
-from agent.yaml_block import Unsafe
+from agent.edit import yaml_block
+from agent.edit.yaml_block import Unsafe
 
 MARK = "# moorage my.registry.io"
 TLS = ("configs", "my.registry.io", "tls")

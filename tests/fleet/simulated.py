@@ -19,8 +19,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from agent.engine import Engine, Prover
+from agent.formats.proposal import Proof
 from agent.node.host import Host
-from agent.resources import Proof
 from agent.server import tls
 from agent.server.app import App
 from agent.server.gate import Gate, Http

@@ -74,7 +74,8 @@ def test_its_end_tells_whether_it_was_heard(built: AgentArchive, to: str, code: 
 
 def test_its_modules_for_cri_import(built: AgentArchive, tmp_path: Path) -> None:
     code = (
-        f"import sys; sys.path.insert(0, {str(built.path)!r}); import agent.cri.client, agent.toml"
+        f"import sys; sys.path.insert(0, {str(built.path)!r}); "
+        "import agent.cri.client, agent.edit.toml"
     )
     subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, cwd=tmp_path)
 
@@ -133,7 +134,9 @@ print(json.dumps([one.name for one in slow if not one.origin.endswith(".pyc")]))
 def test_the_one_for_an_errand_does_all_of_it_without_a_server(state: Path, tmp_path: Path) -> None:
     errand = errand_archive(state)
     assert errand_archive(state) == errand
-    modules = "agent.engine, agent.cri.client, agent.server.residence, agent.verify, agent.toml"
+    modules = (
+        "agent.engine, agent.cri.client, agent.server.residence, agent.verify, agent.edit.toml"
+    )
     assert _not_from_bytecode(errand, modules, tmp_path) == []
     with zipfile.ZipFile(errand.path) as bundle:
         components = json.loads(bundle.read("agent/sbom.json"))["components"]

@@ -12,22 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent import toml_edit
+from agent.edit import toml_edit
+from agent.edit.change import Change, Ledger, Owned, change, once, readable
+from agent.edit.toml import TomlError, at, parse, shared
+from agent.edit.utf8 import encoding
 from agent.facts import Containerd, Facts
+from agent.formats.authorities import certificates, strip_certificates
+from agent.formats.proposal import Finding, Proposal, unit_of
 from agent.node.tree import Tree
-from agent.resources import (
-    Change,
-    Finding,
-    Ledger,
-    Owned,
-    Proposal,
-    certificates,
-    change,
-    once,
-    plain,
-    readable,
-    unit_of,
-)
+from agent.resources import plain
 from agent.resources.containerd import (
     carried,
     config,
@@ -44,9 +37,6 @@ from agent.resources.containerd.judge import candidate, counts, differs_in_trust
 from agent.resources.containerd.layers import Layers
 from agent.resources.containerd.state import TABLES, State, cri_is_off, read, registry_table
 from agent.resources.containerd.strategies import STRATEGIES, choose, rows
-from agent.resources.docker import strip_certificates
-from agent.toml import TomlError, at, parse, shared
-from agent.utf8 import encoding
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
 

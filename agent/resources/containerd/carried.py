@@ -7,8 +7,8 @@ and a certificate renewed in ``/b`` counts at once.
 
 from __future__ import annotations
 
+from agent.edit.change import readable
 from agent.node.tree import Tree
-from agent.resources import readable
 from agent.resources.containerd import hosts_toml
 from agent.resources.containerd.hosts_toml import DEFAULT
 

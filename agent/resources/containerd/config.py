@@ -6,12 +6,12 @@ import copy
 import re
 from typing import Any
 
-from agent import toml_edit
-from agent.resources import Change, change, readable
+from agent.edit import toml_edit
+from agent.edit.change import Change, change, readable
+from agent.edit.toml import TomlError, at, parse
+from agent.edit.utf8 import encoding
 from agent.resources.containerd.layers import Layer, Layers, says_nothing
 from agent.resources.containerd.state import TABLES
-from agent.toml import TomlError, at, parse
-from agent.utf8 import encoding
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Registry
 

@@ -14,13 +14,14 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent import toml_edit
+from agent.edit import toml_edit
+from agent.edit.change import Change, Ledger, change, readable
+from agent.edit.toml import TomlError, at, parse
+from agent.edit.utf8 import encoding
+from agent.formats.authorities import certificate_file, certificates
 from agent.node.tree import File, Tree
-from agent.resources import Change, Ledger, certificates, change, folder_pairs, plain, readable
+from agent.resources import folder_pairs, plain
 from agent.resources.containerd.config import COMMENT, PART, parsed
-from agent.resources.docker import certificate_file
-from agent.toml import TomlError, at, parse
-from agent.utf8 import encoding
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Mirror, Registry
 

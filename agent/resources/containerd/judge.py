@@ -10,15 +10,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from agent import toml_edit
+from agent.edit import toml_edit
+from agent.edit.change import SCRATCH, Change
+from agent.edit.toml import at, parse
+from agent.edit.utf8 import encoding
 from agent.facts import Containerd
 from agent.node.tree import Tree
-from agent.resources import SCRATCH, Change
 from agent.resources.containerd import layers as _layers
 from agent.resources.containerd.state import TABLES, place, read, registry_table
 from agent.resources.containerd.strategies import choose
-from agent.toml import at, parse
-from agent.utf8 import encoding
 from agent.wire.plan import Registry
 
 

@@ -13,11 +13,11 @@ import posixpath
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from agent import toml_edit
+from agent.edit import toml_edit
+from agent.edit.toml import TomlError, at, parse, shared
 from agent.facts import Containerd
 from agent.node.tree import File, Tree
 from agent.resources.containerd.state import TABLES, place
-from agent.toml import TomlError, at, parse, shared
 
 
 class Layer(NamedTuple):

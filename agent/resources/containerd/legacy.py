@@ -14,10 +14,10 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
+from agent.edit.toml import at, parse
 from agent.node.tree import File
 from agent.resources import plain
 from agent.resources.containerd.hosts_toml import DEFAULT
-from agent.toml import at, parse
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Mirror, Registry
 

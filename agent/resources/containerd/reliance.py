@@ -6,8 +6,8 @@ for them when the registry goes. Whatever lay there unread before us is as unrea
 
 from __future__ import annotations
 
+from agent.edit.change import Ledger
 from agent.node.tree import Tree
-from agent.resources import Ledger
 from agent.resources.containerd.hosts_toml import CARRIED
 
 

@@ -6,15 +6,15 @@ files has a name of its own: so trust can be taken away without any memory of ha
 
 from __future__ import annotations
 
-from agent import toml_edit
+from agent.edit import toml_edit
+from agent.edit.change import Change, change
+from agent.edit.toml import TomlError, parse
+from agent.edit.utf8 import encoding
 from agent.facts import Facts
 from agent.node.tree import Tree
-from agent.resources import Change, change
 from agent.resources.containerd import config, hosts_toml, layers
 from agent.resources.containerd.config import COMMENT, PART
 from agent.resources.containerd.state import registry_table
-from agent.toml import TomlError, parse
-from agent.utf8 import encoding
 from agent.wire.plan import Registry
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from agent.toml import at
+from agent.edit.toml import at
 
 # Where each version of config.toml keeps the registry table.
 TABLES: dict[int, tuple[str, ...]] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from agent.toml import parse
+from agent.edit.toml import parse
 
 Keys = tuple[str, ...]
 

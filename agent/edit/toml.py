@@ -6,7 +6,7 @@ import sys
 from functools import lru_cache
 from typing import Any
 
-from agent.utf8 import encoding
+from agent.edit.utf8 import encoding
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -1,0 +1,1 @@
+"""Edits of texts that leave every other byte as it was."""

@@ -1,0 +1,98 @@
+"""One file as it is and as it shall be, and what of the node's files is ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from agent.node.tree import File, Tree
+from agent.wire.faults import RefusedError
+
+SCRATCH = "@moorage-scratch@"  # stands for the folder of files that are only to be looked at
+
+
+class Change(NamedTuple):
+    """One file as it is and as it shall be; None stands for no file.
+
+    ``path`` is the file's name, ``target`` where its bytes are after all links.
+    """
+
+    part: str
+    path: str
+    target: str
+    before: bytes | None
+    after: bytes | None
+    mode: int = 0o644
+
+    @property
+    def action(self) -> str:
+        if self.before is None:
+            return "created"
+        return "removed" if self.after is None else "edited"
+
+
+class Owned(NamedTuple):
+    """A file we changed for a registry: as it was before us, as we left it, the folders we made.
+
+    ``kept``: the trust is gone, and the file stays for others who rely on it.
+    """
+
+    part: str
+    path: str
+    before: bytes | None
+    after: bytes | None
+    folders: tuple[str, ...] = ()
+    kept: bool = False
+
+
+# What is ours for one registry, by path; and for all of them, by the registry's name.
+Ledger = Mapping[str, Owned]
+Ledgers = Mapping[str, Ledger]
+
+
+class Known(Mapping[str, Owned]):
+    """What is ours, looked up by any path that leads to the file: a folder may be a link."""
+
+    def __init__(self, tree: Tree, ledger: Ledger) -> None:
+        self._tree = tree
+        self._ledger = ledger
+        self._files = {tree.real(path): one for path, one in ledger.items()}
+
+    def __getitem__(self, path: str) -> Owned:
+        return self._ledger[path] if path in self._ledger else self._files[self._tree.real(path)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ledger)
+
+    def __len__(self) -> int:
+        return len(self._ledger)
+
+
+def once(changes: Iterable[Change]) -> tuple[Change, ...]:
+    """The changes with each file once, whichever path leads to it; the first one counts."""
+    files: dict[str, Change] = {}
+    for one in changes:
+        files.setdefault(one.target, one)
+    return tuple(files.values())
+
+
+def change(part: str, file: File, after: bytes | None, mode: int = 0o644) -> tuple[Change, ...]:
+    """The change from a file as it was found, or nothing where it is right already."""
+    if file.content == after:
+        return ()
+    return (Change(part, file.path, file.target, file.content, after, mode),)
+
+
+def readable(file: File) -> bytes | None:
+    """A file's bytes, None where there is none; refuses one that is there and cannot be read."""
+    if not file.problem:
+        return file.content
+    dangling = "does not exist" in file.problem
+    raise RefusedError(
+        "dangling-link" if dangling else "file-unreadable",
+        f"{file.path} cannot be edited: {file.problem}",
+        cause=file.problem,
+        cure=f"remove or repair the link: ls -l {file.path}"
+        if dangling
+        else f"look at it on the node: ls -l {file.path}",
+    )

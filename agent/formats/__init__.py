@@ -1,0 +1,1 @@
+"""Files that several runtimes read trust from, and what a part of a node proposes."""
