@@ -139,7 +139,7 @@ def _named(
 def _of_docker(
     engine: Docker, docker: dict[str, tuple[Container, ...]]
 ) -> tuple[Container, ...] | None:
-    from agent.engines import docker_containers
+    from agent.clients.docker import docker_containers
 
     if engine.socket not in docker:
         found = docker_containers(engine.socket)
@@ -151,14 +151,14 @@ def _of_docker(
 
 def _restores(engine: Docker) -> bool:
     """Whether the engine leaves its containers alone when it stops: by its own word."""
-    from agent.engines import docker_info
+    from agent.clients.docker import docker_info
 
     return docker_info(engine.socket).get("LiveRestoreEnabled") is True
 
 
 def _missing(socket: str, containers: tuple[Container, ...]) -> list[str]:
     """Those that do not run; Docker gets a moment for the ones that it starts again."""
-    from agent.engines import docker_containers
+    from agent.clients.docker import docker_containers
 
     deadline = time.monotonic() + RETURN_SECONDS
     while True:

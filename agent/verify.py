@@ -14,19 +14,21 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent import asked
+from agent.clients.cri import with_cri
+from agent.clients.failures import CriError
 from agent.node.tree import Tree
 from agent.wire.faults import AgentError, TrustError
 from agent.wire.plan import Plan, Registry, Verify
 from agent.wire.troubles import classify
 
 if TYPE_CHECKING:
-    from agent.cri.client import Cri
+    from agent.clients.cri_calls import Cri
     from agent.formats.proposal import Proof
 
 CONNECT_SECONDS = 10
@@ -223,25 +225,8 @@ def _tls_words(problem: OSError) -> str:
     return _network_words(problem)
 
 
-Answer = TypeVar("Answer")
-
-
-def with_cri(socket_path: str, ask: Callable[[Cri], Coroutine[Any, Any, Answer]]) -> Answer:
-    """Ask the runtime behind a socket something, in an event loop of its own."""
-
-    async def session() -> Answer:
-        from agent.cri.client import Cri
-
-        async with Cri(socket_path) as cri:
-            return await ask(cri)
-
-    return asyncio.run(session())
-
-
 def cri_serves(socket_path: str) -> bool:
     """Whether CRI serves right now."""
-    from agent.cri.client import CriError
-
     try:
         return with_cri(socket_path, lambda cri: cri.ready())
     except CriError:
@@ -252,8 +237,6 @@ def wait_for_cri(socket_path: str, seconds: float = READY_SECONDS) -> None:
     """Wait until CRI serves. One that does not in time is reason to roll back."""
 
     async def until_ready(cri: Cri) -> None:
-        from agent.cri.client import CriError
-
         deadline = time.monotonic() + seconds
         pause, why = 0.05, "it is not ready"
         while True:
@@ -360,8 +343,9 @@ def _age_of_hosts_file() -> float:
 
 
 def _pull(proof: Proof, registry: Registry, verify: Verify, seconds: float) -> None:
-    from agent.cri.client import CriError
-    from agent.engines import EngineError, buildctl_pull, docker_pull, nerdctl_pull, podman_pull
+    from agent.clients.docker import docker_pull
+    from agent.clients.failures import EngineError
+    from agent.clients.programs import buildctl_pull, nerdctl_pull, podman_pull
 
     try:
         if proof.kind == "docker":

@@ -56,7 +56,7 @@ end(run(archive))
 
 # Not needed on a node: what makes other files, and parts of wheels that nothing here imports.
 SKIP = re.compile(
-    r"agent/(wire/regenerate\.py|cri/api\.proto)$"
+    r"agent/(wire/regenerate\.py|clients/api\.proto)$"
     r"|.*\.(pyi|typed|proto|h|c|pyx|pxd|pxi|hash|so)$"
     # aiohttp's server is used below its routes and applications, and nothing of its client.
     r"|aiohttp/(\.hash/|client(?!_exceptions)|web_(?!exceptions|log|protocol|re|server))"
@@ -135,7 +135,7 @@ def _kept(state: Path, kind: str, make: Callable[[Path, dict[str, bytes]], bytes
 _LOADED = """\
 import json, sys
 sys.path[0] = archive = sys.argv[1]
-import agent.cri.client, agent.engine, agent.server.residence, agent.verify
+import agent.clients.cri_calls, agent.engine, agent.server.residence, agent.verify
 if "serve" in sys.argv:
     import agent.server.serve
 files = [getattr(one, "__file__", None) or "" for one in list(sys.modules.values())]

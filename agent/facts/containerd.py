@@ -152,8 +152,8 @@ def _running_version(process: Process, binary: str, socket: str) -> Version | No
     It costs a tenth of a start of the program. A package that was upgraded since left a new file
     in the place of the one that runs (proc_pid_exe(5)); to that one the next start belongs.
     """
-    from agent.cri.client import CriError
-    from agent.verify import with_cri
+    from agent.clients.cri import with_cri
+    from agent.clients.failures import CriError
 
     with contextlib.suppress(OSError, CriError):
         if os.path.samefile(f"/proc/{process.pid}/exe", binary):  # noqa: PTH121

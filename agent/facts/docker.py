@@ -154,7 +154,7 @@ def _asked(host: Host, tree: Tree, engine: Docker) -> Docker:
     """With what the engine itself tells, else with what its file does."""
     info: dict[str, object] = {}
     if host.real and engine.running:
-        from agent.engines import docker_info
+        from agent.clients.docker import docker_info
 
         info = docker_info(engine.socket)
     told = _in_file(tree, engine)

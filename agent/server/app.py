@@ -342,7 +342,7 @@ def _load_core() -> None:
     # A host's name is encoded by it, and no thread is to import anything beside a fork.
     import encodings.idna  # noqa: F401
 
-    import agent.cri.client
+    import agent.clients.cri_calls
     import agent.engine
     import agent.verify  # noqa: F401 - they are to be there
 

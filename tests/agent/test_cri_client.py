@@ -11,8 +11,9 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Server, Stream
 
-from agent.cri import api_pb2 as api
-from agent.cri.client import Cri, CriError
+from agent.clients import api_pb2 as api
+from agent.clients.cri_calls import Cri
+from agent.clients.failures import CriError
 from agent.wire.plan import Verify
 
 V1, ALPHA = "runtime.v1.ImageService", "runtime.v1alpha2.ImageService"

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent import desired, engines, survey, transaction
+from agent import desired, survey, transaction
+from agent.clients import docker as docker_client
 from agent.facts import Docker, Facts, containers, services
 from agent.facts.services import Service, _of_systemd, shown
 from agent.ledger import Store
@@ -220,8 +221,8 @@ def test_docker_with_live_restore_ends_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, restores: bool
 ) -> None:
     """As systemd and Docker's API tell it; both are stood in for."""
-    monkeypatch.setattr(engines, "docker_info", lambda _: {"LiveRestoreEnabled": restores})
-    monkeypatch.setattr(engines, "docker_containers", lambda _: {"web": False, "db": True})
+    monkeypatch.setattr(docker_client, "docker_info", lambda _: {"LiveRestoreEnabled": restores})
+    monkeypatch.setattr(docker_client, "docker_containers", lambda _: {"web": False, "db": True})
     runtime = TOLD.replace("control-group", "process").replace("a.service b.socket", "")
     bound = TOLD.replace("control-group", "process").replace("a.service b.socket", "").replace(
         "BoundBy=docker.service", "BoundBy="

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from agent.cri.client import CriError
+from agent.clients.failures import CriError
 from agent.facts import containerd
 from agent.node.host import Process
 
@@ -23,7 +23,7 @@ def said(monkeypatch: pytest.MonkeyPatch, answer: str | CriError) -> None:
             raise answer
         return answer
 
-    monkeypatch.setattr("agent.verify.with_cri", with_cri)
+    monkeypatch.setattr("agent.clients.cri.with_cri", with_cri)
 
 
 def test_it_is_what_the_daemon_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -443,7 +443,7 @@ def cri_pull(node: Node, image: str) -> str:
         "import sys\n"
         "sys.path.insert(0, '/root/agent.pyz')\n"
         "from agent.wire.plan import Verify\n"
-        "from agent.verify import with_cri\n"
+        "from agent.clients.cri import with_cri\n"
         f"verify = Verify('{image}')\n"
         "socket = '/run/containerd/containerd.sock'\n"
         "print('pulled', with_cri(socket, lambda cri: cri.pull(verify, 60)))\n"

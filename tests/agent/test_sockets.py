@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from agent import engines
-from agent.engines import EngineError, docker_info, docker_pull
+from agent.clients import docker as docker_client
+from agent.clients.docker import docker_info, docker_pull
+from agent.clients.failures import EngineError
 from agent.facts import containerd, docker
 from agent.facts.daemons import Daemon, options
 from agent.node.host import Done, Host
@@ -112,7 +113,7 @@ def test_a_socket_that_nobody_serves_ends_a_pull_at_once(
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as held:
         held.bind(path)
         held.listen()
-        monkeypatch.setattr(engines, "PING_SECONDS", 0.2)
+        monkeypatch.setattr(docker_client, "PING_SECONDS", 0.2)
         began = time.monotonic()
         with pytest.raises(EngineError, match="does not answer"):
             docker_pull(path, VERIFY, 300)

@@ -311,7 +311,7 @@ def test_a_mirror_that_is_not_trusted_is_told_from_an_image_that_is_missing(
     more: str,
     code: str,
 ) -> None:
-    from agent.cri.client import CriError
+    from agent.clients.failures import CriError
 
     def with_cri(_socket: str, _ask: object) -> object:
         raise CriError(MISSING.format("localhost:1/app:2"), answered=True)
@@ -359,7 +359,7 @@ def test_a_runtime_that_does_not_answer_does_not_serve(silent: str, tmp_path: Pa
 def test_a_runtime_that_has_not_seen_the_new_hosts_entry_is_asked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from agent.cri.client import CriError
+    from agent.clients.failures import CriError
 
     unseen = CriError("dial tcp: lookup my.registry.io: no such host", answered=True)
     answers: list[object] = [unseen, "image"]

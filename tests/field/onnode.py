@@ -188,7 +188,8 @@ def explained(plan: dict[str, Any]) -> list[str]:
 
 def serving(socket: str, seconds: float = 60) -> bool:
     """Whether CRI serves, once it had the time."""
-    from agent.cri.client import Cri, CriError
+    from agent.clients.cri_calls import Cri
+    from agent.clients.failures import CriError
 
     async def ready() -> bool:
         deadline = time.monotonic() + seconds
@@ -207,7 +208,8 @@ def serving(socket: str, seconds: float = 60) -> bool:
 
 def pull(socket: str, image: str, login: list[str] | None) -> str:
     """The complaint of a fresh pull, or nothing where it went well."""
-    from agent.cri.client import Cri, CriError
+    from agent.clients.cri_calls import Cri
+    from agent.clients.failures import CriError
     from agent.wire.plan import Verify
 
     async def fresh() -> None:

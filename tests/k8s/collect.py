@@ -44,7 +44,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 PULL = """
 import asyncio, sys
 sys.path.insert(0, '/tmp/moorage-collect.pyz')
-from agent.cri.client import Cri, CriError
+from agent.clients.cri_calls import Cri
+from agent.clients.failures import CriError
 from agent.wire.plan import Verify
 async def main(image, login):
     user, _, password = login.partition(':')

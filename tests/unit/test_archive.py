@@ -75,7 +75,7 @@ def test_its_end_tells_whether_it_was_heard(built: AgentArchive, to: str, code: 
 def test_its_modules_for_cri_import(built: AgentArchive, tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(built.path)!r}); "
-        "import agent.cri.client, agent.edit.toml"
+        "import agent.clients.cri_calls, agent.edit.toml"
     )
     subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, cwd=tmp_path)
 
@@ -106,7 +106,7 @@ def test_the_quick_one_is_the_same_with_bytecode_that_this_python_takes(
         assert {name: more.read(name) for name in bundle.namelist()} == {
             name: bundle.read(name) for name in bundle.namelist()
         }
-    modules = "agent.engine, agent.cri.client, agent.resources.k3s, agent.server.serve"
+    modules = "agent.engine, agent.clients.cri_calls, agent.resources.k3s, agent.server.serve"
     assert _not_from_bytecode(quick, modules, tmp_path) == []
 
 
@@ -135,7 +135,8 @@ def test_the_one_for_an_errand_does_all_of_it_without_a_server(state: Path, tmp_
     errand = errand_archive(state)
     assert errand_archive(state) == errand
     modules = (
-        "agent.engine, agent.cri.client, agent.server.residence, agent.verify, agent.edit.toml"
+        "agent.engine, agent.clients.cri_calls, agent.server.residence, agent.verify,"
+        "agent.edit.toml"
     )
     assert _not_from_bytecode(errand, modules, tmp_path) == []
     with zipfile.ZipFile(errand.path) as bundle:

@@ -42,10 +42,10 @@ CONFIG = """version = 2
 PULL = """
 import sys
 sys.path.insert(0, '/root/agent.pyz')
-from agent import engines
-from agent.cri.client import CriError
+from agent.clients import docker, programs
+from agent.clients.cri import with_cri
+from agent.clients.failures import CriError, EngineError
 from agent.wire.plan import Registry, Verify
-from agent.verify import with_cri
 kind, image, user, password = sys.argv[1:]
 host, _, port = image.partition('/')[0].partition(':')
 verify, registry = Verify(image, user or None, password or None), Registry(host, int(port))
@@ -71,15 +71,15 @@ async def sandbox(cri):
         raise CriError(str(problem.message), answered=True)
 try:
     if kind == 'docker':
-        engines.docker_pull('/run/docker.sock', verify, 300)
+        docker.docker_pull('/run/docker.sock', verify, 300)
     elif kind == 'podman':
-        engines.podman_pull('/usr/bin/podman', registry, verify, 300)
+        programs.podman_pull('/usr/bin/podman', registry, verify, 300)
     elif kind == 'sandbox':
         with_cri('/run/containerd/containerd.sock', sandbox)
     else:
         with_cri('/run/containerd/containerd.sock', lambda cri: cri.pull(verify, 300))
     print('pulled')
-except (CriError, engines.EngineError) as problem:
+except (CriError, EngineError) as problem:
     print(problem.message)
 """
 

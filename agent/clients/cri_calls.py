@@ -1,4 +1,4 @@
-"""A CRI client of five calls. Speaks ``runtime.v1``, and ``v1alpha2`` where that is all there is.
+"""CRI's calls over gRPC: ``runtime.v1``, or ``v1alpha2`` if that is all there is.
 
 The two have the same messages under different service names; containerd 1.5 knows only the latter.
 """
@@ -13,19 +13,11 @@ from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
-from agent.cri import api_pb2 as api
+from agent.clients import api_pb2 as api
+from agent.clients.failures import CriError
 from agent.wire.plan import Verify
 
 VERSIONS = ("v1", "v1alpha2")
-
-
-class CriError(Exception):
-    """A call that failed: the runtime's own words, and whether it answered at all."""
-
-    def __init__(self, message: str, answered: bool) -> None:
-        super().__init__(message)
-        self.message = message
-        self.answered = answered
 
 
 class Cri:

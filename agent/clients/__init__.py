@@ -1,0 +1,1 @@
+"""Clients of runtimes: CRI, Docker's API, and programs that pull."""

@@ -1,1 +1,0 @@
-"""The kubelet's own calls to a container runtime (CRI), over its Unix socket."""
