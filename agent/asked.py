@@ -11,8 +11,8 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from agent.edit.toml import TomlError, parse
+from agent.formats.hosts_toml import DEFAULT, names
 from agent.node.tree import Tree
-from agent.resources.containerd.hosts_toml import DEFAULT, names
 from agent.wire.plan import Registry
 
 

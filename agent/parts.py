@@ -121,7 +121,7 @@ def _containerd_proofs(facts: Facts) -> tuple[Proof, ...]:
 
 def _containerd_doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
     """A folder that tells containerd to verify nothing."""
-    from agent.resources import certs_d
+    from agent.formats import certs_d
 
     serving = (one for one in facts.containerds if containerd.serves_kubelets(one))
     each = (certs_d.doubts(facts.tree, containerd.roots(one), plan) for one in serving)

@@ -13,10 +13,10 @@ from agent.edit.change import Change, Ledger, Owned
 from agent.edit.toml import TomlError, at, parse
 from agent.facts import Facts
 from agent.facts.daemons import option
+from agent.formats import registries_conf
 from agent.formats.proposal import Finding, Proof, Proposal, unit_of
 from agent.node.host import RELOAD
 from agent.node.tree import Tree
-from agent.resources import registries_conf
 from agent.resources.podman import explained
 from agent.wire.plan import Plan, Registry
 

@@ -17,6 +17,7 @@ from agent.edit.utf8 import encoding
 from agent.facts import Docker, Facts
 from agent.facts.daemons import option
 from agent.facts.docker import LOOPBACK
+from agent.formats import folder_pairs
 from agent.formats.authorities import (
     BESIDE,
     certificate_file,
@@ -26,7 +27,6 @@ from agent.formats.authorities import (
 from agent.formats.proposal import Finding, Proof, Proposal, unit_of
 from agent.node.host import RELOAD
 from agent.node.tree import File, Tree
-from agent.resources import folder_pairs
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
 
@@ -103,7 +103,7 @@ def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
 def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
     """The file without our certificates, or without our items of daemon.json."""
     if owned.path.endswith("/hosts.toml"):
-        from agent.resources.containerd import hosts_toml
+        from agent.formats import hosts_toml
 
         return hosts_toml.without_ours(owned.path, content)
     if not owned.path.endswith(".json"):
@@ -267,7 +267,7 @@ def _hosts_files(tree: Tree, engine: Docker, plan: Plan, owned: Ledger) -> Itera
     It gives the mirrors of daemon.json the certificates of docker.io, not the mirror's own
     (measured with 28.5; ``RegistryHosts`` in moby's daemon/hosts.go).
     """
-    from agent.resources.containerd import hosts_toml
+    from agent.formats import hosts_toml
 
     for mirror in plan.mirrors if engine.containerd_store else ():
         file = tree.read(f"{engine.certs}/{mirror.of}/hosts.toml")

@@ -13,8 +13,9 @@ from agent.edit.change import Change, Ledger, Owned, change, readable
 from agent.edit.toml import TomlError, at, parse
 from agent.facts import Facts, Runtime
 from agent.facts.daemons import option
+from agent.formats import certs_d
 from agent.formats.proposal import Finding, Proof, Proposal, unit_of
-from agent.resources import certs_d, containerd
+from agent.resources import containerd
 from agent.resources.containerd import reliance
 from agent.resources.containerd.state import TABLES
 from agent.wire.faults import RefusedError

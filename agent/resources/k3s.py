@@ -15,10 +15,11 @@ from agent.edit import yaml_block
 from agent.edit.change import Change, Ledger, Owned, change, readable
 from agent.edit.utf8 import encoding
 from agent.facts import Facts, Runtime
+from agent.formats import plain
 from agent.formats.authorities import certificates, strip_certificates
 from agent.formats.proposal import Finding, Proof, Proposal, unit_of
 from agent.node.tree import File, Tree
-from agent.resources import k3s_config, plain
+from agent.resources import k3s_config
 from agent.resources.k3s_config import Told
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from agent.edit.change import Ledger, Owned
 from agent.facts import Facts
+from agent.formats import certs_d
 from agent.formats.proposal import Finding, Proof, Proposal
-from agent.resources import certs_d, containerd
+from agent.resources import containerd
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
 

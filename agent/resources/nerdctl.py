@@ -12,8 +12,9 @@ from agent.edit.change import Ledger, Owned
 from agent.edit.toml import TomlError, parse
 from agent.facts import Facts
 from agent.facts.containerd import CONTAINERD_SOCKET
+from agent.formats import certs_d
 from agent.formats.proposal import Finding, Proof, Proposal
-from agent.resources import certs_d, containerd
+from agent.resources import containerd
 from agent.wire.plan import Plan, Registry
 
 PART = "nerdctl"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from agent.edit.change import Ledger, Owned
 from agent.facts import Facts
+from agent.formats import registries_conf
 from agent.formats.proposal import Finding, Proof, Proposal
-from agent.resources import registries_conf
 from agent.wire.plan import Plan, Registry
 
 PART = "podman"

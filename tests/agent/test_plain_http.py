@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.edit.toml import parse
-from agent.resources.plain import asks, line
+from agent.formats.plain import asks, line
 from agent.wire.plan import Registry
 from tests.agent.conftest import Box
 from tests.agent.test_containerd_kept import ROOT, TABLE, apply, notes, with_config

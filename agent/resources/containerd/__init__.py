@@ -17,14 +17,14 @@ from agent.edit.change import Change, Ledger, Owned, change, once, readable
 from agent.edit.toml import TomlError, at, parse, shared
 from agent.edit.utf8 import encoding
 from agent.facts import Containerd, Facts
+from agent.formats import hosts_toml, plain
 from agent.formats.authorities import certificates, strip_certificates
+from agent.formats.hosts_toml import PART
 from agent.formats.proposal import Finding, Proposal, unit_of
 from agent.node.tree import Tree
-from agent.resources import plain
 from agent.resources.containerd import (
     carried,
     config,
-    hosts_toml,
     layers,
     legacy,
     managed,
@@ -32,7 +32,7 @@ from agent.resources.containerd import (
     remains,
     versions,
 )
-from agent.resources.containerd.config import PART, Drafts
+from agent.resources.containerd.config import Drafts
 from agent.resources.containerd.judge import candidate, counts, differs_in_trust_alone
 from agent.resources.containerd.layers import Layers
 from agent.resources.containerd.state import TABLES, State, cri_is_off, read, registry_table
@@ -154,7 +154,7 @@ def left(facts: Facts, item: Owned, registry: Registry) -> tuple[Change, ...]:
             text = file.content.decode(codec)
             for spelled in registry.spellings:
                 keys = (*config.classic_table(known, spelled), "ca_file")
-                text = toml_edit.release(text, config.COMMENT, keys)
+                text = toml_edit.release(text, hosts_toml.COMMENT, keys)
             return change(PART, file, text.encode(codec))
     return ()
 
@@ -263,7 +263,7 @@ def _situation(found: Containerd, tree: Tree, plan: Plan, owned: Ledger) -> Situ
     """Refuses what containerd itself does not take, or reads otherwise than it is meant."""
     managed.refuse_immutable(tree)
     content = readable(found.config)
-    config.parsed(found.config.path, content or b"")
+    hosts_toml.parsed(found.config.path, content or b"")
     read_layers = layers.read(found, tree)
     versions.refuse_marked(found, read_layers)
     versions.refuse_unread(found, read_layers)

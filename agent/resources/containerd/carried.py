@@ -8,9 +8,9 @@ and a certificate renewed in ``/b`` counts at once.
 from __future__ import annotations
 
 from agent.edit.change import readable
+from agent.formats import hosts_toml
+from agent.formats.hosts_toml import DEFAULT
 from agent.node.tree import Tree
-from agent.resources.containerd import hosts_toml
-from agent.resources.containerd.hosts_toml import DEFAULT
 
 
 def folders(tree: Tree, roots: list[str]) -> dict[str, str]:

@@ -8,15 +8,14 @@ from typing import Any
 
 from agent.edit import toml_edit
 from agent.edit.change import Change, change, readable
-from agent.edit.toml import TomlError, at, parse
+from agent.edit.toml import at, parse
 from agent.edit.utf8 import encoding
+from agent.formats.hosts_toml import COMMENT, PART
 from agent.resources.containerd.layers import Layer, Layers, says_nothing
 from agent.resources.containerd.state import TABLES
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Registry
 
-PART = "containerd"
-COMMENT = "# Added by Moorage; `nodes.untrust` takes it away."
 MOVED = "# Moorage moved: "
 
 
@@ -141,17 +140,3 @@ def _not_understood(layer: Layer, table: toml_edit.Keys, wanted: str) -> Refused
         cause=f"[{'.'.join(table)}] cannot be changed in it without rewriting other lines",
         cure=f"set {wanted} in it by hand, then run again",
     )
-
-
-def parsed(path: str, content: bytes) -> dict[str, Any]:
-    """A file's tables, or a refusal that names what is wrong with it."""
-    try:
-        return parse(content)
-    except TomlError as problem:
-        utf8 = "UTF-8" in str(problem)
-        raise RefusedError(
-            "config-not-utf8" if utf8 else "config-not-toml",
-            f"{path} is not {'UTF-8' if utf8 else 'TOML'}: {problem}",
-            cause="the file is damaged, or is not what containerd reads",
-            cure=f"correct {path}, then run again",
-        ) from None

@@ -15,9 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent.edit.toml import at, parse
+from agent.formats import plain
+from agent.formats.hosts_toml import DEFAULT
 from agent.node.tree import File
-from agent.resources import plain
-from agent.resources.containerd.hosts_toml import DEFAULT
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Mirror, Registry
 

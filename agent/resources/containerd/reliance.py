@@ -7,8 +7,8 @@ for them when the registry goes. Whatever lay there unread before us is as unrea
 from __future__ import annotations
 
 from agent.edit.change import Ledger
+from agent.formats.hosts_toml import CARRIED
 from agent.node.tree import Tree
-from agent.resources.containerd.hosts_toml import CARRIED
 
 
 def others(tree: Tree, root: str, ledger: Ledger) -> tuple[str, ...]:

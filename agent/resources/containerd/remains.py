@@ -11,9 +11,10 @@ from agent.edit.change import Change, change
 from agent.edit.toml import TomlError, parse
 from agent.edit.utf8 import encoding
 from agent.facts import Facts
+from agent.formats import hosts_toml
+from agent.formats.hosts_toml import COMMENT, PART
 from agent.node.tree import Tree
-from agent.resources.containerd import config, hosts_toml, layers
-from agent.resources.containerd.config import COMMENT, PART
+from agent.resources.containerd import config, layers
 from agent.resources.containerd.state import registry_table
 from agent.wire.plan import Registry
 

@@ -18,13 +18,14 @@ from agent.edit import toml_edit
 from agent.edit.change import Change, Ledger, change, readable
 from agent.edit.toml import TomlError, at, parse
 from agent.edit.utf8 import encoding
+from agent.formats import folder_pairs, plain
 from agent.formats.authorities import certificate_file, certificates
 from agent.node.tree import File, Tree
-from agent.resources import folder_pairs, plain
-from agent.resources.containerd.config import COMMENT, PART, parsed
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Mirror, Registry
 
+PART = "containerd"
+COMMENT = "# Added by Moorage; `nodes.untrust` takes it away."
 HEADER = "# Written by Moorage; `nodes.untrust` takes it away.\n"
 CARRIED = (HEADER + "# It says what another folder or table said so far.\n").encode()
 CA = "ca.crt"
@@ -171,6 +172,20 @@ def of_certificates(tree: Tree, place: str, host: str) -> str:
     lines += [f"ca = {json.dumps(authorities)}"] if authorities else []
     lines += [f"client = {json.dumps(pairs)}"] if pairs else []
     return "\n".join([*lines, "", "[host]", ""])
+
+
+def parsed(path: str, content: bytes) -> dict[str, Any]:
+    """A file's tables, or a refusal that names what is wrong with it."""
+    try:
+        return parse(content)
+    except TomlError as problem:
+        utf8 = "UTF-8" in str(problem)
+        raise RefusedError(
+            "config-not-utf8" if utf8 else "config-not-toml",
+            f"{path} is not {'UTF-8' if utf8 else 'TOML'}: {problem}",
+            cause="the file is damaged, or is not what containerd reads",
+            cure=f"correct {path}, then run again",
+        ) from None
 
 
 def _absolute(place: str, value: Any) -> Any:

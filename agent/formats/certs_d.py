@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from agent.edit.change import Change, Ledger
 from agent.edit.toml import TomlError, at, parse
+from agent.formats import hosts_toml
 from agent.node.tree import Tree
-from agent.resources.containerd import hosts_toml
 from agent.wire.plan import Plan
 
 

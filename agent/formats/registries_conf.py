@@ -16,9 +16,9 @@ from typing import Any
 from agent.edit.change import Change, Ledger, Owned, change, readable
 from agent.edit.toml import TomlError, parse
 from agent.facts import Facts
+from agent.formats import folder_pairs
 from agent.formats.authorities import certificate_file, certificates, strip_certificates
 from agent.node.tree import Tree
-from agent.resources import folder_pairs
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Mirror, Plan, Registry
 
