@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Protocol
 from agent.edit.change import Change, Ledger, Owned
 from agent.facts import Facts
 from agent.formats.proposal import Finding, Proof, Proposal, unit_of
-from agent.resources import containerd, docker, hosts, proxy
+from agent.resources import containerd, docker
+from agent.system import hosts, proxy
 from agent.wire.plan import Plan, Registry
 
 
@@ -64,7 +65,7 @@ class _Late:
         self._name = name
 
     def __getattr__(self, verb: str) -> Any:
-        return getattr(import_module(f"agent.resources.{self._name}"), verb)
+        return getattr(import_module(f"agent.{self._name}"), verb)
 
     def later(self, verb: str) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -148,14 +149,14 @@ TABLE: dict[str, Part] = {
         kept=containerd.kept_for_others,
         forgotten=containerd.forgotten,
     ),
-    "crio": _late("crio", "crio", verbs=("restarts", "proofs", "doubts")),
-    "podman": _late("podman", "podman", verbs=("proofs", "doubts")),
-    "k3s": _late("k3s", "k3s", "rke2", verbs=("restarts", "proofs", "doubts")),
-    "microk8s": _late("microk8s", "microk8s", verbs=("proofs", "doubts")),
-    "k0s": _late("k0s", "k0s", verbs=("restarts", "proofs", "doubts", "shared", "kept")),
-    "buildkit": _late("buildkit", "buildkit", verbs=("restarts", "proofs", "doubts")),
-    "nerdctl": _late("nerdctl", "nerdctl", verbs=("proofs", "doubts")),
-    "system": _late("system_store", runtime=False, verbs=("restarts", "further")),
+    "crio": _late("resources.crio", "crio", verbs=("restarts", "proofs", "doubts")),
+    "podman": _late("resources.podman", "podman", verbs=("proofs", "doubts")),
+    "k3s": _late("resources.k3s", "k3s", "rke2", verbs=("restarts", "proofs", "doubts")),
+    "microk8s": _late("resources.microk8s", "microk8s", verbs=("proofs", "doubts")),
+    "k0s": _late("resources.k0s", "k0s", verbs=("restarts", "proofs", "doubts", "shared", "kept")),
+    "buildkit": _late("resources.buildkit", "buildkit", verbs=("restarts", "proofs", "doubts")),
+    "nerdctl": _late("resources.nerdctl", "nerdctl", verbs=("proofs", "doubts")),
+    "system": _late("system.system_store", runtime=False, verbs=("restarts", "further")),
     proxy.PART: Part(proxy, runtime=False, restarts=proxy.restarts),
 }
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent.facts import Names, gather
 from agent.formats.proposal import Proposal
 from agent.node.host import Host
-from agent.resources import hosts
+from agent.system import hosts
 from tests.agent.conftest import Box
 
 ONLY: dict[str, Any] = {"parts": ["hosts"]}

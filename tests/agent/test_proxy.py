@@ -9,7 +9,7 @@ import pytest
 from agent.facts import gather
 from agent.facts.proxies import Proxied
 from agent.node.host import Host
-from agent.resources.proxy import leaves_out
+from agent.system.proxy import leaves_out
 from tests.agent.conftest import Box
 
 UNIT = "/lib/systemd/system/docker.service"

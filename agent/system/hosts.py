@@ -14,7 +14,7 @@ from typing import NamedTuple
 from agent.edit.change import Change, Ledger, Owned, change, readable
 from agent.facts import Facts
 from agent.formats.proposal import Finding, Proposal
-from agent.resources import cloud_init
+from agent.system import cloud_init
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
 
