@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent import parts, proving, restarts, standing, survey
+from agent import proving, restarts, standing, survey
 from agent.edit.change import Change
 from agent.facts import Containerd, Facts, gather
 from agent.formats.proposal import NO_UNIT, Proof
@@ -28,7 +28,7 @@ from agent.node.disk import WRITE_CODES
 from agent.node.host import TOOLS, WRITTEN_BY_TOOLS, Host
 from agent.node.threads import Asked
 from agent.node.tree import Tree
-from agent.resources import containerd
+from agent.runtimes import containerd, table
 from agent.steps import Step, Steps, facts_event
 from agent.survey import Before
 from agent.transaction import Restored, Transaction, disarm, nothing_left
@@ -186,7 +186,7 @@ class Engine:
         def work() -> Iterator[Event]:
             facts = gather(self._host)
             yield facts_event(facts)
-            yield ExplainEvent(tuple(one._asdict() for one in parts.explain(facts, plan)))
+            yield ExplainEvent(tuple(one._asdict() for one in table.explain(facts, plan)))
 
         return self._told(work())
 
@@ -474,7 +474,7 @@ class Engine:
 
     def _paused(self, facts: Facts, units: tuple[str, ...]) -> Iterator[Proof]:
         """The runtimes whose CRI must come back after these restarts."""
-        for part in parts.at_work(facts) if units and self._can_prove else ():
+        for part in table.at_work(facts) if units and self._can_prove else ():
             for proof in part.proofs(facts):
                 if proof.kind == "cri" and proof.unit in units:
                     yield proof
@@ -625,8 +625,8 @@ class Engine:
 
 def _sockets(facts: Facts, plan: Plan) -> Iterator[str]:
     """Where CRI has to serve with the parts of the plan, each once."""
-    here = (name for name in parts.chosen(plan) if parts.is_here(name, facts))
-    found = (proof for name in here for proof in parts.TABLE[name].proofs(facts))
+    here = (name for name in table.chosen(plan) if table.is_here(name, facts))
+    found = (proof for name in here for proof in table.TABLE[name].proofs(facts))
     yield from dict.fromkeys(proof.socket for proof in found if proof.kind == "cri")
 
 

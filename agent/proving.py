@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from agent import parts
 from agent.facts import Facts
 from agent.formats.proposal import Proof
 from agent.node.host import RELOAD
+from agent.runtimes import table
 from agent.wire.plan import Plan
 from agent.wire.report import Unproven
 
@@ -54,9 +54,9 @@ def decide(
     proofs: dict[tuple[object, ...], Proof] = {}
     unproven: list[Unproven] = []
     used = False
-    here = [name for name in parts.chosen(plan) if parts.is_here(name, facts)]
+    here = [name for name in table.chosen(plan) if table.is_here(name, facts)]
     for name in here:
-        part = parts.TABLE[name]
+        part = table.TABLE[name]
         pulls, further = part.proofs(facts), part.further(facts, plan)
         doubts = list(part.doubts(facts, plan))
         used = used or (part.runtime and bool(pulls or doubts))
@@ -72,7 +72,7 @@ def decide(
 
 def of_a_tree(facts: Facts, plan: Plan) -> Decision:
     """Of a node that is laid out as files nothing can be proven."""
-    here = [name for name in parts.chosen(plan) if parts.is_there(name, facts)]
+    here = [name for name in table.chosen(plan) if table.is_there(name, facts)]
     return Decision((), tuple(Unproven(name, NO_NODE) for name in here))
 
 
@@ -90,8 +90,8 @@ def _why_not(proof: Proof, plan: Plan, late: Collection[str], spared: bool) -> s
 
 def _idle(facts: Facts, plan: Plan) -> tuple[Unproven, ...]:
     """What to say where no runtime of the plan is in use; nothing of a plan that names none."""
-    asked = [name for name in parts.chosen(plan) if parts.TABLE[name].runtime]
-    there = [name for name in asked if parts.is_there(name, facts)]
+    asked = [name for name in table.chosen(plan) if table.TABLE[name].runtime]
+    there = [name for name in asked if table.is_there(name, facts)]
     if there:
         return tuple(Unproven(name, NOTHING_RUNS) for name in there)
     return (Unproven(asked[0], NO_RUNTIME),) if asked else ()

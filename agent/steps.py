@@ -1,6 +1,7 @@
 """What one transaction shall do: facts, a plan and our notes in, a :class:`Step` out.
 
-Nothing is changed here. What a part of the node needs is its resource's to say (agent.parts).
+Nothing is changed here. What a part of the node needs is its module's to say
+(agent.runtimes.table).
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from agent import parts, rivals, undoing, withdrawal
+from agent import rivals, undoing, withdrawal
 from agent.edit.change import Change, Known, Ledger, Ledgers, Owned, once
 from agent.facts import Facts, gather
 from agent.formats.proposal import Proposal
 from agent.ledger import Store
 from agent.node.host import Host
 from agent.node.tree import Tree
+from agent.runtimes import table
 from agent.transaction import KEEP, missing_folders
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
@@ -53,9 +55,9 @@ class Steps:
 
     def _proposed(self, facts: Facts, plan: Plan, owned: Ledger) -> dict[str, Proposal]:
         proposals = {}
-        for part in parts.chosen(plan):
+        for part in table.chosen(plan):
             try:
-                proposals[part] = parts.propose(part, facts, plan, owned)
+                proposals[part] = table.propose(part, facts, plan, owned)
             except RefusedError as problem:
                 # Only a look can come here without root; it tells of the other parts all the same.
                 if problem.code != "file-unreadable" or os.geteuid() == 0:
@@ -177,7 +179,7 @@ def facts_event(facts: Facts) -> FactsEvent:
 
 
 def _require_runtime(proposals: dict[str, Proposal]) -> None:
-    asked = [part for part in proposals if parts.TABLE[part].runtime]
+    asked = [part for part in proposals if table.TABLE[part].runtime]
     if asked and all(proposals[part].absent for part in asked):
         why = "; ".join(proposals[part].absent for part in asked)
         raise RefusedError(
@@ -203,7 +205,7 @@ def _ledgers_with(
             before = old.before
         elif one.before is not None:
             known = old or Owned(one.part, one.path, one.before, None)
-            before = parts.TABLE[one.part].resource.strip(known, one.before, registry)
+            before = table.TABLE[one.part].resource.strip(known, one.before, registry)
         part, path = (one.part, one.path) if old is None else (old.part, old.path)
         mine[path] = Owned(part, path, before, one.after, folders)
     return {**ledgers, registry.name: mine}

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from agent import parts, undoing
+from agent import undoing
 from agent.edit.change import Change, Known, Ledger, Ledgers, Owned, change, readable
 from agent.facts import Facts
 from agent.node.tree import Tree
+from agent.runtimes import table
 from agent.wire.plan import Registry
 
 
@@ -35,14 +36,14 @@ def of_registry(facts: Facts, ledgers: Ledgers, registry: Registry) -> Withdrawa
     for item in reversed(list(owned.values())):
         heir = _heir(item, others)
         if heir is not None:
-            left = parts.TABLE[item.part].left(facts, item, registry)
+            left = table.TABLE[item.part].left(facts, item, registry)
             others[heir] = {item.path: _after(item, left), **others[heir]}
             changes.extend(left)
             continue
-        kept = parts.TABLE[item.part].kept(facts, item, Known(facts.tree, owned))
+        kept = table.TABLE[item.part].kept(facts, item, Known(facts.tree, owned))
         if kept:
             notes.append(kept)
-            left = parts.TABLE[item.part].left(facts, item, registry)
+            left = table.TABLE[item.part].left(facts, item, registry)
             stays = {item.path: _after(item, left)._replace(kept=True), **stays}
             changes.extend(left)
             continue
@@ -63,7 +64,7 @@ def of_registry(facts: Facts, ledgers: Ledgers, registry: Registry) -> Withdrawa
 def of_forgotten(facts: Facts, registry: Registry) -> Withdrawal:
     """What is ours by its marks alone, on a node whose state folder is lost."""
     changes: dict[str, Change] = {}
-    for part in parts.TABLE.values():
+    for part in table.TABLE.values():
         for one in part.forgotten(facts, registry):
             changes.setdefault(one.path, one)
     notes = ("the agent's notes are not there: what has our marks is taken away",)
@@ -88,7 +89,7 @@ def of_apply(
         path = entry["path"]
         before, after = blob(entry["before"]), blob(entry["after"])
         known = Owned(entry["part"], path, before, after)
-        kept = parts.TABLE[entry["part"]].kept(facts, known, Known(facts.tree, mine))
+        kept = table.TABLE[entry["part"]].kept(facts, known, Known(facts.tree, mine))
         if kept:
             notes.append(kept)
             continue
@@ -100,7 +101,7 @@ def of_apply(
         elif now is None or after is None:  # somebody else took it away, or made it anew
             wanted = now
         elif path not in earlier:
-            wanted = parts.TABLE[entry["part"]].resource.strip(known, now, registry)
+            wanted = table.TABLE[entry["part"]].resource.strip(known, now, registry)
         else:
             merged = undoing.without(before or b"", after, now)
             wanted = now if merged is None else merged
@@ -120,7 +121,7 @@ def of_apply(
 def restarts(facts: Facts, changes: tuple[Change, ...]) -> tuple[str, ...]:
     """The services that read the changed files at their start alone."""
     units: list[str] = []
-    for name, part in parts.TABLE.items():
+    for name, part in table.TABLE.items():
         if mine := tuple(one for one in changes if one.part == name):
             units += part.restarts(facts, mine)
     return tuple(dict.fromkeys(units))
@@ -134,7 +135,7 @@ def registry_of(name: str) -> Registry:
 
 def _heir(item: Owned, others: Ledgers) -> str | None:
     """Another registry that still needs the one setting we made for all, if any."""
-    if not parts.TABLE[item.part].shared(item):
+    if not table.TABLE[item.part].shared(item):
         return None
     return next(
         (name for name, one in others.items() if any(o.part == item.part for o in one.values())),
@@ -192,5 +193,5 @@ def _taken_back(facts: Facts, item: Owned, registry: Registry) -> tuple[Change, 
         return ()
     if content == item.after:
         return change(item.part, file, item.before)
-    stripped = parts.TABLE[item.part].resource.strip(item, content, registry)
+    stripped = table.TABLE[item.part].resource.strip(item, content, registry)
     return change(item.part, file, stripped)

@@ -10,7 +10,7 @@ import pytest
 
 from agent.facts import gather
 from agent.node.host import Host
-from agent.resources import docker
+from agent.runtimes import docker
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box
 from tests.agent.test_runtimes import lay_out, only

@@ -13,9 +13,9 @@ import pytest
 from agent.edit.change import Change
 from agent.edit.toml import at, parse
 from agent.formats.proposal import Proposal
-from agent.resources.containerd import differs_in_trust_alone, explain, propose
-from agent.resources.containerd.state import TABLES
-from agent.resources.containerd.strategies import STRATEGIES
+from agent.runtimes.containerd import differs_in_trust_alone, explain, propose
+from agent.runtimes.containerd.state import TABLES
+from agent.runtimes.containerd.strategies import STRATEGIES
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Registry
 from tests.agent.authority import Authority

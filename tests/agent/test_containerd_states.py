@@ -17,16 +17,9 @@ from agent.edit.toml import parse
 from agent.facts import Facts, gather
 from agent.formats.proposal import Proposal
 from agent.node.host import Host
-from agent.resources.containerd import (
-    explain,
-    forgotten,
-    kept_for_others,
-    propose,
-    restarts,
-    strip,
-)
-from agent.resources.containerd.layers import read as read_layers
-from agent.resources.containerd.strategies import STRATEGIES
+from agent.runtimes.containerd import explain, forgotten, kept_for_others, propose, restarts, strip
+from agent.runtimes.containerd.layers import read as read_layers
+from agent.runtimes.containerd.strategies import STRATEGIES
 from agent.wire.faults import RefusedError
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box, facts, spelled

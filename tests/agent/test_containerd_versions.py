@@ -12,8 +12,8 @@ import pytest
 from agent.edit.toml import at, parse
 from agent.facts import Facts
 from agent.node.tree import Tree
-from agent.resources.containerd import candidate, differs_in_trust_alone, explain, propose
-from agent.resources.containerd.layers import read
+from agent.runtimes.containerd import candidate, differs_in_trust_alone, explain, propose
+from agent.runtimes.containerd.layers import read
 from agent.wire.faults import RefusedError
 from tests.agent.conftest import Box, facts
 from tests.field import case

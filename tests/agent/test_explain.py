@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.facts import gather
 from agent.formats.proposal import Finding
 from agent.node.host import Host
-from agent.resources import docker
+from agent.runtimes import docker
 from agent.system import hosts
 from tests.agent.conftest import Box
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from agent.edit.toml import TomlError, parse
 from agent.edit.toml_edit import release, set_value
 from agent.formats.proposal import Proposal
-from agent.resources.containerd import propose
-from agent.resources.containerd.layers import says_nothing
+from agent.runtimes.containerd import propose
+from agent.runtimes.containerd.layers import says_nothing
 from agent.wire.faults import RefusedError
 from tests.agent.conftest import Box, facts
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent import parts, proving
+from agent import proving
 from agent.daemonset import loop
 from agent.daemonset.hosts import PodProver
 from agent.facts import Docker, Facts, Names, gather
@@ -16,6 +16,7 @@ from agent.facts.docker import LOOPBACK, _registries
 from agent.formats.proposal import Proof
 from agent.node.host import Host
 from agent.node.tree import Tree
+from agent.runtimes import table
 from agent.wire.plan import PARTS, Registry, Verify
 from agent.wire.report import HostResult, ResultEvent, Unproven
 from tests.agent.conftest import Box
@@ -78,8 +79,8 @@ def test_a_part_whose_row_has_no_proof_is_never_verified(
 ) -> None:
     part, _ = PROVEN[name]
     laid(box, name)
-    bare = parts.TABLE[part]._replace(proofs=lambda facts: (), further=lambda facts, plan: ())
-    monkeypatch.setitem(parts.TABLE, part, bare)
+    bare = table.TABLE[part]._replace(proofs=lambda facts: (), further=lambda facts, plan: ())
+    monkeypatch.setitem(table.TABLE, part, bare)
     result = box.apply(**only(part))
     if bare.runtime:
         assert result["verified"] is None
@@ -163,7 +164,7 @@ def test_a_pull_that_verifies_no_certificate_proves_nothing(
     assert [one["part"] for one in told(result)] == [part]
     assert path in told(result)[0]["because"]
     plain = box.plan(registry={"insecure": "http", "ca": None}, verify=None)
-    assert parts.TABLE[part].doubts(gather(Host(str(box.root))), plain) == ()
+    assert table.TABLE[part].doubts(gather(Host(str(box.root))), plain) == ()
 
 
 @pytest.mark.parametrize("name", ["containerd", "nerdctl", "microk8s", "k0s"])
@@ -172,12 +173,12 @@ def test_a_folder_with_skip_verify_proves_nothing(box: Box, name: str) -> None:
     laid(box, name).apply(**only(part))
     written = next(path for path in box.files() if path.endswith("/my.registry.io/hosts.toml"))
     facts = gather(Host(str(box.root)))
-    assert not parts.TABLE[part].doubts(facts, box.plan())
+    assert not table.TABLE[part].doubts(facts, box.plan())
     box.write(written, HOSTS_TOML)
     facts = gather(Host(str(box.root)))
     assert (
         "/my.registry.io/hosts.toml has skip_verify"
-        in (parts.TABLE[part].doubts(facts, box.plan())[0])
+        in (table.TABLE[part].doubts(facts, box.plan())[0])
     )
 
 

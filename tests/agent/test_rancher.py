@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from agent import parts
 from agent.edit import yaml_block
 from agent.facts import Runtime, gather
 from agent.node.host import Host
 from agent.node.tree import Tree
-from agent.resources import k3s_config
-from agent.resources.k3s_config import Told
+from agent.runtimes import k3s_config, table
+from agent.runtimes.k3s_config import Told
 from agent.wire.faults import RefusedError
 from tests.agent.conftest import Box
 from tests.agent.test_runtimes import lay_out, only, process
@@ -108,7 +107,7 @@ def test_another_config_file_is_the_one_of_the_variable_then_of_the_option(box: 
 
 def sockets(box: Box) -> list[tuple[str, str]]:
     facts = gather(Host(str(box.root)))
-    return [(one.kind, one.socket) for one in parts.TABLE["k3s"].proofs(facts)]
+    return [(one.kind, one.socket) for one in table.TABLE["k3s"].proofs(facts)]
 
 
 @pytest.mark.parametrize("name", ["k3s", "rke2"])
@@ -313,7 +312,7 @@ def test_k0s_is_proven_by_whoever_pulls_for_it(
     unit = f"[Service]\nExecStart=/usr/local/bin/k0s {argv}\n"
     box.write("/etc/systemd/system/k0sworker.service", unit.encode())
     facts = gather(Host(str(box.root)))
-    assert [(one.kind, one.socket) for one in parts.TABLE["k0s"].proofs(facts)] == proofs
+    assert [(one.kind, one.socket) for one in table.TABLE["k0s"].proofs(facts)] == proofs
     own = proofs == [("cri", "/run/k0s/containerd.sock")]
     result: dict[str, Any] = box.apply(**only("k0s"))
     assert result["code"] == (None if own else "no-runtime")
@@ -334,7 +333,7 @@ def test_crio_is_asked_where_its_options_say(box: Box, argv: str, socket: str) -
     unit = f"[Service]\nExecStart=/usr/bin/crio {argv}\n"
     box.write("/etc/systemd/system/crio.service", unit.encode())
     facts = gather(Host(str(box.root)))
-    assert [one.socket for one in parts.TABLE["crio"].proofs(facts)] == [socket]
+    assert [one.socket for one in table.TABLE["crio"].proofs(facts)] == [socket]
 
 
 def test_what_stands_at_the_top_is_told_with_its_line() -> None:
@@ -361,7 +360,7 @@ def test_who_pulls_is_not_known_where_config_yaml_is_not_understood(box: Box) ->
 def test_a_pull_knows_in_which_folder_its_mirrors_stand(box: Box, name: str, root: str) -> None:
     lay_out(box, name)
     part = "k3s" if name == "rke2" else name
-    [proof] = parts.TABLE[part].proofs(gather(Host(str(box.root))))
+    [proof] = table.TABLE[part].proofs(gather(Host(str(box.root))))
     assert proof.roots == (root,)
 
 
@@ -373,7 +372,7 @@ def test_a_pull_by_k0s_knows_the_folder_that_a_drop_in_names(
 ) -> None:
     named = f'[plugins."io.containerd.grpc.v1.cri".registry]\n  config_path = "{text}"\n'
     lay_out(box, "k0s").write(DROP_IN, named.encode() if text != "{" else b"{")
-    [proof] = parts.TABLE["k0s"].proofs(gather(Host(str(box.root))))
+    [proof] = table.TABLE["k0s"].proofs(gather(Host(str(box.root))))
     assert proof.roots == (root,)
 
 

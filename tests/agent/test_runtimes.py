@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from agent import parts
 from agent.edit.toml import parse
 from agent.facts import gather
 from agent.facts.runtimes import Runtime
 from agent.node.host import Host
+from agent.runtimes import table
 from agent.wire.plan import PARTS
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box, spelled
@@ -142,7 +142,7 @@ def test_a_part_explains_what_it_found(box: Box, name: str) -> None:
         lay_out(box, name)
     facts = gather(Host(str(box.root)))
     for part in ("crio", "podman", "k3s", "microk8s", "k0s", "buildkit", "nerdctl", "docker"):
-        found = parts.TABLE[part].resource.explain(facts, box.plan())
+        found = table.TABLE[part].resource.explain(facts, box.plan())
         here = name != "nothing" and part == CASES[name][0]
         assert any(one.applies for one in found) == here, (part, found)
         assert all(one.why for one in found)
@@ -365,7 +365,7 @@ def test_crio_is_asked_where_its_configuration_says(box: Box) -> None:
         "/etc/crio/crio.conf.d/10-here.conf", b'[crio.api]\nlisten = "/srv/crio.sock"\n'
     )
     facts = gather(Host(str(box.root)))
-    assert [one.socket for one in parts.TABLE["crio"].proofs(facts)] == ["/srv/crio.sock"]
+    assert [one.socket for one in table.TABLE["crio"].proofs(facts)] == ["/srv/crio.sock"]
 
 
 def test_the_active_one_of_two_services_is_the_one(box: Box) -> None:
@@ -474,4 +474,4 @@ def test_whoever_started_it_is_not_taken_for_its_service(box: Box, group: str) -
 
 
 def test_every_part_of_a_plan_is_in_the_table() -> None:
-    assert set(PARTS) == set(parts.TABLE) - {"proxy"}
+    assert set(PARTS) == set(table.TABLE) - {"proxy"}

@@ -179,7 +179,7 @@ def explained(plan: dict[str, Any]) -> list[str]:
     """The strategies that the agent says apply."""
     from agent.facts import gather
     from agent.node.host import Host
-    from agent.resources import containerd
+    from agent.runtimes import containerd
     from agent.wire.plan import Plan
 
     found = containerd.explain(gather(Host("/")), Plan.parse(json.dumps(plan).encode()))

@@ -106,7 +106,7 @@ def test_the_quick_one_is_the_same_with_bytecode_that_this_python_takes(
         assert {name: more.read(name) for name in bundle.namelist()} == {
             name: bundle.read(name) for name in bundle.namelist()
         }
-    modules = "agent.engine, agent.clients.cri_calls, agent.resources.k3s, agent.server.serve"
+    modules = "agent.engine, agent.clients.cri_calls, agent.runtimes.k3s, agent.server.serve"
     assert _not_from_bytecode(quick, modules, tmp_path) == []
 
 

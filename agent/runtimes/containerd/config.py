@@ -11,8 +11,8 @@ from agent.edit.change import Change, change, readable
 from agent.edit.toml import at, parse
 from agent.edit.utf8 import encoding
 from agent.formats.hosts_toml import COMMENT, PART
-from agent.resources.containerd.layers import Layer, Layers, says_nothing
-from agent.resources.containerd.state import TABLES
+from agent.runtimes.containerd.layers import Layer, Layers, says_nothing
+from agent.runtimes.containerd.state import TABLES
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Registry
 

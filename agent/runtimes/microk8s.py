@@ -11,7 +11,7 @@ from agent.edit.change import Ledger, Owned
 from agent.facts import Facts
 from agent.formats import certs_d
 from agent.formats.proposal import Finding, Proof, Proposal
-from agent.resources import containerd
+from agent.runtimes import containerd
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
 

@@ -15,9 +15,9 @@ from agent.facts import Facts, Runtime
 from agent.facts.daemons import option
 from agent.formats import certs_d
 from agent.formats.proposal import Finding, Proof, Proposal, unit_of
-from agent.resources import containerd
-from agent.resources.containerd import reliance
-from agent.resources.containerd.state import TABLES
+from agent.runtimes import containerd
+from agent.runtimes.containerd import reliance
+from agent.runtimes.containerd.state import TABLES
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
 

@@ -16,9 +16,9 @@ from agent.edit.toml import at, parse
 from agent.edit.utf8 import encoding
 from agent.facts import Containerd
 from agent.node.tree import Tree
-from agent.resources.containerd import layers as _layers
-from agent.resources.containerd.state import TABLES, place, read, registry_table
-from agent.resources.containerd.strategies import choose
+from agent.runtimes.containerd import layers as _layers
+from agent.runtimes.containerd.state import TABLES, place, read, registry_table
+from agent.runtimes.containerd.strategies import choose
 from agent.wire.plan import Registry
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from agent.edit.change import Change, Ledger, Owned
 from agent.facts import Facts
 from agent.formats.proposal import Finding, Proof, Proposal, unit_of
-from agent.resources import containerd, docker
+from agent.runtimes import containerd, docker
 from agent.system import hosts, proxy
 from agent.wire.plan import Plan, Registry
 
@@ -149,13 +149,13 @@ TABLE: dict[str, Part] = {
         kept=containerd.kept_for_others,
         forgotten=containerd.forgotten,
     ),
-    "crio": _late("resources.crio", "crio", verbs=("restarts", "proofs", "doubts")),
-    "podman": _late("resources.podman", "podman", verbs=("proofs", "doubts")),
-    "k3s": _late("resources.k3s", "k3s", "rke2", verbs=("restarts", "proofs", "doubts")),
-    "microk8s": _late("resources.microk8s", "microk8s", verbs=("proofs", "doubts")),
-    "k0s": _late("resources.k0s", "k0s", verbs=("restarts", "proofs", "doubts", "shared", "kept")),
-    "buildkit": _late("resources.buildkit", "buildkit", verbs=("restarts", "proofs", "doubts")),
-    "nerdctl": _late("resources.nerdctl", "nerdctl", verbs=("proofs", "doubts")),
+    "crio": _late("runtimes.crio", "crio", verbs=("restarts", "proofs", "doubts")),
+    "podman": _late("runtimes.podman", "podman", verbs=("proofs", "doubts")),
+    "k3s": _late("runtimes.k3s", "k3s", "rke2", verbs=("restarts", "proofs", "doubts")),
+    "microk8s": _late("runtimes.microk8s", "microk8s", verbs=("proofs", "doubts")),
+    "k0s": _late("runtimes.k0s", "k0s", verbs=("restarts", "proofs", "doubts", "shared", "kept")),
+    "buildkit": _late("runtimes.buildkit", "buildkit", verbs=("restarts", "proofs", "doubts")),
+    "nerdctl": _late("runtimes.nerdctl", "nerdctl", verbs=("proofs", "doubts")),
     "system": _late("system.system_store", runtime=False, verbs=("restarts", "further")),
     proxy.PART: Part(proxy, runtime=False, restarts=proxy.restarts),
 }

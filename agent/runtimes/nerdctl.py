@@ -14,7 +14,7 @@ from agent.facts import Facts
 from agent.facts.containerd import CONTAINERD_SOCKET
 from agent.formats import certs_d
 from agent.formats.proposal import Finding, Proof, Proposal
-from agent.resources import containerd
+from agent.runtimes import containerd
 from agent.wire.plan import Plan, Registry
 
 PART = "nerdctl"

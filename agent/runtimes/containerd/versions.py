@@ -9,7 +9,7 @@ from __future__ import annotations
 from agent.edit.utf8 import MARK
 from agent.facts import Containerd
 from agent.node.tree import File
-from agent.resources.containerd.layers import Layers
+from agent.runtimes.containerd.layers import Layers
 from agent.wire.faults import RefusedError
 
 # The version whose names every line of containerd's major version reads.

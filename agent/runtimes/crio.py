@@ -17,7 +17,7 @@ from agent.formats import registries_conf
 from agent.formats.proposal import Finding, Proof, Proposal, unit_of
 from agent.node.host import RELOAD
 from agent.node.tree import Tree
-from agent.resources.podman import explained
+from agent.runtimes.podman import explained
 from agent.wire.plan import Plan, Registry
 
 PART = "crio"

@@ -22,7 +22,7 @@ from agent.formats.authorities import certificates, strip_certificates
 from agent.formats.hosts_toml import PART
 from agent.formats.proposal import Finding, Proposal, unit_of
 from agent.node.tree import Tree
-from agent.resources.containerd import (
+from agent.runtimes.containerd import (
     carried,
     config,
     layers,
@@ -32,11 +32,11 @@ from agent.resources.containerd import (
     remains,
     versions,
 )
-from agent.resources.containerd.config import Drafts
-from agent.resources.containerd.judge import candidate, counts, differs_in_trust_alone
-from agent.resources.containerd.layers import Layers
-from agent.resources.containerd.state import TABLES, State, cri_is_off, read, registry_table
-from agent.resources.containerd.strategies import STRATEGIES, choose, rows
+from agent.runtimes.containerd.config import Drafts
+from agent.runtimes.containerd.judge import candidate, counts, differs_in_trust_alone
+from agent.runtimes.containerd.layers import Layers
+from agent.runtimes.containerd.state import TABLES, State, cri_is_off, read, registry_table
+from agent.runtimes.containerd.strategies import STRATEGIES, choose, rows
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
 

@@ -14,8 +14,8 @@ from agent.facts import Facts
 from agent.formats import hosts_toml
 from agent.formats.hosts_toml import COMMENT, PART
 from agent.node.tree import Tree
-from agent.resources.containerd import config, layers
-from agent.resources.containerd.state import registry_table
+from agent.runtimes.containerd import config, layers
+from agent.runtimes.containerd.state import registry_table
 from agent.wire.plan import Registry
 
 

@@ -17,7 +17,7 @@ from agent.edit import toml_edit
 from agent.edit.toml import TomlError, at, parse, shared
 from agent.facts import Containerd
 from agent.node.tree import File, Tree
-from agent.resources.containerd.state import TABLES, place
+from agent.runtimes.containerd.state import TABLES, place
 
 
 class Layer(NamedTuple):

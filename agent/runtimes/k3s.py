@@ -19,8 +19,8 @@ from agent.formats import plain
 from agent.formats.authorities import certificates, strip_certificates
 from agent.formats.proposal import Finding, Proof, Proposal, unit_of
 from agent.node.tree import File, Tree
-from agent.resources import k3s_config
-from agent.resources.k3s_config import Told
+from agent.runtimes import k3s_config
+from agent.runtimes.k3s_config import Told
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
 

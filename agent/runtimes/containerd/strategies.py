@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from agent.resources.containerd.state import State
+from agent.runtimes.containerd.state import State
 
 
 class Condition(NamedTuple):
