@@ -131,9 +131,9 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _events(command: Command) -> Iterator[Event]:
-    from agent import desired
     from agent.engine import Engine
-    from agent.ledger import Store
+    from agent.journal import desired
+    from agent.journal.ledger import Store
     from agent.node.host import Host
 
     engine = Engine(Host(command.root))

@@ -15,7 +15,7 @@ import sys
 from agent import bytecode
 
 HOME = "/var/lib/moorage/agent"
-# The journal of a transaction that has not come to its end (agent.ledger).
+# The journal of a transaction that has not come to its end (agent.journal.ledger).
 PENDING = "/var/lib/moorage/active/intent.json"
 KEEP = 2  # an older agent may still be at work, and imports late
 

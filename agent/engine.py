@@ -18,12 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent import proving, restarts, standing, survey
+from agent import proving, restarts, survey
 from agent.edit.change import Change
 from agent.facts import Containerd, Facts, gather
 from agent.formats.proposal import NO_UNIT, Proof
-from agent.ledger import Store
-from agent.lock import locked
+from agent.journal import status
+from agent.journal.ledger import Store
+from agent.journal.lock import locked
+from agent.journal.transaction import Restored, Transaction, disarm, nothing_left
 from agent.node.disk import WRITE_CODES
 from agent.node.host import TOOLS, WRITTEN_BY_TOOLS, Host
 from agent.node.threads import Asked
@@ -31,7 +33,6 @@ from agent.node.tree import Tree
 from agent.runtimes import containerd, table
 from agent.steps import Step, Steps, facts_event
 from agent.survey import Before
-from agent.transaction import Restored, Transaction, disarm, nothing_left
 from agent.wire.faults import AgentError, Interrupted, NotAtOnceError, RefusedError, TrustError
 from agent.wire.plan import Plan, Registry, Verify
 from agent.wire.report import (
@@ -226,7 +227,7 @@ class Engine:
             with contextlib.suppress(AgentError):  # a runtime that is broken hides nothing of ours
                 yield facts_event(gather(self._host))
             tree = Tree(self._host.root)
-            yield standing.standing(
+            yield status.standing(
                 self._store, lambda path: tree.read(path).content, self._steps.still_waiting()
             )
 
@@ -568,7 +569,7 @@ class Engine:
         self._out.verified = decided.verified
         if not self._writes_nothing:
             pulling = plan.verify is not None
-            standing.note_unproven(self._store, plan.registry.name, decided.unproven, pulling)
+            status.note_unproven(self._store, plan.registry.name, decided.unproven, pulling)
 
     def _pulled(self, plan: Plan, proofs: Sequence[Proof]) -> Iterator[Event]:
         verify = plan.verify
@@ -579,7 +580,7 @@ class Engine:
             pull = partial(self._prover.pull, proof, plan.registry, verify)
             yield from self._timed("pull", partial(pull, plan.options.pull_timeout), proof.detail)
         self._out.pull_seconds = round(time.monotonic() - began, 3)
-        standing.note_pull(self._store, plan.registry.name, verify.image, self._out.pull_seconds)
+        status.note_pull(self._store, plan.registry.name, verify.image, self._out.pull_seconds)
 
     def _timed(self, step: str, prove: Callable[[], None], detail: str = "") -> Iterator[Event]:
         began = time.monotonic()

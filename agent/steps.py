@@ -13,20 +13,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from agent import rivals, undoing, withdrawal
 from agent.edit.change import Change, Known, Ledger, Ledgers, Owned, once
 from agent.facts import Facts, gather
 from agent.formats.proposal import Proposal
-from agent.ledger import Store
+from agent.journal import rivals, undoing, withdrawal
+from agent.journal.ledger import Store
+from agent.journal.transaction import KEEP, missing_folders
+from agent.journal.withdrawal import Withdrawal
 from agent.node.host import Host
 from agent.node.tree import Tree
 from agent.runtimes import table
-from agent.transaction import KEEP, missing_folders
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
 from agent.wire.report import Event, FactsEvent, NoteEvent
 from agent.wire.version import __version__
-from agent.withdrawal import Withdrawal
 
 
 class Step(NamedTuple):

@@ -1,7 +1,7 @@
 """Bytes that are on the disk before a call returns: the only code that writes files on the node.
 
-What is written, and when, is decided in :mod:`agent.transaction`; the agent's own small files are
-replaced by :func:`write_own`.
+What is written, and when, is decided in :mod:`agent.journal.transaction`; the agent's own small
+files are replaced by :func:`write_own`.
 """
 
 from __future__ import annotations

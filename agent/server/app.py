@@ -21,8 +21,8 @@ from aiohttp.web_exceptions import HTTPException
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
 
-from agent import desired
-from agent.ledger import Store
+from agent.journal import desired
+from agent.journal.ledger import Store
 from agent.node.host import Host, Onlooker
 from agent.node.memory import Memory
 from agent.server import keys, metrics, openapi, tls, upgrade

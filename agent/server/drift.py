@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from agent import desired
-from agent.ledger import Store
-from agent.lock import holder
+from agent.journal import desired
+from agent.journal.ledger import Store
+from agent.journal.lock import holder
 from agent.server.watch import Watch
 from agent.server.work import BusyError, Operation, Work, events
 from agent.wire.faults import AgentError

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from agent.ledger import Store
+from agent.journal.ledger import Store
 from agent.node.disk import write_own
 from agent.wire.faults import AgentError
 

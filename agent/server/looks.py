@@ -11,10 +11,10 @@ import os
 import platform
 import time
 
-from agent.ledger import Store
+from agent.journal.ledger import Store
+from agent.journal.status import standing
 from agent.node.host import PATH, UNIT_FOLDERS
 from agent.node.tree import Tree
-from agent.standing import standing
 from agent.wire.faults import AgentError
 from agent.wire.report import UNCHANGED, HostResult, ResultEvent, event_to_json
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from agent.ledger import Store
+from agent.journal.ledger import Store
 from agent.node.disk import write_own
 from agent.node.host import Host
 from agent.server import keys, upgrade

@@ -13,9 +13,9 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from agent import desired
-from agent.ledger import Store
-from agent.lock import unmoved
+from agent.journal import desired
+from agent.journal.ledger import Store
+from agent.journal.lock import unmoved
 from agent.node import threads
 from agent.wire.plan import Plan
 from agent.wire.report import Event

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 NAME = "localhost"
 HOSTS = Path("/etc/hosts")
 DOCKER_CERTS = Path("/etc/docker/certs.d")
-# The agent's own, on every node: agent.ledger.
+# The agent's own, on every node: agent.journal.ledger.
 STATE = Path("/var/lib/moorage")
 
 _CA_TO_COME = "(the CA certificate that is issued first)\n"

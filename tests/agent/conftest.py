@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from agent import transaction
 from agent.engine import Engine
 from agent.facts import Containerd, Facts
 from agent.formats.proposal import Proof
+from agent.journal import transaction
 from agent.node.host import Host, Unit
 from agent.node.tree import Tree
 from agent.wire.plan import Plan, Registry, Verify

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agent import transaction
-from agent.boot import LINK, UNIT, unit_file
 from agent.engine import Engine
+from agent.journal import transaction
+from agent.journal.boot import LINK, UNIT, unit_file
 from agent.node import disk
 from agent.node.host import Host
 from tests.agent.conftest import Box

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from agent import desired, survey, transaction
+from agent import survey
 from agent.clients import docker as docker_client
 from agent.facts import Docker, Facts, containers, services
 from agent.facts.services import Service, _of_systemd, shown
-from agent.ledger import Store
+from agent.journal import desired, transaction
+from agent.journal.ledger import Store
 from agent.node.host import Done, Host
 from agent.node.tree import Tree
 from agent.restarts import Container, Foreseen, Stop, Survey, foreseen, refuse, words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.rivals import suspect
+from agent.journal.rivals import suspect
 from tests.agent.conftest import Box
 
 THEIRS = b"# Ansible managed: hosts.j2\n127.0.0.1 localhost\n"

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from agent import transaction
-from agent.ledger import Store
-from agent.lock import holder, locked
-from agent.transaction import Transaction
+from agent.journal import transaction
+from agent.journal.ledger import Store
+from agent.journal.lock import holder, locked
+from agent.journal.transaction import Transaction
 from agent.wire.faults import Interrupted
 from tests.agent.conftest import Box
 

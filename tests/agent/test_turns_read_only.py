@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from agent import transaction
-from agent.ledger import Store
+from agent.journal import transaction
+from agent.journal.ledger import Store
 from tests.agent.conftest import Box
 from tests.agent.test_transaction import at, steps_of
 

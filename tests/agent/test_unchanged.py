@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from agent import boot, desired
 from agent.engine import Engine
-from agent.ledger import Store
-from agent.lock import locked
+from agent.journal import boot, desired
+from agent.journal.ledger import Store
+from agent.journal.lock import locked
 from agent.node.host import Onlooker
 from agent.node.memory import Memory
 from agent.server import unchanged

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.undoing import last_apply, without
+from agent.journal.undoing import last_apply, without
 from tests.agent.conftest import Box
 
 CONFIG = "/etc/containerd/config.toml"

@@ -24,7 +24,7 @@ archive, how, number, *arguments = sys.argv[1:]
 sys.path.insert(0, archive)
 
 from agent import __main__ as command  # noqa: E402 - out of the archive
-from agent import transaction  # noqa: E402
+from agent.journal import transaction  # noqa: E402
 
 READ_ONLY = {"read-only": "/etc/containerd", "read-only-state": "/var/lib/moorage"}
 steps: list[str] = []

@@ -19,8 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from agent.ledger import Store
-from agent.lock import holder
+from agent.journal.ledger import Store
+from agent.journal.lock import holder
 from agent.server.home import Home
 from agent.server.home import Settings as AgentSettings
 from moorage import pki

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from agent.ledger import Store
+from agent.journal.ledger import Store
 from agent.node.disk import explained, make_folder
 from agent.wire.faults import AgentError
 

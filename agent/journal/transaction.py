@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agent import boot
 from agent.edit.change import SCRATCH, Change, Ledgers
-from agent.ledger import Store, as_json, digest_of
-from agent.lock import asker
+from agent.journal import boot
+from agent.journal.ledger import Store, as_json, digest_of
+from agent.journal.lock import asker
 from agent.node.disk import (
     apply_metadata,
     explained,

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
-from agent.ledger import Store, digest_of
-from agent.lock import holder
+from agent.journal.ledger import Store, digest_of
+from agent.journal.lock import holder
 from agent.node.disk import write_own
 from agent.wire.faults import AgentError
 from agent.wire.report import StatusEvent, Unproven

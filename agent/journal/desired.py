@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from agent.ledger import Store
+from agent.journal.ledger import Store
 from agent.node.disk import explained, write_own
 from agent.wire.faults import AgentError
 from agent.wire.plan import Plan

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from agent import undoing
 from agent.edit.change import Change, Known, Ledger, Ledgers, Owned, change, readable
 from agent.facts import Facts
+from agent.journal import undoing
 from agent.node.tree import Tree
 from agent.runtimes import table
 from agent.wire.plan import Registry

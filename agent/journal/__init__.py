@@ -1,0 +1,1 @@
+"""What was changed, is being changed, and can be taken back."""
