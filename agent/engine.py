@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent import proving, restarts, survey
+from agent import restarts, survey
 from agent.edit.change import Change
 from agent.facts import Containerd, Facts, gather
 from agent.formats.proposal import NO_UNIT, Proof
@@ -30,6 +30,7 @@ from agent.node.disk import WRITE_CODES
 from agent.node.host import TOOLS, WRITTEN_BY_TOOLS, Host
 from agent.node.threads import Asked
 from agent.node.tree import Tree
+from agent.proof import decision
 from agent.runtimes import containerd, table
 from agent.steps import Step, Steps, facts_event
 from agent.survey import Before
@@ -58,7 +59,7 @@ from agent.wire.version import __version__
 
 
 class Prover(Protocol):
-    """What :mod:`agent.verify` offers; tests put their own in its place."""
+    """What :mod:`agent.proof.verify` offers; tests put their own in its place."""
 
     def ask_registry(self, plan: Plan, address: str | None = None) -> None: ...
     def cri_serves(self, socket_path: str) -> bool: ...
@@ -113,7 +114,7 @@ class Engine:
     @property
     def _prover(self) -> Prover:
         if self._given is None:
-            from agent import verify
+            from agent.proof import verify
 
             self._given = verify
         return self._given
@@ -550,9 +551,9 @@ class Engine:
     def _prove(self, plan: Plan, facts: Facts, waiting: Collection[str] = ()) -> Iterator[Event]:
         """TLS by name, CRI, and a proof a runtime; what has none is told in the result."""
         if not self._can_prove:
-            self._out.unproven = proving.of_a_tree(facts, plan).unproven
+            self._out.unproven = decision.of_a_tree(facts, plan).unproven
             return
-        decided = proving.decide(facts, plan, waiting, self._prover.cannot)
+        decided = decision.decide(facts, plan, waiting, self._prover.cannot)
         serving = () if waiting else tuple(_sockets(facts, plan))
         # Both answers take a few milliseconds to come, and neither needs the other.
         asked = {one: Asked(partial(self._prover.cri_serves, one)) for one in serving}

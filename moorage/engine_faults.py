@@ -1,7 +1,7 @@
 """The engine's own words when a push or pull fails -> what that means here and how to cure it.
 
 Pure, and a table: another message is another row. The first row that matches counts. The codes are
-the agent's (``agent/verify.py``): one cause, one name, wherever it is met.
+the agent's (``agent/proof/verify.py``): one cause, one name, wherever it is met.
 """
 
 from __future__ import annotations

@@ -100,24 +100,24 @@ class PodProver:
         self._pulls = pulls
 
     def ask_registry(self, plan: Plan, address: str | None = None) -> None:
-        from agent import verify
+        from agent.proof import verify
 
         # Pods do not read the node's hosts file.
         verify.ask_registry(plan, address or plan.registry.address)
 
     def cri_serves(self, socket_path: str) -> bool:
-        from agent import verify
+        from agent.proof import verify
 
         return not self._pulls or verify.cri_serves(self._outside(socket_path))
 
     def wait_for_cri(self, socket_path: str) -> None:
-        from agent import verify
+        from agent.proof import verify
 
         if self._pulls:
             verify.wait_for_cri(self._outside(socket_path))
 
     def pull(self, proof: Proof, registry: Registry, verify: Verify, seconds: float) -> None:
-        from agent import verify as proving
+        from agent.proof import verify as proving
 
         if self._pulls and proof.kind == "cri":
             outside = proof._replace(socket=self._outside(proof.socket))

@@ -344,7 +344,7 @@ def _load_core() -> None:
 
     import agent.clients.cri_calls
     import agent.engine
-    import agent.verify  # noqa: F401 - they are to be there
+    import agent.proof.verify  # noqa: F401 - they are to be there
 
     settle()
 

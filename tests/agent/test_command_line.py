@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent import __main__ as command_line
-from agent.proving import NO_NODE
+from agent.proof.decision import NO_NODE
 from tests.agent.conftest import Box
 
 

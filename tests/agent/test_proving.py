@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from agent import proving
 from agent.daemonset import loop
 from agent.daemonset.hosts import PodProver
 from agent.facts import Docker, Facts, Names, gather
@@ -16,6 +15,7 @@ from agent.facts.docker import LOOPBACK, _registries
 from agent.formats.proposal import Proof
 from agent.node.host import Host
 from agent.node.tree import Tree
+from agent.proof import decision
 from agent.runtimes import table
 from agent.wire.plan import PARTS, Registry, Verify
 from agent.wire.report import HostResult, ResultEvent, Unproven
@@ -84,7 +84,7 @@ def test_a_part_whose_row_has_no_proof_is_never_verified(
     result = box.apply(**only(part))
     if bare.runtime:
         assert result["verified"] is None
-        assert told(result) == [{"part": part, "because": proving.NOTHING_RUNS}]
+        assert told(result) == [{"part": part, "because": decision.NOTHING_RUNS}]
     else:  # the host's own store serves no images: TLS by name is what is said of it
         assert result["verified"] is True
 
@@ -98,7 +98,7 @@ def test_without_an_image_tls_alone_is_said_to_be_proven(box: Box, name: str) ->
     part = PROVEN[name][0]
     result = laid(box, name).apply(**only(part, verify=None))
     assert (result["status"], result["verified"]) == ("changed", None)
-    assert told(result) == [{"part": part, "because": proving.NO_IMAGE}]
+    assert told(result) == [{"part": part, "because": decision.NO_IMAGE}]
     assert "pull" not in box.prover.asked
 
 
@@ -111,7 +111,7 @@ def test_the_hosts_entry_is_proven_by_tls_by_name(box: Box) -> None:
 def test_a_node_without_a_runtime_is_not_verified_by_tls_alone(box: Box) -> None:
     result = box.run(box.engine().verify(box.plan()))
     assert (result["status"], result["verified"]) == ("unchanged", None)
-    assert told(result) == [{"part": "docker", "because": proving.NO_RUNTIME}]
+    assert told(result) == [{"part": "docker", "because": decision.NO_RUNTIME}]
 
 
 def test_a_restart_that_waits_leaves_its_runtime_unproven(box: Box) -> None:
@@ -195,8 +195,8 @@ def with_docker(tmp_path: Path, **more: Any) -> Facts:
     return Facts("node", Tree(str(tmp_path)), engine, None, names=Known())
 
 
-def decided(box: Box, facts: Facts, **more: Any) -> proving.Decision:
-    return proving.decide(facts, box.plan(parts=["hosts", "docker"], **more))
+def decided(box: Box, facts: Facts, **more: Any) -> decision.Decision:
+    return decision.decide(facts, box.plan(parts=["hosts", "docker"], **more))
 
 
 def test_docker_at_loopback_is_proven_by_what_it_would_read(box: Box, tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_docker_elsewhere_is_proven_by_its_pull_alone(box: Box, tmp_path: Path) 
     assert ([one.kind for one in found.proofs], found.verified) == (["docker"], True)
     without = decided(box, with_docker(tmp_path), verify=None)
     assert (without.proofs, without.verified) == ((), None)
-    assert without.unproven == (Unproven("docker", proving.NO_IMAGE),)
+    assert without.unproven == (Unproven("docker", decision.NO_IMAGE),)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_docker_that_is_told_to_verify_nothing_is_not_proven(
     assert entry in found.unproven[0].because
     assert "take it out of /etc/docker/daemon.json" in found.unproven[0].because
     plain = decided(box, facts, registry={"insecure": "http", "ca": None}, verify=None)
-    assert [one.because for one in plain.unproven] == [proving.NO_IMAGE]
+    assert [one.because for one in plain.unproven] == [decision.NO_IMAGE]
 
 
 def test_the_address_is_looked_up_where_the_plan_gives_none(box: Box, tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ LOGIN = f'{{"auths": {{"my.registry.io": {HELD}, "my.registry.io:443": {HELD}}}}
 def test_clients_get_the_image_and_the_login_and_nothing_on_a_disk(
     tmp_path: Path, kind: str, name: str, words: str
 ) -> None:
-    from agent import verify
+    from agent.proof import verify
     from agent.wire.faults import TrustError
 
     log = tmp_path / "log"

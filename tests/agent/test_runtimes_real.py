@@ -17,7 +17,7 @@ pytest.importorskip("docker")
 
 import docker
 
-from agent.verify import HOSTS_CACHE_SECONDS
+from agent.proof.verify import HOSTS_CACHE_SECONDS
 from agent.wire.report import NOT_PROVEN
 from moorage.archive import agent_archive
 from tests.agent import runtimes

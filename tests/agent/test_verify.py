@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import verify
 from agent.formats.proposal import Proof
+from agent.proof import verify
 from agent.wire.faults import AgentError, TrustError
 from agent.wire.plan import Plan, Registry, Verify
 from agent.wire.troubles import classify
@@ -372,7 +372,7 @@ def test_a_runtime_that_has_not_seen_the_new_hosts_entry_is_asked_again(
         return answer
 
     monkeypatch.setattr(verify, "with_cri", with_cri)
-    monkeypatch.setattr("agent.verify.time.sleep", pauses.append)
+    monkeypatch.setattr("agent.proof.verify.time.sleep", pauses.append)
     registry = Registry(host="my.registry.io", port=443, address=None, ca="")
     verify.pull(Proof("cri", "/run/none"), registry, Verify(image="my.registry.io/a:1"), 5)
     assert pauses == [verify.HOSTS_CACHE_SECONDS]

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("docker")
 
-from agent.proving import NO_IMAGE
+from agent.proof.decision import NO_IMAGE
 from agent.wire.report import HostResult
 from moorage import fleet
 from moorage.ui import UI

@@ -19,10 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent import asked
 from agent.clients.cri import with_cri
 from agent.clients.failures import CriError
 from agent.node.tree import Tree
+from agent.proof import mirrors
 from agent.wire.faults import AgentError, TrustError
 from agent.wire.plan import Plan, Registry, Verify
 from agent.wire.troubles import classify
@@ -371,8 +371,8 @@ def _of_a_mirror(proof: Proof, registry: Registry, told: AgentError) -> AgentErr
     if told.code != "image-missing" or not proof.roots:
         return None
     tree = Tree()
-    for one in asked.before(tree, proof.roots, registry):
-        host = replace(one.host, ca=asked.pem(tree, one) or None)
+    for one in mirrors.before(tree, proof.roots, registry):
+        host = replace(one.host, ca=mirrors.pem(tree, one) or None)
         try:
             _connect(host, None, with_systems=True).close()
         except (AgentError, ssl.SSLError, ValueError) as problem:

@@ -1,0 +1,1 @@
+"""Which proof a part of the node needs, and the proving."""
