@@ -131,7 +131,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _events(command: Command) -> Iterator[Event]:
-    from agent.engine import Engine
+    from agent.engine.engine import Engine
     from agent.journal import desired
     from agent.journal.ledger import Store
     from agent.node.host import Host

@@ -135,7 +135,7 @@ def _kept(state: Path, kind: str, make: Callable[[Path, dict[str, bytes]], bytes
 _LOADED = """\
 import json, sys
 sys.path[0] = archive = sys.argv[1]
-import agent.clients.cri_calls, agent.engine, agent.server.residence, agent.proof.verify
+import agent.clients.cri_calls, agent.engine.engine, agent.server.residence, agent.proof.verify
 if "serve" in sys.argv:
     import agent.server.serve
 files = [getattr(one, "__file__", None) or "" for one in list(sys.modules.values())]

@@ -17,7 +17,7 @@ from typing import Any
 from agent.daemonset.api import Api, ApiTrouble
 from agent.daemonset.hosts import FilesHost, FullHost, PodProver
 from agent.daemonset.surroundings import Surroundings
-from agent.engine import Engine
+from agent.engine.engine import Engine
 from agent.wire.faults import AgentError, Interrupted
 from agent.wire.plan import Plan
 from agent.wire.report import (

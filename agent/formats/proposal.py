@@ -65,7 +65,7 @@ NO_UNIT = " that no service runs"
 def unit_of(name: str, unit: str) -> str:
     """What must be restarted for a runtime that runs: a service, or words that say there is none.
 
-    A restart of the latter is refused before anything is touched (agent.engine).
+    A restart of the latter is refused before anything is touched (agent.engine.engine).
     """
     return unit or name + NO_UNIT
 

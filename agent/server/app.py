@@ -37,7 +37,7 @@ from agent.wire.report import Event, Fault
 from agent.wire.version import __version__, older
 
 if TYPE_CHECKING:
-    from agent.engine import Engine, Prover
+    from agent.engine.engine import Engine, Prover
 
 BODY_SECONDS = 10.0
 # A client that takes no line for so long is dropped; its operation goes on.
@@ -186,7 +186,7 @@ class App:
         return self._engine(self._host)
 
     def _engine(self, host: Host) -> Engine:
-        from agent.engine import Engine
+        from agent.engine.engine import Engine
 
         return Engine(host, self._prover)
 
@@ -343,7 +343,7 @@ def _load_core() -> None:
     import encodings.idna  # noqa: F401
 
     import agent.clients.cri_calls
-    import agent.engine
+    import agent.engine.engine
     import agent.proof.verify  # noqa: F401 - they are to be there
 
     settle()

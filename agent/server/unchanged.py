@@ -21,7 +21,7 @@ from agent.wire.plan import Plan
 from agent.wire.report import Event
 
 if TYPE_CHECKING:
-    from agent.engine import Engine
+    from agent.engine.engine import Engine
 
 # A registry on another continent takes half of it.
 SECONDS = 2.0

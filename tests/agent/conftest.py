@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.engine import Engine
+from agent.engine.engine import Engine
 from agent.facts import Containerd, Facts
 from agent.formats.proposal import Proof
 from agent.journal import transaction

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engine import Engine
+from agent.engine.engine import Engine
 from agent.journal import transaction
 from agent.journal.boot import LINK, UNIT, unit_file
 from agent.node import disk

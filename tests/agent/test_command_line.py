@@ -148,7 +148,7 @@ def test_the_command_imports_little() -> None:
     """The SSH face's own imports: nothing slow before it is needed."""
     code = (
         "import sys; before = set(sys.modules);"
-        "import agent.__main__, agent.engine, agent.wire.plan;"
+        "import agent.__main__, agent.engine.engine, agent.wire.plan;"
         "print(*sorted(set(sys.modules) - before))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from agent import survey
 from agent.clients import docker as docker_client
+from agent.engine import survey
+from agent.engine.restarts import Container, Foreseen, Stop, Survey, foreseen, refuse, words
+from agent.engine.survey import Before
 from agent.facts import Docker, Facts, containers, services
 from agent.facts.services import Service, _of_systemd, shown
 from agent.journal import desired, transaction
 from agent.journal.ledger import Store
 from agent.node.host import Done, Host
 from agent.node.tree import Tree
-from agent.restarts import Container, Foreseen, Stop, Survey, foreseen, refuse, words
 from agent.server.drift import Drift
 from agent.server.work import Operation
-from agent.survey import Before
 from agent.wire.faults import RefusedError
 from agent.wire.report import event_to_json
 from tests.agent.conftest import DEBIAN_CONFIG, Box
@@ -307,7 +307,7 @@ def test_recovery_asks_unless_its_run_had_been_agreed_to(
 ) -> None:
     files = node.files()
     with monkeypatch.context() as nothing_runs:
-        nothing_runs.setattr("agent.restarts.refuse", lambda *_: None)
+        nothing_runs.setattr("agent.engine.restarts.refuse", lambda *_: None)
         killed_at_the_restart(node, nothing_runs, agreed)
     result = node.run(node.engine().recover())
     assert result["code"] == (None if agreed else "restart-stops-running")
@@ -320,7 +320,7 @@ def test_recovery_asks_unless_its_run_had_been_agreed_to(
 
 def test_at_boot_nothing_is_asked(node: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as nothing_runs:
-        nothing_runs.setattr("agent.restarts.refuse", lambda *_: None)
+        nothing_runs.setattr("agent.engine.restarts.refuse", lambda *_: None)
         killed_at_the_restart(node, nothing_runs, agreed=False)
     assert node.run(node.engine().recover(boot=True))["error"] is None
 

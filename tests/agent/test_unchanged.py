@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from agent.engine import Engine
+from agent.engine.engine import Engine
 from agent.journal import boot, desired
 from agent.journal.ledger import Store
 from agent.journal.lock import locked

@@ -41,7 +41,7 @@ def agent_face() -> Row:
 
 def agent_whole() -> Row:
     """The same with all that an apply imports after it: mostly the making of dataclasses."""
-    words = "import agent.__main__, agent.engine, agent.wire.plan"
+    words = "import agent.__main__, agent.engine.engine, agent.wire.plan"
     return _imported("the agent's SSH face and core, imported", words, 250)
 
 

@@ -14,7 +14,7 @@ LINES = st.lists(st.sampled_from(["a", "b", "+c", "-d", "", " e", "--- x", "@@ -
 
 
 def diff(before: str, after: str, *, is_new: bool = False) -> str:
-    """As agent.engine writes it."""
+    """As agent.engine.engine writes it."""
     lines = difflib.unified_diff(
         before.splitlines(keepends=True),
         after.splitlines(keepends=True),

@@ -1,7 +1,7 @@
 """Looks at what a restart would stop, before it, and at what is down, after it.
 
-:mod:`agent.restarts` decides what comes of it. Containers are counted only where a stop may reach
-them: a service that is stopped by ``KillMode=process`` and is no Docker costs one call for all.
+:mod:`agent.engine.restarts` decides what comes of it. Containers are counted only where a stop may
+reach them: a service stopped by ``KillMode=process`` that is no Docker costs one call for all.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from agent.engine.restarts import Container, Foreseen, Survey, foreseen
 from agent.facts import Docker, Facts
 from agent.facts import containers as running
 from agent.facts.services import Service, shown
 from agent.node.host import RELOAD, TOOLS, Host
-from agent.restarts import Container, Foreseen, Survey, foreseen
 
 # Until Docker, which is up, has started again what its policies name.
 RETURN_SECONDS = 10.0

@@ -1,8 +1,8 @@
 """From a plan to a node that pulls: recover, facts, changes, transaction, restarts, proof.
 
 Each operation is a generator of events whose last is the result; it raises nothing a user can
-cause. What a step is, :mod:`agent.steps` decides; here it is carried out, and here is what becomes
-of a failure.
+cause. What a step is, :mod:`agent.engine.steps` decides; here it is carried out, and here is what
+becomes of a failure.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent import restarts, survey
 from agent.edit.change import Change
+from agent.engine import restarts, survey
+from agent.engine.steps import Step, Steps, facts_event
+from agent.engine.survey import Before
 from agent.facts import Containerd, Facts, gather
 from agent.formats.proposal import NO_UNIT, Proof
 from agent.journal import status
@@ -32,8 +34,6 @@ from agent.node.threads import Asked
 from agent.node.tree import Tree
 from agent.proof import decision
 from agent.runtimes import containerd, table
-from agent.steps import Step, Steps, facts_event
-from agent.survey import Before
 from agent.wire.faults import AgentError, Interrupted, NotAtOnceError, RefusedError, TrustError
 from agent.wire.plan import Plan, Registry, Verify
 from agent.wire.report import (
