@@ -159,7 +159,7 @@ def _events(command: Command) -> Iterator[Event]:
         )
         return
     if command.name in RESIDENT:
-        from agent.server import residence
+        from agent.resident import residence
 
         host, node = Host(command.root), platform.node()
         if command.name == "reside":
@@ -172,7 +172,7 @@ def _events(command: Command) -> Iterator[Event]:
     elif command.name == "apply":
         events = desired.applied(Store(command.root), plan, engine.apply(plan))
         if command.stay:
-            from agent.server import residence
+            from agent.resident import residence
 
             events = residence.staying(Host(command.root), events, _adoption)
         yield from events

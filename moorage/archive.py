@@ -135,7 +135,7 @@ def _kept(state: Path, kind: str, make: Callable[[Path, dict[str, bytes]], bytes
 _LOADED = """\
 import json, sys
 sys.path[0] = archive = sys.argv[1]
-import agent.clients.cri_calls, agent.engine.engine, agent.server.residence, agent.proof.verify
+import agent.clients.cri_calls, agent.engine.engine, agent.resident.residence, agent.proof.verify
 if "serve" in sys.argv:
     import agent.server.serve
 files = [getattr(one, "__file__", None) or "" for one in list(sys.modules.values())]
@@ -154,7 +154,8 @@ def with_bytecode(portable: Path, *, serves: bool = True) -> bytes:
     with zipfile.ZipFile(portable) as bundle:
         members = {name: bundle.read(name) for name in bundle.namelist()}
     # The core's parts are loaded where a node needs them.
-    wanted |= {name for name in members if re.match(r"agent/(?!(daemonset|server)/).*\.py$", name)}
+    needed = re.compile(r"agent/(?!daemonset/|resident/|server/).*\.py$")
+    wanted |= {name for name in members if needed.match(name)}
     codes = {name: compile(members[name], name, "exec", dont_inherit=True) for name in wanted}
     members[bytecode.MEMBER] = bytecode.packed(
         {name: code for name, code in codes.items() if name not in FIRST}

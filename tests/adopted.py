@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from agent.server.home import Home, Settings
+from agent.resident.home import Home, Settings
 from moorage import certificates
 from moorage.fleet import ways
 from moorage.fleet.authority import Authority

@@ -25,9 +25,10 @@ from agent.journal import desired
 from agent.journal.ledger import Store
 from agent.node.host import Host, Onlooker
 from agent.node.memory import Memory
-from agent.server import keys, metrics, openapi, tls, upgrade
+from agent.resident import keys, upgrade
+from agent.resident.home import Home, Settings
+from agent.server import metrics, openapi, tls
 from agent.server.drift import Drift
-from agent.server.home import Home, Settings
 from agent.server.looks import Looks
 from agent.server.unchanged import Unchanged
 from agent.server.work import AtOnce, BusyError, Operation, Work

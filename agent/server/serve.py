@@ -12,10 +12,11 @@ import signal
 import ssl
 import sys
 
-from agent.server import keys, notify, tls, upgrade
+from agent.resident import keys, notify, upgrade
+from agent.resident.home import Home
+from agent.server import tls
 from agent.server.app import App, settle
 from agent.server.gate import Gate, Http
-from agent.server.home import Home
 from agent.wire.faults import AgentError
 
 log = logging.getLogger("moorage")

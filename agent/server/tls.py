@@ -12,7 +12,7 @@ import re
 import ssl
 from typing import Any
 
-from agent.server.home import Home
+from agent.resident.home import Home
 
 OPERATOR = re.compile(r"urn:moorage:operator:([1-9][0-9]{0,8})")
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agent.server.home import Home, Settings
+from agent.resident.home import Home, Settings
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box
 from tests.agent.fleet import NODE_ID, SERVER, Fleet

@@ -6,7 +6,7 @@ from typing import Any
 
 from agent.facts.docker import rootless_configs
 from agent.node.host import Host
-from agent.server import units
+from agent.resident import units
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box, spelled
 

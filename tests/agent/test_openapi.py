@@ -17,9 +17,9 @@ pytest.importorskip("jsonschema")
 
 import jsonschema
 
+from agent.resident.home import Settings
 from agent.server import openapi
 from agent.server.app import App
-from agent.server.home import Settings
 from tests.agent.conftest import Box
 from tests.agent.fleet import NODE_ID, Fleet
 from tests.agent.resident import Resident

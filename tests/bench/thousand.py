@@ -148,10 +148,10 @@ def _raise_limits() -> None:
 
 async def _serve(folder: Path, part: int) -> None:
     """Every ``PROCESSES``-th agent below ``folder``, until this process is ended."""
+    from agent.resident.home import Home
     from agent.server import looks, tls
     from agent.server.app import App
     from agent.server.gate import Gate, Http
-    from agent.server.home import Home
 
     looks.FACTS_SECONDS = math.inf
     serving = []

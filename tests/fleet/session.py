@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent.journal.ledger import Store
 from agent.journal.lock import holder
-from agent.server.home import Home
-from agent.server.home import Settings as AgentSettings
+from agent.resident.home import Home
+from agent.resident.home import Settings as AgentSettings
 from moorage import pki
 from moorage.fleet.authority import Authority
 from moorage.fleet.roster import Resident, Roster

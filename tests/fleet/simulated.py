@@ -21,10 +21,10 @@ from pathlib import Path
 from agent.engine.engine import Engine, Prover
 from agent.formats.proposal import Proof
 from agent.node.host import Host
+from agent.resident.home import Home
 from agent.server import tls
 from agent.server.app import App
 from agent.server.gate import Gate, Http
-from agent.server.home import Home
 from agent.wire.plan import Plan, Registry, Verify
 from tests.agent.conftest import DEBIAN_CONFIG, FAKE_CONTAINERD, UNIT
 

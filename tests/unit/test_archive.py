@@ -83,7 +83,7 @@ def test_its_modules_for_cri_import(built: AgentArchive, tmp_path: Path) -> None
 def test_its_server_imports_and_brings_no_client_along(built: AgentArchive, tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(built.path)!r}); "
-        "import agent.server.serve, agent.server.residence, agent.engine.engine;"
+        "import agent.server.serve, agent.resident.residence, agent.engine.engine;"
         "import agent.proof.verify; "
         "print([name for name in sys.modules if name.startswith('aiohttp.c')])"
     )
@@ -136,7 +136,7 @@ def test_the_one_for_an_errand_does_all_of_it_without_a_server(state: Path, tmp_
     errand = errand_archive(state)
     assert errand_archive(state) == errand
     modules = (
-        "agent.engine.engine, agent.clients.cri_calls, agent.server.residence,"
+        "agent.engine.engine, agent.clients.cri_calls, agent.resident.residence,"
         "agent.proof.verify, agent.edit.toml"
     )
     assert _not_from_bytecode(errand, modules, tmp_path) == []

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from agent.server.home import Home
+from agent.resident.home import Home
 from agent.wire.report import HostResult
 from moorage import fleet
 from moorage.archive import agent_archive

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agent.node.disk import write_own
 from agent.node.host import Host
-from agent.server.home import Home, Settings
+from agent.resident.home import Home, Settings
 from agent.wire.faults import AgentError
 
 

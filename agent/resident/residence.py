@@ -22,8 +22,8 @@ from pathlib import Path
 from agent.journal.ledger import Store
 from agent.node.disk import write_own
 from agent.node.host import Host
-from agent.server import keys, upgrade
-from agent.server.home import Home, Settings
+from agent.resident import keys, upgrade
+from agent.resident.home import Home, Settings
 from agent.wire.faults import AgentError, Interrupted
 from agent.wire.report import (
     CHANGED,
@@ -249,7 +249,7 @@ def _own_archive() -> bytes:
 def _start_program() -> bytes:
     from pkgutil import get_data
 
-    return get_data("agent.server", "start.py") or b""
+    return get_data("agent.resident", "start.py") or b""
 
 
 _KEPT = ("settings.json", "key.pem", "certificate.pem", "authority.pem", "agent.pyz", "start.py")
@@ -273,7 +273,7 @@ def _put_back(home: Home, kept: dict[str, bytes]) -> None:
 
 def _install(host: Host, manager: str) -> None:
     from agent.facts.docker import rootless_configs
-    from agent.server import units
+    from agent.resident import units
 
     command = f"{sys.executable} -I {Home().folder}/start.py"
     if manager == "systemd":

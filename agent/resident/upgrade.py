@@ -22,7 +22,7 @@ from pathlib import Path
 
 from agent.node.disk import write_own
 from agent.node.host import Host
-from agent.server.home import Home
+from agent.resident.home import Home
 from agent.wire.faults import AgentError
 from agent.wire.report import Fault
 from agent.wire.version import __version__, older
