@@ -29,7 +29,7 @@ from agent.resident import keys, upgrade
 from agent.resident.home import Home, Settings
 from agent.server import metrics, openapi, tls
 from agent.server.drift import Drift
-from agent.server.looks import Looks
+from agent.server.snapshot import Looks
 from agent.server.unchanged import Unchanged
 from agent.server.work import AtOnce, BusyError, Operation, Work
 from agent.wire.faults import AgentError

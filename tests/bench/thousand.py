@@ -149,11 +149,11 @@ def _raise_limits() -> None:
 async def _serve(folder: Path, part: int) -> None:
     """Every ``PROCESSES``-th agent below ``folder``, until this process is ended."""
     from agent.resident.home import Home
-    from agent.server import looks, tls
+    from agent.server import snapshot, tls
     from agent.server.app import App
     from agent.server.gate import Gate, Http
 
-    looks.FACTS_SECONDS = math.inf
+    snapshot.FACTS_SECONDS = math.inf
     serving = []
     for root in sorted((folder / "nodes").iterdir())[part::PROCESSES]:
         home = Home(str(root))
