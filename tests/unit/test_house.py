@@ -89,8 +89,10 @@ def within(product: str, graph: Graph) -> Graph:
     return {name: graph[name] & ours for name in ours}
 
 
-@pytest.mark.xfail(reason="the move into rooms is under way", strict=True)
-@pytest.mark.parametrize("product", PRODUCTS)
+UNDER_WAY = pytest.mark.xfail(reason="the move into rooms is under way", strict=True)
+
+
+@pytest.mark.parametrize("product", ["agent", pytest.param("moorage", marks=UNDER_WAY)])
 @pytest.mark.parametrize("graph", [files, folders])
 def test_nothing_imports_itself_by_way_of_others(product: str, graph: Callable[[], Graph]) -> None:
     assert circle(within(product, graph())) == []
