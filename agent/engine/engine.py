@@ -15,14 +15,13 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
-from agent.edit.change import Change
+from agent.edit.change import SCRATCH, Change
 from agent.engine import restarts, survey
 from agent.engine.steps import Step, Steps, facts_event
 from agent.engine.survey import Before
-from agent.facts import Containerd, Facts, gather
+from agent.facts import Facts, gather
 from agent.formats.proposal import NO_UNIT, Proof
 from agent.journal import status
 from agent.journal.ledger import Store
@@ -33,7 +32,7 @@ from agent.node.host import TOOLS, WRITTEN_BY_TOOLS, Host
 from agent.node.threads import Asked
 from agent.node.tree import Tree
 from agent.proof import decision
-from agent.runtimes import containerd, table
+from agent.runtimes import table
 from agent.wire.faults import AgentError, Interrupted, NotAtOnceError, RefusedError, TrustError
 from agent.wire.plan import Plan, Registry, Verify
 from agent.wire.report import (
@@ -404,36 +403,14 @@ class Engine:
         self._out.restarts = list(restarted)
 
     def _judge_candidate(self, step: Step, transaction: Transaction) -> None:
-        """Let each containerd of the node say what it makes of its new configuration."""
-        for found in step.facts.containerds:
-            files = containerd.candidate(found, step.facts.tree, step.changes)
-            if files:
-                self._judge(step, found, transaction.scratch(files))
-
-    def _judge(self, step: Step, found: Containerd, folder: Path) -> None:
-        registry, path = step.plan.registry, found.config.path
-        binary = self._host.outside(found.binary)
-        words = [binary, "--config", f"{folder}/config.toml", "config", "dump"]
-        done = self._host.run(words, brief=True)
-        if not done.ok:
-            raise RefusedError(
-                "candidate-refused",
-                f"containerd refuses the edited {path}: {done.complaint}",
-                cause="the edit does not fit what else stands in it",
-                cure="nothing was changed; report this with the file, it is a defect of Moorage",
-            )
-        after = done.out.encode()
-        fits = containerd.differs_in_trust_alone(found.merged or b"", after, registry)
-        took = step.operation != "apply" or containerd.counts(found, after, registry)
-        if not fits or not took:
-            raise RefusedError(
-                "candidate-differs",
-                f"the edited {path} would change more than the registry's trust"
-                if not fits
-                else f"the edit of {path} would have no effect",
-                cause="a file named in `imports`, or another table, decides what is set there",
-                cure=f"compare: {found.binary} --config {path} config dump",
-            )
+        """Let the parts' own programs say what they make of the changed files."""
+        registry, applying = step.plan.registry, step.operation == "apply"
+        for part in table.at_work(step.facts):
+            for trial in part.judge(step.facts, step.changes, registry, applying):
+                folder = str(transaction.scratch(trial.files))
+                words = [word.replace(SCRATCH, folder) for word in trial.command]
+                words[0] = self._host.outside(words[0])
+                trial.verdict(self._host.run(words, brief=True))
 
     def _restart(
         self, transaction: Transaction, units: tuple[str, ...], step: Step

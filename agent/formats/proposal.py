@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from agent.edit.change import Change
+from agent.node.host import Done
 
 
 class Proposal(NamedTuple):
@@ -18,6 +20,18 @@ class Proposal(NamedTuple):
     notes: tuple[str, ...] = ()
     absent: str = ""
     there: bool = False
+
+
+class Trial(NamedTuple):
+    """What a runtime's own program shall say of files before they are put in place.
+
+    ``files``: name -> bytes, in a folder for which ``SCRATCH`` stands, in ``command`` too.
+    ``verdict`` raises RefusedError if the answer is not good enough.
+    """
+
+    files: Mapping[str, bytes]
+    command: tuple[str, ...]
+    verdict: Callable[[Done], None]
 
 
 class Proof(NamedTuple):

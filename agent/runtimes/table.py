@@ -6,13 +6,13 @@ name: it looks after the runtimes that are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
 from agent.edit.change import Change, Ledger, Owned
 from agent.facts import Facts
-from agent.formats.proposal import Finding, Proof, Proposal, unit_of
+from agent.formats.proposal import Finding, Proof, Proposal, Trial, unit_of
 from agent.runtimes import containerd, docker
 from agent.system import hosts, proxy
 from agent.wire.plan import Plan, Registry
@@ -58,6 +58,12 @@ def _for_no_one(facts: Facts, item: Owned, ledger: Ledger) -> str:
     return ""
 
 
+def _no_trial(
+    facts: Facts, changes: Sequence[Change], registry: Registry, applying: bool
+) -> Iterable[Trial]:
+    return ()
+
+
 class _Late:
     """A part's module, loaded when the part is first at work: few nodes have more than two."""
 
@@ -91,7 +97,8 @@ class Part(NamedTuple):
     nothing of its trust or cannot be made, ``shared`` whether a file holds one setting that serves
     all registries, ``left`` what goes from such a file with one of them,
     ``kept`` why such a setting must stay although the registry goes, ``forgotten`` what is ours by
-    its marks alone, where the state folder is lost.
+    its marks alone, where the state folder is lost, ``judge`` what its own program shall say of the
+    changes before they are made.
     """
 
     resource: Resource
@@ -105,6 +112,7 @@ class Part(NamedTuple):
     left: Callable[[Facts, Owned, Registry], tuple[Change, ...]] = _nothing_left
     kept: Callable[[Facts, Owned, Ledger], str] = _for_no_one
     forgotten: Callable[[Facts, Registry], tuple[Change, ...]] = _nothing
+    judge: Callable[[Facts, Sequence[Change], Registry, bool], Iterable[Trial]] = _no_trial
 
 
 def _containerd_proofs(facts: Facts) -> tuple[Proof, ...]:
@@ -148,6 +156,7 @@ TABLE: dict[str, Part] = {
         left=containerd.left,
         kept=containerd.kept_for_others,
         forgotten=containerd.forgotten,
+        judge=containerd.judge,
     ),
     "crio": _late("runtimes.crio", "crio", verbs=("restarts", "proofs", "doubts")),
     "podman": _late("runtimes.podman", "podman", verbs=("proofs", "doubts")),

@@ -33,7 +33,7 @@ from agent.runtimes.containerd import (
     versions,
 )
 from agent.runtimes.containerd.config import Drafts
-from agent.runtimes.containerd.judge import candidate, counts, differs_in_trust_alone
+from agent.runtimes.containerd.judge import candidate, differs_in_trust_alone, judge
 from agent.runtimes.containerd.layers import Layers
 from agent.runtimes.containerd.state import TABLES, State, cri_is_off, read, registry_table
 from agent.runtimes.containerd.strategies import STRATEGIES, choose, rows
@@ -44,11 +44,11 @@ __all__ = [
     "FOLDER",
     "PART",
     "candidate",
-    "counts",
     "differs_in_trust_alone",
     "explain",
     "forgotten",
     "is_configuration",
+    "judge",
     "kept_for_others",
     "left",
     "propose",

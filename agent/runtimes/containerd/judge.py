@@ -7,19 +7,59 @@ pointing at its copy. `containerd config dump` of it is compared with the dump o
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from agent.edit import toml_edit
 from agent.edit.change import SCRATCH, Change
 from agent.edit.toml import at, parse
 from agent.edit.utf8 import encoding
-from agent.facts import Containerd
+from agent.facts import Containerd, Facts
+from agent.formats.proposal import Trial
+from agent.node.host import Done
 from agent.node.tree import Tree
 from agent.runtimes.containerd import layers as _layers
 from agent.runtimes.containerd.state import TABLES, place, read, registry_table
 from agent.runtimes.containerd.strategies import choose
+from agent.wire.faults import RefusedError
 from agent.wire.plan import Registry
+
+
+def judge(
+    facts: Facts, changes: Sequence[Change], registry: Registry, applying: bool
+) -> Iterator[Trial]:
+    """Let each containerd of the node say what it makes of its new configuration.
+
+    ``applying``: the edit has to make the registry's trust count.
+    """
+    for found in facts.containerds:
+        files = candidate(found, facts.tree, changes)
+        if files:
+            words = (found.binary, "--config", f"{SCRATCH}/config.toml", "config", "dump")
+            yield Trial(files, words, partial(_require_fit, found, registry, applying))
+
+
+def _require_fit(found: Containerd, registry: Registry, applying: bool, done: Done) -> None:
+    path = found.config.path
+    if not done.ok:
+        raise RefusedError(
+            "candidate-refused",
+            f"containerd refuses the edited {path}: {done.complaint}",
+            cause="the edit does not fit what else stands in it",
+            cure="nothing was changed; report this with the file, it is a defect of Moorage",
+        )
+    after = done.out.encode()
+    fits = differs_in_trust_alone(found.merged or b"", after, registry)
+    if not fits or (applying and not counts(found, after, registry)):
+        raise RefusedError(
+            "candidate-differs",
+            f"the edited {path} would change more than the registry's trust"
+            if not fits
+            else f"the edit of {path} would have no effect",
+            cause="a file named in `imports`, or another table, decides what is set there",
+            cure=f"compare: {found.binary} --config {path} config dump",
+        )
 
 
 def candidate(found: Containerd, tree: Tree, changes: Sequence[Change]) -> dict[str, bytes]:
