@@ -113,3 +113,117 @@ def test_every_way_to_import_is_seen(source: str) -> None:
 def test_an_import_for_the_type_checker_is_not_counted() -> None:
     source = "if TYPE_CHECKING:\n    import a.b"
     assert imported(source, {"a.b": Path("a/b.py")}) == frozenset()
+
+
+# Who alone runs programs, who alone writes files, and who does it all the same and why.
+RUNS = {
+    "agent.node.host": "the room that does",
+    "agent.clients.programs": "a client inherits the memory that its login is in",
+    "agent.resident.upgrade": "an archive that is not the agent yet, by this very Python",
+    "agent.resident.start": "stands alone beside the archive and becomes it",
+}
+WRITES = {
+    "agent.node.disk": "the room that does",
+    "agent.bootstrap": "unpacks the archive before anything can be imported from it",
+    "agent.wire.regenerate": "runs in a checkout, on no node",
+    "agent.clients.programs": "a folder whose only file leads to the memory that a login is in",
+    "agent.journal.transaction": "the order of renames and removals is the journal itself",
+    "agent.journal.lock": "a lock is a file that is opened, and has no content to lose",
+    "agent.journal.desired": "takes its own file away",
+    "agent.resident.keys": "takes its own files away",
+    "agent.resident.residence": "takes the service and its folder away",
+    "agent.resident.upgrade": "a folder of its own in which a signature is checked",
+    "agent.resident.start": "stands alone beside the archive",
+}
+RUNNERS = ("exec", "spawn", "posix_spawn", "system", "popen", "create_subprocess_")
+WRITERS = frozenset(
+    {"write_text", "write_bytes", "touch", "truncate", "chmod", "chown", "extract", "extractall"}
+    | {"mkdir", "makedirs", "mkdtemp", "mkstemp", "TemporaryDirectory", "NamedTemporaryFile"}
+    | {"rename", "renames", "move", "link", "hardlink_to", "symlink", "symlink_to"}
+    | {"copy", "copy2", "copyfile", "copytree", "unlink", "rmdir", "removedirs", "rmtree"}
+)
+OPENED_TO_WRITE = frozenset({"O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_APPEND"})
+MODULES_THAT_WRITE = frozenset({"os", "shutil", "tempfile"})
+MEMORY_ONLY = frozenset({"copy", "link", "move", "extract"})  # of other objects too
+
+
+def runs_programs(source: str) -> bool:
+    """Whether a module can start another program."""
+    for node in ast.walk(ast.parse(source)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        if {"subprocess", "pty"} & {name.split(".")[0] for name in names}:
+            return True
+        if isinstance(node, ast.Attribute) and _is_runner(node):
+            return True
+    return False
+
+
+def _is_runner(node: ast.Attribute) -> bool:
+    of = node.value.id if isinstance(node.value, ast.Name) else ""
+    return of in ("os", "asyncio") and node.attr.startswith(RUNNERS)
+
+
+def writes_files(source: str) -> bool:
+    """Whether a module makes, changes, renames or removes a file or a folder."""
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return any(_writes(node) or _opens_to_write(node) for node in calls)
+
+
+def _writes(call: ast.Call) -> bool:
+    if not isinstance(call.func, ast.Attribute):
+        return isinstance(call.func, ast.Name) and call.func.id in WRITERS - MEMORY_ONLY
+    name, of = call.func.attr, call.func.value
+    by_module = isinstance(of, ast.Name) and of.id in MODULES_THAT_WRITE
+    if name in ("replace", "remove"):  # of a path by its module, of a Path by one argument
+        return by_module or (name == "replace" and len(call.args) == 1 and not call.keywords)
+    return name in WRITERS and (by_module or name not in MEMORY_ONLY)
+
+
+def _opens_to_write(call: ast.Call) -> bool:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    words = [inner for value in [*call.args, *call.keywords] for inner in ast.walk(value)]
+    named = {word.attr for word in words if isinstance(word, ast.Attribute)}
+    texts = {word.value for word in words if isinstance(word, ast.Constant)}
+    modes = {text for text in texts if isinstance(text, str) and set(text) <= set("rwxabt+")}
+    if name != "open" or "devnull" in named:
+        return False
+    return bool(named & OPENED_TO_WRITE) or any(set(mode) & set("wxa+") for mode in modes)
+
+
+@pytest.mark.parametrize(("does", "allowed"), [(runs_programs, RUNS), (writes_files, WRITES)])
+def test_each_room_keeps_to_what_it_alone_does(
+    does: Callable[[str], bool], allowed: Mapping[str, str]
+) -> None:
+    ours = {name: path for name, path in modules().items() if name.split(".")[0] == "agent"}
+    assert {name for name, path in ours.items() if does(path.read_text())} == set(allowed)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import subprocess", "from subprocess import run", "os.execv(a, b)", "os.posix_spawn(a, b, c)",
+     "def f():\n    import subprocess", "asyncio.create_subprocess_exec(a)", "os.system(a)"],
+)  # fmt: skip
+def test_a_run_of_a_program_is_seen(source: str) -> None:
+    assert runs_programs(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["path.write_text(a)", "open(a, 'w')", "path.open('ab')", "open(a, mode='x')",
+     "os.replace(a, b)", "path.replace(b)", "os.open(a, os.O_RDWR | os.O_CREAT)",
+     "shutil.move(a, b)", "path.unlink()", "os.remove(a)", "tempfile.mkdtemp()",
+     "with TemporaryDirectory() as a:\n    pass"],
+)  # fmt: skip
+def test_a_write_is_seen(source: str) -> None:
+    assert writes_files(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["open(a)", "open(a, 'rb')", "text.replace(a, b)", "listed.remove(a)",
+     "os.open(a, os.O_RDONLY)", "os.open(os.devnull, os.O_WRONLY)", "table.copy()"],
+)  # fmt: skip
+def test_a_look_is_no_write(source: str) -> None:
+    assert not writes_files(source) and not runs_programs(source)
