@@ -382,7 +382,7 @@ def test_registries_yaml_keeps_its_byte_order_mark_and_line_ends(box: Box, newli
     text = b"\xef\xbb\xbf" + newline.join(lines).encode()
     lay_out(box, "k3s").write(USUAL, text)
     assert box.apply(**only("k3s"))["status"] == "changed"
-    edited = box.read(USUAL)
+    edited = box.read(USUAL) or b""
     assert edited.startswith(b"\xef\xbb\xbfmirrors:")
     assert edited.count(b"\xef\xbb\xbf") == 1
     assert "my.registry.io" in yaml.safe_load(edited.decode("utf-8-sig"))["mirrors"]
