@@ -17,7 +17,7 @@ import nox
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "none"
 nox.options.sessions = [
-    *("engine", "lint", "types", "unit", "image", "agent"),
+    *("engine", "lint", "types", "unit", "docs", "image", "agent"),
     *("k8s", "faults", "e2e", "bench", "coverage"),
 ]
 nox.options.stop_on_first_error = False
@@ -59,6 +59,12 @@ def types(session: nox.Session) -> None:
 def unit(session: nox.Session) -> None:
     """The operator's side without an engine."""
     session.run(*PYTEST, *SPREAD, "tests/unit", "-m", "not engine", *session.posargs, external=True)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation in both languages, built strictly, every link in it followed."""
+    session.run("python", "-m", "tests.docs", external=True)
 
 
 @nox.session

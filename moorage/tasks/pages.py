@@ -153,7 +153,7 @@ def task_page(name: str, task: Task[Any], context: ParserContext, width: int) ->
         rows = [(value(one), one.help or "") for one in context.positional_args]
         lines += ["", "Arguments", *columns(rows, width)]
     for title, options in sections(context):
-        rows = [(_spelt(one), _described(one)) for one in options]
+        rows = [row(one) for one in options]
         lines += ["", title, *columns(rows, width)]
     lines += ["", "Examples", *(f"{_INDENT}{example}" for example in said.examples)]
     return "\n".join(lines)
@@ -178,6 +178,11 @@ def sections(context: ParserContext) -> Iterator[tuple[str, list[Argument]]]:
 def value(argument: Argument) -> str:
     """What stands for the value of an argument, such as HOSTS."""
     return VALUES.get(_attribute(argument), "VALUE")
+
+
+def row(argument: Argument) -> tuple[str, str]:
+    """An option as it is typed, and its text."""
+    return _spelt(argument), _described(argument)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -1,0 +1,1 @@
+"""The documentation: reference pages made from the code, a build without a dead link."""
