@@ -28,6 +28,10 @@ class RefusedError(AgentError):
     """A state that is not understood, or not ours to change: nothing was touched."""
 
 
+class PlanError(AgentError):
+    """The plan is not one this agent can carry out; nothing was looked at or touched."""
+
+
 class NotAtOnceError(Exception):
     """What was asked takes a program of the node's, or long to think about; nothing is wrong."""
 

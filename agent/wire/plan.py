@@ -7,15 +7,14 @@ Structure is judged by ``plan.schema.json`` (JSON Schema draft-07), meaning by t
 
 from __future__ import annotations
 
-import base64
-import binascii
 import ipaddress
 import json
 import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
-from agent.wire.faults import AgentError
+from agent.wire.certificates import certificates
+from agent.wire.faults import PlanError
 from agent.wire.plan_check import Invalid, validate
 
 VERSION = 1
@@ -26,10 +25,6 @@ DEFAULT_PARTS = ("hosts", "docker", "containerd", "crio", "podman", "k3s", "micr
                  "buildkit", "nerdctl")  # fmt: skip
 PARTS = (*DEFAULT_PARTS, "system")
 HTTP = "http"
-
-
-class PlanError(AgentError):
-    """The plan is not one this agent can carry out; nothing was looked at or touched."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +166,7 @@ class Plan:
                 host=_host(registry["host"], registry["port"]),
                 port=registry["port"],
                 address=_address(registry["address"]),
-                ca=_certificates(registry["ca"]),
+                ca=certificates(registry["ca"]),
                 names=_names(registry["names"], registry["host"], registry["port"]),
                 insecure=registry["insecure"],
             ),
@@ -365,93 +360,6 @@ def _address(address: str | None) -> str | None:
             cure="give the address, or null to leave the hosts file alone",
         )
     return str(parsed)
-
-
-_PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
-
-
-def _certificates(pem: str | None) -> str | None:
-    """The certificates in ``pem`` and nothing else, written the way OpenSSL writes them."""
-    if pem is None:
-        return None
-    blocks = _PEM.findall(pem)
-    kinds = {kind for kind, _ in blocks}
-    if any("PRIVATE KEY" in kind for kind in kinds):
-        raise PlanError(
-            "ca-has-key",
-            "registry.ca holds a private key",
-            cause="the CA's key must never leave the operator's machine",
-            cure="send the certificate alone (ca.crt, not ca.key)",
-        )
-    bodies = [_der(body) for kind, body in blocks if kind == "CERTIFICATE"]
-    if not bodies or kinds != {"CERTIFICATE"} or pem.count("-----BEGIN ") != len(bodies):
-        raise _bad_certificate("there is no whole PEM certificate in it")
-    _check_ca(bodies)
-    return "".join(_pem(body) for body in bodies)
-
-
-def _der(body: str) -> bytes:
-    try:
-        der = base64.b64decode("".join(body.split()).encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeEncodeError):
-        raise _bad_certificate("its base64 is damaged") from None
-    # One DER SEQUENCE with a two-byte length and nothing after it: a truncated file shows here.
-    if der[:2] != b"\x30\x82" or int.from_bytes(der[2:4], "big") + 4 != len(der):
-        raise _bad_certificate("it is cut short or is not a certificate")
-    return der
-
-
-def _pem(der: bytes) -> str:
-    text = base64.b64encode(der).decode("ascii")
-    lines = [text[start : start + 64] for start in range(0, len(text), 64)]
-    return "\n".join(["-----BEGIN CERTIFICATE-----", *lines, "-----END CERTIFICATE-----", ""])
-
-
-def _check_ca(certificates: list[bytes]) -> None:
-    import ssl
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        context.load_verify_locations(cadata=b"".join(certificates))
-    except (ssl.SSLError, ValueError) as problem:
-        raise _bad_certificate(f"OpenSSL cannot read it ({problem})") from None
-    # Go, and so every runtime, takes a server's certificate for its own CA if it signed itself. One
-    # that a CA signed it takes as well; that trust would end when the certificate is renewed.
-    if context.cert_store_stats()["x509_ca"] == 0 and not any(map(_signs_itself, certificates)):
-        raise _bad_certificate(
-            "it is a server's certificate that a CA signed, not that CA's own",
-            "send the PEM of the CA that signed it: openssl x509 -noout -issuer -in FILE",
-        )
-
-
-def _signs_itself(certificate: bytes) -> bool:
-    """Whether the issuer is the subject: RFC 5280, section 4.1.2, in DER."""
-    fields = _fields(_fields(certificate)[0])
-    after_version = fields[1:] if fields and fields[0][:1] == b"\xa0" else fields
-    return len(after_version) > 4 and after_version[2] == after_version[4]
-
-
-def _fields(element: bytes) -> list[bytes]:
-    """What a DER element consists of, headers and all; what is cut short is left out."""
-    content, found = element[_header(element) :], []
-    while len(content) > 1:
-        size = _header(content)
-        end = size + (content[1] if content[1] < 0x80 else int.from_bytes(content[2:size], "big"))
-        found.append(content[:end])
-        content = content[end:]
-    return found
-
-
-def _header(element: bytes) -> int:
-    return 2 if element[1] < 0x80 else 2 + (element[1] & 0x7F)
-
-
-def _bad_certificate(
-    why: str, cure: str = "send the PEM of the CA that signed the registry's certificate"
-) -> PlanError:
-    return PlanError(
-        "bad-ca", f"registry.ca is not a usable CA certificate: {why}", cause=why, cure=cure
-    )
 
 
 # The grammar of github.com/distribution/reference, lower-case repository under this registry.

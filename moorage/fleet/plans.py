@@ -36,7 +36,8 @@ def make(
     which is then heeded in all else too. Raises Refused where the plan would not pass the agent's
     own check, as with another registry's image.
     """
-    from agent.wire.plan import DEFAULT_PARTS, Mirror, Options, Plan, PlanError, Registry
+    from agent.wire.faults import PlanError
+    from agent.wire.plan import DEFAULT_PARTS, Mirror, Options, Plan, Registry
     from moorage.settings import NodesSettings
 
     wanted = NodesSettings() if parts else settings.nodes

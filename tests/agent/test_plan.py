@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from agent.wire.plan import DEFAULT_PARTS, MAX_PLAN_BYTES, PARTS, Mirror, Plan, PlanError, reference
+from agent.wire.faults import PlanError
+from agent.wire.plan import DEFAULT_PARTS, MAX_PLAN_BYTES, PARTS, Mirror, Plan, reference
 from agent.wire.regenerate import SCHEMA
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box

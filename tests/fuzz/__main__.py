@@ -15,7 +15,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from agent.wire.plan import Plan, PlanError
+from agent.wire.faults import PlanError
+from agent.wire.plan import Plan
 from tests.agent import test_toml_edit as toml
 from tests.agent.authority import Authority
 
