@@ -38,7 +38,8 @@ from agent.wire.report import Event, Fault
 from agent.wire.version import __version__, older
 
 if TYPE_CHECKING:
-    from agent.engine.engine import Engine, Prover
+    from agent.engine.engine import Engine
+    from agent.engine.proving import Prover
 
 BODY_SECONDS = 10.0
 # A client that takes no line for so long is dropped; its operation goes on.

@@ -335,7 +335,7 @@ def killed_at_the_restart(node: Box, patch: pytest.MonkeyPatch, agreed: bool) ->
             raise Killed
 
     engine = node.engine()
-    patch.setattr(engine, "_roll_back", lambda *_: None)
+    patch.setattr(engine._back, "roll_back", lambda *_: None)
     patch.setattr(transaction, "on_step", kill)
     with pytest.raises(Killed):
         node.run(engine.apply(node.plan(options={"stop_running": agreed})))

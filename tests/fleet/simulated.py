@@ -18,7 +18,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from agent.engine.engine import Engine, Prover
+from agent.engine.engine import Engine
+from agent.engine.proving import Prover
 from agent.formats.proposal import Proof
 from agent.node.host import Host
 from agent.resident.home import Home
