@@ -3,9 +3,10 @@
 from invoke.collection import Collection
 
 from moorage import settings
-from moorage.tasks import certs, image, invoke_edges, k8s, lab, learn, nodes, registry, top
+from moorage.program import edges
+from moorage.tasks import certs, image, k8s, lab, learn, nodes, registry, top
 
-invoke_edges.install()
+edges.install()
 
 namespace = Collection(
     top.up,

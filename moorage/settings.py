@@ -376,7 +376,7 @@ def _check(settings: Settings, source: str) -> None:
 
 def _check_lab(lab: LabSettings, source: str) -> None:
     # Imported here: the lab's grammar is the lab's, and `inv --list` has no need of it.
-    from moorage.lab.mix import parse_mix
+    from moorage.mix import parse_mix
 
     parse_mix(lab.nodes, source=f"lab.nodes in {source}")
     if not re.fullmatch(r"[a-z]([a-z-]{0,38}[a-z])?", lab.prefix):

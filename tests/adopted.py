@@ -24,13 +24,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from agent.resident.home import Home, Settings
-from moorage import certificates
-from moorage.fleet import ways
-from moorage.fleet.authority import Authority
 from moorage.fleet.inventory import Target
-from moorage.fleet.residence import Residents
-from moorage.fleet.roster import Resident, Roster
-from moorage.fleet.routes import Route
+from moorage.fleet.residents.residence import Residents
+from moorage.fleet.ssh import routing
+from moorage.fleet.ssh.routes import Route
+from moorage.pki import certificates
+from moorage.pki.authority import Authority
+from moorage.pki.roster import Resident, Roster
 from moorage.settings import CertsSettings, NodesSettings
 from moorage.settings import Settings as Operators
 from tests.agent.authority import Authority as RegistryAuthority
@@ -179,7 +179,7 @@ class Folder:
 
     @property
     def route(self) -> Route:
-        return ways.to(self.settings, [self.target])[0]
+        return routing.to(self.settings, [self.target])[0]
 
     def apply(self) -> None:
         """By the agent, which holds the node to it from then on."""

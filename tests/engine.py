@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from moorage import engine, settings
+from moorage import settings
+from moorage.docker import engine
 from moorage.settings import Settings
 from moorage.ui import UI
 
@@ -63,7 +64,7 @@ def _settings() -> Settings:
 
 
 def main() -> None:
-    from moorage.lab.kubernetes import binaries, source
+    from lab.kubernetes.programs import binaries, source
 
     ours, ui = _settings(), UI(yes=True)
     _ensure(ours, ui)

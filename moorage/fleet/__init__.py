@@ -11,23 +11,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from moorage.fleet.report import FleetReport
-from moorage.fleet.this_machine import (
+from moorage.fleet.report.waves import Policy
+from moorage.fleet.rollout.this_machine import (
     pending_this_machine,
     trust_this_machine,
     trusts_anothers,
     untrust_this_machine,
 )
-from moorage.fleet.waves import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from agent.wire.report import HostResult
-    from moorage.fleet import operation
     from moorage.fleet.inventory import Target
     from moorage.fleet.inventory.selection import Selection
-    from moorage.fleet.operation import Reach
+    from moorage.fleet.rollout import operation
+    from moorage.fleet.rollout.operation import Reach
     from moorage.settings import Settings
     from moorage.ui import UI
 
@@ -75,7 +75,7 @@ def choose_hosts(
     from moorage.errors import Refused
     from moorage.fleet.inventory.ansible_program import ask
     from moorage.fleet.inventory.selection import Selection, pick
-    from moorage.fleet.ways import chosen, lab_hosts
+    from moorage.fleet.ssh.routing import chosen, lab_hosts
 
     selection = selection or Selection(hosts)
     if not selection.names_any:
@@ -122,7 +122,7 @@ class Rollout:
 
 def unfinished(settings: Settings, verb: str) -> tuple[Target, ...]:
     """The hosts of the last ``trust``, ``untrust`` or ``undo`` that was stopped. Raises Refused."""
-    from moorage.fleet import logbook
+    from moorage.fleet.report import logbook
 
     return logbook.newest(logs(settings), f"{verb} {settings.registry_name}").hosts
 
@@ -143,7 +143,9 @@ def _in_waves(
     """A change on all hosts, written into a logbook, so that it can be gone on with."""
     from dataclasses import replace
 
-    from moorage.fleet import inventory, logbook, operation
+    from moorage.fleet import inventory
+    from moorage.fleet.report import logbook
+    from moorage.fleet.rollout import operation
 
     verb = what.words[0].replace("apply", "trust")
     command = f"{verb} {settings.registry_name}"
@@ -193,7 +195,8 @@ def trust(
     is replaced. ``dry_run``: only the diffs.
     ``rollout``: in which waves; None lets the number of hosts decide.
     """
-    from moorage.fleet import operation, residence
+    from moorage.fleet.residents import residence
+    from moorage.fleet.rollout import operation
 
     pull = operation.proof(settings, image) if verify else None
     report = _in_waves(
@@ -231,7 +234,8 @@ def untrust(
     rollout: Rollout | None = None,
 ) -> FleetReport:
     """Takes the trust in the registry away from ``hosts``; their files are as they were before."""
-    from moorage.fleet import operation, residence
+    from moorage.fleet.residents import residence
+    from moorage.fleet.rollout import operation
 
     report = _in_waves(
         settings,
@@ -260,7 +264,7 @@ def verify(
     reach: Reach | None = None,
 ) -> FleetReport:
     """Proves on ``hosts`` that they trust the registry, by a pull. Changes nothing else."""
-    from moorage.fleet import operation
+    from moorage.fleet.rollout import operation
 
     return operation.run(
         settings,
@@ -284,18 +288,19 @@ def status(
     Not ok where one could not be asked, a file of ours is not as it was left, drift cannot be put
     back, or an operation was cut off.
     """
-    from moorage.fleet import operation, standings
+    from moorage.fleet.rollout import operation
+    from moorage.fleet.state import table
 
     what = operation.Operation(title="status", words=("status",))
     report = operation.run(settings, ui, hosts, what, reach)
-    return standings.judged(report, standings.ours(settings))
+    return table.judged(report, table.ours(settings))
 
 
 def diff(
     settings: Settings, ui: UI, hosts: Sequence[str | Target], *, reach: Reach | None = None
 ) -> FleetReport:
     """What differs from the plan on ``hosts``, file by file: ``diffs``. Not ok where any does."""
-    from moorage.fleet import operation
+    from moorage.fleet.rollout import operation
 
     what = operation.Operation(
         title="compare", words=("diff",), ca=operation.ca(settings), needs_address=True
@@ -307,7 +312,7 @@ def explain(
     settings: Settings, ui: UI, hosts: Sequence[str | Target], *, reach: Reach | None = None
 ) -> FleetReport:
     """What is found on ``hosts``, which strategies are taken and why: ``findings``."""
-    from moorage.fleet import operation
+    from moorage.fleet.rollout import operation
 
     what = operation.Operation(
         title="explain", words=("explain",), ca=operation.ca_if_any(settings), needs_address=True
@@ -319,7 +324,7 @@ def history(
     settings: Settings, ui: UI, hosts: Sequence[str | Target], *, reach: Reach | None = None
 ) -> FleetReport:
     """What was done on ``hosts`` and when: ``histories``."""
-    from moorage.fleet import operation
+    from moorage.fleet.rollout import operation
 
     what = operation.Operation(title="history", words=("history",))
     return operation.run(settings, ui, hosts, what, reach)
@@ -338,7 +343,7 @@ def undo(
     """Takes the last apply of each of ``hosts`` back, whichever registry it was for."""
     import secrets
 
-    from moorage.fleet import operation
+    from moorage.fleet.rollout import operation
 
     what = operation.Operation(
         title="would undo" if dry_run else "undo",
@@ -354,7 +359,7 @@ def recover(
     settings: Settings, ui: UI, hosts: Sequence[str | Target], *, reach: Reach | None = None
 ) -> FleetReport:
     """Rolls back on ``hosts`` what an interrupted run left half-way; nothing where none did."""
-    from moorage.fleet import operation
+    from moorage.fleet.rollout import operation
 
     what = operation.Operation(title="recover", words=("recover",))
     return operation.run(settings, ui, hosts, what, reach)
@@ -374,8 +379,9 @@ def adopt(
     ``port``: None for ``nodes.agent_port``. ``loopback``: it listens for the node itself alone, and
     is reached through SSH. Raises Refused where the fleet's CA cannot be used.
     """
-    from moorage.fleet import operation, residence
-    from moorage.fleet.authority import Authority
+    from moorage.fleet.residents import residence
+    from moorage.fleet.rollout import operation
+    from moorage.pki.authority import Authority
 
     Authority.open(settings)
     chosen = settings.nodes.agent_port if port is None else port
@@ -396,7 +402,8 @@ def release(
     settings: Settings, ui: UI, hosts: Sequence[str | Target], *, reach: Reach | None = None
 ) -> FleetReport:
     """Takes the resident agent off ``hosts``, whole; their trust in the registry stays."""
-    from moorage.fleet import operation, residence
+    from moorage.fleet.residents import residence
+    from moorage.fleet.rollout import operation
 
     return operation.run(
         settings,
@@ -425,8 +432,9 @@ def forget(
     taken away where it answers; ``offline`` leaves the nodes alone. Returns for each host what
     became of its agent: no-agent, left-alone, not-reached or released.
     """
-    from moorage.fleet import inventory, residence
-    from moorage.fleet.roster import Roster
+    from moorage.fleet import inventory
+    from moorage.fleet.residents import residence
+    from moorage.pki.roster import Roster
 
     roster = Roster(settings)
     targets = inventory.targets_of(hosts)
@@ -448,7 +456,8 @@ def upgrade(
 ) -> FleetReport:
     """Gives the resident agents on ``hosts`` the archive of this folder; one that does not answer
     with it goes back to its own, and one that is newer keeps its own without ``downgrade``."""
-    from moorage.fleet import operation, residence
+    from moorage.fleet.residents import residence
+    from moorage.fleet.rollout import operation
 
     return operation.run(
         settings,
@@ -470,6 +479,6 @@ def replace_operator(settings: Settings) -> int:
 
     Each agent refuses the earlier one from the first time on that it meets this one.
     """
-    from moorage.fleet.authority import Authority
+    from moorage.pki.authority import Authority
 
     return Authority.open(settings).replace_operator()

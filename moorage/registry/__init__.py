@@ -86,7 +86,7 @@ def pending(settings: Settings, client: DockerClient | None) -> list[Action]:
 
 
 def up(settings: Settings, client: DockerClient, ui: UI) -> RegistryStatus:
-    """Makes the registry serve; needs the certificates (:func:`moorage.pki.issue`).
+    """Makes the registry serve; needs the certificates (:func:`moorage.pki.registry.issue`).
 
     The container is made anew only where its image, options, certificate or login changed. Raises
     Refused or MoorageError with cause and cure; a running registry is taken down only once
@@ -193,7 +193,7 @@ def logs(
 
 
 def _require_local_engine() -> None:
-    from moorage import engine
+    from moorage.docker import engine
 
     place = engine.endpoint()
     if not place.local:
@@ -268,7 +268,7 @@ def _spec(settings: Settings, image: tuple[str, str], user: str) -> Spec:
 
 def _is_unchanged(settings: Settings, client: Any, found: Any) -> bool:
     """Whether :func:`up` would leave ``found`` alone. Changes nothing."""
-    from moorage import building
+    from moorage.docker import building
     from moorage.registry import container, image
     from moorage.registry.credentials import folder
 

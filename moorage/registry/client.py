@@ -55,7 +55,8 @@ def ask(
     Raises MoorageError: ``registry-down``, ``registry-timeout``, ``registry-certificate`` or
     ``registry-broken`` (no HTTP came back).
     """
-    from moorage import chain, pki
+    from moorage.pki import chain
+    from moorage.pki import registry as pki
 
     context = chain.client_context(pki.ca_pem(settings))
     registry = settings.registry

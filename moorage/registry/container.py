@@ -7,7 +7,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from moorage import engine
+from moorage.docker import engine
 from moorage.errors import MoorageError, Refused
 from moorage.registry import client as https
 from moorage.registry.ports import listener

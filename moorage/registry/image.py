@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from moorage import building, debian, engine, pulled
+from moorage.docker import building, debian, engine, pulled
 from moorage.errors import MoorageError, Refused
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ def issue(run: Run, new_ca: bool = False) -> object:
     Example: inv certs.issue
     Example: inv certs.issue --new-ca
     """
-    from moorage import pki
+    from moorage.pki import registry as pki
 
     issued = pki.issue(run.settings, run.ui, new_ca=new_ca)
     if not issued.changed:
@@ -32,7 +32,7 @@ def show(run: Run) -> object:
 
 
 def _shown(run: Run) -> dict[str, object]:
-    from moorage import pki
+    from moorage.pki import registry as pki
 
     shown = pki.show(run.settings)
     folder = run.settings.certs_dir

@@ -118,7 +118,7 @@ def _call(
     from contextlib import nullcontext
 
     from moorage.lock import project_lock
-    from moorage.tasks.invoke_edges import settings_of
+    from moorage.program.edges import settings_of
 
     # SIGTERM takes the road of Ctrl-C, so that clean-ups run once and in one way.
     signal.signal(signal.SIGTERM, _stop)

@@ -16,7 +16,8 @@ def build(run: Run) -> dict[str, Any]:
     Example: inv image.build
     Example: inv image.build --json
     """
-    from moorage import engine, images
+    from moorage import images
+    from moorage.docker import engine
 
     built = images.build(run.settings, engine.connect(run.settings), run.ui)
     run.ui.show(f"{'built' if built.changed else 'unchanged'}: {built.reference}")
@@ -36,7 +37,8 @@ def push(run: Run) -> dict[str, Any]:
     Example: inv image.build image.push
     Example: inv image.push --json
     """
-    from moorage import engine, images
+    from moorage import images
+    from moorage.docker import engine
 
     pushed = images.push(run.settings, engine.connect(run.settings), run.ui)
     run.ui.show(f"{'pushed' if pushed.changed else 'unchanged'}: {pushed.reference}")

@@ -12,10 +12,10 @@ from moorage.tasks.command import Run, command
 
 if TYPE_CHECKING:
     from moorage.cluster.agents import Rolled
-    from moorage.cluster.api import Api
-    from moorage.cluster.deploy import Deployed, Step, Workload
-    from moorage.cluster.removal import Outcome as Removed
-    from moorage.cluster.secrets import Outcome, Place
+    from moorage.cluster.api.client import Api
+    from moorage.cluster.login.removal import Outcome as Removed
+    from moorage.cluster.login.secrets import Outcome, Place
+    from moorage.cluster.workload.deploy import Deployed, Step, Workload
     from moorage.ui import UI
 
 _CLUSTER = {
@@ -63,8 +63,9 @@ def secret(
     Example: inv k8s.secret --namespace=web,shop --attach
     Example: inv k8s.secret --all --dry-run
     """
-    from moorage.cluster import login, namespaces, ours, secrets
-    from moorage.cluster.refusals import nothing_changed_yet
+    from moorage.cluster.api import ours
+    from moorage.cluster.api.refusals import nothing_changed_yet
+    from moorage.cluster.login import login, namespaces, secrets
     from moorage.errors import Refused
 
     settings, ui = run.settings, run.ui
@@ -125,7 +126,7 @@ def _secrets_told(run: Run, api: Api, outcomes: list[Outcome], dry_run: bool) ->
 
 
 def _accounts(attach: bool, service_accounts: str) -> tuple[str, ...]:
-    from moorage.cluster import ours
+    from moorage.cluster.api import ours
     from moorage.errors import Refused
 
     if not service_accounts:
@@ -146,7 +147,7 @@ def _accounts(attach: bool, service_accounts: str) -> tuple[str, ...]:
 @contextmanager
 def _cluster_of(run: Run, kubeconfig: str, context: str) -> Iterator[Api]:
     """The cluster that is meant; what fails in it has a cure that is typed for it."""
-    from moorage.cluster import access
+    from moorage.cluster.login import access
 
     api = access.connect(run.settings, run.ui, kubeconfig=kubeconfig, context=context)
     with access.typed_for(api):
@@ -187,8 +188,9 @@ def deploy(
     Example: inv k8s.deploy --namespace=web --workload=deployment
     Example: inv k8s.deploy --workload=daemonset --timeout=300
     """
-    from moorage.cluster import deploy as deployment
-    from moorage.cluster import manifests, namespaces, ours, secrets
+    from moorage.cluster.api import manifests, ours
+    from moorage.cluster.login import namespaces, secrets
+    from moorage.cluster.workload import deploy as deployment
 
     settings, ui = run.settings, run.ui
     _check_workload(workload, replicas, timeout)
@@ -215,7 +217,7 @@ def deploy(
 
 
 def _check_workload(workload: str, replicas: int, timeout: int) -> None:
-    from moorage.cluster.manifests import WORKLOADS
+    from moorage.cluster.api.manifests import WORKLOADS
     from moorage.errors import Refused
 
     _check_timeout(timeout, "k8s.deploy")
@@ -240,7 +242,7 @@ def _check_timeout(seconds: int, task: str) -> None:
 
 def _deploy_login(run: Run, api: Api, place: Place, dry_run: bool) -> str:
     """Makes the Secret where it is missing or old. One that is somebody else's is used as it is."""
-    from moorage.cluster import login, secrets
+    from moorage.cluster.login import login, secrets
     from moorage.errors import Refused
 
     wish = secrets.wish(run.settings, login.read(run.settings, ""))
@@ -267,7 +269,7 @@ def _deploy_planned(run: Run, api: Api, steps: list[Step], login: str) -> dict[s
 
 
 def _deployed(run: Run, api: Api, wanted: Workload, done: Deployed, login: str) -> dict[str, Any]:
-    from moorage.cluster import telling
+    from moorage.cluster.workload import telling
 
     ui, fit = run.ui, wanted.fit
     typed = [api.where.typed(line) for line in _deploy_next(wanted, done)]
@@ -333,7 +335,9 @@ def diagnose(
     Example: inv k8s.diagnose --fix
     Example: inv k8s.diagnose web/private-reg
     """
-    from moorage.cluster import cures, examine, ours, owners, telling
+    from moorage.cluster.api import ours
+    from moorage.cluster.diagnosis import examine, owners
+    from moorage.cluster.workload import cures, telling
 
     del yes  # the voice knows it already
     _check_timeout(timeout, "k8s.diagnose")
@@ -387,7 +391,7 @@ def nodes(run: Run, selector: str = "", context: str = "", kubeconfig: str = "")
     Example: inv k8s.nodes --selector=node-role.kubernetes.io/edge
     Example: inv k8s.nodes --context=production --json
     """
-    from moorage.cluster import nodes as inventory
+    from moorage.cluster.diagnosis import nodes as inventory
 
     with _cluster_of(run, kubeconfig, context) as api:
         proofs = inventory.prove(api, run.settings, selector)
@@ -440,7 +444,8 @@ def rm(
     Example: inv k8s.rm --dry-run
     Example: inv k8s.rm --namespace=web,shop --yes
     """
-    from moorage.cluster import agents, namespaces, removal
+    from moorage.cluster import agents
+    from moorage.cluster.login import namespaces, removal
 
     del yes
     ui = run.ui
@@ -502,7 +507,7 @@ def agents(
     Example: inv k8s.agents --remove --untrust
     """
     from moorage.cluster import agents as agency
-    from moorage.cluster import ours
+    from moorage.cluster.api import ours
 
     del yes
     _check_timeout(timeout, "k8s.agents")
@@ -549,7 +554,7 @@ def _check_agents(grade: str, max_unavailable: str, remove: bool, untrust: bool)
 
 
 def _agents_told(run: Run, api: Api, rolled: Rolled, dry_run: bool) -> dict[str, Any]:
-    from moorage.cluster import telling
+    from moorage.cluster.workload import telling
 
     ui = run.ui
     if not dry_run:
@@ -598,7 +603,7 @@ def _agents_removed(
     run: Run, api: Api, untrust: bool, dry_run: bool, timeout: float
 ) -> dict[str, Any]:
     from moorage.cluster import agents as agency
-    from moorage.cluster import removal
+    from moorage.cluster.login import removal
     from moorage.errors import MoorageError
 
     settings, ui = run.settings, run.ui

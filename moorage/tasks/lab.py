@@ -9,7 +9,7 @@ from invoke.collection import Collection
 from moorage.tasks.command import Run, command
 
 if TYPE_CHECKING:
-    from moorage.lab import LabNode
+    from lab import LabNode
 
 
 @command(
@@ -27,8 +27,9 @@ def up(run: Run, nodes: str | None = None, kubernetes: bool = False, yes: bool =
     Example: inv lab.up --nodes "1.6,1.7*2,2" --kubernetes
     Example: inv lab.up --nodes=2 --yes
     """
-    from moorage import engine, lab
-    from moorage.lab import kubernetes as clusters
+    import lab
+    from lab import kubernetes as clusters
+    from moorage.docker import engine
 
     settings, ui = run.settings, run.ui
     actions = [*engine.pending(settings), *lab.pending(settings, nodes)]
@@ -68,7 +69,8 @@ def down(run: Run, images: bool = False) -> object:
     Example: inv lab.down --images
     Example: inv lab.down --json
     """
-    from moorage import engine, lab
+    import lab
+    from moorage.docker import engine
 
     client = engine.connect(run.settings)
     changed = lab.down(run.settings, client, run.ui, images=images)
@@ -88,7 +90,9 @@ def ssh(run: Run, node: str, command: str = "") -> object:
     Example: inv lab.ssh lab1 --command "ctr plugins ls"
     Example: inv lab.ssh lab1
     """
-    from moorage import commands, engine, lab
+    import lab
+    from moorage import commands
+    from moorage.docker import engine
 
     settings = run.settings
     known = [found.name for found in lab.nodes(settings, engine.connect(settings))]

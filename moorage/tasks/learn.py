@@ -40,7 +40,7 @@ def explain(run: Run, code: str = "") -> dict[str, Any]:
 def _list(ui: UI, known: list[Explanation]) -> None:
     from itertools import groupby
 
-    from moorage.tasks import pages
+    from moorage.program import pages
 
     for title, group in groupby(known, key=lambda one: one.group):
         ui.show(f"{title}\n")
@@ -52,7 +52,7 @@ def _list(ui: UI, known: list[Explanation]) -> None:
 
 def _unknown(code: str, known: dict[str, Explanation]) -> Exception:
     from moorage.errors import Refused
-    from moorage.tasks import pages
+    from moorage.program import pages
 
     meant = pages.nearest(code, known)
     return Refused(

@@ -134,10 +134,10 @@ def status(run: Run, nodes: Nodes) -> dict[str, Any]:
     from functools import partial
 
     from moorage import fleet
-    from moorage.fleet import standings
+    from moorage.fleet.state import table
 
     report = fleet.status(run.settings, run.ui, nodes.chosen(), reach=nodes.reach())
-    return nodes.told(report, show=partial(standings.show, own=standings.ours(run.settings)))
+    return nodes.told(report, show=partial(table.show, own=table.ours(run.settings)))
 
 
 @on_nodes(
@@ -243,7 +243,7 @@ def preload(run: Run, nodes: Nodes, image: str) -> dict[str, Any]:
     Example: inv nodes.preload python:3.13-slim --from-cluster
     Example: inv nodes.preload my.registry.io/serve_hostname:0.0.1 --hosts=node1
     """
-    from moorage.fleet import preload as loading
+    from moorage.fleet.rollout import preload as loading
 
     report = loading.preload(run.settings, run.ui, nodes.chosen(), image, reach=nodes.reach())
     return nodes.told(report, show=loading.show)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from moorage.fleet import Rollout
     from moorage.fleet.inventory import Target
-    from moorage.fleet.operation import Reach
     from moorage.fleet.report import FleetReport
+    from moorage.fleet.rollout.operation import Reach
     from moorage.ui import UI
 
 HELP = {
@@ -170,7 +170,8 @@ class Nodes:
             )
 
     def _from_cluster(self) -> Iterable[str]:
-        from moorage.cluster import access, nodes
+        from moorage.cluster.diagnosis import nodes
+        from moorage.cluster.login import access
 
         run, cluster = self.run, self.cluster
         api = access.connect(
@@ -185,7 +186,7 @@ class Nodes:
 
     def reach(self) -> Reach:
         """How to get in; asks for sudo's password where that was wished."""
-        from moorage.fleet.operation import Reach
+        from moorage.fleet.rollout.operation import Reach
 
         password = None
         if self.ask_sudo_password:
@@ -199,7 +200,7 @@ class Nodes:
 
         Raises Refused where nothing but an agreement was missing.
         """
-        from moorage.fleet import agreement
+        from moorage.fleet.report import agreement
         from moorage.fleet.report import show as show_all
 
         ui = self.run.ui
@@ -207,7 +208,7 @@ class Nodes:
         if self.report:
             from pathlib import Path
 
-            from moorage.fleet import report_file
+            from moorage.fleet.report import report_file
 
             for path in report_file.write(report, self.command, Path(self.report)):
                 ui.note(f"wrote {path}")
@@ -256,7 +257,7 @@ def on_nodes(
             if report:
                 from pathlib import Path
 
-                from moorage.fleet import report_file
+                from moorage.fleet.report import report_file
 
                 report_file.require(Path(report))
             nodes = Nodes(

@@ -19,7 +19,7 @@ def up(run: Run, yes: bool = False) -> dict[str, Any]:
     Example: inv registry.up --yes
     Example: inv registry.up --json
     """
-    from moorage import engine
+    from moorage.docker import engine
     from moorage.walk import phase
     from moorage.walk import up as walk_up
 
@@ -52,7 +52,8 @@ def down(run: Run, purge: bool = False, yes: bool = False) -> dict[str, Any]:
     Example: inv registry.down
     Example: inv registry.down --purge --yes
     """
-    from moorage import engine, registry
+    from moorage import registry
+    from moorage.docker import engine
 
     del yes
     settings, ui = run.settings, run.ui
@@ -73,7 +74,8 @@ def status(run: Run, show_password: bool = False) -> dict[str, Any]:
     Example: inv registry.status --show-password
     Example: inv registry.status --json
     """
-    from moorage import engine, registry
+    from moorage import registry
+    from moorage.docker import engine
 
     found = registry.status(run.settings, engine.connect(run.settings))
     password = registry.credentials(run.settings).password if show_password else ""
@@ -89,7 +91,8 @@ def logs(run: Run, follow: bool = False, tail: int = 100) -> dict[str, Any]:
     Example: inv registry.logs --follow --tail 20
     Example: inv registry.logs --tail=200
     """
-    from moorage import engine, registry
+    from moorage import registry
+    from moorage.docker import engine
     from moorage.errors import Refused
 
     if tail < 0:

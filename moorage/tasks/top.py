@@ -48,7 +48,8 @@ def _show_pending(walk: Walk, actions: list[Any]) -> dict[str, Any]:
         if action.path:
             ui.diff(action.path, action.before, action.after, host="localhost")
     if walk.engine_answers:
-        from moorage import fleet, lab
+        import lab
+        from moorage import fleet
 
         running = [node.name for node in lab.nodes(settings, walk.client)]
         hosts = settings.nodes.hosts or tuple(running)
@@ -81,7 +82,7 @@ def _show_up(walk: Walk) -> dict[str, Any]:
     proven = not any(one.ok and one.unproven for one in [*this_machine, *walk.hosts])
     trusted = all(result.ok for result in walk.hosts)
     if walk.deployed is not None:
-        from moorage.cluster import telling
+        from moorage.cluster.workload import telling
 
         telling.deployed(ui, settings.image_reference, walk.deployed, changed=walk.changed)
     ok = trusted and (walk.deployed is None or walk.deployed.ok)
@@ -184,7 +185,7 @@ def down(run: Run, purge: bool = False, yes: bool = False) -> dict[str, Any]:
 
 
 def _kept(run: Run) -> list[str]:
-    from moorage import apt
+    from moorage.docker import apt
 
     settings = run.settings
     kept = [
@@ -208,7 +209,7 @@ def doctor(run: Run, hosts: str = "") -> dict[str, Any]:
     Example: inv doctor --hosts=node1,node2
     Example: inv doctor --json
     """
-    from moorage import doctor as examination
+    from moorage.walk import doctor as examination
 
     findings = examination.examine(run.settings, run.ui, hosts)
     run.ui.table(

@@ -9,13 +9,13 @@ from moorage.errors import MoorageError, Refused
 from moorage.walk.phase import Phase, Walk
 
 if TYPE_CHECKING:
-    from moorage.cluster.api import Api
-    from moorage.cluster.deploy import Workload
-    from moorage.cluster.secrets import Place, Wish
+    from moorage.cluster.api.client import Api
+    from moorage.cluster.login.secrets import Place, Wish
+    from moorage.cluster.workload.deploy import Workload
 
 
 def _programs_pending(walk: Walk) -> list[Action]:
-    from moorage.lab.kubernetes import binaries
+    from lab.kubernetes.programs import binaries
 
     hosts = walk.settings.nodes.hosts
     if hosts:
@@ -30,8 +30,8 @@ def _programs_pending(walk: Walk) -> list[Action]:
 
 
 def _programs(walk: Walk) -> bool:
-    from moorage.lab import kubernetes
-    from moorage.lab.kubernetes import binaries
+    from lab import kubernetes
+    from lab.kubernetes.programs import binaries
 
     missing = bool(binaries.pending(walk.settings))
     kubernetes.fetch(walk.settings, walk.client, walk.ui)
@@ -39,14 +39,14 @@ def _programs(walk: Walk) -> bool:
 
 
 def _cluster_pending(walk: Walk) -> list[Action]:
-    from moorage.lab import kubernetes
+    from lab import kubernetes
 
     return kubernetes.pending_cluster(walk.settings)
 
 
 def _cluster(walk: Walk) -> bool:
-    from moorage import lab
-    from moorage.lab import kubernetes
+    import lab
+    from lab import kubernetes
 
     nodes = lab.nodes(walk.settings, walk.client)
     walk.cluster = kubernetes.up(walk.settings, walk.client, walk.ui, nodes)
@@ -54,7 +54,8 @@ def _cluster(walk: Walk) -> bool:
 
 
 def _workload_pending(walk: Walk) -> list[Action]:
-    from moorage.cluster import deploy, secrets
+    from moorage.cluster.login import secrets
+    from moorage.cluster.workload import deploy
 
     kubernetes, wanted = walk.settings.kubernetes, _wanted(walk)
     login = Action(f"put the login into {kubernetes.namespaces[0]} as Secret {kubernetes.secret}")
@@ -72,7 +73,8 @@ def _workload_pending(walk: Walk) -> list[Action]:
 
 
 def _workload(walk: Walk) -> bool:
-    from moorage.cluster import deploy, secrets
+    from moorage.cluster.login import secrets
+    from moorage.cluster.workload import deploy
 
     api, wanted = _api(walk), _wanted(walk)
     outcome = secrets.apply(api, walk.ui, [_place(walk)], _wish(walk))[0]
@@ -86,15 +88,15 @@ def _workload(walk: Walk) -> bool:
 
 
 def _api(walk: Walk) -> Api:
-    from moorage.cluster import access
-    from moorage.lab import kubernetes
+    from lab import kubernetes
+    from moorage.cluster.login import access
 
     kubeconfig = str(kubernetes.kubeconfig_path(walk.settings))
     return access.connect(walk.settings, kubeconfig=kubeconfig)
 
 
 def _place(walk: Walk) -> Place:
-    from moorage.cluster.secrets import Place
+    from moorage.cluster.login.secrets import Place
 
     kubernetes = walk.settings.kubernetes
     return Place(kubernetes.namespaces[0], kubernetes.secret)
@@ -102,13 +104,13 @@ def _place(walk: Walk) -> Place:
 
 def _wish(walk: Walk) -> Wish:
     from moorage import registry
-    from moorage.cluster import secrets
+    from moorage.cluster.login import secrets
 
     return secrets.wish(walk.settings, registry.credentials(walk.settings))
 
 
 def _wanted(walk: Walk) -> Workload:
-    from moorage.cluster import deploy
+    from moorage.cluster.workload import deploy
 
     return deploy.tutorial(walk.settings)
 

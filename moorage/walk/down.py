@@ -17,7 +17,7 @@ def _engine_needed(walk: Walk) -> bool:
 
     After a reboot, or a dockerd that was ended by hand, they can't be removed otherwise.
     """
-    from moorage import engine
+    from moorage.docker import engine
 
     if walk.engine_answers:
         return False
@@ -43,7 +43,8 @@ def _this_machine(walk: Walk) -> bool:
 
 
 def _nodes(walk: Walk) -> bool:
-    from moorage import fleet, lab
+    import lab
+    from moorage import fleet
 
     if walk.settings.nodes.hosts:
         report = fleet.untrust(walk.settings, walk.ui, walk.settings.nodes.hosts)
@@ -64,13 +65,14 @@ def _registry(walk: Walk) -> bool:
 
 
 def _engine(walk: Walk) -> bool:
-    from moorage import engine
+    from moorage.docker import engine
 
     return engine.stop(walk.settings, walk.ui)
 
 
 def _purge_engine(walk: Walk) -> bool:
-    from moorage import lab, registry
+    import lab
+    from moorage import registry
 
     if not walk.engine_answers:
         return False
@@ -95,7 +97,7 @@ def _forget_image(walk: Walk, name: str) -> None:
 
 
 def _purge_files(walk: Walk) -> bool:
-    from moorage import apt
+    from moorage.docker import apt
 
     packages = apt.installed_by_us(walk.settings)
     if packages:
@@ -139,7 +141,7 @@ PURGE_PHASES = (
 
 def purge_actions(walk: Walk) -> list[Action]:
     """What a purge destroys, to be agreed to."""
-    from moorage import apt
+    from moorage.docker import apt
 
     settings = walk.settings
     packages = apt.installed_by_us(settings)

@@ -17,8 +17,8 @@ from moorage.ui import UI
 if TYPE_CHECKING:
     import docker
 
-    from moorage.cluster.deploy import Deployed, Workload
-    from moorage.lab.kubernetes import Cluster
+    from lab.kubernetes import Cluster
+    from moorage.cluster.workload.deploy import Deployed, Workload
 
 
 @dataclass
@@ -39,13 +39,13 @@ class Walk:
     @cached_property
     def client(self) -> docker.DockerClient:
         """The engine, asked for only by phases that come after it answers."""
-        from moorage import engine
+        from moorage.docker import engine
 
         return engine.connect(self.settings)
 
     @property
     def engine_answers(self) -> bool:
-        from moorage import engine
+        from moorage.docker import engine
 
         return engine.answers(self.settings)
 

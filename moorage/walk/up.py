@@ -8,13 +8,13 @@ from moorage.walk.phase import Phase, Walk, raise_fault
 
 
 def _engine_pending(walk: Walk) -> list[Action]:
-    from moorage import engine
+    from moorage.docker import engine
 
     return engine.pending(walk.settings)
 
 
 def _engine(walk: Walk) -> bool:
-    from moorage import engine
+    from moorage.docker import engine
 
     if not engine.pending(walk.settings):
         return False
@@ -23,19 +23,20 @@ def _engine(walk: Walk) -> bool:
 
 
 def _certificates_pending(walk: Walk) -> list[Action]:
-    from moorage import pki
+    from moorage.pki import registry as pki
 
     return pki.pending(walk.settings)
 
 
 def _certificates(walk: Walk) -> bool:
-    from moorage import pki
+    from moorage.pki import registry as pki
 
     return pki.issue(walk.settings, walk.ui).changed
 
 
 def _registry_pending(walk: Walk) -> list[Action]:
-    from moorage import debian, registry
+    from moorage import registry
+    from moorage.docker import debian
 
     actions = registry.pending(walk.settings, walk.client if walk.engine_answers else None)
     return [*debian.pending(walk.settings), *actions] if actions else []
@@ -77,13 +78,13 @@ def _image(walk: Walk) -> bool:
 
 
 def _nodes_pending(walk: Walk) -> list[Action]:
-    from moorage import lab
+    import lab
 
     return [] if walk.settings.nodes.hosts else lab.pending(walk.settings)
 
 
 def _nodes(walk: Walk) -> bool:
-    from moorage import lab
+    import lab
 
     if walk.settings.nodes.hosts:
         walk.nodes = walk.settings.nodes.hosts

@@ -21,7 +21,7 @@ from pathlib import Path
 import docker
 
 from moorage import fleet
-from moorage.fleet.authority import Authority
+from moorage.pki.authority import Authority
 from moorage.ui import UI
 from tests.agent import authority, real
 from tests.bench.measure import Row

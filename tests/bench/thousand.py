@@ -99,8 +99,8 @@ def agents(count: int) -> Iterator[Simulated]:
 
 def _lay_out(folder: Path, count: int) -> Simulated:
     """The operator's files, and a node's tree with keys and certificate for each agent."""
-    from moorage.fleet.authority import Authority
-    from moorage.fleet.roster import Resident, Roster
+    from moorage.pki.authority import Authority
+    from moorage.pki.roster import Resident, Roster
     from moorage.settings import CertsSettings, Settings
     from tests.adopted import adopt
 

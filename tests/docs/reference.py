@@ -17,8 +17,8 @@ from invoke.collection import Collection
 
 import tasks
 from moorage.explanations import explanations
+from moorage.program import pages
 from moorage.settings import Settings, defaults
-from moorage.tasks import pages
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "reference"

@@ -18,8 +18,8 @@ import docker
 from docker.models.containers import Container
 from docker.types import IPAMConfig, IPAMPool
 
-from moorage.lab import access
-from moorage.lab.node import bounding_set, capabilities, host_config
+from lab.machines import access
+from lab.machines.node import bounding_set, capabilities, host_config
 from tests.agent.real import Node, put
 from tests.fleet.runs import once
 

@@ -23,9 +23,9 @@ from agent.journal.ledger import Store
 from agent.journal.lock import holder
 from agent.resident.home import Home
 from agent.resident.home import Settings as AgentSettings
-from moorage import pki
-from moorage.fleet.authority import Authority
-from moorage.fleet.roster import Resident, Roster
+from moorage.pki import registry as pki
+from moorage.pki.authority import Authority
+from moorage.pki.roster import Resident, Roster
 from moorage.settings import ROOT, Settings
 from tests.agent.real import LAB, NAME, PASSWORD, REGISTRY, USER, Registry, images
 from tests.fleet import simulated

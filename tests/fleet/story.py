@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
-from moorage.fleet.roster import Roster
+from moorage.pki.roster import Roster
 from tests.fleet import simulated
 from tests.fleet.faults import OVER_HTTPS, OVER_SSH, Fault
 from tests.fleet.judge import WITH, WITHOUT, Judge, code_of

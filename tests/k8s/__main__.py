@@ -18,9 +18,10 @@ from invoke.config import Config
 from invoke.context import Context
 
 from moorage import settings
-from moorage.cluster import access, paths
-from moorage.cluster.nodes import from_document
-from moorage.tasks.invoke_edges import settings_of
+from moorage.cluster.api import paths
+from moorage.cluster.diagnosis.nodes import from_document
+from moorage.cluster.login import access
+from moorage.program.edges import settings_of
 from tests.k8s.journey import Journey, NotHere
 from tests.k8s.steps import STEPS
 

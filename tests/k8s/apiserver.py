@@ -166,7 +166,7 @@ def _start(log: Path, argv: list[str]) -> subprocess.Popen[bytes]:
 
 
 def _wait(server: ApiServer, process: subprocess.Popen[bytes], log: Path) -> None:
-    from moorage.cluster import access
+    from moorage.cluster.login import access
     from moorage.errors import MoorageError
 
     deadline = time.monotonic() + 60

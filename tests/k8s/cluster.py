@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moorage.lab.kubernetes import kubeconfig_path
+from lab.kubernetes import kubeconfig_path
 from moorage.settings import Settings
 from tests.e2e import machine
 

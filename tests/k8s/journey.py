@@ -16,9 +16,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from moorage.cluster import access, paths, secrets
-from moorage.cluster.api import Api
-from moorage.cluster.refusals import ApiError
+from moorage.cluster.api import paths
+from moorage.cluster.api.client import Api
+from moorage.cluster.api.refusals import ApiError
+from moorage.cluster.login import access, secrets
 from moorage.errors import MoorageError
 from moorage.settings import Settings
 
@@ -339,7 +340,7 @@ class Journey:
         an image with a Secret wants that Secret for all its names
         (https://kep.k8s.io/2535, KubeletEnsureSecretPulledImages).
         """
-        from moorage import engine
+        from moorage.docker import engine
 
         recipe = f"FROM {self.settings.image_reference}\nLABEL io.moorage.part=journey\n"
         client = engine.connect(self.settings)
@@ -362,7 +363,7 @@ class Journey:
 
     def registry_container(self) -> Any:
         """The registry's container, where this journey may spoil it."""
-        from moorage import engine
+        from moorage.docker import engine
 
         if not self.ours:
             raise NotHere("it would spoil a registry that others may use")
@@ -374,7 +375,9 @@ class Journey:
 
     def registry_up(self) -> None:
         """Certificates and registry as they should be."""
-        from moorage import engine, pki, registry
+        from moorage import registry
+        from moorage.docker import engine
+        from moorage.pki import registry as pki
         from moorage.ui import UI
 
         ui = UI(as_json=True)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from moorage import archive
-from moorage.cluster import manifests
 from moorage.cluster.agents import documents as made_of
+from moorage.cluster.api import manifests
 from moorage.registry import credentials
 from tests.k8s import collect, standin
 from tests.k8s.journey import Journey, NotHere
@@ -168,9 +168,9 @@ def _second_line(journey: Journey) -> str:
 
 
 def _plan(journey: Journey) -> bytes:
-    from moorage import pki
-    from moorage.fleet import plans
-    from moorage.fleet.operation import proof
+    from moorage.fleet.rollout import plans
+    from moorage.fleet.rollout.operation import proof
+    from moorage.pki import registry as pki
 
     settings = journey.settings
     plan = plans.make(

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from moorage.cluster import causes, ours, paths
+from moorage.cluster.api import ours, paths
+from moorage.cluster.symptoms import causes
 from moorage.registry import credentials
 from tests.k8s import nodehalf, spoilt
 from tests.k8s.journey import PREFIX, Journey

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage.lab.kubernetes import binaries
+from lab.kubernetes.programs import binaries
 from moorage.settings import ROOT, Settings
 from tests.e2e import machine
 from tests.k8s import cluster

@@ -19,8 +19,9 @@ import docker
 
 from moorage import fleet
 from moorage.archive import agent_archive
-from moorage.fleet import authority, operation
 from moorage.fleet.report import FleetReport
+from moorage.fleet.rollout import operation
+from moorage.pki import authority
 from moorage.settings import CertsSettings, NodesSettings, Settings
 from moorage.ui import UI
 from tests.agent.real import LAB, LABELS, Node, Registry, images

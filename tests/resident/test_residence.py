@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("docker")
 
 from moorage import fleet
-from moorage.fleet import authority
-from moorage.fleet.roster import Roster
+from moorage.pki import authority
+from moorage.pki.roster import Roster
 from moorage.ui import UI
 from tests.agent.real import Registry, put
 from tests.resident.lab import ResidentNode, drift, run, until

@@ -9,8 +9,8 @@ import pytest
 
 from agent.wire.report import HostResult
 from moorage import fleet
-from moorage.fleet import operation
-from moorage.fleet.roster import Roster
+from moorage.fleet.rollout import operation
+from moorage.pki.roster import Roster
 from moorage.settings import CertsSettings, Settings
 from moorage.ui import UI
 from tests.agent.real import Registry

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage import apt
+from moorage.docker import apt
 from moorage.errors import Refused
 from moorage.settings import ROOT, Settings
 from moorage.ui import UI
@@ -114,7 +114,7 @@ print(json.dumps({
 def test_what_was_brought_is_mended_when_cut_off_and_taken_away_whole() -> None:
     from docker.errors import ContainerError
 
-    from moorage import debian, engine
+    from moorage.docker import debian, engine
 
     ours = Settings()
     client = engine.connect(ours)

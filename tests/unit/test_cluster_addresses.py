@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from moorage.cluster import nodes
-from moorage.cluster.nodes import ClusterNode
+from moorage.cluster.diagnosis import nodes
+from moorage.cluster.diagnosis.nodes import ClusterNode
 from moorage.errors import Refused
-from moorage.fleet import ways
 from moorage.fleet.inventory.selection import Selection, resolve
+from moorage.fleet.ssh import routing
 from moorage.settings import Settings
 
 
 @pytest.fixture(autouse=True)
 def no_lab(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ways, "lab_hosts", lambda _: None)
+    monkeypatch.setattr(routing, "lab_hosts", lambda _: None)
 
 
 def node(name: str, *addresses: tuple[str, str]) -> ClusterNode:

@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 
-from moorage.cluster import causes, diagnosis, keyring, recovery, stuck
-from moorage.cluster.diagnosis import Known, NodeImages
-from moorage.cluster.stuck import Stuck
+from moorage.cluster.diagnosis import diagnosis
+from moorage.cluster.diagnosis.diagnosis import Known, NodeImages
+from moorage.cluster.symptoms import causes, keyring, stuck
+from moorage.cluster.symptoms.stuck import Stuck
+from moorage.cluster.workload import recovery
 from moorage.registry import Credentials
 from moorage.settings import Settings
 from tests.unit.test_cluster_diagnosis import secret

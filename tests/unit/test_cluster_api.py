@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from moorage.cluster import access, api, namespaces, paths, secrets
-from moorage.cluster.api import Api
-from moorage.cluster.following import follow
-from moorage.cluster.refusals import ApiError
+from moorage.cluster.api import client as api
+from moorage.cluster.api import paths
+from moorage.cluster.api.client import Api
+from moorage.cluster.api.following import follow
+from moorage.cluster.api.refusals import ApiError
+from moorage.cluster.login import access, namespaces, secrets
 from moorage.errors import MoorageError, Refused
 from moorage.registry import Credentials
 from moorage.settings import ROOT, LabSettings, Settings
@@ -256,7 +258,7 @@ def test_a_server_that_ends_every_watch_is_not_asked_in_a_tight_loop(
 
 
 def test_what_does_not_need_kubernetes_does_not_load_it() -> None:
-    inv = str(ROOT / "moorage" / "start.py")
+    inv = str(ROOT / "moorage" / "program" / "start.py")
     for words in (["--list"], ["--help", "k8s.secret"]):
         done = subprocess.run(
             [sys.executable, "-X", "importtime", inv, *words],

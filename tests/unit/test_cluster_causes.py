@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage.cluster import causes, stuck
+from moorage.cluster.symptoms import causes, stuck
 from tests.agent.test_words import ELSEWHERE, HEARD, code_of, voice
 
 K8S = Path(__file__).resolve().parent.parent / "k8s"

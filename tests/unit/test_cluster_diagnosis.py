@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from moorage.cluster import causes, cures, diagnosis, pull_secret, stages, stuck, tags
-from moorage.cluster.api import Where
-from moorage.cluster.diagnosis import NOT_ALLOWED, Known
-from moorage.cluster.examine import Report
-from moorage.cluster.stuck import Stuck
+from moorage.cluster.api.client import Where
+from moorage.cluster.diagnosis import diagnosis
+from moorage.cluster.diagnosis.diagnosis import NOT_ALLOWED, Known
+from moorage.cluster.diagnosis.examine import Report
+from moorage.cluster.login import pull_secret
+from moorage.cluster.symptoms import causes, stages, stuck, tags
+from moorage.cluster.symptoms.stuck import Stuck
+from moorage.cluster.workload import cures
 from moorage.errors import Refused
 from moorage.registry import Credentials
 from moorage.settings import Settings
@@ -331,7 +334,7 @@ def test_both_spellings_of_port_443_are_our_registry() -> None:
     group = diagnosed(one(image=f"{REGISTRY}:443/app:1"))
     assert (group.fix, group.cure) == (causes.TRUST, "inv nodes.trust --hosts=n1")
     # The Secret that the cure makes is one that the kubelet uses for this spelling.
-    from moorage.cluster import ours
+    from moorage.cluster.api import ours
 
     made = pull_secret.document("s", "web", REGISTRY, LOGIN, ours.labels(SETTINGS, "secret"))
     refused = one(words=REFUSED, image=f"{REGISTRY}:443/app:1", secrets=("s",))

@@ -17,12 +17,13 @@ import pytest
 
 from agent.wire.report import CHANGED, ROLLED_BACK, UNCHANGED, HostResult
 from moorage import fleet
-from moorage.cluster import evidence, nodes
-from moorage.cluster.evidence import Evidence, judged
-from moorage.cluster.nodes import AGENTS_UNTRUST, Proof
-from moorage.cluster.refusals import ApiError
-from moorage.fleet import logbook
+from moorage.cluster.api.refusals import ApiError
+from moorage.cluster.diagnosis import nodes
+from moorage.cluster.diagnosis.nodes import AGENTS_UNTRUST, Proof
+from moorage.cluster.symptoms import evidence
+from moorage.cluster.symptoms.evidence import Evidence, judged
 from moorage.fleet.inventory import Target
+from moorage.fleet.report import logbook
 from moorage.settings import Settings
 
 SETTINGS = Settings()

@@ -16,9 +16,12 @@ from typing import Any
 import pytest
 
 from moorage import settings
-from moorage.cluster import access, causes, cures, examine, recovery
-from moorage.cluster.api import Api
-from moorage.cluster.examine import Report
+from moorage.cluster.api.client import Api
+from moorage.cluster.diagnosis import examine
+from moorage.cluster.diagnosis.examine import Report
+from moorage.cluster.login import access
+from moorage.cluster.symptoms import causes
+from moorage.cluster.workload import cures, recovery
 from moorage.registry import Credentials, client
 from moorage.settings import Settings
 from moorage.ui import UI

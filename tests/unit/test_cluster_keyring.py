@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from moorage.cluster import keyring, ours, pull_secret
+from moorage.cluster.api import ours
+from moorage.cluster.login import pull_secret
+from moorage.cluster.symptoms import keyring
 from moorage.registry import Credentials
 from moorage.settings import RegistrySettings, Settings
 

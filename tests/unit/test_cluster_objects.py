@@ -15,12 +15,13 @@ import yaml
 
 from agent.daemonset.loop import Wish
 from moorage.archive import AgentArchive
-from moorage.cluster import accounts, login, manifests, ours, pull_secret, refusals
 from moorage.cluster.agents import documents as made_of
 from moorage.cluster.agents import rollout
 from moorage.cluster.agents.documents import Wanted
 from moorage.cluster.agents.states import AgentState, digest
-from moorage.cluster.nodes import ClusterNode
+from moorage.cluster.api import manifests, ours, refusals
+from moorage.cluster.diagnosis.nodes import ClusterNode
+from moorage.cluster.login import accounts, login, pull_secret
 from moorage.errors import Refused
 from moorage.registry import Credentials
 from moorage.settings import ROOT, Settings, parse

@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
-from moorage.cluster import causes, diagnosis, examine, owners, paths, recovery, stages, stuck
-from moorage.cluster.diagnosis import Known
-from moorage.cluster.examine import Report
-from moorage.cluster.refusals import ApiError
-from moorage.cluster.stuck import Stuck
+from moorage.cluster.api import paths
+from moorage.cluster.api.refusals import ApiError
+from moorage.cluster.diagnosis import diagnosis, examine, owners
+from moorage.cluster.diagnosis.diagnosis import Known
+from moorage.cluster.diagnosis.examine import Report
+from moorage.cluster.symptoms import causes, stages, stuck
+from moorage.cluster.symptoms.stuck import Stuck
+from moorage.cluster.workload import recovery
 from moorage.registry import Credentials
 from moorage.settings import Settings
 from moorage.ui import UI
@@ -403,7 +406,7 @@ def test_a_new_pod_that_fails_for_good_ends_the_waiting(known: dict[str, Any]) -
 
 
 def test_cured_is_not_said_while_one_waits(capsys: pytest.CaptureFixture[str]) -> None:
-    from moorage.cluster import telling
+    from moorage.cluster.workload import telling
 
     telling.after_cures(UI(), Report((), 1, waiting=("web/c has no node yet",)))
     said = capsys.readouterr().out

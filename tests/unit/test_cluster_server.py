@@ -16,25 +16,17 @@ from typing import Any
 import pytest
 
 from moorage.archive import AgentArchive
-from moorage.cluster import (
-    access,
-    accounts,
-    deploy,
-    examine,
-    manifests,
-    ours,
-    paths,
-    removal,
-    secrets,
-    strangers,
-)
-from moorage.cluster import namespaces as spaces
 from moorage.cluster.agents import rollout
 from moorage.cluster.agents.documents import Cluster, Wanted
 from moorage.cluster.agents.documents import documents as agent_documents
-from moorage.cluster.api import Api
-from moorage.cluster.namespaces import Choice
-from moorage.cluster.refusals import ApiError
+from moorage.cluster.api import manifests, ours, paths
+from moorage.cluster.api.client import Api
+from moorage.cluster.api.refusals import ApiError
+from moorage.cluster.diagnosis import examine
+from moorage.cluster.login import access, accounts, removal, secrets, strangers
+from moorage.cluster.login import namespaces as spaces
+from moorage.cluster.login.namespaces import Choice
+from moorage.cluster.workload import deploy
 from moorage.errors import Refused
 from moorage.registry import Credentials
 from moorage.settings import ROOT, KubernetesSettings, Settings
@@ -854,7 +846,7 @@ def test_a_client_certificate_that_has_ended_is_said_with_its_date(
 
     import yaml
 
-    from moorage import certificates
+    from moorage.pki import certificates
 
     key = certificates.new_key("ec-p256")
     then = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=30)

@@ -90,7 +90,7 @@ def test_a_change_of_this_machine_without_sudo_is_refused_beforehand(
 ) -> None:
     from agent.wire.report import FAILED, Fault, HostResult
     from moorage import settings
-    from moorage.fleet import this_machine
+    from moorage.fleet.rollout import this_machine
 
     # What this checkout has in .moorage, nobody may read.
     monkeypatch.setattr(settings, "ROOT", unreadable_path)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import tasks
+from moorage.program import completion
 from moorage.settings import Settings, parse
-from moorage.tasks import completion
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from moorage import building, commands, debian, engine
-from moorage.debian import Mirror
+from moorage import commands
+from moorage.docker import building, debian, engine
+from moorage.docker.debian import Mirror
 from moorage.errors import MoorageError
 from moorage.settings import LabSettings
 from moorage.ui import UI

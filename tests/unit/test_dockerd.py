@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage import dockerd
+from moorage.docker import dockerd
 from moorage.errors import MoorageError, Refused
 from moorage.ui import UI
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from moorage import doctor, pki
-from moorage.doctor import Finding
 from moorage.errors import MoorageError, Refused
+from moorage.pki import registry as pki
 from moorage.settings import NodesSettings
 from moorage.ui import UI
+from moorage.walk import doctor
+from moorage.walk.doctor import Finding
 from tests.unit.elsewhere import project
 
 UI_ = UI(as_json=True)

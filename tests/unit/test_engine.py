@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from moorage import dockerd, engine
-from moorage.engine import Endpoint
+from moorage.docker import dockerd, engine
+from moorage.docker.engine import Endpoint
 from moorage.errors import Refused
 from moorage.settings import Settings, parse
 from moorage.ui import UI
@@ -177,7 +177,7 @@ def test_one_that_answers_needs_nothing(tmp_path: Path) -> None:
 def test_an_engine_in_which_others_work_stays_up(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from moorage import debian
+    from moorage.docker import debian
 
     settings: Settings = project(tmp_path)
     dockerd.remember(settings.state, "dockerd")

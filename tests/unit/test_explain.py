@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage.cluster import secrets
+from moorage.cluster.login import secrets
 from moorage.explanations import CHANGED, FILES, explanations
 from tests import codes
 from tests.unit.test_help import CONTEXTS, ROOT, copy, inv

@@ -13,11 +13,11 @@ import pytest
 from agent.wire.report import CHANGED, FAILED, Fault, HostResult
 from moorage.archive import AgentArchive
 from moorage.errors import Refused
-from moorage.fleet import agreement, on_host, operation
-from moorage.fleet.report import FleetReport
-from moorage.fleet.rollout import Line
-from moorage.fleet.routes import Route
-from moorage.fleet.waves import Policy
+from moorage.fleet.report import FleetReport, agreement
+from moorage.fleet.report.waves import Policy
+from moorage.fleet.rollout import on_host, operation
+from moorage.fleet.rollout.rollout import Line
+from moorage.fleet.ssh.routes import Route
 from moorage.settings import NodesSettings, Settings
 from moorage.tasks import on_nodes
 from moorage.tasks.command import Run

@@ -72,7 +72,7 @@ def refused(tmp_path: Path, name: str, text: str, **words: str) -> Refused:
 
 
 def test_what_the_inventory_gives_ssh_is_given_to_it(tmp_path: Path, reader: str) -> None:
-    from moorage.fleet.routes import routes
+    from moorage.fleet.ssh.routes import routes
 
     run = Run(tmp_path, "hosts", BASTION)
     first, second = routes(run.hosts, here(tmp_path).nodes)
@@ -132,7 +132,7 @@ def test_a_host_behind_two_jump_hosts_is_two(tmp_path: Path, reader: str) -> Non
 
 
 def test_a_way_is_kept_for_a_run_that_is_gone_on_with(tmp_path: Path, reader: str) -> None:
-    from moorage.fleet import logbook
+    from moorage.fleet.report import logbook
 
     hosts = Run(tmp_path, "hosts", BASTION).hosts
     logbook.Logbook.begin(tmp_path / "rollouts", "trust a.io", hosts)
@@ -394,7 +394,7 @@ def test_an_openssh_configuration_lists_its_hosts(
 
 
 def test_it_is_that_configuration_that_hosts_are_reached_by(tmp_path: Path, reader: str) -> None:
-    from moorage.fleet.routes import routes
+    from moorage.fleet.ssh.routes import routes
 
     run = Run(tmp_path, "other", "Host web1\n  HostName 10.0.0.1\n  Port 2200\n")
     (found,) = routes(run.hosts, here(tmp_path).nodes)

@@ -23,12 +23,12 @@ from agent.wire.report import HostResult
 from moorage import fleet
 from moorage.archive import agent_archive
 from moorage.errors import MoorageError, Refused
-from moorage.fleet import channel, residence
-from moorage.fleet.authority import CLOCK_SECONDS, Authority
-from moorage.fleet.errand import Become
+from moorage.fleet.errand.errand import Become
 from moorage.fleet.report import FleetReport
-from moorage.fleet.residence import Residents, Visit
-from moorage.fleet.roster import Resident, Roster
+from moorage.fleet.residents import channel, residence
+from moorage.fleet.residents.residence import Residents, Visit
+from moorage.pki.authority import CLOCK_SECONDS, Authority
+from moorage.pki.roster import Resident, Roster
 from moorage.settings import ROOT, CertsSettings, Settings
 from moorage.ui import UI
 from tests.adopted import IDENTITY, Agent, Folder, adopt, adopted, free_port

@@ -12,13 +12,14 @@ import pytest
 from agent.wire.report import CHANGED, FAILED, UNCHANGED, Fault, FileChange, HostResult
 from moorage import fleet
 from moorage.errors import MoorageError, Refused
-from moorage.fleet import again, logbook, operation, report_file
-from moorage.fleet.board import Board
 from moorage.fleet.inventory import Target
-from moorage.fleet.report import FleetReport, causes, failures, show
-from moorage.fleet.rollout import Line, Outcome, Rollout, Work
-from moorage.fleet.ssh import Unreachable
-from moorage.fleet.waves import Policy, schedule
+from moorage.fleet.report import FleetReport, causes, failures, logbook, report_file, show
+from moorage.fleet.report.board import Board
+from moorage.fleet.report.waves import Policy, schedule
+from moorage.fleet.rollout import operation
+from moorage.fleet.rollout.rollout import Line, Outcome, Rollout, Work
+from moorage.fleet.ssh import retry
+from moorage.fleet.ssh.session import Unreachable
 from moorage.settings import Settings
 from moorage.tasks.command import Run
 from moorage.tasks.on_nodes import Cluster, Nodes, Waves
@@ -184,7 +185,7 @@ def test_a_broken_line_is_tried_again_and_a_refusal_is_not() -> None:
             raise problem
 
         with pytest.raises(MoorageError):
-            again.with_retries(work, retries, rests.append, words.append)
+            retry.with_retries(work, retries, rests.append, words.append)
         return count, rests, words
 
     count, rests, words = attempts(MoorageError("no-ssh", "hung up", cause="c", cure="d"), 2)
@@ -198,9 +199,9 @@ def test_a_broken_line_is_tried_again_and_a_refusal_is_not() -> None:
 def test_a_result_that_says_the_line_broke_is_tried_again_until_it_holds() -> None:
     lost = HostResult("a", FAILED, error=Fault("connection-lost", "lost", cause="c", cure="d"))
     answers = [lost, lost, HostResult("a", CHANGED)]
-    result = again.with_retries(lambda: answers.pop(0), 2, lambda _: None, lambda _: None)
+    result = retry.with_retries(lambda: answers.pop(0), 2, lambda _: None, lambda _: None)
     assert result.status == CHANGED
-    assert again.with_retries(lambda: lost, 1, lambda _: None, lambda _: None) == lost
+    assert retry.with_retries(lambda: lost, 1, lambda _: None, lambda _: None) == lost
 
 
 def test_a_node_that_is_gone_after_its_line_broke_is_not_called_untouched() -> None:
@@ -215,7 +216,7 @@ def test_a_node_that_is_gone_after_its_line_broke_is_not_called_untouched() -> N
             return lost
         raise gone
 
-    result = again.with_retries(work, 2, lambda _: None, lambda _: None)
+    result = retry.with_retries(work, 2, lambda _: None, lambda _: None)
     assert count == 3
     assert (result.status, (result.error or pytest.fail()).code) == (FAILED, "connection-lost")
     assert result.error is not None

@@ -16,9 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from moorage.archive import AgentArchive
 from moorage.errors import MoorageError
-from moorage.fleet import channel, errand, operation
-from moorage.fleet.authority import Authority
-from moorage.fleet.roster import Resident, Roster
+from moorage.fleet.errand import errand
+from moorage.fleet.residents import channel
+from moorage.fleet.rollout import operation
+from moorage.pki.authority import Authority
+from moorage.pki.roster import Resident, Roster
 from moorage.settings import NodesSettings
 from moorage.ui import UI
 from tests.agent.fleet import NODE_ID, SERVER, Fleet

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from moorage.archive import AgentArchive
-from moorage.fleet import errand
-from moorage.fleet.errand import Answer, Become, as_root, cold_words, host_result, warm_words
-from moorage.fleet.ssh import Session
+from moorage.fleet.errand import errand
+from moorage.fleet.errand.errand import Answer, Become, as_root, cold_words, host_result, warm_words
+from moorage.fleet.ssh.session import Session
 
 STAND_IN = """
 import json, sys

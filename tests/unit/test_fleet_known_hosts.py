@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from moorage.files import append_line
-from moorage.fleet.known_hosts import fingerprint, line_for, lookup, parse, read
+from moorage.fleet.ssh.known_hosts import fingerprint, line_for, lookup, parse, read
 
 ONE = b"\0\0\0\x0bssh-ed25519\0\0\0 " + b"1" * 32
 TWO = b"\0\0\0\x0bssh-ed25519\0\0\0 " + b"2" * 32

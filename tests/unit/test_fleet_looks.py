@@ -14,12 +14,14 @@ import pytest
 
 from agent.wire.report import FAILED, Fault, HostResult
 from moorage.archive import AgentArchive
-from moorage.fleet import on_host, operation, report, ssh
-from moorage.fleet.authority import Authority
+from moorage.fleet import report
 from moorage.fleet.report import FleetReport
-from moorage.fleet.rollout import Outcome
-from moorage.fleet.roster import Resident, Roster
-from moorage.fleet.routes import Route
+from moorage.fleet.rollout import on_host, operation
+from moorage.fleet.rollout.rollout import Outcome
+from moorage.fleet.ssh import session as ssh
+from moorage.fleet.ssh.routes import Route
+from moorage.pki.authority import Authority
+from moorage.pki.roster import Resident, Roster
 from moorage.settings import CertsSettings, NodesSettings, Settings
 from moorage.ui import UI
 

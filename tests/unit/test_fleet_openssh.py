@@ -12,7 +12,7 @@ import pytest
 from moorage.errors import Refused
 from moorage.fleet.inventory import Target, parse_hosts
 from moorage.fleet.openssh import files, program
-from moorage.fleet.routes import LabHosts, Route, require_each_once, routes
+from moorage.fleet.ssh.routes import LabHosts, Route, require_each_once, routes
 from moorage.settings import NodesSettings
 
 ROOT = files.home()  # OpenSSH takes the home from the password database, whatever $HOME says

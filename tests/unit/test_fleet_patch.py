@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorage.fleet.patch import patched
+from moorage.fleet.rollout.patch import patched
 
 LINES = st.lists(st.sampled_from(["a", "b", "+c", "-d", "", " e", "--- x", "@@ -1 +1 @@", "\\ N"]))
 

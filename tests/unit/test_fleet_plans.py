@@ -9,8 +9,8 @@ import pytest
 
 from agent.wire.plan import Mirror, Plan, Verify
 from moorage.errors import Refused
-from moorage.fleet import plans
-from moorage.fleet.this_machine import _passing_ca
+from moorage.fleet.rollout import plans
+from moorage.fleet.rollout.this_machine import _passing_ca
 from moorage.settings import RegistrySettings, Settings
 
 CA = _passing_ca()

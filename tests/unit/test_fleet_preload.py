@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from moorage.fleet import preload
+from moorage.fleet.rollout import preload
 from moorage.settings import ROOT
 
 ID = "sha256:" + "a" * 64

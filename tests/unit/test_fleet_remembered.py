@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from moorage import fleet
-from moorage.fleet import authority
-from moorage.fleet.authority import Authority
 from moorage.fleet.report import FleetReport
-from moorage.fleet.roster import Resident, Roster
+from moorage.pki import authority
+from moorage.pki.authority import Authority
+from moorage.pki.roster import Resident, Roster
 from moorage.settings import ROOT
 from moorage.ui import UI
 from tests.adopted import Agent, Folder, adopt, adopted
@@ -108,7 +108,7 @@ def test_a_certificate_near_its_end_is_looked_at_anew(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     year = time.time() + (authority.OPERATOR_DAYS - 29) * 86400
-    monkeypatch.setattr("moorage.fleet.authority.time.time", lambda: year)
+    monkeypatch.setattr("moorage.pki.authority.time.time", lambda: year)
     assert authority.checked_context(folder.settings) is None
 
 

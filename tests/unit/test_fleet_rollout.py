@@ -25,9 +25,9 @@ from agent.wire.report import (
 )
 from moorage.errors import MoorageError
 from moorage.fleet.report import FleetReport, failures, show
-from moorage.fleet.rollout import Line, Rollout, Work
-from moorage.fleet.ssh import Unreachable
-from moorage.fleet.waves import Policy, schedule
+from moorage.fleet.report.waves import Policy, schedule
+from moorage.fleet.rollout.rollout import Line, Rollout, Work
+from moorage.fleet.ssh.session import Unreachable
 from moorage.ui import UI
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 
-from moorage.fleet.signals import STOPPING, heard
+from moorage.fleet.report.signals import STOPPING, heard
 
 
 def handlers() -> list[object]:

@@ -19,12 +19,13 @@ from agent.wire.report import UNREACHABLE, Fault, HostResult
 from moorage import fleet
 from moorage.archive import AgentArchive
 from moorage.errors import Refused
-from moorage.fleet import operation, ways
 from moorage.fleet.inventory.selection import Selection
 from moorage.fleet.openssh import files, program
-from moorage.fleet.operation import Operation, Reach
 from moorage.fleet.report import FleetReport
-from moorage.fleet.routes import LabHosts
+from moorage.fleet.rollout import operation
+from moorage.fleet.rollout.operation import Operation, Reach
+from moorage.fleet.ssh import routing
+from moorage.fleet.ssh.routes import LabHosts
 from moorage.settings import NodesSettings, Settings
 from moorage.ui import UI
 from tests.unit.test_fleet_errand import ARCHIVE, DIGEST
@@ -59,14 +60,14 @@ exec /usr/sbin/sshd -De -o LogLevel=VERBOSE -h /run/ed25519 -h /run/ecdsa \
 
 @pytest.fixture(scope="session")
 def client() -> DockerClient:
-    from moorage import engine
+    from moorage.docker import engine
 
     return engine.connect(Settings())
 
 
 @pytest.fixture(scope="session")
 def image(client: DockerClient) -> str:
-    from moorage import building, debian
+    from moorage.docker import building, debian
 
     base = debian.base_image(Settings(), client, UI(yes=True))
     return building.build(
@@ -157,7 +158,7 @@ class Operator:
         path = folder / "stand-in.pyz"
         path.write_bytes(ARCHIVE)
         monkeypatch.setattr("moorage.archive.errand_archive", lambda _: AgentArchive(path, DIGEST))
-        monkeypatch.setattr(ways, "lab_hosts", lambda _: None)
+        monkeypatch.setattr(routing, "lab_hosts", lambda _: None)
         monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
         self.write("")
 
@@ -651,9 +652,9 @@ def test_a_lab_node_that_was_given_a_new_address_is_found_again(
 
     write("127.0.0.1\n Port 1")
     operator.know(node, name="l1")
-    lab = ways.Lab(("lab1",), LabHosts(frozenset({"lab1"}), path))
-    monkeypatch.setattr(ways, "lab_hosts", lambda _: lab)
-    monkeypatch.setattr("moorage.lab.nodes", lambda *_: write(node.address))
+    lab = routing.Lab(("lab1",), LabHosts(frozenset({"lab1"}), path))
+    monkeypatch.setattr(routing, "lab_hosts", lambda _: lab)
+    monkeypatch.setattr("lab.nodes", lambda *_: write(node.address))
     assert operator.one("lab1").ok
 
 
@@ -785,7 +786,7 @@ def test_a_node_that_comes_back_is_gone_to_again(operator: Operator, start: Star
 def test_a_silent_agent_is_given_up(
     operator: Operator, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moorage.fleet.plans.patience", lambda _: 2.0)
+    monkeypatch.setattr("moorage.fleet.rollout.plans.patience", lambda _: 2.0)
     node = start()
     operator.know(node)
     operator.one(f"root@{node.address}")

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from agent.wire.report import UNCHANGED, UNREACHABLE, Fault, HostResult
-from moorage.fleet import standings
 from moorage.fleet.report import FleetReport
-from moorage.fleet.standing import Ours, Standing, runtime_and_state, span
+from moorage.fleet.state import table
+from moorage.fleet.state.host import Ours, Standing, runtime_and_state, span
 from moorage.ui import UI
 
 OURS = Ours("0.2.0", "a" * 64)
@@ -57,7 +57,7 @@ def shown(found: FleetReport, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(time, "time", lambda: NOW)
     ui, out = UI(), io.StringIO()
     ui._result = Console(file=out, width=200)
-    standings.show(ui, found, OURS)
+    table.show(ui, found, OURS)
     return out.getvalue()
 
 
@@ -97,7 +97,7 @@ def test_what_is_not_as_it_should_be_is_no_success(told: dict[str, Any], words: 
     found = of(told)
     assert not found.good
     assert words in "; ".join(found.to_do(OURS, NOW))
-    judged = standings.judged(report({"node1": told}), OURS)
+    judged = table.judged(report({"node1": told}), OURS)
     assert (judged.ok, judged.hosts[0].status) == (False, "differs")
 
 
@@ -123,7 +123,7 @@ def test_what_waits_for_a_person_is_told_and_is_no_failure(
 ) -> None:
     found = of(told)
     assert words in "; ".join(found.to_do(OURS, NOW))
-    assert standings.judged(report({"node1": told}), OURS).ok
+    assert table.judged(report({"node1": told}), OURS).ok
 
 
 def test_an_agent_is_older_newer_or_another_build() -> None:
@@ -131,7 +131,7 @@ def test_an_agent_is_older_newer_or_another_build() -> None:
     assert OURS.compared("0.1.9", "b") == "older"
     assert OURS.compared("0.10.0", "b") == "newer"
     assert OURS.compared("0.2.0", "b") == "another build"
-    judged = standings.judged(report({"n": state(resident=resident(version="0.1.0", digest="b"))}),
+    judged = table.judged(report({"n": state(resident=resident(version="0.1.0", digest="b"))}),
                               OURS)  # fmt: skip
     assert judged.to_json()["states"]["n"]["resident"]["compared"] == "older"
 

@@ -14,7 +14,7 @@ import pytest
 from agent.wire.report import FAILED, UNCHANGED, Fault, FileChange, HostResult
 from moorage.archive import AgentArchive, agent_archive
 from moorage.errors import Refused
-from moorage.fleet import this_machine
+from moorage.fleet.rollout import this_machine
 from moorage.settings import RegistrySettings, Settings
 from moorage.ui import UI
 

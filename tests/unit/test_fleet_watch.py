@@ -19,12 +19,12 @@ import pytest
 
 from agent.wire.report import Fault
 from moorage.errors import Refused
-from moorage.fleet import authority as authorities
 from moorage.fleet import watch
-from moorage.fleet.changes import changes
-from moorage.fleet.roster import Roster
-from moorage.fleet.standing import Standing
+from moorage.fleet.state.host import Standing
 from moorage.fleet.watch import Watch, pause
+from moorage.fleet.watch.changes import changes
+from moorage.pki import authority as authorities
+from moorage.pki.roster import Roster
 from moorage.settings import ROOT
 from moorage.ui import UI
 from tests.adopted import Folder, adopted

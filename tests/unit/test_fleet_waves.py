@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moorage.errors import Refused
-from moorage.fleet.waves import Policy, schedule
+from moorage.fleet.report.waves import Policy, schedule
 
 
 def sizes(policy: Policy, hosts: int) -> list[int]:

@@ -22,7 +22,7 @@ from invoke.parser import Parser
 from invoke.parser.context import ParserContext
 
 import tasks
-from moorage.tasks import pages
+from moorage.program import pages
 from moorage.typed import VARIABLE, typed, typed_document
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,11 +33,11 @@ NAMES = sorted(CONTEXTS)
 # Runs many command lines in one process: a process for each would take minutes.
 RUNNER = """
 import contextlib, io, json, sys
-from moorage import start
+from moorage.program import start
 program = start.program()
 sys.path.insert(0, ".")
-from moorage.tasks import invoke_edges
-invoke_edges.install()
+from moorage.program import edges
+edges.install()
 told = []
 for line in json.load(sys.stdin):
     out, err = io.StringIO(), io.StringIO()

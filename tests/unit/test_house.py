@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PRODUCTS = ("agent", "moorage")
+PRODUCTS = ("agent", "moorage", "lab")
 Graph = Mapping[str, frozenset[str]]
 
 

@@ -16,8 +16,10 @@ import pytest
 
 from agent.wire.plan import Registry
 from agent.wire.troubles import classify
-from moorage import engine_faults, images, pulled, settings, wheels
+from moorage import images, settings
+from moorage.docker import engine_faults, pulled
 from moorage.errors import MoorageError, Refused
+from moorage.images import wheels
 from moorage.ui import UI
 
 WORDS = Path(__file__).parents[1] / "agent" / "words"
@@ -99,7 +101,7 @@ def test_wheels_are_asked_for_no_newer_libc_than_the_bases() -> None:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
-    from moorage import engine
+    from moorage.docker import engine
 
     config = settings.parse({})
     engine.ensure(config, UI(yes=True))

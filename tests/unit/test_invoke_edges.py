@@ -196,4 +196,4 @@ def test_bytecode_is_kept_as_python_is_told_to(project: Path, tmp_path: Path) ->
         done = inv(project, "--list", PYTHONPYCACHEPREFIX=str(folder), PYTHONDONTWRITEBYTECODE=told)
         assert done.returncode == 0
         names = {path.name.partition(".")[0] for path in folder.rglob("*.pyc")}
-        assert ("invoke_edges" in names) == kept
+        assert ("edges" in names) == kept

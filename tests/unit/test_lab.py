@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from moorage import lab
+import lab
+from lab.machines import access, limits
+from lab.machines.node import LabNode, Recipe, capabilities, container_name, host_config, number
 from moorage.errors import Refused
-from moorage.lab import access, limits
-from moorage.lab.mix import LINES, parse_mix
-from moorage.lab.node import LabNode, Recipe, capabilities, container_name, host_config, number
+from moorage.mix import LINES, parse_mix
 from moorage.settings import LabSettings, Settings, parse
 from moorage.ui import UI
 from tests.unit.elsewhere import project
@@ -249,12 +249,12 @@ def test_a_limit_that_somebody_else_has_changed_since_is_theirs(tmp_path: Path) 
 def test_checking_the_settings_does_not_load_the_lab() -> None:
     code = (
         "import sys, json; from moorage.settings import parse; parse({}); "
-        "print(json.dumps([m for m in sys.modules if m.startswith(('moorage.lab', 'docker'))]))"
+        "print(json.dumps([m for m in sys.modules if m.startswith(('lab', 'docker'))]))"
     )
     import sys
 
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
-    assert json.loads(said) == ["moorage.lab", "moorage.lab.mix"]
+    assert json.loads(said) == []
 
 
 def test_the_lab_has_no_other_public_names() -> None:

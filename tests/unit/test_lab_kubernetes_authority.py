@@ -11,8 +11,8 @@ from pathlib import Path
 
 from cryptography import x509
 
-from moorage.lab.kubernetes import authority, kubeconfig
-from moorage.lab.kubernetes.authority import Pair
+from lab.kubernetes import authority, kubeconfig
+from lab.kubernetes.authority import Pair
 
 
 def test_the_second_run_finds_the_first_ones_ca(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from typing import Any, cast
 
 import pytest
 
+from lab.kubernetes.programs import binaries, release
+from lab.kubernetes.programs.version import Version
 from moorage.errors import MoorageError, Refused
 from moorage.files import write_stream
-from moorage.lab.kubernetes import binaries, release
-from moorage.lab.kubernetes.version import Version
 from moorage.settings import LabSettings
 from moorage.ui import UI
 from tests.unit import release_stand_in
@@ -180,7 +180,7 @@ def test_a_filling_that_fails_leaves_the_old_cache_and_no_draft() -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from moorage.lab.kubernetes import binaries
+from lab.kubernetes import binaries
 def slow(draft):
     (draft / "kubelet").write_bytes(b"half")
     print("begun", flush=True)

@@ -10,7 +10,7 @@ import tomllib
 
 import pytest
 
-from moorage.lab.kubernetes import containerd, worker
+from lab.kubernetes import containerd, worker
 
 DEBIAN = """\
 version = 2

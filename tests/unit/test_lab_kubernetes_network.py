@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
-from moorage.lab.kubernetes import network
+from lab.kubernetes import network
 
 
 def test_subnets_of_64_nodes_do_not_overlap_and_are_within_the_pods_network() -> None:

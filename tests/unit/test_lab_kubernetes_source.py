@@ -13,8 +13,8 @@ pytest.importorskip("docker")
 import docker
 from docker.models.containers import Container
 
-from moorage import debian, engine
-from moorage.lab.kubernetes import kit, source
+from lab.kubernetes.programs import kit, source
+from moorage.docker import debian, engine
 from moorage.settings import Settings
 from moorage.ui import UI
 from tests.unit.elsewhere import project

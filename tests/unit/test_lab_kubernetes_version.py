@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from moorage.lab.kubernetes import control, version, worker
-from moorage.lab.kubernetes.version import Version, parse
+from lab.kubernetes import control, worker
+from lab.kubernetes.programs import version
+from lab.kubernetes.programs.version import Version, parse
 
 
 @pytest.mark.parametrize("text", ["1.20.2", "v1.20.2", "Kubernetes v1.20.2\n", "v1.20.2-k3s1"])

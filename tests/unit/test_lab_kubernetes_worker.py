@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from lab import kubernetes
+from lab.kubernetes import authority, network, worker
+from lab.kubernetes.programs.binaries import Binaries
+from lab.kubernetes.programs.version import parse
+from lab.machines.node import LabNode
 from moorage.errors import Refused
-from moorage.lab import kubernetes
-from moorage.lab.kubernetes import authority, network, worker
-from moorage.lab.kubernetes.binaries import Binaries
-from moorage.lab.kubernetes.version import parse
-from moorage.lab.node import LabNode
 from moorage.settings import LabSettings
 from tests.unit.elsewhere import project
 

@@ -15,11 +15,12 @@ from docker import DockerClient
 from docker.errors import NotFound
 from docker.models.containers import Container
 
-from moorage import engine, lab
+import lab
+from lab.machines import access, containers
+from lab.machines.node import LABEL_LINE, LABEL_RECIPE, container_name
+from moorage.docker import engine
 from moorage.errors import MoorageError, Refused
-from moorage.lab import access, containers
-from moorage.lab.mix import LINES
-from moorage.lab.node import LABEL_LINE, LABEL_RECIPE, container_name
+from moorage.mix import LINES
 from moorage.settings import LabSettings, Settings
 from moorage.ui import UI
 from tests.unit.elsewhere import project

@@ -18,9 +18,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from agent.wire.plan import Plan
-from moorage import certificates, pki
 from moorage.errors import Refused
 from moorage.files import write_atomically
+from moorage.pki import certificates
+from moorage.pki import registry as pki
 from moorage.settings import CertsSettings, RegistrySettings, Settings
 from tests.agent.words.certificates import own
 from tests.unit.elsewhere import certs, project

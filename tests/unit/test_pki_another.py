@@ -17,10 +17,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
-from moorage import chain, doctor, engine, pki, registry
+from moorage import registry
+from moorage.docker import engine
+from moorage.pki import chain
+from moorage.pki import registry as pki
 from moorage.registry import client as https
 from moorage.settings import CertsSettings, RegistrySettings, Settings
 from moorage.ui import UI
+from moorage.walk import doctor
 from tests.unit.elsewhere import certs, project, registry_project
 from tests.unit.test_pki import contents, handshake, refusal
 

@@ -12,7 +12,8 @@ import pytest
 from docker import DockerClient
 from docker.errors import APIError
 
-from moorage import pulled, settings
+from moorage import settings
+from moorage.docker import pulled
 from moorage.settings import Settings
 from moorage.ui import UI
 

@@ -20,9 +20,11 @@ import pytest
 from docker.errors import NotFound
 
 from agent.wire.report import HostResult
-from moorage import engine, fleet, images, pki, registry
+from moorage import fleet, images, registry
+from moorage.docker import engine
 from moorage.errors import MoorageError, Refused
-from moorage.fleet import this_machine
+from moorage.fleet.rollout import this_machine
+from moorage.pki import registry as pki
 from moorage.registry import client as https
 from moorage.registry import ports, spec
 from moorage.registry.credentials import (

@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
-from moorage import engine, pki, registry
+from moorage import registry
+from moorage.docker import engine
+from moorage.pki import registry as pki
 from moorage.registry import spec
 from moorage.settings import Settings
 from moorage.ui import UI

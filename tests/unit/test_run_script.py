@@ -128,7 +128,7 @@ def test_inv_in_the_environment_is_the_same_but_for_how_it_is_typed(words: tuple
 def test_what_tests_of_tasks_need_of_invoke_is_there_when_they_do() -> None:
     probe = (
         "import sys\n"
-        "from moorage import start\n"
+        "from moorage.program import start\n"
         "start.program()\n"
         "assert 'asyncio' not in sys.modules\n"
         "from invoke import MockContext, Result\n"

@@ -9,7 +9,7 @@ import pytest
 
 from agent.wire.plan import Registry
 from agent.wire.troubles import classify
-from moorage.cluster import causes
+from moorage.cluster.symptoms import causes
 
 WORDS = Path(__file__).parents[1] / "agent" / "words"
 # The cluster's table goes further: a cure of its own for each, or a status that has one there.

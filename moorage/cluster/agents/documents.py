@@ -6,7 +6,7 @@ import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from moorage.cluster import manifests, ours, paths
+from moorage.cluster.api import manifests, ours, paths
 
 if TYPE_CHECKING:
     from moorage.archive import AgentArchive

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from moorage.cluster import paths, removal
 from moorage.cluster.agents import documents as made_of
 from moorage.cluster.agents.documents import (
     GRADE_LABEL,
@@ -18,11 +17,13 @@ from moorage.cluster.agents.documents import (
 )
 from moorage.cluster.agents.rollout import apply, promote
 from moorage.cluster.agents.states import STATUS, AgentState, marked_nodes, states
-from moorage.cluster.nodes import AGENTS_UNTRUST, TRUSTED, ClusterNode
+from moorage.cluster.api import paths
+from moorage.cluster.diagnosis.nodes import AGENTS_UNTRUST, TRUSTED, ClusterNode
+from moorage.cluster.login import removal
 from moorage.errors import Refused
 
 if TYPE_CHECKING:
-    from moorage.cluster.api import Api
+    from moorage.cluster.api.client import Api
     from moorage.settings import Settings
     from moorage.ui import UI
 
@@ -64,8 +65,8 @@ def _note(settings: Settings, nodes: Sequence[ClusterNode]) -> None:
     """For ``k8s.nodes``: an older pull proves nothing any more."""
     from agent.wire.report import CHANGED, HostResult
     from moorage import fleet
-    from moorage.fleet import logbook
     from moorage.fleet.inventory.targets import Target
+    from moorage.fleet.report import logbook
 
     if nodes:
         logbook.note(

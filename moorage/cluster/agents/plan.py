@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 from moorage.errors import Refused
 
 if TYPE_CHECKING:
-    from moorage.cluster.nodes import ClusterNode
+    from moorage.cluster.diagnosis.nodes import ClusterNode
     from moorage.settings import Settings
 
 
 def make_plan(settings: Settings, nodes: Sequence[ClusterNode]) -> bytes:
     """The one plan for all nodes. Raises Refused where they would need different addresses."""
-    from moorage import pki
-    from moorage.fleet import plans
-    from moorage.fleet.operation import proof
+    from moorage.fleet.rollout import plans
+    from moorage.fleet.rollout.operation import proof
+    from moorage.pki import registry as pki
 
     plan = plans.make(
         settings,
@@ -29,7 +29,7 @@ def make_plan(settings: Settings, nodes: Sequence[ClusterNode]) -> bytes:
 
 
 def _address(settings: Settings, nodes: Sequence[ClusterNode]) -> str | None:
-    from moorage.fleet.plans import registry_address
+    from moorage.fleet.rollout.plans import registry_address
 
     found = {registry_address(settings, _towards(node.address)) for node in nodes}
     found.discard("")

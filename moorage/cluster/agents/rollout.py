@@ -7,20 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from moorage.cluster import examine, manifests, ours, paths, secrets
 from moorage.cluster.agents import documents as made_of
 from moorage.cluster.agents.documents import AUTO, FILES, FULL, GRADE_LABEL, Cluster, Wanted
 from moorage.cluster.agents.plan import make_plan
 from moorage.cluster.agents.states import FAILED, NEEDS_FULL, AgentState, states
-from moorage.cluster.nodes import ClusterNode, from_document
-from moorage.cluster.refusals import nothing_changed_yet
-from moorage.cluster.stages import READY, stage
-from moorage.cluster.stuck import candidates
+from moorage.cluster.api import manifests, ours, paths
+from moorage.cluster.api.refusals import nothing_changed_yet
+from moorage.cluster.diagnosis import examine
+from moorage.cluster.diagnosis.nodes import ClusterNode, from_document
+from moorage.cluster.login import secrets
+from moorage.cluster.symptoms.stages import READY, stage
+from moorage.cluster.symptoms.stuck import candidates
 from moorage.errors import Refused
 
 if TYPE_CHECKING:
-    from moorage.cluster.api import Api
-    from moorage.cluster.examine import Report
+    from moorage.cluster.api.client import Api
+    from moorage.cluster.diagnosis.examine import Report
     from moorage.settings import Settings
     from moorage.ui import UI
 

@@ -7,12 +7,12 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from moorage.cluster import ours, paths
 from moorage.cluster.agents.documents import APPLY, FILES, FULL, GRADE_LABEL
-from moorage.cluster.nodes import TRUSTED, ClusterNode, from_document
+from moorage.cluster.api import ours, paths
+from moorage.cluster.diagnosis.nodes import TRUSTED, ClusterNode, from_document
 
 if TYPE_CHECKING:
-    from moorage.cluster.api import Api
+    from moorage.cluster.api.client import Api
 
 # What agent/daemonset writes onto its Node, and two of its words.
 STATUS = "moorage.dev/agent"

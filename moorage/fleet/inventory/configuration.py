@@ -1,7 +1,7 @@
 """An OpenSSH configuration as a list of hosts: those that its Host lines name without a pattern.
 
 What it says of them is OpenSSH's affair (``moorage.fleet.openssh``). Several names on one line may
-be one machine, which is one host then: ``moorage.fleet.ways`` finds that out.
+be one machine, which is one host then: ``moorage.fleet.ssh.routing`` finds that out.
 """
 
 from __future__ import annotations

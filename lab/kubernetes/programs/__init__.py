@@ -1,0 +1,1 @@
+"""Kubernetes' own programs: which version, from where, into which image."""

@@ -1,0 +1,225 @@
+"""The lab as a whole: up, down, and what of it runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lab.machines import access, containers, images, limits
+from lab.machines.node import LabNode, Recipe, bounding_set, capabilities, host_config
+from moorage.actions import Action
+from moorage.docker import building, debian, engine
+from moorage.errors import Refused
+from moorage.mix import Line, parse_mix
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container
+
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+# The engine makes containers one after another anyway; more would only queue there.
+_AT_ONCE = 8
+
+
+def pending(settings: Settings, nodes: str | None = None) -> list[Action]:
+    """What :func:`up` would do to this machine and to the lab; nothing where all is up.
+
+    Raises Refused for a bad mix, or where something is needed that cannot be had.
+    """
+    lines = _lines(settings, nodes)
+    if not engine.answers(settings):
+        return [*debian.pending(settings), *limits.pending(len(lines)), _start(len(lines))]
+    client = engine.connect(settings)
+    try:
+        actions: list[Action] = []
+        absent = images.missing(settings, client, lines)
+        if absent:
+            if not building.exists(client, images.reference(settings, None)):
+                actions += debian.pending(settings)
+            names = ", ".join(line.name for line in absent)
+            actions.append(Action(f"build lab nodes with containerd {names}"))
+        running = [c for c in containers.existing(settings, client).values() if _runs(c)]
+        if len(running) < len(lines):
+            actions += limits.pending(len(lines) - len(running), len(running))
+            actions.append(_start(len(lines) - len(running)))
+    finally:
+        client.close()
+    return actions
+
+
+def up(settings: Settings, client: DockerClient, ui: UI, nodes: str | None = None) -> list[LabNode]:
+    """Makes the lab what ``nodes`` (default: ``lab.nodes``) says, and waits until it serves.
+
+    Right nodes that run are left alone, stopped ones started, others made or removed. Raises
+    MoorageError for the first node that does not get ready, Refused for a bad mix.
+    """
+    lines = _lines(settings, nodes)
+    _refuse_rootless(client)
+    images.ensure(settings, client, ui, lines)
+    allowed = access.prepare(settings)
+    recipes = _recipes(settings, client, lines, allowed.public_key)
+    there = containers.existing(settings, client)
+    for recipe in recipes:
+        if recipe.number not in there:
+            containers.refuse_strangers(settings, client, recipe)
+    wanted = {recipe.number: recipe for recipe in recipes}
+    surplus = [
+        container
+        for place, container in there.items()
+        if place not in wanted or not containers.is_right(container, wanted[place])
+    ]
+    kept = {place: c for place, c in there.items() if c not in surplus}
+    running = sum(map(_runs, kept.values()))
+    limits.raise_them(settings, ui, len(recipes) - running, running)
+    if surplus:
+        with ui.progress(f"removing {_nodes(len(surplus))}") as update:
+            _together(containers.remove, surplus, update)
+
+    stop = threading.Event()
+
+    def bring_up(recipe: Recipe) -> containers.Ready:
+        container = kept.get(recipe.number)
+        fresh = container is None or not _runs(container)
+        if container is None:
+            container = containers.make(settings, client, recipe, allowed)
+        if not stop.is_set():
+            containers.start(container, recipe.name)
+        return containers.wait(container, stop, fresh=fresh)
+
+    title = f"{'looking at' if running == len(recipes) else 'starting'} {_nodes(len(recipes))}"
+    with ui.progress(title) as update:
+        ready = _together(bring_up, recipes, update, stop)
+    for answer in ready:
+        if answer.trouble:
+            ui.warn(f"{answer.node.name} runs, but is not well: {answer.trouble}")
+    access.write(
+        settings,
+        [answer.node for answer in ready],
+        {answer.node.name: answer.host_key for answer in ready},
+    )
+    return [answer.node for answer in ready]
+
+
+def down(settings: Settings, client: DockerClient, ui: UI, *, images: bool = False) -> bool:
+    """Removes the lab's nodes, their cluster, volumes and keys.
+
+    With ``images``, what they are made from goes as well. Limits that were raised for it are put
+    back. Returns whether there was anything to remove.
+    """
+    from lab import kubernetes
+    from moorage.pki.roster import Roster
+
+    cluster = kubernetes.down(settings, client, ui, images=images)
+    found = list(containers.existing(settings, client).values())
+    if found:
+        names = [containers.node_of(container).name for container in found]
+        with ui.progress(f"removing {_nodes(len(found))}") as update:
+            _together(containers.remove, found, update)
+        Roster(settings).drop(*names)  # the agents that stayed there are gone with them
+    volumes = client.volumes.list(filters=engine.label_filter(settings, "lab"))
+    for volume in volumes:
+        volume.remove(force=True)
+    access.forget(settings)
+    restored = limits.restore(settings, ui)
+    removed = _remove_images(settings, client) if images else 0
+    return bool(cluster or found or volumes or restored or removed)
+
+
+def nodes(settings: Settings, client: DockerClient) -> list[LabNode]:
+    """The nodes that run, in order.
+
+    A node's address may change when it is restarted; where it has, the SSH configuration follows.
+    """
+    found = containers.existing(settings, client)
+    running = [containers.node_of(found[place]) for place in sorted(found) if _runs(found[place])]
+    if running and access.ssh_config(settings).exists():
+        access.write(settings, running, access.known_keys(settings))
+    return running
+
+
+def _lines(settings: Settings, nodes: str | None) -> tuple[Line, ...]:
+    if nodes is None:
+        return parse_mix(settings.lab.nodes, source="lab.nodes")
+    return parse_mix(nodes)
+
+
+def _recipes(
+    settings: Settings, client: DockerClient, lines: Sequence[Line], public_key: str
+) -> list[Recipe]:
+    names = {line: images.reference(settings, line) for line in set(lines)}
+    ids = {line: building.image_id(client, name) for line, name in names.items()}
+    config = host_config(capabilities(bounding_set()), engine.labels(settings, "lab"))
+    return [
+        Recipe(settings.lab.prefix, place, line, names[line], ids[line], config, public_key)
+        for place, line in enumerate(lines, start=1)
+    ]
+
+
+def _together(
+    work: Callable[[_T], _R],
+    items: Sequence[_T],
+    update: Callable[..., None],
+    stop: threading.Event | None = None,
+) -> list[_R]:
+    """``work`` for all ``items``, some at a time; results in their order.
+
+    The first failure (or Ctrl-C) is passed on at once; ``stop`` is set, so that the others end.
+    """
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    futures: list[Future[_R]] = [pool.submit(work, item) for item in items]
+    waiting: set[Future[Any]] = set(futures)
+    try:
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+            update(done=len(items) - len(waiting), total=len(items))
+    finally:
+        if stop is not None:
+            stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+    return [future.result() for future in futures]
+
+
+def _remove_images(settings: Settings, client: DockerClient) -> int:
+    from docker.errors import APIError
+
+    found = client.images.list(all=True, filters=engine.label_filter(settings, "lab"))
+    removed = 0
+    for image in sorted(found, key=lambda image: len(image.history()), reverse=True):
+        for name in image.tags or [str(image.id)]:
+            try:
+                client.images.remove(name)
+                removed += 1
+            except APIError:  # an untagged part of another image goes with that one
+                continue
+    return removed
+
+
+def _refuse_rootless(client: DockerClient) -> None:
+    options: Iterable[str] = client.info().get("SecurityOptions") or ()
+    if any("name=rootless" in option for option in options):
+        raise Refused(
+            "engine-rootless",
+            "lab nodes cannot run in a rootless Docker engine",
+            cause="systemd and containerd in them need capabilities that it does not have",
+            cure="use the machine's own engine: docker context use default; unset DOCKER_HOST",
+        )
+
+
+def _runs(container: Container) -> bool:
+    return str(container.status) == "running"
+
+
+def _start(count: int) -> Action:
+    return Action(f"start {_nodes(count)} of the lab")
+
+
+def _nodes(count: int) -> str:
+    return "one node" if count == 1 else f"{count} nodes"

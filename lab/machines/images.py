@@ -1,0 +1,116 @@
+"""The images of lab nodes: one part that all share, and the containerd of each line on it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moorage.docker import building, debian, engine
+from moorage.errors import MoorageError
+from moorage.mix import LINES, Line
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+REPOSITORY = "moorage/lab"
+_FILES = Path(__file__).parent / "image"
+
+
+def reference(settings: Settings, line: Line | None) -> str:
+    """The name of the image of a line; None stands for the part that all share.
+
+    It changes with whatever goes into the image, so that an image of that name is the right one.
+    """
+    recipe = hashlib.sha256(debian.tag(settings).encode())
+    for path in sorted(_FILES.iterdir()):
+        recipe.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"{REPOSITORY}:{line.name if line else 'node'}-{recipe.hexdigest()[:10]}"
+
+
+def missing(settings: Settings, client: DockerClient, lines: Iterable[Line]) -> tuple[Line, ...]:
+    """Those of ``lines``, each once, whose image is not there."""
+    return tuple(
+        line
+        for line in dict.fromkeys(lines)
+        if not building.exists(client, reference(settings, line))
+    )
+
+
+def ensure(settings: Settings, client: DockerClient, ui: UI, lines: Iterable[Line]) -> None:
+    """Builds what is missing. Raises MoorageError with the failing step's last words."""
+    absent = missing(settings, client, lines)
+    if not absent:
+        return
+    shared = reference(settings, None)
+    if not building.exists(client, shared):
+        base = debian.base_image(settings, client, ui)
+        files = {
+            path.name: path.read_bytes()
+            for path in _FILES.iterdir()
+            if path.suffix != ".Dockerfile"
+        }
+        with ui.progress("building the lab nodes' system") as update:
+            building.build(
+                client,
+                files,
+                tag=shared,
+                labels=engine.labels(settings, "lab"),
+                title="the lab nodes' system",
+                arguments={"BASE": base},
+                update=update,
+            )
+    names = ", ".join(line.name for line in absent)
+    with (
+        ui.progress(f"building nodes with containerd {names}") as update,
+        ThreadPoolExecutor() as pool,
+    ):
+        for done, _ in enumerate(
+            pool.map(lambda line: _build_line(settings, client, line), absent), start=1
+        ):
+            update(done=done, total=len(absent))
+    _forget_superseded(settings, client)
+
+
+def _forget_superseded(settings: Settings, client: DockerClient) -> None:
+    """Removes the images that earlier recipes made, unless a node still runs from one."""
+    from docker.errors import APIError
+
+    current = {reference(settings, line) for line in (None, *LINES.values())}
+    ours = {f"{REPOSITORY}:{name}" for name in ("node", *LINES)}
+    for image in client.images.list(REPOSITORY, filters=engine.label_filter(settings, "lab")):
+        for name in set(image.tags) - current:
+            if name.rpartition("-")[0] in ours:
+                with contextlib.suppress(APIError):
+                    client.images.remove(name)
+
+
+def _build_line(settings: Settings, client: DockerClient, line: Line) -> None:
+    name = reference(settings, line)
+    building.build(
+        client,
+        {"Dockerfile": (_FILES / "containerd.Dockerfile").read_bytes()},
+        tag=name,
+        labels=engine.labels(settings, "lab"),
+        title=f"a node with containerd {line.name}",
+        arguments={"NODE": reference(settings, None), "SUITE": line.suite},
+        update=lambda **_: None,
+    )
+    said = client.containers.run(
+        name, ["containerd", "--version"], remove=True, network_mode="none"
+    )
+    version = said.decode().split()[2].removeprefix("v")
+    if not version.startswith(line.version):
+        client.images.remove(name)
+        raise MoorageError(
+            "wrong-containerd",
+            f"Debian {line.suite} no longer carries containerd {line.name}",
+            cause=f"its containerd is {version}",
+            cure="leave that line out of lab.nodes, or name a mirror that has it in lab.mirror",
+        )

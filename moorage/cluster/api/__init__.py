@@ -1,0 +1,1 @@
+"""The Kubernetes API: requests, refusals, paths, and what there is ours."""

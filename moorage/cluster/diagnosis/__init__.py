@@ -1,0 +1,1 @@
+"""Why pods cannot pull: their nodes, their owners, what is found."""

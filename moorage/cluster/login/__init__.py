@@ -1,0 +1,1 @@
+"""Who may pull: the kubeconfig, pull secrets, service accounts, namespaces."""

@@ -1,0 +1,1 @@
+"""What kubelets and runtimes say, read: causes, stages, what is stuck. Pure."""

@@ -1,0 +1,92 @@
+"""A diagnosis, and how a workload came up, in words for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moorage.cluster.diagnosis.diagnosis import Group
+    from moorage.cluster.diagnosis.examine import Report
+    from moorage.cluster.workload.deploy import Deployed
+    from moorage.ui import UI
+
+_SHOWN = 6
+
+
+def show(ui: UI, report: Report) -> None:
+    """Each cause with its nodes, pods, evidence and the one command that cures it."""
+    for note in report.notes:
+        ui.warn(note)
+    if not report.groups:
+        ui.show(f"Every one of {report.pods_seen} pods has its images.")
+        return
+    stuck = len({one.name for one in report.stuck})
+    causes = len(report.groups)
+    ui.show(
+        f"{stuck} of {report.pods_seen} pods cannot pull, for"
+        f" {causes} {'cause' if causes == 1 else 'causes'}."
+    )
+    for number, group in enumerate(report.groups, 1):
+        ui.show("")
+        ui.show(f"{number}. {group.title}  [{group.code}]")
+        for title, text in _lines(group):
+            if text:
+                ui.show(f"   {title:9} {text}")
+
+
+def after_cures(ui: UI, report: Report) -> None:
+    """What the cures have left; nothing is called cured while a pod still waits."""
+    if not report.groups and not report.waiting:
+        ui.show("Cured: every one of these pods has its images now.")
+        return
+    ui.show("After the cures:")
+    if report.groups:
+        show(ui, report)
+    for line in report.waiting:
+        ui.show(f"Not yet: {line}.")
+    if report.waiting:
+        ui.show("Look again in a while: inv k8s.diagnose")
+
+
+def _lines(group: Group) -> list[tuple[str, str]]:
+    return [
+        ("nodes:", some(group.nodes)),
+        ("pods:", some(group.pods)),
+        ("image:", some(group.images)),
+        ("cause:", group.cause),
+        ("evidence:", group.evidence),
+        ("cure:", group.cure + ("   (--fix does it)" if group.fix else "")),
+    ]
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def deployed(ui: UI, image: str, done: Deployed, *, changed: bool) -> None:
+    """The pods as kubectl shows them; the diagnosis where one cannot pull; what it answers."""
+    ui.table(
+        ["pod", "node", "ready", "status", "restarts"],
+        [
+            [
+                one.name,
+                one.node,
+                "1/1" if one.stage == "ready" else "0/1",
+                "Running" if one.stage in ("ready", "running") else one.stage,
+                str(one.restarts),
+            ]
+            for one in done.pods
+        ],
+    )
+    if done.report is not None:
+        show(ui, done.report)
+    if done.problem is not None:
+        ui.error(done.problem)
+    if done.ok:
+        words = "It" if changed else "Nothing changed: it"
+        ui.show(f"{words} runs from {image} (ready after {done.seconds} s).")
+        if done.answer:
+            ui.show(f"serve_hostname answers: {done.answer}")

@@ -1,0 +1,1 @@
+"""The agents that stay: HTTPS to them, and how one comes and goes."""

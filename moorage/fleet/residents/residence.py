@@ -1,0 +1,441 @@
+"""Agents that stay: adopt a node, use its agent, renew, upgrade, release and forget it.
+
+The node makes its key and asks, the operator signs and sends certificate and CA: at the end of the
+first trust, or of an errand of its own. No key travels. From then on HTTPS is tried
+first, then HTTPS through an SSH session, then the errand over SSH as for any other node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from agent.wire.report import CHANGED, UNCHANGED, Fault, FileChange, HostResult
+from moorage.errors import MoorageError
+from moorage.fleet.errand import errand
+from moorage.fleet.inventory.ranges import fold
+from moorage.fleet.residents import channel
+from moorage.pki import authority as authorities
+from moorage.pki.roster import Resident, Roster
+
+if TYPE_CHECKING:
+    import ssl
+
+    from moorage.archive import AgentArchive
+    from moorage.fleet.inventory import Target
+    from moorage.fleet.residents.channel import Channel
+    from moorage.fleet.rollout.operation import Reach
+    from moorage.fleet.ssh.routes import Route
+    from moorage.fleet.ssh.session import Session
+    from moorage.pki.authority import Authority
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+PATIENCE = 120.0
+# A new archive restarts the agent; the one before it is back within the time of two starts.
+UPGRADE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Visit:
+    """An open SSH session, and all that an errand on it needs."""
+
+    session: Session
+    route: Route
+    archive: AgentArchive
+    become: errand.Become
+    tell: Callable[[dict[str, Any]], None]
+
+    def errand(self, words: tuple[str, ...], reply: errand.Reply | None = None) -> HostResult:
+        answer, status = self.session.errand(
+            self.archive, words, b"", self.become, self.tell, PATIENCE, reply
+        )
+        return errand.host_result(self.route.name, answer, status, self.route.user)
+
+
+class Residents:
+    """The resident agents of one run: who has one, and the operator's side of TLS."""
+
+    def __init__(self, settings: Settings, *, adopting: bool = False) -> None:
+        """``adopting``: hosts without one shall get one. Raises Refused where the fleet's CA or the
+        roster cannot be used."""
+        self.looks = looks(settings)
+        self._roster = Roster(settings)
+        self._port = settings.nodes.agent_port
+        self._by_host = self._roster.residents()
+        self._settings = settings
+        self._context: ssl.SSLContext | None = None
+        if self._by_host or adopting:
+            self._context = authorities.checked_context(settings) or self._authority.context()
+
+    @cached_property
+    def _authority(self) -> Authority:
+        return authorities.Authority.open(self._settings)
+
+    @property
+    def any(self) -> bool:
+        return bool(self._by_host)
+
+    def of(self, route: Route) -> Resident | None:
+        return self._by_host.get(route.target.host)
+
+    def invitation(
+        self, route: Route, session: Session, tell: Callable[[dict[str, Any]], None]
+    ) -> Invitation:
+        """For a host's apply in ``session``, that its agent may stay after it."""
+        return Invitation(self._authority, self._roster, route, session, self._port, tell)
+
+    @contextlib.contextmanager
+    def line(self, route: Route, session: Session | None = None) -> Iterator[Channel | None]:
+        """A channel as of :meth:`open` for the length of a block, at whose end it is renewed."""
+        found = self.open(route, session)
+        try:
+            yield found
+        finally:
+            if found is not None:
+                self.renew(route, found)
+                found.close()
+
+    def open(self, route: Route, session: Session | None = None) -> Channel | None:
+        """A channel to the host's agent, or None where none answers that way.
+
+        Without ``session``: straight; a host behind a jump host is reached through one only.
+        """
+        resident = self.of(route)
+        if resident is None or self._context is None:
+            return None
+        with contextlib.suppress(channel.NoAnswer):
+            if session is not None:
+                return channel.through(route.name, session.transport, resident, self._context)
+            if route.direct:
+                return channel.straight(route.name, route.hostname, resident, self._context)
+        return None
+
+    def renew(self, route: Route, line: Channel) -> None:
+        """Where the end is near. A failure leaves the old one, and the next visit tries again."""
+        resident = self.of(route)
+        if resident is None:
+            return
+        if resident.until - time.time() > authorities.RENEW_DAYS * 86400:
+            return
+        with contextlib.suppress(MoorageError, channel.NoAnswer, ValueError):
+            self._put(route, channel.renew(line, self._authority, resident))
+
+    def reached(self, route: Route) -> None:
+        """Its agent answers in a session to ``route``: that is where it is asked the next time."""
+        resident = self.of(route)
+        if resident is not None and resident.address != address_of(route):
+            self._put(route, replace(resident, address=address_of(route)))
+
+    def _put(self, route: Route, resident: Resident) -> None:
+        self._roster.put(route.target.host, resident)
+        self._by_host[route.target.host] = resident
+
+
+def address_of(route: Route) -> str:
+    """Where the agent of a node is asked straight; "" where it cannot be."""
+    return route.hostname if route.direct else ""
+
+
+def looks(settings: Settings) -> tuple[int, ...]:
+    """Changes with the roster and the operator's certificate: by another command, meanwhile."""
+    times = []
+    for name in ("nodes.json", "operator.crt"):
+        try:
+            times.append((settings.certs_dir / "fleet" / name).stat().st_mtime_ns)
+        except OSError:
+            times.append(0)
+    return tuple(times)
+
+
+class Invitation:
+    """The operator's half of an adoption that is the end of an apply."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        roster: Roster,
+        route: Route,
+        session: Session,
+        port: int,
+        tell: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self._authority = authority
+        self._roster = roster
+        self._route = route
+        self._session = session
+        self._port = port
+        self._tell = tell
+        self._resident: Resident | None = None
+        self._asked = ""
+
+    def reply(self, event: dict[str, Any]) -> bytes | None:
+        """The agent's wish to stay is answered; an empty line is no, and people are told why."""
+        if event["event"] != "request":
+            return None
+        host = self._route.target.host
+        if (known := self._under_another_name(str(event.get("id")))) is not None:
+            self._roster.put(host, replace(known, address=address_of(self._route)))
+            return b"\n"
+        try:
+            identity = self._roster.identity(host, str(event.get("id")))
+            document, resident = _granted(self._authority, identity, event, self._port)
+            self._resident = replace(resident, address=address_of(self._route))
+            self._asked = str(event.get("id"))
+        except MoorageError as problem:
+            self._refused(problem.message, problem.cause, problem.cure)
+            return b"\n"
+        return document + b"\n"
+
+    def _under_another_name(self, identity: str) -> Resident | None:
+        """The agent of this very node, where it stays already and answers in this session.
+
+        A node has many names: its own, its address in a cluster, an alias of OpenSSH.
+        """
+        known = self._roster.known_as(identity)
+        own = self._roster.residents().get(self._route.target.host)
+        if known is None or (own is not None and own.id == identity):
+            return None
+        transport, context = self._session.transport, self._authority.context()
+        with contextlib.suppress(channel.NoAnswer, MoorageError):
+            line = channel.through(self._route.name, transport, known, context)
+            with contextlib.closing(line):
+                line.ask("GET", "/healthz")
+                return known
+        return None
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """What became of it."""
+        if event["event"] == "stays":
+            fault = event["error"]
+            if fault is not None:
+                self._refused(*(str(fault[name]) for name in ("message", "cause", "cure")))
+            elif self._resident is not None:
+                host = self._route.target.host
+                self._roster.put(host, self._resident, instead_of=self._asked)
+        self._tell(event)
+
+    def _refused(self, message: str, cause: str, cure: str) -> None:
+        words = f"the agent does not stay here: {message} ({cause}). {cure}"
+        self._tell({"event": "note", "message": words})
+
+
+def _granted(
+    authority: Authority,
+    identity: str,
+    asked: dict[str, Any],
+    port: int,
+    *,
+    loopback: bool = False,
+) -> tuple[bytes, Resident]:
+    """A node's request -> its adoption, and what the roster keeps of it. Raises MoorageError.
+
+    The operator alone decides who it is (``identity``).
+    """
+    try:
+        apart = int(asked["time"]) - time.time()
+        if abs(apart) > authorities.CLOCK_SECONDS:
+            raise _clock(apart)
+        made = authority.sign(str(asked["request"]), identity)
+    except (ValueError, TypeError, KeyError) as problem:
+        raise _bad_request(str(problem)) from None
+    document = {
+        "id": identity,
+        "listen": "127.0.0.1" if loopback else "0.0.0.0",  # noqa: S104 - TLS guards it
+        "port": port,
+        "until": made.until,
+        "certificate": made.pem,
+        "authority": authority.pem,
+    }
+    return json.dumps(document).encode(), Resident(identity, port, made.serial, made.until)
+
+
+def adopt(settings: Settings, visit: Visit, *, port: int, loopback: bool) -> HostResult:
+    """Makes the agent stay on the node; again, it gets a new key and this folder's archive.
+
+    Raises MoorageError where its request is refused; nothing is left of it there.
+    """
+    authority, roster = authorities.Authority.open(settings), Roster(settings)
+    name, host = visit.route.name, visit.route.target.host
+    former, resident, refused = "", None, None
+
+    def reply(event: dict[str, Any]) -> bytes | None:
+        nonlocal former, resident, refused
+        if event["event"] != "request":
+            return None
+        former = str(event.get("id"))
+        try:
+            identity = roster.identity(host, former)
+            document, resident = _granted(authority, identity, event, port, loopback=loopback)
+        except MoorageError as problem:
+            refused = problem
+            return b"\n"
+        return document + b"\n"
+
+    result = visit.errand(("reside",), reply)
+    if refused is not None:
+        raise refused
+    if not result.ok or resident is None:
+        return result
+    address = "" if loopback else address_of(visit.route)
+    # Under another name it may have been known by the id it had before.
+    roster.put(host, replace(resident, address=address), instead_of=former)
+    try:
+        # Through the session: it also works where a firewall closes the port.
+        line = channel.through(name, visit.session.transport, resident, authority.context())
+        with contextlib.closing(line):
+            line.ask("GET", "/healthz")
+    except channel.NoAnswer as problem:
+        visit.tell({"event": "note", "message": f"its answer could not be tried: {problem}"})
+    return result
+
+
+def remind(
+    settings: Settings, ui: UI, hosts: Sequence[str | Target], results: Sequence[HostResult]
+) -> None:
+    """After an untrust, or a trust that leaves no agent: those that are there stay."""
+    staying = _of_those_done(settings, hosts, results, with_agent=True)
+    if staying:
+        ui.note(f"the agent stays on {fold(staying)}; inv nodes.release takes it away")
+
+
+def foretell(
+    settings: Settings, ui: UI, hosts: Sequence[str | Target], results: Sequence[HostResult]
+) -> None:
+    """After the dry run of a trust: the service is made by its end, so no diff of it is there."""
+    new = _of_those_done(settings, hosts, results, with_agent=False)
+    if new:
+        ui.note(f"an agent would stay on {fold(new)}, as the service moorage-agent; --once: none")
+
+
+def _of_those_done(
+    settings: Settings,
+    hosts: Sequence[str | Target],
+    results: Sequence[HostResult],
+    *,
+    with_agent: bool,
+) -> list[str]:
+    from moorage.fleet.inventory import targets_of
+
+    residents = Roster(settings).residents()
+    done = {result.host for result in results if result.ok}
+    return [
+        target.name
+        for target in targets_of(hosts)
+        if target.name in done and (target.host in residents) == with_agent
+    ]
+
+
+def release(settings: Settings, visit: Visit) -> HostResult:
+    """Takes the agent away whole; the trust stays."""
+    result = visit.errand(("release",))
+    if result.ok:
+        Roster(settings).drop(visit.route.target.host)
+    return result
+
+
+def take_away(
+    settings: Settings, ui: UI, hosts: Sequence[Target], reach: Reach | None
+) -> dict[str, str]:
+    """What becomes of agents that were forgotten: ``released`` where the node answers over SSH,
+    else ``not-reached``. Each is tried once; nothing is raised, for what counts is done."""
+    from moorage.fleet.rollout import operation
+
+    if not hosts:
+        return {}
+    once = replace(settings, nodes=replace(settings.nodes, retries=0))
+    what = operation.Operation(
+        title="release", words=("release",), visit=lambda visit, _: release(settings, visit)
+    )
+    try:
+        results = operation.run(once, ui, hosts, what, reach).hosts
+    except MoorageError as problem:
+        ui.warn(f"no node was gone to: {problem.message}")
+        return {host.name: "not-reached" for host in hosts}
+    return {one.host: "released" if one.ok else "not-reached" for one in results}
+
+
+def upgrade(
+    settings: Settings, residents: Residents, visit: Visit, *, downgrade: bool = False
+) -> HostResult:
+    """Sends this folder's archive, and waits until it answers; else the old one is back.
+
+    ``downgrade``: in the place of a newer one, too.
+    """
+    route, name = visit.route, visit.route.name
+    content = visit.archive.path.read_bytes()
+    authority, resident = authorities.Authority.open(settings), residents.of(route)
+    headers = {
+        "Moorage_Digest": visit.archive.digest,
+        "Moorage_Signature": authority.signature(content),
+        "Content_Type": "application/octet-stream",
+    }
+    with residents.line(route, visit.session) as line:
+        if line is None or resident is None:
+            return errand.failed(name, _NO_AGENT)
+        if downgrade:
+            # For this node and in this one's place: no archive that was recorded once does as well.
+            present = line.ask("GET", "/healthz")["digest"]
+            meant = f"moorage downgrade of {resident.id} from {present} to {visit.archive.digest}"
+            headers["Moorage_Downgrade"] = authority.signature(meant.encode())
+        said = line.ask("POST", "/v1/upgrade", content, **headers)
+    if said["running"] == visit.archive.digest:
+        return HostResult(name, UNCHANGED)
+    deadline = time.monotonic() + UPGRADE_SECONDS
+    running = ""
+    while time.monotonic() < deadline:
+        time.sleep(0.5)
+        with (
+            contextlib.suppress(MoorageError, channel.NoAnswer),
+            residents.line(route, visit.session) as line,
+        ):
+            if line is None:
+                continue
+            running = str(line.ask("GET", "/healthz")["digest"])
+        if running == visit.archive.digest:
+            return HostResult(name, CHANGED, (FileChange(_ARCHIVE, "edited"),))
+    return errand.failed(name, _not_taken(running))
+
+
+_ARCHIVE = "/var/lib/moorage/resident/agent.pyz"
+_NO_AGENT = Fault(
+    "no-agent",
+    "no resident agent answers on this node",
+    cause="it was never adopted from here, or its service does not run",
+    cure="inv nodes.adopt",
+)
+
+
+def _not_taken(running: str) -> Fault:
+    return Fault(
+        "upgrade-not-taken",
+        "the new agent did not answer; the one before it is back"
+        if running
+        else "the new agent does not answer",
+        cause="it does not serve on this node: journalctl -u moorage-agent says why",
+        cure="inv nodes.adopt installs the service anew",
+    )
+
+
+def _clock(apart: float) -> MoorageError:
+    where = "ahead of" if apart > 0 else "behind"
+    return MoorageError(
+        "clock-skew",
+        f"the node's clock is {abs(apart) / 3600:.1f} hours {where} this machine's",
+        cause="certificates would be not yet valid, or ended, on one of the two sides",
+        cure="set the clock (timedatectl set-ntp true), then run this again",
+    )
+
+
+def _bad_request(why: str) -> MoorageError:
+    return MoorageError(
+        "bad-request",
+        f"what the node asked to have signed cannot be signed: {why}",
+        cause="its openssl is broken, or something else answered",
+        cure="run it again; if it comes back, look at openssl on the node",
+    )

@@ -1,0 +1,1 @@
+"""SSH to a node: how it is reached, what its key is, a session."""

@@ -1,0 +1,1 @@
+"""How nodes stand: one of them, and many as a table."""

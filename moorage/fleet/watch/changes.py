@@ -1,0 +1,107 @@
+"""What has changed on a node from one look to the next, in a few words each. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from moorage.fleet.state.host import DAY, Ours, Standing
+
+
+@dataclass(frozen=True)
+class Change:
+    """``kind`` is for programs: out-of-reach, back, drifted, put-back, stopped, failing, settled,
+    interrupted, trusts, applied, pulled, waits, restarted, agent, renewed."""
+
+    kind: str
+    message: str
+
+
+def changes(
+    before: Standing | None, after: Standing, own: Ours, answered: Standing | None = None
+) -> tuple[Change, ...]:
+    """From ``before`` to ``after``; ``answered`` is the last that was no fault.
+
+    ``before`` is None at the first look: then only what is not as it should be is told. What has
+    happened while a node was out of reach is told when it is back.
+    """
+    if after.fault is not None:
+        if before is not None and before.fault == after.fault:
+            return ()
+        return (Change("out-of-reach", f"out of reach: {after.fault.message}"),)
+    lost = before is not None and before.fault is not None
+    back = (Change("back", "answers again"),) if lost else ()
+    was = (answered if lost else before) or _right(after)
+    return (*back, *_drift(was, after), *_operations(was, after), *_agent(was, after, own))
+
+
+def _right(after: Standing) -> Standing:
+    """The node as it would be if nothing were wrong with it, and nothing had happened."""
+    calm = None if after.resident is None else replace(after.resident, drift="watching", error="")
+    return replace(after, drifted=(), interrupted="", waiting=(), resident=calm)
+
+
+def _drift(before: Standing, after: Standing) -> Iterator[Change]:
+    healed = _healed(after)
+    if healed > _healed(before) or (0 < healed < _healed(before)):
+        assert after.resident is not None  # noqa: S101 - it has healed something
+        files = ", ".join(after.resident.last_files)
+        yield Change("put-back", f"drifted: {files} put back ({healed})")
+    for path, state in after.drifted:
+        if (path, state) not in before.drifted:
+            yield Change("drifted", f"drifted: {path} {state}")
+    was, now = _state(before), _state(after)
+    if now != was and now == "stopped":
+        yield Change("stopped", "stopped putting back: it is undone again and again")
+    elif now == "failing" and (was != "failing" or _error(before) != _error(after)):
+        yield Change("failing", f"cannot put back: {_error(after)}")
+    if after.interrupted and after.interrupted != before.interrupted:
+        yield Change("interrupted", f"an {after.interrupted} was cut off: inv nodes.recover")
+    if after.good and not before.good:
+        yield Change("settled", "in order again")
+
+
+def _operations(before: Standing, after: Standing) -> Iterator[Change]:
+    if after.trusts != before.trusts:
+        yield Change("trusts", f"trusts {', '.join(after.trusts) or 'nothing of ours any more'}")
+    if after.applied != before.applied and after.applied is not None:
+        yield Change("applied", f"applied at {_clock(after.applied)}")
+    if after.pulled != before.pulled and after.pull_seconds is not None:
+        yield Change("pulled", f"pulled in {after.pull_seconds:.1f} s")
+    for unit in after.waiting:
+        if unit not in before.waiting:
+            yield Change("waits", f"a restart of {unit} waits")
+    for unit in before.waiting:
+        if unit not in after.waiting:
+            yield Change("restarted", f"{unit} has been restarted")
+
+
+def _agent(before: Standing, after: Standing, own: Ours) -> Iterator[Change]:
+    was, now = before.resident, after.resident
+    if was is None and now is not None:
+        yield Change("agent", f"an agent stays here now ({after.agent_words(own)})")
+    elif was is not None and now is None:
+        yield Change("agent", "no resident agent answers: it is asked over SSH")
+    elif was is not None and now is not None:
+        if was.digest != now.digest:
+            yield Change("agent", f"another agent runs: {after.agent_words(own)}")
+        if was.ends != now.ends:
+            days = (now.ends - time.time()) / DAY
+            yield Change("renewed", f"the agent's certificate was renewed: {days:.0f} d")
+
+
+def _healed(one: Standing) -> int:
+    return 0 if one.resident is None else one.resident.healed
+
+
+def _state(one: Standing) -> str:
+    return "" if one.resident is None else one.resident.drift
+
+
+def _error(one: Standing) -> str:
+    return "" if one.resident is None else one.resident.error
+
+
+def _clock(when: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(when))

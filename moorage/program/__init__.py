@@ -1,0 +1,1 @@
+"""Invoke's own program: its start, its edges, completion and help pages."""

@@ -1,0 +1,393 @@
+"""Where Invoke's own edges differ from ours: help, exit codes, broken settings, optional words.
+
+Invoke runs a task whose positional word is ``--help``, writes under ``--dry``, ends with 1 on a
+flag that it does not know, and with a traceback on a YAML file that it cannot read, an invalid
+number, or a list of which ``| head`` has read enough. Users expect help, 2 and a sentence, and
+nothing in the last case. Invoke knows no optional positional word, either. Invoke has no
+hook for any of it, so its methods are wrapped here, and only here;
+``tests/unit/test_invoke_edges.py`` holds the wraps against the installed Invoke.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import gc
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import invoke.program
+from invoke.config import AmbiguousMergeError, Config
+from invoke.context import Context
+from invoke.exceptions import AmbiguousEnvVar, Exit, ParseError, UncastableEnvVar
+from invoke.parser.parser import ParseMachine
+from invoke.program import Program
+
+from moorage.program import pages
+
+if TYPE_CHECKING:
+    from invoke.parser.argument import Argument
+
+    from moorage.errors import Refused
+    from moorage.settings import Settings
+
+# Invoke's own sections: https://docs.pyinvoke.org/en/stable/concepts/configuration.html
+_INVOKES_OWN = frozenset(
+    ("tasks", "run", "sudo", "runners", "timeouts", "namespaces", "fabric", "connect_kwargs")
+)
+
+
+# Invoke's core options that would promise what no task of ours does: none runs a command of
+# Invoke's, and a rehearsal is each task's own --dry-run.
+_MEANINGLESS = frozenset(
+    (
+        *("command-timeout", "dry", "echo", "hide", "no-dedupe", "prompt-for-sudo-password"),
+        *("pty", "warn-only", "write-pyc"),
+    )
+)
+_HELP = frozenset(("-h", "--help"))
+_NO_IDEA = re.compile(r"No idea what '(?P<word>.*)' is!", re.DOTALL)
+
+
+def install() -> None:
+    """Wraps Invoke's parser, settings loaders and lists, once."""
+    if hasattr(Program.parse_tasks, "__wrapped__"):
+        return
+    # At its end Python looks for garbage among all that was loaded, for 35 ms; the system gets its
+    # memory back either way.
+    atexit.register(gc.freeze)
+    _wrap(Program, "parse_core", _wrong_use)
+    _replace_answers()
+    _wrap_help()
+    _wrap(Program, "parse_tasks", _wrong_use)
+    _wrap(Config, "load_project", _broken_file)
+    _wrap(Config, "load_collection", _broken_file)
+    _wrap(Config, "load_shell_env", _broken_variable)
+    _wrap_words()
+    _wrap_lists()
+
+
+def _replace_answers() -> None:
+    """What Invoke answers before it loads tasks: the version, and completion scripts."""
+    replaced: tuple[tuple[Any, Callable[..., None]], ...] = (
+        (Program, _print_version),
+        (invoke.program, _print_completion_script),
+    )
+    for owner, answer in replaced:
+        setattr(owner, answer.__name__.removeprefix("_"), answer)
+
+
+def _print_version(program: Program) -> None:
+    from agent.wire.version import __version__
+    from moorage.ui import UI
+
+    UI().page(f"Moorage {__version__}")
+
+
+def _print_completion_script(shell: str, names: list[str]) -> None:
+    from moorage.program import completion
+    from moorage.ui import UI
+
+    if shell not in completion.SCRIPTS:
+        known = ", ".join(completion.SCRIPTS)
+        raise ParseError(f"--print-completion-script takes one of {known}, not {shell!r}")
+    UI().page(completion.SCRIPTS[shell].rstrip())
+
+
+def _wrap_help() -> None:
+    """Help is shown before a task is parsed, so that nothing asked for help can act."""
+    parse_collection, parse_tasks = Program.parse_collection, Program.parse_tasks
+
+    @functools.wraps(parse_collection)
+    def collected(self: Program) -> None:
+        if self.args.help.value is True:  # else Invoke shows its own page before there are tasks
+            self.args.help._value = None
+        parse_collection(self)
+
+    @functools.wraps(parse_tasks)
+    def parsed(self: Program) -> None:
+        words = self.argv[1:]
+        given = [word for word in self.core.unparsed if not word.startswith("-")]
+        if any(word in _HELP or word.startswith("--help=") for word in words):
+            _show_help(self, words)
+        _task_names[:] = self.collection.task_names
+        if given and given[0] in self.collection.collections:
+            _show_pages(self, given[:1])
+        parse_tasks(self)
+
+    Program.parse_collection = collected  # type: ignore[method-assign]
+    Program.parse_tasks = parsed  # type: ignore[method-assign]
+
+
+def _show_help(program: Program, words: list[str]) -> NoReturn:
+    """The pages of whatever the command line names, else the overview.
+
+    Raises Refused if the command line names something else.
+    """
+    words = [word.removeprefix("--help=") for word in words]
+    tasks, namespaces = program.collection.task_names, program.collection.collections
+    names = pages.named(words, tasks, namespaces)
+    given = [word for word in words if not word.startswith("-")]
+    if given and not names:
+        raise _told(_unknown(given[0], [*tasks, *namespaces]))
+    _show_pages(program, names)
+
+
+def _show_pages(program: Program, names: list[str]) -> NoReturn:
+    from agent.wire.version import __version__
+    from moorage.ui import UI
+
+    collection, width = program.collection, pages.width()
+    contexts = {one.name: one for one in collection.to_contexts()} if names else {}
+    shown = [
+        pages.task_page(name, collection[name], contexts[name], width)
+        if name in contexts
+        else pages.namespace(collection, name, width)
+        for name in names
+    ] or [pages.overview(collection, __version__, width)]
+    UI().page("\n\n".join(shown))
+    raise Exit
+
+
+def _wrap_lists() -> None:
+    """What ``--list`` prints may be read in part; what means nothing here is refused."""
+    original = Program.parse_cleanup
+
+    @functools.wraps(original)
+    def parse_cleanup(self: Program) -> None:
+        from moorage.ui import to_reader
+
+        _refuse_meaningless(self)
+        if self.args.complete.value:
+            _complete(self)
+        if not (self.tasks or self.args.list.value):
+            _show_pages(self, [])
+        with to_reader(sys.stdout):
+            original(self)
+
+    Program.parse_cleanup = parse_cleanup  # type: ignore[method-assign]
+
+
+def _refuse_meaningless(program: Program) -> None:
+    from moorage.errors import Refused
+
+    for name in sorted(_MEANINGLESS):
+        if not program.args[name].got_value:
+            continue
+        rehearsal = name == "dry"
+        raise _told(
+            Refused(
+                "wrong-use",
+                f"--{name} has no meaning here; nothing was done",
+                cause="a rehearsal is an option of the task that is rehearsed"
+                if rehearsal
+                else "the option is Invoke's, and is about shell commands in tasks",
+                cure="give the task itself --dry-run; inv TASK --help says if the task has one"
+                if rehearsal
+                else "leave the option out",
+            )
+        )
+
+
+def _complete(program: Program) -> NoReturn:
+    from moorage.program import completion
+    from moorage.ui import UI
+
+    line = shlex.split(program.core.remainder) if program.core.remainder else []
+    found = completion.candidates(program.collection, line, lambda: _settings_at(program))
+    UI().page("\n".join(found))
+    raise Exit
+
+
+def _wrap_words() -> None:
+    """A word that may be left out is taken where it is given; a number has to be one."""
+    original = ParseMachine.handle
+
+    @functools.wraps(original)
+    def handle(self: ParseMachine, token: str) -> None:
+        _refuse_option_as_word(self, token)
+        place = _optional_word(self, token)
+        if place is not None:
+            place.value = token
+            return
+        flag = self.flag
+        try:
+            original(self, token)
+        except ValueError:
+            name = flag.names[0].replace("_", "-") if flag else token
+            words = f"--{name} takes a whole number, not {token!r}"
+            raise ParseError(words, self.context) from None
+
+    ParseMachine.handle = handle  # type: ignore[method-assign]
+
+
+def _refuse_option_as_word(machine: ParseMachine, token: str) -> None:
+    """Raises ParseError for an option that Invoke would take for a task's missing word."""
+    context = machine.context
+    if (
+        context is not None
+        and context.missing_positional_args
+        and not machine.waiting_for_flag_value
+        and token.startswith("-")
+        and token.partition("=")[0] not in context.flags
+    ):
+        missing = pages.value(context.missing_positional_args[0])
+        raise ParseError(f"{context.name} needs {missing} before {token}", context)
+
+
+def _optional_word(machine: ParseMachine, token: str) -> Argument | None:
+    """Where the word belongs: to a positional argument that has a default and no value yet."""
+    context = machine.context
+    if (
+        context is None
+        or token.startswith("-")
+        or token in machine.contexts
+        or machine.waiting_for_flag_value
+        or context.missing_positional_args
+    ):
+        return None
+    left = (one for one in context.positional_args if one.raw_value is None)
+    return next(left, None)
+
+
+def _wrap(owner: type, name: str, explain: Callable[[Exception], Refused | None]) -> None:
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **options: Any) -> Any:
+        try:
+            return original(*args, **options)
+        except Exception as problem:
+            refusal = explain(problem)
+            if refusal is None:
+                raise
+            raise _told(refusal) from None
+
+    setattr(owner, name, wrapped)
+
+
+def _told(refusal: Refused) -> Exit:
+    from moorage.ui import UI
+
+    # No task has been parsed yet, so the flag is looked for where the user typed it.
+    ui = UI(as_json="--json" in sys.argv)
+    ui.error(refusal)
+    ui.document({"ok": False, "error": refusal.to_json()})
+    return Exit(code=refusal.exit_code)
+
+
+def _wrong_use(problem: Exception) -> Refused | None:
+    from moorage.errors import Refused
+
+    if not isinstance(problem, ParseError):
+        return None
+    context = problem.context
+    found = _NO_IDEA.search(str(problem))
+    if found is None or context is None or (context.name is None and found["word"][:1] == "-"):
+        task = f"{context.name} " if context is not None and context.name else ""
+        return Refused("wrong-use", _plainly(str(problem)), cure=f"inv {task}--help")
+    word = found["word"]
+    if not word.startswith("-"):
+        return _unknown(word, _task_names)
+    options = [flag for flag in context.flag_names() if flag.startswith("--")]
+    meant = pages.nearest(word.partition("=")[0], options)
+    return Refused(
+        "wrong-use",
+        f"{context.name} has no option {word}" + (f"; did you mean {meant}?" if meant else ""),
+        cure=f"inv {context.name} --help",
+    )
+
+
+def _plainly(words: str) -> str:
+    """Invoke's words about wrong use without what only its authors know."""
+    needed = re.fullmatch(r"Flag <Argument: (\S+).*> needed value and was not given one!", words)
+    if needed is not None:
+        return f"--{needed[1].replace('_', '-')} needs a value"
+    unknown = _NO_IDEA.search(words)
+    return f"there is no option {unknown['word']}" if unknown is not None else words
+
+
+# Known once the tasks are loaded; a ParseError does not carry them.
+_task_names: list[str] = []
+
+
+def _unknown(word: str, names: Iterable[str]) -> Refused:
+    """The refusal of a word that is neither a task nor a namespace."""
+    from moorage.errors import Refused
+
+    meant = pages.nearest(word, names)
+    return Refused(
+        "wrong-use",
+        f"there is no task {word!r}" + (f"; did you mean {meant}?" if meant else ""),
+        cure=f"inv {meant} --help" if meant else "inv --list",
+    )
+
+
+def _broken_file(problem: Exception) -> Refused | None:
+    from moorage.errors import Refused
+
+    # Whatever the YAML reader raises: bad syntax, not UTF-8, a folder, no permission.
+    cause = " ".join(str(problem).split())
+    if isinstance(problem, AmbiguousMergeError):
+        cause = f"a section of keys was expected: {cause}"
+    return Refused(
+        "unreadable-settings",
+        "invoke.yaml cannot be read",
+        cause=cause,
+        cure="correct the file at that place; moorage/settings.py lists every section and key",
+        path="invoke.yaml",
+    )
+
+
+def _broken_variable(problem: Exception) -> Refused | None:
+    from moorage.errors import Refused
+
+    if not isinstance(problem, AmbiguousEnvVar | UncastableEnvVar | ValueError):
+        return None
+    # Invoke does not say which variable it was; the value that could not be cast tells.
+    name = next(
+        (
+            name
+            for name, value in os.environ.items()
+            if name.startswith("INVOKE_") and repr(value) in str(problem)
+        ),
+        "an INVOKE_* variable",
+    )
+    return Refused(
+        "bad-setting",
+        f"{name} in the environment has the wrong type",
+        cause=str(problem),
+        cure="moorage/settings.py lists every key with its type; correct or unset the variable",
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Invoke's proxies of mappings -> dicts."""
+    return {key: _plain(value[key]) for key in value} if hasattr(value, "keys") else value
+
+
+def _settings_at(program: Program) -> Settings:
+    """The settings before any task runs. Raises Refused (see moorage.settings)."""
+    program.update_config()
+    return settings_of(Context(program.config))
+
+
+def settings_of(context: Context) -> Settings:
+    """Invoke's merged configuration -> Settings. Raises Refused (see moorage.settings)."""
+    from moorage import settings
+
+    project = getattr(context.config, "_project", None) or {}
+    settings.unknown_sections(project, _INVOKES_OWN, source="invoke.yaml")
+    settings.unknown_variables(os.environ)
+    sections = {key: context.config[key] for key in settings.defaults()}
+    try:
+        return settings.parse({key: _plain(section) for key, section in sections.items()})
+    except settings.BadSetting as problem:
+        variable = f"INVOKE_{problem.place.replace('.', '_').upper()}"
+        if variable in os.environ:  # it wins over the file, so it is what has to be corrected
+            raise settings.BadSetting(variable, problem.place, problem.expected) from None
+        raise

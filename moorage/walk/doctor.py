@@ -1,0 +1,210 @@
+"""What is missing or wrong here and on the nodes, each with the command that cures it.
+
+An examination changes nothing. Each check is a function that returns findings; the table
+``CHECKS`` at the end is the list of all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from moorage.errors import MoorageError
+from moorage.settings import Settings
+from moorage.ui import UI
+
+if TYPE_CHECKING:
+    from moorage.fleet.inventory import Target
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. ``state``: ``fine``, ``wrong``, or ``missing`` (`inv up` brings it)."""
+
+    what: str
+    state: str
+    found: str
+    cure: str = ""
+
+    @property
+    def mark(self) -> str:
+        return {"fine": "ok", "wrong": "WRONG", "missing": "-"}[self.state]
+
+    def to_json(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def examine(settings: Settings, ui: UI, hosts: str = "") -> list[Finding]:
+    """All findings about this machine, then about ``hosts`` (a,b,c; "": the lab's or settings')."""
+    findings: list[Finding] = []
+    for check in CHECKS:
+        findings += _looked(_title(check), partial(check, settings))
+    chosen = _chosen(settings, hosts)
+    return findings + _looked("nodes", partial(_nodes, settings, ui, chosen))
+
+
+def _looked(title: str, look: Callable[[], list[Finding]]) -> list[Finding]:
+    """What ``look`` finds; what keeps it from looking is a finding too."""
+    try:
+        return look()
+    except MoorageError as problem:
+        return [Finding(title, "wrong", _sentence(problem), problem.cure or "see the cause")]
+    except PermissionError as problem:
+        return [_locked(title, problem)]
+
+
+def _locked(title: str, problem: PermissionError) -> Finding:
+    return Finding(title, "wrong", str(problem), "run this as its owner, or as root")
+
+
+def _title(check: Callable[[Settings], list[Finding]]) -> str:
+    return check.__name__.strip("_").replace("_", " ")
+
+
+def _sentence(problem: MoorageError) -> str:
+    return f"{problem.message}: {problem.cause}" if problem.cause else problem.message
+
+
+def _system(_settings: Settings) -> list[Finding]:
+    found = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    if sys.platform != "linux":
+        return [Finding("system", "wrong", found, "Moorage runs on Linux only")]
+    return [Finding("system", "fine", found)]
+
+
+def _root(_settings: Settings) -> list[Finding]:
+    if os.geteuid() == 0:
+        return [Finding("root", "fine", "we are root")]
+    if shutil.which("sudo"):
+        return [Finding("root", "fine", "through sudo, announced beforehand")]
+    return [
+        Finding(
+            "root",
+            "wrong",
+            "we are not root, and there is no sudo",
+            "su -c 'apt-get install sudo && usermod -aG sudo YOU', then log in again",
+        )
+    ]
+
+
+def _engine(settings: Settings) -> list[Finding]:
+    from moorage.docker import engine
+
+    if engine.answers(settings):
+        version = engine.connect(settings).version()["Version"]
+        return [Finding("Docker engine", "fine", f"answers, version {version}")]
+    actions = engine.pending(settings)
+    return [Finding("Docker engine", "missing", "none answers", "inv up")] + [
+        Finding("Docker engine", "missing", f"`inv up` would {action.text}") for action in actions
+    ]
+
+
+def _disk(settings: Settings) -> list[Finding]:
+    free = shutil.disk_usage(settings.root).free / 2**30
+    found = f"{free:.0f} GiB free in {settings.root}"
+    if free < 4:
+        return [Finding("disk", "wrong", found, "free some room: the lab needs about 4 GiB")]
+    return [Finding("disk", "fine", found)]
+
+
+def _certificates(settings: Settings) -> list[Finding]:
+    from moorage.pki import registry as pki
+
+    if not (settings.certs_dir / "ca.crt").exists():
+        return [Finding("certificates", "missing", "none issued yet", "inv certs.issue")]
+    actions = pki.pending(settings)
+    if actions:
+        return [
+            Finding("certificates", "wrong", f"due: {action.text}", "inv certs.issue")
+            for action in actions
+        ]
+    return [Finding("certificates", "fine", f"good, in {settings.certs_dir}")]
+
+
+def _registry(settings: Settings) -> list[Finding]:
+    from moorage import registry
+    from moorage.docker import engine
+
+    if not engine.answers(settings):
+        return []
+    status = registry.status(settings, engine.connect(settings))
+    if not status.running:
+        return [Finding("registry", "missing", "not running", "inv registry.up")]
+    if not status.healthy:
+        return [Finding("registry", "wrong", "runs, but does not answer well", "inv registry.logs")]
+    return [Finding("registry", "fine", f"serves https://{settings.registry_name}")]
+
+
+def _name(settings: Settings) -> list[Finding]:
+    host = settings.registry.host
+    try:
+        addresses = sorted(
+            {info[4][0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        )
+    except OSError:
+        return [Finding("name", "missing", f"{host} is not known on this machine", "inv up")]
+    return [Finding("name", "fine", f"{host} is {', '.join(map(str, addresses))}")]
+
+
+def _trust_here(settings: Settings) -> list[Finding]:
+    from moorage import fleet
+
+    if not (settings.certs_dir / "ca.crt").exists():
+        return []
+    actions = fleet.pending_this_machine(settings)
+    if actions:
+        return [
+            Finding("this machine", "missing", f"`inv up` would {action.text}", "inv registry.up")
+            for action in actions
+        ]
+    return [Finding("this machine", "fine", "knows the registry, and its Docker trusts it")]
+
+
+def _chosen(settings: Settings, hosts: str) -> tuple[Target, ...] | Finding:
+    """The nodes that are meant. Raises Refused where ``hosts`` is not understood."""
+    from moorage import fleet
+
+    try:
+        return fleet.choose_hosts(settings, hosts or None)
+    except MoorageError as problem:
+        if hosts:
+            raise
+        return Finding("nodes", "missing", problem.message, problem.cure)
+    except PermissionError as problem:
+        return _locked("nodes", problem)
+
+
+def _nodes(settings: Settings, ui: UI, chosen: tuple[Target, ...] | Finding) -> list[Finding]:
+    from moorage import fleet
+
+    if isinstance(chosen, Finding):
+        return [chosen]
+    if not (settings.certs_dir / "ca.crt").exists():
+        return [Finding("nodes", "missing", "not asked: there is no CA for them yet", "inv up")]
+    findings = []
+    for result in fleet.verify(settings, ui, chosen).hosts:
+        if result.error is None:
+            findings.append(Finding(f"node {result.host}", "fine", "has just pulled the image"))
+        else:
+            found = f"{result.error.message}: {result.error.cause}"
+            findings.append(Finding(f"node {result.host}", "wrong", found, result.error.cure))
+    return findings
+
+
+CHECKS: tuple[Callable[[Settings], list[Finding]], ...] = (
+    _system,
+    _root,
+    _disk,
+    _engine,
+    _certificates,
+    _registry,
+    _name,
+    _trust_here,
+)
