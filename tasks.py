@@ -13,6 +13,7 @@ namespace = Collection(
     top.down,
     top.doctor,
     learn.explain,
+    learn.tutorial,
     certs.namespace,
     registry.namespace,
     image.namespace,

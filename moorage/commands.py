@@ -119,6 +119,11 @@ def logged(
         )
 
 
+def attached(argv: Sequence[str]) -> int:
+    """Runs a program on this very terminal -> its exit code."""
+    return subprocess.run(argv, check=False).returncode
+
+
 def become(argv: Sequence[str]) -> NoReturn:
     """Goes on as ``argv``: its terminal, its signals and its exit code are the user's own.
 

@@ -186,14 +186,18 @@ class UI:
                 cause="there is no terminal to ask on, and --yes was not given",
                 cure="run the same command again with --yes",
             )
-        self._err().print(f"{question} [y/N] ", end="", markup=False, highlight=False)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        if not self.agrees(question):
             raise Refused(
                 "not-confirmed",
                 "nothing was changed",
                 cause="you did not agree",
                 cure="run it again and answer y, or give --yes",
             )
+
+    def agrees(self, question: str) -> bool:
+        """The answer of whoever sits at the terminal; anything but yes is no."""
+        self._err().print(f"{question} [y/N] ", end="", markup=False, highlight=False)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     def ask_secret(self, question: str) -> str:
         """A password, typed unseen; without a terminal the first line of stdin.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # The overview's groups, in the order of a first hour: title -> tasks and namespaces.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Start here": ("up", "doctor", "explain", "down"),
+    "Start here": ("up", "tutorial", "doctor", "explain", "down"),
     "Nodes": ("nodes",),
     "Registry": ("registry", "certs"),
     "Images": ("image",),

@@ -37,6 +37,54 @@ def explain(run: Run, code: str = "") -> dict[str, Any]:
     return {"ok": True, "codes": [found._asdict()]}
 
 
+@command()
+def tutorial(run: Run, yes: bool = False) -> dict[str, Any]:
+    """Walk through the journey step by step: the commands by hand, and Moorage's beside them.
+
+    On a terminal each step can be run; nothing is changed unless you say so, step by step.
+
+    Example: inv tutorial
+    Example: inv tutorial --yes
+    """
+    from moorage.tutorial import steps
+
+    asks = run.ui.interactive and not yes and not run.ui.as_json
+    told: list[dict[str, Any]] = []
+    ok = True
+    for number, step in enumerate(steps(run.settings), 1):
+        run.ui.show(f"\n{number}. {step.title}\n   {step.why}\n")
+        for title, lines in (("by hand", step.by_hand), ("with Moorage", step.ours)):
+            run.ui.show(f"   {title}:")
+            for line in lines:
+                run.ui.show(f"     {line}")
+        ran = asks and run.ui.agrees("\nRun this step now?")
+        ok = not ran or _run(run.ui, step.ours)
+        told.append({**step._asdict(), "ran": ran})
+        if not ok:
+            break
+    if not asks:
+        run.ui.show("\nNothing was run. On a terminal, inv tutorial asks before each step.")
+    return {"ok": ok, "steps": told}
+
+
+def _run(ui: UI, ours: tuple[str, ...]) -> bool:
+    """Whether all commands of a step, typed one after the other, ended well."""
+    import shlex
+    import sys
+
+    from moorage import commands
+    from moorage.settings import ROOT
+
+    for line in ours:
+        ui.say(f"$ {line}")
+        start = [sys.executable, "-P", str(ROOT / "moorage" / "start.py")]
+        code = commands.attached([*start, *shlex.split(line)[1:]])
+        if code:
+            ui.warn(f"it ended with {code}; mend that, then go on with: inv tutorial")
+            return False
+    return True
+
+
 def _list(ui: UI, known: list[Explanation]) -> None:
     from itertools import groupby
 
