@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ SETTINGS = parse({"registry": {"host": "registry.example.com", "port": 5443}})
 class Answers(UI):
     """A stand-in for a terminal at which somebody sits: gives the answers in turn."""
 
-    interactive = True  # type: ignore[assignment]
+    interactive = True
 
     def __init__(self, *answers: bool) -> None:
         super().__init__()
@@ -41,7 +42,7 @@ def walk(monkeypatch: pytest.MonkeyPatch, *answers: bool, code: int = 0) -> tupl
         return code
 
     monkeypatch.setattr(commands, "attached", attached)
-    body = learn.tutorial.body.__wrapped__
+    body: Any = inspect.unwrap(learn.tutorial.body)
     return body(Run(SETTINGS, Answers(*answers))), ran
 
 
