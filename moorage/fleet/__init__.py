@@ -433,7 +433,6 @@ def forget(
     became of its agent: no-agent, left-alone, not-reached or released.
     """
     from moorage.fleet import inventory
-    from moorage.fleet.residents import residence
     from moorage.pki.roster import Roster
 
     roster = Roster(settings)
@@ -442,7 +441,7 @@ def forget(
     became = {name: "left-alone" if there else "no-agent" for name, there in known.items()}
     if not offline:
         left = [target for target in targets if known[target.name]]
-        became |= residence.take_away(settings, ui, left, reach)
+        became |= _take_away(settings, ui, left, reach)
     return became
 
 
@@ -482,3 +481,30 @@ def replace_operator(settings: Settings) -> int:
     from moorage.pki.authority import Authority
 
     return Authority.open(settings).replace_operator()
+
+
+def _take_away(
+    settings: Settings, ui: UI, hosts: Sequence[Target], reach: Reach | None
+) -> dict[str, str]:
+    """What becomes of agents that were forgotten: ``released`` where the node answers over SSH,
+    else ``not-reached``. Each is tried once; nothing is raised, for what counts is done."""
+    from dataclasses import replace
+
+    from moorage.errors import MoorageError
+    from moorage.fleet.residents import residence
+    from moorage.fleet.rollout import operation
+
+    if not hosts:
+        return {}
+    once = replace(settings, nodes=replace(settings.nodes, retries=0))
+    what = operation.Operation(
+        title="release",
+        words=("release",),
+        visit=lambda visit, _: residence.release(settings, visit),
+    )
+    try:
+        results = operation.run(once, ui, hosts, what, reach).hosts
+    except MoorageError as problem:
+        ui.warn(f"no node was gone to: {problem.message}")
+        return {host.name: "not-reached" for host in hosts}
+    return {one.host: "released" if one.ok else "not-reached" for one in results}

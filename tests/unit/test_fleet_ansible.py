@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from moorage import fleet
 from moorage.errors import Refused
-from moorage.fleet.inventory import Target, ansible, ansible_program, listing
+from moorage.fleet.inventory import Target, ansible, ansible_program, listing, targets
 from moorage.fleet.inventory.selection import Selection
 from moorage.fleet.openssh import files, program
 from moorage.settings import NodesSettings, Settings
@@ -424,13 +424,13 @@ def test_a_bad_line_of_it_is_told_with_file_and_line(tmp_path: Path, reader: str
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("node1\nnode2 node3\n", listing.LINES),
-        ("host1\nmatch1\n", listing.LINES),
-        ("host ansible_host=10.0.0.1\n", listing.ANSIBLE),
-        ("[web]\nHost\n", listing.ANSIBLE),
-        ("---\nall:\n  hosts:\n    a:\n", listing.ANSIBLE),
-        ("Include ~/.ssh/conf.d/*\n", listing.OPENSSH),
-        ("# mine\n\n  hOsT=a\n", listing.OPENSSH),
+        ("node1\nnode2 node3\n", targets.LINES),
+        ("host1\nmatch1\n", targets.LINES),
+        ("host ansible_host=10.0.0.1\n", targets.ANSIBLE),
+        ("[web]\nHost\n", targets.ANSIBLE),
+        ("---\nall:\n  hosts:\n    a:\n", targets.ANSIBLE),
+        ("Include ~/.ssh/conf.d/*\n", targets.OPENSSH),
+        ("# mine\n\n  hOsT=a\n", targets.OPENSSH),
     ],
 )
 def test_which_kind_a_file_is_is_told_by_its_text(text: str, kind: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -92,8 +93,14 @@ def within(product: str, graph: Graph) -> Graph:
 UNDER_WAY = pytest.mark.xfail(reason="the move into rooms is under way", strict=True)
 
 
-@pytest.mark.parametrize("product", ["agent", pytest.param("moorage", marks=UNDER_WAY)])
-@pytest.mark.parametrize("graph", [files, folders])
+@pytest.mark.parametrize(
+    ("product", "graph"),
+    [
+        *itertools.product(("agent", "moorage"), (files, folders)),
+        ("lab", folders),
+        pytest.param("lab", files, marks=UNDER_WAY),
+    ],
+)
 def test_nothing_imports_itself_by_way_of_others(product: str, graph: Callable[[], Graph]) -> None:
     assert circle(within(product, graph())) == []
 

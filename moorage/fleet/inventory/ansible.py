@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moorage.fleet.inventory import variables
-from moorage.fleet.inventory.listing import ANSIBLE, Inventory, bad, parsed
-from moorage.fleet.inventory.targets import Target
+from moorage.fleet.inventory.targets import ANSIBLE, Inventory, Target, bad, parsed
 
 _RANGE = re.compile(r"\[([0-9]+|[A-Za-z]):([0-9]+|[A-Za-z])(?::([0-9]+))?\]")
 MAX_HOSTS = 10_000

@@ -14,8 +14,7 @@ from typing import Any
 from moorage import commands
 from moorage.errors import MoorageError
 from moorage.fleet.inventory import variables
-from moorage.fleet.inventory.listing import ANSIBLE, Inventory, bad, parsed
-from moorage.fleet.inventory.targets import Target
+from moorage.fleet.inventory.targets import ANSIBLE, Inventory, Target, bad, parsed
 
 # It starts in a second or two; a dynamic inventory asks some cloud's API.
 _SECONDS = 120

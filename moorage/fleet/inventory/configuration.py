@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moorage.errors import Refused
-from moorage.fleet.inventory.listing import OPENSSH, Inventory, bad, parsed
-from moorage.fleet.inventory.targets import Target
+from moorage.fleet.inventory.targets import OPENSSH, Inventory, Target, bad, parsed
 from moorage.fleet.openssh import files, words
 
 

@@ -7,30 +7,20 @@ bytes include, or leave to Ansible, is read beside them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 
-from moorage.errors import Refused
-from moorage.fleet.inventory import ranges, targets
-from moorage.fleet.inventory.targets import Target
+from moorage.fleet.inventory.targets import (
+    ANSIBLE,
+    LINES,
+    OPENSSH,
+    Inventory,
+    Target,
+    bad,
+    expanded,
+    parsed,
+)
 
 MAX_BYTES = 8 << 20
-
-
-LINES, OPENSSH, ANSIBLE = "lines", "openssh", "ansible"
-
-
-@dataclass(frozen=True)
-class Inventory:
-    """Hosts in the order of the source, and its groups by name, each as names of hosts.
-
-    ``unusable``: host -> why it cannot be reached as the source says.
-    """
-
-    hosts: tuple[Target, ...]
-    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    kind: str = LINES
-    unusable: Mapping[str, str] = field(default_factory=dict)
 
 
 def read(content: bytes, source: str, ask: Callable[[], bytes | None] = lambda: None) -> Inventory:
@@ -108,30 +98,3 @@ def _lines(lines: Iterable[str], source: str) -> Iterable[Target]:
                 if target not in seen:
                     seen.add(target)
                     yield target
-
-
-def expanded(word: str, source: str, line: int) -> list[str]:
-    try:
-        return ranges.expand(word)
-    except Refused as problem:
-        raise bad(source, line, f"{problem.message}: {problem.cause}") from None
-
-
-def parsed(name: str, source: str, line: int) -> Target:
-    """One host of a file. Raises Refused with the file and the line."""
-    try:
-        return targets.parse(name)
-    except Refused as problem:
-        raise bad(source, line, f"{problem.message}: {problem.cause}") from None
-
-
-def bad(source: str, line: int, cause: str, cure: str = "") -> Refused:
-    place = f"{source}, line {line}" if line else source
-    return Refused(
-        "bad-inventory",
-        f"{place}: the inventory cannot be read",
-        cause=cause,
-        cure=cure
-        or "one host a line, an OpenSSH configuration, or an Ansible inventory (INI or YAML)",
-        path=source,
-    )

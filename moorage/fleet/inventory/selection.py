@@ -126,9 +126,9 @@ class Sources:
         self._groups = groups
         self._read = read
         self._ask = ask
-        self._files: dict[str, listing.Inventory] = {}
+        self._files: dict[str, targets.Inventory] = {}
 
-    def file(self, path: str) -> listing.Inventory:
+    def file(self, path: str) -> targets.Inventory:
         if path not in self._files:
             name = "standard input" if path == "-" else path
             self._files[path] = listing.read(self._read(path), name, lambda: self._ask(path))
@@ -140,7 +140,7 @@ class Sources:
         return frozenset(
             host
             for inventory in self._files.values()
-            if inventory.kind != listing.LINES
+            if inventory.kind != targets.LINES
             for host in inventory.hosts
         )
 

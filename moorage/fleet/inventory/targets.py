@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from moorage.errors import Refused
+from moorage.fleet.inventory import ranges
 
 # Aliases of ~/.ssh/config may hold '_', which host names may not; ssh(1) itself takes both.
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
@@ -42,6 +43,22 @@ class Target:
     def way(self) -> tuple[str, ...]:
         """What an inventory says of how to get there, beside user and port."""
         return (*self.ssh_args, self.ssh_config) if self.ssh_args or self.ssh_config else ()
+
+
+LINES, OPENSSH, ANSIBLE = "lines", "openssh", "ansible"
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Hosts in the order of the source, and its groups by name, each as names of hosts.
+
+    ``unusable``: host -> why it cannot be reached as the source says.
+    """
+
+    hosts: tuple[Target, ...]
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    kind: str = LINES
+    unusable: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_hosts(text: str) -> tuple[Target, ...]:
@@ -135,4 +152,31 @@ def _bad(name: str, cause: str) -> Refused:
         f"{name!r} is not a host" if name else "the list of hosts has an empty place",
         cause=cause,
         cure=f"write hosts as in --hosts={_EXAMPLE}",
+    )
+
+
+def expanded(word: str, source: str, line: int) -> list[str]:
+    try:
+        return ranges.expand(word)
+    except Refused as problem:
+        raise bad(source, line, f"{problem.message}: {problem.cause}") from None
+
+
+def parsed(name: str, source: str, line: int) -> Target:
+    """One host of a file. Raises Refused with the file and the line."""
+    try:
+        return parse(name)
+    except Refused as problem:
+        raise bad(source, line, f"{problem.message}: {problem.cause}") from None
+
+
+def bad(source: str, line: int, cause: str, cure: str = "") -> Refused:
+    place = f"{source}, line {line}" if line else source
+    return Refused(
+        "bad-inventory",
+        f"{place}: the inventory cannot be read",
+        cause=cause,
+        cure=cure
+        or "one host a line, an OpenSSH configuration, or an Ansible inventory (INI or YAML)",
+        path=source,
     )

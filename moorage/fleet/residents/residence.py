@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from moorage.archive import AgentArchive
     from moorage.fleet.inventory import Target
     from moorage.fleet.residents.channel import Channel
-    from moorage.fleet.rollout.operation import Reach
     from moorage.fleet.ssh.routes import Route
     from moorage.fleet.ssh.session import Session
     from moorage.pki.authority import Authority
@@ -337,27 +336,6 @@ def release(settings: Settings, visit: Visit) -> HostResult:
     if result.ok:
         Roster(settings).drop(visit.route.target.host)
     return result
-
-
-def take_away(
-    settings: Settings, ui: UI, hosts: Sequence[Target], reach: Reach | None
-) -> dict[str, str]:
-    """What becomes of agents that were forgotten: ``released`` where the node answers over SSH,
-    else ``not-reached``. Each is tried once; nothing is raised, for what counts is done."""
-    from moorage.fleet.rollout import operation
-
-    if not hosts:
-        return {}
-    once = replace(settings, nodes=replace(settings.nodes, retries=0))
-    what = operation.Operation(
-        title="release", words=("release",), visit=lambda visit, _: release(settings, visit)
-    )
-    try:
-        results = operation.run(once, ui, hosts, what, reach).hosts
-    except MoorageError as problem:
-        ui.warn(f"no node was gone to: {problem.message}")
-        return {host.name: "not-reached" for host in hosts}
-    return {one.host: "released" if one.ok else "not-reached" for one in results}
 
 
 def upgrade(
