@@ -18,7 +18,7 @@ from tests.unit.test_help import CONTEXTS, ROOT, copy, inv
 # Expressions that hand on a code which something else has made, and has been read from.
 HANDED_ON = {
     "(result['error'] or {}).get('code')",
-    "*_parts(problem)",
+    "*words.parts(problem)",
     "*astuple(newer(__version__, version))",
     "code",
     "str(fault['code'])",
