@@ -29,7 +29,7 @@ from agent.resident import keys, upgrade
 from agent.resident.home import Home, Settings
 from agent.server import metrics, openapi, tls
 from agent.server.drift import Drift
-from agent.server.snapshot import Looks
+from agent.server.snapshot import Snapshot
 from agent.server.unchanged import Unchanged
 from agent.server.work import AtOnce, BusyError, Operation, Work
 from agent.wire.faults import AgentError
@@ -104,7 +104,7 @@ class App:
         self._reload = reload
         self._restart = restart
         self._refused_roles = 0
-        self._looks = Looks(self.store)
+        self._snapshot = Snapshot(self.store)
         self._unchanged = Unchanged(self.store, partial(self._engine, Onlooker(root, memory)))
         self.drift = Drift(
             self.store, self.work, self.apply, lambda: self.engine().recover(), self.last.note
@@ -234,7 +234,7 @@ class App:
     async def _status(self, request: BaseRequest) -> StreamResponse:
         _no_query(request)
         first = json.dumps({"event": "resident", **self.resident()}).encode() + b"\n"
-        known = self._looks.status()
+        known = self._snapshot.status()
         if known is not None:
             return Response(body=first + known, headers={"Content-Type": JSON_LINES})
         work: Operation = lambda: self.engine().status()  # noqa: E731
@@ -284,7 +284,7 @@ class App:
             if first:
                 await _within(answer.write(first))
             while (line := await lines.get()) is not None:
-                self._looks.hear(line)
+                self._snapshot.hear(line)
                 await _within(answer.write(line))
             await _within(answer.write_eof())
         except (ConnectionError, asyncio.TimeoutError):

@@ -22,7 +22,7 @@ FACTS_SECONDS = 60.0
 _FACTS = b'{"event": "facts"'
 
 
-class Looks:
+class Snapshot:
     """The last facts that an operation told, and a status made with them."""
 
     def __init__(self, store: Store) -> None:
