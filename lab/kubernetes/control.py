@@ -12,7 +12,8 @@ from lab.kubernetes import kubeconfig, network
 from lab.kubernetes.api import PORT, Api
 from lab.kubernetes.authority import Authority, Pair
 from lab.kubernetes.programs import kit, shipping, version
-from lab.kubernetes.programs.binaries import CONTROL, ETCD, WELCOME, Binaries
+from lab.kubernetes.programs.binaries import Binaries
+from lab.kubernetes.programs.names import CONTROL, ETCD, WELCOME
 from lab.machines import containers
 from moorage import commands
 from moorage.docker import engine

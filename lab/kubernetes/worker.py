@@ -12,8 +12,9 @@ from lab.kubernetes import containerd, kubeconfig, network
 from lab.kubernetes.api import PORT
 from lab.kubernetes.authority import Authority
 from lab.kubernetes.programs import shipping, version
-from lab.kubernetes.programs.binaries import NODE, Binaries, architecture
+from lab.kubernetes.programs.binaries import Binaries, architecture
 from lab.kubernetes.programs.kit import Kit
+from lab.kubernetes.programs.names import NODE
 from lab.machines.node import LabNode, number
 from moorage import commands
 from moorage.errors import MoorageError

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pytest
 
-from lab.kubernetes.programs import binaries, release
+from lab.kubernetes.programs import binaries, names, release
 from lab.kubernetes.programs.version import Version
 from moorage.errors import MoorageError, Refused
 from moorage.files import write_stream
@@ -43,7 +43,7 @@ def stand_in() -> Iterator[release_stand_in.StandIn]:
 
 def programs(folder: Path, **versions: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    for name in binaries.NEEDED:
+    for name in names.NEEDED:
         version = versions.get(name.replace("-", "_"), "1.30.0")
         (folder / name).write_text(f"#!/bin/sh\necho Kubernetes v{version}\n")
         (folder / name).chmod(0o755)
@@ -114,7 +114,7 @@ def test_a_folder_of_no_use_is_refused_with_its_cause(
 def sums(folder: Path) -> dict[str, str]:
     return {
         name: write_stream(folder / name, [release_stand_in.PROGRAM], mode=0o755)
-        for name in binaries.NEEDED
+        for name in names.NEEDED
     }
 
 
@@ -156,7 +156,7 @@ def test_a_damaged_cache_is_fetched_again(
     elif harm == "remove":
         victim.unlink()
     else:
-        (folder / binaries.SUMS).write_text("nothing of use")
+        (folder / names.SUMS).write_text("nothing of use")
     assert binaries.read_cache(folder) is None
     assert binaries.ensure(chosen, NO_ENGINE, UI()).folder == folder
     assert victim.read_bytes() == release_stand_in.PROGRAM
@@ -180,7 +180,7 @@ def test_a_filling_that_fails_leaves_the_old_cache_and_no_draft() -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from lab.kubernetes import binaries
+from lab.kubernetes.programs import binaries
 def slow(draft):
     (draft / "kubelet").write_bytes(b"half")
     print("begun", flush=True)
@@ -211,9 +211,9 @@ def test_a_release_is_downloaded_once_and_checked(
     chosen = settings(tmp_path, kubernetes_version="1.30.0", kubernetes_release=stand_in.place)
     found = binaries.ensure(chosen, NO_ENGINE, UI())
     digest = hashlib.sha256(release_stand_in.PROGRAM).hexdigest()
-    lines = (found.folder / binaries.SUMS).read_text().splitlines()
+    lines = (found.folder / names.SUMS).read_text().splitlines()
     assert {line.split()[0] for line in lines} == {digest}
-    assert {line.split()[1] for line in lines} == {*binaries.NEEDED, *binaries.WELCOME}
+    assert {line.split()[1] for line in lines} == {*names.NEEDED, *names.WELCOME}
     asked = len(stand_in.asked)
     binaries.ensure(chosen, NO_ENGINE, UI())
     assert len(stand_in.asked) == asked

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.kubernetes.programs.names import ETCD, NEEDED, SUMS, WELCOME
 from lab.kubernetes.programs.version import Version, parse
 from moorage import commands
 from moorage.actions import Action
@@ -25,15 +26,6 @@ if TYPE_CHECKING:
 
     from moorage.settings import Settings
     from moorage.ui import UI
-
-CONTROL = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
-NODE = ("kubelet", "kube-proxy")
-NEEDED = (*CONTROL, *NODE)
-# For people; nothing here needs it.
-WELCOME = ("kubectl",)
-# A folder in the settings may bring its own: a current API server wants a newer one than Debian's.
-ETCD = "etcd"
-SUMS = "SHA256SUMS"
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.kubernetes.programs.binaries import NEEDED, WELCOME
+from lab.kubernetes.programs.names import NEEDED, WELCOME
 from moorage.errors import MoorageError
 from moorage.files import write_stream
 

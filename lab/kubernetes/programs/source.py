@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.kubernetes.programs import kit, shipping
-from lab.kubernetes.programs.binaries import NEEDED, SUMS, WELCOME
+from lab.kubernetes.programs.names import NEEDED, SUMS, WELCOME
 from moorage import commands
 from moorage.docker import debian, engine
 from moorage.errors import MoorageError
