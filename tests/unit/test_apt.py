@@ -81,7 +81,8 @@ _IN_A_CONTAINER = """
 import json, subprocess
 from pathlib import Path
 from unittest.mock import MagicMock
-from moorage import apt, commands
+from moorage import commands
+from moorage.docker import apt
 
 def packages():
     told = commands.run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n"])
