@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -121,6 +121,8 @@ RUNS = {
     "agent.clients.programs": "a client inherits the memory that its login is in",
     "agent.resident.upgrade": "an archive that is not the agent yet, by this very Python",
     "agent.resident.start": "stands alone beside the archive and becomes it",
+    "moorage.commands": "the room that does",
+    "moorage.archive": "compiles the agent by another Python, where nothing else can",
 }
 WRITES = {
     "agent.node.disk": "the room that does",
@@ -134,6 +136,27 @@ WRITES = {
     "agent.resident.residence": "takes the service and its folder away",
     "agent.resident.upgrade": "a folder of its own in which a signature is checked",
     "agent.resident.start": "stands alone beside the archive",
+    "moorage.files": "the room that does",
+    "moorage.commands": "a program's words go to a log as they come",
+    "moorage.lock": "a lock is a file that is opened, and has no content to lose",
+    "moorage.archive": "a folder of its own in which the agent is packed",
+    "moorage.walk.down": "takes everything away",
+    "moorage.images.wheels": "pip fills a folder that is renamed when it is whole",
+    "moorage.docker.apt": "takes its own record away",
+    "moorage.docker.building": "a tar in memory",
+    "moorage.docker.debian": "mmdebstrap fills a file that is taken away",
+    "moorage.docker.dockerd": "dockerd's own files, taken away after it",
+    "moorage.pki.registry": "a pair comes by two renames, in an order that survives a crash",
+    "moorage.registry": "takes the registry's data away",
+    "moorage.fleet.errand.bootstrap": "runs on a node, before the agent is there",
+    "moorage.fleet.openssh.memory": "takes what is old away",
+    "moorage.fleet.report.logbook": "takes what is old away",
+    "moorage.fleet.rollout.preload": "an image of gigabytes is streamed into a draft",
+    "lab.kubernetes.containerd": "a tar in memory",
+    "lab.kubernetes.lifecycle": "takes the cluster's folder away",
+    "lab.kubernetes.programs.shipping": "a tar that is streamed to a node",
+    "lab.machines.access": "OpenSSH's files of the lab; takes them away",
+    "lab.machines.limits": "takes its own record away",
 }
 RUNNERS = ("exec", "spawn", "posix_spawn", "system", "popen", "create_subprocess_")
 WRITERS = frozenset(
@@ -196,8 +219,36 @@ def _opens_to_write(call: ast.Call) -> bool:
 def test_each_room_keeps_to_what_it_alone_does(
     does: Callable[[str], bool], allowed: Mapping[str, str]
 ) -> None:
-    ours = {name: path for name, path in modules().items() if name.split(".")[0] == "agent"}
-    assert {name for name, path in ours.items() if does(path.read_text())} == set(allowed)
+    found = {name for name, path in modules().items() if does(path.read_text())}
+    assert found == set(allowed)
+
+
+# Who may import whom: the operator's side knows the wire, the lab knows the operator's side.
+PACKER = "moorage.archive"  # what packs the agent may look into it
+
+
+def strangers(name: str, others: Iterable[str]) -> set[str]:
+    """What a module of this name may not import."""
+    if name.startswith("agent"):
+        return {other for other in others if not other.startswith("agent")}
+    packs = name == PACKER
+    return {
+        other
+        for other in others
+        if other.split(".")[0] == "agent" and not other.startswith("agent.wire") and not packs
+    }
+
+
+def test_no_product_imports_more_of_another_than_it_may() -> None:
+    found = {name: strangers(name, others) for name, others in files().items()}
+    assert {name: bad for name, bad in found.items() if bad} == {}
+
+
+def test_an_import_of_a_strangers_room_is_seen() -> None:
+    assert strangers("agent.node.disk", ["moorage.files", "agent.wire"]) == {"moorage.files"}
+    assert strangers("moorage.fleet", ["agent.node.disk", "agent.wire.plan"]) == {"agent.node.disk"}
+    assert strangers("lab.kubernetes", ["agent.bytecode"]) == {"agent.bytecode"}
+    assert strangers(PACKER, ["agent.bytecode"]) == set()
 
 
 @pytest.mark.parametrize(
