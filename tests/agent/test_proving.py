@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -303,11 +303,14 @@ LOGIN = f'{{"auths": {{"my.registry.io": {HELD}, "my.registry.io:443": {HELD}}}}
     ],
 )
 def test_clients_get_the_image_and_the_login_and_nothing_on_a_disk(
-    tmp_path: Path, kind: str, name: str, words: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str, words: str
 ) -> None:
     from agent.proof import verify
     from agent.wire.faults import TrustError
 
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     log = tmp_path / "log"
     code = tmp_path / "log.code"
     program = tmp_path / name
@@ -324,7 +327,7 @@ def test_clients_get_the_image_and_the_login_and_nothing_on_a_disk(
     assert "my.registry.io/app:1" in said
     assert LOGIN in said
     assert "pass-word-1" not in said.splitlines()[0]
-    assert not [one for one in os.listdir("/tmp") if one.startswith("moorage-")]  # noqa: PTH208
+    assert list(temporary.iterdir()) == []
     code.write_text("1")
     with pytest.raises(TrustError) as failed:
         verify.pull(proof, registry, image, 30)
