@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import yaml
 
 from agent.edit import yaml_block
 from agent.facts import Runtime, gather
@@ -378,6 +377,7 @@ def test_a_pull_by_k0s_knows_the_folder_that_a_drop_in_names(
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_registries_yaml_keeps_its_byte_order_mark_and_line_ends(box: Box, newline: str) -> None:
+    yaml = pytest.importorskip("yaml")
     lines = ["mirrors:", "  quay.io:", "    endpoint:", "      - https://q.example", ""]
     text = b"\xef\xbb\xbf" + newline.join(lines).encode()
     lay_out(box, "k3s").write(USUAL, text)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 pytest.importorskip("docker")
+pytest.importorskip("yaml")
 
 import docker
 import yaml
