@@ -21,11 +21,6 @@ import yaml
 NAME, TITLE, *WORDS = sys.argv[1:]
 NEWER = b" 2." in subprocess.check_output(["containerd", "--version"])
 IMAGES = "io.containerd.cri.v1.images" if NEWER else "io.containerd.grpc.v1.cri"
-SNAPSHOTTER = (
-    f'[plugins."{IMAGES}"]\n  snapshotter = "native"\n'
-    if NEWER
-    else f'[plugins."{IMAGES}".containerd]\n  snapshotter = "native"\n'
-)
 VERSION = 3 if NEWER else 2
 
 
@@ -62,7 +57,7 @@ def rancher(told: dict[str, Any]) -> list[str]:
     hosts_toml(etc / "certs.d", (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {})
     base = (
         f'version = {VERSION}\nroot = "{data}/agent/containerd"\nstate = "/run/k3s/containerd"\n'
-        f'[grpc]\n  address = "/run/k3s/containerd/containerd.sock"\n{SNAPSHOTTER}'
+        f'[grpc]\n  address = "/run/k3s/containerd/containerd.sock"\n'
         f'[plugins."{IMAGES}".registry]\n  config_path = "{etc}/certs.d"\n'
     )
     names = ["config-v3.toml.tmpl", "config.toml.tmpl"] if NEWER else ["config.toml.tmpl"]
@@ -78,7 +73,7 @@ def k0s() -> list[str]:
     if not path.is_file() or path.read_text().startswith("# k0s_managed=true"):
         path.parent.mkdir(parents=True, exist_ok=True)
         imports = "imports = ['/etc/k0s/containerd.d/*.toml']"
-        path.write_text(f"# k0s_managed=true\nversion = {VERSION}\n{imports}\n{SNAPSHOTTER}")
+        path.write_text(f"# k0s_managed=true\nversion = {VERSION}\n{imports}\n")
     return ["containerd", "--root=/var/lib/k0s/containerd", "--state=/run/k0s/containerd",
             "--address=/run/k0s/containerd.sock", f"--config={path}"]  # fmt: skip
 
