@@ -73,12 +73,11 @@ def _run(ui: UI, ours: tuple[str, ...]) -> bool:
     import sys
 
     from moorage import commands
-    from moorage.settings import ROOT
+    from moorage.program import START
 
     for line in ours:
         ui.say(f"$ {line}")
-        start = [sys.executable, "-P", str(ROOT / "moorage" / "start.py")]
-        code = commands.attached([*start, *shlex.split(line)[1:]])
+        code = commands.attached([sys.executable, "-P", str(START), *shlex.split(line)[1:]])
         if code:
             ui.warn(f"it ended with {code}; mend that, then go on with: inv tutorial")
             return False

@@ -20,6 +20,7 @@ from moorage.cluster.api.following import follow
 from moorage.cluster.api.refusals import ApiError
 from moorage.cluster.login import access, namespaces, secrets
 from moorage.errors import MoorageError, Refused
+from moorage.program import START
 from moorage.registry import Credentials
 from moorage.settings import ROOT, LabSettings, Settings
 from moorage.ui import UI
@@ -258,7 +259,7 @@ def test_a_server_that_ends_every_watch_is_not_asked_in_a_tight_loop(
 
 
 def test_what_does_not_need_kubernetes_does_not_load_it() -> None:
-    inv = str(ROOT / "moorage" / "program" / "start.py")
+    inv = str(START)
     for words in (["--list"], ["--help", "k8s.secret"]):
         done = subprocess.run(
             [sys.executable, "-X", "importtime", inv, *words],

@@ -77,6 +77,11 @@ def test_it_runs_the_steps_that_were_agreed_to_and_no_other(
     assert [one["ran"] for one in document["steps"]][:3] == [True, False, True]
 
 
+@pytest.mark.parametrize(("line", "ended_well"), [("inv certs", True), ("inv no.such.task", False)])
+def test_a_command_of_a_step_is_the_one_that_a_user_types(line: str, ended_well: bool) -> None:
+    assert learn._run(UI(), (line,)) is ended_well
+
+
 def test_it_stops_at_a_step_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     document, ran = walk(monkeypatch, True, True, code=1)
     assert ran == ["certs.issue"]
