@@ -82,15 +82,8 @@ def agent(session: nox.Session) -> None:
     if python is None:
         session.warn(f"no Python {OLDEST_AGENT_PYTHON} on this machine: its run is left out")
         return
-    environment = Path(session.create_tmp()) / f"agent-{OLDEST_AGENT_PYTHON}"
     lock = ROOT / "agent" / "test-requirements.lock"
-    made_from = environment / "made-from.lock"
-    if not made_from.exists() or made_from.read_bytes() != lock.read_bytes():
-        session.run(python, "-m", "venv", "--clear", str(environment), external=True)
-        pip = (str(environment / "bin" / "python"), "-m", "pip", "-qq", "install")
-        session.run(*pip, "--require-hashes", "-r", str(lock), external=True)
-        shutil.copy(lock, made_from)
-    there = str(environment / "bin" / "python")
+    there = str(_environment(session, f"agent-{OLDEST_AGENT_PYTHON}", python, lock) / "python")
     # The engine's tests drive moorage as well, which wants a newer Python.
     session.run(there, "-m", "pytest", *SPREAD, *mine, external=True)
 
@@ -143,12 +136,9 @@ def fuzz(session: nox.Session) -> None:
 @nox.session
 def inventories(session: nox.Session) -> None:
     """Our reading of Ansible's inventories beside its own; by hand, it installs ansible-core."""
-    environment = Path(session.create_tmp()) / "peers"
     lock = ROOT / "tests" / "bench" / "peers" / "requirements.lock"
-    session.run("python", "-m", "venv", str(environment), external=True)
-    pip = (str(environment / "bin" / "python"), "-m", "pip", "-qq", "install")
-    session.run(*pip, "--require-hashes", "-r", str(lock), external=True)
-    path = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    programs = _environment(session, "peers", "python", lock)
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
     session.run(*PYTEST, "tests/unit/test_fleet_ansible.py", env={"PATH": path}, external=True)
 
 
@@ -196,6 +186,18 @@ def coverage(session: nox.Session) -> None:
     lines = Path("build/coverage.txt").read_text().splitlines()
     total = next((line for line in lines if line.startswith("TOTAL")), "nothing")
     session.log(f"coverage: {total.split()[-1]} (build/coverage.txt)")
+
+
+def _environment(session: nox.Session, name: str, python: str, lock: Path) -> Path:
+    """The programs of an environment of ``python`` with what ``lock`` pins, made anew with it."""
+    folder = Path(session.create_tmp()) / name
+    made_from = folder / "made-from.lock"
+    if not made_from.exists() or made_from.read_bytes() != lock.read_bytes():
+        session.run(python, "-m", "venv", "--clear", str(folder), external=True)
+        pip = (str(folder / "bin" / "python"), "-m", "pip", "-qq", "install")
+        session.run(*pip, "--require-hashes", "-r", str(lock), external=True)
+        shutil.copy(lock, made_from)
+    return folder / "bin"
 
 
 def _python(version: str) -> str | None:

@@ -10,14 +10,13 @@ import shutil
 import subprocess
 import sys
 import time
-import venv
 from pathlib import Path
 
 from tests.docs import links, reference
+from tests.environment import environment
 
 ROOT = reference.ROOT
 SITE = ROOT / "build" / "site"
-ENVIRONMENT = ROOT / "build" / "docs-venv"
 CONFIGURATIONS = ("zensical.toml", "zensical.zh.toml")
 
 
@@ -33,10 +32,10 @@ def main() -> int:
     if "--stale" in sys.argv:
         return 0
     started = time.monotonic()
-    _prepare()
+    programs = environment("docs-venv", ROOT / "docs.lock") / "bin"
     shutil.rmtree(SITE, ignore_errors=True)
     for configuration in CONFIGURATIONS:
-        _run("zensical", "build", "--clean", "--strict", "--config-file", configuration)
+        _run(programs / "zensical", "build", "--clean", "--strict", "--config-file", configuration)
     dead = links.dead(SITE)
     for one in dead:
         print(f"dead: {one}")
@@ -46,24 +45,11 @@ def main() -> int:
     return 1 if dead or not followed else 0
 
 
-def _prepare() -> None:
-    """An environment from docs.lock, made again when the lock has changed."""
-    lock, mark = ROOT / "docs.lock", ENVIRONMENT / "installed.lock"
-    if mark.exists() and mark.read_bytes() == lock.read_bytes():
-        return
-    venv.create(ENVIRONMENT, clear=True, with_pip=True)
-    pip = (str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "-qq", "install", "--no-compile")
-    options = ("--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:")
-    subprocess.run([*pip, *options, "-r", str(lock)], check=True)
-    shutil.copy(lock, mark)
-
-
-def _run(program: str, *words: str) -> None:
+def _run(program: Path, *words: str) -> None:
     """Raises SystemExit if the program ends with an error."""
-    command = [str(ENVIRONMENT / "bin" / program), *words]
-    done = subprocess.run(command, cwd=ROOT, check=False)
+    done = subprocess.run([program, *words], cwd=ROOT, check=False)
     if done.returncode:
-        raise SystemExit(f"{program} {Path(words[-1]).name} ended with {done.returncode}")
+        raise SystemExit(f"{program.name} {Path(words[-1]).name} ended with {done.returncode}")
 
 
 if __name__ == "__main__":
