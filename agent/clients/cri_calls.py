@@ -9,9 +9,11 @@ import asyncio
 from types import TracebackType
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+from h2.exceptions import H2Error
 
 from agent.clients import api_pb2 as api
 from agent.clients.failures import CriError
@@ -90,6 +92,10 @@ class Cri:
                 raise CriError(problem.strerror or str(problem), answered=False) from None
             except (StreamTerminatedError, ProtocolError) as problem:  # it goes down meanwhile
                 raise CriError(str(problem).lower(), answered=False) from None
+            except (H2Error, DecodeError, AssertionError) as problem:
+                # grpclib asserts what a server that goes down, or is another, does not keep.
+                words = str(problem) or "no message in it"
+                raise CriError(f"an answer that is not gRPC's: {words}", answered=False) from None
             self._version = version
             return answer
         raise AssertionError("unreachable")

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Server, Stream
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import StreamEnded
 
 from agent.clients import api_pb2 as api
 from agent.clients.cri_calls import Cri
 from agent.clients.failures import CriError
 from agent.wire.plan import Verify
 
+GRPC = [(":status", "200"), ("content-type", "application/grpc")]
 V1, ALPHA = "runtime.v1.ImageService", "runtime.v1alpha2.ImageService"
 NO_ALPHA = f"unknown service {ALPHA}"
 # containerd 2.1.9 of a manifest of schema 1.
@@ -108,3 +112,49 @@ def test_a_runtime_that_goes_down_while_it_is_asked_did_not_answer(tmp_path: Pat
     with pytest.raises(CriError) as told:
         asyncio.run(session())
     assert (told.value.answered, "lost" in told.value.message) == (False, True)
+
+
+def no_message(stream: H2Connection, number: int) -> None:
+    stream.send_headers(number, [*GRPC, ("grpc-status", "0")], end_stream=True)
+
+
+def another_message(stream: H2Connection, number: int) -> None:
+    stream.send_headers(number, GRPC)
+    stream.send_data(number, b"\0\0\0\0\x03\xff\xff\xff")
+    stream.send_headers(number, [("grpc-status", "0")], end_stream=True)
+
+
+def half_a_message(stream: H2Connection, number: int) -> None:
+    stream.send_headers(number, GRPC)
+    stream.send_data(number, b"\0\0\0\0\x09\x0a", end_stream=True)
+
+
+def not_http2(stream: H2Connection, number: int) -> None:
+    stream.data_to_send()  # withdrawn: what goes out is HTTP/1
+    stream._data_to_send += b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("reply", [no_message, another_message, half_a_message, not_http2])
+def test_what_answers_without_cris_words_did_not_answer(
+    tmp_path: Path, reply: Callable[[H2Connection, int], None]
+) -> None:
+    path = str(tmp_path / "cri.sock")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        stream = H2Connection(H2Configuration(client_side=False))
+        stream.initiate_connection()
+        while got := await reader.read(4096):
+            for event in stream.receive_data(got):
+                if isinstance(event, StreamEnded):
+                    reply(stream, event.stream_id)
+            writer.write(stream.data_to_send())
+        writer.close()
+
+    async def session() -> None:
+        async with await asyncio.start_unix_server(serve, path), Cri(path) as cri:
+            await cri.version(2)
+
+    with pytest.raises(CriError) as told:
+        asyncio.run(session())
+    assert told.value.message
+    assert not told.value.answered
