@@ -12,19 +12,31 @@ import sys
 import time
 from typing import Any
 
+import tomlkit
+import tomlkit.exceptions
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from agent.edit.toml import parse
 from agent.wire.faults import PlanError
 from agent.wire.plan import Plan
 from tests.agent import test_toml_edit as toml
 from tests.agent.authority import Authority
+from tests.field.case import read_all
 
 EXAMPLES = 500
 QUIET = settings(
     max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 PEM = Authority().pem
+FIELD = sorted(
+    {
+        text
+        for case in read_all()
+        for path, text in case.files.items()
+        if path.endswith(".toml") and not text.startswith("\ufeff")
+    }
+)
 SPICE = st.sampled_from(
     ["", "\x00", "\n", "..", "/etc/shadow", '"', "]\n[x]", "my.registry.io", "my.registry.io:443",
      "10.0.0.1", "::1", "docker.io", "a/b:c", "x@sha256:0", PEM, "\u202e", "\ud800"]
@@ -116,12 +128,46 @@ def set_then_unset_gives_every_byte_back(text: str) -> None:
     _inner(toml.test_set_then_unset_gives_every_byte_back)(text)
 
 
+@QUIET
+@given(toml.documents() | st.sampled_from(FIELD))
+def tomlkit_would_leave_the_same_values(text: str) -> None:
+    """Our edit beside tomlkit's: the same value in the same place, and every other value kept."""
+    ours = parse(toml.set_string(text, toml.TABLE, "config_path", "/x", toml.COMMENT).encode())
+    theirs = by_tomlkit(text)
+    if theirs is not None:
+        assert ours == theirs, text
+
+
+def by_tomlkit(text: str) -> dict[str, Any] | None:
+    """The values after tomlkit has set ours, or None if it refuses the file or loses the write.
+
+    tomlkit 0.15.2 loses it if a table is split, with another between its parts: the write goes to a
+    copy that it put together. So it judges here, and does not edit on a node.
+    """
+    try:
+        document: Any = tomlkit.parse(text)
+        table = document
+        for name in toml.TABLE:
+            if name not in table:
+                table[name] = tomlkit.table()
+            table = table[name]
+        table["config_path"] = "/x"
+        left = parse(tomlkit.dumps(document).encode())
+    except (tomlkit.exceptions.TOMLKitError, ValueError):
+        return None
+    found: Any = left
+    for name in (*toml.TABLE, "config_path"):
+        found = found.get(name) if isinstance(found, dict) else None
+    return left if found == "/x" else None
+
+
 CHECKS = (
     any_bytes,
     any_value_in_any_place,
     a_few_bytes_of_a_plan_changed,
     the_scanner_sees_what_the_parser_sees,
     set_then_unset_gives_every_byte_back,
+    tomlkit_would_leave_the_same_values,
 )
 
 
