@@ -17,7 +17,7 @@ import nox
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "none"
 nox.options.sessions = [
-    *("engine", "lint", "types", "unit", "docs", "image", "agent"),
+    *("engine", "lint", "types", "audit", "unit", "docs", "image", "agent"),
     *("k8s", "faults", "e2e", "bench", "coverage"),
 ]
 nox.options.stop_on_first_error = False
@@ -131,6 +131,15 @@ def fleet(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """The plan parser and the TOML edit against Hypothesis: four minutes, or `-- SECONDS`."""
     session.run("python", "-m", "tests.fuzz", *session.posargs, external=True)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Known advisories about every lock, by pip-audit, where the index tells them."""
+    lock = ROOT / "tests" / "audit" / "requirements.lock"
+    programs = _environment(session, "audit", "python", lock)
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    session.run("python", "-m", "tests.audit", env={"PATH": path}, external=True)
 
 
 @nox.session

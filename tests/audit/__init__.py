@@ -1,0 +1,1 @@
+"""Advisories about what the locks pin, by pip-audit."""
