@@ -57,15 +57,15 @@ def _hint(name: str, text: str) -> str:
     if not name:
         return "it is empty" if not text.strip() else "there is nothing between two commas"
     if re.fullmatch(r"[1-9][0-9]*", name) and text.strip() == name:
-        return f"{name} is no containerd line; for {name} nodes of one line say 2*{name}"
+        return f"{name} is not a containerd line; for {name} nodes of one line say 2*{name}"
     near = next((line for line in LINES if name.startswith(f"{line}.")), "")
-    return f"{name} is no containerd line" + (f"; did you mean {near}?" if near else "")
+    return f"{name} is not a containerd line" + (f"; did you mean {near}?" if near else "")
 
 
 def _refused(text: str, source: str, cause: str) -> Refused:
     return Refused(
         "bad-mix",
-        f"{source}: {text!r} is no mix of nodes",
+        f"{source}: {text!r} is not a mix of nodes",
         cause=cause,
         cure=f"lines of containerd ({', '.join(LINES)}), with commas, and *N for N of one: "
         "1.6,1.7*2,2",

@@ -176,7 +176,7 @@ def top(text: str, wanted: Collection[str]) -> dict[str, str]:
             continue
         key = _TOP.fullmatch(line.rstrip())
         if key is None:
-            raise Unsafe(f"line {number} is no key")
+            raise Unsafe(f"line {number} is not a key")
         last = _plain(key["key"]).rstrip("+")
         if last in wanted:
             word = _WORD.fullmatch((key["value"] or "").strip())

@@ -104,5 +104,5 @@ def _busy(content: bytes, wait: float) -> AgentError:
         "locked",
         f"another agent is at work here: {found.get('operation', '?')} by {who} since {since} UTC",
         cause=f"it did not finish within the {wait:g} seconds this one waited",
-        cure="wait for it and run again; `status` tells when the node is free",
+        cure="wait for it and run again; `status` says when the node is free",
     )

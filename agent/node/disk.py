@@ -101,7 +101,7 @@ def sync_folder(path: Path) -> None:
 
 
 def make_folder(path: Path, mode: int) -> None:
-    """Where there is none; its parents too."""
+    """Create the folder, and its parents, if missing."""
     if not path.is_dir():
         path.mkdir(mode=mode, parents=True, exist_ok=True)
         path.chmod(mode)

@@ -56,7 +56,7 @@ class Settings:
                 "bad-settings",
                 f"the resident agent's settings cannot be used: {problem}",
                 cause="they were changed from outside, or another version wrote them",
-                cure="inv nodes.adopt writes them anew",
+                cure="inv nodes.adopt writes them again",
             ) from None
         return found
 

@@ -51,7 +51,7 @@ def take(home: Home, settings: Settings, document: bytes) -> Settings:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise AgentError(
             "bad-certificate",
-            "what was sent is no renewed certificate",
+            "what was sent is not a renewed certificate",
             cause='{"certificate": PEM, "until": seconds} was expected',
             cure="inv nodes.status renews it in the right way",
         ) from None

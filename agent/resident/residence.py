@@ -198,7 +198,7 @@ def _parse(document: bytes) -> tuple[Settings, bytes, bytes]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise AgentError(
             "bad-settings",
-            "what was sent is no adoption",
+            "what was sent is not an adoption",
             cause="another version of Moorage sent it, or it was cut short",
             cure="inv nodes.adopt --hosts=NODE",
         ) from None
@@ -215,13 +215,13 @@ def _require_free(settings: Settings) -> None:
                 "port-in-use",
                 f"port {settings.port} at {settings.listen} cannot be had: {problem.strerror}",
                 cause="another program listens there, or the address is none of this node's "
-                f"(ss -ltnp 'sport = :{settings.port}' tells which)",
+                f"(ss -ltnp 'sport = :{settings.port}' says which)",
                 cure="inv nodes.adopt with another --port; nothing was changed",
             ) from None
 
 
 def _refuse_downgrade(home: Home) -> None:
-    """Where a newer agent stays than this one, which an older folder has sent."""
+    """Refuse to replace an agent newer than this one, which an older folder has sent."""
     if not home.archive.exists() or home.archive.read_bytes() == _own_archive():
         return
     there = __version__

@@ -250,7 +250,7 @@ def _with_endpoint(
         return document
     path: tuple[str, ...] = ("mirrors", of, "endpoint")
     if document.has(*path) and not there:
-        raise yaml_block.Unsafe(f"mirrors.{of}.endpoint is no list")
+        raise yaml_block.Unsafe(f"mirrors.{of}.endpoint is not a list")
     return document.with_keys(path, [f'- "{registry.url}"'], mark)
 
 

@@ -107,7 +107,7 @@ async def _serve(root: str) -> int:
             "bad-certificate",
             f"the agent's key or certificate cannot be used: {problem}",
             cause="it was changed from outside, or never written whole",
-            cure="inv nodes.adopt --hosts=NODE makes them anew",
+            cure="inv nodes.adopt --hosts=NODE makes them again",
         ) from None
     app.refused = lambda: gate.refused
     try:

@@ -53,7 +53,9 @@ def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
     what = f"{PATH} {'needs' if proposal.changes else 'has'} {registry.address} {registry.host}"
     found = [Finding(PART, "entry" if proposal.changes else "entry-there", True, what)]
     for path in cloud_init.templates(facts.tree):
-        why = f"cloud-init writes {PATH} anew from {path} at boot, so the entry comes there too"
+        why = (
+            f"cloud-init writes {PATH} from {path} again at each boot, so the entry goes there too"
+        )
         found.append(Finding(PART, "cloud-init-template", True, why))
     return tuple(found)
 

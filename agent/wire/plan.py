@@ -182,7 +182,7 @@ class Plan:
             raise PlanError(
                 "plan-invalid",
                 "plan.options.run: letters, digits and dashes alone",
-                cause="it is kept in this node's records, and told from there",
+                cause="this node's records keep it, and reports show it",
                 cure="leave it away; undo in waves makes one up",
             )
         return plan
@@ -213,7 +213,7 @@ def _load(document: bytes) -> dict[str, Any]:
             "plan-too-big",
             f"the plan has {len(document)} bytes; {MAX_PLAN_BYTES} are allowed",
             cause="a plan is a few kilobytes, most of it the CA certificate",
-            cure="check what was sent in place of a plan",
+            cure="send a plan (docs/plan.md), and no other file",
         )
     try:
         text = document.decode("utf-8")
@@ -329,9 +329,9 @@ def _check_mirrors(mirrors: tuple[Mirror, ...], registry: Registry) -> None:
         if "/" in mirror.of:
             problem = "it has a scheme or a path"
         elif colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-            problem = "its port is no number from 1 to 65535"
+            problem = "its port is not a number from 1 to 65535"
         elif mirror.of in {one.name for one in registry.spellings}:
-            problem = "a registry is no mirror of itself"
+            problem = "a registry is not a mirror of itself"
         elif seen.count(mirror.of) > 1:
             problem = "it stands there twice"
         else:

@@ -280,5 +280,5 @@ def _not_ready(name: str, cause: str) -> MoorageError:
         "the cluster's control plane does not get ready",
         cause=cause,
         cure=f"docker logs {name}; docker exec {name} tail /var/log/kubernetes/*.log; "
-        "inv lab.down && inv lab.up --kubernetes begins anew",
+        "inv lab.down && inv lab.up --kubernetes begins again",
     )

@@ -282,7 +282,7 @@ def _edited(config: str, name: str) -> str:
             raise ValueError("it is not UTF-8")
         return containerd.restrict_oom(config)
     except ValueError as problem:
-        raise _failed(name, f"{_CONFIG} is no TOML: {problem}") from None
+        raise _failed(name, f"{_CONFIG} is not TOML: {problem}") from None
 
 
 def _run(
@@ -302,7 +302,8 @@ def _failed(name: str, cause: str) -> MoorageError:
         "join-failed",
         f"{name} could not be made a node of the cluster",
         cause=cause,
-        cure=f"inv lab.ssh {name} to look at it; inv lab.down && inv lab.up --kubernetes anew",
+        cure=f"inv lab.ssh {name} to look at it; inv lab.down && inv lab.up --kubernetes makes it"
+        " again",
         host=name,
     )
 

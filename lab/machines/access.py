@@ -116,7 +116,7 @@ def need_node(name: str, known: Sequence[str]) -> str:
             return node
     raise Refused(
         "unknown-node",
-        f"{name!r} is no node of the lab",
+        f"{name!r} is not a node of the lab",
         cause=f"there are {', '.join(known)}" if known else "the lab is not up",
         cure="inv lab.ssh " + known[0] if known else "inv lab.up",
     )

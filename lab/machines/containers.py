@@ -258,7 +258,7 @@ def _not_ready(name: str, words: str) -> MoorageError:
         "node-not-ready",
         f"{name} did not get ready",
         cause=words,
-        cure=f"docker exec moorage-{name} journalctl -b shows why; to make it anew: "
+        cure=f"docker exec moorage-{name} journalctl -b shows why; to make it again: "
         f"docker rm -fv moorage-{name} && inv lab.up",
         host=name,
     )
@@ -269,6 +269,6 @@ def _refused_by_engine(name: str, what: str, problem: Any) -> MoorageError:
         "engine-refused",
         f"{name} could not be {what}",
         cause=str(problem.explanation or problem),
-        cure="inv doctor; inv lab.down && inv lab.up makes it anew",
+        cure="inv doctor; inv lab.down && inv lab.up makes it again",
         host=name,
     )

@@ -338,6 +338,6 @@ def _refused(code: str, message: str, cause: str) -> Refused:
         code,
         f"{message}; nothing was changed",
         cause=cause,
-        cure="put certs/fleet back from a copy, or move it away and adopt the nodes anew: "
+        cure="put certs/fleet back from a copy, or move it away and adopt the nodes again: "
         "inv nodes.adopt",
     )

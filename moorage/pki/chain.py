@@ -35,7 +35,7 @@ def client_context(ca: str) -> ssl.SSLContext:
     """A client that trusts the certificates in ``ca`` (PEM), and judges a chain as Go does.
 
     Python 3.13 asks for more (VERIFY_X509_STRICT): extensions that many a company's root has not.
-    A common name is no host name, for Go since 1.15. Raises ssl.SSLError, which is a ValueError,
+    A common name is not a host name, for Go since 1.15. Raises ssl.SSLError, which is a ValueError,
     if ``ca`` has no certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -123,7 +123,7 @@ def _of_the_chain(crt: Path, key: Path, chain: Sequence[Certificate], ca: str) -
             cause = f"it leads to {_name(last)}, which is not in ca.crt"
             return Trouble("certificate-chain", crt, cause, f"put {_name(last)} into ca.crt")
         last, seen = above, seen + 1
-    cure = f"openssl verify -CAfile {crt.parent / 'ca.crt'} -untrusted {crt} {crt} tells more"
+    cure = f"openssl verify -CAfile {crt.parent / 'ca.crt'} -untrusted {crt} {crt} says more"
     return Trouble("certificate-chain", crt, f"OpenSSL refuses it: {words}", cure)
 
 

@@ -347,7 +347,7 @@ def _usable_cas(folder: Path, pem: bytes | None, now: datetime.datetime) -> list
     able = [one for one in authorities if certificates.facts(one).is_ca]
     if not able:
         said = certificates.facts(authorities[0])
-        cause = f"it is no CA's but that of {said.subject}"
+        cause = f"it is not a CA's but that of {said.subject}"
         raise _refused_ca("ca-foreign", folder / "ca.crt", cause)
     return _in_force(folder, able, now)
 

@@ -119,7 +119,7 @@ class Roster:
                 "roster-unreadable",
                 f"{self._path} cannot be read",
                 cause=f"it was changed from outside: {problem}",
-                cure="put it back from a copy, or remove it and adopt the nodes anew: "
+                cure="put it back from a copy, or remove it and adopt the nodes again: "
                 "inv nodes.adopt",
                 path=str(self._path),
             ) from None

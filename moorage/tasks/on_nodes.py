@@ -134,7 +134,7 @@ class Nodes:
         return fleet.unfinished(self.run.settings, self.command.removeprefix("nodes."))
 
     def rollout(self) -> Rollout:
-        """In which waves. Raises Refused for a canary that is no number."""
+        """In which waves. Raises Refused if the canary is not a number."""
         from moorage import fleet
         from moorage.errors import Refused
 
@@ -142,7 +142,7 @@ class Nodes:
         if canary is not None and not canary.isdecimal():
             raise Refused(
                 "bad-waves",
-                f"--canary={canary} makes no rollout",
+                f"invalid --canary={canary}",
                 cause="a number of nodes was expected",
                 cure="write it as --canary=1, or 0 for none",
             )

@@ -96,7 +96,9 @@ def logs(run: Run, follow: bool = False, tail: int = 100) -> dict[str, Any]:
     from moorage.errors import Refused
 
     if tail < 0:
-        raise Refused("wrong-use", f"--tail {tail} is no number of lines", cure="--tail 20")
+        raise Refused(
+            "wrong-use", f"invalid --tail={tail}: it is not a number of lines", cure="--tail 20"
+        )
     count = 0
     client = engine.connect(run.settings)
     try:

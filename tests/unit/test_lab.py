@@ -45,16 +45,16 @@ def test_a_mix_names_the_line_of_each_node(text: str, lines: list[str]) -> None:
         ("1.6,,2", "nothing between two commas"),
         ("1.6,", "nothing between two commas"),
         ("3", "for 3 nodes of one line say 2*3"),
-        ("1.8", "1.8 is no containerd line"),
+        ("1.8", "1.8 is not a containerd line"),
         ("1.6.20", "did you mean 1.6?"),
         ("2.1", "did you mean 2?"),
         ("1.6*0", "no node at all"),
-        ("1.6*x", "no containerd line"),
-        ("1.6*-1", "no containerd line"),
+        ("1.6*x", "not a containerd line"),
+        ("1.6*-1", "not a containerd line"),
         ("2*65", "more than 64"),
         ("1.6*32,1.7*33", "more than 64"),
-        ("2*99999", "no containerd line"),
-        ("lab1", "lab1 is no containerd line"),
+        ("2*99999", "not a containerd line"),
+        ("lab1", "lab1 is not a containerd line"),
     ],
 )
 def test_a_bad_mix_is_refused_with_the_reason(text: str, cause: str) -> None:
@@ -201,7 +201,7 @@ def test_an_unknown_node_is_refused_with_the_known_ones(word: str, cure: str) ->
         access.need_node(word, ["lab1", "lab2"])
     assert refusal.value.cause == "there are lab1, lab2"
     assert refusal.value.cure == cure
-    with pytest.raises(Refused, match="no node") as refusal:
+    with pytest.raises(Refused, match="not a node") as refusal:
         access.need_node("lab1", [])
     assert refusal.value.cure == "inv lab.up"
 

@@ -95,7 +95,7 @@ def broken(tmp_path: Path, what: str) -> Path:
         ("mixed", "different versions: kube-apiserver 1.30.0"),
         ("other machine", "kubelet --version"),
         ("fails", "no such flag"),
-        ("no folder", "it is no folder"),
+        ("no folder", "it is not a folder"),
     ],
 )
 def test_a_folder_of_no_use_is_refused_with_its_cause(

@@ -247,8 +247,8 @@ def _propose(found: Containerd, tree: Tree, plan: Plan, owned: Ledger) -> Propos
         raise RefusedError(
             "containerd-unmanaged",
             f"containerd (process {found.pid}, {found.config.path}) belongs to no service",
-            cause="it must be started anew for the edit to count, and nothing here says how",
-            cure="apply with restart: false, then start it anew by hand",
+            cause="it must be restarted for the edit to count, and nothing here says how",
+            cure="apply with restart: false, then restart it by hand",
         )
     anew = managed.generator(tree, edits[0].path) if edits else ""
     situation.notes += [anew] if anew else []

@@ -41,7 +41,7 @@ def generator(tree: Tree, path: str) -> str:
     for program, name in GENERATORS.items():
         if tree.exists(program):
             return (
-                f"{name} writes {path} anew at boot: let the agent stay (without --once), "
+                f"{name} writes {path} again at boot: let the agent stay (without --once), "
                 "so that it sets this up again"
             )
     return ""

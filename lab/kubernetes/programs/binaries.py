@@ -190,7 +190,7 @@ def _from_folder(settings: Settings) -> Binaries:
     if absent:
         raise _refused_folder(
             folder,
-            f"it has no program {', '.join(absent)}" if folder.is_dir() else "it is no folder",
+            f"it has no program {', '.join(absent)}" if folder.is_dir() else "it is not a folder",
         )
     versions = {name: _version(folder, name) for name in NEEDED}
     if len(set(versions.values())) > 1:
@@ -216,7 +216,7 @@ def _version(folder: Path, name: str) -> Version:
 def _refused_folder(folder: Path, cause: str) -> Refused:
     return Refused(
         "bad-binaries",
-        f"{folder} is no folder of Kubernetes programs",
+        f"{folder} is not a folder of Kubernetes programs",
         cause=cause,
         cure=f"lab.kubernetes_binaries in invoke.yaml names a folder with {', '.join(NEEDED)}, "
         "all of one version; or leave it empty",

@@ -24,7 +24,7 @@ def parse(text: str) -> Version:
     """``1.20.2``, ``v1.20.2``, ``Kubernetes v1.20.2``. Raises ValueError for anything else."""
     found = re.fullmatch(r"(?:Kubernetes )?v?(\d+)\.(\d+)\.(\d+)(?:[-+].*)?", text.strip())
     if found is None:
-        raise ValueError(f"{text.strip()!r} is no version of Kubernetes")
+        raise ValueError(f"{text.strip()!r} is not a version of Kubernetes")
     return Version(*(int(number) for number in found.groups()))
 
 

@@ -45,7 +45,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
-    """The documents of one YAML file. Raises Refused where it is no manifest."""
+    """The documents of one YAML file. Raises Refused where it is not a manifest."""
     import yaml
 
     try:
@@ -62,7 +62,7 @@ def documents(path: Path) -> list[dict[str, Any]]:
         if not isinstance(one, dict) or not isinstance(one.get("kind"), str):
             raise Refused(
                 "bad-manifest",
-                f"{path} is no manifest",
+                f"{path} is not a manifest",
                 cause="a document in it has no kind",
                 cure="correct it, or take it back from the repository: git checkout k8s/",
                 path=str(path),

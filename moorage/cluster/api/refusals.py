@@ -68,13 +68,13 @@ RULES: tuple[Rule, ...] = (
         "namespace-terminating",
         "{what}: the namespace is being deleted",
         "nothing can be made in a namespace in state Terminating",
-        "wait until it is gone and make it anew, or name another one with --namespace",
+        "wait until it is gone and make it again, or name another one with --namespace",
     ),
     Rule(
         403,
         r'User "system:anonymous" cannot',
         "no-credentials",
-        "{what}: the cluster takes us for nobody",
+        "{what}: the cluster sees this request as anonymous",
         "the user of this context has no credentials, or none that reach the API server",
         "give the user in the kubeconfig a certificate, a token or a plugin, or name another"
         " context with --context",

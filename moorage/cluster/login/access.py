@@ -183,7 +183,7 @@ def _read(file: Path) -> dict[str, Any]:
     for key in ("clusters", "contexts", "users"):
         entries = document.get(key) or []
         if not isinstance(entries, list) or not all(map(_is_entry, entries)):
-            raise _unusable([file], f"{key} is no list of entries with names")
+            raise _unusable([file], f"{key} is not a list of entries with names")
     return document
 
 

@@ -91,7 +91,7 @@ def _named(api: Api, names: Sequence[str]) -> tuple[str, ...]:
             "namespace-terminating",
             f"the namespace {', '.join(leaving)} is being deleted",
             cause="nothing can be made in a namespace in state Terminating",
-            cure="wait until it is gone and make it anew, or leave it out",
+            cure="wait until it is gone and make it again, or leave it out",
         )
     return tuple(names)
 

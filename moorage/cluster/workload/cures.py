@@ -84,7 +84,7 @@ def announce(settings: Settings, report: Report) -> list[str]:
     anew = sorted({one.name for one in fixable if made_anew(one)})
     if anew:
         shown = ", ".join(anew[:6]) + (f" and {len(anew) - 6} more" if len(anew) > 6 else "")
-        actions.append(f"delete {shown}, so that they are made anew and pull at once")
+        actions.append(f"delete {shown}, so that they are made again and pull at once")
     return actions
 
 

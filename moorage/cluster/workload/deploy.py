@@ -169,7 +169,7 @@ def show(ui: UI, steps: Sequence[Step]) -> None:
         if step.action == UNCHANGED:
             continue
         if step.why:
-            ui.note(f"would make {step.words} anew: {step.why}")
+            ui.note(f"would make {step.words} again: {step.why}")
         before = manifests.shown(step.live, step.document)
         ui.diff(step.words, before, manifests.shown(step.document))
 

@@ -268,12 +268,12 @@ _DELETE = "kubectl delete pod -n {one.namespace} {one.pod}"
 _ADVICE = {
     "ephemeral": "an ephemeral container pulls with the Secrets that its pod was made with; when"
     f" the pod may end: {_DELETE}, then kubectl debug in the new one",
-    "last_try": "{one.owner} would count a deleted pod as its last failure; make the Job anew:"
+    "last_try": "{one.owner} would count a deleted pod as its last failure; make the Job again:"
     " kubectl delete job -n {one.namespace} {job}, then apply its manifest again",
     "runs": f"another of its containers runs; when that may end: {_DELETE}; {{one.owner}} makes"
-    " the pod anew, with the Secret",
-    "other": f"make the pod anew, as {{one.owner}} allows: {_DELETE}",
-    "bare": f"make the pod anew, since nobody else will: {_DELETE}, then apply its manifest again",
+    " the pod again, with the Secret",
+    "other": f"make the pod again, as {{one.owner}} allows: {_DELETE}",
+    "bare": f"make the pod again, since nobody else will: {_DELETE}, then apply its manifest again",
 }
 
 

@@ -149,14 +149,14 @@ def read_ini(text: str, source: str) -> Inventory:
         if header := re.fullmatch(r"\[([^\]:]+)(?::(\w+))?\]\s*(?:[#;].*)?", line):
             section, kind = header[1].strip(), header[2] or "hosts"
             if kind not in ("hosts", "children", "vars"):
-                raise bad(source, number, f"[{section}:{kind}] is no section Ansible knows")
+                raise bad(source, number, f"[{section}:{kind}] is not a section that Ansible knows")
             tree.group(section)
         elif kind == "children":
             tree.group(section).children.append(line.split()[0])
         elif kind == "vars":
             key, equals, value = line.partition("=")
             if not equals:
-                raise bad(source, number, f"{line!r} is no key=value")
+                raise bad(source, number, f"{line!r} is not key=value")
             _keep(tree.group(section).variables, key.strip(), _literal(value.strip()))
         else:
             name, own = _host_line(line, source, number)
@@ -184,7 +184,7 @@ def _host_line(line: str, source: str, number: int) -> tuple[str, dict[str, Any]
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
-            raise bad(source, number, f"{word!r} after the host is no key=value")
+            raise bad(source, number, f"{word!r} after the host is not key=value")
         _keep(own, key, _literal(value))
     return name, own
 
@@ -287,7 +287,7 @@ def _expanded(pattern: str, source: str, line: int) -> list[str]:
         return [pattern]
     first, last, step = match[1], match[2], int(match[3] or 1)
     if first.isdigit() != last.isdigit() or step < 1:
-        raise bad(source, line, f"{match[0]} is no range")
+        raise bad(source, line, f"{match[0]} is not a range")
     if first.isdigit():
         middle = [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1, step)]
     else:

@@ -75,7 +75,7 @@ def _no_groups() -> object:
 def _bad(word: str, cause: str) -> Refused:
     return Refused(
         "bad-hosts",
-        f"{word!r} is no range of hosts",
+        f"{word!r} is not a range of hosts",
         cause=cause,
         cure="write it as node[01-16].lan or rack[1-3]-n[1,4-6]",
     )

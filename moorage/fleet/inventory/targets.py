@@ -108,7 +108,7 @@ def parse(name: str) -> Target:
         raise _bad("", "there is nothing between two commas")
     user, at, rest = name.rpartition("@")
     if at and not _USER.fullmatch(user):
-        raise _bad(name, f"{user!r} is no user name")
+        raise _bad(name, f"{user!r} is not a user name")
     if "://" in name:
         raise _bad(name, "a host has no scheme such as ssh://")
     host, port = _split_port(name, rest)
@@ -121,7 +121,7 @@ def _split_port(name: str, rest: str) -> tuple[str, int]:
         if not bracket or (tail and not tail.startswith(":")):
             raise _bad(name, "an IPv6 address with a port is written [address]:port")
         if not _is_address(address, 6):
-            raise _bad(name, f"{address!r} is no IPv6 address")
+            raise _bad(name, f"{address!r} is not an IPv6 address")
         return address, _port(name, tail[1:]) if tail else 0
     if _is_address(rest, 6):  # bare, so without a port
         return rest, 0
@@ -129,7 +129,7 @@ def _split_port(name: str, rest: str) -> tuple[str, int]:
     if re.fullmatch(r"[0-9.]+", host) and not _is_address(host, 4):
         raise _bad(name, f"{host!r} looks like an IPv4 address and is none")
     if not _NAME.fullmatch(host):
-        raise _bad(name, f"{host!r} is no host name")
+        raise _bad(name, f"{host!r} is not a host name")
     return host, _port(name, port) if colon else 0
 
 

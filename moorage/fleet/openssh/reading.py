@@ -115,7 +115,7 @@ class _Pass:
             if active and key == "canonicalizehostname" and value.lower() not in _NO:
                 raise unreadable(
                     line.place,
-                    "it has names looked up anew, which OpenSSH alone does, and no ssh is here",
+                    "it has names looked up again, which only OpenSSH does, and no ssh is here",
                     cure=_CURE,
                 )
             if active:

@@ -56,7 +56,7 @@ def refusal(report: FleetReport) -> Refused | None:
         "not-confirmed",
         f"left untouched: {names}",
         cause="a restart there would stop what runs (named above), and nobody has agreed to it",
-        cure="run the same command again with --yes, or with --no-restart where there is one",
+        cure="run the same command again with --yes, or with --no-restart if it has one",
     )
 
 

@@ -20,7 +20,7 @@ def require(stem: Path) -> None:
     raise Refused(
         "no-report",
         f"no report can be written to {stem}; nothing was changed",
-        cause=f"{stem.parent} is no folder, or not yours to write in",
+        cause=f"{stem.parent} is not a folder, or you may not write in it",
         cure="name another place: --report=PATH, without an ending",
         path=str(stem),
     )
@@ -38,7 +38,7 @@ def write(report: FleetReport, command: str, stem: Path) -> tuple[Path, Path]:
             "no-report",
             f"the report cannot be written to {stem}: {problem.strerror}",
             cause=f"{problem}; what was to be done on the nodes is done",
-            cure="make room there; inv nodes.status tells how the nodes are",
+            cure="make room there; inv nodes.status shows the nodes",
             path=str(stem),
         ) from None
     return document, page

@@ -136,5 +136,5 @@ def _allowed(text: str, hosts: int) -> int:
 
 def _refused(option: str, text: str, cause: str, cure: str) -> Refused:
     return Refused(
-        "bad-waves", f"--{option}={text} makes no rollout", cause=cause, cure=f"write it as {cure}"
+        "bad-waves", f"invalid --{option}={text}", cause=cause, cure=f"write it as {cure}"
     )

@@ -184,7 +184,7 @@ class Channel:
                 "agent-refuses-us",
                 f"the agent on {self._name} refuses the operator's certificate: {alert}",
                 cause=_ALERTS.get(alert, _ALERTS["unknown ca"]),
-                cure="compare the clocks (timedatectl); else adopt it anew: "
+                cure="compare the clocks (timedatectl); else adopt it again: "
                 f"inv nodes.adopt --hosts={self._name}",
                 host=self._name,
             )
@@ -296,7 +296,7 @@ def _not_ours(name: str, why: str) -> NotOurAgent:
     return NotOurAgent(
         "not-our-agent",
         f"what answers on {name} is not the agent that was adopted there: {why}",
-        cause="the node was installed anew, or another machine has its address",
+        cause="the node was reinstalled, or another machine has its address",
         cure=f"if that is right: inv nodes.forget --hosts={name}, then nodes.adopt again",
         host=name,
     )

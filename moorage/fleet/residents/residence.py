@@ -116,7 +116,7 @@ class Residents:
         return None
 
     def renew(self, route: Route, line: Channel) -> None:
-        """Where the end is near. A failure leaves the old one, and the next visit tries again."""
+        """Renew a certificate near its end. A failure leaves the old one for the next visit."""
         resident = self.of(route)
         if resident is None:
             return
@@ -396,7 +396,7 @@ def _not_taken(running: str) -> Fault:
         if running
         else "the new agent does not answer",
         cause="it does not serve on this node: journalctl -u moorage-agent says why",
-        cure="inv nodes.adopt installs the service anew",
+        cure="inv nodes.adopt installs the service again",
     )
 
 

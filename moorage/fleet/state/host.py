@@ -88,7 +88,7 @@ class Standing:
     def of(cls, result: HostResult, runtime: str, state: Mapping[str, Any] | None) -> Standing:
         """From a host's result and what its agent said (StatusEvent, and ``resident``)."""
         if result.error is not None or state is None or "trusted" not in state:
-            fault = result.error or Fault("bad-answer", "the agent told no state")
+            fault = result.error or Fault("bad-answer", "the agent reported no state")
             return cls(result.host, fault=fault)
         trusted = state["trusted"]
         files = [file for one in trusted for file in one["files"]]

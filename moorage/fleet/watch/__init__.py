@@ -60,7 +60,7 @@ def seconds(text: str) -> float:
     if not 1 <= found <= MOST_SECONDS:
         raise Refused(
             "bad-interval",
-            f"--every={text} is no interval",
+            f"invalid --every={text}",
             cause="a number of seconds from 1 to 3600 was expected",
             cure="write it as --every=5",
         )
