@@ -27,6 +27,9 @@ CASES = {
     "spaced": '[ plugins . "io.containerd.grpc.v1.cri" . registry ] # c\n a = 1\n',
     "look-alikes": 's = """\n[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = 1\n"""\n'
     "t = '''\n[x] # ]]'''\n# [plugins]\nu = [ '[', \"]\", # ]\n { a = '}' } ]\n",
+    "below its own": '[plugins."io.containerd.grpc.v1.cri".registry]\nheaders = {}\n'
+    '[plugins."io.containerd.grpc.v1.cri"]\nx = 1\n[plugins]\n'
+    '[plugins."io.containerd.grpc.v1.cri".cni]\ny = 2\n',
     "arrays of tables": "[[stream]]\na = 1\n[[stream]]\na = 2\n",
 }
 

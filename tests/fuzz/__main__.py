@@ -142,8 +142,8 @@ def tomlkit_would_leave_the_same_values(text: str) -> None:
 def by_tomlkit(text: str) -> dict[str, Any] | None:
     """The values after tomlkit has set ours, or None if it refuses the file or loses the write.
 
-    tomlkit 0.15.2 loses it if a table is split, with another between its parts: the write goes to a
-    copy that it put together. So it judges here, and does not edit on a node.
+    tomlkit 0.15.2 refuses a table below its own sub-tables, which containerd reads. So it judges
+    here, and does not edit on a node.
     """
     try:
         document: Any = tomlkit.parse(text)
