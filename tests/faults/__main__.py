@@ -1,7 +1,8 @@
-"""python -m tests.faults [--full] [--load] [--seed N] [--only CASE] [--lines 1.7]
+"""python -m tests.faults [--full] [--load] [--seed N] [--only CASE] [--after CASE] [--lines 1.7]
 
 Real nodes with systemd and containerd 1.6, 1.7 and 2.x; the images are those `inv up` builds. CASE
-is LINE/KIND/OPERATION/NUMBER, as printed. ``--load``: beside processes that keep every core busy.
+is LINE/KIND/OPERATION/NUMBER, as printed. ``--after``: on every line, what follows that
+case: a long run goes on where it was stopped. ``--load``: beside processes that keep every core busy.
 Ends with `faults: N injected, N recovered, 0 broken`, and exit code 1 where that is not so.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import docker
@@ -63,6 +66,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--load", action="store_true", help="keep every core busy beside it")
     parser.add_argument("--seed", type=int, default=4711, help="of the places drawn at random")
     parser.add_argument("--only", default="", help="one case, as it was printed")
+    parser.add_argument("--after", default="", help="go on behind this case, on every line")
     parser.add_argument("--lines", default=",".join(LINES), help="containerd lines")
     options = parser.parse_args(arguments)
     client = docker.from_env()
@@ -118,6 +122,9 @@ def _suffer(
     steps = victim.steps()
     if left is None:
         left = list((cases.full if options.full else cases.short)(line, steps, options.seed))
+        if options.after:
+            done = replace(Case.parse(options.after), line=line)
+            left = left[left.index(done) + 1 :]
     while left:
         case = left.pop(0)
         began = time.monotonic()
@@ -146,6 +153,8 @@ def busy(wanted: bool) -> Iterator[None]:
 
 
 if __name__ == "__main__":
+    # Politely stopped, it takes its nodes away.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with running(), busy("--load" in sys.argv):
         code = main(sys.argv[1:])
     sys.exit(code)
