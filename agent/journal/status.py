@@ -30,11 +30,15 @@ def standing(store: Store, read: Read, waiting: Iterable[str]) -> StatusEvent:
     records = store.records()
     newest = next(records, None)
     ledgers = newest["ledger"] if newest else {}
-    unproven = _unproven(store)
+    unproven, pulls = _unproven(store), _pulls(store)
     finished = itertools.chain([newest] if newest else [], records)
     return StatusEvent(
         trusted=tuple(
-            {**_trusted(name, owned, read), "unproven": unproven.get(name, [])}
+            {
+                **_trusted(name, owned, read),
+                "unproven": unproven.get(name, []),
+                "pulled": pulls.get(name),
+            }
             for name, owned in ledgers.items()
             if not all(item.get("kept") for item in owned)
         ),
@@ -50,8 +54,12 @@ def standing(store: Store, read: Read, waiting: Iterable[str]) -> StatusEvent:
 
 
 def note_pull(store: Store, registry: str, image: str, seconds: float) -> None:
-    """Keeps when the last proving pull was made. That it cannot be kept fails no proof."""
-    told = {"registry": registry, "image": image, "seconds": seconds, "time": int(time.time())}
+    """Keeps when the last proving pull was made, of each registry too; one not kept fails none."""
+    now = int(time.time())
+    each = {**_pulls(store), registry: {"seconds": seconds, "time": now}}
+    told = {
+        "registry": registry, "image": image, "seconds": seconds, "time": now, "by_registry": each,
+    }  # fmt: skip
     with contextlib.suppress(OSError, AgentError):
         write_own(store.folder / "pull.json", json.dumps(told).encode(), 0o600)
 
@@ -86,6 +94,18 @@ def _pulled(store: Store) -> dict[str, Any] | None:
         told = json.loads((store.folder / "pull.json").read_bytes())
         return {name: told[name] for name in ("registry", "image", "seconds", "time")}
     return None
+
+
+def _pulls(store: Store) -> dict[str, dict[str, float]]:
+    """The last proving pull of each registry; of an agent of before, of the last one alone."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        told = json.loads((store.folder / "pull.json").read_bytes())
+        each = told.get("by_registry", {told["registry"]: told})
+        return {
+            str(name): {"seconds": float(one["seconds"]), "time": int(one["time"])}
+            for name, one in each.items()
+        }
+    return {}
 
 
 def _trusted(registry: str, items: list[dict[str, Any]], read: Read) -> dict[str, Any]:

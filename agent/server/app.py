@@ -28,10 +28,12 @@ from agent.node.memory import Memory
 from agent.resident import keys, upgrade
 from agent.resident.home import Home, Settings
 from agent.server import metrics, openapi, tls
+from agent.server.doors import Doors
 from agent.server.drift import Drift
 from agent.server.snapshot import Snapshot
 from agent.server.unchanged import Unchanged
 from agent.server.work import AtOnce, BusyError, Operation, Work
+from agent.wire import exposition
 from agent.wire.faults import AgentError
 from agent.wire.plan import MAX_PLAN_BYTES, Plan
 from agent.wire.report import Event, Fault
@@ -105,6 +107,7 @@ class App:
         self._restart = restart
         self._refused_roles = 0
         self._snapshot = Snapshot(self.store)
+        self._doors = Doors(self.work.quiet)
         self._unchanged = Unchanged(self.store, partial(self._engine, Onlooker(root, memory)))
         self.drift = Drift(
             self.store, self.work, self.apply, lambda: self.engine().recover(), self.last.note
@@ -155,8 +158,12 @@ class App:
             return _json({"error": vars(fault)}, 500)
 
     def _let_in(self, request: BaseRequest) -> None:
-        """The role in the client's certificate, of no older generation than was seen here."""
+        """The role in the client's certificate; an operator's of no older generation than was
+        seen here, a viewer's for what a viewer may see."""
         peer = request.transport.get_extra_info("peercert") if request.transport else None
+        if tls.is_viewer(peer):
+            self._require_view(request)
+            return
         generation = tls.operator_generation(peer)
         newest = self.home.generation()
         if generation == 0 or generation < newest:
@@ -174,6 +181,19 @@ class App:
         if generation > newest:
             self.home.raise_generation(generation)
         upgrade.confirm(self.home)
+
+    def _require_view(self, request: BaseRequest) -> None:
+        if (request.method, request.path) not in tls.VIEWS:
+            self._refused_roles += 1
+            raise Refusal(
+                403,
+                Fault(
+                    "viewer-looks-only",
+                    f"a viewer's certificate does not open {request.method} {request.path[:200]!r}",
+                    cause="it opens GET /metrics, /healthz and /v1/status, and nothing else",
+                    cure="use certs/fleet/operator.crt of the folder that adopted this node",
+                ),
+            )
 
     def _not_served(self, request: BaseRequest) -> Refusal:
         there = [method for method, path in self.table if path == request.path]
@@ -305,8 +325,16 @@ class App:
 
     async def _metrics(self, request: BaseRequest) -> Response:
         _no_query(request)
-        text = metrics.text(self.resident(), self.last.counts, self.work.count)
-        return Response(text=text, content_type="text/plain", charset="utf-8")
+        looks = await self._doors.look([one.registry for one in desired.plans(self.store)])
+        text = metrics.text(
+            self.resident(),
+            self.last.counts,
+            self.work.count,
+            self._snapshot.standing(),
+            looks,
+            self.store.root,
+        )
+        return Response(text=text, content_type=exposition.CONTENT_TYPE, charset="utf-8")
 
     async def _upgrade(self, request: BaseRequest) -> Response:
         _no_query(request)

@@ -8,6 +8,8 @@ from typing import Any
 
 from agent.wire.version import __version__
 
+# What a viewer's certificate opens as well; tls.VIEWS has the same, held by a test.
+_VIEW: dict[str, Any] = {"security": [{"operator": []}, {"viewer": []}]}
 _ERROR = {"$ref": "#/components/responses/Error"}
 _TEXT: dict[str, Any] = {"type": "string"}
 _WORDS: dict[str, Any] = {"type": "array", "items": _TEXT}
@@ -58,6 +60,7 @@ _FIELDS: dict[str, dict[str, dict[str, Any]]] = {
                 ),
                 ca_ends=_or_null(_WHOLE),
                 unproven=_list(_record(part=_TEXT, because=_TEXT)),
+                pulled=_or_null(_record(seconds=_NUMBER, time=_WHOLE)),
             )
         ),
         "waiting": _WORDS,
@@ -140,16 +143,17 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "Moorage's resident agent",
             "version": __version__,
-            "description": "Over TLS 1.3 with an operator's certificate of the fleet CA only.",
+            "description": "Over TLS 1.3 with an operator's certificate of the fleet CA only; a "
+            "viewer's opens what says so.",
         },
         "paths": {
             "/healthz": {
-                "get": _object(
-                    "healthz", "Whether it serves.", ok=_FLAG, version=_TEXT, digest=_TEXT
-                )
+                "get": _VIEW
+                | _object("healthz", "Whether it serves.", ok=_FLAG, version=_TEXT, digest=_TEXT)
             },
             "/metrics": {
                 "get": {
+                    **_VIEW,
                     "operationId": "metrics",
                     "summary": "Prometheus metrics.",
                     "responses": {
@@ -164,7 +168,8 @@ def document() -> dict[str, Any]:
             "/v1/openapi.json": {"get": _answer("openapi", "This document.", {"type": "object"})},
             "/v1/facts": {"get": _events("facts", "Which runtimes are here.")},
             "/v1/status": {
-                "get": _events("status", "What of ours is here, drift, and the agent itself.")
+                "get": _VIEW
+                | _events("status", "What of ours is here, drift, and the agent itself.")
             },
             "/v1/history": {"get": _events("history", "The finished transactions, newest first.")},
             "/v1/apply": {
@@ -230,7 +235,10 @@ def document() -> dict[str, Any]:
                     },
                 }
             },
-            "securitySchemes": {"operator": {"type": "mutualTLS"}},
+            "securitySchemes": {
+                "operator": {"type": "mutualTLS"},
+                "viewer": {"type": "mutualTLS"},
+            },
         },
         "security": [{"operator": []}],
     }

@@ -16,7 +16,7 @@ from agent.journal.status import standing
 from agent.node.host import PATH, UNIT_FOLDERS
 from agent.node.tree import Tree
 from agent.wire.faults import AgentError
-from agent.wire.report import UNCHANGED, HostResult, ResultEvent, event_to_json
+from agent.wire.report import UNCHANGED, HostResult, ResultEvent, StatusEvent, event_to_json
 
 FACTS_SECONDS = 60.0
 _FACTS = b'{"event": "facts"'
@@ -47,13 +47,22 @@ class Snapshot:
         try:
             if self._seen != self._times() or self._store.waiting():
                 return None
-            tree = Tree(self._store.root)
-            event = standing(self._store, lambda path: tree.read(path).content, ())
         except (AgentError, OSError):
+            return None
+        event = self.standing()
+        if event is None:
             return None
         result = ResultEvent(HostResult(host=platform.node(), status=UNCHANGED))
         told = (json.dumps(event_to_json(one), ensure_ascii=False) for one in (event, result))
         return self._facts + "".join(f"{line}\n" for line in told).encode("utf-8", "replace")
+
+    def standing(self) -> StatusEvent | None:
+        """What of ours is here, read anew; None if it cannot be read."""
+        tree = Tree(self._store.root)
+        try:
+            return standing(self._store, lambda path: tree.read(path).content, ())
+        except (AgentError, OSError):
+            return None
 
     def _times(self) -> tuple[int, ...]:
         """A package manager replaces a program by a rename, which is a change of its folder."""

@@ -1,9 +1,10 @@
-"""Who is let in: TLS 1.3, a certificate of the fleet CA, and the operator's role in it.
+"""Who is let in: TLS 1.3, a certificate of the fleet CA, and a role in it.
 
-A role is a URI in the subject alternative name: ``urn:moorage:operator:<generation>`` or
-``urn:moorage:node:<id>``. An operator's certificate has the extended key usage clientAuth alone and
-a node's serverAuth alone, so OpenSSL itself refuses one in the other's place; the role is a second
-lock. A certificate of a later generation ends all earlier ones on each node that it meets.
+A role is a URI in the subject alternative name: ``urn:moorage:operator:<generation>``,
+``urn:moorage:viewer`` or ``urn:moorage:node:<id>``. An operator's and a viewer's certificate have
+the extended key usage clientAuth alone and a node's serverAuth alone, so OpenSSL itself refuses one
+in the other's place; the role is a second lock. A certificate of a later generation ends all
+earlier ones on each node that it meets. A viewer looks, at what :data:`VIEWS` has, and no further.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from typing import Any
 
 from agent.resident.home import Home
 
+VIEWER = "urn:moorage:viewer"
+# Method and path of all that a viewer may ask for.
+VIEWS = frozenset((("GET", "/healthz"), ("GET", "/metrics"), ("GET", "/v1/status")))
 OPERATOR = re.compile(r"urn:moorage:operator:([1-9][0-9]{0,8})")
 
 
@@ -34,7 +38,17 @@ def context(home: Home) -> ssl.SSLContext:
 
 def operator_generation(certificate: dict[str, Any] | None) -> int:
     """The generation in an operator's certificate; 0 where it is nobody's who may command."""
+    match = OPERATOR.fullmatch(_role(certificate))
+    return int(match[1]) if match else 0
+
+
+def is_viewer(certificate: dict[str, Any] | None) -> bool:
+    """Whether the certificate opens :data:`VIEWS`, and nothing else."""
+    return _role(certificate) == VIEWER
+
+
+def _role(certificate: dict[str, Any] | None) -> str:
+    """The one role in a certificate; "" if it has none, or several."""
     names = (certificate or {}).get("subjectAltName", ())
     roles = [value for kind, value in names if kind == "URI"]
-    match = OPERATOR.fullmatch(roles[0]) if len(roles) == 1 else None
-    return int(match[1]) if match else 0
+    return str(roles[0]) if len(roles) == 1 else ""

@@ -56,7 +56,8 @@ class Work:
         self._pids: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
-        self._one = asyncio.Lock()
+        # Held while a thread is at work beside the loop: no fork is made then.
+        self.quiet = asyncio.Lock()
 
     @property
     def count(self) -> int:
@@ -105,7 +106,7 @@ class Work:
 
     async def _told(self, operation: Operation, at_once: AtOnce | None) -> AsyncIterator[bytes]:
         # What answers at once may do so in a thread, and a fork would copy the locks it holds.
-        async with self._one:
+        async with self.quiet:
             known = await at_once() if at_once is not None else None
             process = self._fork(operation) if known is None and not self._stopping else None
         if process is None:

@@ -1,10 +1,13 @@
 """The fleet's own CA, apart from the registry's: who may command agents, and who is which.
 
     certs/fleet/ (0700)   ca.crt  ca.key (0600)  operator.crt  operator.key (0600)  checked.json
+                          viewer.crt  viewer.key (0600)
 
-A role is a URI in the subject alternative name: ``urn:moorage:operator:<generation>``, with the
-extended key usage clientAuth alone, or ``urn:moorage:node:<id>``, with serverAuth alone. A node
-refuses an operator's certificate of an earlier generation than it has met.
+A role is a URI in the subject alternative name: ``urn:moorage:operator:<generation>`` or
+``urn:moorage:viewer``, with the extended key usage clientAuth alone, or ``urn:moorage:node:<id>``,
+with serverAuth alone. A node refuses an operator's certificate of an earlier generation than it has
+met. Every node's certificate has one DNS name besides, the same for all: Prometheus, as all that is
+written in Go, verifies a server's certificate by a name only.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import json
 import re
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,11 +41,16 @@ OPERATOR_DAYS = 365
 NODE_DAYS = 90
 # A node's certificate is renewed on the first visit within so many days of its end.
 RENEW_DAYS = 60
+VIEWER_DAYS = 90
+AGENT_NAME = "agent.moorage.internal"
+VIEWER = "urn:moorage:viewer"
 # Certificates begin an hour before they are made; a clock may be behind by nearly that.
 CLOCK_SECONDS = 55 * 60
 
 # The operator's certificate is made anew in its last days.
 _LAST_DAYS = datetime.timedelta(days=30)
+# The viewer's is kept until so near its end: whoever scrapes has to be given the new one.
+_VIEWER_LAST_DAYS = datetime.timedelta(days=45)
 _CHECKED = "checked.json"
 
 _guard = threading.Lock()
@@ -55,6 +63,16 @@ class NodeCertificate:
     pem: str
     serial: str
     until: int
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """The viewer's certificate and key in PEM, its end since 1970, whether it was just made."""
+
+    pem: str
+    key: str = field(repr=False)
+    until: int
+    renewed: bool
 
 
 class Authority:
@@ -142,6 +160,7 @@ class Authority:
             ExtendedKeyUsageOID.SERVER_AUTH,
             NODE_DAYS,
             datetime.datetime.now(datetime.UTC),
+            (AGENT_NAME,),
         )
         return NodeCertificate(
             certificates.certificate_pem(made).decode("ascii"),
@@ -162,12 +181,32 @@ class Authority:
             raise AssertionError("the fleet CA's key is elliptic")
         return base64.b64encode(self._key.sign(content, ec.ECDSA(hashes.SHA256()))).decode("ascii")
 
+    def viewer(self) -> Viewer:
+        """The certificate that opens an agent's metrics and nothing that changes; made or renewed
+        if it is missing, not of this CA, or ends within 45 days."""
+        with _guard:
+            now = datetime.datetime.now(datetime.UTC)
+            found = self._own("viewer")
+            renewed = found is None or found.not_valid_after_utc < now + _VIEWER_LAST_DAYS
+            if found is None or renewed:
+                found = self._make_client("viewer", VIEWER, VIEWER_DAYS, now)
+        return Viewer(
+            (self.folder / "viewer.crt").read_text("ascii"),
+            (self.folder / "viewer.key").read_text("ascii"),
+            int(found.not_valid_after_utc.timestamp()),
+            renewed,
+        )
+
     def _operator(self) -> Certificate | None:
+        return self._own("operator")
+
+    def _own(self, name: str) -> Certificate | None:
+        """The certificate of that name, if it is this CA's and its key is beside it."""
         from moorage.pki import certificates
 
         try:
-            pem = (self.folder / "operator.crt").read_bytes()
-            key = certificates.load_key((self.folder / "operator.key").read_bytes())
+            pem = (self.folder / f"{name}.crt").read_bytes()
+            key = certificates.load_key((self.folder / f"{name}.key").read_bytes())
             found = certificates.load_certificates(pem)[0]
         except (OSError, ValueError):
             return None
@@ -179,17 +218,20 @@ class Authority:
         return _never() if found is None else found.not_valid_after_utc
 
     def _make_operator(self, generation: int, now: datetime.datetime) -> None:
+        self._make_client("operator", f"urn:moorage:operator:{generation}", OPERATOR_DAYS, now)
+
+    def _make_client(self, name: str, role: str, days: int, now: datetime.datetime) -> Certificate:
+        """A new key and certificate of a client, as ``<name>.key`` and ``<name>.crt``."""
         from cryptography.x509.oid import ExtendedKeyUsageOID
 
         from moorage.pki import certificates
 
         key = certificates.new_key("ec-p256")
-        uri = f"urn:moorage:operator:{generation}"
-        made = self._leaf(_elliptic(key), uri, ExtendedKeyUsageOID.CLIENT_AUTH, OPERATOR_DAYS, now)
-        write_atomically(self.folder / "operator.key", certificates.key_pem(key))
-        write_atomically(
-            self.folder / "operator.crt", certificates.certificate_pem(made), mode=0o644
-        )
+        made = self._leaf(_elliptic(key), role, ExtendedKeyUsageOID.CLIENT_AUTH, days, now)
+        write_atomically(self.folder / f"{name}.key", certificates.key_pem(key))
+        content = certificates.certificate_pem(made)
+        write_atomically(self.folder / f"{name}.crt", content, mode=0o644)
+        return made
 
     def _leaf(
         self,
@@ -198,6 +240,7 @@ class Authority:
         usage: ObjectIdentifier,
         days: int,
         now: datetime.datetime,
+        names: tuple[str, ...] = (),
     ) -> Certificate:
         from moorage.pki import certificates
 
@@ -209,6 +252,7 @@ class Authority:
             usage=usage,
             days=days,
             now=now,
+            names=names,
         )
 
 

@@ -177,11 +177,13 @@ def make_role(
     usage: x509.ObjectIdentifier,
     days: int,
     now: datetime.datetime,
+    names: Sequence[str] = (),
 ) -> x509.Certificate:
     """A certificate that says what its holder is, by the URI ``role``, and serves one ``usage``.
 
-    It never outlives the CA.
+    It never outlives the CA. ``names``: DNS names for clients that know servers by no other thing.
     """
+    said = [x509.UniformResourceIdentifier(role), *(x509.DNSName(name) for name in names)]
     begin = max(now - BACKDATE, ca.not_valid_before_utc)
     end = min(now + datetime.timedelta(days=days), ca.not_valid_after_utc)
     return (
@@ -189,9 +191,7 @@ def make_role(
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(role)]), critical=False
-        )
+        .add_extension(x509.SubjectAlternativeName(said), critical=False)
         .add_extension(_authority(ca), critical=False)
         .sign(ca_key, _hash())
     )

@@ -165,6 +165,69 @@ def test_metrics_are_prometheus_text(resident: Resident) -> None:
     assert int(samples["moorage_certificate_end_timestamp_seconds"]) > time.time()
 
 
+def test_a_viewer_sees_what_openapi_opens_to_it_and_nothing_else(resident: Resident) -> None:
+    viewer = resident.fleet.client(resident.fleet.issue("viewer", "urn:moorage:viewer"))
+    served = json.loads(resident.ask("GET", "/v1/openapi.json")[1])["paths"]
+    opened = {
+        (method.upper(), path): "security" in found
+        for path, methods in served.items()
+        for method, found in methods.items()
+    }
+    assert {route for route, is_open in opened.items() if is_open} == {
+        ("GET", "/healthz"), ("GET", "/metrics"), ("GET", "/v1/status"),
+    }  # fmt: skip
+    for (method, path), is_open in opened.items():
+        body = b"{}" if method == "POST" else None
+        status, said = resident.ask(method, path, body, viewer)
+        assert status == (200 if is_open else 403), (path, said)
+        assert is_open or json.loads(said)["error"]["code"] == "viewer-looks-only"
+
+
+def test_a_viewer_ends_no_trial_and_raises_no_generation(resident: Resident) -> None:
+    resident.home.trial.write_bytes(b"1")
+    viewer = resident.fleet.client(resident.fleet.issue("viewer", "urn:moorage:viewer"))
+    assert resident.ask("GET", "/healthz", context=viewer)[0] == 200
+    assert resident.home.trial.exists()
+    assert resident.home.generation() == 0
+    assert resident.ask("GET", "/healthz")[0] == 200  # an operator does both
+    assert not resident.home.trial.exists()
+    assert resident.home.generation() == 1
+
+
+def samples(resident: Resident) -> dict[str, float]:
+    text = resident.ask("GET", "/metrics")[1].decode()
+    pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
+
+
+def test_metrics_answer_whether_a_registry_is_trusted(resident: Resident) -> None:
+    assert "moorage_registry_trusted" not in str(samples(resident))
+    resident.events("/v1/apply", resident.box.document())
+    found = samples(resident)
+    mine = '{registry="my.registry.io"}'
+    assert found[f"moorage_registry_trusted{mine}"] == found["moorage_node_in_order"] == 1
+    assert abs(found[f"moorage_registry_ca_end_timestamp_seconds{mine}"] - time.time()) > 86400
+    assert found['moorage_filesystem_size_bytes{folder="/"}'] > 0
+    assert found[f"moorage_registry_reachable{mine}"] == 0  # nothing listens there
+    resident.home.folder.parent.joinpath("plans").mkdir(exist_ok=True)
+    for plan in resident.home.folder.parent.joinpath("plans").iterdir():
+        plan.unlink()  # or the agent would put back what is hurt next
+    path = "/etc/containerd/certs.d/my.registry.io/hosts.toml"
+    resident.box.write(path, b"# hurt")
+    found = samples(resident)
+    assert found[f"moorage_registry_trusted{mine}"] == found["moorage_node_in_order"] == 0
+    assert found['moorage_registry_files{registry="my.registry.io",state="changed"}'] == 1
+
+
+def test_metrics_say_that_the_notes_are_damaged(resident: Resident) -> None:
+    resident.events("/v1/apply", resident.box.document())
+    for path in (resident.box.root / "var/lib/moorage/history").glob("*"):
+        path.write_bytes(b"spoilt")
+    found = samples(resident)
+    assert found["moorage_state_damaged"] == 1
+    assert "moorage_node_in_order" not in found
+
+
 def test_a_client_that_goes_away_does_not_stop_an_apply(resident: Resident) -> None:
     box = resident.box
     program = box.root / "usr/bin/containerd"

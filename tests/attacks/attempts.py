@@ -44,6 +44,7 @@ class Attempt:
 def all_attempts(agent: Resident) -> Iterator[Attempt]:
     """In an order that leaves the agent's state alone until the last."""
     yield from _certificates(agent)
+    yield from _viewers(agent)
     yield from _versions(agent)
     yield from _bodies(agent)
     yield from _smuggling(agent)
@@ -80,6 +81,50 @@ def _certificates(agent: Resident) -> Iterator[Attempt]:
     }
     for name, pair in kinds.items():
         yield Attempt(name, lambda pair=pair: _as(agent, fleet.client(pair)))  # type: ignore[misc]
+
+
+# All that a viewer may ask for; the agent's own list is not asked.
+_VIEWS = (("GET", "/healthz"), ("GET", "/metrics"), ("GET", "/v1/status"))
+
+
+def _viewers(agent: Resident) -> Iterator[Attempt]:
+    """A viewer's certificate where an operator's is wanted, at every route and beside them."""
+    viewer = agent.fleet.client(agent.fleet.issue("v1", "urn:moorage:viewer"))
+    served = json.loads(agent.ask("GET", "/v1/openapi.json")[1])["paths"]
+    routes = [(method.upper(), path) for path, found in served.items() for method in found]
+    odd = [("POST", "/metrics"), ("DELETE", "/v1/status"), ("GET", "/v1/status/"), ("GET", "/")]
+    odd += [("GET", "//metrics"), ("GET", "/metrics/../v1/facts"), ("GET", "/v1/%73tatus")]
+    for method, path in [*(one for one in routes if one not in _VIEWS), *odd]:
+        yield Attempt(
+            f"a viewer's {method} {path}",
+            lambda method=method, path=path: _looks_only(agent, viewer, method, path),  # type: ignore[misc]
+        )
+    for name, role in {
+        "a viewer of generation 1": "urn:moorage:viewer:1",
+        "a role that begins as a viewer's": "urn:moorage:viewers",
+    }.items():
+        pair = agent.fleet.issue(f"v{len(role)}", role)
+        yield Attempt(name, lambda pair=pair: _as(agent, agent.fleet.client(pair)))  # type: ignore[misc]
+    server = agent.fleet.issue("v2", "urn:moorage:viewer", SERVER)
+    yield Attempt(
+        "a viewer's role on a server's certificate", lambda: _as(agent, agent.fleet.client(server))
+    )
+    ended = agent.fleet.issue("v3", "urn:moorage:viewer", begin=-5 * DAY, end=-DAY)
+    yield Attempt(
+        "a viewer's certificate that has ended", lambda: _as(agent, agent.fleet.client(ended))
+    )
+
+
+def _looks_only(agent: Resident, viewer: ssl.SSLContext, method: str, path: str) -> str:
+    plan = json.dumps(agent.box.document()).encode()
+    body = plan if method == "POST" else None
+    status, said = agent.ask(method, path, body, viewer, Content_Type="application/json")
+    if status != 403:
+        raise In(f"{status} {said[:200]!r}")
+    for view in _VIEWS:
+        if agent.ask(*view, context=viewer)[0] != 200:
+            raise AssertionError(f"a viewer does not see {view[1]}")
+    return str(json.loads(said)["error"]["code"])
 
 
 def _as(agent: Resident, context: ssl.SSLContext) -> str:

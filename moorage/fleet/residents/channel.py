@@ -19,6 +19,7 @@ from agent.wire.version import __version__
 from moorage.errors import MoorageError
 from moorage.fleet.errand import faults, timeouts
 from moorage.fleet.errand.errand import Answer
+from moorage.pki.authority import AGENT_NAME
 
 if TYPE_CHECKING:
     from moorage.pki.authority import Authority
@@ -79,7 +80,10 @@ class NotOurAgent(MoorageError):
 
 
 class Channel:
-    """One connection. Use :func:`straight` or :func:`through`; close it in the end."""
+    """One connection. Use :func:`straight` or :func:`through`; close it in the end.
+
+    ``scrapable``: the agent's certificate has the name by which Prometheus verifies it.
+    """
 
     def __init__(self, line: socket.socket, name: str, resident: Resident, context: ssl.SSLContext):
         self._name = name
@@ -97,6 +101,7 @@ class Channel:
         if ("URI", f"urn:moorage:node:{resident.id}") not in names:
             self.close()
             raise _not_ours(name, "it is another node's")
+        self.scrapable = ("DNS", AGENT_NAME) in names
 
     @property
     def local_address(self) -> str:
@@ -257,6 +262,7 @@ def renew(channel: Channel, authority: Authority, resident: Resident) -> Residen
     made = authority.sign(str(asked["request"]), resident.id)
     document = json.dumps({"certificate": made.pem, "until": made.until}).encode()
     channel.ask("POST", "/v1/certificate", document)
+    channel.scrapable = True
     return replace(resident, serial=made.serial, until=made.until)
 
 

@@ -116,11 +116,12 @@ class Residents:
         return None
 
     def renew(self, route: Route, line: Channel) -> None:
-        """Renew a certificate near its end. A failure leaves the old one for the next visit."""
+        """Renew a certificate near its end, or one without the name that Prometheus verifies. A
+        failure leaves the old one for the next visit."""
         resident = self.of(route)
         if resident is None:
             return
-        if resident.until - time.time() > authorities.RENEW_DAYS * 86400:
+        if line.scrapable and resident.until - time.time() > authorities.RENEW_DAYS * 86400:
             return
         with contextlib.suppress(MoorageError, channel.NoAnswer, ValueError):
             self._put(route, channel.renew(line, self._authority, resident))
