@@ -4,7 +4,7 @@ from invoke.collection import Collection
 
 from moorage import settings
 from moorage.program import edges
-from moorage.tasks import certs, image, k8s, lab, learn, nodes, registry, top
+from moorage.tasks import certs, image, k8s, lab, learn, monitoring, nodes, registry, top
 
 edges.install()
 
@@ -20,5 +20,6 @@ namespace = Collection(
     lab.namespace,
     nodes.namespace,
     k8s.namespace,
+    monitoring.namespace,
 )
 namespace.configure(settings.defaults())

@@ -54,6 +54,31 @@ def write_atomically(
         os.close(folder)
 
 
+def write_kept(path: Path, content: bytes, *, mode: int) -> bool:
+    """Writes ``content`` unless it is there already; returns whether it was written.
+
+    A file that is there keeps its owner and mode, as somebody gave it them on purpose. Raises
+    OSError.
+    """
+    try:
+        present = path.stat()
+        if path.read_bytes() == content:
+            return False
+    except FileNotFoundError:
+        write_atomically(path, content, mode=mode)
+        return True
+    owner = (present.st_uid, present.st_gid)
+    ours = owner == (os.geteuid(), os.getegid())
+    write_atomically(path, content, mode=present.st_mode & 0o777, owner=None if ours else owner)
+    return True
+
+
+def readable_folder(path: Path) -> Path:
+    """Makes ``path`` (and parents) if needed, open to readers. Returns it. Raises OSError."""
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def give_tree(path: Path, owner: tuple[int, int]) -> None:
     """Gives ``path`` and everything below it to the (uid, gid); takes root. Raises OSError.
 

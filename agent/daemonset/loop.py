@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from agent.daemonset import scrape
 from agent.daemonset.api import Api, ApiTrouble
 from agent.daemonset.hosts import FilesHost, FullHost, PodProver
 from agent.daemonset.surroundings import Surroundings
@@ -93,6 +94,7 @@ class Loop:
         self._good_since = 0.0
         self._good_digest = ""
         self._registry = ""
+        self._settled = False
 
     # -- the two programs -----------------------------------------------------------------------
 
@@ -113,13 +115,18 @@ class Loop:
         started an image of the registry between ``trust`` and this."""
         self._follow()
         ready = _Readiness()
+        scrape.serve(self._metrics)
         pause = DRIFT_SECONDS
         while True:
             outcome = self._carry_out(proven=self._here.grade == "files")
+            self._settled = outcome.good
             ready.set(outcome.good)
             pause = DRIFT_SECONDS if outcome.good else min(max(pause / 4, 2.0) * 2, SLOWEST_RETRY)
             self._changed.wait(pause)
             self._changed.clear()
+
+    def _metrics(self) -> str:
+        return scrape.text(self._here.root, self._here.node, self._here.grade, self._settled)
 
     # -- one round ------------------------------------------------------------------------------
 

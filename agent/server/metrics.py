@@ -1,6 +1,6 @@
 """What Prometheus reads of an agent that stays: the agent, the node's trust, the registries' ends.
 
-docs/monitoring.md lists the names; a test holds the list against this.
+docs/how-to/watch-it.md lists the names; a test holds the list against this.
 """
 
 from __future__ import annotations

@@ -34,14 +34,18 @@ def single(name: str, kind: str, words: str, value: float | None) -> Family:
     return Family(name, kind, words, () if value is None else (Sample(value),))
 
 
-def text(families: Iterable[Family]) -> str:
-    """The families as Prometheus reads them."""
+def text(families: Iterable[Family], labels: Mapping[str, str] | None = None) -> str:
+    """The families as Prometheus reads them; ``labels`` are those that every sample has."""
+    common = labels or {}
     lines: list[str] = []
     for one in families:
         if one.samples:
             lines.append(f"# HELP {one.name} {_escaped(one.words, quote=False)}")
             lines.append(f"# TYPE {one.name} {one.kind}")
-            lines += [f"{one.name}{_labels(told.labels)} {told.value}" for told in one.samples]
+            lines += [
+                f"{one.name}{_labels({**common, **told.labels})} {told.value}"
+                for told in one.samples
+            ]
     return "\n".join(lines) + "\n"
 
 

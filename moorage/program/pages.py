@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # The overview's groups, in the order of a first hour: title -> tasks and namespaces.
 GROUPS: dict[str, tuple[str, ...]] = {
     "Start here": ("up", "tutorial", "doctor", "explain", "down"),
-    "Nodes": ("nodes",),
+    "Nodes": ("nodes", "monitoring"),
     "Registry": ("registry", "certs"),
     "Images": ("image",),
     "Kubernetes": ("k8s",),
@@ -79,6 +79,7 @@ VALUES: dict[str, str] = {
     "selector": "LABELS",
     "service_accounts": "NAMES",
     "tail": "N",
+    "to": "FOLDER",
     "timeout": "SECONDS",
     "waves": "SHARES",
     "workload": "KIND",

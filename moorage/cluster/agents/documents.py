@@ -48,7 +48,7 @@ def documents(
 ) -> list[dict[str, Any]]:
     """Everything that is applied, in order, but the namespace."""
     mapped = archive_map(settings, archive, archive.path.read_bytes())
-    names = ["rbac.yaml"]
+    names = ["rbac.yaml", "service.yaml"]
     if cluster.policies:
         names.append("policy.yaml")
     if wanted.grade != FULL:

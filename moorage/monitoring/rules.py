@@ -1,0 +1,166 @@
+"""The alert rules as rows: what is asked, for how long it has to hold, and what to do then. Pure.
+
+Every alert says what the next command is. With two scrapes a minute, one that is held for half a
+minute fires at the second scrape.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from moorage.monitoring.prometheus import HEAD, INTERVAL
+
+WARNING, CRITICAL = "warning", "critical"
+JOBS = '{job=~"moorage-(nodes|pods)"}'
+
+
+class Alert(NamedTuple):
+    """``held``: how long ``expression`` has to be true before the alert fires, "" for at once."""
+
+    name: str
+    expression: str
+    held: str
+    severity: str
+    summary: str
+    cure: str
+
+
+def _ends(metric: str, days: int) -> str:
+    return f"{metric} - time() < {days} * 86400"
+
+
+_LEFT = "{{ $value | humanizeDuration }}"
+_NODE = "{{ $labels.node }}"
+_REGISTRY = "{{ $labels.registry }}"
+_STATUS = f"inv nodes.status --hosts={_NODE}"
+
+ALERTS = (
+    Alert(
+        "MoorageAgentSilent",
+        f"up{JOBS} == 0",
+        INTERVAL,
+        CRITICAL,
+        f"The agent on {_NODE} does not answer: the node is down, or its agent is",
+        _STATUS,
+    ),
+    Alert(
+        "MoorageNodeNotTrusted",
+        "moorage_registry_trusted == 0",
+        "2m",
+        CRITICAL,
+        f"{_NODE} does not trust {_REGISTRY} as it was left, or no proof shows that it does",
+        f"{_STATUS}, then inv nodes.verify --hosts={_NODE}",
+    ),
+    Alert(
+        "MoorageDriftGivenUp",
+        "moorage_drift_state == 3",
+        "",
+        CRITICAL,
+        f"The agent on {_NODE} no longer puts back what others undo again and again",
+        f"{_STATUS} names the files; find out who writes them, then inv nodes.trust "
+        f"--hosts={_NODE}",
+    ),
+    Alert(
+        "MoorageDriftNotPutBack",
+        "moorage_drift_state == 2",
+        "5m",
+        WARNING,
+        f"The agent on {_NODE} cannot put back what drifted",
+        _STATUS,
+    ),
+    Alert(
+        "MoorageOperationCutOff",
+        "moorage_interrupted == 1",
+        "2m",
+        WARNING,
+        f"An operation on {_NODE} was cut off",
+        f"inv nodes.recover --hosts={_NODE}",
+    ),
+    Alert(
+        "MoorageStateDamaged",
+        "moorage_state_damaged == 1",
+        "2m",
+        WARNING,
+        f"The agent's notes on {_NODE} cannot be read",
+        _STATUS,
+    ),
+    Alert(
+        "MoorageRegistryOutOfReach",
+        "moorage_registry_reachable == 0",
+        "2m",
+        CRITICAL,
+        f"{_NODE} has no TLS connection to {_REGISTRY} with the CA that it trusts",
+        f"inv registry.status, then inv nodes.verify --hosts={_NODE}",
+    ),
+    Alert(
+        "MoorageRegistryDown",
+        'up{job="moorage-registry"} == 0',
+        INTERVAL,
+        CRITICAL,
+        "The registry's own metrics are silent",
+        "inv registry.status",
+    ),
+    Alert(
+        "MoorageRegistryCertificateEnds",
+        _ends("min by (registry) (moorage_registry_certificate_end_timestamp_seconds)", 21),
+        "",
+        WARNING,
+        f"The certificate of {_REGISTRY} ends in {_LEFT}",
+        "inv certs.issue, then inv registry.up",
+    ),
+    Alert(
+        "MoorageCAEnds",
+        _ends("min by (registry, node) (moorage_registry_ca_end_timestamp_seconds)", 30),
+        "",
+        CRITICAL,
+        f"The CA of {_REGISTRY} on {_NODE} ends in {_LEFT}",
+        f"inv certs.issue, then inv nodes.trust --hosts={_NODE}",
+    ),
+    Alert(
+        "MoorageAgentCertificateEnds",
+        _ends("moorage_certificate_end_timestamp_seconds", 21),
+        "",
+        WARNING,
+        f"The certificate of the agent on {_NODE} ends in {_LEFT}",
+        f"{_STATUS} renews it",
+    ),
+    Alert(
+        "MoorageDiskAlmostFull",
+        "moorage_filesystem_avail_bytes / moorage_filesystem_size_bytes < 0.1",
+        "2m",
+        WARNING,
+        f"{_NODE} has {{{{ $value | humanizePercentage }}}} free at {{{{ $labels.folder }}}}",
+        "crictl rmi --prune on the node, or a larger disk: pulls fail when it is full",
+    ),
+)
+
+
+def viewer_ends(until: int) -> Alert:
+    """The end of the certificate that all this is scraped with; its holder cannot see it."""
+    return Alert(
+        "MoorageViewerCertificateEnds",
+        _ends(f"vector({until})", 21),
+        "",
+        WARNING,
+        f"The certificate that Prometheus scrapes agents with ends in {_LEFT}",
+        "inv monitoring.setup",
+    )
+
+
+def document(viewer_until: int) -> str:
+    """The file of rules. ``viewer_until``: seconds since 1970."""
+    import yaml
+
+    rules = [_rule(one) for one in (*ALERTS, viewer_ends(viewer_until))]
+    groups = {"groups": [{"name": "moorage", "rules": rules}]}
+    return HEAD + str(yaml.safe_dump(groups, sort_keys=False, width=1000))
+
+
+def _rule(one: Alert) -> dict[str, Any]:
+    return {
+        "alert": one.name,
+        "expr": one.expression,
+        **({"for": one.held} if one.held else {}),
+        "labels": {"severity": one.severity},
+        "annotations": {"summary": one.summary, "description": f"Next: {one.cure}"},
+    }
