@@ -93,7 +93,7 @@ def _viewers(agent: Resident) -> Iterator[Attempt]:
     served = json.loads(agent.ask("GET", "/v1/openapi.json")[1])["paths"]
     routes = [(method.upper(), path) for path, found in served.items() for method in found]
     odd = [("POST", "/metrics"), ("DELETE", "/v1/status"), ("GET", "/v1/status/"), ("GET", "/")]
-    odd += [("GET", "//metrics"), ("GET", "/metrics/../v1/facts"), ("GET", "/v1/%73tatus")]
+    odd += [("GET", "//metrics"), ("GET", "/metrics/../v1/facts"), ("GET", "/v1/%66acts")]
     for method, path in [*(one for one in routes if one not in _VIEWS), *odd]:
         yield Attempt(
             f"a viewer's {method} {path}",
