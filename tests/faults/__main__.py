@@ -2,7 +2,8 @@
 
 Real nodes with systemd and containerd 1.6, 1.7 and 2.x; the images are those `inv up` builds. CASE
 is LINE/KIND/OPERATION/NUMBER, as printed. ``--after``: on every line, what follows that
-case: a long run goes on where it was stopped. ``--load``: beside processes that keep every core busy.
+case: a long run goes on where it was stopped. ``--load``: beside processes that keep every core
+busy.
 Ends with `faults: N injected, N recovered, 0 broken`, and exit code 1 where that is not so.
 """
 
