@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.facts import Names, gather
@@ -365,9 +365,7 @@ LINE = st.one_of(
 
 
 @given(lines=st.lists(LINE, max_size=8))
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150)
 def test_apply_twice_is_apply_once_and_untrust_gives_the_bytes_back(
     box: Box, lines: list[bytes]
 ) -> None:

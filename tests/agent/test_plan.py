@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.wire.faults import PlanError
@@ -339,7 +339,7 @@ def test_the_parser_raises_nothing_but_its_own_error(text: bytes) -> None:
 
 
 @given(place=st.lists(FIELDS, min_size=1, max_size=2), value=JSON)
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 def test_any_value_in_any_place_is_read_or_refused(box: Box, place: list[str], value: Any) -> None:
     document: Any = box.document()
     inner = document

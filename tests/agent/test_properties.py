@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from agent.edit.toml import TomlError, parse
@@ -27,7 +27,6 @@ CONFIG = "/etc/containerd/config.toml"
 DROP_IN = "/etc/containerd/conf.d/10-site.toml"
 PREFIX = {1: "plugins.cri", 2: 'plugins."io.containerd.grpc.v1.cri"',
           3: "plugins.'io.containerd.cri.v1.images'"}  # fmt: skip
-FEW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 Files = dict[str, bytes]
 
 
@@ -125,7 +124,7 @@ def dumped(box: Box, program: str | None) -> str | None:
 
 
 @given(files=configurations(2))
-@settings(max_examples=60, deadline=None, suppress_health_check=FEW)
+@settings(max_examples=60)
 def test_any_configuration_is_edited_once_and_given_back(box: Box, files: Files) -> None:
     content = files[CONFIG].replace(b"imports", b"# imports")  # the stand-in merges nothing
     assume(not says_nothing(parse(content)))  # nor does it tell a version that is not there
@@ -156,7 +155,7 @@ def program(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.mark.engine
 @given(data=st.data())
-@settings(max_examples=25, deadline=None, suppress_health_check=FEW)
+@settings(max_examples=25)
 def test_on_the_real_containerds_nothing_but_the_trust_differs(
     box: Box, program: str, data: st.DataObject
 ) -> None:
@@ -174,7 +173,7 @@ def version_of(program: str) -> str:
 @given(
     content=st.binary(max_size=200) | st.text("[]{}\"'#=.\n\\ab1, ", max_size=80).map(str.encode)
 )
-@settings(max_examples=300, deadline=None, suppress_health_check=FEW)
+@settings(max_examples=300)
 def test_any_bytes_in_place_of_a_configuration_are_taken_or_refused_by_name(
     box: Box, content: bytes
 ) -> None:
@@ -192,7 +191,7 @@ def test_any_bytes_in_place_of_a_configuration_are_taken_or_refused_by_name(
 
 
 @given(content=st.binary(max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_parser_raises_nothing_but_its_own_error(content: bytes) -> None:
     try:
         parse(content)
@@ -201,7 +200,7 @@ def test_the_parser_raises_nothing_but_its_own_error(content: bytes) -> None:
 
 
 @given(files=configurations(3), literal=st.sampled_from(['"/x"', '["a", "b"]', "true"]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_marks_alone_give_every_byte_back(files: Files, literal: str) -> None:
     for content in files.values():
         text = content.decode()

@@ -119,7 +119,7 @@ def documents(draw: st.DrawFn) -> str:
 
 
 @given(text=documents())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_the_scanner_sees_what_the_parser_sees(text: str) -> None:
     expected = parse(text.encode())
     for entry in scan(text).entries:
@@ -130,7 +130,7 @@ def test_the_scanner_sees_what_the_parser_sees(text: str) -> None:
 
 
 @given(text=documents())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_set_then_unset_gives_every_byte_back(text: str) -> None:
     after = set_string(text, TABLE, "config_path", "/x", COMMENT)
     assert unset(after, TABLE, "config_path", text, COMMENT) == text

@@ -323,7 +323,7 @@ TREE = st.fixed_dictionaries({"web": GROUP, "db": GROUP, "prod": OWN})
 
 
 @pytest.mark.skipif(not shutil.which("ansible-inventory"), reason="needs ansible-inventory")
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(TREE, st.sampled_from(["ini", "yml"]))
 def test_our_own_reading_is_ansibles(
     tmp_path_factory: pytest.TempPathFactory, tree: dict[str, Any], form: str

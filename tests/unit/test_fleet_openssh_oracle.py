@@ -97,7 +97,7 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     TEXT,
     TEXT.map(lambda text: text.replace("DIR/inc", "DIR/none")),
