@@ -19,7 +19,7 @@ from moorage.errors import MoorageError
 
 if TYPE_CHECKING:
     from moorage.registry.credentials import Credentials
-    from moorage.settings import Settings
+    from moorage.settings import RegistrySettings, Settings
 
 # https://github.com/distribution/distribution/blob/main/docs/content/spec/api.md
 MANIFEST_TYPES = ", ".join(
@@ -66,7 +66,7 @@ def ask(
         headers["Authorization"] = f"Basic {token}"
     connection = http.client.HTTPConnection(registry.host, registry.port, timeout=timeout)
     try:
-        raw = socket.create_connection((_here(registry.listen), registry.port), timeout=timeout)
+        raw = socket.create_connection(listening(registry), timeout=timeout)
         connection.sock = context.wrap_socket(raw, server_hostname=registry.host)
         connection.request(method, path, headers=headers)
         answer = connection.getresponse()
@@ -106,11 +106,12 @@ def manifest_digest(settings: Settings, login: Credentials, repository: str, tag
     return answer.headers.get("docker-content-digest", "") if answer.status == 200 else ""
 
 
-def _here(listen: str) -> str:
-    address = ipaddress.ip_address(listen)
+def listening(registry: RegistrySettings) -> tuple[str, int]:
+    """Where the registry answers on this machine: an address of its own, and its port."""
+    address = ipaddress.ip_address(registry.listen)
     if not address.is_unspecified:
-        return listen
-    return "127.0.0.1" if address.version == 4 else "::1"
+        return registry.listen, registry.port
+    return ("127.0.0.1" if address.version == 4 else "::1"), registry.port
 
 
 def _explained(settings: Settings, problem: Exception) -> MoorageError:

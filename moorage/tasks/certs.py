@@ -63,7 +63,20 @@ def _shown(run: Run) -> dict[str, object]:
         rows.append(["", "made by", "Moorage" if shown.made_here else f"another: {issuer}"])
     rows += [["", "then", facts.subject] for facts in shown.chain]
     run.ui.table(("certificate", "", ""), rows)
+    document["ends"] = _ends(run)
     return document
+
+
+def _ends(run: Run) -> list[dict[str, object]]:
+    """A table of when each certificate ends, with what the registry serves now."""
+    import datetime
+
+    from moorage.registry import served
+
+    now = datetime.datetime.now(datetime.UTC)
+    found = served.all_ends(run.settings)
+    run.ui.table(("", "", "where"), [[one.what, one.words(now), one.where] for one in found])
+    return [one.to_json(now) for one in found]
 
 
 namespace = Collection("certs", issue, show)

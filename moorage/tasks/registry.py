@@ -81,7 +81,19 @@ def status(run: Run, show_password: bool = False) -> dict[str, Any]:
     password = registry.credentials(run.settings).password if show_password else ""
     _show(run, found, password)
     secret = {"password": password} if show_password else {}
-    return {"ok": found.healthy, **found.to_json(), **secret}
+    return {"ok": found.healthy, **found.to_json(), "certificate": _served(run), **secret}
+
+
+def _served(run: Run) -> dict[str, Any]:
+    """When the certificate ends that is served now."""
+    import datetime
+
+    from moorage.registry import served
+
+    now = datetime.datetime.now(datetime.UTC)
+    end = served.served_end(run.settings)
+    run.ui.show(f"  the certificate that is served {end.words(now)}")
+    return end.to_json(now)
 
 
 @command(help={"follow": "go on until stopped", "tail": "how many of the last lines"})

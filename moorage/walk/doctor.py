@@ -6,6 +6,7 @@ An examination changes nothing. Each check is a function that returns findings; 
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 import shutil
@@ -128,6 +129,26 @@ def _certificates(settings: Settings) -> list[Finding]:
     return [Finding("certificates", "fine", f"good, in {settings.certs_dir}")]
 
 
+def _certificate_ends(settings: Settings) -> list[Finding]:
+    """Each certificate that ends soon, has ended or cannot be asked; else which is the first to."""
+    from moorage.pki import ends
+    from moorage.registry.served import RENEWED_BY, SERVED, all_ends
+
+    now = datetime.datetime.now(datetime.UTC)
+    found = all_ends(settings)
+    # A registry that is down is another check's finding.
+    due = [one for one in found if one.state(now) != "fine" and (one.at or one.what != SERVED)]
+    first = ends.first(found)
+    if not due and first is not None:
+        return [Finding("certificate ends", "fine", f"first: the {first.what} {first.words(now)}")]
+    return [
+        Finding(
+            "certificate ends", "wrong", f"the {one.what} {one.words(now)}", RENEWED_BY[one.what]
+        )
+        for one in due
+    ]
+
+
 def _registry(settings: Settings) -> list[Finding]:
     from moorage import registry
     from moorage.docker import engine
@@ -204,6 +225,7 @@ CHECKS: tuple[Callable[[Settings], list[Finding]], ...] = (
     _disk,
     _engine,
     _certificates,
+    _certificate_ends,
     _registry,
     _name,
     _trust_here,

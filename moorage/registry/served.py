@@ -1,0 +1,92 @@
+"""What the registry serves now, and when every certificate that this machine holds ends."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moorage.pki import ends
+from moorage.pki.ends import End
+from moorage.registry.client import listening
+
+if TYPE_CHECKING:
+    from moorage.pki.certificates import CertificateFacts
+    from moorage.settings import Settings
+
+LEAF, SERVED = "registry's certificate", "registry's certificate, as served"
+# What is typed to have a new one; a certificate of another CA is put there by hand.
+RENEWED_BY = {
+    "CA": "inv certs.issue --new-ca, then inv nodes.trust",
+    LEAF: "inv certs.issue && inv registry.up; one made elsewhere: put its successor in its file",
+    SERVED: "inv certs.issue && inv registry.up",
+    "fleet CA": "inv nodes.release, move certs/fleet away, then inv nodes.adopt",
+    "operator's certificate": "inv nodes.status",
+    "viewer's certificate": "inv monitoring.setup",
+}
+# The fleet's, below certs/: file -> what it is.
+_FLEET = {
+    "ca.crt": "fleet CA",
+    "operator.crt": "operator's certificate",
+    "viewer.crt": "viewer's certificate",
+}
+
+
+def certificate(settings: Settings, *, timeout: float = 5) -> CertificateFacts:
+    """The leaf that the registry shows in a handshake, whoever vouches for it.
+
+    ``timeout`` in seconds. Raises OSError if nothing answers there, or no TLS.
+    """
+    from cryptography import x509
+
+    from moorage.pki import certificates
+
+    # Nothing is sent, and an ended certificate has to be seen to be reported.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(listening(settings.registry), timeout=timeout) as raw,
+        context.wrap_socket(raw, server_hostname=settings.registry.host) as line,
+    ):
+        shown = line.getpeercert(binary_form=True)
+    if not shown:
+        raise OSError("no certificate was shown")
+    return certificates.facts(x509.load_der_x509_certificate(shown))
+
+
+def all_ends(settings: Settings) -> list[End]:
+    """Every certificate that is here: the registry's, its CAs, what it serves, the fleet's."""
+    folder = settings.certs_dir
+    found = [
+        *_of_file("CA", folder / "ca.crt"),
+        *_of_file(LEAF, folder / "registry.crt")[:1],
+    ]
+    if found:
+        found.append(served_end(settings))
+    for name, what in _FLEET.items():
+        found += _of_file(what, folder / "fleet" / name)[:1]
+    return found
+
+
+def served_end(settings: Settings) -> End:
+    """The end of the leaf that is served now; unknown if nothing answers."""
+    url = f"https://{settings.registry_name}"
+    try:
+        return ends.end(SERVED, url, certificate(settings))
+    except (OSError, ValueError) as problem:
+        words = getattr(problem, "strerror", None) or str(problem)
+        return End(SERVED, url, None, why=f"the registry does not answer: {words}")
+
+
+def _of_file(what: str, path: Path) -> list[End]:
+    """The ends of a file's certificates, in its order; none if there is no such file."""
+    from moorage.pki import certificates
+
+    try:
+        loaded = certificates.load_certificates(path.read_bytes())
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as problem:
+        return [End(what, str(path), None, why=str(problem))]
+    return [ends.end(what, str(path), certificates.facts(one)) for one in loaded]
