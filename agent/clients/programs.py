@@ -1,4 +1,4 @@
-"""Pulls by clients that are programs: Podman, Buildah, Skopeo, nerdctl and buildctl.
+"""Pulls by clients that are programs, with the words that their runtimes' files give them.
 
 The login never touches a disk or an argument list: they take it from a file that exists in memory
 only (memfd_create(2)).
@@ -12,51 +12,32 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from agent.clients.failures import EngineError
 from agent.wire.plan import Registry, Verify
+from agent.wire.runtimes.declaration import AUTH, FROM, IMAGE
 
 
-def podman_pull(program: str, registry: Registry, verify: Verify, seconds: float) -> None:
-    """``podman pull``, ``buildah pull`` or ``skopeo inspect``, by the program's name, with the
-    login in memory (containers-auth.json(5)). Skopeo keeps no images; it asks for the manifest."""
-    image = f"docker://{verify.image}"
-    words = {
-        "skopeo": ["inspect", "--authfile", _AUTH, image],
-        "buildah": ["pull", "--quiet", "--authfile", _AUTH, verify.image],
-    }
-    usual = ["pull", "--quiet", "--authfile", _AUTH, verify.image]
-    _run([program, *words.get(program.rpartition("/")[2], usual)], registry, verify, seconds)
+def pull(command: Sequence[str], registry: Registry, verify: Verify, seconds: float) -> None:
+    """Run ``command`` (:attr:`agent.formats.proposal.Proof.command`) for the image of ``verify``.
 
-
-def nerdctl_pull(program: str, registry: Registry, verify: Verify, seconds: float) -> None:
-    """``nerdctl pull``, which reads its login as Docker's client does (its docs/registry.md)."""
-    with _docker_config() as folder:
-        words = [program, "pull", "--quiet", verify.image]
-        _run(words, registry, verify, seconds, DOCKER_CONFIG=folder)
-
-
-def buildctl_pull(
-    program: str, address: str, registry: Registry, verify: Verify, seconds: float
-) -> None:
-    """A build of nothing but the image, which buildkitd asks the registry for anew.
-
-    https://github.com/moby/buildkit/blob/master/frontend/dockerfile/docs/reference.md and
-    ``image-resolve-mode`` in its frontend/dockerui/config.go.
+    A program that is given no file with the login reads Docker's configuration. Raises
+    EngineError with the program's last words, or if it takes longer than ``seconds``.
     """
+    words = [word.replace(IMAGE, verify.image) for word in command]
+    if AUTH in words:
+        _run(words, registry, verify, seconds)
+        return
     with _docker_config() as folder:
-        Path(folder, "Dockerfile").write_text(f"FROM {verify.image}\n", "utf-8")
-        words = [
-            program, "--addr", address, "build", "--progress", "plain",
-            "--frontend", "dockerfile.v0", "--opt", "image-resolve-mode=pull",
-            "--local", f"context={folder}", "--local", f"dockerfile={folder}",
-        ]  # fmt: skip
+        if any(FROM in word for word in words):
+            Path(folder, "Dockerfile").write_text(f"FROM {verify.image}\n", "utf-8")
+        words = [word.replace(FROM, folder) for word in words]
         _run(words, registry, verify, seconds, DOCKER_CONFIG=folder)
 
 
-_AUTH = "/proc/self/fd/{}"  # the program's own: what it inherits keeps its number
+_LOGIN = "/proc/self/fd/{}"  # the program's own: what it inherits keeps its number
 
 
 @contextlib.contextmanager
@@ -86,9 +67,9 @@ def _run(
             auths.update((one.name, auth) for one in registry.spellings)
         os.write(held, json.dumps({"auths": auths}).encode())
         if "DOCKER_CONFIG" in environment:
-            Path(environment["DOCKER_CONFIG"], "config.json").symlink_to(_AUTH.format(held))
+            Path(environment["DOCKER_CONFIG"], "config.json").symlink_to(_LOGIN.format(held))
         done = subprocess.run(
-            [word.format(held) if word == _AUTH else word for word in words],
+            [_LOGIN.format(held) if word == AUTH else word for word in words],
             stdin=subprocess.DEVNULL, capture_output=True, pass_fds=(held,), timeout=seconds,
             check=False, env={**os.environ, "LC_ALL": "C", "HOME": home, **environment},
         )  # fmt: skip

@@ -32,6 +32,7 @@ from agent.wire.report import (
     Unproven,
     event_to_json,
 )
+from agent.wire.runtimes.declared import RUNTIMES
 
 STATUS = "moorage.dev/agent"
 TRUSTED = "moorage.dev/trusted"
@@ -343,7 +344,7 @@ def _ended(events: Any, status: str = "") -> Outcome:
 
 
 # What the kubelet itself may pull by: their proof is CRI's.
-_KUBELETS = ("containerd", "crio", "k3s", "microk8s", "k0s")
+_KUBELETS = tuple(declared.name for declared in RUNTIMES if declared.kubelet)
 
 
 def _in_doubt(result: HostResult) -> bool:

@@ -17,7 +17,7 @@ from agent.facts.containerd import Containerd
 from agent.facts.daemons import running
 from agent.facts.docker import Docker
 from agent.facts.names import Names
-from agent.facts.proxies import PROGRAMS, Proxied
+from agent.facts.proxies import Proxied
 from agent.facts.proxies import find as _proxies
 from agent.facts.runtimes import Runtime
 from agent.node.host import Host
@@ -77,7 +77,7 @@ def gather(host: Host, *, proving: bool = False) -> Facts:
     """
     tree = Tree(host.root, host.longest)
     containerds = _containerd.find(host, tree, proving=proving)
-    daemons = running(host, {*PROGRAMS, *_runtimes.DAEMONS, _docker.PROGRAM})
+    daemons = running(host, {_containerd.PROGRAM, _docker.PROGRAM, *_runtimes.DAEMONS})
     dockers = _docker.find(host, tree, daemons)
     others = _runtimes.find(host, tree, daemons)
     containerds = tuple(one for one in containerds if not _is_inside(one, others))

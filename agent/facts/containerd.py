@@ -12,7 +12,9 @@ from agent.facts.daemons import option
 from agent.node.host import Host, Process, Unit
 from agent.node.tree import File, Tree
 from agent.wire.faults import AgentError
+from agent.wire.runtimes.declared import RUNTIMES
 
+PROGRAM = "containerd"
 CONTAINERD_CONFIG = "/etc/containerd/config.toml"
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 
@@ -42,10 +44,7 @@ class Containerd(NamedTuple):
 
 
 # Those that another program starts and configures: their own parts look after them, or none does.
-_KEPT_BY_OTHERS = (
-    "/var/lib/rancher/", "/run/k3s/", "/var/snap/microk8s/", "/etc/k0s/", "/run/k0s/",
-    "/run/docker/", "/var/run/docker/",
-)  # fmt: skip
+_KEPT_BY_OTHERS = tuple(word for declared in RUNTIMES for word in declared.containerds)
 
 
 def find(host: Host, tree: Tree, *, proving: bool = False) -> tuple[Containerd, ...]:

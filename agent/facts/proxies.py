@@ -18,8 +18,6 @@ from agent.node.tree import Tree
 _FOLDERS = ("/usr/lib/systemd/system", "/lib/systemd/system", "/usr/local/lib/systemd/system",
             "/run/systemd/system", "/etc/systemd/system")  # fmt: skip
 KEYS = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy")
-# Those whose environment tells what their service was given.
-PROGRAMS = ("dockerd", "containerd", "crio", "k3s", "buildkitd")
 
 
 class Proxied(NamedTuple):

@@ -1,4 +1,4 @@
-"""Facts about the runtimes that bring their own way of being configured, told as rows of a table.
+"""Facts about the runtimes that bring their own way of being configured, by their declarations.
 
 One that runs is known by its process, and its service by the process's control group, whatever
 both are called and wherever they are. One that does not run is known by its program, its folder,
@@ -14,6 +14,8 @@ from typing import NamedTuple
 from agent.facts.daemons import Daemon
 from agent.node.host import Host, Process, Unit
 from agent.node.tree import Tree
+from agent.wire.runtimes.declaration import Kind
+from agent.wire.runtimes.declared import RUNTIMES
 
 
 class Runtime(NamedTuple):
@@ -32,58 +34,26 @@ class Runtime(NamedTuple):
     client: str = ""
 
 
-class _Row(NamedTuple):
-    """``programs`` show by being there that it is installed; ``daemon`` is the one that runs.
-
-    ``verbs``: what the daemon is told first where the same program is also a client. ``units``
-    are the names that packages and installers give, ``tells`` the variables that count.
-    """
-
-    name: str
-    programs: tuple[str, ...]
-    units: tuple[str, ...] = ()
-    folder: str = ""
-    daemon: str = ""
-    verbs: tuple[str, ...] = ()
-    tells: tuple[str, ...] = ()
-    client: str = ""
-
-
-_ROWS = (
-    _Row("crio", ("crio",), ("crio.service", "cri-o.service"), daemon="crio"),
-    _Row("podman", ("podman", "buildah", "skopeo")),
-    _Row("k3s", ("k3s",), ("k3s.service", "k3s-agent.service"), daemon="k3s",
-         verbs=("server", "agent"), tells=("K3S_CONFIG_FILE", "K3S_DATA_DIR")),
-    _Row("rke2", ("rke2",), ("rke2-server.service", "rke2-agent.service"), daemon="rke2",
-         verbs=("server", "agent"), tells=("RKE2_CONFIG_FILE", "RKE2_DATA_DIR")),
-    _Row("microk8s", (), ("snap.microk8s.daemon-containerd.service",),
-         folder="/var/snap/microk8s/current/args"),
-    _Row("k0s", ("k0s",), ("k0sworker.service", "k0scontroller.service"), daemon="k0s",
-         verbs=("worker", "controller")),
-    _Row("buildkit", ("buildkitd",), ("buildkit.service", "buildkitd.service"),
-         daemon="buildkitd", client="buildctl"),
-    _Row("nerdctl", ("nerdctl",)),
-)  # fmt: skip
-
-DAEMONS = tuple(row.daemon for row in _ROWS if row.daemon)
+KINDS = tuple(kind for declared in RUNTIMES for kind in declared.kinds)
+DAEMONS = tuple(kind.daemon for kind in KINDS if kind.daemon)
 
 
 def find(host: Host, tree: Tree, daemons: Sequence[Daemon] = ()) -> dict[str, Runtime]:
     """Those that are on the node, by name; ``daemons`` are the programs at work there."""
     found = {}
-    for row in _ROWS:
-        runtime = _running(host, row, daemons) or _idle(host, tree, row)
+    for kind in KINDS:
+        runtime = _running(host, kind, daemons) or _idle(host, tree, kind)
         if runtime is not None:
-            found[row.name] = runtime._replace(client=_client(host, tree, row, runtime))
+            found[kind.name] = runtime._replace(client=_client(host, tree, kind, runtime))
     return found
 
 
-def _client(host: Host, tree: Tree, row: _Row, found: Runtime) -> str:
-    """The row's client, beside its program or on the usual paths; "" for none."""
-    beside = f"{found.binary.rpartition('/')[0]}/{row.client}"
-    if not row.client:
+def _client(host: Host, tree: Tree, kind: Kind, found: Runtime) -> str:
+    """The kind's client, beside its program or on the usual paths; "" for none."""
+    beside = f"{found.binary.rpartition('/')[0]}/{kind.client}"
+    if not kind.client:
         return ""
-    return beside if tree.exists(beside) else host.which(row.client) or ""
+    return beside if tree.exists(beside) else host.which(kind.client) or ""
 
 
 def service(host: Host, daemon: Daemon, *programs: str) -> Unit | None:
@@ -107,52 +77,52 @@ def _starts(unit: Unit, programs: Sequence[str]) -> bool:
     return bool(unit.argv) and unit.argv[0].rpartition("/")[2] in programs
 
 
-def _running(host: Host, row: _Row, daemons: Sequence[Daemon]) -> Runtime | None:
-    live = [one for one in daemons if row.daemon and one.program == row.daemon and one.uid == 0]
-    live = [one for one in live if _serves(row, one.argv[1] if one.argv[1:] else "")]
+def _running(host: Host, kind: Kind, daemons: Sequence[Daemon]) -> Runtime | None:
+    live = [one for one in daemons if kind.daemon and one.program == kind.daemon and one.uid == 0]
+    live = [one for one in live if _serves(kind, one.argv[1] if one.argv[1:] else "")]
     if not live:
         return None
-    daemon = min(live, key=lambda one: row.verbs.index(one.argv[1]) if row.verbs else 0)
-    unit = service(host, daemon, row.daemon)
+    daemon = min(live, key=lambda one: kind.verbs.index(one.argv[1]) if kind.verbs else 0)
+    unit = service(host, daemon, kind.daemon)
     return Runtime(
-        row.name,
-        daemon.argv[0] if daemon.argv[0].startswith("/") else host.which(row.daemon) or "",
+        kind.name,
+        daemon.argv[0] if daemon.argv[0].startswith("/") else host.which(kind.daemon) or "",
         unit.name if unit is not None else "",
         True,
-        _argv(host, row, daemon, unit),
-        {key: daemon.environment[key] for key in row.tells if key in daemon.environment},
+        _argv(host, kind, daemon, unit),
+        {key: daemon.environment[key] for key in kind.tells if key in daemon.environment},
     )
 
 
-def _serves(row: _Row, first: str) -> bool:
+def _serves(kind: Kind, first: str) -> bool:
     """Whether a program that is told ``first`` is the daemon, and not its client or a look."""
-    return first in row.verbs if row.verbs else not first or first.startswith("-")
+    return first in kind.verbs if kind.verbs else not first or first.startswith("-")
 
 
-def _argv(host: Host, row: _Row, daemon: Daemon, unit: Unit | None) -> tuple[str, ...]:
+def _argv(host: Host, kind: Kind, daemon: Daemon, unit: Unit | None) -> tuple[str, ...]:
     """How it was called. A title has no options: those are the unit's to tell, unless that starts
     a script."""
     if unit is None or len(daemon.argv) > 2:
         return daemon.argv
     told = host.unit(unit.name)
-    return told.argv if told is not None and _starts(told, (row.daemon,)) else daemon.argv
+    return told.argv if told is not None and _starts(told, (kind.daemon,)) else daemon.argv
 
 
-def _idle(host: Host, tree: Tree, row: _Row) -> Runtime | None:
+def _idle(host: Host, tree: Tree, kind: Kind) -> Runtime | None:
     """One that is installed, and has no process; a laid-out tree counts as a node in service."""
-    programs = [host.which(program) for program in row.programs]
+    programs = [host.which(program) for program in kind.programs]
     binary = next((program for program in programs if program), "")
-    here = bool(binary) or bool(row.folder and tree.exists(row.folder))
-    known = (host.unit(name) for name in row.units) if here else ()
+    here = bool(binary) or bool(kind.folder and tree.exists(kind.folder))
+    known = (host.unit(name) for name in kind.units) if here else ()
     units = [unit for unit in known if unit is not None]
-    units = units or list(host.services(row.daemon) if row.daemon else ())
+    units = units or list(host.services(kind.daemon) if kind.daemon else ())
     if not here and not units:
         return None
     unit = next((one for one in units if one.active), units[0] if units else None)
     if unit is None:
-        usual = row.units[0] if row.units and not host.real else ""
-        return Runtime(row.name, binary, usual, running=not host.real)
+        usual = kind.units[0] if kind.units and not host.real else ""
+        return Runtime(kind.name, binary, usual, running=not host.real)
     binary = binary or (unit.argv[0] if unit.argv else "")
     # Of MicroK8s, whose process has a name that others have too, the unit alone tells.
-    running = unit.active if not row.daemon else False
-    return Runtime(row.name, binary, unit.name, running or not host.real, unit.argv)
+    running = unit.active if not kind.daemon else False
+    return Runtime(kind.name, binary, unit.name, running or not host.real, unit.argv)

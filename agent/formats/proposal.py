@@ -36,14 +36,15 @@ class Trial(NamedTuple):
 
 class Proof(NamedTuple):
     """A way to prove trust on this node. ``kind`` says by whom the image is pulled: ``cri``,
-    ``docker``, ``podman``, ``nerdctl`` or ``buildctl``; or it is ``files``, TLS with the
-    certificates that a program would read.
+    ``docker``, or what a runtime that pulls by a program declares (``proves``); or it is
+    ``files``, TLS with the certificates that a program would read.
 
-    ``socket`` is where the runtime listens, of ``podman`` and ``nerdctl`` the program; ``unit`` the
+    ``socket`` is where the runtime listens, of one without a service the program; ``unit`` the
     service whose restart makes it pause; ``home`` that of the user who runs a rootless one;
-    ``program`` the client that asks at ``socket``; ``roots`` the folders of its hosts.toml. Of
-    ``files``: ``reads`` are the files, and folders whose every ``*.crt`` counts, ``name`` is the
-    registry's, ``socket`` whose they are.
+    ``command`` the program that pulls and its words, of which IMAGE, AUTH and FROM of
+    :mod:`agent.wire.runtimes.declaration` are filled in when it is run; ``roots`` the folders of
+    its hosts.toml. Of ``files``: ``reads`` are the files, and folders whose every ``*.crt`` counts,
+    ``name`` is the registry's, ``socket`` whose they are.
     """
 
     kind: str
@@ -51,15 +52,15 @@ class Proof(NamedTuple):
     unit: str = ""
     home: str = ""
     roots: tuple[str, ...] = ()
-    program: str = ""
+    command: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     name: str = ""
 
     @property
     def detail(self) -> str:
         """Which runtime it is about, where it is not the one behind CRI."""
-        if self.kind == "podman":
-            return self.socket.rpartition("/")[2]
+        if self.command:
+            return self.command[0].rpartition("/")[2]
         return {"cri": "", "files": self.socket}.get(self.kind, self.kind)
 
     @property

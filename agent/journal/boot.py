@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agent.wire.runtimes.declared import RUNTIMES
+
 NAME = "moorage-recover.service"
 UNIT = f"/etc/systemd/system/{NAME}"
 # What `systemctl enable` would make: a link to the unit in the target that every boot reaches.
@@ -18,12 +20,7 @@ LINK = f"/etc/systemd/system/multi-user.target.wants/{NAME}"
 
 # Everything that reads what a transaction may have left half-way; a name that is not there is no
 # harm. The services a transaction is to restart come on top.
-READERS = (
-    "containerd.service", "docker.service", "kubelet.service", "crio.service", "podman.service",
-    "buildkit.service", "k3s.service", "k3s-agent.service", "rke2-server.service",
-    "rke2-agent.service", "k0scontroller.service", "k0sworker.service",
-    "snap.microk8s.daemon-containerd.service", "snap.docker.dockerd.service",
-)  # fmt: skip
+READERS = (*(name for one in RUNTIMES for name in one.services), "kubelet.service")
 
 
 def unit_file(command: Sequence[str], services: Sequence[str]) -> bytes:

@@ -345,17 +345,13 @@ def _age_of_hosts_file() -> float:
 def _pull(proof: Proof, registry: Registry, verify: Verify, seconds: float) -> None:
     from agent.clients.docker import docker_pull
     from agent.clients.failures import EngineError
-    from agent.clients.programs import buildctl_pull, nerdctl_pull, podman_pull
+    from agent.clients.programs import pull as program_pull
 
     try:
         if proof.kind == "docker":
             docker_pull(proof.socket, verify, seconds)
-        elif proof.kind == "podman":
-            podman_pull(proof.socket, registry, verify, seconds)
-        elif proof.kind == "nerdctl":
-            nerdctl_pull(proof.socket, registry, verify, seconds)
-        elif proof.kind == "buildctl":
-            buildctl_pull(proof.program, proof.socket, registry, verify, seconds)
+        elif proof.command:
+            program_pull(proof.command, registry, verify, seconds)
         else:
             with_cri(proof.socket, lambda cri: cri.pull(verify, seconds))
     except (CriError, EngineError) as problem:

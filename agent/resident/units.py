@@ -2,11 +2,11 @@
 
 What the sandbox leaves open is what the work needs: /etc (hosts, runtimes, units' drop-ins and the
 system's trust store; files there are replaced by rename, so their folders are open), the trust
-stores below /usr and of snaps, our own state, what a proving pull by Podman writes, the folders
-elsewhere that a runtime of this node reads, and at home the configuration of users who run an
-engine of their own. ProtectKernelLogs is left out: it hides /dev/kmsg, and where that is a link to
-/dev/null, as in nodes that are containers, no program can be started any more (measured). Nobody
-reads it without CAP_SYSLOG.
+stores below /usr, our own state, what runtimes declare (a proving pull by Podman writes, snaps have
+folders of their own), the folders elsewhere that a runtime of this node reads, and at home the
+configuration of users who run an engine of their own. ProtectKernelLogs is left out: it hides
+/dev/kmsg, and where that is a link to /dev/null, as in nodes that are containers, no program can be
+started any more (measured). Nobody reads it without CAP_SYSLOG.
 
 OpenRC's restarts of a runtime are children of who asks for them, so what is taken from the agent
 would be taken from the runtime and all its containers: no ``no_new_privs``, no limits there.
@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+
+from agent.wire.runtimes.declared import RUNTIMES
 
 _PLAIN = re.compile(r"(?:/[.]?[A-Za-z0-9_][A-Za-z0-9._@-]*)+")
 
@@ -46,9 +48,7 @@ NoNewPrivileges=yes
 ProtectSystem=strict
 ReadWritePaths=/etc /var/lib/moorage
 ReadWritePaths=-/usr/local/share/ca-certificates -/usr/share/ca-certificates
-ReadWritePaths=-/var/lib/ca-certificates -/var/snap/docker -/var/snap/microk8s
-ReadWritePaths=-/var/lib/containers -/run/containers -/run/libpod -/run/lock
-ReadWritePaths=-/root/.config/containers/certs.d
+ReadWritePaths=-/var/lib/ca-certificates
 {more}PrivateTmp=yes
 ProtectHome=read-only
 ProtectClock=yes
@@ -96,10 +96,10 @@ def systemd(command: str, folders: Iterable[str] = ()) -> str:
 
     ``folders`` are open to it as well; one with an odd name, which could say more, is not.
     """
-    more = (path for path in sorted(set(folders)) if _PLAIN.fullmatch(path))
-    return _SYSTEMD.format(
-        command=command, more="".join(f"ReadWritePaths=-{path}\n" for path in more)
-    )
+    known = [path for declared in RUNTIMES for path in declared.writes]
+    more = [path for path in sorted(set(folders)) if _PLAIN.fullmatch(path) and path not in known]
+    lines = "".join(f"ReadWritePaths=-{path}\n" for path in [*known, *more])
+    return _SYSTEMD.format(command=command, more=lines)
 
 
 def openrc(command: str) -> str:

@@ -22,12 +22,24 @@ from agent.formats.proposal import Finding, Proof, Proposal, unit_of
 from agent.node.tree import File
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
+from agent.wire.runtimes.declaration import FROM, Declaration, Kind
 
-PART = "buildkit"
+RUNTIME = Declaration(
+    "buildkit",
+    place=8,
+    kinds=(
+        Kind("buildkit", ("buildkitd",), ("buildkit.service", "buildkitd.service"),
+             daemon="buildkitd", client="buildctl"),
+    ),
+    socket="unix:///run/buildkit/buildkitd.sock",
+    proves="buildctl",
+    by_hand="buildctl build, from a Dockerfile of FROM",
+    certificates="/etc/buildkit",
+)  # fmt: skip
+PART = RUNTIME.name
 CONFIG = "/etc/buildkit/buildkitd.toml"
 FOLDER = "/etc/buildkit/moorage"
 MARK = "# moorage"
-SOCKET = "unix:///run/buildkit/buildkitd.sock"
 
 
 def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
@@ -91,8 +103,22 @@ def proofs(facts: Facts) -> tuple[Proof, ...]:
     if found is None or not found.running or not found.client:
         return ()
     told = option(found.argv, "--addr") or ""
-    address = told if told.startswith(("unix://", "tcp://")) else SOCKET
-    return (Proof("buildctl", address, unit_of(PART, found.unit), program=found.client),)
+    address = told if told.startswith(("unix://", "tcp://")) else RUNTIME.socket
+    unit = unit_of(PART, found.unit)
+    return (Proof(RUNTIME.proves, address, unit, command=command(found.client, address)),)
+
+
+def command(program: str, address: str) -> tuple[str, ...]:
+    """A build of nothing but the image, which buildkitd asks the registry for anew.
+
+    https://github.com/moby/buildkit/blob/master/frontend/dockerfile/docs/reference.md and
+    ``image-resolve-mode`` in its frontend/dockerui/config.go.
+    """
+    return (
+        program, "--addr", address, "build", "--progress", "plain",
+        "--frontend", "dockerfile.v0", "--opt", "image-resolve-mode=pull",
+        "--local", f"context={FROM}", "--local", f"dockerfile={FROM}",
+    )  # fmt: skip
 
 
 def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:

@@ -19,9 +19,16 @@ from agent.node.host import RELOAD
 from agent.node.tree import Tree
 from agent.runtimes.podman import explained
 from agent.wire.plan import Plan, Registry
+from agent.wire.runtimes.declaration import Declaration, Kind
 
-PART = "crio"
-SOCKET = "/run/crio/crio.sock"
+RUNTIME = Declaration(
+    "crio",
+    place=3,
+    kinds=(Kind("crio", ("crio",), ("crio.service", "cri-o.service"), daemon="crio"),),
+    socket="/run/crio/crio.sock",
+    kubelet=True,
+)
+PART = RUNTIME.name
 _FILE = "/etc/crio/crio.conf"
 _FOLDER = "/etc/crio/crio.conf.d"
 
@@ -81,7 +88,7 @@ def _socket(tree: Tree, argv: tuple[str, ...]) -> str:
     told = option(argv, "--listen")
     if told:
         return told.replace("unix://", "")
-    found = SOCKET
+    found = RUNTIME.socket
     folder = option(argv, "--config-dir", "-d") or _FOLDER
     main = option(argv, "--config", "-c") or _FILE
     for path in (main, *(f"{folder}/{name}" for name in tree.names(folder))):

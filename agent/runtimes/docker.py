@@ -29,8 +29,20 @@ from agent.node.host import RELOAD
 from agent.node.tree import File, Tree
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
+from agent.wire.runtimes.declaration import Declaration
 
-PART = "docker"
+RUNTIME = Declaration(
+    "docker",
+    place=1,
+    usual=True,
+    readers=("docker.service", "snap.docker.dockerd.service"),
+    writes=("/var/snap/docker",),
+    containerds=("/run/docker/", "/var/run/docker/"),
+    proves="docker",
+    by_hand="docker pull",
+    certificates="/etc/docker/certs.d",
+)
+PART = RUNTIME.name
 HUB = "docker.io"
 # Docker adds the certificates of the folder to the system's own, of which the first file counts
 # (https://go.dev/src/crypto/x509/root_linux.go).
@@ -98,6 +110,11 @@ def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
                 Finding(PART, key, True, f"{who}: {key} in {engine.config}, taken up at a reload")
             )
     return tuple(found)
+
+
+def there(facts: Facts) -> bool:
+    """Whether an engine is on the node, at work or not."""
+    return bool(facts.dockers)
 
 
 def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:

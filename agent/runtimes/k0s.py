@@ -20,13 +20,24 @@ from agent.runtimes.containerd import reliance
 from agent.runtimes.containerd.state import TABLES
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
+from agent.wire.runtimes.declaration import Declaration, Kind
 
-PART = "k0s"
+RUNTIME = Declaration(
+    "k0s",
+    place=7,
+    kinds=(
+        Kind("k0s", ("k0s",), ("k0sworker.service", "k0scontroller.service"), daemon="k0s",
+             verbs=("worker", "controller")),
+    ),
+    socket="/run/k0s/containerd.sock",
+    kubelet=True,
+    containerds=("/etc/k0s/", "/run/k0s/"),
+)  # fmt: skip
+PART = RUNTIME.name
 MAIN = "/etc/k0s/containerd.toml"
 FOLDER = "/etc/k0s/containerd.d"
 ROOT = f"{FOLDER}/certs.d"
 DROP_IN = f"{FOLDER}/moorage.toml"
-SOCKET = "/run/k0s/containerd.sock"
 
 
 def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
@@ -88,7 +99,7 @@ def proofs(facts: Facts) -> tuple[Proof, ...]:
     other = _endpoint(found)
     if other is not None:
         return (Proof(*other),)
-    return (Proof("cri", SOCKET, unit_of(PART, found.unit), roots=(_usual(facts),)),)
+    return (Proof("cri", RUNTIME.socket, unit_of(PART, found.unit), roots=(_usual(facts),)),)
 
 
 def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:

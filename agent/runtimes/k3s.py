@@ -23,10 +23,23 @@ from agent.runtimes import k3s_config
 from agent.runtimes.k3s_config import Told
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
+from agent.wire.runtimes.declaration import Declaration, Kind
 
-PART = "k3s"
-KINDS = ("k3s", "rke2")
-SOCKET = "/run/k3s/containerd/containerd.sock"
+RUNTIME = Declaration(
+    "k3s",
+    place=5,
+    kinds=(
+        Kind("k3s", ("k3s",), ("k3s.service", "k3s-agent.service"), daemon="k3s",
+             verbs=("server", "agent"), tells=("K3S_CONFIG_FILE", "K3S_DATA_DIR")),
+        Kind("rke2", ("rke2",), ("rke2-server.service", "rke2-agent.service"), daemon="rke2",
+             verbs=("server", "agent"), tells=("RKE2_CONFIG_FILE", "RKE2_DATA_DIR")),
+    ),
+    socket="/run/k3s/containerd/containerd.sock",
+    kubelet=True,
+    containerds=("/var/lib/rancher/", "/run/k3s/"),
+)  # fmt: skip
+PART = RUNTIME.name
+KINDS = tuple(kind.name for kind in RUNTIME.kinds)
 DOCKER = "/run/docker.sock"
 # Below its data folder: the hosts.toml files that it writes from registries.yaml at each start.
 CERTS_D = "agent/etc/containerd/certs.d"
@@ -111,7 +124,7 @@ def proofs(facts: Facts) -> tuple[Proof, ...]:
             found.append(Proof("cri", one.told.endpoint))
         else:
             unit = unit_of(one.runtime.name, one.runtime.unit)
-            found.append(Proof("cri", SOCKET, unit, roots=(f"{one.told.data}/{CERTS_D}",)))
+            found.append(Proof("cri", RUNTIME.socket, unit, roots=(f"{one.told.data}/{CERTS_D}",)))
     return tuple(found)
 
 

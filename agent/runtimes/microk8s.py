@@ -14,12 +14,24 @@ from agent.formats.proposal import Finding, Proof, Proposal
 from agent.runtimes import containerd
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
+from agent.wire.runtimes.declaration import Declaration, Kind
 
-PART = "microk8s"
+RUNTIME = Declaration(
+    "microk8s",
+    place=6,
+    kinds=(
+        Kind("microk8s", units=("snap.microk8s.daemon-containerd.service",),
+             folder="/var/snap/microk8s/current/args"),
+    ),
+    socket="/var/snap/microk8s/common/run/containerd.sock",
+    kubelet=True,
+    writes=("/var/snap/microk8s",),
+    containerds=("/var/snap/microk8s/",),
+)  # fmt: skip
+PART = RUNTIME.name
 ARGS = "/var/snap/microk8s/current/args"
 ROOT = f"{ARGS}/certs.d"
 TEMPLATE = f"{ARGS}/containerd-template.toml"
-SOCKET = "/var/snap/microk8s/common/run/containerd.sock"
 
 
 def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
@@ -56,7 +68,7 @@ def proofs(facts: Facts) -> tuple[Proof, ...]:
     found = facts.others.get(PART)
     if found is None or not found.running:
         return ()
-    return (Proof("cri", SOCKET, found.unit, roots=(ROOT,)),)
+    return (Proof("cri", RUNTIME.socket, found.unit, roots=(ROOT,)),)
 
 
 def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:

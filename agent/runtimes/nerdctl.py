@@ -16,8 +16,17 @@ from agent.formats import certs_d
 from agent.formats.proposal import Finding, Proof, Proposal
 from agent.runtimes import containerd
 from agent.wire.plan import Plan, Registry
+from agent.wire.runtimes.declaration import IMAGE, Declaration, Kind
 
-PART = "nerdctl"
+RUNTIME = Declaration(
+    "nerdctl",
+    place=9,
+    kinds=(Kind("nerdctl", ("nerdctl",)),),
+    proves="nerdctl",
+    by_hand="nerdctl pull",
+    certificates="/etc/containerd/certs.d",
+)
+PART = RUNTIME.name
 CONFIG = "/etc/nerdctl/nerdctl.toml"
 DEFAULT = "/etc/containerd/certs.d"
 
@@ -51,7 +60,13 @@ def proofs(facts: Facts) -> tuple[Proof, ...]:
     socket = socket[len("unix://") :] if socket.startswith("unix://") else socket
     if found is None or not found.binary or not facts.tree.exists(socket):
         return ()
-    return (Proof("nerdctl", found.binary, roots=(_root(facts),)),)
+    roots = (_root(facts),)
+    return (Proof(RUNTIME.proves, found.binary, roots=roots, command=command(found.binary)),)
+
+
+def command(program: str) -> tuple[str, ...]:
+    """How it pulls. It reads its login as Docker's client does (its docs/registry.md)."""
+    return program, "pull", "--quiet", IMAGE
 
 
 def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:

@@ -7,8 +7,22 @@ from agent.facts import Facts
 from agent.formats import registries_conf
 from agent.formats.proposal import Finding, Proof, Proposal
 from agent.wire.plan import Plan, Registry
+from agent.wire.runtimes.declaration import AUTH, IMAGE, Declaration, Kind
 
-PART = "podman"
+RUNTIME = Declaration(
+    "podman",
+    place=4,
+    kinds=(Kind("podman", ("podman", "buildah", "skopeo")),),
+    readers=("podman.service",),
+    writes=(
+        "/var/lib/containers", "/run/containers", "/run/libpod", "/run/lock",
+        "/root/.config/containers/certs.d",
+    ),
+    proves="podman",
+    by_hand="podman pull",
+    certificates="/etc/containers/certs.d",
+)  # fmt: skip
+PART = RUNTIME.name
 
 
 def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
@@ -48,7 +62,22 @@ def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
 def proofs(facts: Facts) -> tuple[Proof, ...]:
     """A pull by the first of the three that is here: they read the same files by the same code."""
     found = facts.others.get(PART)
-    return (Proof("podman", found.binary),) if found is not None and found.binary else ()
+    if found is None or not found.binary:
+        return ()
+    return (Proof(RUNTIME.proves, found.binary, command=command(found.binary)),)
+
+
+def command(program: str) -> tuple[str, ...]:
+    """How it pulls, with the login in memory (containers-auth.json(5)).
+
+    Skopeo keeps no images; it asks for the manifest.
+    """
+    words = {
+        "skopeo": ("inspect", "--authfile", AUTH, f"docker://{IMAGE}"),
+        "buildah": ("pull", "--quiet", "--authfile", AUTH, IMAGE),
+    }
+    usual = ("pull", "--quiet", "--authfile", AUTH, IMAGE)
+    return (program, *words.get(program.rpartition("/")[2], usual))
 
 
 def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The parts of a node as a table: which module decides, what must be restarted, how it is proved.
 
-A plan names parts; the engine knows them by this table alone. ``proxy`` is no part a plan can
+A plan names parts; the engine knows them by this table alone. The runtimes' rows are collected
+from their files in this folder (:mod:`agent.wire.regenerate`). ``proxy`` is no part a plan can
 name: it looks after the runtimes that are.
 """
 
@@ -12,10 +13,11 @@ from typing import Any, NamedTuple, Protocol
 
 from agent.edit.change import Change, Ledger, Owned
 from agent.facts import Facts
-from agent.formats.proposal import Finding, Proof, Proposal, Trial, unit_of
-from agent.runtimes import containerd, docker
+from agent.formats.proposal import Finding, Proof, Proposal, Trial
 from agent.system import hosts, proxy
 from agent.wire.plan import Plan, Registry
+from agent.wire.runtimes.declaration import Declaration
+from agent.wire.runtimes.declared import RUNTIMES
 
 
 class Resource(Protocol):
@@ -54,6 +56,14 @@ def _nothing(facts: Facts, registry: Registry) -> tuple[Change, ...]:
     return ()
 
 
+def _nowhere(facts: Facts) -> bool:
+    return False
+
+
+def _everywhere(facts: Facts) -> bool:
+    return True
+
+
 def _for_no_one(facts: Facts, item: Owned, ledger: Ledger) -> str:
     return ""
 
@@ -64,34 +74,12 @@ def _no_trial(
     return ()
 
 
-class _Late:
-    """A part's module, loaded when the part is first at work: few nodes have more than two."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __getattr__(self, verb: str) -> Any:
-        return getattr(import_module(f"agent.{self._name}"), verb)
-
-    def later(self, verb: str) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            return getattr(self, verb)(*arguments)
-
-        return call
-
-
-def _late(name: str, *needs: str, runtime: bool = True, verbs: tuple[str, ...] = ()) -> Part:
-    """A row whose module is loaded late; ``verbs``: which of the optional ones it has."""
-    module = _Late(name)
-    resource: Any = module
-    return Part(resource, runtime, needs, **{verb: module.later(verb) for verb in verbs})
-
-
 class Part(NamedTuple):
     """A row. ``runtime``: one that pulls images, so that a node without any is refused.
 
     ``needs``: the runtimes of which one has to be on the node; none named: the module decides.
 
+    ``there`` tells of a part without needs whether it is on the node, at work or not,
     ``restarts`` tells the services that read the changed files at their start alone, ``proofs`` how
     pulls are made with it, ``further`` which proofs need no pull, ``doubts`` why a pull would show
     nothing of its trust or cannot be made, ``shared`` whether a file holds one setting that serves
@@ -104,6 +92,7 @@ class Part(NamedTuple):
     resource: Resource
     runtime: bool = True
     needs: tuple[str, ...] = ()
+    there: Callable[[Facts], bool] = _nowhere
     restarts: Callable[[Facts, tuple[Change, ...]], tuple[str, ...]] = _no_restart
     proofs: Callable[[Facts], tuple[Proof, ...]] = _no_proof
     further: Callable[[Facts, Plan], tuple[Proof, ...]] = _nothing_further
@@ -115,57 +104,43 @@ class Part(NamedTuple):
     judge: Callable[[Facts, Sequence[Change], Registry, bool], Iterable[Trial]] = _no_trial
 
 
-def _containerd_proofs(facts: Facts) -> tuple[Proof, ...]:
-    return tuple(
-        Proof(
-            "cri",
-            found.socket,
-            unit_of(containerd.PART, found.unit.name if found.unit is not None else ""),
-            roots=containerd.roots(found),
-        )
-        for found in facts.containerds
-        if containerd.serves_kubelets(found)
-    )
+class _Late:
+    """A part's module, loaded when the part is first at work: few nodes have more than two."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, decision: str) -> Any:
+        return getattr(import_module(self._name), decision)
+
+    def later(self, decision: str) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            return getattr(self, decision)(*arguments)
+
+        return call
+
+    def part(self, decides: Iterable[str], **says: Any) -> Part:
+        """The module's row; ``decides``: which of the optional decisions it has."""
+        rows: dict[str, Any] = {name: self.later(name) for name in decides}
+        resource: Any = self
+        return Part(resource, **says, **rows)
 
 
-def _containerd_doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
-    """A folder that tells containerd to verify nothing."""
-    from agent.formats import certs_d
-
-    serving = (one for one in facts.containerds if containerd.serves_kubelets(one))
-    each = (certs_d.doubts(facts.tree, containerd.roots(one), plan) for one in serving)
-    return tuple(why for doubts in each for why in doubts)
+def _part(declared: Declaration) -> Part:
+    """A runtime's row."""
+    if declared.usual:
+        import_module(f"agent.runtimes.{declared.name}")
+    late = _Late(f"agent.runtimes.{declared.name}")
+    needs = tuple(kind.name for kind in declared.kinds)
+    return late.part(declared.decides, needs=needs)
 
 
 TABLE: dict[str, Part] = {
-    hosts.PART: Part(hosts, runtime=False, forgotten=hosts.forgotten),
-    docker.PART: Part(
-        docker,
-        restarts=docker.restarts,
-        proofs=docker.proofs,
-        further=docker.further,
-        doubts=docker.doubts,
-        forgotten=docker.forgotten,
+    hosts.PART: Part(hosts, runtime=False, there=_everywhere, forgotten=hosts.forgotten),
+    **{declared.name: _part(declared) for declared in RUNTIMES},
+    "system": _Late("agent.system.system_store").part(
+        ("restarts", "further"), runtime=False, there=_everywhere
     ),
-    containerd.PART: Part(
-        containerd,
-        restarts=containerd.restarts,
-        proofs=_containerd_proofs,
-        doubts=_containerd_doubts,
-        shared=containerd.serves_all,
-        left=containerd.left,
-        kept=containerd.kept_for_others,
-        forgotten=containerd.forgotten,
-        judge=containerd.judge,
-    ),
-    "crio": _late("runtimes.crio", "crio", verbs=("restarts", "proofs", "doubts")),
-    "podman": _late("runtimes.podman", "podman", verbs=("proofs", "doubts")),
-    "k3s": _late("runtimes.k3s", "k3s", "rke2", verbs=("restarts", "proofs", "doubts")),
-    "microk8s": _late("runtimes.microk8s", "microk8s", verbs=("proofs", "doubts")),
-    "k0s": _late("runtimes.k0s", "k0s", verbs=("restarts", "proofs", "doubts", "shared", "kept")),
-    "buildkit": _late("runtimes.buildkit", "buildkit", verbs=("restarts", "proofs", "doubts")),
-    "nerdctl": _late("runtimes.nerdctl", "nerdctl", verbs=("proofs", "doubts")),
-    "system": _late("system.system_store", runtime=False, verbs=("restarts", "further")),
     proxy.PART: Part(proxy, runtime=False, restarts=proxy.restarts),
 }
 
@@ -183,8 +158,7 @@ def is_here(name: str, facts: Facts) -> bool:
 
 def is_there(name: str, facts: Facts) -> bool:
     """Whether the part itself is on the node, at work or not."""
-    found = {docker.PART: bool(facts.dockers), containerd.PART: bool(facts.containerds)}
-    return found.get(name, name != proxy.PART and is_here(name, facts))
+    return TABLE[name].there(facts) if not TABLE[name].needs else is_here(name, facts)
 
 
 def at_work(facts: Facts) -> tuple[Part, ...]:

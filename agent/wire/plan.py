@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 from agent.wire.certificates import certificates
 from agent.wire.faults import PlanError
 from agent.wire.plan_check import Invalid, validate
+from agent.wire.runtimes.declared import RUNTIMES
 
 VERSION = 1
 MAX_PLAN_BYTES = 1 << 20
 MAX_DEPTH = 8
 # `system` widens trust to every program of the host: it is set up only where a plan names it.
-DEFAULT_PARTS = ("hosts", "docker", "containerd", "crio", "podman", "k3s", "microk8s", "k0s",
-                 "buildkit", "nerdctl")  # fmt: skip
+DEFAULT_PARTS = ("hosts", *(declared.name for declared in RUNTIMES))
 PARTS = (*DEFAULT_PARTS, "system")
 HTTP = "http"
 

@@ -13,22 +13,12 @@ from typing import NamedTuple
 
 from agent.wire.faults import AgentError, TrustError
 from agent.wire.plan import Registry
+from agent.wire.runtimes.declared import RUNTIMES
 
-# What a person types to see the same failure, and where that runtime looks for certificates.
-_BY_HAND = {
-    "docker": "docker pull",
-    "podman": "podman pull",
-    "nerdctl": "nerdctl pull",
-    "buildctl": "buildctl build, from a Dockerfile of FROM",
-    "cri": "crictl pull",
-}
-_FOLDERS = {
-    "docker": "/etc/docker/certs.d",
-    "podman": "/etc/containers/certs.d",
-    "nerdctl": "/etc/containerd/certs.d",
-    "buildctl": "/etc/buildkit",
-    "cri": "/etc/containerd/certs.d",
-}
+# What a person types to see the same failure, and the folder where that runtime looks for
+# certificates, by the kind of proof. Of several runtimes with one kind the first that tells counts.
+_BY_HAND = {one.proves: one.by_hand for one in reversed(RUNTIMES) if one.by_hand}
+_FOLDERS = {one.proves: one.certificates for one in reversed(RUNTIMES) if one.certificates}
 
 
 IMAGE = "@image"  # stands for the image's name in the words that a row is compared with

@@ -17,7 +17,7 @@ from agent.edit.toml import parse
 from agent.facts import Facts, gather
 from agent.formats.proposal import Proposal
 from agent.node.host import Host
-from agent.runtimes.containerd import explain, forgotten, kept_for_others, propose, restarts, strip
+from agent.runtimes.containerd import explain, forgotten, kept, propose, restarts, strip
 from agent.runtimes.containerd.layers import read as read_layers
 from agent.runtimes.containerd.strategies import STRATEGIES
 from agent.wire.faults import RefusedError
@@ -354,7 +354,7 @@ def test_nothing_is_kept_where_all_that_is_there_is_ours(box: Box) -> None:
     ours = Owned("containerd", f"{OURS}/ca.crt", None, b"", folders=(ROOT, OURS))
     box.write(f"{OURS}/ca.crt", b"x")
     node = found(box, {CONFIG: FOLDER}, None, ONE_7)
-    assert kept_for_others(node, item, {one.path: one for one in (item, ours)}) == ""
+    assert kept(node, item, {one.path: one for one in (item, ours)}) == ""
 
 
 def test_every_containerd_of_a_node_is_set_up_and_restarted(box: Box) -> None:

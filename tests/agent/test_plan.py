@@ -363,3 +363,10 @@ def test_the_generated_checker_is_up_to_date() -> None:
     if not fastjsonschema.VERSION.startswith("2.22"):
         pytest.skip("another fastjsonschema than the lock's writes other code")
     assert Path(regenerate.TARGET).read_text("utf-8") == regenerate.generated()
+
+
+def test_the_collected_runtimes_are_up_to_date() -> None:
+    from agent.wire import regenerate
+
+    assert regenerate.DECLARED.read_text("utf-8") == regenerate.table()
+    assert SCHEMA.read_text("utf-8") == regenerate.schema()

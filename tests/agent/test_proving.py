@@ -16,7 +16,7 @@ from agent.formats.proposal import Proof
 from agent.node.host import Host
 from agent.node.tree import Tree
 from agent.proof import decision
-from agent.runtimes import table
+from agent.runtimes import buildkit, nerdctl, podman, table
 from agent.wire.plan import PARTS, Registry, Verify
 from agent.wire.report import HostResult, ResultEvent, Unproven
 from tests.agent.conftest import Box
@@ -317,7 +317,12 @@ def test_clients_get_the_image_and_the_login_and_nothing_on_a_disk(
     program.write_text(CLIENT.format(log=log))
     program.chmod(0o755)
     socket = "unix:///b.sock" if kind == "buildctl" else str(program)
-    proof = Proof(kind, socket, program=str(program))
+    commands = {
+        "nerdctl": lambda: nerdctl.command(str(program)),
+        "buildctl": lambda: buildkit.command(str(program), socket),
+        "podman": lambda: podman.command(str(program)),
+    }
+    proof = Proof(kind, socket, command=commands[kind]())
     image = Verify("my.registry.io/app:1", "u", "pass-word-1")
     registry = Registry("my.registry.io", ca="x")
     code.write_text("0")

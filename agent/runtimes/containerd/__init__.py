@@ -14,13 +14,14 @@ from typing import Any
 
 from agent.edit import toml_edit
 from agent.edit.change import Change, Ledger, Owned, change, once, readable
-from agent.edit.toml import TomlError, at, parse, shared
+from agent.edit.toml import TomlError, at, parse
+from agent.edit.toml import shared as parsed
 from agent.edit.utf8 import encoding
 from agent.facts import Containerd, Facts
-from agent.formats import hosts_toml, plain
+from agent.formats import certs_d, hosts_toml, plain
 from agent.formats.authorities import certificates, strip_certificates
 from agent.formats.hosts_toml import PART
-from agent.formats.proposal import Finding, Proposal, unit_of
+from agent.formats.proposal import Finding, Proof, Proposal, unit_of
 from agent.node.tree import Tree
 from agent.runtimes.containerd import (
     carried,
@@ -39,26 +40,41 @@ from agent.runtimes.containerd.state import TABLES, State, cri_is_off, read, reg
 from agent.runtimes.containerd.strategies import STRATEGIES, choose, rows
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
+from agent.wire.runtimes.declaration import Declaration
 
 __all__ = [
     "FOLDER",
     "PART",
+    "RUNTIME",
     "candidate",
     "differs_in_trust_alone",
+    "doubts",
     "explain",
     "forgotten",
     "is_configuration",
     "judge",
-    "kept_for_others",
+    "kept",
     "left",
+    "proofs",
     "propose",
     "restarts",
     "roots",
-    "serves_all",
     "serves_kubelets",
+    "shared",
     "strip",
+    "there",
 ]
 
+RUNTIME = Declaration(
+    "containerd",
+    place=2,
+    usual=True,
+    socket="/run/containerd/containerd.sock",
+    kubelet=True,
+    readers=("containerd.service",),
+    by_hand="crictl pull",
+    certificates="/etc/containerd/certs.d",
+)
 FOLDER = "/etc/containerd/certs.d"
 
 
@@ -132,7 +148,7 @@ def forgotten(facts: Facts, registry: Registry) -> tuple[Change, ...]:
     return remains.find(facts, registry, FOLDER)
 
 
-def serves_all(item: Owned) -> bool:
+def shared(item: Owned) -> bool:
     """Whether a file of ours is no single registry's: a setting for all, or what others had."""
     return is_configuration(item.path) or (item.after or b"").startswith(hosts_toml.CARRIED)
 
@@ -159,7 +175,7 @@ def left(facts: Facts, item: Owned, registry: Registry) -> tuple[Change, ...]:
     return ()
 
 
-def kept_for_others(facts: Facts, item: Owned, ledger: Ledger) -> str:
+def kept(facts: Facts, item: Owned, ledger: Ledger) -> str:
     """Why a setting of ours must stay although this registry goes, or an empty string.
 
     Registries that came into the folder since would stop to pull without the `config_path`; and
@@ -178,7 +194,7 @@ def _counting_by_us(item: Owned) -> str:
     """The folder of registries that counts by what we did to this file, or an empty string."""
     if not is_configuration(item.path):
         place = item.path.rpartition("/")[0]
-        return place.rpartition("/")[0] if serves_all(item) else ""
+        return place.rpartition("/")[0] if shared(item) else ""
     with contextlib.suppress(TomlError):
         before, after = parse(item.before or b""), parse(item.after or b"")
         for keys in TABLES.values():
@@ -195,12 +211,38 @@ def is_configuration(path: str) -> bool:
 
 def serves_kubelets(found: Containerd) -> bool:
     """Whether this containerd's CRI can be asked."""
-    return found.running and not (found.merged is not None and cri_is_off(shared(found.merged)))
+    return found.running and not (found.merged is not None and cri_is_off(parsed(found.merged)))
+
+
+def there(facts: Facts) -> bool:
+    """Whether one with files of its own is on the node, at work or not."""
+    return bool(facts.containerds)
+
+
+def proofs(facts: Facts) -> tuple[Proof, ...]:
+    """A pull through the CRI of each that serves it."""
+    return tuple(
+        Proof(
+            "cri",
+            found.socket,
+            unit_of(PART, found.unit.name if found.unit is not None else ""),
+            roots=roots(found),
+        )
+        for found in facts.containerds
+        if serves_kubelets(found)
+    )
+
+
+def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
+    """A folder that tells containerd to verify nothing."""
+    serving = (one for one in facts.containerds if serves_kubelets(one))
+    each = (certs_d.doubts(facts.tree, roots(one), plan) for one in serving)
+    return tuple(why for found in each for why in found)
 
 
 def roots(found: Containerd) -> tuple[str, ...]:
     """The folders of hosts.toml files: those that `config_path` names, else our own."""
-    merged = shared(found.merged or b"")
+    merged = parsed(found.merged or b"")
     path = registry_table(merged).get("config_path")
     named = path if isinstance(path, str) else ""
     return tuple("/" + root.strip("/") for root in named.split(":") if root) or (FOLDER,)
@@ -274,7 +316,7 @@ def _situation(found: Containerd, tree: Tree, plan: Plan, owned: Ledger) -> Situ
             cause=f"it would not start with this file: {found.complaint}",
             cure=f"see what it says: {found.binary} --config {found.config.path} config dump",
         )
-    merged = shared(found.merged)
+    merged = parsed(found.merged)
     state = read(found.version, merged, read_layers.written if found.version[0] >= 2 else None)
     notes = versions.notes(found, read_layers)
     return Situation(found, tree, plan, owned, merged, state, read_layers, notes)

@@ -45,6 +45,7 @@ sys.path.insert(0, '/root/agent.pyz')
 from agent.clients import docker, programs
 from agent.clients.cri import with_cri
 from agent.clients.failures import CriError, EngineError
+from agent.runtimes import podman
 from agent.wire.plan import Registry, Verify
 kind, image, user, password = sys.argv[1:]
 host, _, port = image.partition('/')[0].partition(':')
@@ -73,7 +74,7 @@ try:
     if kind == 'docker':
         docker.docker_pull('/run/docker.sock', verify, 300)
     elif kind == 'podman':
-        programs.podman_pull('/usr/bin/podman', registry, verify, 300)
+        programs.pull(podman.command('/usr/bin/podman'), registry, verify, 300)
     elif kind == 'sandbox':
         with_cri('/run/containerd/containerd.sock', sandbox)
     else:

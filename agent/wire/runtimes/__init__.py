@@ -1,0 +1,1 @@
+"""Which runtimes there are, as each one's own file declares it."""
