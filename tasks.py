@@ -4,7 +4,7 @@ from invoke.collection import Collection
 
 from moorage import settings
 from moorage.program import edges
-from moorage.tasks import certs, image, k8s, lab, learn, monitoring, nodes, registry, top
+from moorage.tasks import certs, config, image, k8s, lab, learn, monitoring, nodes, registry, top
 
 edges.install()
 
@@ -14,6 +14,7 @@ namespace = Collection(
     top.doctor,
     learn.explain,
     learn.tutorial,
+    config.namespace,
     certs.namespace,
     registry.namespace,
     image.namespace,

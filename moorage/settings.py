@@ -13,10 +13,10 @@ import os
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from moorage.errors import Refused
 
@@ -30,20 +30,112 @@ REPOSITORY = re.compile(
 )
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
+# Who gave a value: one name for all, or a function from a key's place to the name.
+Giver = str | Callable[[str], str]
+
+
+class Span(NamedTuple):
+    """The least and the greatest value of a whole number, and what such a number is called."""
+
+    low: int
+    high: int
+    kind: str
+
+
+class Form(NamedTuple):
+    """What a word has to match as a whole, and how that is said."""
+
+    pattern: str
+    expected: str
+
+
+_PORT = Span(1, 65535, "port")
+_DAYS = Span(1, 36500, "number of days")
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/: a pod's name becomes
+# its host name and a label's value.
+_OBJECT = Form(_LABEL.pattern, "a name of a-z, 0-9 and '-', at most 63")
+
+# What one value alone may be, as data: :func:`parse` holds it, the JSON Schema says it.
+SPANS: Mapping[str, Span] = {
+    "registry.port": _PORT,
+    "registry.metrics_port": _PORT,
+    "certs.days": _DAYS,
+    "certs.ca_days": _DAYS,
+    "certs.renew_before": Span(0, 36499, "number of days"),
+    "nodes.agent_port": _PORT,
+    "nodes.connect_timeout": Span(1, 1000, "number"),
+    "nodes.parallel": Span(1, 1000, "number"),
+    "nodes.retries": Span(0, 20, "number"),
+}
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "certs.key": ("ec-p256", "rsa-4096"),
+    "nodes.insecure": ("http", ""),
+}
+FORMS: Mapping[str, Form] = {
+    "engine.data": Form(r"(/[^\x00]*)?", "a folder from the root (/…)"),
+    "registry.user": Form(r"[A-Za-z0-9._-]{1,64}", "letters, digits, '.', '_' and '-'"),
+    "registry.container": Form(
+        r"[A-Za-z0-9][A-Za-z0-9_.-]{1,62}", "a container's name, as moorage-registry"
+    ),
+    "registry.data": Form(r"[^\x00]*[^\x00\s][^\x00]*", "a folder"),
+    "certs.dir": Form(r"[^\x00]*[^\x00\s][^\x00]*", "a folder"),
+    "image.name": Form(REPOSITORY.pattern, "a repository name in lower case, as a/b_c"),
+    "image.tag": Form(TAG.pattern, "a tag: letters, digits, '_', '.', '-'; at most 128"),
+    "lab.prefix": Form(r"[a-z]([a-z-]{0,38}[a-z])?", "letters a to z and '-', at most 40"),
+    "lab.mirror": Form(r"auto|https?://\S+", "auto, or an http address"),
+    "lab.kubernetes_version": Form(
+        r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}", "a version such as 1.20.2"
+    ),
+    # Checksums come from the same place, so only TLS tells that it is the right one.
+    "lab.kubernetes_release": Form(
+        r"|https://\w.*|http://(127\.0\.0\.1|localhost)[:/].*", "an https address"
+    ),
+    "kubernetes.secret": _OBJECT,
+    "kubernetes.pod": _OBJECT,
+}
+
 
 class BadSetting(Refused):
     """A setting with a value it cannot have: ``place`` is its dotted key, ``source`` its giver."""
 
-    def __init__(self, source: str, place: str, expected: str) -> None:
+    def __init__(self, giver: Giver, place: str, expected: str) -> None:
+        source = giver_of(giver, place)
         super().__init__(
             "bad-setting",
             f"{place} in {source} is not right",
             cause=f"expected {expected}",
             cure=f"correct {place} in {source}; moorage/settings.py lists every key",
-            path=source if os.sep in source or source.endswith(".yaml") else "",
+            path=source if _is_file(source) else "",
         )
         self.place = place
         self.expected = expected
+
+
+class UnknownSetting(Refused):
+    """A key that does not exist: ``place`` is as it was given, ``known`` what there is."""
+
+    def __init__(self, source: str, place: str, prefix: str, known: set[str]) -> None:
+        key = place.removeprefix(prefix)
+        near = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.5)
+        super().__init__(
+            "unknown-setting",
+            f"{place} in {source} is not a setting",
+            cause=f"did you mean {prefix}{near[0]}?"
+            if near
+            else f"known: {', '.join(sorted(known))}",
+            cure=f"correct or remove {place} in {source}",
+            path=source if _is_file(source) else "",
+        )
+        self.place = place
+
+
+def giver_of(giver: Giver, place: str) -> str:
+    """Who gave the value at ``place``."""
+    return giver if isinstance(giver, str) else giver(place)
+
+
+def _is_file(source: str) -> bool:
+    return os.sep in source or source.endswith((".yaml", ".yml", ".json", ".py"))
 
 
 @dataclass(frozen=True)
@@ -237,7 +329,7 @@ def defaults() -> dict[str, Any]:
     return tree
 
 
-def parse(tree: Mapping[str, Any], *, source: str = "invoke.yaml") -> Settings:
+def parse(tree: Mapping[str, Any], *, source: Giver = "invoke.yaml") -> Settings:
     """A nested mapping -> Settings.
 
     Keys of Invoke itself (``tasks``, ``run``, ``sudo``, …) are passed over. Raises Refused with
@@ -262,7 +354,7 @@ def unknown_sections(tree: Mapping[str, Any], known: frozenset[str], *, source: 
     ours = set(typing.get_type_hints(Settings))
     for key in tree:
         if key not in ours and key not in known:
-            raise _unknown(source, str(key), "", ours)
+            raise UnknownSetting(source, str(key), "", ours)
 
 
 def unknown_variables(environment: Mapping[str, str]) -> None:
@@ -273,23 +365,27 @@ def unknown_variables(environment: Mapping[str, str]) -> None:
     kinds = typing.get_type_hints(Settings)
     for section, kind in kinds.items():
         prefix = f"INVOKE_{section.upper()}_"
-        names = {f"{prefix}{f.name.upper()}" for f in dataclasses.fields(kind)}
+        hints = typing.get_type_hints(kind)
+        # A section of keys has no form that one variable could carry; Invoke reads none.
+        keys = [key for key, hint in hints.items() if typing.get_origin(hint) is not Mapping]
+        names = {f"{prefix}{key.upper()}" for key in keys}
         for variable in environment:
             if variable.startswith(prefix) and variable not in names:
-                raise _unknown("the environment", variable, "", names)
+                raise UnknownSetting("the environment", variable, "", names)
 
 
-def _parse_section(source: str, section: str, kind: Any, given: Mapping[Any, Any]) -> Any:
+def _parse_section(source: Giver, section: str, kind: Any, given: Mapping[Any, Any]) -> Any:
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
     for key, value in given.items():
         if key not in hints:
-            raise _unknown(source, str(key), f"{section}.", set(hints))
+            place = f"{section}.{key}"
+            raise UnknownSetting(giver_of(source, place), place, f"{section}.", set(hints))
         values[key] = _convert(source, f"{section}.{key}", hints[key], value)
     return kind(**values)
 
 
-def _convert(source: str, place: str, kind: Any, value: Any) -> Any:
+def _convert(source: Giver, place: str, kind: Any, value: Any) -> Any:
     if typing.get_origin(kind) is Mapping:  # Mapping[str, str]
         if not isinstance(value, Mapping):
             raise BadSetting(source, place, f"a section of keys, not {_describe(value)}")
@@ -310,106 +406,67 @@ def _convert(source: str, place: str, kind: Any, value: Any) -> Any:
     return value
 
 
-def _check(settings: Settings, source: str) -> None:
+def _check(settings: Settings, source: Giver) -> None:
+    for place in (*SPANS, *CHOICES, *FORMS):
+        section, _, key = place.partition(".")
+        _check_alone(source, place, getattr(getattr(settings, section), key))
     registry, certs = settings.registry, settings.certs
     check_host_name(registry.host, place="registry.host", source=source)
-    data = settings.engine.data
-    if data and (not data.startswith("/") or "\0" in data):
-        raise BadSetting(source, "engine.data", f"a folder from the root (/…), not {data!r}")
-    for place, port in (
-        ("registry.port", registry.port),
-        ("registry.metrics_port", registry.metrics_port),
-        ("nodes.agent_port", settings.nodes.agent_port),
-    ):
-        if not 1 <= port <= 65535:
-            raise BadSetting(source, place, f"a port from 1 to 65535, not {port}")
-    if registry.port == registry.metrics_port:
-        raise BadSetting(source, "registry.metrics_port", "a port other than registry.port")
-    for place, address in (
-        ("registry.address", registry.address),
-        ("registry.listen", registry.listen),
-    ):
-        if address != "auto" or place == "registry.listen":
-            _check_address(source, place, address)
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", registry.user):
-        raise BadSetting(source, "registry.user", "letters, digits, '.', '_' and '-'")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,62}", registry.container):
-        raise BadSetting(source, "registry.container", "a container's name, as moorage-registry")
-    if certs.key not in ("ec-p256", "rsa-4096"):
-        raise BadSetting(source, "certs.key", f"ec-p256 or rsa-4096, not {certs.key!r}")
-    for place, days in (("certs.days", certs.days), ("certs.ca_days", certs.ca_days)):
-        if not 1 <= days <= 36500:
-            raise BadSetting(source, place, f"a number of days from 1 to 36500, not {days}")
-    if not 0 <= certs.renew_before < certs.days:
-        raise BadSetting(source, "certs.renew_before", "fewer days than certs.days")
+    if registry.address != "auto":
+        _check_address(source, "registry.address", registry.address)
+    _check_address(source, "registry.listen", registry.listen)
     for name in certs.names:
         if not _is_address(name):
             check_host_name(name.removeprefix("*."), place="certs.names", source=source)
-    for place, folder in (("certs.dir", certs.dir), ("registry.data", registry.data)):
-        if not folder.strip() or "\0" in folder:
-            raise BadSetting(source, place, "a folder")
-    if not REPOSITORY.fullmatch(settings.image.name):
-        raise BadSetting(source, "image.name", "a repository name in lower case, as a/b_c")
-    if not TAG.fullmatch(settings.image.tag):
-        raise BadSetting(source, "image.tag", "a tag: letters, digits, '_', '.', '-'; at most 128")
     _check_lab(settings.lab, source)
-    for place, count in (
-        ("nodes.connect_timeout", settings.nodes.connect_timeout),
-        ("nodes.parallel", settings.nodes.parallel),
-    ):
-        if not 1 <= count <= 1000:
-            raise BadSetting(source, place, f"a number from 1 to 1000, not {count}")
-    if not 0 <= settings.nodes.retries <= 20:
-        raise BadSetting(
-            source, "nodes.retries", f"a number from 0 to 20, not {settings.nodes.retries}"
-        )
     for name in settings.nodes.groups:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name):
             raise BadSetting(source, "nodes.groups", f"names of letters and digits, not {name!r}")
     for name in settings.nodes.names:
         check_host_name(name, place="nodes.names", source=source)
-    if settings.nodes.insecure not in ("", "http"):
-        expected = f'"http" or nothing, not {settings.nodes.insecure!r}'
-        raise BadSetting(source, "nodes.insecure", expected)
-    _check_kubernetes(settings.kubernetes, source)
+    _check_namespaces(settings.kubernetes, source)
+    # Last, what one value alone is right with and two together are not.
+    if registry.port == registry.metrics_port:
+        raise BadSetting(source, "registry.metrics_port", "a port other than registry.port")
+    if certs.renew_before >= certs.days:
+        raise BadSetting(source, "certs.renew_before", "fewer days than certs.days")
 
 
-def _check_lab(lab: LabSettings, source: str) -> None:
+def _check_alone(source: Giver, place: str, value: Any) -> None:
+    """Raises BadSetting if a value is none of those that its place alone allows."""
+    span, form, choices = SPANS.get(place), FORMS.get(place), CHOICES.get(place)
+    if span is not None and not span.low <= value <= span.high:
+        expected = f"a {span.kind} from {span.low} to {span.high}"
+    elif form is not None and not re.fullmatch(form.pattern, value):
+        expected = form.expected
+    elif choices is not None and value not in choices:
+        expected = " or ".join(choice or "nothing" for choice in choices)
+    else:
+        return
+    raise BadSetting(source, place, f"{expected}, not {value!r}")
+
+
+def _check_lab(lab: LabSettings, source: Giver) -> None:
     # Imported here: the lab's grammar is the lab's, and `inv --list` has no need of it.
     from moorage.mix import parse_mix
 
-    parse_mix(lab.nodes, source=f"lab.nodes in {source}")
-    if not re.fullmatch(r"[a-z]([a-z-]{0,38}[a-z])?", lab.prefix):
-        raise BadSetting(
-            source, "lab.prefix", f"letters a to z and '-', at most 40, not {lab.prefix!r}"
-        )
-    if lab.mirror != "auto" and not re.fullmatch(r"https?://\S+", lab.mirror):
-        raise BadSetting(source, "lab.mirror", f"auto, or an http address, not {lab.mirror!r}")
-    if not re.fullmatch(r"\d{1,3}\.\d{1,3}\.\d{1,3}", lab.kubernetes_version):
-        expected = f"a version such as 1.20.2, not {lab.kubernetes_version!r}"
-        raise BadSetting(source, "lab.kubernetes_version", expected)
-    release = lab.kubernetes_release
-    # Checksums come from the same place, so only TLS tells that it is the right one.
-    if release and not re.match(r"https://\w|http://(127\.0\.0\.1|localhost)[:/]", release):
-        raise BadSetting(source, "lab.kubernetes_release", f"an https address, not {release!r}")
+    try:
+        parse_mix(lab.nodes, source=f"lab.nodes in {giver_of(source, 'lab.nodes')}")
+    except Refused as problem:
+        problem.place = "lab.nodes"  # type: ignore[attr-defined]
+        raise
 
 
-def _check_kubernetes(kubernetes: KubernetesSettings, source: str) -> None:
-    if not kubernetes.namespaces:
+def _check_namespaces(kubernetes: KubernetesSettings, source: Giver) -> None:
+    places = [("kubernetes.namespaces", name) for name in kubernetes.namespaces]
+    if not places:
         raise BadSetting(source, "kubernetes.namespaces", "at least one namespace")
-    for name in (*kubernetes.namespaces, kubernetes.agents_namespace):
+    for place, name in (*places, ("kubernetes.agents_namespace", kubernetes.agents_namespace)):
         if not _LABEL.fullmatch(name):
-            raise BadSetting(source, "kubernetes.namespaces", f"names of namespaces, not {name!r}")
-    for place, name in (
-        ("kubernetes.secret", kubernetes.secret),
-        ("kubernetes.pod", kubernetes.pod),
-    ):
-        # A pod's name becomes its host name and a label's value: 63 characters, no dots.
-        if not _LABEL.fullmatch(name):
-            raise BadSetting(source, place, f"a name of a-z, 0-9 and '-', at most 63, not {name!r}")
+            raise BadSetting(source, place, f"names of namespaces, not {name!r}")
 
 
-def check_host_name(name: str, *, place: str, source: str) -> None:
+def check_host_name(name: str, *, place: str, source: Giver) -> None:
     """Raises Refused where ``name`` is no lower-case DNS name (RFC 1123, section 2.1)."""
     expected = "a DNS name such as my.registry.io"
     if "://" in name:
@@ -437,7 +494,7 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _check_address(source: str, place: str, text: str) -> None:
+def _check_address(source: Giver, place: str, text: str) -> None:
     if not _is_address(text):
         raise BadSetting(source, place, f"an IP address, not {text!r}")
 
@@ -448,15 +505,3 @@ def _describe(value: Any) -> str:
     names = {bool: "true/false", int: "a number", float: "a number", str: "a word"}
     names |= {list: "a list", dict: "a section of keys"}
     return f"{names.get(type(value), 'something else')} ({value!r})"
-
-
-def _unknown(source: str, key: str, prefix: str, known: set[str]) -> Refused:
-    near = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.5)
-    hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(sorted(known))}"
-    return Refused(
-        "unknown-setting",
-        f"{prefix}{key} in {source} is not a setting",
-        cause=hint,
-        cure=f"correct or remove {prefix}{key} in {source}",
-        path=source if source.endswith(".yaml") else "",
-    )

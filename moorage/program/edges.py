@@ -17,7 +17,9 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import invoke.program
@@ -32,14 +34,9 @@ from moorage.program import pages
 if TYPE_CHECKING:
     from invoke.parser.argument import Argument
 
+    from moorage.configuration.origins import Source
     from moorage.errors import Refused
     from moorage.settings import Settings
-
-# Invoke's own sections: https://docs.pyinvoke.org/en/stable/concepts/configuration.html
-_INVOKES_OWN = frozenset(
-    ("tasks", "run", "sudo", "runners", "timeouts", "namespaces", "fabric", "connect_kwargs")
-)
-
 
 # Invoke's core options that would promise what no task of ours does: none runs a command of
 # Invoke's, and a rehearsal is each task's own --dry-run.
@@ -64,8 +61,10 @@ def install() -> None:
     _replace_answers()
     _wrap_help()
     _wrap(Program, "parse_tasks", _wrong_use)
-    _wrap(Config, "load_project", _broken_file)
-    _wrap(Config, "load_collection", _broken_file)
+    for kind in ("system", "user", "project", "runtime"):
+        _wrap(Config, f"load_{kind}", partial(_broken_file, kind))
+    _wrap(Config, "merge", _broken_merge)
+    _wrap_empty_sections()
     _wrap(Config, "load_shell_env", _broken_variable)
     _wrap_words()
     _wrap_lists()
@@ -254,15 +253,17 @@ def _optional_word(machine: ParseMachine, token: str) -> Argument | None:
     return next(left, None)
 
 
-def _wrap(owner: type, name: str, explain: Callable[[Exception], Refused | None]) -> None:
+def _wrap(owner: type, name: str, refusal_for: Callable[[Exception, Any], Refused | None]) -> None:
     original = getattr(owner, name)
 
     @functools.wraps(original)
     def wrapped(*args: Any, **options: Any) -> Any:
         try:
             return original(*args, **options)
+        except Exit:
+            raise  # told already
         except Exception as problem:
-            refusal = explain(problem)
+            refusal = refusal_for(problem, args[0])
             if refusal is None:
                 raise
             raise _told(refusal) from None
@@ -280,7 +281,7 @@ def _told(refusal: Refused) -> Exit:
     return Exit(code=refusal.exit_code)
 
 
-def _wrong_use(problem: Exception) -> Refused | None:
+def _wrong_use(problem: Exception, _program: Any) -> Refused | None:
     from moorage.errors import Refused
 
     if not isinstance(problem, ParseError):
@@ -327,23 +328,88 @@ def _unknown(word: str, names: Iterable[str]) -> Refused:
     )
 
 
-def _broken_file(problem: Exception) -> Refused | None:
+def _broken_file(kind: str, problem: Exception, config: Any) -> Refused:
+    # Whatever the YAML reader raises: bad syntax, not UTF-8, a folder, no permission.
+    return _unreadable(_path_of(config, kind), " ".join(str(problem).split()))
+
+
+def _path_of(config: Any, kind: str) -> str:
+    """The file of that kind that Invoke reads, or would."""
+    if kind == "runtime":
+        return str(config._runtime_path)
+    prefix = getattr(config, f"_{kind}_prefix")
+    names = [f"{prefix}invoke.{suffix}" for suffix in config._file_suffixes]
+    found = next((name for name in names if Path(name).expanduser().exists()), names[0])
+    return _shown(found)
+
+
+def _shown(path: str) -> str:
+    """A path as a user at this place would write it."""
+    whole = Path(path).expanduser().absolute()
+    here = Path.cwd()
+    return str(whole.relative_to(here) if whole.is_relative_to(here) else whole)
+
+
+def _broken_merge(problem: Exception, config: Any) -> Refused | None:
+    """Of a file whose section is a word where keys belong."""
+    if not isinstance(problem, AmbiguousMergeError):
+        return None
+    from moorage import settings
+
+    sections = settings.defaults()
+    path, section = next(
+        (
+            (source.name, section)
+            for source in sources_of(config)
+            for section in source.values
+            if section in sections and not hasattr(source.values[section], "keys")
+        ),
+        ("invoke.yaml", ""),
+    )
+    cause = f"a section of keys was expected{f' at {section}' if section else ''}: {problem}"
+    return _unreadable(path, cause)
+
+
+def _unreadable(path: str, cause: str) -> Refused:
     from moorage.errors import Refused
 
-    # Whatever the YAML reader raises: bad syntax, not UTF-8, a folder, no permission.
-    cause = " ".join(str(problem).split())
-    if isinstance(problem, AmbiguousMergeError):
-        cause = f"a section of keys was expected: {cause}"
     return Refused(
         "unreadable-settings",
-        "invoke.yaml cannot be read",
+        f"{path} cannot be read",
         cause=cause,
-        cure="correct the file at that place; moorage/settings.py lists every section and key",
-        path="invoke.yaml",
+        cure="correct the file at that place; docs/reference/settings.md lists every key",
+        path=path,
     )
 
 
-def _broken_variable(problem: Exception) -> Refused | None:
+def _wrap_empty_sections() -> None:
+    """A section whose keys are all commented out is none, and ``-f`` names a file that is there.
+
+    Invoke refuses the first (YAML reads it as null) and passes over the second in silence.
+    """
+    load_yaml, load_runtime = Config._load_yaml, Config.load_runtime
+
+    @functools.wraps(load_yaml)
+    def without_empty(self: Config, path: os.PathLike[Any]) -> Any:
+        values = load_yaml(self, path)
+        if values is None:
+            return {}
+        if not isinstance(values, Mapping):
+            raise TypeError("sections of keys were expected, as registry: and below it host: ...")
+        return {key: value for key, value in values.items() if value is not None}
+
+    @functools.wraps(load_runtime)
+    def that_is_there(self: Config, merge: bool = True) -> None:
+        path = self._runtime_path
+        if path is not None and not Path(path).expanduser().exists():
+            raise _told(_unreadable(str(path), "there is no such file"))
+        load_runtime(self, merge)
+
+    Config._load_yaml = Config._load_yml = without_empty  # type: ignore[method-assign]
+    Config.load_runtime = that_is_there  # type: ignore[method-assign]
+
+
+def _broken_variable(problem: Exception, _config: Any) -> Refused | None:
     from moorage.errors import Refused
 
     if not isinstance(problem, AmbiguousEnvVar | UncastableEnvVar | ValueError):
@@ -379,15 +445,26 @@ def _settings_at(program: Program) -> Settings:
 def settings_of(context: Context) -> Settings:
     """Invoke's merged configuration -> Settings. Raises Refused (see moorage.settings)."""
     from moorage import settings
+    from moorage.configuration import origins
 
-    project = getattr(context.config, "_project", None) or {}
-    settings.unknown_sections(project, _INVOKES_OWN, source="invoke.yaml")
-    settings.unknown_variables(os.environ)
-    sections = {key: context.config[key] for key in settings.defaults()}
-    try:
-        return settings.parse({key: _plain(section) for key, section in sections.items()})
-    except settings.BadSetting as problem:
-        variable = f"INVOKE_{problem.place.replace('.', '_').upper()}"
-        if variable in os.environ:  # it wins over the file, so it is what has to be corrected
-            raise settings.BadSetting(variable, problem.place, problem.expected) from None
-        raise
+    sources = sources_of(context.config)
+    origins.refuse_unknown(sources, os.environ)
+    sections = {key: _plain(context.config[key]) for key in settings.defaults()}
+    return settings.parse(sections, source=partial(origins.giver, sources))
+
+
+def sources_of(config: Config) -> tuple[Source, ...]:
+    """What Invoke has read, each file by the path it was found at, in the order that wins."""
+    from moorage import settings
+    from moorage.configuration.origins import DEFAULT, Source
+
+    def source(kind: str) -> Source:
+        # Invoke counts a missing invoke.py as found, and empty.
+        path = str(getattr(config, f"_{kind}_path", None) or "")
+        path = path if Path(path).exists() else ""
+        values = getattr(config, f"_{kind}", None)
+        return Source(kind, _shown(path) if path else "", _plain(values or {}))
+
+    files = [source(kind) for kind in ("system", "user", "project")]
+    environment = Source("environment", "", _plain(getattr(config, "_env", None) or {}))
+    return (Source(DEFAULT, "", settings.defaults()), *files, environment, source("runtime"))

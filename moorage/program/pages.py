@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # The overview's groups, in the order of a first hour: title -> tasks and namespaces.
 GROUPS: dict[str, tuple[str, ...]] = {
     "Start here": ("up", "tutorial", "doctor", "explain", "down"),
+    "Settings": ("config",),
     "Nodes": ("nodes", "monitoring"),
     "Registry": ("registry", "certs"),
     "Images": ("image",),

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
@@ -23,6 +24,7 @@ from invoke.tasks import Task, task
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from moorage.configuration.origins import Source
     from moorage.errors import MoorageError
     from moorage.settings import Settings
     from moorage.ui import UI
@@ -37,13 +39,20 @@ class Run:
 
     settings: Settings
     ui: UI
+    # What was read, each source over those before it.
+    sources: tuple[Source, ...] = ()
 
 
 def command(
-    *, help: dict[str, str] | None = None, lock: bool | str = False, **task_options: Any
+    *,
+    help: dict[str, str] | None = None,
+    lock: bool | str = False,
+    reads_settings: bool = True,
+    **task_options: Any,
 ) -> Callable[[Callable[..., Any]], Task[Any]]:
     """Decorator. ``lock``: only one such task at a time in this folder; the name of a flag: where
-    it is given.
+    it is given. ``reads_settings``: False for a task that judges the sources of settings itself; it
+    starts with the defaults.
 
     A document whose ``"ok"`` is False ends the run with exit code 1, one that is well but whose
     ``"proven"`` is False with 3: done, but not proven.
@@ -63,9 +72,10 @@ def command(
                 as_lines=bool(options.get("json_lines")),
                 yes=bool(options.get("yes")),
             )
+            start = partial(_start, context, ui, reads_settings=reads_settings)
             try:
                 try:
-                    document = _call(context, ui, body, lock, args, options)
+                    document = _call(start, body, lock, args, options)
                 except Exception as problem:
                     raise _as_ours(problem) from problem
             except MoorageError as problem:
@@ -107,9 +117,17 @@ def _end(document: dict[str, Any]) -> None:
         raise Exit(code=NOT_PROVEN)
 
 
+def _start(context: Context, ui: UI, *, reads_settings: bool) -> Run:
+    """Raises Refused (see moorage.settings) unless the task judges the settings itself."""
+    from moorage.program import edges
+    from moorage.settings import Settings
+
+    settings = edges.settings_of(context) if reads_settings else Settings()
+    return Run(settings, ui, edges.sources_of(context.config))
+
+
 def _call(
-    context: Context,
-    ui: UI,
+    start: Callable[[], Run],
     body: Callable[..., Any],
     lock: bool | str,
     args: tuple[Any, ...],
@@ -118,16 +136,15 @@ def _call(
     from contextlib import nullcontext
 
     from moorage.lock import project_lock
-    from moorage.program.edges import settings_of
 
     # SIGTERM takes the road of Ctrl-C, so that clean-ups run once and in one way.
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGHUP, _stop)
-    settings = settings_of(context)
+    run = start()
     name = f"inv {' '.join(sys.argv[1:2])}"
     wanted = bool(options.get(lock)) if isinstance(lock, str) else lock
-    with project_lock(settings.state, name) if wanted else nullcontext():
-        return body(Run(settings, ui), *args, **options)
+    with project_lock(run.settings.state, name) if wanted else nullcontext():
+        return body(run, *args, **options)
 
 
 def _as_ours(problem: Exception) -> Exception:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 import typing
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 from invoke.collection import Collection
 
 import tasks
+from moorage.configuration import schema
 from moorage.explanations import explanations
 from moorage.program import pages
 from moorage.settings import Settings, defaults
@@ -35,12 +37,16 @@ TYPES = {
 def made() -> dict[Path, str]:
     """Every generated page by its path."""
     pages_by_name = {"settings": settings(), "tasks": all_tasks(), "errors": errors()}
-    return {FOLDER / f"{name}.md": text for name, text in pages_by_name.items()}
+    made_pages = {FOLDER / f"{name}.md": text for name, text in pages_by_name.items()}
+    for_editors = json.dumps(schema.schema(), indent=2, ensure_ascii=False) + "\n"
+    return made_pages | {FOLDER / "invoke.schema.json": for_editors}
 
 
 def stale(pages_made: dict[Path, str]) -> list[Path]:
     """Those whose file says something else."""
-    return [path for path, text in pages_made.items() if path.read_text() != text]
+    return [
+        path for path, text in pages_made.items() if not path.exists() or path.read_text() != text
+    ]
 
 
 def meanings() -> dict[str, dict[str, str]]:
@@ -55,7 +61,11 @@ def settings() -> str:
         MADE,
         "They stand in `invoke.yaml`, in sections. A variable of the environment wins over the "
         "file: `INVOKE_REGISTRY_PORT=8443` is `port` of `registry`. A list is written as YAML or "
-        "with commas.",
+        "with commas. `inv config.show` says where each value comes from, `inv config.check` what "
+        "is wrong, and editors with a YAML language server complete and check keys by "
+        "[invoke.schema.json](invoke.schema.json), which the first line of `invoke.yaml` names.",
+        "What is laid over what, the last one wins: defaults, `/etc/invoke.yaml`, "
+        "`~/.invoke.yaml`, `invoke.yaml`, the environment, `-f FILE`.",
     ]
     kinds, known = typing.get_type_hints(Settings), meanings()
     for section, values in defaults().items():

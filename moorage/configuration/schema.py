@@ -1,0 +1,67 @@
+"""The JSON Schema of ``invoke.yaml``, for editors: made from the dataclasses and their limits.
+
+What only several values together can get wrong stays with :func:`moorage.settings.parse`.
+Draft 7 is what yaml-language-server reads: https://json-schema.org/draft-07
+"""
+
+from __future__ import annotations
+
+import tomllib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from moorage import settings
+from moorage.configuration.origins import INVOKES_OWN
+
+_MEANINGS = Path(settings.__file__).with_name("meanings.toml")
+_WORDS = {"type": "array", "items": {"type": "string"}}
+
+
+def schema() -> dict[str, Any]:
+    """What ``invoke.yaml`` may hold, as JSON Schema."""
+    meanings = tomllib.loads(_MEANINGS.read_text(encoding="utf-8"))
+    kinds = typing.get_type_hints(settings.Settings)
+    ours = {
+        section: _section(section, kind, meanings[section], settings.defaults()[section])
+        for section, kind in kinds.items()
+    }
+    invokes = {name: {"description": "Invoke's own."} for name in sorted(INVOKES_OWN)}
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Settings of Moorage (invoke.yaml)",
+        "type": ["object", "null"],
+        "additionalProperties": False,
+        "properties": ours | invokes,
+    }
+
+
+def _section(
+    section: str, kind: Any, meanings: Mapping[str, str], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    keys = {
+        key: {
+            "description": meanings[key],
+            "default": defaults[key],
+            **_value(f"{section}.{key}", hint),
+        }
+        for key, hint in hints.items()
+    }
+    return {"type": ["object", "null"], "additionalProperties": False, "properties": keys}
+
+
+def _value(place: str, hint: Any) -> dict[str, Any]:
+    if typing.get_origin(hint) is tuple:
+        return {"anyOf": [_WORDS, {"type": "string"}]}
+    if typing.get_origin(hint) is not None:  # Mapping[str, str]
+        return {"type": "object", "additionalProperties": {"type": "string"}}
+    if place in settings.CHOICES:
+        return {"enum": list(settings.CHOICES[place])}
+    if place in settings.SPANS:
+        span = settings.SPANS[place]
+        return {"type": "integer", "minimum": span.low, "maximum": span.high}
+    if place in settings.FORMS:
+        return {"type": "string", "pattern": f"^(?:{settings.FORMS[place].pattern})$"}
+    return {"type": {str: "string", int: "integer", bool: "boolean"}[hint]}
