@@ -4,7 +4,19 @@ from invoke.collection import Collection
 
 from moorage import settings
 from moorage.program import edges
-from moorage.tasks import certs, config, image, k8s, lab, learn, monitoring, nodes, registry, top
+from moorage.tasks import (
+    certs,
+    config,
+    image,
+    k8s,
+    lab,
+    learn,
+    monitoring,
+    nodes,
+    registry,
+    top,
+    web,
+)
 
 edges.install()
 
@@ -22,5 +34,6 @@ namespace = Collection(
     nodes.namespace,
     k8s.namespace,
     monitoring.namespace,
+    web.web,
 )
 namespace.configure(settings.defaults())

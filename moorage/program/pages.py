@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 GROUPS: dict[str, tuple[str, ...]] = {
     "Start here": ("up", "tutorial", "doctor", "explain", "down"),
     "Settings": ("config",),
-    "Nodes": ("nodes", "monitoring"),
+    "Nodes": ("nodes", "web", "monitoring"),
     "Registry": ("registry", "certs"),
     "Images": ("image",),
     "Kubernetes": ("k8s",),
@@ -64,6 +64,7 @@ VALUES: dict[str, str] = {
     "insecure": "http",
     "inventory": "FILE",
     "kubeconfig": "FILE",
+    "listen": "ADDRESS:PORT",
     "limit": "HOSTS",
     "max_failures": "N|SHARE",
     "max_unavailable": "N|SHARE",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from moorage.settings import Settings
 
 
-class _Silent(UI):
+class Silent(UI):
     """A question in passing needs no voice."""
 
     def say(self, text: str) -> None:
@@ -50,7 +50,7 @@ def trusting(api: Api, settings: Settings, names: set[str]) -> dict[str, str]:
         }
         if not wanted:
             return {}
-        report = fleet.status(settings, _Silent(), tuple(wanted))
+        report = fleet.status(settings, Silent(), tuple(wanted))
     except MoorageError:
         return {}
     found = {}

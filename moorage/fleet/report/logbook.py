@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -107,6 +108,33 @@ def newest(folder: Path, command: str) -> Unfinished:
         cause="the last one came to its end on every host, or none was begun in this folder",
         cure="begin one: the same command with --hosts or --inventory and without --resume",
     )
+
+
+class Past(NamedTuple):
+    """One rollout in short. ``began``: seconds since 1970; ``ended``: None while it runs, or if it
+    was killed; "" if every host was visited, else why it stopped."""
+
+    command: str
+    began: float
+    hosts: int
+    counts: dict[str, int]
+    ended: str | None
+
+
+def past(folder: Path) -> list[Past]:
+    """Every rollout noted in ``folder``, newest first."""
+    found = []
+    for path in sorted(folder.glob("*.jsonl"), reverse=True) if folder.exists() else []:
+        events = _events(path)
+        if events:
+            latest = {one["result"]["host"]: one["result"] for one in events if "result" in one}
+            counts = Counter(str(one["status"]) for one in latest.values())
+            ended = next((str(one["end"]) for one in events if "end" in one), None)
+            first = events[0]
+            found.append(
+                Past(first["command"], first["began"], len(first["hosts"]), dict(counts), ended)
+            )
+    return found
 
 
 class Deed(NamedTuple):

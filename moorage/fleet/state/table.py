@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from moorage.ui import UI
 
 
+COLUMNS = ["node", "runtime", "trusts", "our files", "agent", "ends in", "last", "to do"]
+
+
 def ours(settings: Settings) -> Ours:
     """The agent of this folder."""
     from moorage.archive import quick_archive
@@ -56,6 +59,16 @@ def show(ui: UI, report: FleetReport, own: Ours) -> None:
         return  # thousands of rows that nobody would see
     now = time.time()
     found = standings(report)
+    columns, rows = folded(found, own, now)
+    if rows:
+        ui.table(columns, rows)
+    for line in failures(report.hosts):
+        ui.show(line)
+    ui.show(summary(found, own, now))
+
+
+def folded(found: Sequence[Standing], own: Ours, now: float) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of the nodes that could be asked, those that look alike in one row."""
     asked = [one for one in found if one.fault is None]
     groups: dict[tuple[str, ...], list[Standing]] = {}
     few = len(found) <= SMALL
@@ -69,12 +82,7 @@ def show(ui: UI, report: FleetReport, own: Ours) -> None:
         if not few:
             names = f"{len(alike)}: {names}"
         rows.append([names, *words[:-1], *_times(alike, now), words[-1]])
-    columns = ["node", "runtime", "trusts", "our files", "agent", "ends in", "last", "to do"]
-    if rows:
-        ui.table(*_without_empty(columns, rows))
-    for line in failures(report.hosts):
-        ui.show(line)
-    ui.show(summary(found, own, now))
+    return _without_empty(COLUMNS, rows) if rows else (COLUMNS, [])
 
 
 def _words(one: Standing, own: Ours, now: float, *, counted: bool) -> tuple[str, ...]:

@@ -137,12 +137,23 @@ class Watch:
         count = len(self._nodes)
         title = f"watch {count} node{'' if count == 1 else 's'}, every {self._every:g} s"
         with signals.heard(self._news.put):
-            for number in range(min(AT_ONCE, count)):
-                threading.Thread(target=self._ask, name=f"watch-{number}", daemon=True).start()
+            self._begin()
             with self._ui.board(title) if self._ui.is_live else _no_board(self._ui, title) as show:
                 self._tell_news(title, show)
             self._end()
         return {"ok": True, "nodes": {host: _plain(one) for host, one in self._last.items()}}
+
+    def follow(self, hear: Callable[[Standing], None]) -> None:
+        """Hands on each standing as it comes, in the caller's thread, until :meth:`stop`."""
+        self._begin()
+        while not isinstance(news := self._news.get(), int):
+            hear(news)
+            self._look_for_other_commands()
+        self._end()
+
+    def _begin(self) -> None:
+        for number in range(min(AT_ONCE, len(self._nodes))):
+            threading.Thread(target=self._ask, name=f"watch-{number}", daemon=True).start()
 
     # -- telling, in the main thread -----------------------------------------------------------
 

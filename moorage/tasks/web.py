@@ -1,0 +1,61 @@
+"""The page."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from moorage.tasks.command import Run
+from moorage.tasks.on_nodes import Nodes, on_nodes
+
+if TYPE_CHECKING:
+    from moorage.fleet.inventory import Target
+
+
+def _any_chosen(nodes: Nodes) -> tuple[Target, ...]:
+    """The nodes that are meant; none if nobody named any: the registry is there to be seen."""
+    from moorage.errors import Refused
+
+    try:
+        return nodes.chosen()
+    except Refused as problem:
+        if problem.code == "no-hosts" and not nodes.hosts:
+            return ()
+        raise
+
+
+@on_nodes(
+    help={
+        "listen": "an address of loopback and a port (else 127.0.0.1:8765; port 0: any)",
+        "every": "ask each node so often, in seconds",
+        "pods": "look at the cluster's pods too",
+    }
+)
+def web(
+    run: Run, nodes: Nodes, listen: str | None = None, every: str = "30", pods: bool = False
+) -> dict[str, Any]:
+    """Serve a page of registry, images, nodes and rollouts on loopback until Ctrl-C; read only.
+
+    Example: inv web
+    Example: inv web --hosts=node1,node2 --listen=127.0.0.1:9000 --pods
+    """
+    from moorage import web as page
+    from moorage.fleet import watch
+    from moorage.web.access import DEFAULT, Place
+
+    place = Place.parse(listen if listen is not None else DEFAULT)
+    seconds = watch.seconds(every)
+    with ExitStack() as opened:
+        api = None
+        if pods:
+            from moorage.cluster.login import access
+
+            api = access.connect(
+                run.settings, run.ui,
+                kubeconfig=nodes.cluster.kubeconfig, context=nodes.cluster.context,
+            )  # fmt: skip
+            opened.enter_context(access.typed_for(api))
+        return page.serve(
+            run.settings, run.ui, _any_chosen(nodes), place,
+            reach=nodes.reach(), every=seconds, api=api,
+        )  # fmt: skip

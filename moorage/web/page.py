@@ -1,0 +1,78 @@
+"""The page as HTML: whole from the server, so that a browser without scripts has the tables too.
+
+Every word of a node, an image or a pod is escaped by Jinja's autoescape: none of them is ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moorage.typed import typed
+from moorage.web.words import CHINESE
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from moorage.web.story import Section
+
+HERE = Path(__file__).parent
+LANGUAGES = ("en", "zh")
+
+
+def language(accepted: str) -> str:
+    """``zh`` or ``en`` by the header Accept-Language (RFC 9110, 12.5.4); ``en`` for others."""
+    found = []
+    for place, part in enumerate(accepted.split(",")):
+        tag, _, weight = part.strip().lower().partition(";")
+        match = re.fullmatch(r"\s*q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*", weight)
+        quality = float(match[1]) if match else 1.0
+        name = tag.strip().partition("-")[0]
+        if name in LANGUAGES and quality > 0:
+            found.append((-quality, place, name))
+    return min(found)[2] if found else "en"
+
+
+def whole(registry: str, sections: Mapping[str, Section], lang: str) -> str:
+    """The page, with every section."""
+    template = _environment().get_template("page.html.j2")
+
+    def shown(name: str, section: Section) -> Any:
+        from markupsafe import Markup
+
+        return Markup(part(name, section, lang))  # noqa: S704 - escaped by its own template
+
+    return template.render(
+        registry=registry, sections=sections, lang=lang, say=_say(lang), show=shown
+    )
+
+
+def part(name: str, section: Section, lang: str) -> str:
+    """One section alone, as the page's script puts it in the place of the old one."""
+    template = _environment().get_template("section.html.j2")
+    return typed(template.render(name=name, section=section, say=_say(lang)))
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _say(lang: str) -> Any:
+    """Our own words in the reader's language; what nodes and pods say stays as they said it."""
+    return (lambda text: CHINESE.get(text, text)) if lang == "zh" else _english
+
+
+def _english(text: str) -> str:
+    return {"pods": "Pods that cannot pull"}.get(text, text[:1].upper() + text[1:])

@@ -1,0 +1,250 @@
+"""The page's server: a table of exact paths, read only, with events for what changed.
+
+aiohttp on uvloop. Everything that blocks runs in threads; a source that hangs delays its own
+section and no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from moorage.errors import MoorageError, Refused
+from moorage.web import page
+from moorage.web.access import HEADERS, Access, Place
+from moorage.web.story import SECTIONS, Section, Story, failed
+
+if TYPE_CHECKING:
+    from moorage.web.sources import Source
+
+# How often each source is asked, in seconds.
+EVERY: Mapping[str, float] = {"registry": 15, "images": 60, "rollouts": 2, "pods": 60}
+# Events are gathered for so long: a thousand nodes that answer are not a thousand events.
+GATHER_SECONDS = 1.0
+ALIVE_SECONDS = 15.0
+FILES = {"/page.css": "text/css", "/page.js": "text/javascript"}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Server:
+    """One page. ``follow`` feeds the nodes' standings until ``unfollow``; ``sources`` are asked
+    again and again, each in a thread of its own."""
+
+    def __init__(self, place: Place, registry: str, sources: Mapping[str, Source]) -> None:
+        self.place = place
+        self.access = Access()
+        self.story: Story
+        self._registry = registry
+        self._sources = sources
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._listeners: set[asyncio.Queue[str]] = set()
+        self._shown: dict[tuple[str, str, int, int], str] = {}
+        self._table: dict[str, Handler] = {
+            "/": self._page,
+            "/login": self._log_in,
+            "/events": self._events,
+            "/story.json": self._story,
+            **{f"/section/{name}": self._section for name in SECTIONS},
+            **dict.fromkeys(FILES, self._file),
+        }
+
+    @property
+    def link(self) -> str:
+        """The address that lets one browser in, once."""
+        return f"{self.place.url}/login?token={self.access.token}"
+
+    def tell(self, name: str) -> None:
+        """From any thread: this section changed."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._hear, name)
+
+    def _hear(self, name: str) -> None:
+        for listener in self._listeners:
+            listener.put_nowait(name)
+
+    async def serve(self, ready: Callable[[], None], stop: asyncio.Event | None = None) -> None:
+        """Until SIGINT, SIGTERM or ``stop``; ``ready`` is called once it listens. Raises Refused
+        if the port is taken."""
+        self._loop = asyncio.get_running_loop()
+        ending = stop or asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            with contextlib.suppress(RuntimeError, ValueError):  # not in the main thread
+                self._loop.add_signal_handler(number, ending.set)
+        runner = web.ServerRunner(web.Server(self.handle, access_log=None), shutdown_timeout=1)
+        await runner.setup()
+        site = web.TCPSite(runner, self.place.address, self.place.port)
+        try:
+            await site.start()
+        except OSError as problem:
+            raise _in_use(self.place, str(problem)) from None
+        sockets = site._server.sockets  # type: ignore[union-attr]
+        self.place = Place(self.place.address, sockets[0].getsockname()[1])
+        asking = [asyncio.ensure_future(self._ask(name)) for name in self._sources]
+        ready()
+        try:
+            await ending.wait()
+        finally:
+            for one in asking:
+                one.cancel()
+            for listener in self._listeners:
+                listener.put_nowait("")
+            await runner.cleanup()
+
+    async def _ask(self, name: str) -> None:
+        pool = ThreadPoolExecutor(1, thread_name_prefix=f"web-{name}")
+        loop = asyncio.get_running_loop()
+        while True:
+            found = await loop.run_in_executor(pool, _looked, self._sources[name])
+            self.story.put(name, found)
+            await asyncio.sleep(EVERY[name])
+
+    # -- requests ------------------------------------------------------------------------------
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Every request's way in: the name it was asked by, the method, the path, the cookie."""
+        if request.headers.get("Host", "") not in self.place.hosts:
+            return _said(421, "This page is served under its own name only.")
+        answer = self._table.get(request.path)
+        if answer is None:
+            return _said(404, "There is no such page.")
+        if request.method != "GET":
+            said = _said(405, "This page is read only.")
+            said.headers["Allow"] = "GET"
+            return said
+        if request.path != "/login" and not self.access.knows(
+            request.cookies.get(self._cookie, "")
+        ):
+            return _said(403, "Open the link that `inv web` printed; it lets one browser in, once.")
+        return await answer(request)  # type: ignore[arg-type]
+
+    @property
+    def _cookie(self) -> str:
+        # Cookies know no ports: two pages on one machine must not end each other's sessions.
+        return f"moorage-{self.place.port}"
+
+    async def _log_in(self, request: web.BaseRequest) -> web.Response:
+        session = self.access.log_in(request.query.get("token", ""))
+        if session is None:
+            return _said(403, "This link was used already, or is not right: run `inv web` again.")
+        answer = web.Response(status=303, headers={**HEADERS, "Location": "/"})
+        answer.set_cookie(self._cookie, session, httponly=True, samesite="Strict", path="/")
+        return answer
+
+    async def _page(self, request: web.BaseRequest) -> web.Response:
+        lang = page.language(request.headers.get("Accept-Language", ""))
+        return _html(self._rendered("", lang), lang)
+
+    async def _section(self, request: web.BaseRequest) -> web.Response:
+        lang = page.language(request.headers.get("Accept-Language", ""))
+        return _html(self._rendered(request.path.rpartition("/")[2], lang), lang)
+
+    def _rendered(self, name: str, lang: str) -> str:
+        """A section, or with ``name`` "" the page; made anew when the story or the minute is."""
+        now = time.time()
+        key = (name, lang, self.story.version, int(now // 60))
+        if key not in self._shown:
+            self._shown = {one: text for one, text in self._shown.items() if one[2:] == key[2:]}
+            if name:
+                self._shown[key] = page.part(name, self.story.section(name, now), lang)
+            else:
+                sections = {one: self.story.section(one, now) for one in self._shown_sections()}
+                self._shown[key] = page.whole(self._registry, sections, lang)
+        return self._shown[key]
+
+    def _shown_sections(self) -> tuple[str, ...]:
+        return tuple(one for one in SECTIONS if one == "nodes" or one in self._sources)
+
+    async def _story(self, request: web.BaseRequest) -> web.Response:
+        del request
+        return web.json_response(self.story.to_json(time.time()), headers=HEADERS)
+
+    async def _file(self, request: web.BaseRequest) -> web.Response:
+        content = _content(request.path)
+        return web.Response(
+            body=content, content_type=FILES[request.path], charset="utf-8", headers=HEADERS
+        )
+
+    async def _events(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Names of sections that changed, as server-sent events, once a second at most."""
+        answer = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream"})
+        heard: asyncio.Queue[str] = asyncio.Queue()
+        self._listeners.add(heard)
+        try:
+            await answer.prepare(request)
+            await answer.write(b": hello\n\n")
+            while (names := await _gathered(heard)) is not None:
+                line = f"data: {json.dumps(sorted(names))}" if names else ": alive"
+                await answer.write(f"{line}\n\n".encode())
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            self._listeners.discard(heard)
+        return answer
+
+
+async def _gathered(heard: asyncio.Queue[str]) -> set[str] | None:
+    """What changed within a second of the first change; empty after a quiet while, None at the
+    end."""
+    try:
+        names = {await asyncio.wait_for(heard.get(), ALIVE_SECONDS)}
+    except TimeoutError:
+        return set()
+    if "" not in names:
+        await asyncio.sleep(GATHER_SECONDS)
+    while not heard.empty():
+        names.add(heard.get_nowait())
+    return None if "" in names else names
+
+
+def _looked(source: Source) -> Section:
+    try:
+        return source()
+    except MoorageError as problem:
+        return failed(problem)
+    except Exception as problem:  # a defect, or an engine that ended: one section's, not the page's
+        words = f"{type(problem).__name__}: {problem}"
+        return failed(MoorageError("defect", "this could not be looked at", cause=words[:500]))
+
+
+@functools.cache
+def _content(path: str) -> bytes:
+    return (page.HERE / path.removeprefix("/")).read_bytes()
+
+
+def _html(text: str, lang: str) -> web.Response:
+    headers = {**HEADERS, "Content-Language": lang, "Vary": "Accept-Language"}
+    return web.Response(text=text, content_type="text/html", headers=headers)
+
+
+def _said(status: int, text: str) -> web.Response:
+    return web.Response(status=status, text=f"{text}\n", headers=HEADERS)
+
+
+def _in_use(place: Place, why: str) -> Refused:
+    return Refused(
+        "page-port-in-use",
+        f"port {place.port} of {place.address} cannot be listened on",
+        cause=why,
+        cure="inv web --listen=127.0.0.1:0 takes any port that is free",
+    )
+
+
+def run(server: Server, ready: Callable[[], None]) -> None:
+    """Serves until a signal, on uvloop."""
+    import uvloop
+
+    async def main() -> Any:
+        return await server.serve(ready)
+
+    uvloop.run(main())
