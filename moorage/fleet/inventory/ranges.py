@@ -59,6 +59,8 @@ def fold(names: Iterable[str]) -> str:
         # An address is no numbered name: 10.0.[0-1].[1-3] would be hard to read.
         plain = re.fullmatch(r"[A-Za-z0-9._-]+", name) and not re.fullmatch(r"[0-9.]+", name)
         (numbered if plain else rest).append(name)
+    if len(numbered) + len(rest) == 1:  # a row of a table each: ClusterShell takes a while
+        return (numbered or rest)[0]
     try:
         folded = str(NodeSet.fromlist(numbered, resolver=_no_groups()))
     except NodeSetException:
