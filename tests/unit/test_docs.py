@@ -19,7 +19,7 @@ ENGLISH, CHINESE = ROOT / "docs", ROOT / "docs-zh"
 PAGES = sorted([*ENGLISH.rglob("*.md"), *CHINESE.rglob("*.md")])
 # What a page of ours may tell a reader to type beside Moorage's own commands.
 PROGRAMS = frozenset(
-    ("apt-get", "cp", "chown", "docker", "export", "kubectl", "pip", "sed", "sudo")
+    ("apt-get", "cp", "chown", "docker", "export", "kubectl", "pip", "sed", "ssh", "sudo")
 )
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
