@@ -25,7 +25,6 @@ from agent.node.tree import Tree
 from agent.proof import mirrors
 from agent.wire.faults import AgentError, TrustError
 from agent.wire.plan import Plan, Registry, Verify
-from agent.wire.troubles import classify
 
 if TYPE_CHECKING:
     from agent.clients.cri_calls import Cri
@@ -81,7 +80,7 @@ def ask_registry(plan: Plan, address: str | None = None) -> None:
         _require_registry(reply, registry)
         basic = reply.challenge.lower().startswith("basic")
         if reply.status == 401 and basic and verify is not None:
-            raise classify("401 unauthorized", registry, verify.image, said=False)
+            raise _trouble("401 unauthorized", registry, verify.image, said=False)
         # A bearer challenge leads to a token server: that way is left to the runtime's own pull.
         image = registry.reference(verify.image) if verify is not None else None
         if reply.status != 200 or image is None or verify is None:
@@ -90,20 +89,29 @@ def ask_registry(plan: Plan, address: str | None = None) -> None:
         headers["Accept"] = MANIFESTS
         reply = _request(connection, registry, "HEAD", path, headers)
         if reply.page and reply.status == 200:
-            raise classify("media type text/html", registry, verify.image, said=False)
+            raise _trouble("media type text/html", registry, verify.image, said=False)
         if reply.status in _REFUSALS:
-            raise classify(_REFUSALS[reply.status], registry, verify.image, said=False)
+            raise _trouble(_REFUSALS[reply.status], registry, verify.image, said=False)
     finally:
         connection.close()
+
+
+def _trouble(
+    words: str, registry: Registry, image: str = "", said: bool = True, runtime: str = "cri"
+) -> AgentError:
+    """What the table of troubles says of it; the table is loaded when something fails."""
+    from agent.wire.troubles.told import classify
+
+    return classify(words, registry, image, said, runtime)
 
 
 def _require_registry(reply: Reply, registry: Registry) -> None:
     """Refuse what answers /v2/ otherwise than a registry: it may be a portal's page with a 200."""
     if reply.status == 429:
-        raise classify(_REFUSALS[429], registry, said=False)
+        raise _trouble(_REFUSALS[429], registry, said=False)
     # Before a registry, nginx asks for the login, by a 401 whose body is a page: that is right.
     if reply.page and reply.status != 401:
-        raise classify("media type text/html", registry, said=False)
+        raise _trouble("media type text/html", registry, said=False)
     if reply.status not in (200, 401, 403):
         raise AgentError(
             "not-a-registry",
@@ -127,7 +135,7 @@ def _connect(
     try:
         plain = socket.create_connection((address or registry.host, registry.port), CONNECT_SECONDS)
     except OSError as problem:
-        raise classify(_network_words(problem), registry, said=False) from None
+        raise _trouble(_network_words(problem), registry, said=False) from None
     # Else a request waits until TLS's last word is acknowledged, which servers put off for 40 ms.
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.sock = plain
@@ -138,7 +146,7 @@ def _connect(
         connection.sock = context.wrap_socket(plain, server_hostname=registry.host)
     except OSError as problem:
         plain.close()
-        raise classify(_tls_words(problem), registry, said=False) from None
+        raise _trouble(_tls_words(problem), registry, said=False) from None
     return connection
 
 
@@ -179,7 +187,7 @@ def _request(
             cure="check the name and the port",
         ) from None
     except OSError as problem:
-        raise classify(_network_words(problem), registry, said=False) from None
+        raise _trouble(_network_words(problem), registry, said=False) from None
     kind = answer.headers.get("Content-Type", "").lower()
     return Reply(
         answer.status, answer.headers.get("WWW-Authenticate", ""), kind.startswith("text/html")
@@ -355,7 +363,7 @@ def _pull(proof: Proof, registry: Registry, verify: Verify, seconds: float) -> N
         else:
             with_cri(proof.socket, lambda cri: cri.pull(verify, seconds))
     except (CriError, EngineError) as problem:
-        told = classify(problem.message, registry, verify.image, runtime=proof.kind)
+        told = _trouble(problem.message, registry, verify.image, runtime=proof.kind)
         raise _of_a_mirror(proof, registry, told) or told from None
 
 

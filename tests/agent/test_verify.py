@@ -17,7 +17,7 @@ from agent.formats.proposal import Proof
 from agent.proof import verify
 from agent.wire.faults import AgentError, TrustError
 from agent.wire.plan import Plan, Registry, Verify
-from agent.wire.troubles import classify
+from agent.wire.troubles.told import classify
 from tests.agent.authority import Authority
 from tests.agent.words.certificates import own
 

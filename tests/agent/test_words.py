@@ -9,7 +9,8 @@ import pytest
 
 from agent.wire.faults import TrustError
 from agent.wire.plan import Registry
-from agent.wire.troubles import TROUBLES, classify
+from agent.wire.troubles.table import rows
+from agent.wire.troubles.told import classify
 from tests.agent.words.situations import SITUATIONS
 
 IMAGE = "reg.test:5000/app:1"
@@ -232,4 +233,4 @@ def test_every_row_is_needed() -> None:
     words = [text for said in COLLECTED.values() for text in said.values()]
     words += [row["words"] for rows in older.values() for row in rows]
     reached = {classify(text, REGISTRY, IMAGE).code for text in words}
-    assert {row.code for row in TROUBLES} - reached <= {"client-wanted", "tls-failed"}
+    assert {row.code for row in rows("node")} - reached <= {"client-wanted", "tls-failed"}

@@ -200,7 +200,7 @@ def test_every_row_can_be_said() -> None:
             "why",
             "tags",
             "asked",
-            "anew",
+            "create",
             "again",
             "pull",
         )

@@ -27,7 +27,6 @@ PENDING = {
     "agent/__main__.py",
     "agent/resident/upgrade.py",
     "moorage/cluster/diagnosis/diagnosis.py",
-    "moorage/cluster/symptoms/causes.py",
     "moorage/fleet/__init__.py",
     "moorage/fleet/rollout/on_host.py",
     "moorage/registry/__init__.py",

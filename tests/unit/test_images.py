@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agent.wire.plan import Registry
-from agent.wire.troubles import classify
+from agent.wire.troubles.told import classify
 from moorage import images, settings
 from moorage.docker import engine_faults, pulled
 from moorage.errors import MoorageError, Refused

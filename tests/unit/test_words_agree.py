@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.wire.plan import Registry
-from agent.wire.troubles import classify
+from agent.wire.troubles.told import classify
 from moorage.cluster.symptoms import causes
 
 WORDS = Path(__file__).parents[1] / "agent" / "words"

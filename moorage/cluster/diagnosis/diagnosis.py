@@ -431,7 +431,7 @@ def _values(verdict: _Verdict, first: Stuck, group: Group, known: Known) -> dict
     name = first.secrets[0] if first.secrets else "NAME"
     place, *others = group.namespaces or ("NAMESPACE",)
     server = keyring.HUB_KEY if asked == keyring.HUB else asked
-    anew = (
+    create = (
         f"kubectl create secret docker-registry {name} -n {place} --docker-server={server}"
         " --docker-username=USER --docker-password=PASSWORD"
     )
@@ -445,8 +445,8 @@ def _values(verdict: _Verdict, first: Stuck, group: Group, known: Known) -> dict
         "nodes": ",".join(group.nodes) or "NODE",
         "namespaces": ",".join(group.namespaces),
         "pod": f"-n {first.namespace} {first.pod}",
-        "anew": anew + likewise,
-        "again": f"kubectl delete secret {name} -n {place} && {anew}{likewise}",
+        "create": create + likewise,
+        "again": f"kubectl delete secret {name} -n {place} && {create}{likewise}",
         "pull": "docker pull" if runtime.startswith("docker") else "crictl pull",
         "why": verdict.why,
         "tags": verdict.why,

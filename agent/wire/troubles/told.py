@@ -1,0 +1,108 @@
+"""What a node says of a pull that fails: a runtime's words as an error. Pure."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from agent.wire.faults import AgentError, TrustError
+from agent.wire.plan import Registry
+from agent.wire.runtimes.declared import RUNTIMES
+from agent.wire.troubles.row import IMAGE_NAME, Row
+from agent.wire.troubles.table import rows
+
+# What a person types to see the same failure, and the folder where that runtime looks for
+# certificates, by the kind of proof. Of several runtimes with one kind the first that tells counts.
+_BY_HAND = {one.proves: one.by_hand for one in reversed(RUNTIMES) if one.by_hand}
+_FOLDERS = {one.proves: one.certificates for one in reversed(RUNTIMES) if one.certificates}
+# A row's words match what they mean and nothing else: whatever fits no row is told as it is.
+_ROWS = rows("node")
+
+_NAMES = re.compile(
+    r'"?https?://[^"\s]+"?|"[^"<]*"|sha256:[0-9a-f]+|\[manifests [^\]]*\]'
+    r"|manifest \S+ in \S+|\bdenied for \S+|[\w.-]+:\d+\b(/[\w./-]+(:[\w.-]+)?)?"
+)
+# Podman tells of the mirrors it asked in vain, and then of the registry itself.
+_MIRRORS = re.compile(r"\(Mirrors also failed: \[(?P<mirrors>.*)\]\): (?P<registry>.*)", re.DOTALL)
+# The host of the last URL is the one at fault; a blob that Docker downloads comes without one, when
+# the registry itself has answered already.
+_SITE = re.compile(r"https?://([^/\s\"\\]+)")
+_SENT_ON = re.compile(r"download failed after attempts=\d+: (x509|tls|dial)")
+
+
+def classify(
+    words: str, registry: Registry, image: str = "", said: bool = True, runtime: str = "cri"
+) -> AgentError:
+    """A complaint about a pull as an error with code, cause and cure; a TrustError if of trust.
+
+    ``said`` quotes the words in the message: they are a runtime's own. ``runtime`` is ``cri``,
+    ``docker`` or ``podman``, whose commands the cure names.
+    """
+    apart = _MIRRORS.search(words)
+    decisive = apart["registry"] if apart else words
+    values = _values(decisive, registry, image, runtime)
+    row = _row(decisive, image)
+    quoted = f" (it said: {words.strip()})" if said else ""
+    if row is None:
+        return AgentError(
+            "pull-failed",
+            f"the pull failed: {words.strip()}",
+            cause="the runtime's words are not among those this agent knows",
+            cure="try the same by hand on the node: {pull}".format(**values),
+        )
+    other = _other(decisive, registry) if row.told.elsewhere else ""
+    if other:
+        host, _, port = other.partition(":")
+        values.update(name=other, host=host, port=port or "443")
+        values["folder"] = f"{_FOLDERS[runtime]}/{other.replace(' ', '-')}"
+        cause = (
+            f"{row.told.cause}; {registry.name} sends its clients there, or it is a mirror of it"
+        )
+        return AgentError(
+            row.code,
+            row.told.message.format(**values) + quoted,
+            cause.format(**values),
+            row.told.elsewhere.format(**values),
+        )
+    kind = TrustError if row.trust else AgentError
+    cause = row.told.cause.format(**values)
+    if apart:
+        cause += f"; the mirrors before it failed as well: {apart['mirrors']}"
+    return kind(
+        row.code, row.told.message.format(**values) + quoted, cause, row.told.cure.format(**values)
+    )
+
+
+def _row(words: str, image: str) -> Row | None:
+    """The first row that fits, by what is not a name, a URL or a digest: their digits say nothing.
+
+    A tag stands in the words of containerd 1.6 and of Podman without the rest of its name.
+    """
+    plain = words.replace(image, IMAGE_NAME) if image else words
+    plain = _NAMES.sub(" ", plain)
+    return next((row for row in _ROWS if re.search(row.words, plain)), None)
+
+
+def _other(words: str, registry: Registry) -> str:
+    """The host at fault if it is not the registry, or an empty string."""
+    sites = _SITE.findall(words)
+    if not sites:
+        return "another host" if _SENT_ON.search(words) else ""
+    ours = {name for one in registry.each for name in (one.name, f"{one.host}:{one.port}")}
+    return "" if sites[-1] in ours else sites[-1]
+
+
+def _values(words: str, registry: Registry, image: str, runtime: str) -> dict[str, object]:
+    path = re.search(r'CA cert "([^"]+)"|\b(?:read|open) (/\S+?):', words)
+    wanted = image or registry.name
+    return {
+        "registry": registry.name,
+        "name": registry.name,
+        "host": registry.host,
+        "port": registry.port,
+        "image": wanted,
+        "now": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "path": (path[1] or path[2]) if path else "that it was pointed to",
+        "folder": f"{_FOLDERS[runtime]}/{registry.name}",
+        "pull": f"{_BY_HAND[runtime]} {wanted}",
+    }
