@@ -124,13 +124,14 @@ def silent(found: Sequence[Standing]) -> tuple[Trouble, ...]:
             message = one.fault.message.replace(one.host, "HOST")
             key = (message, one.fault.cause, one.fault.cure.replace(one.host, "HOST"))
             groups.setdefault(key, []).append(one.host)
-    return tuple(
-        Trouble(
-            fold(hosts),
-            *(words.replace("HOST", hosts[0]) if len(hosts) == 1 else words for words in key),
-        )
-        for key, hosts in groups.items()
-    )
+    return tuple(_silent(hosts, *words) for words, hosts in groups.items())
+
+
+def _silent(hosts: Sequence[str], message: str, cause: str, cure: str) -> Trouble:
+    """Nodes of one cause; the cure can be copied for all of them at once."""
+    names = fold(hosts)
+    told = message.replace("HOST", names) if len(hosts) == 1 else message
+    return Trouble("" if names in told else names, told, cause, cure.replace("HOST", names))
 
 
 def from_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Section:

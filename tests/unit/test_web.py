@@ -351,6 +351,7 @@ def test_a_fleet_of_which_half_is_silent_is_folded_by_cause() -> None:
         text = made.shown()
         assert text.count("<li>") == 1
         assert "HOST does not answer" in text
+        assert "inv nodes.status --hosts=node[00,02,04,06" in text  # for all of them
         assert "20 in order, 20 not asked" in text
         rows = text.count('<th scope="row">')
         assert rows == 1  # those that answer look alike
