@@ -60,7 +60,14 @@ def types(session: nox.Session) -> None:
 @nox.session
 def unit(session: nox.Session) -> None:
     """The operator's side without an engine."""
-    session.run(*PYTEST, *SPREAD, "tests/unit", "-m", "not engine", *session.posargs, external=True)
+    rooms = ("tests/unit", "tests/registry")
+    session.run(*PYTEST, *SPREAD, *rooms, "-m", "not engine", *session.posargs, external=True)
+
+
+@nox.session
+def registry(session: nox.Session) -> None:
+    """Collections amid pushes, deletes and kills; by hand, `-- --full` is 10,000 of them."""
+    session.run("python", "-m", "tests.registry", *session.posargs, external=True)
 
 
 @nox.session

@@ -25,7 +25,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Settings": ("config",),
     "Nodes": ("nodes", "web", "monitoring"),
     "Registry": ("registry", "certs"),
-    "Images": ("image",),
+    "Images": ("image", "images"),
     "Kubernetes": ("k8s",),
     "Lab: throw-away nodes": ("lab",),
 }

@@ -48,9 +48,11 @@ def ask(
     login: Credentials | None,
     method: str = "GET",
     accept: str = "*/*",
+    body: bytes | None = None,
+    content_type: str = "",
     timeout: float = 10,
 ) -> Answer:
-    """One request. ``timeout`` in seconds.
+    """One request. ``timeout`` in seconds; ``content_type`` is that of ``body``.
 
     Raises MoorageError: ``registry-down``, ``registry-timeout``, ``registry-certificate`` or
     ``registry-broken`` (no HTTP came back).
@@ -61,6 +63,8 @@ def ask(
     context = chain.client_context(pki.ca_pem(settings))
     registry = settings.registry
     headers = {"Accept": accept, "Host": settings.registry_name}
+    if content_type:
+        headers["Content-Type"] = content_type
     if login is not None:
         token = b64encode(f"{login.user}:{login.password}".encode()).decode()
         headers["Authorization"] = f"Basic {token}"
@@ -68,7 +72,7 @@ def ask(
     try:
         raw = socket.create_connection(listening(registry), timeout=timeout)
         connection.sock = context.wrap_socket(raw, server_hostname=registry.host)
-        connection.request(method, path, headers=headers)
+        connection.request(method, path, body, headers)
         answer = connection.getresponse()
         fields = {name.lower(): value for name, value in answer.getheaders()}
         return Answer(answer.status, fields, answer.read())

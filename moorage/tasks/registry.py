@@ -123,6 +123,96 @@ def logs(run: Run, follow: bool = False, tail: int = 100) -> dict[str, Any]:
     return {"ok": True, "lines": count}
 
 
+@command(
+    lock=True,
+    help={
+        "grace": "take no blob that was pushed less long ago; longer than any push lasts",
+        "keep": "how long registry.restore-blobs can bring back what was taken; 0s: not at all",
+        "dry_run": "say what would come free and change nothing",
+    },
+)
+def collect(
+    run: Run, grace: str = "1h", keep: str = "24h", dry_run: bool = False
+) -> dict[str, Any]:
+    """Free the bytes that no image needs, while pushes and pulls go on.
+
+    What is taken is kept aside first, and deleted by a collection a day later.
+
+    Example: inv registry.collect --dry-run
+    Example: inv registry.collect --grace=6h --json
+    """
+    from moorage.catalogue.policy import seconds
+    from moorage.registry.storage import collecting
+    from moorage.registry.storage.opened import for_collection
+
+    policy = collecting.Policy(seconds("--grace", grace), keep=seconds("--keep", keep))
+    layout = for_collection(run.settings)
+    if dry_run:
+        planned = collecting.planned(layout, policy)
+        size = sum(planned.values())
+        run.ui.show(f"{len(planned)} blobs would be taken: {size:,} bytes")
+        return {"ok": True, "changed": False, "blobs": len(planned), "bytes": size}
+    with run.ui.progress("collecting what no image needs"):
+        done = collecting.collect(layout, policy)
+    run.ui.show(f"{done.aside} blobs were set aside: {done.aside_bytes:,} bytes")
+    run.ui.show(f"  came free: {done.freed_bytes:,} bytes that were set aside earlier than {keep}")
+    if done.aside:
+        run.ui.show("  inv registry.restore-blobs brings them back; a later collect deletes them")
+    if done.returned:
+        run.ui.show(f"  put back, for a push needs them: {len(done.returned)} blobs")
+    return {
+        "ok": True,
+        "changed": bool(done.aside or done.freed_bytes or done.returned),
+        "blobs": done.aside,
+        "bytes": done.aside_bytes,
+        "freed_bytes": done.freed_bytes,
+        "returned": sorted(done.returned),
+    }
+
+
+@command(lock=True)
+def restore_blobs(run: Run) -> dict[str, Any]:
+    """Bring back what collections of the last day set aside.
+
+    Example: inv registry.restore-blobs
+    Example: inv registry.restore-blobs --json
+    """
+    from moorage.registry.storage import collecting
+    from moorage.registry.storage.opened import opened
+
+    found = sorted(collecting.restore(opened(run.settings)))
+    run.ui.show(f"brought back: {len(found)} blobs" if found else "Unchanged: nothing is aside.")
+    return {"ok": True, "changed": bool(found), "blobs": found}
+
+
+@command()
+def verify(run: Run) -> dict[str, Any]:
+    """Read every blob against its digest, and name each that is wrong; exit code 1 if any is.
+
+    Example: inv registry.verify
+    Example: inv registry.verify --json
+    """
+    from moorage.registry.storage import verifying
+    from moorage.registry.storage.opened import opened
+
+    with run.ui.progress("reading every blob") as update:
+        found = verifying.verify(opened(run.settings), lambda done: update(done=done))
+    rows = [
+        [one.digest, one.found or "not there", ", ".join(one.images) or "no image"]
+        for one in found.wrong
+    ]
+    if rows:
+        run.ui.table(("wrong blob", "its content is", "breaks"), rows)
+        run.ui.show("  push these images again, or: inv registry.restore")
+    run.ui.show(f"{found.blobs} blobs read, {found.size:,} bytes: {len(rows)} wrong")
+    return {
+        "ok": not rows,
+        "blobs": found.blobs,
+        "bytes": found.size,
+        "wrong": [{**vars(one), "images": list(one.images)} for one in found.wrong],
+    }
+
+
 def _show(run: Run, found: RegistryStatus, password: str = "") -> None:
     said = "answers" if found.healthy else f"not well: {found.problem}"
     rows = [
@@ -138,4 +228,4 @@ def _show(run: Run, found: RegistryStatus, password: str = "") -> None:
     run.ui.table(("", ""), rows)
 
 
-namespace = Collection("registry", up, down, status, logs)
+namespace = Collection("registry", up, down, status, logs, collect, restore_blobs, verify)

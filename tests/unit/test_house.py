@@ -148,6 +148,7 @@ WRITES = {
     "moorage.docker.dockerd": "dockerd's own files, taken away after it",
     "moorage.pki.registry": "a pair comes by two renames, in an order that survives a crash",
     "moorage.registry": "takes the registry's data away",
+    "moorage.registry.storage.setting_aside": "the order of renames is what loses no image",
     "moorage.fleet.errand.bootstrap": "runs on a node, before the agent is there",
     "moorage.fleet.openssh.memory": "takes what is old away",
     "moorage.fleet.report.logbook": "takes what is old away",

@@ -28,6 +28,7 @@ KINDS: dict[str, Kind] = {
     "Deployment": Kind("/apis/apps/v1", "deployments"),
     "DaemonSet": Kind("/apis/apps/v1", "daemonsets"),
     "ReplicaSet": Kind("/apis/apps/v1", "replicasets"),
+    "ControllerRevision": Kind("/apis/apps/v1", "controllerrevisions"),
     "StatefulSet": Kind("/apis/apps/v1", "statefulsets"),
     "ReplicationController": Kind("/api/v1", "replicationcontrollers"),
     "Job": Kind("/apis/batch/v1", "jobs"),

@@ -1,0 +1,187 @@
+"""Deletes tags and manifests over HTTPS, by the registry itself, each as little as can be.
+
+Distribution 2.8 takes every tag of a digest along, and cannot delete one tag alone (400); 3 can.
+There, a tag is first put on a manifest made for that purpose, which is then deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from moorage.catalogue.listing import Repository
+from moorage.catalogue.retention import Verdict, subject_of
+from moorage.errors import MoorageError, Refused
+from moorage.registry import client
+
+if TYPE_CHECKING:
+    from moorage.registry.credentials import Credentials
+    from moorage.settings import Settings
+
+_EMPTY = b"{}"
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One deletion: a tag alone, or with ``tag`` "" a manifest and every tag of it."""
+
+    repository: str
+    digest: str
+    tag: str = ""
+
+
+def steps(verdicts: Iterable[Verdict], held: Sequence[Repository]) -> list[Step]:
+    """What to delete, in an order that may be cut off anywhere: an index before its children, an
+    image before what is said of it. Pure."""
+    going = [one for one in verdicts if one.goes]
+    tags = [Step(one.repository, one.digest, one.tag) for one in going if not one.whole]
+    whole = dict.fromkeys(
+        (one.repository, one.digest)
+        for one in sorted(going, key=lambda one: (not one.tag, bool(subject_of(one.tag))))
+        if one.whole
+    )
+    parents = _parents(held)
+
+    def depth(place: tuple[str, str]) -> int:
+        return max((1 + depth(parent) for parent in parents.get(place, ())), default=0)
+
+    return [*tags, *(Step(*place) for place in sorted(whole, key=depth))]
+
+
+def _parents(held: Sequence[Repository]) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    """A manifest -> the indexes of its repository that name it."""
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for one in held:
+        for digest, manifest in one.manifests.items():
+            for child in manifest.manifest.children:
+                found.setdefault((one.name, child), []).append((one.name, digest))
+    return found
+
+
+def of_reference(held: Repository, tag: str, digest: str) -> tuple[list[Step], list[str]]:
+    """What deletes one tag, or one digest with its tags -> (the steps, what to warn of). Pure.
+
+    Raises Refused: ``no-image``, ``image-part-of`` for a child of an index that stays.
+    """
+    found = digest or (held.tags[tag].digest if tag in held.tags else "")
+    if not found or (digest and digest not in held.manifests):
+        raise Refused(
+            "no-image",
+            f"the registry has no image {held.name}{'@' + digest if digest else ':' + tag}",
+            cause=f"it has {', '.join(sorted(held.tags)[-5:]) or 'no tag'} of {held.name}",
+            cure=f"inv images.list {held.name}",
+        )
+    tags = sorted(name for name, link in held.tags.items() if link.digest == found)
+    parents = sorted(d for d, one in held.manifests.items() if found in one.manifest.children)
+    others = [name for name in tags if name != tag]
+    if digest and parents:
+        raise Refused(
+            "image-part-of",
+            f"{held.name}@{digest} is a part of another image, and stays",
+            cause=f"the index {parents[0]} names it; without it that index cannot be pulled",
+            cure=f"inv images.delete {held.name}@{parents[0]} deletes the whole",
+        )
+    if tag and (others or parents):
+        rest = f"also {', '.join(others)}" if others else f"a part of {parents[0]}"
+        return [Step(held.name, found, tag)], [f"{found} stays: it is {rest}"]
+    warnings = [f"these tags go with it: {', '.join(others)}"] if others else []
+    return _whole(held, found), warnings
+
+
+def _whole(held: Repository, digest: str) -> list[Step]:
+    """The manifest, then what no other manifest and no tag of the repository needs of it."""
+    found, waiting = [digest], [digest]
+    while waiting:
+        at = waiting.pop()
+        known = held.manifests[at].manifest.children if at in held.manifests else ()
+        said = [link.digest for tag, link in held.tags.items() if subject_of(tag) == at]
+        said += [d for d, one in held.manifests.items() if one.manifest.subject == at]
+        for other in (*known, *said):
+            if other in held.manifests and other not in found and _free(held, other, found):
+                found.append(other)
+                waiting.append(other)
+    return [Step(held.name, one) for one in found]
+
+
+def _free(held: Repository, digest: str, gone: Sequence[str]) -> bool:
+    """Whether nothing but what is ``gone`` needs the manifest."""
+    tagged = any(
+        link.digest == digest and subject_of(tag) not in gone for tag, link in held.tags.items()
+    )
+    parents = (d for d, one in held.manifests.items() if digest in one.manifest.children)
+    return not tagged and all(parent in gone for parent in parents)
+
+
+def carry_out(settings: Settings, login: Credentials, step: Step) -> None:
+    """One step; what is gone already is fine. Raises MoorageError (``delete-refused``)."""
+    if step.tag:
+        _untag(settings, login, step)
+        return
+    _delete(settings, login, step.repository, step.digest)
+
+
+def _untag(settings: Settings, login: Credentials, step: Step) -> None:
+    path = f"/v2/{step.repository}/manifests/{step.tag}"
+    answer = client.ask(settings, path, login=login, method="DELETE")
+    if answer.status in (202, 404):
+        return
+    if answer.status not in (400, 405):
+        raise _refused(step, answer)
+    content = _throw_away(settings, login, step)
+    answer = client.ask(
+        settings, path, login=login, method="PUT", body=content, content_type=_MANIFEST
+    )
+    if answer.status != 201:
+        raise _refused(step, answer)
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    _delete(settings, login, step.repository, digest)
+
+
+def _throw_away(settings: Settings, login: Credentials, step: Step) -> bytes:
+    """A manifest that no other tag can have, over an empty configuration that is uploaded."""
+    digest = f"sha256:{hashlib.sha256(_EMPTY).hexdigest()}"
+    begun = client.ask(
+        settings, f"/v2/{step.repository}/blobs/uploads/", login=login, method="POST"
+    )
+    if begun.status != 202:
+        raise _refused(step, begun)
+    place = urlsplit(begun.headers.get("location", ""))
+    query = f"{place.query}&digest={digest}" if place.query else f"digest={digest}"
+    kept = client.ask(
+        settings, f"{place.path}?{query}", login=login, method="PUT", body=_EMPTY,
+        content_type="application/octet-stream",
+    )  # fmt: skip
+    if kept.status != 201:
+        raise _refused(step, kept)
+    config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": digest, "size": 2}
+    document = {
+        "schemaVersion": 2,
+        "mediaType": _MANIFEST,
+        "config": config,
+        "layers": [config],
+        "annotations": {"io.moorage.deleted": f"{step.tag} {secrets.token_hex(16)}"},
+    }
+    return json.dumps(document).encode()
+
+
+def _delete(settings: Settings, login: Credentials, repository: str, digest: str) -> None:
+    path = f"/v2/{repository}/manifests/{digest}"
+    answer = client.ask(settings, path, login=login, method="DELETE", timeout=60)
+    if answer.status not in (202, 404):
+        raise _refused(Step(repository, digest), answer)
+
+
+def _refused(step: Step, answer: client.Answer) -> MoorageError:
+    name = f"{step.repository}{':' + step.tag if step.tag else '@' + step.digest}"
+    return MoorageError(
+        "delete-refused",
+        f"the registry does not delete {name}: it answers {answer.status}",
+        cause=answer.body[:200].decode(errors="replace").strip() or "it says no more",
+        cure="inv registry.up gives the registry our configuration, which allows deletes",
+    )

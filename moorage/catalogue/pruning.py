@@ -1,0 +1,94 @@
+"""A prune from the question to the last deletion."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from moorage.catalogue import deletion, listing, retention, usage
+from moorage.catalogue.policy import Policy
+from moorage.catalogue.retention import InUse, Verdict
+from moorage.errors import Refused
+from moorage.registry.storage.opened import opened
+
+if TYPE_CHECKING:
+    from moorage.registry.credentials import Credentials
+    from moorage.registry.storage.layout import Layout
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a prune would do, and who was asked what is in use."""
+
+    policy: Policy
+    in_use: InUse
+    said_by: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def going(self) -> list[Verdict]:
+        return [one for one in self.verdicts if one.goes]
+
+
+def plan(
+    settings: Settings, ui: UI, policy: Policy, *, everything: bool, without_nodes: bool
+) -> Plan:
+    """Asks what is in use, then decides. Changes nothing.
+
+    Raises Refused: ``prune-matches-nothing`` for a pattern that protects nothing, ``prune-empties``
+    (without ``everything``), ``usage-unknown``; MoorageError of whoever does not answer.
+    """
+    layout = opened(settings)
+    asked = usage.ask(settings, ui, without_nodes=without_nodes)
+    held = listing.repositories(layout)
+    _require_matches(policy, held)
+    verdicts = retention.decide(held, policy, asked.in_use, time.time())
+    empty = retention.emptied(verdicts)
+    if empty and not everything:
+        raise Refused(
+            "prune-empties",
+            f"this policy would leave no image in {', '.join(empty[:5])}",
+            cause="every tag there goes by it",
+            cure="keep some: --keep=1, or --protect; --all if that is what you want",
+        )
+    return Plan(policy, asked.in_use, asked.said_by, verdicts)
+
+
+def carry_out(settings: Settings, login: Credentials, made: Plan, ui: UI) -> list[Verdict]:
+    """Deletes what was planned and still goes -> that. Raises MoorageError.
+
+    A repository is read and judged again just before: what was pushed meanwhile counts.
+    """
+    layout = opened(settings)
+    names = sorted({one.repository for one in made.going})
+    planned = {(one.name, one.digest) for one in made.going}
+    done: list[Verdict] = []
+    with ui.progress("deleting images") as update:
+        for count, name in enumerate(names, 1):
+            now = [one for one in _again(layout, made) if one.repository == name]
+            still = [one for one in now if one.goes and (one.name, one.digest) in planned]
+            for step in deletion.steps(still, listing.repositories(layout)):
+                deletion.carry_out(settings, login, step)
+            done += still
+            update(done=count, total=len(names))
+    return done
+
+
+def _again(layout: Layout, made: Plan) -> tuple[Verdict, ...]:
+    return retention.decide(listing.repositories(layout), made.policy, made.in_use, time.time())
+
+
+def _require_matches(policy: Policy, held: Sequence[listing.Repository]) -> None:
+    for pattern in policy.protect:
+        alone = Policy(protect=(pattern,))
+        if not any(alone.protects(one.name, tag) for one in held for tag in one.tags):
+            raise Refused(
+                "prune-matches-nothing",
+                f"--protect {pattern!r} protects nothing",
+                cause="no repository, no tag and no REPOSITORY:TAG is like it",
+                cure="inv images.list shows the names; '*' stands for any part of one",
+            )

@@ -1,0 +1,154 @@
+"""What of the registry is in use: asked of the cluster, and of the nodes.
+
+Every answer counts, of whatever registry it speaks: a node may know ours by several names, or ask
+it as a mirror of another. What cannot be asked ends in a refusal: it might use anything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from moorage.catalogue.retention import InUse
+from moorage.errors import Refused
+
+if TYPE_CHECKING:
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+# What has a pod template of its own: a rollback starts an old one again.
+_TEMPLATES = (
+    *("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "ReplicationController"),
+    *("Job", "CronJob", "ControllerRevision"),
+)
+_CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
+_STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is in use, and who said so: a word for the cluster and one for the nodes."""
+
+    in_use: InUse
+    said_by: tuple[str, ...]
+
+
+def references(words: Iterable[str]) -> InUse:
+    """References and image ids as runtimes and manifests have them -> what they name. Pure.
+
+    ``REGISTRY/a/b:tag``, ``a@sha256:…``, ``docker-pullable://…`` and a bare ``sha256:…`` are known.
+    No tag means ``latest``; no registry means Docker Hub, which leaves ``library/`` unsaid.
+    """
+    tags: set[tuple[str, str]] = set()
+    digests: set[str] = set()
+    for word in words:
+        name = word.partition("://")[2] or word
+        digests |= set(_DIGEST.findall(name))
+        name, at, _ = name.partition("@")
+        path, tag = _path_and_tag(name)
+        if not _DIGEST.fullmatch(name) and (":" in name.rpartition("/")[2] or not at):
+            tags |= {(one, tag) for one in _repositories(path)}
+    return InUse(frozenset(tags), frozenset(digests))
+
+
+def of_objects(documents: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Every image that a Kubernetes object names, in templates, statuses and nodes' lists. Pure."""
+    for document in documents:
+        yield from _in_spec(document)
+        status = document.get("status") or {}
+        for key in _STATUSES:
+            for one in status.get(key) or ():
+                yield from (one.get("image") or "", one.get("imageID") or "")
+        for one in status.get("images") or ():
+            yield from one.get("names") or ()
+
+
+def ask(settings: Settings, ui: UI, *, without_nodes: bool = False) -> Asked:
+    """Asks the cluster. Raises MoorageError if there is one that does not answer; Refused
+    (``usage-unknown``) if there are nodes beside it, unless they do not count."""
+    found: set[str] = set()
+    known: set[str] = set()
+    said = [_cluster(settings, ui, found, known) or "no cluster is known here"]
+    unasked = sorted(_nodes(settings) - known)
+    if unasked and not without_nodes:
+        raise Refused(
+            "usage-unknown",
+            f"it is unknown what these nodes use: {', '.join(unasked[:5])}",
+            cause="they are in no cluster that answers, and any image here might run on them",
+            cure="--without-nodes if what they run may be pruned",
+        )
+    said.append(f"{len(unasked)} nodes were not asked" if unasked else "no node is left unasked")
+    return Asked(references(word for word in found if word), tuple(said))
+
+
+def _nodes(settings: Settings) -> set[str]:
+    """Every node that is known to trust the registry, by its host's name."""
+    from moorage.pki.roster import Roster
+
+    return set(settings.nodes.hosts) | Roster(settings).residents().keys()
+
+
+def _cluster(settings: Settings, ui: UI, found: set[str], known: set[str]) -> str:
+    from moorage.cluster.api import paths
+    from moorage.cluster.login import access
+
+    try:
+        api = access.connect(settings, ui)
+    except Refused as problem:
+        named = settings.kubernetes.kubeconfig or os.environ.get("KUBECONFIG", "")
+        if problem.code != "no-kubeconfig" or named:
+            raise
+        return ""
+    with access.typed_for(api):
+        for kind in ("Pod", "Node", *_TEMPLATES):
+            objects = list(api.items(paths.all_of(kind)))
+            found.update(of_objects(objects))
+            known.update(_names(objects) if kind == "Node" else ())
+    return f"the cluster {api.where}"
+
+
+def _names(nodes: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What a cluster calls its nodes: their names and addresses."""
+    for node in nodes:
+        yield node["metadata"]["name"]
+        for address in (node.get("status") or {}).get("addresses") or ():
+            yield str(address.get("address"))
+
+
+def _in_spec(document: Any) -> Iterator[str]:
+    """Pod specifications, however deep: a CronJob has a Job's template with a pod's in it."""
+    if isinstance(document, dict):
+        for key, inner in document.items():
+            if key in _CONTAINERS and isinstance(inner, list):
+                yield from (str(one.get("image") or "") for one in inner if isinstance(one, dict))
+            elif key == "volumes" and isinstance(inner, list):  # image volumes, since 1.31
+                yield from (
+                    str((one.get("image") or {}).get("reference") or "")
+                    for one in inner
+                    if isinstance(one, dict)
+                )
+            elif key != "status":
+                yield from _in_spec(inner)
+    elif isinstance(document, list):
+        for inner in document:
+            yield from _in_spec(inner)
+
+
+def _path_and_tag(name: str) -> tuple[str, str]:
+    head, slash, last = name.rpartition("/")
+    last, _, tag = last.partition(":")
+    return f"{head}{slash}{last}", tag or "latest"
+
+
+def _repositories(path: str) -> Iterator[str]:
+    first, _, rest = path.partition("/")
+    if rest and ("." in first or ":" in first or first == "localhost"):
+        yield rest
+        return
+    yield path
+    if not rest:
+        yield f"library/{path}"

@@ -1,0 +1,1 @@
+"""What the registry's storage promises, on real Distribution processes."""
