@@ -127,12 +127,12 @@ def logs(run: Run, follow: bool = False, tail: int = 100) -> dict[str, Any]:
     lock=True,
     help={
         "grace": "take no blob that was pushed less long ago; longer than any push lasts",
-        "keep": "how long registry.restore-blobs can bring back what was taken; 0s: not at all",
+        "keep_aside": "how long registry.restore-blobs can bring it back; 0s: not at all",
         "dry_run": "say what would come free and change nothing",
     },
 )
 def collect(
-    run: Run, grace: str = "1h", keep: str = "24h", dry_run: bool = False
+    run: Run, grace: str = "1h", keep_aside: str = "24h", dry_run: bool = False
 ) -> dict[str, Any]:
     """Free the bytes that no image needs, while pushes and pulls go on.
 
@@ -145,7 +145,7 @@ def collect(
     from moorage.registry.storage import collecting
     from moorage.registry.storage.opened import for_collection
 
-    policy = collecting.Policy(seconds("--grace", grace), keep=seconds("--keep", keep))
+    policy = collecting.Policy(seconds("--grace", grace), keep=seconds("--keep-aside", keep_aside))
     layout = for_collection(run.settings)
     if dry_run:
         planned = collecting.planned(layout, policy)
@@ -155,7 +155,9 @@ def collect(
     with run.ui.progress("collecting what no image needs"):
         done = collecting.collect(layout, policy)
     run.ui.show(f"{done.aside} blobs were set aside: {done.aside_bytes:,} bytes")
-    run.ui.show(f"  came free: {done.freed_bytes:,} bytes that were set aside earlier than {keep}")
+    run.ui.show(
+        f"  came free: {done.freed_bytes:,} bytes that were set aside longer than {keep_aside} ago"
+    )
     if done.aside:
         run.ui.show("  inv registry.restore-blobs brings them back; a later collect deletes them")
     if done.returned:
@@ -213,6 +215,84 @@ def verify(run: Run) -> dict[str, Any]:
     }
 
 
+@command(
+    lock=True,
+    positional=["to"],
+    help={
+        "to": "a folder, sftp:USER@HOST:FOLDER or s3:HOST/BUCKET (keys as AWS_* variables)",
+        "passphrase_file": "a file whose first line is the passphrase; else it is asked",
+    },
+)
+def backup(run: Run, to: str, passphrase_file: str = "") -> dict[str, Any]:
+    """Back the registry up by restic: images, logins, CAs, roster, settings; proved by pulls.
+
+    It is called good after a registry of its own has served every tag from what restic gave back.
+
+    Example: inv registry.backup /mnt/backup --passphrase-file=/root/passphrase
+    Example: inv registry.backup sftp:me@nas:/backup --json
+    """
+    from functools import partial
+
+    from moorage.backup import container, restic, taking
+
+    at = restic.place(to, _passphrase(run, passphrase_file))
+    serve = partial(container.serving, run.settings)
+    done = taking.back_up(run.settings, run.ui, at, serve)
+    for name in done.left_out:
+        run.ui.warn(f"left out, for it is not whole: {name}")
+    run.ui.show(f"backed up and proved: {done.tags} tags, {done.size:,} bytes of images")
+    run.ui.show(f"  snapshot {done.snapshot[:8]} at {at.at}")
+    return {"ok": not done.left_out, "at": at.at, **vars(done), "left_out": list(done.left_out)}
+
+
+@command(
+    lock=True,
+    positional=["source"],
+    help={
+        "source": "where registry.backup put it",
+        "passphrase_file": "a file whose first line is the passphrase; else it is asked",
+        "snapshot": "this one; else the newest that was proved",
+    },
+)
+def restore(
+    run: Run, source: str, passphrase_file: str = "", snapshot: str = "", yes: bool = False
+) -> dict[str, Any]:
+    """Put a backup in place on a machine that has no registry; no node has to be trusted again.
+
+    Example: inv registry.restore /mnt/backup --yes
+    Example: inv registry.restore sftp:me@nas:/backup --snapshot=1a2b3c4d
+    """
+    from moorage.backup import giving_back, restic
+
+    del yes
+    at = restic.place(source, _passphrase(run, passphrase_file))
+    run.ui.confirm([f"put the backup at {at.at} in place, its invoke.yaml too"])
+    done = giving_back.restore(run.settings, run.ui, at, snapshot)
+    run.ui.show(f"restored: {done.tags} tags, their logins, CAs, roster and settings")
+    run.ui.show("  inv registry.up serves them")
+    return {"ok": True, "changed": True, "at": at.at, **vars(done)}
+
+
+def _passphrase(run: Run, file: str) -> str:
+    """From a file, the terminal or stdin. Raises Refused (``no-password``)."""
+    from pathlib import Path
+
+    from moorage.errors import Refused
+
+    if not file:
+        return run.ui.ask_secret("passphrase of the backup")
+    found = Path(file).read_text(encoding="utf-8").splitlines()
+    if not found or not found[0]:
+        raise Refused(
+            "no-password",
+            f"{file} holds no passphrase",
+            cause="its first line is empty",
+            cure="write the passphrase into its first line",
+            path=file,
+        )
+    return found[0]
+
+
 def _show(run: Run, found: RegistryStatus, password: str = "") -> None:
     said = "answers" if found.healthy else f"not well: {found.problem}"
     rows = [
@@ -228,4 +308,6 @@ def _show(run: Run, found: RegistryStatus, password: str = "") -> None:
     run.ui.table(("", ""), rows)
 
 
-namespace = Collection("registry", up, down, status, logs, collect, restore_blobs, verify)
+namespace = Collection(
+    "registry", up, down, status, logs, collect, restore_blobs, verify, backup, restore
+)

@@ -1,0 +1,151 @@
+"""A backup put in place on a machine that has none of it: images, CAs, roster, login, settings.
+
+Everything is got back and checked in a folder of its own; only then is it put in place, and a run
+that is killed while it does so is ended by the next one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moorage import files
+from moorage.backup import freeze, restic
+from moorage.errors import MoorageError, Refused
+from moorage.registry.storage import verifying
+from moorage.registry.storage.layout import Layout
+
+if TYPE_CHECKING:
+    from moorage.backup.restic import Place
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+_READY = "ready"
+
+
+@dataclass(frozen=True)
+class Restored:
+    """``snapshot`` is "" if an earlier run had got it; ``tags``: how many images came back."""
+
+    snapshot: str
+    tags: int
+
+
+def restore(settings: Settings, ui: UI, at: Place, snapshot: str = "") -> Restored:
+    """Puts the newest proven backup in place, or that ``snapshot``.
+
+    Raises Refused (``restore-over-data``, ``no-proven-backup``) or MoorageError
+    (``backup-damaged``): nothing is changed then.
+    """
+    folder = settings.state / "restoring"
+    if not (folder / _READY).exists():
+        _require_empty(settings)
+        snapshot = snapshot or _newest(at)
+        shutil.rmtree(folder, ignore_errors=True)
+        files.private_folder(folder)
+        try:
+            with ui.progress(f"getting {snapshot[:8]} back from {at.at}"):
+                restic.restore(at, snapshot, folder)
+            _require_whole(folder)
+            _require_empty(_restored_settings(settings, folder))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        files.write_atomically(folder / _READY, b"")
+    document = freeze.read_index(folder)
+    _put_in_place(_restored_settings(settings, folder), folder)
+    shutil.rmtree(folder)
+    return Restored(snapshot, len(document["tags"]))
+
+
+def _require_empty(settings: Settings) -> None:
+    for path, what in (
+        (settings.registry_data / "docker", "images"),
+        (settings.certs_dir / "ca.crt", "a CA"),
+        (settings.state / "registry" / "password", "a registry's login"),
+    ):
+        if path.exists():
+            raise Refused(
+                "restore-over-data",
+                f"there is {what} here already: {path}",
+                cause="a backup is restored on a machine that has nothing of a registry",
+                cure="restore in a fresh checkout; or, if it may go: inv registry.down --purge, "
+                f"and move {settings.certs_dir} away",
+                path=str(path),
+            )
+
+
+def _newest(at: Place) -> str:
+    proven = [one for one in restic.snapshots(at) if "proven" in (one.get("tags") or ())]
+    if not proven:
+        raise Refused(
+            "no-proven-backup",
+            f"no backup at {at.at} was ever proven",
+            cause="each backup so far was stopped, or failed, before every tag was pulled from it",
+            cure="inv registry.backup makes one; --snapshot=ID takes one as it is",
+        )
+    return str(proven[-1]["id"])
+
+
+def _require_whole(folder: Path) -> None:
+    freeze.read_index(folder)
+    if wrong := verifying.verify(Layout(folder / freeze.DATA)).wrong:
+        raise MoorageError(
+            "backup-damaged",
+            f"{len(wrong)} blobs of the backup are damaged",
+            cause=", ".join(one.digest for one in wrong[:3]),
+            cure="inv registry.restore FROM --snapshot=ID takes an earlier one",
+        )
+
+
+def _restored_settings(settings: Settings, folder: Path) -> Settings:
+    """This project with the settings of the backup: they say where data and certificates go."""
+    import yaml
+
+    from moorage.settings import parse
+
+    path = folder / freeze.SETTINGS
+    if not path.exists():
+        return settings
+    tree: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
+    parsed = parse(tree, source=str(path))
+    given = {one.name: getattr(parsed, one.name) for one in dataclasses.fields(parsed)}
+    return dataclasses.replace(settings, **given)
+
+
+def _put_in_place(settings: Settings, folder: Path) -> None:
+    """Each piece as a whole; what an earlier run has put there is not in ``folder`` any more."""
+    registry = folder / freeze.REGISTRY
+    for path in sorted(registry.rglob("*")) if registry.exists() else ():
+        if path.is_file():
+            target = settings.state / "registry" / path.relative_to(registry)
+            files.private_folder(target.parent)
+            files.write_atomically(target, path.read_bytes())
+    certs = folder / freeze.CERTS
+    if certs.exists() and not (settings.certs_dir / "ca.crt").exists():
+        with files.replaced_folder(settings.certs_dir) as draft:
+            shutil.copytree(certs, draft, dirs_exist_ok=True)
+    _put_data(settings, folder / freeze.DATA)
+    config = folder / freeze.SETTINGS
+    present = settings.root / freeze.SETTINGS
+    if config.exists() and (not present.exists() or present.read_bytes() != config.read_bytes()):
+        if present.exists():
+            kept = settings.state / f"{freeze.SETTINGS}.before-restore"
+            files.write_atomically(kept, present.read_bytes())
+        files.write_atomically(present, config.read_bytes(), mode=0o644)
+
+
+def _put_data(settings: Settings, data: Path) -> None:
+    if not data.exists():
+        return
+    settings.registry_data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    target = settings.registry_data / "docker"
+    if not target.exists() and (data / "docker").exists():
+        # On another file system this is a copy, under a name that counts for nothing until its end.
+        draft = target.with_name(".docker.restoring")
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.move(data / "docker", draft)
+        draft.rename(target)
