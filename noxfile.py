@@ -79,7 +79,9 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def image(session: nox.Session) -> None:
     """What needs a Docker engine: the demo image, the registry, the lab's parts, SSH."""
-    session.run(*PYTEST, "tests/unit", "-m", "engine", *session.posargs, external=True)
+    session.run(
+        *PYTEST, "tests/unit", "tests/registry", "-m", "engine", *session.posargs, external=True
+    )
 
 
 @nox.session

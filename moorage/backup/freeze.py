@@ -29,6 +29,9 @@ INDEX = "moorage.json"
 # What of the project is taken, by its name in a backup.
 CERTS, REGISTRY, DATA, SETTINGS = "certs", "registry", "data", "invoke.yaml"
 
+# What `inv registry.up` makes of the rest, for the users that containers have on this machine.
+_MADE_AGAIN = ("etc", "front", "run")
+
 
 @dataclass(frozen=True)
 class Frozen:
@@ -151,10 +154,11 @@ def _project(settings: Settings, folder: Path) -> None:
     source = settings.state / "registry"
     data = settings.registry_data.resolve()
 
-    def not_the_data(place: str, names: list[str]) -> list[str]:
-        return [name for name in names if Path(place, name).resolve() == data]
+    def passed_over(place: str, names: list[str]) -> list[str]:
+        made = [name for name in names if Path(place) == source and name in _MADE_AGAIN]
+        return [*made, *(name for name in names if Path(place, name).resolve() == data)]
 
-    shutil.copytree(source, folder / REGISTRY, ignore=not_the_data)
+    shutil.copytree(source, folder / REGISTRY, ignore=passed_over)
     if (settings.root / SETTINGS).exists():
         shutil.copy2(settings.root / SETTINGS, folder / SETTINGS)
 

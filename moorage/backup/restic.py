@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,27 +109,27 @@ def _run(at: Place, *words: str, cwd: Path | None = None) -> str:
         argv, stdin=at.passphrase.encode() + b"\n", cwd=cwd, timeout=_TIMEOUT, check=False
     )
     if done.returncode != 0:
-        raise _explained(at, words[0], done)
+        said = commands.last_words(done.stderr or done.stdout)
+        raise _explained(at, words[0], done.returncode, said)
     return done.stdout.decode(errors="replace")
 
 
-def _explained(at: Place, verb: str, done: subprocess.CompletedProcess[bytes]) -> MoorageError:
-    words = commands.last_words(done.stderr or done.stdout)
-    if _WRONG_PASSPHRASE.search(words) or done.returncode == 12:
+def _explained(at: Place, verb: str, code: int, words: str) -> MoorageError:
+    if _WRONG_PASSPHRASE.search(words) or code == 12:
         return Refused(
             "backup-passphrase",
             f"the passphrase does not open {at.at}",
             cause="restic has no key there that it fits",
             cure="type it again, or give another --passphrase-file",
         )
-    if _NO_REPOSITORY.search(words) or done.returncode == 10:
+    if _NO_REPOSITORY.search(words) or code == 10:
         return Refused(
             "no-backup",
             f"there is no backup at {at.at}",
             cause=words,
             cure="correct the place; inv registry.backup TO makes the first one there",
         )
-    if _LOCKED.search(words) or done.returncode == 11:
+    if _LOCKED.search(words) or code == 11:
         return MoorageError(
             "backup-locked",
             f"another restic is at work at {at.at}",
