@@ -90,6 +90,7 @@ class Server:
             raise _in_use(self.place, str(problem)) from None
         sockets = site._server.sockets  # type: ignore[union-attr]
         self.place = Place(self.place.address, sockets[0].getsockname()[1])
+        self._rendered("", "en")  # the first browser waits for no template to be compiled
         asking = [asyncio.ensure_future(self._ask(name)) for name in self._sources]
         ready()
         try:
