@@ -9,6 +9,7 @@
     python3 agent.pyz status | facts | history
     python3 agent.pyz recover [--boot | --stop-running]  roll back what an interrupted run left
     python3 agent.pyz reside | release            make the agent stay, and take it away
+    python3 agent.pyz upgrade [--downgrade]       make this archive the one that stays
     python3 agent.pyz serve                what its service runs; ends by SIGTERM, tells no events
     python3 agent.pyz --version [--json]
 
@@ -29,23 +30,22 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.wire.faults import AgentError, Interrupted
 from agent.wire.report import FAILED, Event, Fault, HostResult, ResultEvent, event_to_json
+from agent.wire.verbs import VERBS, Verb, named
 from agent.wire.version import __version__
 
-CHANGING = ("apply", "untrust", "undo")
-WITH_PLAN = (*CHANGING, "verify", "diff", "explain")
-WITHOUT_CA = ("untrust", "undo", "explain")
-RESIDENT = ("reside", "release", "serve")
-COMMANDS = (*WITH_PLAN, "status", "facts", "history", "recover", *RESIDENT)
-# A look goes as far as this user may read, and says where that ends.
-FOR_ANYONE = ("facts", "diff", "explain")
+if TYPE_CHECKING:
+    from agent.wire.plan import Plan
+
+SERVE = "serve"
+_FLAGS = ("--dry-run", *(flag for verb in VERBS for flag in verb.flags))
 MAX_ADOPTION_BYTES = 64 << 10
 USAGE = (
-    f"usage: agent.pyz {'|'.join(COMMANDS)} [--dry-run] [--stay] [--once] [--boot] "
-    "[--stop-running] [--root DIR] | --version [--json]"
+    f"usage: agent.pyz {'|'.join([*(verb.name for verb in VERBS), SERVE])} "
+    f"{' '.join(f'[{flag}]' for flag in (*_FLAGS, '--once'))} [--root DIR] | --version [--json]"
 )
 
 
@@ -61,40 +61,51 @@ class Command:
 
     def __init__(self, words: list[str]) -> None:
         self.name = ""
-        self.dry_run = False
-        self.boot = False
-        self.stop_running = False
-        self.stay = False
+        self.flags: set[str] = set()
         self.root = "/"
         rest = iter(words)
         for word in rest:
-            if word == "--dry-run":
-                self.dry_run = True
-            elif word == "--boot":
-                self.boot = True
-            elif word == "--stop-running":
-                self.stop_running = True
-            elif word == "--stay":
-                self.stay = True
+            if word in _FLAGS:
+                self.flags.add(word)
             elif word == "--once":
                 pass  # the archive's: see agent.bootstrap
             elif word == "--root":
                 self.root = next(rest, "")
-            elif word in COMMANDS and not self.name:
+            elif not self.name and word in (SERVE, *(verb.name for verb in VERBS)):
                 self.name = word
             else:
                 raise UsageError(f"{word!r} is not understood here")
         if not self.name:
             raise UsageError("no command was given")
-        if self.dry_run and self.name not in CHANGING:
-            raise UsageError(f"--dry-run does not go with {self.name}")
-        if self.stay and (self.name != "apply" or self.dry_run):
-            raise UsageError("--stay goes with apply alone")
-        if self.name != "recover" and (self.boot or self.stop_running):
-            flag = "--boot" if self.boot else "--stop-running"
-            raise UsageError(f"{flag} does not go with {self.name}")
+        self._refuse_what_does_not_go_together()
         if not os.path.isdir(self.root):  # noqa: PTH112  (pathlib is not needed otherwise)
             raise UsageError(f"--root {self.root!r} is no folder")
+
+    def _refuse_what_does_not_go_together(self) -> None:
+        takes: tuple[str, ...] = ()
+        if self.name != SERVE:
+            takes = ("--dry-run", *self.verb.flags) if self.verb.changes else self.verb.flags
+        if "--stay" in self.flags and ("--stay" not in takes or self.dry_run):
+            raise UsageError("--stay goes with apply alone")
+        for flag in sorted(self.flags.difference(takes)):
+            raise UsageError(f"{flag} does not go with {self.name}")
+
+    @property
+    def verb(self) -> Verb:
+        return named(self.name)
+
+    @property
+    def dry_run(self) -> bool:
+        return "--dry-run" in self.flags
+
+    @property
+    def stay(self) -> bool:
+        return "--stay" in self.flags
+
+    @property
+    def looks(self) -> bool:
+        """Whether it goes as far as this user may read, and says where that ends."""
+        return self.dry_run or not self.verb.root
 
 
 def main(words: list[str] | None = None) -> int:
@@ -108,7 +119,7 @@ def main(words: list[str] | None = None) -> int:
         for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(name, _stop)
         command = Command(words)
-        if command.name == "serve":
+        if command.name == SERVE:
             from agent.server.serve import run
 
             return run(command.root)
@@ -131,69 +142,67 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _events(command: Command) -> Iterator[Event]:
+    verb, looks = command.verb, command.looks
+    plan = _plan(command) if verb.plan else None
+    if plan is not None and verb.rootless_parts:
+        looks = set(plan.parts) <= set(verb.rootless_parts)
+    if command.root == "/" and not looks and os.geteuid() != 0:
+        yield _failed(_NOT_ROOT)
+    elif verb.resident:
+        yield from _about_the_resident(command)
+    else:
+        yield from _on_the_node(command, plan)
+
+
+def _plan(command: Command) -> Plan:
+    from agent.wire.plan import MAX_PLAN_BYTES, Plan
+
+    stdin, most = sys.stdin.buffer, MAX_PLAN_BYTES + 1
+    plan = Plan.parse(stdin.readline(most) if command.stay else stdin.read(most))
+    if command.verb.ca:
+        plan.require_ca()
+    return plan
+
+
+def _on_the_node(command: Command, plan: Plan | None) -> Iterator[Event]:
+    from agent.engine.carrying import carry_out
     from agent.engine.engine import Engine
-    from agent.journal import desired
     from agent.journal.ledger import Store
     from agent.node.host import Host
 
-    engine = Engine(Host(command.root))
-    if command.name in WITH_PLAN:
-        from agent.wire.plan import MAX_PLAN_BYTES, Plan
-
-        stdin = sys.stdin.buffer
-        most = MAX_PLAN_BYTES + 1
-        plan = Plan.parse(stdin.readline(most) if command.stay else stdin.read(most))
-        if command.name not in WITHOUT_CA:
-            plan.require_ca()
-    looks = command.dry_run or command.name in FOR_ANYONE
-    if command.name == "verify":  # Docker's socket is its group's, CRI's are root's
-        looks = set(plan.parts) <= {"hosts", "docker"}
-    if command.root == "/" and not looks and os.geteuid() != 0:
-        yield _failed(
-            Fault(
-                "not-root",
-                "the agent must run as root here",
-                cause="it edits /etc, restarts services and asks the runtime's socket",
-                cure="run it through sudo",
-            )
-        )
-        return
-    if command.name in RESIDENT:
+    host = Host(command.root)
+    more = {_keyword(flag): True for flag in command.flags if plan is None}
+    store, dry_run = Store(command.root), command.dry_run
+    events = carry_out(Engine(host), store, command.verb, plan, dry_run=dry_run, **more)
+    if command.stay:
         from agent.resident import residence
 
-        host, node = Host(command.root), platform.node()
-        if command.name == "reside":
-            yield from residence.reside(host, node, _adoption)
-        else:
-            yield from residence.release(host, node)
-    elif command.dry_run:
-        asked = {"apply": engine.apply, "untrust": engine.untrust, "undo": engine.undo}
-        yield from asked[command.name](plan, dry_run=True)
-    elif command.name == "apply":
-        events = desired.applied(Store(command.root), plan, engine.apply(plan))
-        if command.stay:
-            from agent.resident import residence
+        events = residence.staying(host, events, _adoption)
+    return events
 
-            events = residence.staying(Host(command.root), events, _adoption)
-        yield from events
-    elif command.name == "untrust":
-        yield from desired.untrusted(Store(command.root), plan, engine.untrust(plan))
-    elif command.name == "undo":
-        yield from desired.untrusted(Store(command.root), plan, engine.undo(plan))
-    elif command.name == "verify":
-        yield from engine.verify(plan)
-    elif command.name == "diff":
-        yield from engine.diff(plan)
-    elif command.name == "explain":
-        yield from engine.explain(plan)
-    elif command.name == "recover":
-        yield from engine.recover(boot=command.boot, stop_running=command.stop_running)
-    else:
-        yield from {
-            "status": engine.status,
-            "history": engine.history,
-            "facts": engine.look,
-        }[command.name]()
+
+def _about_the_resident(command: Command) -> Iterator[Event]:
+    from agent.node.host import Host
+    from agent.resident import residence, upgrade
+
+    host, node = Host(command.root), platform.node()
+    if command.name == "reside":
+        return residence.reside(host, node, _adoption)
+    if command.name == "upgrade":
+        return upgrade.upgrade(host, node, downgrade="--downgrade" in command.flags)
+    return residence.release(host, node)
+
+
+def _keyword(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
+
+
+_NOT_ROOT = Fault(
+    "not-root",
+    "the agent must run as root here",
+    cause="it edits /etc, restarts services and asks the runtime's socket",
+    cure="run it through sudo",
+)
 
 
 def _adoption() -> bytes:

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from agent.resident.home import Home, Settings
+from agent.wire.verbs import Call, named
 from moorage.fleet.inventory import Target
 from moorage.fleet.residents.residence import Residents
 from moorage.fleet.ssh import routing
@@ -186,7 +187,7 @@ class Folder:
         with Residents(self.settings).line(self.route) as line:
             assert line is not None
             plan = json.dumps(self.box.document()).encode()
-            answer, _ = line.operate(("apply",), plan, lambda _: None, 60)
+            answer = line.operate(Call(named("apply")), plan, lambda _: None, 60)
         assert answer.result is not None
         assert answer.result["status"] == "changed"
 

@@ -147,8 +147,8 @@ class Engine:
 
         return self._told(work())
 
-    def look(self) -> Iterator[Event]:
-        """The facts alone."""
+    def facts(self) -> Iterator[Event]:
+        """Which runtimes are here, and nothing else."""
 
         def work() -> Iterator[Event]:
             yield facts_event(gather(self._host))

@@ -12,17 +12,14 @@ import json
 import os
 import shutil
 import socket
-import sys
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from agent.journal.ledger import Store
 from agent.node.disk import write_own
 from agent.node.host import Host
-from agent.resident import keys, upgrade
+from agent.resident import keys, service, upgrade
 from agent.resident.home import Home, Settings
 from agent.wire.faults import AgentError, Interrupted
 from agent.wire.report import (
@@ -37,11 +34,6 @@ from agent.wire.report import (
     StaysEvent,
 )
 from agent.wire.version import __version__, older
-
-NAME = "moorage-agent"
-UNIT = Path("/etc/systemd/system/moorage-agent.service")
-SCRIPT = Path("/etc/init.d/moorage-agent")
-START_SECONDS = 20.0
 
 
 def reside(host: Host, node: str, read: Callable[[], bytes]) -> Iterator[Event]:
@@ -61,7 +53,9 @@ def reside(host: Host, node: str, read: Callable[[], bytes]) -> Iterator[Event]:
                 cure="its own words say why: inv nodes.adopt --hosts=NODE",
             )
         change = _take_up(host, document)
-    yield ResultEvent(HostResult(host=node, status=CHANGED, changes=(change,), restarts=(NAME,)))
+    yield ResultEvent(
+        HostResult(host=node, status=CHANGED, changes=(change,), restarts=(service.NAME,))
+    )
 
 
 def staying(host: Host, apply: Iterator[Event], read: Callable[[], bytes]) -> Iterator[Event]:
@@ -98,7 +92,7 @@ def _request(host: Host) -> Iterator[RequestEvent]:
     One that came to nothing is not left lying about.
     """
     home = Home(host.root)
-    _service_manager(host)
+    service.manager_of(host)
     identity = _identity(home)
     try:
         yield RequestEvent(identity, keys.request(host, home.next_key), int(time.time()))
@@ -114,7 +108,7 @@ def _request(host: Host) -> Iterator[RequestEvent]:
 def _take_up(host: Host, document: bytes, *, anothers: bool = True) -> FileChange:
     """The service, as ``document`` says. ``anothers``: also in the place of another fleet's."""
     home = Home(host.root)
-    manager = _service_manager(host)
+    manager = service.manager_of(host)
     settings, certificate, authority = _parse(document)
     if not anothers and home.authority.exists() and home.authority.read_bytes() != authority:
         raise AgentError(
@@ -133,51 +127,36 @@ def _take_up(host: Host, document: bytes, *, anothers: bool = True) -> FileChang
         keys.take(home, settings, json.dumps(
             {"certificate": certificate.decode("ascii"), "until": settings.until}
         ).encode())  # fmt: skip
-        write_own(home.archive, _own_archive(), 0o600)
+        write_own(home.archive, upgrade.own_archive(), 0o600)
         write_own(home.folder / "start.py", _start_program(), 0o600)
         with contextlib.suppress(FileNotFoundError):
             home.trial.unlink()
-        _install(host, manager)
-        _wait_until_serving(manager, settings)
+        service.install(host, manager)
+        service.wait_until_serving(manager, settings)
     except BaseException:
         if before is None:
-            _remove(host, manager)
+            _take_away(host, manager)
         else:
             _put_back(home, kept)
-            _start(host, manager)
+            service.start(host, manager)
         raise
-    path = str(UNIT if manager == "systemd" else SCRIPT)
-    return FileChange(path, "created" if before is None else "edited")
+    return FileChange(str(service.file_of(manager)), "created" if before is None else "edited")
 
 
 def release(host: Host, node: str) -> Iterator[Event]:
     """Stops the agent and takes everything of it away; the trust itself stays as it is."""
     home = Home(host.root)
-    there = home.folder.exists() or UNIT.exists() or SCRIPT.exists()
+    there = any(one.exists() for one in (home.folder, service.UNIT, service.SCRIPT))
     changes: tuple[FileChange, ...] = ()
     if there:
-        manager = _service_manager(host)
-        path = UNIT if manager == "systemd" else SCRIPT
-        changes = (FileChange(str(path), "removed"),)
-        _remove(host, manager)
+        manager = service.manager_of(host)
+        changes = (FileChange(str(service.file_of(manager)), "removed"),)
+        _take_away(host, manager)
     status = CHANGED if there else UNCHANGED
     yield ResultEvent(HostResult(host=node, status=status, changes=changes))
 
 
 # -- what is needed ------------------------------------------------------------------------------
-
-
-def _service_manager(host: Host) -> str:
-    if host.systemd:
-        return "systemd"
-    if host.openrc:
-        return "openrc"
-    raise AgentError(
-        "no-service-manager",
-        "neither systemd nor OpenRC is at work on this node",
-        cause="an agent that stays has to be started again after a reboot",
-        cure="leave the node without one: nodes.trust works over SSH as well",
-    )
 
 
 def _identity(home: Home) -> str:
@@ -222,7 +201,7 @@ def _require_free(settings: Settings) -> None:
 
 def _refuse_downgrade(home: Home) -> None:
     """Refuse to replace an agent newer than this one, which an older folder has sent."""
-    if not home.archive.exists() or home.archive.read_bytes() == _own_archive():
+    if not home.archive.exists() or home.archive.read_bytes() == upgrade.own_archive():
         return
     there = __version__
     with contextlib.suppress(AgentError):  # one that does not run here is no loss
@@ -231,19 +210,6 @@ def _refuse_downgrade(home: Home) -> None:
         fault = upgrade.newer(there, __version__)
         cure = "update this folder (git pull); or first inv nodes.release, then adopt it again"
         raise AgentError(fault.code, fault.message, cause=fault.cause, cure=cure)
-
-
-def _own_archive() -> bytes:
-    """The archive this very program was started from."""
-    path = Path(sys.argv[0]).resolve()
-    if not zipfile.is_zipfile(path):
-        raise AgentError(
-            "no-archive",
-            "an agent can only stay from its archive",
-            cause=f"this one was started from {path}",
-            cure="inv nodes.adopt --hosts=NODE",
-        )
-    return path.read_bytes()
 
 
 def _start_program() -> bytes:
@@ -268,97 +234,7 @@ def _put_back(home: Home, kept: dict[str, bytes]) -> None:
         write_own(home.folder / name, content, 0o600)
 
 
-# -- the service ---------------------------------------------------------------------------------
-
-
-def _install(host: Host, manager: str) -> None:
-    from agent.facts.docker import rootless_configs
-    from agent.resident import units
-
-    command = f"{sys.executable} -I {Home().folder}/start.py"
-    if manager == "systemd":
-        write_own(
-            UNIT,
-            units.systemd(command, [*rootless_configs(host), *_elsewhere(host)]).encode(),
-            0o644,
-        )
-        # A reload reads all units anew, a tenth of a second; a new one is found without.
-        _run(host, ["systemctl", "enable", "--no-reload", NAME])
-        shown = host.run(["systemctl", "show", NAME, "-p", "NeedDaemonReload"])
-        if "=yes" in shown.out:
-            _run(host, ["systemctl", "daemon-reload"])
-    else:
-        write_own(SCRIPT, units.openrc(command).encode(), 0o755)
-        _run(host, ["rc-update", "add", NAME, "default"])
-    _start(host, manager)
-
-
-def _elsewhere(host: Host) -> Iterator[str]:
-    """The folders of files that are ours and not below /etc: a runtime may read any."""
-    for ledger in Store(host.root).ledgers().values():
-        for owned in ledger.values():
-            place = os.path.realpath(owned.folders[0] if owned.folders else owned.path)
-            if not place.startswith("/etc/"):
-                yield str(Path(place).parent)
-
-
-def _start(host: Host, manager: str) -> None:
-    """Also a restart. systemd's own returns when the agent has said that it serves, or ended."""
-    if manager == "systemd":
-        try:  # its unit knows no limit of starts, so none is to be reset
-            _run(host, ["systemctl", "restart", NAME], timeout=START_SECONDS)
-        except AgentError as problem:
-            said = host.run(["journalctl", "-u", NAME, "-n", "3", "-o", "cat", "--no-pager"])
-            words = " | ".join(said.out.strip().split("\n"))
-            raise _does_not_start(words or problem.fault.message) from None
-    else:
-        _run(host, ["rc-service", NAME, "restart"], timeout=60)
-
-
-def _wait_until_serving(manager: str, settings: Settings) -> None:
-    if manager == "systemd":
-        return
-    deadline = time.monotonic() + START_SECONDS
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.listen, settings.listen)  # noqa: S104
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            socket.create_connection((address, settings.port), 2).close()
-            return
-        time.sleep(0.1)
-    raise _does_not_start(f"it does not answer on port {settings.port}")
-
-
-def _does_not_start(words: str) -> AgentError:
-    return AgentError(
-        "agent-does-not-start",
-        f"the resident agent does not serve: {words}",
-        cause="its service does not start here; everything of it was taken away again",
-        cure="look at the words above; nodes.trust works over SSH as well",
-    )
-
-
-def _remove(host: Host, manager: str) -> None:
-    if manager == "systemd":
-        host.run(["systemctl", "disable", "--now", NAME], timeout=120)
-        with contextlib.suppress(FileNotFoundError):
-            UNIT.unlink()
-        host.run(["systemctl", "daemon-reload"])
-        host.run(["systemctl", "reset-failed", NAME])
-    else:
-        host.run(["rc-service", NAME, "stop"], timeout=120)
-        host.run(["rc-update", "del", NAME, "default"])
-        with contextlib.suppress(FileNotFoundError):
-            SCRIPT.unlink()
+def _take_away(host: Host, manager: str) -> None:
+    service.remove(host, manager)
     shutil.rmtree(Home(host.root).folder, ignore_errors=True)
     shutil.rmtree(Store(host.root).folder / "plans", ignore_errors=True)
-
-
-def _run(host: Host, argv: list[str], timeout: float = 20) -> None:
-    done = host.run(argv, timeout=timeout)
-    if not done.ok:
-        raise AgentError(
-            "service-refused",
-            f"`{' '.join(argv)}` failed: {done.complaint}",
-            cause="the node's service manager does not take the agent",
-            cure="run it by hand on the node and look why",
-        )

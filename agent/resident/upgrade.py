@@ -1,74 +1,114 @@
-"""Another archive in the place of this one: checked, tried, and given up where it does not answer.
+"""Another archive in the place of the one that serves: tried, and given up if it does not answer.
 
-It has to be signed with the fleet CA's key, which is on the operator's machine and on no node: the
-operator's certificate alone brings no program here. ``start.py`` counts the starts of a new
+It comes as every errand does, over SSH and as root: the archive that runs this is the new one, and
+no key of the operator's but SSH's brings a program here. ``start.py`` counts the starts of a new
 archive and goes back to the one before it, unless an operator has been answered meanwhile.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
-import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
-import tempfile
+import zipfile
+from collections.abc import Iterator
 from dataclasses import astuple
 from pathlib import Path
 
 from agent.node.disk import write_own
 from agent.node.host import Host
-from agent.resident.home import Home
+from agent.resident import service
+from agent.resident.home import Home, Settings
 from agent.wire.faults import AgentError
-from agent.wire.report import Fault
+from agent.wire.report import CHANGED, UNCHANGED, Event, Fault, FileChange, HostResult, ResultEvent
 from agent.wire.version import __version__, older
 
-MAX_BYTES = 3 << 20
 # A new archive that has answered no operator for so long gives itself up.
 TRIAL_SECONDS = 90.0
+# An operation under way is put back first: the service's own TimeoutStopSec, and a start.
+RESTART_SECONDS = 110.0
 
 
-def put(
-    host: Host,
-    home: Home,
-    digest: str,
-    signature: str,
-    content: bytes,
-    downgrade: str = "",
-    statement: str = "",
-) -> None:
-    """Puts the archive in place for the next start. Raises AgentError with nothing changed.
+def upgrade(host: Host, node: str, *, downgrade: bool = False) -> Iterator[Event]:
+    """Puts this archive in the place of the one that serves here, and starts it.
 
-    One of an earlier version than this agent only with ``downgrade``: the CA's signature of
-    ``statement``, so that an archive recorded long ago brings no mended hole back.
+    If it does not serve, the one before it serves on. ``downgrade``: also in the place of a newer
+    one. Raises AgentError.
     """
-    if not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise _refused("bad-digest", "the digest is no SHA-256 in hexadecimal")
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise _refused("bad-digest", "the archive is not the one with this digest")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "archive.pyz")
-        path.write_bytes(content)
-        _check_signature(host, home, path, signature)
-        version = version_of(path)
-        if older(version, __version__):
-            if not downgrade:
-                raise AgentError(*astuple(newer(__version__, version)))
-            meant = Path(folder, "statement")
-            meant.write_text(statement, encoding="ascii")
-            _check_signature(host, home, meant, downgrade)
-    write_own(home.previous, home.archive.read_bytes(), 0o600)
+    home = Home(host.root)
+    settings = home.settings()
+    if settings is None or not home.archive.exists():
+        raise AgentError(
+            "no-agent",
+            "no agent stays on this node",
+            cause="it was never adopted, or its agent was released",
+            cure="inv nodes.adopt --hosts=NODE",
+        )
+    content, before = own_archive(), home.archive.read_bytes()
+    if content == before:
+        yield ResultEvent(HostResult(host=node, status=UNCHANGED))
+        return
+    if not downgrade:
+        _refuse_downgrade(home)
+    _exchange(host, home, settings, content, before)
+    change = FileChange(str(home.archive), "edited")
+    restarts = (service.NAME,)
+    yield ResultEvent(HostResult(host=node, status=CHANGED, changes=(change,), restarts=restarts))
+
+
+def _exchange(host: Host, home: Home, settings: Settings, content: bytes, before: bytes) -> None:
+    """The trial begins before the archive is there: cut off anywhere, one that answers is left."""
+    manager = service.manager_of(host)
+    write_own(home.previous, before, 0o600)
     write_own(home.trial, b"0", 0o600)
-    write_own(home.archive, content, 0o600)
+    try:
+        write_own(home.archive, content, 0o600)
+        service.start(host, manager, RESTART_SECONDS)
+        service.wait_until_serving(manager, settings)
+    except BaseException as problem:
+        write_own(home.archive, before, 0o600)
+        confirm(home)
+        back = True
+        try:
+            service.start(host, manager, RESTART_SECONDS)
+        except AgentError:
+            back = False
+        if isinstance(problem, AgentError):
+            raise _not_taken(problem, back=back) from None
+        raise
 
 
-def downgrade_statement(node: str, running: str, digest: str) -> str:
-    """What is signed for an earlier archive: for this node, in the place of this very one."""
-    return f"moorage downgrade of {node} from {running} to {digest}"
+def _not_taken(problem: AgentError, *, back: bool) -> AgentError:
+    what = "the one before it is back" if back else "nor does the one before it, which is in place"
+    return AgentError(
+        "upgrade-not-taken",
+        f"the new agent does not serve; {what}",
+        cause=problem.fault.message,
+        cure="journalctl -u moorage-agent says why; inv nodes.adopt installs the service again",
+    )
+
+
+def _refuse_downgrade(home: Home) -> None:
+    there = __version__
+    with contextlib.suppress(AgentError):  # one that does not run here is no loss
+        there = version_of(home.archive)
+    if older(__version__, there):
+        raise AgentError(*astuple(newer(there, __version__)))
+
+
+def own_archive() -> bytes:
+    """The archive this very program was started from. Raises AgentError ``no-archive``."""
+    path = Path(sys.argv[0]).resolve()
+    if not zipfile.is_zipfile(path):
+        raise AgentError(
+            "no-archive",
+            "an agent can only stay from its archive",
+            cause=f"this one was started from {path}",
+            cure="inv nodes.adopt --hosts=NODE",
+        )
+    return path.read_bytes()
 
 
 def confirm(home: Home) -> None:
@@ -79,23 +119,6 @@ def confirm(home: Home) -> None:
 
 def on_trial(home: Home) -> bool:
     return home.trial.exists()
-
-
-def _check_signature(host: Host, home: Home, path: Path, signature: str) -> None:
-    """ECDSA or RSA over SHA-256, by the key of the fleet CA that this node was adopted with."""
-    try:
-        raw = base64.b64decode(signature.encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeEncodeError):
-        raw = b""
-    folder = path.parent
-    (folder / "signature").write_bytes(raw)
-    openssl = host.outside(host.which("openssl") or "/usr/bin/openssl")
-    key = host.run([openssl, "x509", "-in", str(home.authority), "-noout", "-pubkey"])
-    (folder / "authority.pub").write_text(key.out, encoding="ascii")
-    words = ["-verify", str(folder / "authority.pub"), "-signature", str(folder / "signature")]
-    done = host.run([openssl, "dgst", "-sha256", *words, str(path)])
-    if not raw or not key.ok or not done.ok:
-        raise _refused("bad-signature", f"the {path.stem} is not signed by this fleet's CA")
 
 
 def newer(own: str, theirs: str) -> Fault:
@@ -125,13 +148,13 @@ def version_of(path: Path) -> str:
             raise ValueError("it is another program")
         return str(about["version"])
     except (OSError, ValueError, KeyError, TypeError, subprocess.TimeoutExpired) as problem:
-        raise _refused("bad-archive", f"the archive does not run here: {problem}") from None
+        raise _refused(f"the archive does not run here: {problem}") from None
 
 
-def _refused(code: str, message: str) -> AgentError:
+def _refused(message: str) -> AgentError:
     return AgentError(
-        code,
+        "bad-archive",
         f"{message}; the agent stays as it is",
-        cause="it was cut short, spoilt, or is not from this fleet's operator",
+        cause="it was cut short, spoilt, or is not an agent",
         cure="inv nodes.upgrade sends the archive of the operator's folder",
     )

@@ -12,7 +12,7 @@ import ctypes
 import gc
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from aiohttp.web_exceptions import HTTPException
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
 
+from agent.engine.carrying import carry_out
 from agent.journal import desired
 from agent.journal.ledger import Store
 from agent.node.host import Host, Onlooker
@@ -36,7 +37,8 @@ from agent.server.work import AtOnce, BusyError, Operation, Work
 from agent.wire import exposition
 from agent.wire.faults import AgentError
 from agent.wire.plan import MAX_PLAN_BYTES, Plan
-from agent.wire.report import Event, Fault
+from agent.wire.report import Fault
+from agent.wire.verbs import VERBS, Verb, named
 from agent.wire.version import __version__, older
 
 if TYPE_CHECKING:
@@ -80,8 +82,7 @@ class Last:
 
 
 class App:
-    """One node's agent. ``reload`` is called once there is a new certificate, ``restart`` once
-    there is another archive to start from."""
+    """One node's agent. ``reload`` is called once there is a new certificate."""
 
     def __init__(
         self,
@@ -91,7 +92,6 @@ class App:
         digest: str = "",
         prover: Prover | None = None,
         reload: Callable[[], None] = lambda: None,
-        restart: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings
         self.digest = digest
@@ -104,7 +104,6 @@ class App:
         self._host = Host(root, memory)
         self._prover = prover
         self._reload = reload
-        self._restart = restart
         self._refused_roles = 0
         self._snapshot = Snapshot(self.store)
         self._doors = Doors(self.work.quiet)
@@ -112,18 +111,15 @@ class App:
         self.drift = Drift(
             self.store, self.work, self.apply, lambda: self.engine().recover(), self.last.note
         )
-        # Method and path -> what answers. openapi.DOCUMENT is held against this table by a test.
+        # Method and path -> what answers: the verbs that go over HTTPS, and what is of the server.
         self.table: dict[tuple[str, str], Callable[[BaseRequest], Awaitable[Any]]] = {
+            (verb.method, verb.path): partial(self._operate, verb) for verb in VERBS if verb.https
+        }
+        self.table |= {
             ("GET", "/healthz"): self._healthz,
             ("GET", "/metrics"): self._metrics,
             ("GET", "/v1/openapi.json"): self._openapi,
-            ("GET", "/v1/facts"): self._facts,
             ("GET", "/v1/status"): self._status,
-            ("GET", "/v1/history"): self._history,
-            ("POST", "/v1/apply"): self._apply,
-            ("POST", "/v1/untrust"): self._untrust,
-            ("POST", "/v1/verify"): self._verify,
-            ("POST", "/v1/upgrade"): self._upgrade,
             ("POST", "/v1/certificate-request"): self._request_certificate,
             ("POST", "/v1/certificate"): self._take_certificate,
         }
@@ -213,43 +209,27 @@ class App:
         return Engine(host, self._prover)
 
     def apply(self, plan: Plan, dry_run: bool = False) -> Operation:
-        if dry_run:
-            return self.look(plan)
-        return lambda: desired.applied(self.store, plan, self.engine().apply(plan))
+        return self._operation(named("apply"), plan, dry_run)
 
-    def look(self, plan: Plan) -> Operation:
-        return lambda: self.engine().apply(plan, dry_run=True)
+    def _operation(self, verb: Verb, plan: Plan | None, dry_run: bool = False) -> Operation:
+        return lambda: carry_out(self.engine(), self.store, verb, plan, dry_run=dry_run)
 
-    async def _apply(self, request: BaseRequest) -> StreamResponse:
-        dry = _flag(request, "dry_run")
-        _require_no_older_operator(request)
-        plan = await self._plan(request)
-        plan.require_ca()
-        at_once = None if dry else partial(self._unchanged.apply, plan)
-        operation = self.apply(plan, dry)
-        return await self._told(request, "apply", operation, quiet=dry, at_once=at_once)
-
-    async def _untrust(self, request: BaseRequest) -> StreamResponse:
-        dry = _flag(request, "dry_run")
-        _require_no_older_operator(request)
-        plan = await self._plan(request)
-
-        def work() -> Iterator[Event]:
-            if dry:
-                return self.engine().untrust(plan, dry_run=True)
-            return desired.untrusted(self.store, plan, self.engine().untrust(plan))
-
-        return await self._told(request, "untrust", work, quiet=dry)
-
-    async def _verify(self, request: BaseRequest) -> StreamResponse:
-        _no_query(request)
-        plan = await self._plan(request)
-        plan.require_ca()
-        return await self._told(request, "verify", lambda: self.engine().verify(plan))
-
-    async def _facts(self, request: BaseRequest) -> StreamResponse:
-        _no_query(request)
-        return await self._told(request, "facts", lambda: self.engine().look(), quiet=True)
+    async def _operate(self, verb: Verb, request: BaseRequest) -> StreamResponse:
+        """Any verb: its plan read and judged, its lines told as they come."""
+        dry, plan = False, None
+        if verb.changes:
+            dry = _flag(request, "dry_run")
+            _require_no_older_operator(request)
+        else:
+            _no_query(request)
+        if verb.plan:
+            plan = Plan.parse(await _body(request, MAX_PLAN_BYTES, "application/json"))
+        if plan is not None and verb.ca:
+            plan.require_ca()
+        at_once = None
+        if plan is not None and verb.name == "apply" and not dry:
+            at_once = partial(self._unchanged.apply, plan)
+        return await self._told(request, verb, self._operation(verb, plan, dry), dry, at_once)
 
     async def _status(self, request: BaseRequest) -> StreamResponse:
         _no_query(request)
@@ -257,12 +237,8 @@ class App:
         known = self._snapshot.status()
         if known is not None:
             return Response(body=first + known, headers={"Content-Type": JSON_LINES})
-        work: Operation = lambda: self.engine().status()  # noqa: E731
-        return await self._told(request, "status", work, first=first, quiet=True)
-
-    async def _history(self, request: BaseRequest) -> StreamResponse:
-        _no_query(request)
-        return await self._told(request, "history", lambda: self.engine().history(), quiet=True)
+        verb = named("status")
+        return await self._told(request, verb, self._operation(verb, None), first=first)
 
     def resident(self) -> dict[str, Any]:
         """What a status says of this agent itself."""
@@ -276,24 +252,21 @@ class App:
             "last": self.last.results,
         }
 
-    async def _plan(self, request: BaseRequest) -> Plan:
-        return Plan.parse(await _body(request, MAX_PLAN_BYTES, "application/json"))
-
     async def _told(
         self,
         request: BaseRequest,
-        name: str,
+        verb: Verb,
         operation: Operation,
-        *,
-        first: bytes = b"",
-        quiet: bool = False,
+        dry: bool = False,
         at_once: AtOnce | None = None,
+        first: bytes = b"",
     ) -> StreamResponse:
         """The operation's lines as they come. It goes on where the client does not."""
+        name, quiet = verb.name, dry or verb.looks
 
         def note(result: dict[str, Any], when: float) -> None:
             self.last.note(name, result, when)
-            if name in ("apply", "untrust"):
+            if verb.changes:
                 self.drift.reset()
 
         lines = self.work.begin(operation, None if quiet else note, at_once)
@@ -335,20 +308,6 @@ class App:
             self.store.root,
         )
         return Response(text=text, content_type=exposition.CONTENT_TYPE, charset="utf-8")
-
-    async def _upgrade(self, request: BaseRequest) -> Response:
-        _no_query(request)
-        digest = request.headers.get("Moorage-Digest", "")
-        signature = request.headers.get("Moorage-Signature", "")
-        downgrade = request.headers.get("Moorage-Downgrade", "")
-        content = await _body(request, upgrade.MAX_BYTES, "application/octet-stream")
-        if digest != self.digest:
-            statement = upgrade.downgrade_statement(self.settings.id, self.digest, digest)
-            put = partial(upgrade.put, self._host, self.home, digest, signature, content)
-            await asyncio.get_running_loop().run_in_executor(None, put, downgrade, statement)
-            log.warning("upgrade to %s", digest[:12])
-            self._restart()
-        return _json({"digest": digest, "running": self.digest})
 
     async def _request_certificate(self, request: BaseRequest) -> Response:
         await _body(request, 0, "")

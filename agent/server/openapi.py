@@ -6,6 +6,7 @@ import json
 from pkgutil import get_data
 from typing import Any
 
+from agent.wire.verbs import VERBS, Verb
 from agent.wire.version import __version__
 
 # What a viewer's certificate opens as well; tls.VIEWS has the same, held by a test.
@@ -166,38 +167,7 @@ def document() -> dict[str, Any]:
                 }
             },
             "/v1/openapi.json": {"get": _answer("openapi", "This document.", {"type": "object"})},
-            "/v1/facts": {"get": _events("facts", "Which runtimes are here.")},
-            "/v1/status": {
-                "get": _VIEW
-                | _events("status", "What of ours is here, drift, and the agent itself.")
-            },
-            "/v1/history": {"get": _events("history", "The finished transactions, newest first.")},
-            "/v1/apply": {
-                "post": _with_plan("apply", "Bring the node into the plan's state.", True)
-            },
-            "/v1/untrust": {"post": _with_plan("untrust", "Take the trust away again.", True)},
-            "/v1/verify": {"post": _with_plan("verify", "Prove the trust as it stands.", False)},
-            "/v1/upgrade": {
-                "post": {
-                    **_object(
-                        "upgrade",
-                        "Another archive, signed by the fleet CA.",
-                        digest=_TEXT,
-                        running=_TEXT,
-                    ),
-                    "parameters": [
-                        _header("Moorage-Digest", "SHA-256 of the archive, in hexadecimal."),
-                        _header("Moorage-Signature", "Its signature by the CA's key, in base64."),
-                        _header(
-                            "Moorage-Downgrade",
-                            "For an earlier version: the CA's signature, in base64, of `moorage "
-                            "downgrade of ID from DIGEST to DIGEST`.",
-                            False,
-                        ),
-                    ],
-                    "requestBody": _body("application/octet-stream", {}),
-                }
-            },
+            **{verb.path: {verb.method.lower(): _operation(verb)} for verb in VERBS if verb.https},
             "/v1/certificate-request": {
                 "post": _object(
                     "certificate-request",
@@ -262,31 +232,17 @@ def _answer(name: str, summary: str, schema: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _events(name: str, summary: str) -> dict[str, Any]:
+def _operation(verb: Verb) -> dict[str, Any]:
+    plan = _body("application/json", {"$ref": "#/components/schemas/Plan"})
     return {
-        "operationId": name,
-        "summary": summary,
+        **(_VIEW if verb.viewer else {}),
+        "operationId": verb.name,
+        "summary": verb.summary,
         "responses": {"200": _EVENTS, "default": _ERROR},
-    }
-
-
-def _with_plan(name: str, summary: str, dry: bool) -> dict[str, Any]:
-    return {
-        **_events(name, summary),
-        **({"parameters": [_DRY_RUN, _OPERATOR]} if dry else {}),
-        "requestBody": _body("application/json", {"$ref": "#/components/schemas/Plan"}),
+        **({"parameters": [_DRY_RUN, _OPERATOR]} if verb.changes else {}),
+        **({"requestBody": plan} if verb.plan else {}),
     }
 
 
 def _body(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"required": True, "content": {kind: {"schema": schema}}}
-
-
-def _header(name: str, description: str, required: bool = True) -> dict[str, Any]:
-    return {
-        "name": name,
-        "in": "header",
-        "required": required,
-        "description": description,
-        "schema": {"type": "string"},
-    }

@@ -87,18 +87,8 @@ async def _serve(root: str) -> int:
     def reload() -> None:
         gate.context = tls.context(home)
 
-    def restart() -> None:
-        # After the answer has gone out; the service manager starts what lies there then.
-        asyncio.get_running_loop().call_later(0.5, end, 0)
-
     archive = home.archive.read_bytes() if home.archive.exists() else b""
-    app = App(
-        root,
-        settings,
-        digest=hashlib.sha256(archive).hexdigest(),
-        reload=reload,
-        restart=restart,
-    )
+    app = App(root, settings, digest=hashlib.sha256(archive).hexdigest(), reload=reload)
     del archive
     try:
         gate = Gate(Http(app.handle), tls.context(home))

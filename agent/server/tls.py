@@ -14,10 +14,14 @@ import ssl
 from typing import Any
 
 from agent.resident.home import Home
+from agent.wire.verbs import VERBS
 
 VIEWER = "urn:moorage:viewer"
 # Method and path of all that a viewer may ask for.
-VIEWS = frozenset((("GET", "/healthz"), ("GET", "/metrics"), ("GET", "/v1/status")))
+VIEWS = frozenset(
+    [("GET", "/healthz"), ("GET", "/metrics")]
+    + [(verb.method, verb.path) for verb in VERBS if verb.viewer]
+)
 OPERATOR = re.compile(r"urn:moorage:operator:([1-9][0-9]{0,8})")
 
 

@@ -12,7 +12,6 @@ written in Go, verifies a server's certificate by a name only.
 
 from __future__ import annotations
 
-import base64
 import datetime
 import hashlib
 import json
@@ -171,15 +170,6 @@ class Authority:
     def context(self) -> ssl.SSLContext:
         """The operator's side of TLS; who answers is checked by its role, not by its name."""
         return _context(self.folder, self.pem)
-
-    def signature(self, content: bytes) -> str:
-        """The CA's signature over ``content``: an agent takes no archive without one."""
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import ec
-
-        if not isinstance(self._key, ec.EllipticCurvePrivateKey):
-            raise AssertionError("the fleet CA's key is elliptic")
-        return base64.b64encode(self._key.sign(content, ec.ECDSA(hashes.SHA256()))).decode("ascii")
 
     def viewer(self) -> Viewer:
         """The certificate that opens an agent's metrics and nothing that changes; made or renewed

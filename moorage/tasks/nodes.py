@@ -56,8 +56,6 @@ def trust(
     Example: inv nodes.trust --hosts=node1,admin@node2 --learn-host-keys
     Example: inv nodes.trust --inventory=hosts.ini --limit=@web --dry-run
     """
-    from moorage import fleet
-
     settings = run.settings.with_nodes(
         parts=parts,
         mirrors=mirror,
@@ -67,19 +65,14 @@ def trust(
         fix_proxy=fix_proxy or None,
         resident=False if once else None,
     )
-    report = fleet.trust(
-        settings,
-        run.ui,
-        nodes.to_change(),
+    return nodes.do(
+        settings=settings,
         dry_run=dry_run,
         image=image,
         verify=not no_verify,
         restart=not no_restart,
         replace=replace,
-        reach=nodes.reach(),
-        rollout=nodes.rollout(),
     )
-    return nodes.told(report)
 
 
 @on_nodes(help=_CHANGE, in_waves=True)
@@ -94,18 +87,7 @@ def untrust(
     Example: inv nodes.untrust --hosts=node1,node2 --dry-run
     Example: inv nodes.untrust --hosts=node[01-16].lan --max-failures=1
     """
-    from moorage import fleet
-
-    report = fleet.untrust(
-        run.settings,
-        run.ui,
-        nodes.to_change(),
-        dry_run=dry_run,
-        restart=not no_restart,
-        reach=nodes.reach(),
-        rollout=nodes.rollout(),
-    )
-    return nodes.told(report)
+    return nodes.do(dry_run=dry_run, restart=not no_restart)
 
 
 @on_nodes(help=_IMAGE)
@@ -116,10 +98,7 @@ def verify(run: Run, nodes: Nodes, image: str | None = None) -> dict[str, Any]:
     Example: inv nodes.verify --hosts=node1 --image=my.registry.io/serve_hostname:0.0.1
     Example: inv nodes.verify --from-cluster --json
     """
-    from moorage import fleet
-
-    hosts = nodes.chosen()
-    return nodes.told(fleet.verify(run.settings, run.ui, hosts, image=image, reach=nodes.reach()))
+    return nodes.do(image=image)
 
 
 @on_nodes()
@@ -133,11 +112,9 @@ def status(run: Run, nodes: Nodes) -> dict[str, Any]:
     """
     from functools import partial
 
-    from moorage import fleet
     from moorage.fleet.state import table
 
-    report = fleet.status(run.settings, run.ui, nodes.chosen(), reach=nodes.reach())
-    return nodes.told(report, show=partial(table.show, own=table.ours(run.settings)))
+    return nodes.do(show=partial(table.show, own=table.ours(run.settings)))
 
 
 @on_nodes(
@@ -164,9 +141,7 @@ def diff(run: Run, nodes: Nodes) -> dict[str, Any]:
     Example: inv nodes.diff --hosts=node1,node2
     Example: inv nodes.diff --hosts=node1 --json
     """
-    from moorage import fleet
-
-    return nodes.told(fleet.diff(run.settings, run.ui, nodes.chosen(), reach=nodes.reach()))
+    return nodes.do()
 
 
 @on_nodes(help={"host": "another word for --hosts: it is mostly one"})
@@ -176,12 +151,9 @@ def explain(run: Run, nodes: Nodes, host: str | None = None) -> dict[str, Any]:
     Example: inv nodes.explain --hosts=node1
     Example: inv nodes.explain --host=node1 --json
     """
-    from moorage import fleet
     from moorage.fleet.report import show_findings
 
-    chosen = nodes.or_at(host).chosen()
-    report = fleet.explain(run.settings, run.ui, chosen, reach=nodes.reach())
-    return nodes.told(report, show=show_findings)
+    return nodes.or_at(host).do(show=show_findings)
 
 
 @on_nodes()
@@ -191,11 +163,9 @@ def history(run: Run, nodes: Nodes) -> dict[str, Any]:
     Example: inv nodes.history --hosts=node1
     Example: inv nodes.history --hosts=node1 --json
     """
-    from moorage import fleet
     from moorage.fleet.report import show_histories
 
-    report = fleet.history(run.settings, run.ui, nodes.chosen(), reach=nodes.reach())
-    return nodes.told(report, show=show_histories)
+    return nodes.do(show=show_histories)
 
 
 @on_nodes(help=_CHANGE, in_waves=True)
@@ -210,18 +180,7 @@ def undo(
     Example: inv nodes.undo --hosts=node1 --dry-run
     Example: inv nodes.undo --hosts=node[01-16].lan --canary=1
     """
-    from moorage import fleet
-
-    report = fleet.undo(
-        run.settings,
-        run.ui,
-        nodes.to_change(),
-        dry_run=dry_run,
-        restart=not no_restart,
-        reach=nodes.reach(),
-        rollout=nodes.rollout(),
-    )
-    return nodes.told(report)
+    return nodes.do(dry_run=dry_run, restart=not no_restart)
 
 
 @on_nodes()
@@ -231,9 +190,7 @@ def recover(run: Run, nodes: Nodes) -> dict[str, Any]:
     Example: inv nodes.recover --hosts=node1
     Example: inv nodes.recover --inventory=hosts.ini
     """
-    from moorage import fleet
-
-    return nodes.told(fleet.recover(run.settings, run.ui, nodes.chosen(), reach=nodes.reach()))
+    return nodes.do()
 
 
 @on_nodes(positional=["image"], help={"image": "an image of this machine's engine"})
@@ -263,7 +220,6 @@ def adopt(
     Example: inv nodes.adopt --hosts=node1,node2
     Example: inv nodes.adopt --hosts=node1 --port=7444
     """
-    from moorage import fleet
     from moorage.errors import Refused
 
     if port is not None and not (port.isdecimal() and 0 < int(port) < 65536):
@@ -273,15 +229,7 @@ def adopt(
             cause="a number from 1 to 65535 was expected",
             cure="write it as --port=7443",
         )
-    report = fleet.adopt(
-        run.settings,
-        run.ui,
-        nodes.chosen(),
-        port=None if port is None else int(port),
-        loopback=loopback,
-        reach=nodes.reach(),
-    )
-    return nodes.told(report)
+    return nodes.do(port=None if port is None else int(port), loopback=loopback)
 
 
 @on_nodes()
@@ -291,10 +239,7 @@ def release(run: Run, nodes: Nodes) -> dict[str, Any]:
     Example: inv nodes.release --hosts=node1,node2
     Example: inv nodes.release --hosts=@web --json
     """
-    from moorage import fleet
-
-    report = fleet.release(run.settings, run.ui, nodes.chosen(), reach=nodes.reach())
-    return nodes.told(report)
+    return nodes.do()
 
 
 @on_nodes(help={"downgrade": "also where the agent there is newer than this folder's"})
@@ -304,12 +249,7 @@ def upgrade(run: Run, nodes: Nodes, downgrade: bool = False) -> dict[str, Any]:
     Example: inv nodes.upgrade --hosts=node1,node2
     Example: inv nodes.upgrade --from-cluster
     """
-    from moorage import fleet
-
-    report = fleet.upgrade(
-        run.settings, run.ui, nodes.chosen(), downgrade=downgrade, reach=nodes.reach()
-    )
-    return nodes.told(report)
+    return nodes.do(downgrade=downgrade)
 
 
 @on_nodes(
@@ -323,9 +263,8 @@ def forget(run: Run, nodes: Nodes, offline: bool = False) -> dict[str, Any]:
     Example: inv nodes.forget --hosts=node3
     Example: inv nodes.forget --hosts=node3 --offline
     """
-    from moorage import fleet
-
-    became = fleet.forget(run.settings, run.ui, nodes.named(), offline=offline, reach=nodes.reach())
+    hosts = nodes.named()
+    became = nodes.fleet().forget(hosts, offline=offline)
     for host, what in became.items():
         run.ui.show(f"{host}: {_FORGOTTEN[what]}")
     gone = [host for host, what in became.items() if what != "no-agent"]

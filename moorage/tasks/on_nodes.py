@@ -17,10 +17,11 @@ from moorage.tasks.command import Run, command
 if TYPE_CHECKING:
     from invoke.tasks import Task
 
-    from moorage.fleet import Rollout
     from moorage.fleet.inventory import Target
     from moorage.fleet.report import FleetReport
+    from moorage.fleet.rollout.fleet import Fleet, Pace
     from moorage.fleet.rollout.operation import Reach
+    from moorage.settings import Settings
     from moorage.ui import UI
 
 HELP = {
@@ -133,10 +134,11 @@ class Nodes:
             return self.chosen()
         return fleet.unfinished(self.run.settings, self.command.removeprefix("nodes."))
 
-    def rollout(self) -> Rollout:
+    def pace(self) -> Pace:
         """In which waves. Raises Refused if the canary is not a number."""
-        from moorage import fleet
         from moorage.errors import Refused
+        from moorage.fleet.report.waves import Policy
+        from moorage.fleet.rollout.fleet import Pace
 
         canary = self.waves.canary
         if canary is not None and not canary.isdecimal():
@@ -147,8 +149,8 @@ class Nodes:
                 cure="write it as --canary=1, or 0 for none",
             )
         first = None if canary is None else int(canary)
-        policy = fleet.Policy(first, self.waves.waves, self.waves.max_failures)
-        return fleet.Rollout(policy, self.waves.resume)
+        policy = Policy(first, self.waves.waves, self.waves.max_failures)
+        return Pace(policy, self.waves.resume)
 
     def _refuse_contradictions(self) -> None:
         from moorage.errors import Refused
@@ -192,6 +194,30 @@ class Nodes:
         if self.ask_sudo_password:
             password = self.run.ui.ask_secret("sudo password on the nodes")
         return Reach(learn_host_keys=self.learn_host_keys, sudo_password=password)
+
+    def fleet(self, settings: Settings | None = None) -> Fleet:
+        """The fleet, as this command gets in. ``settings``: in the place of the run's."""
+        from moorage.fleet.rollout.fleet import Fleet
+
+        return Fleet(settings or self.run.settings, self.run.ui, self.reach())
+
+    def do(
+        self,
+        *,
+        settings: Settings | None = None,
+        show: Callable[[UI, FleetReport], None] | None = None,
+        **wish: Any,
+    ) -> dict[str, Any]:
+        """Carries the command's verb out on its nodes, and shows what came of it.
+
+        ``wish``: the fields of a Wish. Raises Refused.
+        """
+        from moorage.fleet.rollout.operation import Wish
+
+        hosts = self.to_change()
+        fleet = self.fleet(settings)
+        task = self.command.removeprefix("nodes.")
+        return self.told(fleet.run(task, hosts, Wish(**wish), self.pace()), show=show)
 
     def told(
         self, report: FleetReport, *, show: Callable[[UI, FleetReport], None] | None = None

@@ -49,12 +49,13 @@ def _show_pending(walk: Walk, actions: list[Any]) -> dict[str, Any]:
             ui.diff(action.path, action.before, action.after, host="localhost")
     if walk.engine_answers:
         import lab
-        from moorage import fleet
+        from moorage.fleet.rollout.fleet import Fleet
+        from moorage.fleet.rollout.operation import Wish
 
         running = [node.name for node in lab.nodes(settings, walk.client)]
         hosts = settings.nodes.hosts or tuple(running)
         if hosts and (settings.certs_dir / "ca.crt").exists():
-            report = fleet.trust(settings, ui, hosts, dry_run=True)
+            report = Fleet(settings, ui).run("trust", hosts, Wish(dry_run=True))
             diffs = {host: dict(files) for host, files in report.diffs.items()}
             for files in diffs.values():
                 for text in files.values():

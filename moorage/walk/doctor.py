@@ -203,14 +203,14 @@ def _chosen(settings: Settings, hosts: str) -> tuple[Target, ...] | Finding:
 
 
 def _nodes(settings: Settings, ui: UI, chosen: tuple[Target, ...] | Finding) -> list[Finding]:
-    from moorage import fleet
+    from moorage.fleet.rollout.fleet import Fleet
 
     if isinstance(chosen, Finding):
         return [chosen]
     if not (settings.certs_dir / "ca.crt").exists():
         return [Finding("nodes", "missing", "not asked: there is no CA for them yet", "inv up")]
     findings = []
-    for result in fleet.verify(settings, ui, chosen).hosts:
+    for result in Fleet(settings, ui).run("verify", chosen).hosts:
         if result.error is None:
             findings.append(Finding(f"node {result.host}", "fine", "has just pulled the image"))
         else:

@@ -44,10 +44,10 @@ def _this_machine(walk: Walk) -> bool:
 
 def _nodes(walk: Walk) -> bool:
     import lab
-    from moorage import fleet
+    from moorage.fleet.rollout.fleet import Fleet
 
     if walk.settings.nodes.hosts:
-        report = fleet.untrust(walk.settings, walk.ui, walk.settings.nodes.hosts)
+        report = Fleet(walk.settings, walk.ui).run("untrust", walk.settings.nodes.hosts)
         report.stop_if_interrupted()
         walk.hosts = list(report.hosts)
         walk.runtimes = dict(report.runtimes)

@@ -103,9 +103,9 @@ def _trust_pending(walk: Walk) -> list[Action]:
 
 
 def _trust(walk: Walk) -> bool:
-    from moorage import fleet
+    from moorage.fleet.rollout.fleet import Fleet
 
-    report = fleet.trust(walk.settings, walk.ui, walk.nodes)
+    report = Fleet(walk.settings, walk.ui).run("trust", walk.nodes)
     report.stop_if_interrupted()
     walk.hosts = list(report.hosts)
     walk.runtimes = dict(report.runtimes)

@@ -81,11 +81,10 @@ def _listed(body: bytes, name: str) -> list[str]:
 
 def rollouts(settings: Settings) -> Section:
     """The rollouts of this folder, newest first; one without an end is under way, or was killed."""
-    from moorage import fleet
     from moorage.fleet.report import logbook
 
     rows = []
-    for one in logbook.past(fleet.logs(settings)):
+    for one in logbook.past(logbook.folder(settings)):
         done = sum(one.counts.values())
         counts = ", ".join(f"{count} {status}" for status, count in sorted(one.counts.items()))
         if one.ended is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import shutil
 import signal
@@ -17,7 +15,7 @@ pytest.importorskip("aiohttp")
 
 from agent.wire.report import event_to_json
 from tests.agent.conftest import Box
-from tests.agent.fleet import NODE_ID, Fleet
+from tests.agent.fleet import Fleet
 from tests.agent.resident import Resident
 
 
@@ -91,37 +89,6 @@ def test_an_operator_from_before_this_agent_changes_nothing(resident: Resident, 
             **({"Moorage_Operator": theirs} if theirs else {}),
         )  # fmt: skip
         assert status == 200, said
-
-
-def test_an_earlier_archive_is_taken_only_where_that_is_meant(
-    resident: Resident, fleet: Fleet
-) -> None:
-    (resident.box.root / "usr/bin/openssl").symlink_to(shutil.which("openssl") or "/none")
-    resident.home.archive.write_bytes(b"what runs now")
-    about = {"name": "moorage-agent", "version": "0.0.9"}
-    earlier = f"print({json.dumps(json.dumps(about))})\n".encode()
-    headers = {
-        "Content_Type": "application/octet-stream",
-        "Moorage_Digest": hashlib.sha256(earlier).hexdigest(),
-        "Moorage_Signature": base64.b64encode(fleet.signature(earlier)).decode(),
-    }
-    status, said = resident.ask("POST", "/v1/upgrade", earlier, None, **headers)
-    assert (status, json.loads(said)["error"]["code"]) == (400, "agent-newer")
-    assert resident.home.archive.read_bytes() == b"what runs now"
-    assert not resident.home.trial.exists()
-    running = json.loads(resident.ask("GET", "/healthz")[1])["digest"]
-    digest = headers["Moorage_Digest"]
-    for node, replaced, code in (
-        (NODE_ID, "0" * 64, 400), ("0" * 32, running, 400), (NODE_ID, running, 200),
-    ):  # fmt: skip
-        meant = f"moorage downgrade of {node} from {replaced} to {digest}".encode()
-        signature = base64.b64encode(fleet.signature(meant)).decode()
-        status, said = resident.ask(
-            "POST", "/v1/upgrade", earlier, None, Moorage_Downgrade=signature, **headers
-        )
-        assert status == code, said
-    assert resident.home.archive.read_bytes() == earlier
-    assert resident.home.previous.read_bytes() == b"what runs now"
 
 
 def test_a_status_starts_no_process_once_the_runtimes_are_known(resident: Resident) -> None:

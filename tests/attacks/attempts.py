@@ -9,14 +9,12 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
-import io
 import json
 import socket
 import ssl
 import subprocess
 import threading
 import time
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -545,77 +543,31 @@ def _json(agent: Resident) -> Iterator[Attempt]:
 
 
 def _upgrades(agent: Resident) -> Iterator[Attempt]:
+    """No program comes over HTTPS, whoever signed it; archives of before took a signed one."""
     evil = b"#!/usr/bin/env python3\nopen('/tmp/evil', 'w')\n"
-    digest = hashlib.sha256(evil).hexdigest()
-    signed = agent.fleet.signature(evil)
-    foreign = Fleet(agent.fleet.folder, "foreign").signature(evil)
-    forms = {
-        "a program without a signature": (digest, b"", evil),
-        "a program that another CA signed": (digest, foreign, evil),
-        "a program with another's digest": ("0" * 64, signed, evil),
-        "a program for a path": ("../../etc/x", signed, evil),
-        "a signature of other bytes": (digest, agent.fleet.signature(b"other"), evil),
-        "a signed program that is no agent": (digest, signed, evil),
-        "a signature that is none": (digest, b"\x00" * 70, evil),
+    signatures = {
+        "without a signature": b"",
+        "that another CA signed": Fleet(agent.fleet.folder, "foreign").signature(evil),
+        "that the fleet CA signed": agent.fleet.signature(evil),
     }
-    for name, content in {
-        "a signed program whose files lead upwards": _traversing(),
-        "a signed archive of an agent long past": _past_agent(),
-        "a signed program that never ends": b"import time\ntime.sleep(3600)\n",
-    }.items():
-        signed = agent.fleet.signature(content)
-        forms[name] = (hashlib.sha256(content).hexdigest(), signed, content)
-    past = _past_agent()
-    recorded = base64.b64encode(agent.fleet.signature(past)).decode()
-    for word, meant in {"a word": "yes", "its own signature": recorded}.items():
-        yield Attempt(
-            f"an agent long past, brought back with {word}",
-            lambda meant=meant: _upgrade(  # type: ignore[misc]
-                agent, hashlib.sha256(past).hexdigest(), agent.fleet.signature(past), past,
-                Moorage_Downgrade=meant,
-            ),
-        )  # fmt: skip
-    for name, (said, signature, content) in forms.items():
-        yield Attempt(name, lambda f=(said, signature, content): _upgrade(agent, *f))  # type: ignore[misc]
+    for name, signature in signatures.items():
+        yield Attempt(f"a program {name}", lambda s=signature: _upgrade(agent, s, evil))  # type: ignore[misc]
     yield Attempt(
-        "a program larger than an agent may be",
-        lambda: _upgrade(agent, "0" * 64, b"", b"x" * (4 << 20), 413),
+        "a program larger than an agent may be", lambda: _upgrade(agent, b"", b"x" * (4 << 20))
     )
 
 
-def _traversing() -> bytes:
-    """A zip that would write outside of where it is unpacked, were it unpacked without care."""
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        archive.writestr("__main__.py", "raise SystemExit(1)\n")
-        for name in ("../../../../tmp/moorage-evil", "/tmp/moorage-evil", "a/../../../evil"):
-            archive.writestr(name, "in")
-    return target.getvalue()
-
-
-def _past_agent() -> bytes:
-    """As it would be recorded in an upgrade of long ago, to bring back what has been mended."""
-    about = json.dumps({"name": "moorage-agent", "version": "0.0.1"})
-    return f"print({about!r})\n".encode()
-
-
-def _upgrade(
-    agent: Resident,
-    digest: str,
-    signature: bytes,
-    content: bytes,
-    expected: int = 400,
-    **headers: str,
-) -> str:
+def _upgrade(agent: Resident, signature: bytes, content: bytes) -> str:
     try:
         status, said = agent.ask(
-            "POST", "/v1/upgrade", content, None, **headers,
-            Content_Type="application/octet-stream", Moorage_Digest=digest,
+            "POST", "/v1/upgrade", content, None,
+            Content_Type="application/octet-stream",
+            Moorage_Digest=hashlib.sha256(content).hexdigest(),
             Moorage_Signature=base64.b64encode(signature).decode(),
         )  # fmt: skip
     except OSError:
         return "cut off"
-    if status != expected:
+    if status != 404:
         raise In(f"{status} {said[:200]!r}")
     return str(json.loads(said)["error"]["code"])
 

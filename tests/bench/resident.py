@@ -20,7 +20,7 @@ from pathlib import Path
 
 import docker
 
-from moorage import fleet
+from moorage.fleet.rollout.fleet import Fleet
 from moorage.pki.authority import Authority
 from moorage.ui import UI
 from tests.agent import authority, real
@@ -44,7 +44,7 @@ def rows() -> list[Row]:
             resident_node(client, Path(folder)) as node,
         ):
             ui = UI(as_json=True)
-            assert fleet.adopt(node.settings, ui, ["node"]).ok
+            assert Fleet(node.settings, ui).run("adopt", ["node"]).ok
             assert run(node, ui, registry, "apply").ok
             return _figures(node, registry)
     finally:

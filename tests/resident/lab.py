@@ -17,10 +17,11 @@ from typing import Any
 
 import docker
 
-from moorage import fleet
+from agent.wire.verbs import named
 from moorage.archive import agent_archive
 from moorage.fleet.report import FleetReport
-from moorage.fleet.rollout import operation
+from moorage.fleet.rollout.fleet import Fleet
+from moorage.fleet.rollout.operation import Operation
 from moorage.pki import authority
 from moorage.settings import CertsSettings, NodesSettings, Settings
 from moorage.ui import UI
@@ -123,11 +124,11 @@ def resident_node(
 def run(node: ResidentNode, ui: UI, registry: Registry, word: str) -> FleetReport:
     """Trust, or its end, proved by TLS to the registry; no image is pulled."""
     ca = registry.authority.pem if word == "apply" else None
-    wanted = operation.Operation(word, (word,), ca=ca, needs_address=True)
+    wanted = Operation(named(word), ca=ca)
     settings = replace(
         node.settings, registry=replace(node.settings.registry, address=registry.address)
     )
-    return operation.run(settings, ui, ["node"], wanted, None)
+    return Fleet(settings, ui).carry_out(wanted, ["node"])
 
 
 def until(holds: Callable[[], bool], node: ResidentNode, seconds: float = 5) -> None:
@@ -138,7 +139,7 @@ def until(holds: Callable[[], bool], node: ResidentNode, seconds: float = 5) -> 
 
 
 def drift(node: ResidentNode, ui: UI) -> dict[str, Any]:
-    state = fleet.status(node.settings, ui, ["node"]).states["node"]["resident"]["drift"]
+    state = Fleet(node.settings, ui).run("status", ["node"]).states["node"]["resident"]["drift"]
     assert isinstance(state, dict)
     return state
 

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("docker")
 
-from moorage import fleet
+from moorage.fleet.rollout.fleet import Fleet
 from moorage.ui import UI
 from tests.resident.lab import ResidentNode, until
 
@@ -40,7 +40,7 @@ def test_a_node_whose_clock_is_off_is_not_adopted(
         f"{LIBRARY} > {PYTHON}; chmod 755 {PYTHON}"
     )
     try:
-        report = fleet.adopt(clocked.settings, ui, ["node"])
+        report = Fleet(clocked.settings, ui).run("adopt", ["node"])
     finally:
         clocked.sh(f"rm {PYTHON}")
     fault = report.hosts[0].error
@@ -58,7 +58,7 @@ def test_a_node_whose_clock_is_off_is_not_adopted(
 def test_an_agent_whose_clock_goes_wrong_later_says_so_and_serves_once_it_is_right(
     clocked: ResidentNode, ui: UI, offset: str, logged: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert fleet.adopt(clocked.settings, ui, ["node"]).ok
+    assert Fleet(clocked.settings, ui).run("adopt", ["node"]).ok
     try:
         before = clocked.sh(FILES)[1]
         clocked.sh(
@@ -67,14 +67,14 @@ def test_an_agent_whose_clock_goes_wrong_later_says_so_and_serves_once_it_is_rig
             f"> {DROP_INS}/test.conf; systemctl daemon-reload; systemctl restart moorage-agent"
         )
         capsys.readouterr()
-        report = fleet.status(clocked.settings, ui, ["node"])
+        report = Fleet(clocked.settings, ui).run("status", ["node"])
         assert "resident" not in report.states.get("node", {})
         assert "timedatectl" in capsys.readouterr().err
         assert logged in clocked.sh(clocked.log)[1]
         clocked.sh(f"rm -r {DROP_INS}; systemctl daemon-reload; systemctl restart moorage-agent")
         assert clocked.sh(FILES)[1] == before
-        until(lambda: "resident" in fleet.status(clocked.settings, ui, ["node"]).states["node"],
-              clocked)  # fmt: skip
+        fleet = Fleet(clocked.settings, ui)
+        until(lambda: "resident" in fleet.run("status", ["node"]).states["node"], clocked)
     finally:
         clocked.sh(f"rm -rf {DROP_INS}; systemctl daemon-reload")
-        assert fleet.release(clocked.settings, ui, ["node"]).ok
+        assert Fleet(clocked.settings, ui).run("release", ["node"]).ok

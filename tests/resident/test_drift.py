@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("docker")
 
-from moorage import fleet
+from moorage.fleet.rollout.fleet import Fleet
 from moorage.ui import UI
 from tests.agent.real import Registry
 from tests.resident.lab import ResidentNode, asked, drift, run, until
@@ -41,10 +41,10 @@ dpkg-deb -Znone --build . /root/new.deb >/dev/null
 def trusting(node: ResidentNode, registry: Registry) -> Iterator[ResidentNode]:
     ui = UI(as_json=True)
     node.sh(f"cat /etc/hosts > /root/hosts; cat {CONFIG} > /root/clean.toml")
-    assert fleet.adopt(node.settings, ui, ["node"]).ok
+    assert Fleet(node.settings, ui).run("adopt", ["node"]).ok
     assert run(node, ui, registry, "apply").ok
     yield node
-    assert fleet.release(node.settings, ui, ["node"]).ok
+    assert Fleet(node.settings, ui).run("release", ["node"]).ok
 
 
 def starts(node: ResidentNode) -> int:

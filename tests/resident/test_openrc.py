@@ -13,8 +13,8 @@ pytest.importorskip("docker")
 
 import docker
 
-from moorage import fleet
 from moorage.archive import agent_archive
+from moorage.fleet.rollout.fleet import Fleet
 from moorage.ui import UI
 from tests.agent.real import NAME, PASSWORD, USER, Registry, plan
 from tests.resident.alpine import alpine_image
@@ -50,7 +50,7 @@ def test_it_is_supervised_keeps_trust_and_is_taken_away_whole(
     node: ResidentNode, ui: UI, registry: Registry
 ) -> None:
     before, hosts = node.sh(FILES)[1], node.read("/etc/hosts") or b""
-    report = fleet.adopt(node.settings, ui, ["node"])
+    report = Fleet(node.settings, ui).run("adopt", ["node"])
     assert report.ok, (report, node.sh(node.log)[1])
     assert node.sh("rc-service moorage-agent status")[0] == 0
     assert "moorage-agent" in node.sh("rc-update show default")[1]
@@ -68,13 +68,14 @@ def test_it_is_supervised_keeps_trust_and_is_taken_away_whole(
         trusted, first = node.read("/etc/hosts"), node.sh(AGENT)[1]
         node.sh(f"kill -9 {first}")
         until(lambda: node.sh(AGENT)[1] not in ("", first), node, 10)
-        until(lambda: bool(fleet.status(node.settings, ui, ["node"]).states["node"]), node, 10)
+        fleet = Fleet(node.settings, ui)
+        until(lambda: bool(fleet.run("status", ["node"]).states["node"]), node, 10)
         node.write_hosts(hosts)
         until(lambda: node.read("/etc/hosts") == trusted, node)
         until(lambda: drift(node, ui)["healed"] == 1, node)
         assert run(node, ui, registry, "untrust").hosts[0].restarts == ("containerd",)
     finally:
-        assert fleet.release(node.settings, ui, ["node"]).ok
+        assert Fleet(node.settings, ui).run("release", ["node"]).ok
     assert node.sh(AGENT)[1] == ""
     assert node.sh("test -e /var/lib/moorage/resident")[0] != 0
     assert node.sh(FILES)[1] == before

@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip("docker")
 
 from moorage import fleet
+from moorage.fleet.rollout.fleet import Fleet
+from moorage.fleet.rollout.operation import Wish
 from moorage.pki import authority
 from moorage.pki.roster import Roster
 from moorage.ui import UI
@@ -22,10 +24,10 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture
 def adopted(node: ResidentNode, ui: UI) -> Iterator[ResidentNode]:
-    report = fleet.adopt(node.settings, ui, ["node"])
+    report = Fleet(node.settings, ui).run("adopt", ["node"])
     assert report.ok, (report, node.sh("journalctl -u moorage-agent -n 30 --no-pager")[1])
     yield node
-    assert fleet.release(node.settings, ui, ["node"]).ok
+    assert Fleet(node.settings, ui).run("release", ["node"]).ok
 
 
 def test_it_stays_in_its_sandbox_and_answers_over_the_port(adopted: ResidentNode, ui: UI) -> None:
@@ -34,7 +36,7 @@ def test_it_stays_in_its_sandbox_and_answers_over_the_port(adopted: ResidentNode
         "ActiveState=active", "NoNewPrivileges=yes", "ProtectSystem=strict", "Restart=always",
         f"MemoryMax={512 << 20}", "TasksMax=256", "WatchdogUSec=1min",
     }  # fmt: skip
-    report = fleet.status(adopted.settings, ui, ["node"])
+    report = Fleet(adopted.settings, ui).run("status", ["node"])
     state = report.states["node"]["resident"]
     assert (state["drift"]["state"], report.ok) == ("watching", True)
     calls = adopted.sh("systemctl show moorage-agent -p SystemCallFilter --value")[1].split()
@@ -52,25 +54,25 @@ def test_it_stays_in_its_sandbox_and_answers_over_the_port(adopted: ResidentNode
 def test_closed_port_goes_through_ssh_and_a_stopped_agent_by_ssh_alone(
     node: ResidentNode, ui: UI
 ) -> None:
-    assert fleet.adopt(node.settings, ui, ["node"], loopback=True).ok
+    assert Fleet(node.settings, ui).run("adopt", ["node"], Wish(loopback=True)).ok
     try:
-        report = fleet.status(node.settings, ui, ["node"])
+        report = Fleet(node.settings, ui).run("status", ["node"])
         assert report.ok
         assert "resident" in report.states["node"]
         node.sh("systemctl stop moorage-agent")
-        report = fleet.status(node.settings, ui, ["node"])
+        report = Fleet(node.settings, ui).run("status", ["node"])
         assert report.ok
         assert "resident" not in report.states["node"]
     finally:
-        assert fleet.release(node.settings, ui, ["node"]).ok
+        assert Fleet(node.settings, ui).run("release", ["node"]).ok
 
 
 def test_release_leaves_the_node_as_it_was(node: ResidentNode, ui: UI) -> None:
     look = "find /etc /usr/local /var/lib/moorage -not -path '*/agent*' -newer /root/mark; ss -ltn"
     before = node.sh("touch /root/mark; find /etc -type f | sort | xargs sha256sum; ss -ltn")[1]
-    assert fleet.adopt(node.settings, ui, ["node"]).ok
+    assert Fleet(node.settings, ui).run("adopt", ["node"]).ok
     assert f":{node.settings.nodes.agent_port}" in node.sh(look)[1]
-    assert fleet.release(node.settings, ui, ["node"]).ok
+    assert Fleet(node.settings, ui).run("release", ["node"]).ok
     assert node.sh("find /etc -type f | sort | xargs sha256sum; ss -ltn")[1] == before
     assert node.sh("test -d /var/lib/moorage/resident")[0] != 0
     assert Roster(node.settings).residents() == {}
@@ -106,7 +108,7 @@ def test_of_homes_the_sandbox_opens_what_a_rootless_engine_reads_alone(
         "useradd -m ship; useradd -m other; mkdir -p /home/ship/.config/systemd/user; "
         "touch /home/ship/.config/systemd/user/docker.service; chown -R ship /home/ship"
     )
-    assert fleet.adopt(node.settings, ui, ["node"]).ok
+    assert Fleet(node.settings, ui).run("adopt", ["node"]).ok
     try:
         assert run(node, ui, registry, "apply").ok
         ours = "/home/ship/.config/docker/certs.d/my.registry.io/ca.crt"
@@ -117,7 +119,7 @@ def test_of_homes_the_sandbox_opens_what_a_rootless_engine_reads_alone(
         assert run(node, ui, registry, "untrust").ok
         assert node.read(ours) is None
     finally:
-        assert fleet.release(node.settings, ui, ["node"]).ok
+        assert Fleet(node.settings, ui).run("release", ["node"]).ok
         node.sh("userdel -rf ship; userdel -rf other")
 
 
@@ -151,7 +153,7 @@ def test_a_local_user_who_swaps_what_is_written_gets_nowhere(
 
 
 def test_a_port_in_use_is_a_sentence_and_nothing_is_left(node: ResidentNode, ui: UI) -> None:
-    report = fleet.adopt(node.settings, ui, ["node"], port=22)
+    report = Fleet(node.settings, ui).run("adopt", ["node"], Wish(port=22))
     fault = report.hosts[0].error
     assert fault is not None
     assert fault.code == "port-in-use"
@@ -163,30 +165,30 @@ def test_a_port_in_use_is_a_sentence_and_nothing_is_left(node: ResidentNode, ui:
 def test_a_forgotten_agent_is_gone_from_the_node_and_asked_no_more(
     node: ResidentNode, ui: UI
 ) -> None:
-    assert fleet.adopt(node.settings, ui, ["node"]).ok
+    assert Fleet(node.settings, ui).run("adopt", ["node"]).ok
     before = Roster(node.settings).residents()["node"].id
-    assert fleet.forget(node.settings, ui, ["node"]) == {"node": "released"}
+    assert Fleet(node.settings, ui).forget(["node"]) == {"node": "released"}
     assert node.sh("systemctl is-active moorage-agent")[0] != 0
-    assert fleet.forget(node.settings, ui, ["node"]) == {"node": "no-agent"}
-    assert "resident" not in fleet.status(node.settings, ui, ["node"]).states["node"]
-    assert fleet.adopt(node.settings, ui, ["node"]).ok
+    assert Fleet(node.settings, ui).forget(["node"]) == {"node": "no-agent"}
+    assert "resident" not in Fleet(node.settings, ui).run("status", ["node"]).states["node"]
+    assert Fleet(node.settings, ui).run("adopt", ["node"]).ok
     assert Roster(node.settings).residents()["node"].id != before
-    assert fleet.release(node.settings, ui, ["node"]).ok
+    assert Fleet(node.settings, ui).run("release", ["node"]).ok
 
 
 def test_a_node_left_alone_serves_on_and_is_believed_no_more_until_it_is_another(
     node: ResidentNode, ui: UI
 ) -> None:
-    assert fleet.adopt(node.settings, ui, ["node"]).ok
+    assert Fleet(node.settings, ui).run("adopt", ["node"]).ok
     before = Roster(node.settings).residents()["node"].id
-    assert fleet.forget(node.settings, ui, ["node"], offline=True) == {"node": "left-alone"}
+    assert Fleet(node.settings, ui).forget(["node"], offline=True) == {"node": "left-alone"}
     assert node.sh("systemctl is-active moorage-agent")[0] == 0
-    assert "resident" not in fleet.status(node.settings, ui, ["node"]).states["node"]
+    assert "resident" not in Fleet(node.settings, ui).run("status", ["node"]).states["node"]
     # It still has the settings of before, and asks for its old number.
-    assert fleet.adopt(node.settings, ui, ["node"]).ok
+    assert Fleet(node.settings, ui).run("adopt", ["node"]).ok
     assert Roster(node.settings).residents()["node"].id != before
-    assert "resident" in fleet.status(node.settings, ui, ["node"]).states["node"]
-    assert fleet.release(node.settings, ui, ["node"]).ok
+    assert "resident" in Fleet(node.settings, ui).run("status", ["node"]).states["node"]
+    assert Fleet(node.settings, ui).run("release", ["node"]).ok
 
 
 def test_the_certificate_is_renewed_on_a_visit_and_the_operators_replaced(
@@ -194,11 +196,11 @@ def test_the_certificate_is_renewed_on_a_visit_and_the_operators_replaced(
 ) -> None:
     before = Roster(adopted.settings).residents()["node"]
     monkeypatch.setattr(authority, "RENEW_DAYS", 365)
-    assert fleet.status(adopted.settings, ui, ["node"]).ok
+    assert Fleet(adopted.settings, ui).run("status", ["node"]).ok
     after = Roster(adopted.settings).residents()["node"]
     assert (after.id, after.serial != before.serial) == (before.id, True)
     assert fleet.replace_operator(adopted.settings) == 2
-    state = fleet.status(adopted.settings, ui, ["node"]).states["node"]
+    state = Fleet(adopted.settings, ui).run("status", ["node"]).states["node"]
     assert state["resident"]["certificate_ends"] == after.until
 
 
@@ -212,18 +214,21 @@ def test_an_upgrade_that_does_not_serve_goes_back(
         "sys.exit(run(archive))", "sys.exit(run(archive) if '--version' in sys.argv else 1)"
     )
     working = main + "# another one\n"
-    running = fleet.status(adopted.settings, ui, ["node"]).states["node"]["resident"]["digest"]
+    fleet = Fleet(adopted.settings, ui)
+    running = digest_of(fleet)
     monkeypatch.setattr(archive, "MAIN", working)
-    report = fleet.upgrade(adopted.settings, ui, ["node"])
+    report = fleet.run("upgrade", ["node"])
     assert report.hosts[0].status == "changed", report
-    newer = fleet.status(adopted.settings, ui, ["node"]).states["node"]["resident"]["digest"]
+    newer = digest_of(fleet)
     assert newer != running
     monkeypatch.setattr(archive, "MAIN", spoilt)
-    report = fleet.upgrade(adopted.settings, ui, ["node"])
+    report = fleet.run("upgrade", ["node"])
     assert (report.hosts[0].error or pytest.fail()).code == "upgrade-not-taken"
-    assert (
-        fleet.status(adopted.settings, ui, ["node"]).states["node"]["resident"]["digest"] == newer
-    )
+    assert digest_of(fleet) == newer
+
+
+def digest_of(fleet: Fleet) -> str:
+    return str(fleet.run("status", ["node"]).states["node"]["resident"]["digest"])
 
 
 def test_uvloop_is_used_where_the_node_has_it_and_not_needed_where_it_has_not(

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("docker")
 
-from moorage import fleet
+from moorage.fleet.rollout.fleet import Fleet
 from moorage.ui import UI
 from tests.agent.real import Registry
 from tests.resident.lab import ResidentNode, drift, run, until
@@ -24,13 +24,13 @@ FILES = "find /etc/containerd /var/lib/moorage/active -type f | sort | xargs sha
 
 @pytest.fixture
 def adopted(node: ResidentNode, ui: UI) -> Iterator[ResidentNode]:
-    assert fleet.adopt(node.settings, ui, ["node"]).ok
+    assert Fleet(node.settings, ui).run("adopt", ["node"]).ok
     yield node
-    assert fleet.release(node.settings, ui, ["node"]).ok
+    assert Fleet(node.settings, ui).run("release", ["node"]).ok
 
 
 def answers(node: ResidentNode, ui: UI) -> bool:
-    return "resident" in fleet.status(node.settings, ui, ["node"]).states.get("node", {})
+    return "resident" in Fleet(node.settings, ui).run("status", ["node"]).states.get("node", {})
 
 
 def slow_down(node: ResidentNode) -> None:

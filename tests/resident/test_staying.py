@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from agent.wire.report import HostResult
-from moorage import fleet
-from moorage.fleet.rollout import operation
+from agent.wire.verbs import named
+from moorage.fleet.rollout.fleet import Fleet
+from moorage.fleet.rollout.operation import Operation
 from moorage.pki.roster import Roster
 from moorage.settings import CertsSettings, Settings
 from moorage.ui import UI
@@ -26,13 +27,11 @@ def trust(
     node: ResidentNode, ui: UI, registry: Registry, settings: Settings, name: str = "node"
 ) -> HostResult:
     """As nodes.trust does it, proved by TLS to the registry; no image is pulled."""
-    wanted = operation.Operation(
-        "trust", ("apply",), ca=registry.authority.pem, needs_address=True,
-        stay=settings.nodes.resident,
-    )  # fmt: skip
+    ca = registry.authority.pem
+    wanted = Operation(named("apply"), ca=ca, stay=settings.nodes.resident)
     address = dataclasses.replace(settings.registry, address=registry.address)
     settings = dataclasses.replace(settings, registry=address)
-    return operation.run(settings, ui, [name], wanted, None).hosts[0]
+    return Fleet(settings, ui).carry_out(wanted, [name]).hosts[0]
 
 
 def test_the_agent_stays_after_the_first_trust_and_answers_the_second(
@@ -57,7 +56,7 @@ def test_a_node_of_two_names_has_one_agent(node: ResidentNode, ui: UI, registry:
         assert (result.status, result.changes) == ("unchanged", ()), name
     roster = Roster(node.settings).residents()
     assert roster == {"node": before, "another": before}
-    assert fleet.release(node.settings, ui, ["another"]).ok
+    assert Fleet(node.settings, ui).run("release", ["another"]).ok
     assert Roster(node.settings).residents() == {}
     assert trust(node, ui, registry, node.settings).status == "changed"
 
@@ -72,7 +71,7 @@ def test_another_operators_agent_is_not_taken_over_unasked(
     assert node.read("/var/lib/moorage/resident/authority.pem") == authority
     assert "next" not in node.sh("ls /var/lib/moorage/resident")[1]
     assert trust(node, ui, registry, node.settings).status == "unchanged"
-    assert fleet.release(node.settings, ui, ["node"]).ok
+    assert Fleet(node.settings, ui).run("release", ["node"]).ok
 
 
 def test_a_port_in_use_keeps_no_trust_away(
@@ -98,8 +97,8 @@ def test_once_leaves_the_trust_and_nothing_of_the_agent(
     assert node.sh(SERVICE)[0] != 0
     assert node.sh(ARCHIVES)[1].strip() == "0"
     assert node.read("/etc/containerd/certs.d/my.registry.io/ca.crt") is not None
-    taken = operation.Operation("untrust", ("untrust",))
-    assert operation.run(once, ui, ["node"], taken, None).ok
+    taken = Operation(named("untrust"))
+    assert Fleet(once, ui).carry_out(taken, ["node"]).ok
     assert node.read("/etc/containerd/certs.d/my.registry.io/ca.crt") is None
     assert node.sh(ARCHIVES)[1].strip() == "0"
 
@@ -120,7 +119,7 @@ def test_a_folder_that_containerd_was_told_of_elsewhere_is_kept_right_too(
         assert node.read(ours)
         node.sh("rm -r /opt/registries/my.registry.io")
         until(lambda: bool(node.read(ours)), node)
-        assert fleet.release(node.settings, ui, ["node"]).ok
+        assert Fleet(node.settings, ui).run("release", ["node"]).ok
     finally:
         node.write("/etc/containerd/config.toml", config)
         node.sh("systemctl restart containerd")

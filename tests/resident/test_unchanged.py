@@ -13,7 +13,7 @@ pytest.importorskip("docker")
 
 from agent.proof.decision import NO_IMAGE
 from agent.wire.report import HostResult
-from moorage import fleet
+from moorage.fleet.rollout.fleet import Fleet
 from moorage.ui import UI
 from tests.agent.real import Registry
 from tests.resident.lab import ResidentNode, asked, run
@@ -37,10 +37,10 @@ echo $! > /root/another.pid; sleep 1
 
 @pytest.fixture
 def trusting(node: ResidentNode, ui: UI, registry: Registry) -> Iterator[ResidentNode]:
-    assert fleet.adopt(node.settings, ui, ["node"]).ok
+    assert Fleet(node.settings, ui).run("adopt", ["node"]).ok
     assert run(node, ui, registry, "apply").ok
     yield node
-    assert fleet.release(node.settings, ui, ["node"]).ok
+    assert Fleet(node.settings, ui).run("release", ["node"]).ok
 
 
 def apply(node: ResidentNode, ui: UI, registry: Registry) -> HostResult:

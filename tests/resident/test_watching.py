@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from moorage import fleet
+from moorage.fleet.rollout.fleet import Fleet
+from moorage.fleet.rollout.operation import Wish
 from moorage.fleet.watch import Watch
 from moorage.ui import UI
 from tests.resident.lab import ResidentNode
@@ -46,7 +47,7 @@ def followed(node: ResidentNode, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fo
     finally:
         made.watch.stop()
         made.thread.join(20)
-        fleet.release(node.settings, UI(as_json=True), ["node"])
+        Fleet(node.settings, UI(as_json=True)).run("release", ["node"])
 
 
 def test_a_node_is_followed_by_whatever_way_leads_to_it(
@@ -61,14 +62,14 @@ def test_a_node_is_followed_by_whatever_way_leads_to_it(
     session = followed.kept._session
     time.sleep(5)
     assert followed.kept._session is session  # one login, not one a round
-    assert fleet.adopt(node.settings, ui, ["node"], loopback=True).ok
+    assert Fleet(node.settings, ui).run("adopt", ["node"], Wish(loopback=True)).ok
     followed.until("an agent stays here now")
     assert followed.kept.by_agent
     node.sh("systemctl stop moorage-agent")
     followed.until("no resident agent answers: it is asked over SSH")
     node.sh("systemctl start moorage-agent")
     followed.until("an agent stays here now")
-    assert fleet.adopt(node.settings, ui, ["node"]).ok
+    assert Fleet(node.settings, ui).run("adopt", ["node"]).ok
     followed.until("the agent's certificate was renewed")
-    assert fleet.forget(node.settings, ui, ["node"]) == {"node": "released"}
+    assert Fleet(node.settings, ui).forget(["node"]) == {"node": "released"}
     followed.until("no resident agent answers: it is asked over SSH")

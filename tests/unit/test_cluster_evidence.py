@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from agent.wire.report import CHANGED, ROLLED_BACK, UNCHANGED, HostResult
-from moorage import fleet
 from moorage.cluster.api.refusals import ApiError
 from moorage.cluster.diagnosis import nodes
 from moorage.cluster.diagnosis.nodes import AGENTS_UNTRUST, Proof
@@ -81,7 +80,7 @@ class Api:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(fleet, "logs", lambda _: tmp_path / "rollouts")
+    monkeypatch.setattr(logbook, "folder", lambda _: tmp_path / "rollouts")
     return tmp_path / "rollouts"
 
 

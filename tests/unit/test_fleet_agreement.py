@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 
 from agent.wire.report import CHANGED, FAILED, Fault, HostResult
+from agent.wire.verbs import named
 from moorage.archive import AgentArchive
 from moorage.errors import Refused
 from moorage.fleet.report import FleetReport, agreement
-from moorage.fleet.report.waves import Policy
-from moorage.fleet.rollout import on_host, operation
+from moorage.fleet.report.waves import ALL_AT_ONCE, Policy
+from moorage.fleet.rollout import on_host
+from moorage.fleet.rollout.fleet import Fleet
+from moorage.fleet.rollout.operation import Operation
 from moorage.fleet.rollout.rollout import Line
 from moorage.fleet.ssh.routes import Route
 from moorage.settings import NodesSettings, Settings
@@ -51,9 +54,8 @@ def gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gone:
 def run(
     hosts: str, ui: UI, settings: Settings | None = None, policy: Policy | None = None
 ) -> FleetReport:
-    what = operation.Operation("trust", ("apply",))
-    pace = operation.Pace(policy) if policy is not None else None
-    return operation.run(settings or Settings(), ui, hosts.split(","), what, None, pace)
+    fleet = Fleet(settings or Settings(), ui)
+    return fleet.carry_out(Operation(named("apply")), hosts.split(","), policy or ALL_AT_ONCE)
 
 
 def on_terminal(monkeypatch: pytest.MonkeyPatch, answer: str) -> list[str]:
@@ -132,8 +134,8 @@ def test_a_canary_that_wants_to_be_asked_ends_no_rollout_that_was_agreed_to(
 
 
 def test_a_recovery_is_agreed_to_on_the_agents_command_line() -> None:
-    agreed = operation.Operation("recover", ("recover",)).agreed()
-    assert agreed.words == ("recover", "--stop-running")
+    agreed = Operation(named("recover")).agreed()
+    assert agreed.call.words == ("recover", "--stop-running")
 
 
 def test_the_task_gives_one_document_with_the_nodes_and_the_refusal(

@@ -14,19 +14,16 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from agent.resident.home import Home
 from agent.wire.report import HostResult
-from moorage import fleet
-from moorage.archive import agent_archive
+from agent.wire.verbs import Call, named
 from moorage.errors import MoorageError, Refused
-from moorage.fleet.errand.errand import Become
 from moorage.fleet.report import FleetReport
 from moorage.fleet.residents import channel, residence
-from moorage.fleet.residents.residence import Residents, Visit
+from moorage.fleet.residents.residence import Residents
+from moorage.fleet.rollout.fleet import Fleet
 from moorage.pki.authority import CLOCK_SECONDS, Authority
 from moorage.pki.roster import Resident, Roster
 from moorage.settings import ROOT, CertsSettings, Settings
@@ -50,7 +47,8 @@ def ui() -> UI:
 
 def status(folder: Folder, ui: UI) -> FleetReport:
     no_waiting = dataclasses.replace(folder.settings.nodes, retries=0)
-    return fleet.status(dataclasses.replace(folder.settings, nodes=no_waiting), ui, [folder.target])
+    settings = dataclasses.replace(folder.settings, nodes=no_waiting)
+    return Fleet(settings, ui).run("status", [folder.target])
 
 
 def code(report: FleetReport) -> str:
@@ -156,7 +154,7 @@ def test_an_agent_of_another_fleet_is_told_with_its_cure(
     roster_of(other)
     Roster(other).put("127.0.0.1", Roster(folder.settings).residents()["127.0.0.1"])
     ours = dataclasses.replace(folder.settings, certs=other.certs)
-    report = fleet.status(ours, ui, [folder.target])
+    report = Fleet(ours, ui).run("status", [folder.target])
     assert code(report) == "not-our-agent"
     assert "refused" in folder.agent.log.read_text()
 
@@ -255,11 +253,15 @@ def test_an_agent_that_is_newer_than_the_operator_changes_nothing_by_it(
     with adopted(tmp_path, version="9.0.0") as folder:
         before = folder.box.files()
         plan = json.dumps(folder.box.document()).encode()
-        for words in (("apply",), ("untrust",), ("apply", "--dry-run")):
+        for call in (
+            Call(named("apply")),
+            Call(named("untrust")),
+            Call(named("apply"), dry_run=True),
+        ):
             with Residents(folder.settings).line(folder.route) as line:
                 assert line is not None
                 with pytest.raises(MoorageError) as refusal:
-                    line.operate(words, plan, lambda _: None, 60)
+                    line.operate(call, plan, lambda _: None, 60)
             assert refusal.value.code == "agent-newer"
             assert "9.0.0" in refusal.value.message
             assert "git pull" in refusal.value.cure
@@ -268,26 +270,6 @@ def test_an_agent_that_is_newer_than_the_operator_changes_nothing_by_it(
         report = status(folder, ui)  # which asks, and changes nothing
         assert report.ok
         assert report.states["node1"]["resident"]["compared"] == "newer"
-
-
-def test_a_newer_agent_is_brought_back_only_where_that_is_meant(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No service manager starts it again here, so that it is not seen to answer afterwards."""
-    monkeypatch.setattr(residence, "UPGRADE_SECONDS", 1.0)
-    with adopted(tmp_path, version="9.0.0") as folder:
-        (folder.box.root / "usr/bin/openssl").symlink_to(shutil.which("openssl") or "/none")
-        home = Home(str(folder.box.root))
-        home.archive.write_bytes(b"the newer one")
-        ours = agent_archive(folder.settings.state)
-        no_session: Any = None  # the channel goes straight to the port
-        visit = Visit(no_session, folder.route, ours, Become(sudo=False), lambda _: None)
-        with pytest.raises(MoorageError) as refusal:
-            residence.upgrade(folder.settings, Residents(folder.settings), visit)
-        assert refusal.value.code == "agent-newer"
-        assert home.archive.read_bytes() == b"the newer one"
-        residence.upgrade(folder.settings, Residents(folder.settings), visit, downgrade=True)
-        assert home.archive.read_bytes() == ours.path.read_bytes()
 
 
 def test_an_agent_that_is_older_takes_the_operators_plan(tmp_path: Path) -> None:
@@ -301,7 +283,7 @@ def test_an_agent_that_is_older_takes_the_operators_plan(tmp_path: Path) -> None
 def test_a_forgotten_agents_certificate_is_believed_by_no_command(folder: Folder, ui: UI) -> None:
     assert status(folder, ui).ok
     kept = (Path(folder.settings.certs_dir) / "fleet/nodes.json").read_bytes()
-    assert fleet.forget(folder.settings, ui, [folder.target], offline=True) == {
+    assert Fleet(folder.settings, ui).forget([folder.target], offline=True) == {
         "node1": "left-alone"
     }
     assert folder.agent.process.poll() is None
@@ -320,7 +302,7 @@ def test_a_stolen_key_of_a_forgotten_node_is_not_taken_for_its_successors(
 ) -> None:
     """The thief serves on where the node was, with its key; the node itself was adopted again."""
     roster = Roster(folder.settings)
-    fleet.forget(folder.settings, ui, [folder.target], offline=True)
+    Fleet(folder.settings, ui).forget([folder.target], offline=True)
     identity = roster.identity("127.0.0.1", IDENTITY)
     assert identity != IDENTITY
     other = Box(tmp_path / "again", folder.box.ca)
@@ -336,10 +318,10 @@ def test_a_node_out_of_reach_is_forgotten_all_the_same(
 ) -> None:
     folder.agent.stop()
     began = time.monotonic()
-    assert fleet.forget(folder.settings, ui, [folder.target]) == {"node1": "not-reached"}
+    assert Fleet(folder.settings, ui).forget([folder.target]) == {"node1": "not-reached"}
     assert time.monotonic() - began < 15
     assert Roster(folder.settings).revoked() == {IDENTITY}
-    assert fleet.forget(folder.settings, ui, [folder.target]) == {"node1": "no-agent"}
+    assert Fleet(folder.settings, ui).forget([folder.target]) == {"node1": "no-agent"}
 
 
 def test_forgetting_works_where_nothing_else_does(tmp_path: Path, ui: UI) -> None:
@@ -350,7 +332,7 @@ def test_forgetting_works_where_nothing_else_does(tmp_path: Path, ui: UI) -> Non
     broken.write_text("Host a\n  Nonsense\n")
     nodes = dataclasses.replace(settings.nodes, ssh_config=str(broken))
     settings = dataclasses.replace(settings, nodes=nodes)
-    assert fleet.forget(settings, ui, ["node1"]) == {"node1": "not-reached"}
+    assert Fleet(settings, ui).forget(["node1"]) == {"node1": "not-reached"}
     assert Roster(settings).revoked() == {"a" * 32}
 
 
@@ -403,15 +385,11 @@ def test_two_nodes_with_one_address_after_another_are_told_apart(
     assert free_port() != folder.port
 
 
-def test_a_dry_run_says_where_an_agent_would_stay(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_says_where_an_agent_would_stay(tmp_path: Path) -> None:
     settings = at(tmp_path)
     Roster(settings).put("b", Resident("b" * 32, 7443, "1", 2_000_000_000))
     results = [HostResult("a", "changed"), HostResult("b", "unchanged"), HostResult("c", "failed")]
-    residence.foretell(settings, UI(as_json=True), ["a", "b", "c"], results)
-    said = capsys.readouterr().err
+    said = residence.foretold(settings, ["a", "b", "c"], results)
     assert "an agent would stay on a," in said
     assert "--once" in said
-    residence.foretell(settings, UI(as_json=True), ["b"], results)
-    assert capsys.readouterr().err == ""
+    assert residence.foretold(settings, ["b"], results) == ""

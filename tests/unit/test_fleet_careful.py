@@ -16,11 +16,11 @@ from moorage.fleet.inventory import Target
 from moorage.fleet.report import FleetReport, causes, failures, logbook, report_file, show
 from moorage.fleet.report.board import Board
 from moorage.fleet.report.waves import Policy, schedule
-from moorage.fleet.rollout import operation
+from moorage.fleet.rollout.fleet import Fleet, Pace
+from moorage.fleet.rollout.operation import Operation
 from moorage.fleet.rollout.rollout import Line, Outcome, Rollout, Work
 from moorage.fleet.ssh import retry
 from moorage.fleet.ssh.session import Unreachable
-from moorage.settings import Settings
 from moorage.tasks.command import Run
 from moorage.tasks.on_nodes import Cluster, Nodes, Waves
 from moorage.ui import UI
@@ -97,16 +97,15 @@ def test_an_undo_goes_in_waves_and_is_resumed_as_the_same_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stands in for the nodes: an undo is asked for again by the same number, never by another."""
-    asked: list[operation.Operation] = []
+    asked: list[Operation] = []
 
     def run(
-        settings: Settings, ui: UI, hosts: Sequence[Target], what: operation.Operation,
-        reach: object, pace: operation.Pace,
+        fleet: Fleet, what: Operation, hosts: Sequence[Target], policy: Policy,
+        begin: Callable[[], logbook.Logbook],
     ) -> FleetReport:  # fmt: skip
         asked.append(what)
-        assert pace.begin is not None
-        assert pace.policy == Policy(canary=1)
-        book = pace.begin()
+        assert policy == Policy(canary=1)
+        book = begin()
         results = [HostResult(hosts[0].name, CHANGED)]
         results += [HostResult(host.name, FAILED, error=BROKEN) for host in hosts[1:]]
         for result in results:
@@ -114,17 +113,17 @@ def test_an_undo_goes_in_waves_and_is_resumed_as_the_same_run(
         book.end("the canary failed")
         return FleetReport(tuple(results))
 
-    monkeypatch.setattr(operation, "run", run)
+    monkeypatch.setattr(Fleet, "carry_out", run)
     settings, policy = project(tmp_path), Policy(canary=1)
-    fleet.undo(settings, UI(), names(3), rollout=fleet.Rollout(policy))
+    Fleet(settings, UI()).run("undo", names(3), pace=Pace(policy))
     left = fleet.unfinished(settings, "undo")
     assert [target.name for target in left] == names(3)
-    report = fleet.undo(settings, UI(), left, rollout=fleet.Rollout(policy, resume=True))
+    report = Fleet(settings, UI()).run("undo", left, pace=Pace(policy, resume=True))
     assert [result.host for result in report.hosts] == names(3)
     assert report.hosts[0].status == CHANGED
     assert len(asked[0].run) == 32
     assert asked[0].run == asked[1].run
-    fleet.undo(settings, UI(), names(3), rollout=fleet.Rollout(policy))
+    Fleet(settings, UI()).run("undo", names(3), pace=Pace(policy))
     assert asked[2].run != asked[0].run
 
 

@@ -14,11 +14,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from agent.wire.verbs import Call, named
 from moorage.archive import AgentArchive
 from moorage.errors import MoorageError
 from moorage.fleet.errand import errand
 from moorage.fleet.residents import channel
-from moorage.fleet.rollout import operation
+from moorage.fleet.rollout import fleet
+from moorage.fleet.rollout.operation import Operation
 from moorage.pki.authority import Authority
 from moorage.pki.roster import Resident, Roster
 from moorage.settings import NodesSettings
@@ -26,6 +28,7 @@ from moorage.ui import UI
 from tests.agent.fleet import NODE_ID, SERVER, Fleet
 from tests.unit.elsewhere import project
 
+STATUS = Call(named("status"))
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 Talk = Callable[[ssl.SSLSocket], None]
 
@@ -66,7 +69,7 @@ def agent(tmp_path: Path) -> Iterator[Callable[[Talk], channel.Channel]]:
 
 
 def status(line: channel.Channel) -> int:
-    return line.operate(("status",), b"", lambda _: None, 20)[1]
+    return line.operate(STATUS, b"", lambda _: None, 20).status
 
 
 def test_a_line_that_is_closed_between_two_chunks_is_a_broken_one(
@@ -85,9 +88,9 @@ def test_words_that_are_no_events_are_a_whole_answer_and_explained(
     agent: Callable[[Talk], channel.Channel],
 ) -> None:
     line = agent(lambda line: line.sendall(HEAD + chunk(b"hello there\n") + b"0\r\n\r\n"))
-    answer, code = line.operate(("status",), b"", lambda _: None, 20)
-    assert code == 0
-    fault = errand.host_result("node", answer, code, "root").error
+    answer = line.operate(STATUS, b"", lambda _: None, 20)
+    assert answer.status == 0
+    fault = errand.host_result("node", answer, "root").error
     assert fault is not None
     assert "hello there" in fault.cause
 
@@ -165,7 +168,7 @@ def test_a_node_that_froze_with_our_request_is_not_called_untouched(
             taken.append(context.wrap_socket(listener.accept()[0], server_side=True))
 
         threading.Thread(target=take, daemon=True).start()
-        report = operation.run(settings, UI(), ["node"], operation.Operation("try", (word,)), None)
+        report = fleet.Fleet(settings, UI()).carry_out(Operation(named(word)), ["node"])
     for line in taken:
         line.close()
     error = report.hosts[0].error

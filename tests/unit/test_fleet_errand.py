@@ -69,6 +69,7 @@ class Node:
         answer.stdout(done.stdout)
         answer.stderr(done.stderr)
         answer.end()
+        answer.status = done.returncode
         return answer, done.returncode
 
     def warm(self) -> tuple[Answer, int]:
@@ -93,7 +94,8 @@ def node(tmp_path: Path) -> Node:
 
 
 def code(answer: Answer, status: int) -> str:
-    error = host_result("n", answer, status, "op").error
+    answer.status = status
+    error = host_result("n", answer, "op").error
     assert error is not None
     assert error.cause
     assert error.cure
@@ -101,15 +103,15 @@ def code(answer: Answer, status: int) -> str:
 
 
 def test_a_node_without_the_archive_says_so(node: Node) -> None:
-    answer, status = node.warm()
-    assert errand.absent(answer, status)
+    answer, _ = node.warm()
+    assert errand.absent(answer)
 
 
 def test_the_archive_is_brought_once_and_found_the_next_time(node: Node) -> None:
     for run in (node.cold, node.warm):
         answer, status = run()
         assert status == 0
-        assert host_result("n", answer, status, "root").status == "unchanged"
+        assert host_result("n", answer, "root").status == "unchanged"
         # Plan and words arrive whole, and nothing of the archive with them.
         assert node.events[0]["plan"] == PLAN.decode()
         assert node.events[0]["words"] == ["apply", "--dry-run"]
@@ -128,8 +130,8 @@ def test_what_is_brought_belongs_to_its_owner_alone(node: Node) -> None:
 def test_the_archive_is_brought_again_where_its_python_is_gone(node: Node) -> None:
     node.cold()
     (node.state / "agent" / f"{DIGEST}.python").write_text("/gone/python3\n")
-    answer, status = node.warm()
-    assert errand.absent(answer, status)
+    answer, _ = node.warm()
+    assert errand.absent(answer)
     assert node.cold()[1] == 0
     assert node.warm()[1] == 0
 
@@ -199,8 +201,8 @@ def test_no_sudo_is_told(node: Node, tmp_path: Path) -> None:
 
 def test_no_sudo_is_needed_where_the_login_is_root_already(node: Node, tmp_path: Path) -> None:
     node.programs(tmp_path / "bin", sh='exec /bin/sh "$@"', id="echo 0")
-    answer, status = node.sh(warm_words(DIGEST, ["status"]), PLAN, Become(sudo=True))
-    assert errand.absent(answer, status)
+    answer, _ = node.sh(warm_words(DIGEST, ["status"]), PLAN, Become(sudo=True))
+    assert errand.absent(answer)
 
 
 def test_sudo_is_called_without_a_question_where_there_is_no_password(
@@ -263,7 +265,7 @@ def test_a_greeting_before_the_events_does_no_harm() -> None:
         b'"verified": true, "pull_seconds": 1.5, "error": null}'
     )
     answer.end()
-    result = host_result("as-typed", answer, 0, "root")
+    result = host_result("as-typed", answer, "root")
     assert result.host == "as-typed"
     assert result.ok
     assert result.changes[0].path == "/etc/hosts"

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 
 from agent.wire.report import FAILED, Fault, HostResult
+from agent.wire.verbs import named
 from moorage.archive import AgentArchive
 from moorage.fleet import report
 from moorage.fleet.report import FleetReport
-from moorage.fleet.rollout import on_host, operation
+from moorage.fleet.rollout import on_host
+from moorage.fleet.rollout.fleet import Fleet
+from moorage.fleet.rollout.operation import Operation, Reach, report_of
 from moorage.fleet.rollout.rollout import Outcome
 from moorage.fleet.ssh import session as ssh
 from moorage.fleet.ssh.routes import Route
@@ -35,9 +38,9 @@ FACTS = {"event": "facts", "runtime": "containerd 1.7.24"}
 WIDE = "200"
 
 
-def told(words: tuple[str, ...], *events: dict[str, Any], status: str = "unchanged") -> FleetReport:
+def told(name: str, *events: dict[str, Any], status: str = "unchanged") -> FleetReport:
     outcome = Outcome(HostResult("node1", status), (FACTS, *events))
-    return operation._report([outcome], operation.Operation("look", words), 0, "")
+    return report_of([outcome], Operation(named(name)), 0, "")
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +51,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_difference_is_shown_and_is_not_ok(capsys: pytest.CaptureFixture[str]) -> None:
     diff = "--- /etc/hosts\n+++ /etc/hosts\n@@ -1 +1,2 @@\n a\n+b\n"
     change = {"event": "change", "path": "/etc/hosts", "action": "edited", "diff": diff}
-    found = told(("diff",), change, status="differs")
+    found = told("diff", change, status="differs")
     assert found.ok is False
     assert found.to_json()["diffs"]["node1"]["/etc/hosts"].startswith("--- node1:/etc/hosts")
     assert "dry_run" not in found.to_json()
@@ -59,7 +62,7 @@ def test_a_difference_is_shown_and_is_not_ok(capsys: pytest.CaptureFixture[str])
 
 
 def test_history_is_a_row_a_change(capsys: pytest.CaptureFixture[str]) -> None:
-    found = told(("history",), {"event": "history", "records": [RECORD]})
+    found = told("history", {"event": "history", "records": [RECORD]})
     assert found.to_json()["histories"] == {"node1": [RECORD]}
     report.show_histories(UI(), found)
     row = next(line for line in capsys.readouterr().out.splitlines() if "node1" in line)
@@ -68,13 +71,13 @@ def test_history_is_a_row_a_change(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_node_without_a_history_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    report.show_histories(UI(), told(("history",), {"event": "history", "records": []}))
+    report.show_histories(UI(), told("history", {"event": "history", "records": []}))
     assert "node1: nothing was ever done here" in capsys.readouterr().out
 
 
 def test_findings_are_a_table_a_node(capsys: pytest.CaptureFixture[str]) -> None:
     other = {**FINDING, "strategy": "drop-in", "applies": False, "why": "no imports"}
-    found = told(("explain",), {"event": "explain", "findings": [FINDING, other]})
+    found = told("explain", {"event": "explain", "findings": [FINDING, other]})
     assert found.to_json()["findings"]["node1"] == [FINDING, other]
     report.show_findings(UI(), found)
     out = capsys.readouterr().out
@@ -89,7 +92,7 @@ def test_findings_are_a_table_a_node(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_node_that_failed_is_told_with_its_cure(capsys: pytest.CaptureFixture[str]) -> None:
     fault = Fault("not-root", "it cannot be read", "no right", "run it through sudo")
     outcome = Outcome(HostResult("node1", FAILED, error=fault))
-    found = operation._report([outcome], operation.Operation("look", ("explain",)), 0, "")
+    found = report_of([outcome], Operation(named("explain")), 0, "")
     for show in (report.show_findings, report.show_histories):
         show(UI(), found)
         assert "run it through sudo" in capsys.readouterr().out
@@ -122,13 +125,13 @@ def test_many_are_asked_over_https_and_few_logged_in_to_at_once(
     Authority.open(settings)
     closed = Resident("a" * 32, 1, "1", int(time.time()) + 90 * 86400)
     Roster(settings).put("127.0.0.1", closed)  # nothing listens on port 1
-    what = operation.Operation("status", ("status",))
+    what = Operation(named("status"))
     archive = AgentArchive(tmp_path, "0" * 64)
-    means = on_host.Means.of(settings, what, archive, operation.Reach(), ())
+    means = on_host.Means.of(settings, what, archive, Reach(), ())
     assert means.at_once == on_host.ASKED_AT_ONCE
-    apply = dataclasses.replace(what, words=("apply",))
-    assert on_host.Means.of(settings, apply, archive, operation.Reach(), ()).at_once == 3
+    apply = dataclasses.replace(what, verb=named("apply"))
+    assert on_host.Means.of(settings, apply, archive, Reach(), ()).at_once == 3
     names = ["127.0.0.1", *(f"10.9.8.{number}" for number in range(1, 40))]
-    found = operation.run(settings, UI(), names, what, None)
+    found = Fleet(settings, UI()).carry_out(what, names)
     assert {result.status for result in found.hosts} == {"unreachable"}
     assert most == 3

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from moorage import fleet
 from moorage.fleet.report import FleetReport
+from moorage.fleet.rollout.fleet import Fleet
 from moorage.pki import authority
 from moorage.pki.authority import Authority
 from moorage.pki.roster import Resident, Roster
@@ -41,7 +41,7 @@ def remember(folder: Folder, address: str = HOST, **changed: object) -> None:
 def status(folder: Folder) -> FleetReport:
     nodes = dataclasses.replace(folder.settings.nodes, retries=0)
     settings = dataclasses.replace(folder.settings, nodes=nodes)
-    return fleet.status(settings, UI(as_json=True), [folder.target])
+    return Fleet(settings, UI(as_json=True)).run("status", [folder.target])
 
 
 def test_no_ssh_configuration_is_read_for_an_agent_that_answers(folder: Folder) -> None:
@@ -68,7 +68,7 @@ def test_an_address_that_is_another_nodes_now_is_passed_over(folder: Folder) -> 
         # Where node1's agent answers now; OpenSSH knows where node2 really is.
         Roster(folder.settings).put("node2", dataclasses.replace(made, address=HOST))
         (folder.path / "ssh_config").write_text("Host node2\n  HostName 127.0.0.2\n")
-        report = fleet.status(folder.settings, UI(as_json=True), ["node2"])
+        report = Fleet(folder.settings, UI(as_json=True)).run("status", ["node2"])
         assert "resident" in report.states["node2"]
     finally:
         agent.stop()
@@ -79,12 +79,13 @@ def test_a_run_over_agents_alone_loads_neither_paramiko_nor_cryptography(folder:
     assert authority.checked_context(folder.settings) is not None
     program = (
         "import sys, pathlib\n"
-        "from moorage import fleet\n"
+        "from moorage.fleet.rollout.fleet import Fleet\n"
         "from moorage.fleet.inventory import Target\n"
         "from moorage.settings import CertsSettings, Settings\n"
         "from moorage.ui import UI\n"
         "settings = Settings(certs=CertsSettings(dir=sys.argv[1]))\n"
-        "report = fleet.status(settings, UI(as_json=True), [Target('node1', '127.0.0.1')])\n"
+        "fleet = Fleet(settings, UI(as_json=True))\n"
+        "report = fleet.run('status', [Target('node1', '127.0.0.1')])\n"
         "assert 'resident' in report.states['node1'], report\n"
         "print([name for name in ('paramiko', 'fabric', 'cryptography') if name in sys.modules])\n"
     )

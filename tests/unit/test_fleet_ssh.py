@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.wire.report import UNREACHABLE, Fault, HostResult
+from agent.wire.verbs import named
 from moorage import fleet
 from moorage.archive import AgentArchive
 from moorage.errors import Refused
 from moorage.fleet.inventory.selection import Selection
 from moorage.fleet.openssh import files, program
 from moorage.fleet.report import FleetReport
-from moorage.fleet.rollout import operation
+from moorage.fleet.rollout.fleet import Fleet
 from moorage.fleet.rollout.operation import Operation, Reach
 from moorage.fleet.ssh import routing
 from moorage.fleet.ssh.routes import LabHosts
@@ -176,8 +177,8 @@ class Operator:
     ) -> FleetReport:
         nodes = NodesSettings(ssh_config=str(self.config), connect_timeout=timeout, retries=retries)
         settings = dataclasses.replace(Settings(), nodes=nodes)
-        task = Operation("try", ("status",))
-        return operation.run(settings, UI(yes=yes), hosts, task, Reach(**reach))
+        task = Operation(named("status"))
+        return Fleet(settings, UI(yes=yes), Reach(**reach)).carry_out(task, hosts)
 
     def one(self, host: str, **options: Any) -> HostResult:
         return self.run(host, **options).hosts[0]
@@ -486,9 +487,9 @@ def test_a_jump_host_is_passed_and_checked_as_strictly(
 def test_behind_a_jump_host_the_registrys_address_has_to_be_set(operator: Operator) -> None:
     operator.write("Host n\n ProxyJump bastion\n")
     settings = dataclasses.replace(Settings(), nodes=NodesSettings(ssh_config=str(operator.config)))
-    task = Operation("try", ("status",), needs_address=True)
+    task = Operation(named("apply"))
     with pytest.raises(Refused) as refusal:
-        operation.run(settings, UI(), ["n"], task, None)
+        Fleet(settings, UI()).carry_out(task, ["n"])
     assert refusal.value.code == "no-registry-address"
     assert "registry.address" in refusal.value.cure
 
@@ -601,12 +602,12 @@ def test_an_ansible_inventory_is_followed_through_its_bastion(
     assert [host.name for host in hosts] == ["web1"]
     assert "bastion is left out" in notes[0]
     before = bastion.sessions
-    reports = [operation.run(settings, UI(), hosts, Operation("try", ("status",)), Reach())]
+    reports = [Fleet(settings, UI()).carry_out(Operation(named("status")), hosts)]
     if way == "jump":
         # The key of the variables is the node's own, as ssh has it: the jump host gets its own.
         assert reports[0].hosts[0].status == UNREACHABLE
         operator.write("", identity="good")
-        reports.append(operation.run(settings, UI(), hosts, Operation("try", ("status",)), Reach()))
+        reports.append(Fleet(settings, UI()).carry_out(Operation(named("status")), hosts))
     assert reports[-1].hosts[0].ok, reports[-1].hosts[0]
     assert bastion.sessions == before
     assert f"Accepted publickey for root from {_gateway(bastion)}" in _log(bastion)

@@ -22,10 +22,11 @@ import pytest
 
 from agent.journal import gauges
 from agent.wire.report import Fault, HostResult, StatusEvent
-from moorage import fleet
 from moorage.errors import Refused
 from moorage.fleet.inventory import Target
+from moorage.fleet.report import logbook
 from moorage.fleet.report.logbook import Logbook
+from moorage.fleet.rollout.fleet import Fleet
 from moorage.fleet.state import table
 from moorage.fleet.state.host import Ours, Resident, Standing
 from moorage.fleet.watch import Watch
@@ -421,7 +422,7 @@ def test_what_is_as_before_is_no_event() -> None:
 def test_rollouts_are_told_newest_first_and_while_they_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet, "logs", lambda _: tmp_path)
+    monkeypatch.setattr(logbook, "folder", lambda _: tmp_path)
     hosts = [Target(name, name) for name in ("a", "b")]
     first = Logbook.begin(tmp_path, "trust my.registry.io", hosts)
     first.result(HostResult("a", "changed"))
@@ -580,7 +581,7 @@ def in_words(node: Standing) -> str:
 
 
 def by_status(settings: Settings, folder: Folder) -> str:
-    report = fleet.status(settings, UI(as_json=True), [folder.target])
+    report = Fleet(settings, UI(as_json=True)).run("status", [folder.target])
     (judged,) = table.judged(report, table.ours(settings)).hosts
     words = {"unchanged": "in order", "differs": "not in order"}
     return words.get(judged.status, "not asked") if judged.error is None else "not asked"

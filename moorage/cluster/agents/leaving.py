@@ -64,13 +64,12 @@ def take_trust_away(api: Api, settings: Settings, ui: UI, seconds: float) -> lis
 def _note(settings: Settings, nodes: Sequence[ClusterNode]) -> None:
     """For ``k8s.nodes``: an older pull proves nothing any more."""
     from agent.wire.report import CHANGED, HostResult
-    from moorage import fleet
     from moorage.fleet.inventory.targets import Target
     from moorage.fleet.report import logbook
 
     if nodes:
         logbook.note(
-            fleet.logs(settings),
+            logbook.folder(settings),
             f"{AGENTS_UNTRUST} {settings.registry_name}",
             [Target(node.name, node.address) for node in nodes],
             [HostResult(node.name, CHANGED) for node in nodes],

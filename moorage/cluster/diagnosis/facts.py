@@ -34,8 +34,8 @@ class Silent(UI):
 
 def trusting(api: Api, settings: Settings, names: set[str]) -> dict[str, str]:
     """Of these nodes, those where the trust's files are as our agent left them, in words."""
-    from moorage import fleet
     from moorage.cluster.diagnosis.nodes import addresses, hosts_by_node
+    from moorage.fleet.rollout.fleet import Fleet
     from moorage.fleet.ssh.routing import lab_hosts
 
     if not names:
@@ -50,7 +50,7 @@ def trusting(api: Api, settings: Settings, names: set[str]) -> dict[str, str]:
         }
         if not wanted:
             return {}
-        report = fleet.status(settings, Silent(), tuple(wanted))
+        report = Fleet(settings, Silent()).run("status", tuple(wanted))
     except MoorageError:
         return {}
     found = {}

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from moorage import fleet
 from moorage.cluster.api import paths
 from moorage.cluster.api.refusals import ApiError
 from moorage.cluster.symptoms import causes
@@ -249,7 +248,7 @@ def prove(api: Api, settings: Settings, selector: str = "") -> list[Proof]:
             found[name].append(one)
     for name, one in _stuck_now(api, registry, found):
         found[name].append(one)
-    deeds = logbook.deeds(fleet.logs(settings), registry)
+    deeds = logbook.deeds(logbook.folder(settings), registry)
     for node in nodes:
         names = _names_of(node, nodes)
         found[node.name] += [

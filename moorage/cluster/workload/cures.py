@@ -197,8 +197,9 @@ def _past_proxy(here: Here, groups: Sequence[Group]) -> str:
 
 
 def _trust(here: Here, groups: Sequence[Group]) -> str:
-    from moorage import fleet
     from moorage.cluster.diagnosis import nodes
+    from moorage.fleet.rollout.fleet import Fleet
+    from moorage.fleet.rollout.operation import Wish
 
     wanted = set(_nodes(groups))
     hosts = tuple(
@@ -207,7 +208,7 @@ def _trust(here: Here, groups: Sequence[Group]) -> str:
         if node in wanted
     )
     # The pull is proven by the pods themselves, with the login they have.
-    report = fleet.trust(here.settings, here.ui, hosts, verify=False)
+    report = Fleet(here.settings, here.ui).run("trust", hosts, Wish(verify=False))
     failed = [one for one in report.hosts if not one.ok]
     if failed:
         error = failed[0].error

@@ -121,6 +121,8 @@ class Answer:
         self.not_installed: dict[str, Any] | None = None
         self.is_root = False
         self.too_much = False
+        # How it ended: an exit status, 0 for a whole answer over HTTPS, -1 for a broken line.
+        self.status = 0
         self.may_ask = reply is not None
         self._pulse = False
         self._on_event = on_event
@@ -200,20 +202,20 @@ def _event(line: bytes) -> dict[str, Any] | None:
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
 
 
-def absent(answer: Answer, status: int) -> bool:
+def absent(answer: Answer) -> bool:
     """Whether the archive (or the Python it was installed with) has to be brought first."""
-    return not answer.begun and (status == ABSENT or status in _GONE)
+    return not answer.begun and (answer.status == ABSENT or answer.status in _GONE)
 
 
-def host_result(name: str, answer: Answer, status: int, user: str) -> HostResult:
-    """What an ended errand means for the host called ``name``. ``status``: -1 for a lost line."""
+def host_result(name: str, answer: Answer, user: str) -> HostResult:
+    """What an ended errand means for the host called ``name``."""
     if answer.result is not None:
         document = {key: value for key, value in answer.result.items() if key in _RESULT_KEYS}
         try:
             return replace(HostResult.from_json(document | {"host": name}), host=name)
         except (ValueError, AttributeError) as problem:
             return failed(name, faults.not_an_answer(str(problem)))
-    return failed(name, _fault(answer, status, user))
+    return failed(name, _fault(answer, user))
 
 
 _RESULT_KEYS = frozenset(HostResult.__dataclass_fields__)
@@ -223,7 +225,8 @@ def failed(name: str, fault: Fault, status: str = FAILED) -> HostResult:
     return HostResult(host=name, status=status, error=fault)
 
 
-def _fault(answer: Answer, status: int, user: str) -> Fault:
+def _fault(answer: Answer, user: str) -> Fault:
+    status = answer.status
     if answer.too_much:
         return faults.not_an_answer("it answered without end")
     if answer.not_installed is not None:

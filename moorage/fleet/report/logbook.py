@@ -14,12 +14,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.wire.report import HostResult
 from moorage.errors import MoorageError, Refused
 from moorage.files import append_line, private_folder
 from moorage.fleet.inventory import Target
+
+if TYPE_CHECKING:
+    from moorage.settings import Settings
 
 VERSION = 1
 KEPT = 20
@@ -40,6 +43,11 @@ class Unfinished:
     def settled(self) -> frozenset[str]:
         """Hosts that need not be gone to again."""
         return frozenset(name for name, result in self.done.items() if result.ok)
+
+
+def folder(settings: Settings) -> Path:
+    """Where rollouts are noted as they happen."""
+    return settings.state / "rollouts"
 
 
 class Logbook:

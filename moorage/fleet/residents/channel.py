@@ -12,7 +12,7 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from agent.wire.version import __version__
@@ -22,6 +22,7 @@ from moorage.fleet.errand.errand import Answer
 from moorage.pki.authority import AGENT_NAME
 
 if TYPE_CHECKING:
+    from agent.wire.verbs import Call
     from moorage.pki.authority import Authority
     from moorage.pki.roster import Resident
 
@@ -30,17 +31,6 @@ CONNECT_SECONDS = 3.0
 HANDSHAKE_SECONDS = 10.0
 # An agent that serves at all sends its answer's head before its work begins.
 HEAD_SECONDS = 30.0
-# The agent's command line -> method and path.
-SERVED: dict[tuple[str, ...], tuple[str, str]] = {
-    ("apply",): ("POST", "/v1/apply"),
-    ("apply", "--dry-run"): ("POST", "/v1/apply?dry_run=true"),
-    ("untrust",): ("POST", "/v1/untrust"),
-    ("untrust", "--dry-run"): ("POST", "/v1/untrust?dry_run=true"),
-    ("verify",): ("POST", "/v1/verify"),
-    ("status",): ("GET", "/v1/status"),
-    ("facts",): ("GET", "/v1/facts"),
-    ("history",): ("GET", "/v1/history"),
-}
 
 # What an agent says of the operator's certificate (RFC 8446, section 6.2) -> why.
 _ALERTS = {
@@ -51,11 +41,6 @@ _ALERTS = {
     "certificate expired": "the node's clock is far ahead of this machine's: the operator's "
     "certificate is renewed a month before its end",
 }
-
-
-def takes_plan(words: tuple[str, ...]) -> bool:
-    """Whether the agent is sent a plan for these words, or only asked."""
-    return SERVED[words][0] == "POST"
 
 
 class NoAnswer(Exception):
@@ -115,20 +100,19 @@ class Channel:
 
     def operate(
         self,
-        words: Sequence[str],
+        call: Call,
         plan: bytes,
         on_event: Callable[[dict[str, Any]], None],
         patience: float,
-    ) -> tuple[Answer, int]:
-        """The errand over HTTPS: the same events, 0 for a whole answer and -1 for a broken line.
+    ) -> Answer:
+        """The errand over HTTPS: the same events; the status is 0, or -1 for a broken line.
 
         Raises MoorageError ``agent-silent`` where an agent has begun and then says nothing.
         """
-        method, path = SERVED[tuple(words)]
-        answer = Answer(on_event)
+        verb, answer = call.verb, Answer(on_event)
         self._socket.settimeout(min(HEAD_SECONDS, patience))
         try:
-            response = self._request(method, path, plan if method == "POST" else None)
+            response = self._request(verb.method, call.target, plan if verb.plan else None)
             if response.status != 200:
                 raise self._refusal(response.status, response.read(1 << 20))
             self._socket.settimeout(patience)
@@ -145,11 +129,12 @@ class Channel:
                 raise closed from None
             if _is_silence(problem):
                 raise faults.raised(faults.silent(answer.patience(patience))) from None
-            return answer, -1
+            answer.status = -1
+            return answer
         answer.end()
         # http.client takes a line that is closed between two chunks for a whole answer.
-        whole = answer.result is not None or answer.words
-        return answer, 0 if whole else -1
+        answer.status = 0 if answer.result is not None or answer.words else -1
+        return answer
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, **headers: str

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from agent.wire.report import CHANGED, UNCHANGED, Fault, FileChange, HostResult
+from agent.wire.report import CHANGED, Fault, HostResult
 from moorage.errors import MoorageError
 from moorage.fleet.errand import errand
 from moorage.fleet.inventory.ranges import fold
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from moorage.fleet.ssh.session import Session
     from moorage.pki.authority import Authority
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 PATIENCE = 120.0
 # A new archive restarts the agent; the one before it is back within the time of two starts.
@@ -51,10 +50,10 @@ class Visit:
     tell: Callable[[dict[str, Any]], None]
 
     def errand(self, words: tuple[str, ...], reply: errand.Reply | None = None) -> HostResult:
-        answer, status = self.session.errand(
+        answer = self.session.errand(
             self.archive, words, b"", self.become, self.tell, PATIENCE, reply
         )
-        return errand.host_result(self.route.name, answer, status, self.route.user)
+        return errand.host_result(self.route.name, answer, self.route.user)
 
 
 class Residents:
@@ -255,13 +254,14 @@ def _granted(
     return json.dumps(document).encode(), Resident(identity, port, made.serial, made.until)
 
 
-def adopt(settings: Settings, visit: Visit, *, port: int, loopback: bool) -> HostResult:
+def adopt(settings: Settings, visit: Visit, *, port: int | None, loopback: bool) -> HostResult:
     """Makes the agent stay on the node; again, it gets a new key and this folder's archive.
 
     Raises MoorageError where its request is refused; nothing is left of it there.
     """
     authority, roster = authorities.Authority.open(settings), Roster(settings)
     name, host = visit.route.name, visit.route.target.host
+    port = settings.nodes.agent_port if port is None else port
     former, resident, refused = "", None, None
 
     def reply(event: dict[str, Any]) -> bytes | None:
@@ -295,22 +295,22 @@ def adopt(settings: Settings, visit: Visit, *, port: int, loopback: bool) -> Hos
     return result
 
 
-def remind(
-    settings: Settings, ui: UI, hosts: Sequence[str | Target], results: Sequence[HostResult]
-) -> None:
+def reminder(
+    settings: Settings, hosts: Sequence[str | Target], results: Sequence[HostResult]
+) -> str:
     """After an untrust, or a trust that leaves no agent: those that are there stay."""
     staying = _of_those_done(settings, hosts, results, with_agent=True)
-    if staying:
-        ui.note(f"the agent stays on {fold(staying)}; inv nodes.release takes it away")
+    names = fold(staying)
+    return f"the agent stays on {names}; inv nodes.release takes it away" if staying else ""
 
 
-def foretell(
-    settings: Settings, ui: UI, hosts: Sequence[str | Target], results: Sequence[HostResult]
-) -> None:
+def foretold(
+    settings: Settings, hosts: Sequence[str | Target], results: Sequence[HostResult]
+) -> str:
     """After the dry run of a trust: the service is made by its end, so no diff of it is there."""
     new = _of_those_done(settings, hosts, results, with_agent=False)
-    if new:
-        ui.note(f"an agent would stay on {fold(new)}, as the service moorage-agent; --once: none")
+    words = "as the service moorage-agent; --once: none"
+    return f"an agent would stay on {fold(new)}, {words}" if new else ""
 
 
 def _of_those_done(
@@ -339,49 +339,37 @@ def release(settings: Settings, visit: Visit) -> HostResult:
     return result
 
 
-def upgrade(
-    settings: Settings, residents: Residents, visit: Visit, *, downgrade: bool = False
-) -> HostResult:
-    """Sends this folder's archive, and waits until it answers; else the old one is back.
+def upgrade(residents: Residents, visit: Visit, *, downgrade: bool = False) -> HostResult:
+    """Puts this folder's archive in the place of the agent's, and waits until it answers.
 
-    ``downgrade``: in the place of a newer one, too.
+    Else the old one is back. ``downgrade``: in the place of a newer one, too.
     """
-    route, name = visit.route, visit.route.name
-    content = visit.archive.path.read_bytes()
-    authority, resident = authorities.Authority.open(settings), residents.of(route)
-    headers = {
-        "Moorage_Digest": visit.archive.digest,
-        "Moorage_Signature": authority.signature(content),
-        "Content_Type": "application/octet-stream",
-    }
-    with residents.line(route, visit.session) as line:
-        if line is None or resident is None:
-            return errand.failed(name, _NO_AGENT)
-        if downgrade:
-            # For this node and in this one's place: no archive that was recorded once does as well.
-            present = line.ask("GET", "/healthz")["digest"]
-            meant = f"moorage downgrade of {resident.id} from {present} to {visit.archive.digest}"
-            headers["Moorage_Downgrade"] = authority.signature(meant.encode())
-        said = line.ask("POST", "/v1/upgrade", content, **headers)
-    if said["running"] == visit.archive.digest:
-        return HostResult(name, UNCHANGED)
-    deadline = time.monotonic() + UPGRADE_SECONDS
-    running = ""
-    while time.monotonic() < deadline:
-        time.sleep(0.5)
-        with (
-            contextlib.suppress(MoorageError, channel.NoAnswer),
-            residents.line(route, visit.session) as line,
-        ):
-            if line is None:
-                continue
-            running = str(line.ask("GET", "/healthz")["digest"])
-        if running == visit.archive.digest:
-            return HostResult(name, CHANGED, (FileChange(_ARCHIVE, "edited"),))
-    return errand.failed(name, _not_taken(running))
+    if residents.of(visit.route) is None:
+        return errand.failed(visit.route.name, _NO_AGENT)
+    result = visit.errand(("upgrade", *(("--downgrade",) if downgrade else ())))
+    if result.status != CHANGED:
+        return result
+    # It is on trial until an operator was answered; this is the first one who asks.
+    deadline, running = time.monotonic() + UPGRADE_SECONDS, ""
+    while running != visit.archive.digest:
+        if time.monotonic() > deadline:
+            return errand.failed(visit.route.name, _not_taken(running))
+        running = _running(residents, visit) or running
+    return result
 
 
-_ARCHIVE = "/var/lib/moorage/resident/agent.pyz"
+def _running(residents: Residents, visit: Visit) -> str:
+    """The digest of the archive that answers; "" after half a second if none does."""
+    with (
+        contextlib.suppress(MoorageError, channel.NoAnswer),
+        residents.line(visit.route, visit.session) as line,
+    ):
+        if line is not None:
+            return str(line.ask("GET", "/healthz")["digest"])
+    time.sleep(0.5)
+    return ""
+
+
 _NO_AGENT = Fault(
     "no-agent",
     "no resident agent answers on this node",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from moorage.fleet.errand import errand, faults
 from moorage.fleet.report import agreement
-from moorage.fleet.residents import channel
+from moorage.fleet.residents import channel, residence
 from moorage.fleet.residents.residence import Residents, Visit
 from moorage.fleet.rollout import plans
+from moorage.fleet.rollout.transports import Errand, Https, Transport
 from moorage.fleet.ssh import retry, routing
 from moorage.fleet.ssh import session as ssh
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 # Resident agents that are asked at once. What bounds it is this machine's descriptors and the
 # answers in its memory; each handshake is a millisecond of its processor.
 ASKED_AT_ONCE = 64
-# An agent that is only asked reads a few files, or runs a few short programs.
-ANSWER_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class Means:
     sessions: threading.BoundedSemaphore
     routes: _Routes
     agreed: bool
+    plans: dict[tuple[str | None, bool], Plan] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -69,7 +69,7 @@ class Means:
     @property
     def at_once(self) -> int:
         """Hosts that are worked on at once. An agent that is only asked costs next to nothing."""
-        asked = self.operation.looks and self.operation.words in channel.SERVED
+        asked = self.operation.verb.looks and self.operation.verb.https
         usual = self.settings.nodes.parallel
         return max(usual, ASKED_AT_ONCE) if asked and self.residents.any else usual
 
@@ -113,14 +113,14 @@ def _tried(means: Means, route: Route, line: Line) -> HostResult:
 
 def _on_host(means: Means, route: Route, line: Line) -> HostResult:
     residents = means.residents
-    if means.operation.words not in channel.SERVED or residents.of(route) is None:
+    if not means.operation.verb.https or residents.of(route) is None:
         return _by_ssh(means, route, line, served=False)
     asked = False
     try:
         with residents.line(route) as straight:
             if straight is not None:
                 with line.open(straight):
-                    return _over(means, route, straight, line)
+                    return _operated(means, route, line, Https(straight))
     except channel.NoAnswer as problem:
         asked = problem.asked
         _tell_refusal(line, problem)
@@ -133,7 +133,7 @@ def _on_host(means: Means, route: Route, line: Line) -> HostResult:
     try:
         return _by_ssh(means, route, line, served=True)
     except ssh.Unreachable as problem:
-        if not asked or means.operation.looks:
+        if not asked or means.operation.verb.looks:
             raise
         # An agent that froze with our request in its hands may go on with it.
         lost = faults.connection_lost(begun=False)
@@ -145,28 +145,32 @@ def _by_ssh(means: Means, route: Route, line: Line, *, served: bool) -> HostResu
     operation, residents = means.operation, means.residents
     with means.sessions, _connected(route, line) as session, line.open(session):
         become = errand.Become(route.user != "root", means.reach.sudo_password)
-        if operation.visit is not None:
+        if operation.verb.resident:
             visit = Visit(session, route, means.archive, become, line.tell)
-            return operation.visit(visit, residents)
+            return _VISITS[operation.verb.name](means, visit)
         if served:
             with _another_way(line), residents.line(route, session) as tunnel:
                 if tunnel is not None:
                     residents.reached(route)
-                    return _over(means, route, tunnel, line, session.local_address)
-        plan = _plan(means.settings, operation, session.local_address)
-        if plan is None:
-            return errand.failed(route.name, faults.NO_REGISTRY_ADDRESS)
+                    https = Https(tunnel, session.local_address)
+                    return _operated(means, route, line, https)
         invitation = residents.invitation(route, session, line.tell) if operation.stay else None
-        answer, status = session.errand(
-            means.archive,
-            _words(means.settings, operation),
-            plans.wire(plan) + b"\n",
-            become,
-            line.tell if invitation is None else invitation.hear,
-            plans.patience(plan),
-            None if invitation is None else invitation.reply,
-        )
-    return errand.host_result(route.name, answer, status, route.user)
+        flags = _flags(means.settings, operation)
+        by_errand = Errand(session, means.archive, become, flags, invitation)
+        return _operated(means, route, line, by_errand)
+
+
+# What is done about the agent that stays: a conversation in the session, in place of one errand.
+_VISITS: dict[str, Callable[[Means, Visit], HostResult]] = {
+    "reside": lambda means, visit: residence.adopt(
+        means.settings, visit, port=means.operation.wish.port,
+        loopback=means.operation.wish.loopback,
+    ),
+    "release": lambda means, visit: residence.release(means.settings, visit),
+    "upgrade": lambda means, visit: residence.upgrade(
+        means.residents, visit, downgrade=means.operation.wish.downgrade
+    ),
+}  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -183,11 +187,11 @@ def _tell_refusal(line: Line, problem: channel.NoAnswer) -> None:
         line.tell({"event": "note", "message": f"{problem}; it is asked over SSH"})
 
 
-def _words(settings: Settings, operation: Operation) -> tuple[str, ...]:
-    """The agent's command line over SSH."""
+def _flags(settings: Settings, operation: Operation) -> tuple[str, ...]:
+    """What of the agent is left on a node to which it was brought."""
     stay = ("--stay",) if operation.stay else ()
     once = () if settings.nodes.resident else ("--once",)
-    return (*operation.words, *stay, *once)
+    return (*stay, *once)
 
 
 @contextlib.contextmanager
@@ -198,29 +202,23 @@ def _connected(route: Route, line: Line) -> Iterator[ssh.Session]:
         yield session
 
 
-def _over(
-    means: Means,
-    route: Route,
-    line: channel.Channel,
-    told: Line,
-    local_address: str | None = None,
-) -> HostResult:
-    """The operation by the host's resident agent."""
-    operation, body, patience = means.operation, b"", ANSWER_SECONDS
-    if channel.takes_plan(operation.words):
-        plan = _plan(means.settings, operation, local_address or line.local_address)
-        if plan is None:
-            return errand.failed(route.name, faults.NO_REGISTRY_ADDRESS)
-        body, patience = plans.wire(plan), plans.patience(plan)
-    answer, status = line.operate(operation.words, body, told.tell, patience)
-    return errand.host_result(route.name, answer, status, route.user)
+def _operated(means: Means, route: Route, line: Line, transport: Transport) -> HostResult:
+    """The operation, by whichever way is open."""
+    plan = _plan(means, transport.local_address)
+    if plan is None:
+        return errand.failed(route.name, faults.NO_REGISTRY_ADDRESS)
+    answer = transport.operate(means.operation.call, plan, line.tell)
+    return errand.host_result(route.name, answer, route.user)
 
 
-def _plan(settings: Settings, operation: Operation, local_address: str) -> Plan | None:
+def _plan(means: Means, local_address: str) -> Plan | None:
     """The plan for one host; None where the registry's address cannot be guessed for it."""
     address: str | None = None
-    if operation.needs_address:
-        address = plans.registry_address(settings, local_address)
+    if means.operation.verb.address:
+        address = plans.registry_address(means.settings, local_address)
         if not address:
             return None
-    return operation.plan(settings, address)
+    key = (address, means.operation.stop_running)  # most hosts of a run get the same plan
+    if key not in means.plans:
+        means.plans[key] = means.operation.plan(means.settings, address)
+    return means.plans[key]

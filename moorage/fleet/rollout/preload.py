@@ -18,7 +18,7 @@ from moorage.errors import MoorageError, Refused
 from moorage.files import write_stream
 from moorage.fleet.errand import errand, faults
 from moorage.fleet.report import FleetReport, failures
-from moorage.fleet.rollout import operation
+from moorage.fleet.rollout.operation import Reach
 from moorage.fleet.rollout.rollout import Line, Rollout
 from moorage.fleet.ssh import routing
 from moorage.fleet.ssh import session as ssh
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from docker.models.images import Image as DockerImage
 
     from moorage.fleet.inventory import Target
-    from moorage.fleet.rollout.operation import Reach
     from moorage.fleet.ssh.routes import Route
     from moorage.settings import Settings
     from moorage.ui import UI
@@ -96,7 +95,7 @@ def preload(
     """
     from moorage.docker import engine
 
-    reach = reach or operation.Reach()
+    reach = reach or Reach()
     routes = routing.to(settings, hosts)
     found, tag = _image(engine.connect(settings), image)
     if reach.learn_host_keys:
@@ -163,24 +162,24 @@ def in_full(name: str) -> str:
 def _on_host(image: Image, route: Route, reach: Reach, line: Line) -> HostResult:
     become = errand.Become(route.user != "root", reach.sudo_password)
     with ssh.connect(route) as session, line.open(session):
-        answer, status = session.program(
+        answer = session.program(
             words("look", image.name, image.id), (), become, line.tell, _PATIENCE
         )
         seen = _runtimes(line)
-        if status != 0 or seen is None:
-            return errand.failed(route.name, _fault(answer, status, route.user))
+        if answer.status != 0 or seen is None:
+            return errand.failed(route.name, _fault(answer, route.user))
         if not seen["all"]:
             return errand.failed(route.name, NO_RUNTIME)
         if not seen["lacking"]:
             return HostResult(route.name, UNCHANGED)
 
         chunks = image.chunks(lambda text: line.tell({"event": "progress", "message": text}))
-        answer, status = session.program(
+        answer = session.program(
             words("load", image.name, image.id), chunks, become, line.tell, _PATIENCE
         )
-        if status == 0 and any(event["event"] == "loaded" for event in line.events):
+        if answer.status == 0 and any(event["event"] == "loaded" for event in line.events):
             return HostResult(route.name, CHANGED)
-        return errand.failed(route.name, _fault(answer, status, route.user))
+        return errand.failed(route.name, _fault(answer, route.user))
 
 
 def words(mode: str, name: str, image_id: str) -> str:
@@ -207,7 +206,8 @@ NO_RUNTIME = Fault(
 )
 
 
-def _fault(answer: errand.Answer, status: int, user: str) -> Fault:
+def _fault(answer: errand.Answer, user: str) -> Fault:
+    status = answer.status
     if status == -1:
         return faults.connection_lost(answer.begun)
     if status == errand.NO_SUDO:

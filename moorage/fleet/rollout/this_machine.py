@@ -204,7 +204,8 @@ def _agent(
     answer.stdout(done.stdout)
     answer.stderr(done.stderr)
     answer.end()
-    result = errand.host_result(NAME, answer, done.returncode, "you")
+    answer.status = done.returncode
+    result = errand.host_result(NAME, answer, "you")
     if "-n" not in sudo and result.error is not None and result.error.code in faults.SUDO_CODES:
         raise Refused(
             "no-root",

@@ -116,23 +116,25 @@ class Session:
         on_event: Callable[[dict[str, Any]], None],
         patience: float,
         reply: Reply | None = None,
-    ) -> tuple[Answer, int]:
+    ) -> Answer:
         """Runs the agent with ``words`` and ``plan``; brings it first where it is not there.
 
         ``patience``: seconds of silence that are borne. ``reply``: what an event is answered with
-        on the agent's standard input, which ends after it. Returns the answer and the exit status,
+        on the agent's standard input, which ends after it. The answer's status is the exit status,
         -1 where the connection broke. Raises MoorageError ``agent-silent``.
         """
-        answer, status = Answer(on_event, reply), ABSENT
+        answer = Answer(on_event, reply)
         # One that leaves nothing behind has left nothing here before.
+        answer.status = ABSENT
         if "--once" not in words:
-            status = self._run(warm_words(archive.digest, words), (plan,), become, answer, patience)
-        if absent(answer, status):
+            warm = warm_words(archive.digest, words)
+            answer.status = self._run(warm, (plan,), become, answer, patience)
+        if absent(answer):
             content = archive.path.read_bytes()
             answer = Answer(on_event, reply)
             cold = cold_words(archive.digest, len(content), words)
-            status = self._run(cold, (content, plan), become, answer, patience)
-        return answer, status
+            answer.status = self._run(cold, (content, plan), become, answer, patience)
+        return answer
 
     def program(
         self,
@@ -141,10 +143,11 @@ class Session:
         become: Become,
         on_event: Callable[[dict[str, Any]], None],
         patience: float,
-    ) -> tuple[Answer, int]:
+    ) -> Answer:
         """Runs shell ``words`` as root and feeds them ``stdin``. Returns as :meth:`errand` does."""
         answer = Answer(on_event)
-        return answer, self._run(words, stdin, become, answer, patience)
+        answer.status = self._run(words, stdin, become, answer, patience)
+        return answer
 
     def _run(
         self, words: str, stdin: Iterable[bytes], become: Become, answer: Answer, patience: float

@@ -102,10 +102,10 @@ class Watch:
     ) -> None:
         """Raises Refused for what no node could be asked with."""
         from moorage.archive import quick_archive
-        from moorage.fleet.rollout import operation
+        from moorage.fleet.rollout.operation import Reach
         from moorage.fleet.ssh import routing
 
-        reach = reach or operation.Reach()
+        reach = reach or Reach()
         routes = routing.to(settings, hosts)
         if reach.learn_host_keys:
             from moorage.fleet.ssh.learn import learn_host_keys
@@ -114,7 +114,7 @@ class Watch:
         archive = quick_archive(settings.state)
         means = Means(
             archive,
-            STATUS if settings.nodes.resident else (*STATUS, "--once"),
+            STATUS.words if settings.nodes.resident else (*STATUS.words, "--once"),
             threading.BoundedSemaphore(settings.nodes.parallel),
             reach.sudo_password,
         )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agent.wire.report import HostResult
+from agent.wire.verbs import Call, named
 from moorage.errors import MoorageError
 from moorage.fleet.errand import errand, faults
 from moorage.fleet.residents import channel
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from moorage.fleet.ssh.routes import Route
     from moorage.fleet.ssh.session import Session
 
-STATUS = ("status",)
+STATUS = Call(named("status"))
 # An agent that serves at all answers within a second; the rest is for a node that swaps.
 PATIENCE = 20.0
 
@@ -109,18 +110,18 @@ class Kept:
         means, route = self._means, self.route
         try:
             if self._channel is not None:
-                answer, status = self._channel.operate(STATUS, b"", events.append, PATIENCE)
+                answer = self._channel.operate(STATUS, b"", events.append, PATIENCE)
             elif self._session is not None:
                 become = errand.Become(route.user != "root", means.sudo_password)
-                answer, status = self._session.errand(
+                answer = self._session.errand(
                     means.archive, means.words, b"", become, events.append, PATIENCE
                 )
             else:
                 raise _Broken
         except (channel.NoAnswer, OSError, EOFError):
             raise _Broken from None
-        if status == -1 and answer.result is None:
+        if answer.status == -1 and answer.result is None:
             raise _Broken
         if self._channel is not None:
             residents.renew(route, self._channel)
-        return errand.host_result(route.name, answer, status, route.user), events
+        return errand.host_result(route.name, answer, route.user), events
