@@ -142,12 +142,13 @@ class Rollout:
         That is the number of a signal, 0 for none. ``quiet``: only failures get a line each.
         Threads are daemons: a host that hangs in a connect does not keep the program alive.
         """
+        self._ui = ui
         done: dict[str, Outcome] = {}
         stopped_by = 0
         shown = 0.0
         board = Board(title, len(self.works))
         with signals.heard(lambda got: self.messages.put(("", got))), ui.board(title) as show:
-            wave = self._next_wave(ui, board)
+            wave = self._next_wave(board)
             while len(done) < len(self.works):
                 if time.monotonic() - shown >= _SHOW_SECONDS:
                     shown = time.monotonic()
@@ -161,7 +162,7 @@ class Rollout:
                         self._cut(done)
                     else:
                         stopped_by = message
-                        self._stop(ui, done, faults.STOPPED)
+                        self._stop(done, faults.STOPPED)
                         ui.warn("Ctrl-C again cuts their lines")
                 elif isinstance(message, Outcome):
                     done[name] = message
@@ -171,19 +172,19 @@ class Rollout:
                     if ui.as_lines:
                         ui.event({"event": "result", **message.result.to_json()})
                     self._told(message)
-                    wave = self._after(ui, board, wave, done)
+                    wave = self._after(board, wave, done)
                 else:
-                    self._hear(ui, board, name, message)
+                    self._hear(board, name, message)
         if not any(outcome.result.error == faults.halted(self.halted) for outcome in done.values()):
             self.halted = ""  # the last host was one failure too many: nobody was left out
         return [done[name] for name, _ in self.works], stopped_by
 
-    def _next_wave(self, ui: UI, board: Board) -> Wave:
+    def _next_wave(self, board: Board) -> Wave:
         wave = self._later.popleft()
         works = wave.of(self.works)
         if len(self._plan.waves) > 1:
             board.wave = wave.title
-            ui.note(f"{wave.title}: {len(works)} node{'s' if len(works) > 1 else ''}")
+            self._ui.note(f"{wave.title}: {len(works)} node{'s' if len(works) > 1 else ''}")
         with self.guard:
             self._wave, self._failed_in_wave = wave, 0
             self._todo.extend(works)
@@ -191,29 +192,29 @@ class Rollout:
             threading.Thread(target=self._worker, name=f"fleet-{number}", daemon=True).start()
         return wave
 
-    def _after(self, ui: UI, board: Board, wave: Wave, done: dict[str, Outcome]) -> Wave:
+    def _after(self, board: Board, wave: Wave, done: dict[str, Outcome]) -> Wave:
         """Whether to stop, or to begin the next wave, now that one more host is done."""
         if self.stopping:
             return wave
         if self.halted:
             if len(done) < len(self.works):
-                self._stop(ui, done, faults.halted(self.halted))
+                self._stop(done, faults.halted(self.halted))
         elif self._later and all(name in done for name, _ in wave.of(self.works)):
-            return self._next_wave(ui, board)
+            return self._next_wave(board)
         return wave
 
-    def _hear(self, ui: UI, board: Board, name: str, event: Event) -> None:
+    def _hear(self, board: Board, name: str, event: Event) -> None:
         now = time.monotonic()
         if event["event"] == "begun":
             board.begun(name, now)
             return
-        ui.event({"host": name, **event})
+        self._ui.event({"host": name, **event})
         if event["event"] == "note":
-            ui.note(f"{name}: {event.get('message', '')}")
+            self._ui.note(f"{name}: {event.get('message', '')}")
         elif text := describe(event):
             board.heard(name, text, now)
 
-    def _stop(self, ui: UI, done: dict[str, Outcome], fault: Fault) -> None:
+    def _stop(self, done: dict[str, Outcome], fault: Fault) -> None:
         """Begins no further host; those that were not begun get ``fault``."""
         with self.guard:
             self._stopping.set()
@@ -223,7 +224,7 @@ class Rollout:
             self._later.clear()
         for name in waiting:
             done[name] = Outcome(errand.failed(name, fault))
-        ui.warn(
+        self._ui.warn(
             f"stopping{': ' + self.halted if self.halted else ''}: "
             f"{len(self.works) - len(done)} hosts under way come to their end, "
             f"{len(waiting)} are not begun"
