@@ -14,7 +14,6 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from dataclasses import astuple
 from pathlib import Path
 
 from agent.node.disk import write_own
@@ -95,7 +94,8 @@ def _refuse_downgrade(home: Home) -> None:
     with contextlib.suppress(AgentError):  # one that does not run here is no loss
         there = version_of(home.archive)
     if older(__version__, there):
-        raise AgentError(*astuple(newer(there, __version__)))
+        fault = newer(there, __version__)
+        raise AgentError(fault.code, fault.message, cause=fault.cause, cure=fault.cure)
 
 
 def own_archive() -> bytes:

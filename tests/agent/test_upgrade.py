@@ -5,6 +5,7 @@ what it starts, and refuses an archive that says so; tests/resident has a real o
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -167,3 +168,26 @@ def test_an_agent_that_does_not_even_run_is_no_newer_one(
 ) -> None:
     home.archive.write_bytes(b"cut short")
     assert upgraded(home).status == "changed"
+
+
+@pytest.mark.parametrize(
+    ("trial", "runs", "left"),
+    [(None, "new", None), ("0", "new", "1"), ("1", "new", "2"), ("2", "before", None),
+     ("torn", "before", None)],
+)  # fmt: skip
+def test_what_starts_it_gives_an_archive_two_starts(
+    tmp_path: Path, trial: str | None, runs: str, left: str | None
+) -> None:
+    """As the service does it, with a program in the archive's place that says which it is."""
+    source = Path(upgrade.__file__).with_name("start.py")
+    (tmp_path / "start.py").write_bytes(source.read_bytes())
+    for name, word in (("agent.pyz", "new"), ("previous.pyz", "before")):
+        (tmp_path / name).write_text(f"import sys\nprint({word!r}, *sys.argv[1:])\n")
+    if trial is not None:
+        (tmp_path / "trial").write_text(trial)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "start.py")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [runs, "serve"]
+    found = (tmp_path / "trial").read_text() if (tmp_path / "trial").exists() else None
+    assert found == left

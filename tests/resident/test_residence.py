@@ -210,9 +210,8 @@ def test_an_upgrade_that_does_not_serve_goes_back(
     from moorage import archive
 
     main = archive.MAIN
-    spoilt = main.replace(
-        "sys.exit(run(archive))", "sys.exit(run(archive) if '--version' in sys.argv else 1)"
-    )
+    spoilt = main.replace("end(run(archive))", "end(1 if 'serve' in sys.argv else run(archive))")
+    assert spoilt != main
     working = main + "# another one\n"
     fleet = Fleet(adopted.settings, ui)
     running = digest_of(fleet)

@@ -19,7 +19,6 @@ from tests.unit.test_help import CONTEXTS, ROOT, copy, inv
 HANDED_ON = {
     "(result['error'] or {}).get('code')",
     "*words.parts(problem)",
-    "*astuple(newer(__version__, version))",
     "code",
     "str(fault['code'])",
 }
