@@ -122,7 +122,7 @@ class Fleet:
         try:
             results = Fleet(once, self.ui, self.reach).run("release", hosts).hosts
         except MoorageError as problem:
-            self.ui.warn(f"no node was gone to: {problem.message}")
+            self.ui.warn(f"no node was contacted: {problem.message}")
             return {host.name: "not-reached" for host in hosts}
         return {one.host: "released" if one.ok else "not-reached" for one in results}
 
