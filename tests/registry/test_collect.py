@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -160,11 +161,11 @@ def test_a_collection_that_was_killed_is_mended_by_the_next(
     registry: Registry, layout: Layout
 ) -> None:
     kept = registry.push("a", "one", b"layer")
-    batch = aside.begin(layout, 1.0e9)
+    batch = aside.begin(layout, time.time())
     for path in (layout.layer_link("a", digest_of(b"layer")), layout.blob(digest_of(b"layer"))):
         assert aside.take(layout, batch, path.relative_to(layout.top))
     assert registry.pull("a", kept) != ""
-    done = collecting.collect(layout, FOR_GOOD)
+    done = collecting.collect(layout, AT_ONCE)
     assert done.returned == {digest_of(b"layer")}
     assert registry.pull("a", kept) == ""
 
