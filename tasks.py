@@ -16,6 +16,7 @@ from moorage.tasks import (
     nodes,
     registry,
     top,
+    users,
     web,
 )
 
@@ -30,6 +31,7 @@ namespace = Collection(
     config.namespace,
     certs.namespace,
     registry.namespace,
+    users.namespace,
     image.namespace,
     images.namespace,
     lab.namespace,

@@ -73,7 +73,9 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 FORMS: Mapping[str, Form] = {
     "engine.data": Form(r"(/[^\x00]*)?", "a folder from the root (/…)"),
-    "registry.user": Form(r"[A-Za-z0-9._-]{1,64}", "letters, digits, '.', '_' and '-'"),
+    "registry.user": Form(
+        r"[A-Za-z0-9._@+$-]{1,64}", "1 to 64 letters, digits, '.', '_', '-', '@', '+' and '$'"
+    ),
     "registry.container": Form(
         r"[A-Za-z0-9][A-Za-z0-9_.-]{1,62}", "a container's name, as moorage-registry"
     ),

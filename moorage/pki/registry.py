@@ -11,6 +11,7 @@ is once it has been proved; what is wrong with it is said, and nothing is put in
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import re
 from collections.abc import Iterator
@@ -78,16 +79,21 @@ def pending(settings: Settings, *, new_ca: bool = False) -> list[Action]:
     return [Action(text, path=path) for text, path in decision.actions(settings)]
 
 
-def issue(settings: Settings, ui: UI | None = None, *, new_ca: bool = False) -> Issued:
+def issue(
+    settings: Settings, ui: UI | None = None, *, new_ca: bool = False, renew: bool = False
+) -> Issued:
     """Makes the CA and the registry's certificate, or what is missing of them.
 
-    ``new_ca``: replaces the CA, the old one kept as a dated copy. Raises Refused, with nothing
+    ``new_ca``: replaces the CA, the old one kept as a dated copy. ``renew``: makes another leaf
+    even if the present one is good, unless somebody else made that. Raises Refused, with nothing
     changed, where ``ca.crt`` or ``ca.key`` is there and cannot be used.
     """
     from moorage.pki import certificates
 
     now = _now()
     decision = _decide(settings, now, new_ca=new_ca)
+    if renew:
+        decision = _with_another_leaf(settings, decision)
     folder = settings.certs_dir
     made = tuple(text for text, _ in decision.actions(settings))
     with _understood(folder):
@@ -244,6 +250,15 @@ def _decide(settings: Settings, now: datetime.datetime, *, new_ca: bool) -> _Dec
     if reason:
         _require_able(settings, ca, ca_key)
     return _Decision("", reason, foreign, ca, ca_key)
+
+
+def _with_another_leaf(settings: Settings, decision: _Decision) -> _Decision:
+    folder = settings.certs_dir
+    anothers = _is_anothers(folder, _read(folder / "ca.key"))
+    if decision.make_leaf or anothers or decision.ca is None:
+        return decision
+    _require_able(settings, decision.ca, decision.ca_key)
+    return dataclasses.replace(decision, make_leaf="you asked for a new one")
 
 
 def _is_anothers(folder: Path, ca_key: bytes | None) -> bool:

@@ -24,7 +24,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Start here": ("up", "tutorial", "doctor", "explain", "down"),
     "Settings": ("config",),
     "Nodes": ("nodes", "web", "monitoring"),
-    "Registry": ("registry", "certs"),
+    "Registry": ("registry", "users", "certs"),
     "Images": ("image", "images"),
     "Kubernetes": ("k8s",),
     "Lab: throw-away nodes": ("lab",),
@@ -48,6 +48,9 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 
 # What stands for the value of an option or a positional argument.
 VALUES: dict[str, str] = {
+    "role": "ROLE",
+    "repositories": "A,B/**",
+    "expires": "90d",
     "agent_image": "IMAGE",
     "canary": "N",
     "code": "CODE",

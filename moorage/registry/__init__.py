@@ -1,7 +1,8 @@
 """The TLS registry: up, down, status, login, logs.
 
-A container of the CNCF Distribution that this machine's engine keeps running. Its data, its
-configuration and its secrets are files on the host; the container can be thrown away at any time.
+Two containers that this machine's engine keeps running: the front (HAProxy) with TLS, logins and
+roles, and the CNCF Distribution behind it. Data, configuration and secrets are files on the host;
+the containers can be thrown away at any time.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class RegistryStatus:
 
     ``health`` is the engine's own word (``starting``, ``healthy``, ``unhealthy`` or ""); ``image``
     the reference it runs; ``since`` when it was started (ISO 8601, UTC); ``problem`` one sentence,
-    "" where there is none.
+    "" where there is none; ``front`` the name of the front's container.
     """
 
     url: str
@@ -56,6 +57,7 @@ class RegistryStatus:
     since: str = ""
     problem: str = ""
     changed: bool = False
+    front: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain JSON types."""
@@ -70,54 +72,85 @@ def pending(settings: Settings, client: DockerClient | None) -> list[Action]:
     from moorage.registry import container, image
 
     registry = settings.registry
-    found = None if client is None else container.find(settings, client)
-    if found is not None and found.status == "running" and _is_unchanged(settings, client, found):
+    stands = client is not None and _stands(settings, client)
+    if stands:
         return []
+    found = None
     if client is not None:
         _require_local_engine()
-        container.check_ports(settings, client, found)
-    fetch = image.planned(settings, client)
+        found = container.find(settings, client)
+        container.check_ports(settings, client, (found, container.find_front(settings, client)))
+    fetch = [image.planned(settings, client, one) for one in (image.REGISTRY, image.FRONT)]
     verb = "make" if found is None else "make anew" if found.status == "running" else "start"
-    actions = [Action(fetch)] if fetch else []
     return [
-        *actions,
-        Action(f"{verb} the container {registry.container}, on {registry.listen}:{registry.port}"),
+        *(Action(text) for text in fetch if text),
+        Action(
+            f"{verb} the container {registry.container}, and before it "
+            f"{container.front_name(settings)} on {registry.listen}:{registry.port}"
+        ),
     ]
 
 
 def up(settings: Settings, client: DockerClient, ui: UI) -> RegistryStatus:
     """Makes the registry serve; needs the certificates (:func:`moorage.pki.registry.issue`).
 
-    The container is made anew only where its image, options, certificate or login changed. Raises
+    A container is made anew only where its image or its options changed; logins and certificate are
+    exchanged while the front serves, and requests wait while the registry is started. Raises
     Refused or MoorageError with cause and cure; a running registry is taken down only once
     everything for its successor is there.
     """
-    from moorage.registry import container, image
-    from moorage.registry.spec import STOP_SECONDS
+    from moorage.registry import container, image, service
 
     _require_local_engine()
-    found = container.find(settings, client)
-    container.check_ports(settings, client, found)
+    found, front = container.find(settings, client), container.find_front(settings, client)
+    container.check_ports(settings, client, (found, front))
     named = image.ensure(settings, client, ui)
+    front_image = image.ensure(settings, client, ui, image.FRONT)
     login, spec, rewritten = _prepare(settings, client, ui, named)
-    changed = True
-    if found is not None and container.is_current(found, spec):
-        changed = found.status != "running" or bool(rewritten)
+    user, owner = container.user(client)
+    put = service.put(settings, client, front_image[0], user, owner)
+    changed = _brought_up(settings, client, ui, spec, rewritten)
+    _forget_earlier_build(settings)
+    changed |= _brought_up(settings, client, ui, service.wanted(settings, front_image, user), ())
+    if put:
+        ui.note(f"the front has new {', '.join(put)}")
+    container.wait(settings, client, login, ui)
+    return _status(settings, client, changed=changed or bool(put))
+
+
+def _brought_up(
+    settings: Settings, client: DockerClient, ui: UI, wanted: Spec, rewritten: tuple[str, ...]
+) -> bool:
+    """One of the two containers, as it should be and running; whether it was changed."""
+    from moorage.registry import container
+    from moorage.registry.spec import STOP_SECONDS
+
+    name = wanted.options["name"]
+    found = container.find(settings, client, name)
+    if found is not None and container.is_current(found, wanted):
         if found.status != "running":
             found.start()
-            ui.note(f"started the container {settings.registry.container} again")
-        elif rewritten:
+            ui.note(f"started the container {name} again")
+            return True
+        if rewritten:
             found.restart(timeout=STOP_SECONDS)
             ui.note(f"the registry is started again: {', '.join(rewritten)} had been changed")
-    else:
-        if found is not None:
-            why = ", ".join(rewritten) or "its image or its options"
-            ui.note(f"the registry is made anew ({why} changed); its images and its login stay")
-            container.remove(found, ui)
-        container.create(settings, client, spec)
-        ui.note(f"made the container {settings.registry.container}")
-    container.wait(settings, client, login, ui)
-    return _status(settings, client, changed=changed)
+        return bool(rewritten)
+    if found is not None:
+        why = ", ".join(rewritten) or "its image or its options"
+        ui.note(f"{name} is made anew ({why} changed); images and logins stay")
+        container.remove(found, ui)
+    container.create(settings, client, wanted)
+    ui.note(f"made the container {name}")
+    return True
+
+
+def _forget_earlier_build(settings: Settings) -> None:
+    """What the registry had when it had the port, TLS and the login itself."""
+    from moorage.registry.credentials import folder
+
+    for name in ("tls.crt", "tls.key", "htpasswd"):
+        (folder(settings) / "etc" / name).unlink(missing_ok=True)
 
 
 def of_another_checkout(settings: Settings, client: DockerClient) -> str:
@@ -135,7 +168,7 @@ def down(
     purge: bool = False,
     leave_others: bool = False,
 ) -> bool:
-    """Removes the container; with ``purge`` its data, its login and the image we made or pulled.
+    """Removes the containers; with ``purge`` data, logins and the images we made or pulled.
 
     Returns whether there was anything to remove. Raises Refused for a container that is not ours;
     with ``leave_others`` that one is left alone instead, and a note says so.
@@ -143,18 +176,19 @@ def down(
     from moorage.registry import container, image
     from moorage.registry.credentials import folder
 
-    try:
-        found = container.find(settings, client)
-    except Refused as problem:
-        if not leave_others:
-            raise
-        found = None
-        name = settings.registry.container
-        ui.note(f"the container {name} is left alone: {problem.cause}")
-    changed = found is not None
-    if found is not None:
-        container.remove(found, ui)
-        ui.note(f"removed the container {settings.registry.container}")
+    changed = False
+    for name in (container.front_name(settings), settings.registry.container):
+        try:
+            found = container.find(settings, client, name)
+        except Refused as problem:
+            if not leave_others:
+                raise
+            ui.note(f"the container {name} is left alone: {problem.cause}")
+            continue
+        if found is not None:
+            container.remove(found, ui)
+            ui.note(f"removed the container {name}")
+            changed = True
     if purge:
         changed |= image.forget(settings, client)
         for path in (settings.registry_data, folder(settings)):
@@ -168,17 +202,23 @@ def status(settings: Settings, client: DockerClient) -> RegistryStatus:
 
 
 def logs(
-    settings: Settings, client: DockerClient, *, follow: bool = False, tail: int = 100
+    settings: Settings,
+    client: DockerClient,
+    *,
+    follow: bool = False,
+    tail: int = 100,
+    front: bool = False,
 ) -> Iterator[str]:
-    """The registry's own log, line by line. Raises Refused where there is no container."""
+    """The registry's own log, or the front's, line by line. Raises Refused without a container."""
     from moorage.registry import container
 
-    found = container.find(settings, client)
+    name = container.front_name(settings) if front else settings.registry.container
+    found = container.find(settings, client, name)
     if found is None:
         raise Refused(
             "registry-down",
             "there is no registry to have a log",
-            cause=f"there is no container {settings.registry.container}",
+            cause=f"there is no container {name}",
             cure="inv registry.up",
         )
     rest = b""
@@ -240,8 +280,8 @@ def _prepare(
 
 def _spec(settings: Settings, image: tuple[str, str], user: str) -> Spec:
     """What the container should be, from what is on disk; writes nothing."""
-    from moorage.registry import spec
-    from moorage.registry.credentials import ensure_http_secret, folder, htpasswd
+    from moorage.registry import service, spec
+    from moorage.registry.credentials import ensure_http_secret, folder
 
     etc = folder(settings) / "etc"
     registry = settings.registry
@@ -253,35 +293,35 @@ def _spec(settings: Settings, image: tuple[str, str], user: str) -> Spec:
             user=user,
             etc=etc,
             data=settings.registry_data,
-            listen=registry.listen,
-            port=registry.port,
+            run=service.run(settings),
             metrics_port=registry.metrics_port,
         ),
-        files={
-            spec.CONFIG: spec.config_yaml(ensure_http_secret(settings)),
-            spec.HTPASSWD: htpasswd(credentials(settings), _read(etc / spec.HTPASSWD)),
-            spec.CERTIFICATE: _certificate(settings.certs_dir / "registry.crt"),
-            spec.KEY: _certificate(settings.certs_dir / "registry.key"),
-        },
+        files={spec.CONFIG: spec.config_yaml(ensure_http_secret(settings))},
     )
 
 
-def _is_unchanged(settings: Settings, client: Any, found: Any) -> bool:
-    """Whether :func:`up` would leave ``found`` alone. Changes nothing."""
+def _stands(settings: Settings, client: DockerClient) -> bool:
+    """Whether :func:`up` would leave both containers and all files alone. Changes nothing."""
     from moorage.docker import building
-    from moorage.registry import container, image
+    from moorage.registry import container, image, service
     from moorage.registry.credentials import folder
 
-    reference = image.present(settings, client)
-    if not reference or not (folder(settings) / "http-secret").exists():
+    names = [image.present(settings, client, one) for one in (image.REGISTRY, image.FRONT)]
+    secrets = [folder(settings) / name for name in ("http-secret", "front-key")]
+    found = (container.find(settings, client), container.find_front(settings, client))
+    if not all(names) or not all(path.exists() for path in secrets):
         return False
     user, _ = container.user(client)
+    named = [(name, building.image_id(client, name)) for name in names]
     try:
-        named = (reference, building.image_id(client, reference))
-        wanted = _spec(settings, named, user)
+        wanted = (_spec(settings, named[0], user), service.wanted(settings, named[1], user))
+        as_they_should = not service.changed(settings)
     except MoorageError:
         return False
-    return container.is_current(found, wanted)
+    return as_they_should and all(
+        one is not None and one.status == "running" and container.is_current(one, should)
+        for one, should in zip(found, wanted, strict=True)
+    )
 
 
 def _status(settings: Settings, client: DockerClient, *, changed: bool) -> RegistryStatus:
@@ -289,14 +329,19 @@ def _status(settings: Settings, client: DockerClient, *, changed: bool) -> Regis
     from moorage.registry import container
 
     found = container.find(settings, client)
-    registry = settings.registry
-    running = found is not None and found.status == "running"
-    problem = ""
+    registry, front = settings.registry, container.front_name(settings)
+    down = [
+        f"the container {name} is {'not there' if one is None else one.status}"
+        for name, one in (
+            (registry.container, found),
+            (front, container.find_front(settings, client)),
+        )
+        if one is None or one.status != "running"
+    ]
+    running, problem = not down, "; ".join(down)
     try:
         if running:
             https.check_login(settings, credentials(settings))
-        else:
-            problem = "it is not there" if found is None else f"the container is {found.status}"
     except MoorageError as error:
         problem = f"{error.message}: {error.cause}" if error.cause else error.message
     state = {} if found is None else found.attrs["State"]
@@ -312,6 +357,7 @@ def _status(settings: Settings, client: DockerClient, *, changed: bool) -> Regis
         since=str(state.get("StartedAt", "")) if running else "",
         problem=problem,
         changed=changed,
+        front=front,
     )
 
 
@@ -323,19 +369,6 @@ def _image_name(found: Any) -> str:
     except ImageNotFound:
         tags = []
     return str(tags[0] if tags else found.attrs["Image"])
-
-
-def _certificate(path: Path) -> bytes:
-    content = _read(path)
-    if content is None:
-        raise Refused(
-            "no-certificates",
-            f"there is no {path}",
-            cause="the registry's certificate has not been issued yet",
-            cure="inv certs.issue",
-            path=str(path),
-        )
-    return content
 
 
 def _read(path: Path) -> bytes | None:

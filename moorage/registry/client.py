@@ -77,7 +77,7 @@ def ask(
         fields = {name.lower(): value for name, value in answer.getheaders()}
         return Answer(answer.status, fields, answer.read())
     except (OSError, http.client.HTTPException) as problem:
-        raise _explained(settings, problem) from None
+        raise explained(settings, problem) from None
     finally:
         connection.close()
 
@@ -118,7 +118,8 @@ def listening(registry: RegistrySettings) -> tuple[str, int]:
     return ("127.0.0.1" if address.version == 4 else "::1"), registry.port
 
 
-def _explained(settings: Settings, problem: Exception) -> MoorageError:
+def explained(settings: Settings, problem: Exception) -> MoorageError:
+    """What a connection's failure says about the registry."""
     url = f"https://{settings.registry_name}"
     if isinstance(problem, ssl.SSLCertVerificationError):
         return MoorageError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from moorage.docker import engine
@@ -37,11 +38,21 @@ def user(client: DockerClient) -> tuple[str, tuple[int, int] | None]:
     return f"{os.geteuid()}:{os.getegid()}", None
 
 
-def find(settings: Settings, client: DockerClient) -> Container | None:
-    """Our container. Raises Refused where one of that name is not this project's."""
+def front_name(settings: Settings) -> str:
+    """The name of the front's container."""
+    return f"{settings.registry.container}-front"
+
+
+def find_front(settings: Settings, client: DockerClient) -> Container | None:
+    """The front's container. Raises Refused where one of that name is not this project's."""
+    return find(settings, client, front_name(settings))
+
+
+def find(settings: Settings, client: DockerClient, name: str = "") -> Container | None:
+    """Our container, the registry's unless named. Raises Refused for another project's."""
     from docker.errors import NotFound
 
-    name = settings.registry.container
+    name = name or settings.registry.container
     try:
         found = client.containers.get(name)
     except NotFound:
@@ -58,7 +69,8 @@ def of_another_checkout(settings: Settings, client: DockerClient) -> str:
         folder = str(found.labels.get(engine.LABEL_PROJECT, ""))
         registry = settings.registry
         if folder not in ("", str(settings.root)) and (
-            found.name == registry.container or registry.port in _published(found)
+            found.name in (registry.container, front_name(settings))
+            or registry.port in _published(found)
         ):
             return folder
     return ""
@@ -68,17 +80,18 @@ def is_current(found: Container, spec: Spec) -> bool:
     return bool(found.labels.get(DIGEST_LABEL) == spec.digest)
 
 
-def check_ports(settings: Settings, client: DockerClient, found: Container | None) -> None:
-    """Raises Refused (``port-taken``) where somebody else holds a port the registry needs."""
-    ours = _published(found) if found is not None and found.status == "running" else set()
+def check_ports(settings: Settings, client: DockerClient, ours: Sequence[Container | None]) -> None:
+    """Raises Refused (``port-taken``) where somebody else holds a port that ``ours`` need."""
+    running = [one for one in ours if one is not None and one.status == "running"]
+    held = {port for one in running for port in _published(one)}
     registry = settings.registry
     for key, address, port in (
         ("port", registry.listen, registry.port),
         ("metrics_port", "127.0.0.1", registry.metrics_port),
     ):
-        if port in ours:
+        if port in held:
             continue
-        holder = _holder(client, address, port, besides=settings.registry.container)
+        holder = _holder(settings, client, address, port)
         if holder:
             raise _port_taken(key, port, holder)
 
@@ -99,7 +112,7 @@ def remove(found: Container, ui: UI) -> None:
     from docker.errors import NotFound
 
     try:
-        with ui.progress("stopping the registry, once running downloads have ended"):
+        with ui.progress(f"stopping {found.name}, once running downloads have ended"):
             found.stop(timeout=STOP_SECONDS)
         found.remove(force=True, v=True)
     except NotFound:  # somebody was faster
@@ -116,13 +129,17 @@ def wait(settings: Settings, client: DockerClient, login: Credentials, ui: UI) -
                 return
             except MoorageError as problem:
                 last = problem
-            found = find(settings, client)
-            # The engine starts it over and over; a second start says that the first one failed.
-            if found is None or found.status == "exited" or found.attrs.get("RestartCount", 0) > 1:
-                raise _died(settings, found) from None
+            for name in (settings.registry.container, front_name(settings)):
+                _require_alive(find(settings, client, name))
             if time.monotonic() > deadline:
                 raise last
             time.sleep(0.1)
+
+
+def _require_alive(found: Container | None) -> None:
+    # The engine starts it over and over; a second start says that the first one failed.
+    if found is None or found.status == "exited" or found.attrs.get("RestartCount", 0) > 1:
+        raise _died(found)
 
 
 def last_words(found: Container) -> str:
@@ -143,12 +160,15 @@ def _start(client: DockerClient, spec: Spec, labels: dict[str, str]) -> None:
 
     options = dict(spec.options)
     own = client.images.get(spec.image).attrs["Config"].get("Entrypoint") or []
-    made = _made(client, spec.image, labels, [*options.pop("entrypoint"), *own], options)
+    before = options.pop("entrypoint", [])
+    made = _made(client, spec.image, labels, [*before, *own], options)
     try:
         made.start()
     except APIError as problem:
         made.remove(force=True, v=True)
-        if not re.search(r'"sh": executable file not found', str(problem.explanation)):
+        if not before or not re.search(
+            r'"sh": executable file not found', str(problem.explanation)
+        ):
             raise
     else:
         return
@@ -192,11 +212,12 @@ def _published(found: Container) -> set[int]:
     }
 
 
-def _holder(client: DockerClient, address: str, port: int, *, besides: str) -> str:
-    """Who holds the port, for a sentence; "" for nobody."""
+def _holder(settings: Settings, client: DockerClient, address: str, port: int) -> str:
+    """Who holds the port, for a sentence; "" for nobody but ours."""
+    ours = (settings.registry.container, front_name(settings))
     # The engine may hold it without a listening process (userland-proxy off).
     for other in client.containers.list(filters={"publish": str(port)}):
-        if other.name != besides and port in _published(other):
+        if other.name not in ours and port in _published(other):
             return f"the container {other.name} ({other.short_id})"
     found = listener(address, port)
     if found is not None and found.program == "docker-proxy":
@@ -220,7 +241,7 @@ def _not_started(settings: Settings, client: DockerClient, words: str) -> Moorag
             ("port", registry.listen, registry.port),
             ("metrics_port", "127.0.0.1", registry.metrics_port),
         ):
-            holder = _holder(client, address, port, besides=registry.container)
+            holder = _holder(settings, client, address, port)
             if holder:
                 return _port_taken(key, port, holder)
     cure = "inv doctor"
@@ -233,7 +254,7 @@ def _not_started(settings: Settings, client: DockerClient, words: str) -> Moorag
     )
 
 
-def _died(settings: Settings, found: Container | None) -> MoorageError:
+def _died(found: Container | None) -> MoorageError:
     words = "the container is gone" if found is None else last_words(found)
     if found is not None:
         found.stop(timeout=1)  # else the engine goes on starting it for ever

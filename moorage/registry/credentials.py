@@ -1,6 +1,6 @@
 """The registry's login: made once, kept in files that only the operator can read.
 
-The password is in ``.moorage/registry/password``; the registry itself sees its bcrypt hash alone.
+The password is in ``.moorage/registry/password``; the front sees an HMAC of it alone.
 """
 
 from __future__ import annotations
@@ -16,10 +16,7 @@ from moorage.files import private_folder, write_atomically
 if TYPE_CHECKING:
     from moorage.settings import Settings
 
-# The registry checks the hash at every request, and a node makes dozens a pull. The password is
-# 192 random bits: no cost factor makes guessing it any more hopeless. 5 is htpasswd's own default.
-_BCRYPT_COST = 5
-_BCRYPT_MAX_BYTES = 72
+_MOST_BYTES = 72  # what bcrypt hashes: a registry of an earlier build may come back
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,8 @@ def credentials(settings: Settings) -> Credentials:
         raise _unusable(path, str(problem)) from None
     if not password or any(ord(mark) < 32 or ord(mark) == 127 for mark in password):
         raise _unusable(path, "it is empty or holds a line break or another control character")
-    if len(password.encode()) > _BCRYPT_MAX_BYTES:
-        raise _unusable(path, f"bcrypt hashes at most {_BCRYPT_MAX_BYTES} bytes")
+    if len(password.encode()) > _MOST_BYTES:
+        raise _unusable(path, f"it is longer than {_MOST_BYTES} bytes")
     return Credentials(settings.registry.user, password)
 
 
@@ -78,27 +75,6 @@ def ensure_http_secret(settings: Settings) -> str:
         private_folder(path.parent)
         write_atomically(path, f"{secret}\n".encode())
     return secret
-
-
-def htpasswd(login: Credentials, present: bytes | None) -> bytes:
-    """The htpasswd file for ``login``: ``present`` itself where that is one (salts differ)."""
-    import bcrypt
-
-    if present is not None:
-        user, _, hashed = present.strip().partition(b":")
-        if user == login.user.encode() and _matches(login.password, hashed):
-            return present
-    hashed = bcrypt.hashpw(login.password.encode(), bcrypt.gensalt(_BCRYPT_COST))
-    return login.user.encode() + b":" + hashed + b"\n"
-
-
-def _matches(password: str, hashed: bytes) -> bool:
-    import bcrypt
-
-    try:
-        return bcrypt.checkpw(password.encode(), hashed)
-    except ValueError:  # not a bcrypt hash
-        return False
 
 
 def _unusable(path: Path, why: str) -> Refused:

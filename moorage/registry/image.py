@@ -1,4 +1,4 @@
-"""Which image the registry runs: the settings', else Docker Hub's, else one built from Debian.
+"""Which images the registry and its front run: the settings', else Docker Hub's, else Debian's.
 
 A choice once made is kept as long as its image is there: a Hub that answers today and not tomorrow
 must not make another registry every day.
@@ -7,6 +7,7 @@ must not make another registry every day.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from moorage.docker import building, debian, engine, pulled
@@ -31,60 +32,94 @@ EXPOSE 5000 5001
 ENTRYPOINT ["docker-registry"]
 CMD ["serve", "/etc/moorage/config.yml"]
 """
+_FRONT_DOCKERFILE = """\
+ARG BASE
+FROM ${BASE}
+RUN set -eu; \\
+    apt-get -q update; \\
+    DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install haproxy; \\
+    rm -rf /var/lib/apt/lists/*
+EXPOSE 5000
+ENTRYPOINT ["haproxy"]
+"""
 
 
-def planned(settings: Settings, client: DockerClient | None) -> str:
+@dataclass(frozen=True)
+class Recipe:
+    """An image: what Docker Hub calls it, and how it is made of Debian's package."""
+
+    title: str
+    package: str
+    repository: str
+    hub: str
+    dockerfile: str
+
+    def tag(self, settings: Settings) -> str:
+        words = hashlib.sha256(f"{self.dockerfile}{debian.tag(settings)}".encode()).hexdigest()
+        return f"{self.repository}:{words[:12]}"
+
+
+REGISTRY = Recipe("the registry", "docker-registry", "moorage/registry", HUB_IMAGE, _DOCKERFILE)
+# The line of Debian bookworm: what is written for it is what was measured (docs/registry.md).
+FRONT = Recipe("the front", "haproxy", "moorage/front", "haproxy:2.6", _FRONT_DOCKERFILE)
+
+
+def planned(settings: Settings, client: DockerClient | None, recipe: Recipe = REGISTRY) -> str:
     """What :func:`ensure` would have to do first, as a sentence fragment; "" for nothing."""
-    wanted = settings.registry.image
-    if client is not None and (present(settings, client) or _known(client, wanted)):
+    wanted = _wanted(settings, recipe)
+    if client is not None and (present(settings, client, recipe) or _known(client, wanted)):
         return ""
+    whose = f"{recipe.title}'s image"
     if wanted != "auto":
-        return f"pull the registry's image {wanted}"
-    if client is not None and debian.hub_answers(client, HUB_IMAGE):
-        return f"pull the registry's image {HUB_IMAGE} from Docker Hub"
-    return "get the registry's image, from Docker Hub or built from Debian's docker-registry"
+        return f"pull {whose} {wanted}"
+    if client is not None and debian.hub_answers(client, recipe.hub):
+        return f"pull {whose} {recipe.hub} from Docker Hub"
+    return f"get {whose}, from Docker Hub or built from Debian's {recipe.package}"
 
 
-def ensure(settings: Settings, client: DockerClient, ui: UI) -> tuple[str, str]:
-    """(reference, id) of the registry's image, made or pulled where it is not there.
+def ensure(
+    settings: Settings, client: DockerClient, ui: UI, recipe: Recipe = REGISTRY
+) -> tuple[str, str]:
+    """(reference, id) of the image, made or pulled where it is not there.
 
     Raises MoorageError where it can be had from nowhere.
     """
-    reference = _ensure(settings, client, ui)
+    reference = _ensure(settings, client, ui, recipe)
     return reference, building.image_id(client, reference)
 
 
 def forget(settings: Settings, client: DockerClient) -> bool:
-    """Removes the image we built or pulled, unless a container of somebody else's needs it."""
+    """Removes the images we built or pulled, unless a container of somebody else's needs them."""
     from docker.errors import APIError, ImageNotFound
 
     done = False
-    try:
-        client.images.remove(_tag(settings))
-        done = True
-    except (ImageNotFound, APIError):  # not there, or in use
-        pass
+    for recipe in (FRONT, REGISTRY):
+        try:
+            client.images.remove(recipe.tag(settings))
+            done = True
+        except (ImageNotFound, APIError):  # not there, or in use
+            pass
     return pulled.forget(settings, client) or done
 
 
-def _ensure(settings: Settings, client: DockerClient, ui: UI) -> str:
-    wanted = settings.registry.image
-    here = present(settings, client)
+def _ensure(settings: Settings, client: DockerClient, ui: UI, recipe: Recipe) -> str:
+    wanted = _wanted(settings, recipe)
+    here = present(settings, client, recipe)
     if here:
         return here
     if wanted != "auto":
         _pull(settings, client, ui, wanted)
         return wanted
-    if debian.hub_answers(client, HUB_IMAGE):
-        _pull(settings, client, ui, HUB_IMAGE)
-        return HUB_IMAGE
+    if debian.hub_answers(client, recipe.hub):
+        _pull(settings, client, ui, recipe.hub)
+        return recipe.hub
     base = debian.base_image(settings, client, ui)
-    tag = _tag(settings)
-    title = "the registry from Debian's docker-registry"
+    tag = recipe.tag(settings)
+    title = f"{recipe.title} from Debian's {recipe.package}"
     with ui.progress(f"building {title}") as update:
         building.build(
             client,
-            {"Dockerfile": _DOCKERFILE.encode()},
+            {"Dockerfile": recipe.dockerfile.encode()},
             tag=tag,
             labels=engine.labels(settings, "registry"),
             arguments={"BASE": base},
@@ -94,20 +129,19 @@ def _ensure(settings: Settings, client: DockerClient, ui: UI) -> str:
     return tag
 
 
-def present(settings: Settings, client: DockerClient) -> str:
+def present(settings: Settings, client: DockerClient, recipe: Recipe = REGISTRY) -> str:
     """The image that will do and is here already; "" where there is none."""
-    wanted = settings.registry.image
-    candidates = (wanted,) if wanted != "auto" else (_tag(settings), HUB_IMAGE)
+    wanted = _wanted(settings, recipe)
+    candidates = (wanted,) if wanted != "auto" else (recipe.tag(settings), recipe.hub)
     return next((name for name in candidates if _known(client, name)), "")
+
+
+def _wanted(settings: Settings, recipe: Recipe) -> str:
+    return settings.registry.image if recipe is REGISTRY else "auto"
 
 
 def _known(client: DockerClient, reference: str) -> bool:
     return reference != "auto" and building.exists(client, reference)
-
-
-def _tag(settings: Settings) -> str:
-    recipe = hashlib.sha256(f"{_DOCKERFILE}{debian.tag(settings)}".encode()).hexdigest()
-    return f"moorage/registry:{recipe[:12]}"
 
 
 def _pull(settings: Settings, client: DockerClient, ui: UI, reference: str) -> None:

@@ -1,4 +1,6 @@
-"""What the registry's container is made of: its configuration file, its options, their digest.
+"""What the registry's two containers are made of: configuration, options, their digest.
+
+The front (HAProxy) is published; the registry behind it listens on a Unix socket that both share.
 
 Pure: the same input gives the same digest, and only another digest makes another container.
 """
@@ -12,10 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moorage.registry.front.configuration import CONFIG as FRONT_CONFIG
+from moorage.registry.front.configuration import REGISTRY_SOCKET, Places
+
 # Inside the container. The port on the host is the settings' business.
 PORT, METRICS_PORT = 5000, 5001
 ETC, DATA = "/etc/moorage", "/var/lib/registry"
-CONFIG, HTPASSWD, CERTIFICATE, KEY = "config.yml", "htpasswd", "tls.crt", "tls.key"
+RUN = "/run/moorage"
+CONFIG = "config.yml"
 DIGEST_LABEL = "io.moorage.config"
 # How long a stop waits for running downloads; meanwhile the registry takes no new request, so one
 # slow client must not hold it for long. The engine kills only after a few seconds more.
@@ -36,13 +42,10 @@ storage:
   delete:
     enabled: true
 http:
-  addr: :{PORT}
+  net: unix
+  addr: {RUN}/{REGISTRY_SOCKET}
   draintimeout: {DRAIN_SECONDS}s
   secret: {{http_secret}}
-  tls:
-    certificate: {ETC}/{CERTIFICATE}
-    key: {ETC}/{KEY}
-    minimumtls: tls1.2
   headers:
     X-Content-Type-Options: [nosniff]
   debug:
@@ -50,10 +53,6 @@ http:
     prometheus:
       enabled: true
       path: /metrics
-auth:
-  htpasswd:
-    realm: Moorage
-    path: {ETC}/{HTPASSWD}
 health:
   storagedriver:
     enabled: true
@@ -70,14 +69,16 @@ exec bash -c 'exec 3<>/dev/tcp/127.0.0.1/{METRICS_PORT}
 printf "GET /debug/health HTTP/1.0\\r\\n\\r\\n" >&3
 read -r _ code _ <&3 && [ "$code" = 200 ]'
 """
-# The first process of the container: the image's own entrypoint, and a wait behind it. A registry
-# that has drained has handed the rest of each answer to the kernel, whose sockets (4 MB each) end
-# with the container's network, that is, with its first process: Docker 20.10 cut 4 MB off a slow
-# download. proc_net_tcp(5): 1388 is port 5000; FIN_WAIT1, LAST_ACK and CLOSING are not delivered
-# yet; FIN_WAIT2 is delivered, though perhaps to a docker-proxy that still has to pass it on.
+# The first process of the front: the image's own entrypoint, and a wait behind it. A front that
+# has drained (SIGUSR1 to HAProxy) has handed the rest of each answer to the kernel, whose sockets
+# (4 MB each) end with the container's network, that is, with its first process: Docker 20.10 cut
+# 4 MB off a slow download. proc_net_tcp(5): 1388 is port 5000; FIN_WAIT1, LAST_ACK and CLOSING are
+# not delivered yet; FIN_WAIT2 is delivered, though perhaps to a docker-proxy that still has to pass
+# it on.
 _LINGER = f"""\
 "$@" & child=$!
-trap 'asked=yes; kill -TERM "$child" 2>/dev/null' TERM INT
+trap 'asked=yes; kill -USR1 "$child" 2>/dev/null' TERM INT
+trap 'kill -USR2 "$child" 2>/dev/null' USR2
 while :; do wait "$child"; code=$?; kill -0 "$child" 2>/dev/null || break; done
 in_state() {{
   grep -qE "^ *[0-9]+: [0-9A-F]+:{PORT:04X} [0-9A-F:]+ ($1) " /proc/net/tcp /proc/net/tcp6
@@ -119,35 +120,56 @@ def config_yaml(http_secret: str) -> bytes:
     return _CONFIG.format(http_secret=http_secret).encode()
 
 
+def front_places() -> Places:
+    """Where the front finds everything in its container."""
+    return Places(bind=f":{PORT}", health=f"127.0.0.1:{METRICS_PORT}", etc=ETC, run=RUN)
+
+
 def options(
-    *,
-    name: str,
-    user: str,
-    etc: Path,
-    data: Path,
-    listen: str,
-    port: int,
-    metrics_port: int,
+    *, name: str, user: str, etc: Path, data: Path, run: Path, metrics_port: int
 ) -> dict[str, Any]:
-    """What the container is made with, in the Docker SDK's words; labels come with its creation."""
-    return {
-        "name": name,
-        # The image's own entrypoint follows.
-        "entrypoint": ["sh", "-c", _LINGER, "sh"],
+    """What the registry is made with, in the Docker SDK's words; labels come with its creation.
+
+    Only its metrics are published: its API asks for no login, and the front alone has its socket.
+    """
+    return _common(name, user) | {
         # Both kinds of image take this: entrypoint.sh of the Distribution's, and ours.
         "command": ["serve", f"{ETC}/{CONFIG}"],
-        "user": user,
-        "ports": {
-            f"{PORT}/tcp": [listen, port],
-            f"{METRICS_PORT}/tcp": ["127.0.0.1", metrics_port],
-        },
-        # Z: a label of their own where SELinux reigns; elsewhere nothing.
+        "ports": {f"{METRICS_PORT}/tcp": ["127.0.0.1", metrics_port]},
         "volumes": {
+            # Z: a label of their own where SELinux reigns, z: one for both; elsewhere nothing.
             str(etc): {"bind": ETC, "mode": "ro,Z"},
             str(data): {"bind": DATA, "mode": "rw,Z"},
+            str(run): {"bind": RUN, "mode": "rw,z"},
         },
         # Distribution 3 would look for a collector of traces on localhost, and log that it fails.
         "environment": {"OTEL_TRACES_EXPORTER": "none"},
+    }
+
+
+def front_options(
+    *, name: str, user: str, etc: Path, run: Path, listen: str, port: int
+) -> dict[str, Any]:
+    """What the front is made with."""
+    return _common(name, user) | {
+        # The image's own entrypoint follows.
+        "entrypoint": ["sh", "-c", _LINGER, "sh"],
+        "command": ["-W", "-db", "-f", f"{ETC}/{FRONT_CONFIG}"],
+        "ports": {f"{PORT}/tcp": [listen, port]},
+        "volumes": {
+            str(etc): {"bind": ETC, "mode": "ro,Z"},
+            str(run): {"bind": RUN, "mode": "rw,z"},
+        },
+        "environment": {},
+        # HAProxy makes room for every descriptor it may have.
+        "ulimits": [{"Name": "nofile", "Soft": 20000, "Hard": 20000}],
+    }
+
+
+def _common(name: str, user: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "user": user,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         "read_only": True,

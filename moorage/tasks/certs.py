@@ -21,6 +21,23 @@ def issue(run: Run, new_ca: bool = False) -> object:
     return {"ok": True, "changed": issued.changed, "made": list(issued.made), **document}
 
 
+@command(lock=True)
+def renew(run: Run) -> object:
+    """Make the registry's certificate anew and serve it; no connection is closed.
+
+    A certificate that Moorage did not make is served as it lies in certs/.
+
+    Example: inv certs.renew
+    Example: inv certs.renew --json
+    """
+    from moorage.registry import renewal
+
+    renewed = renewal.renew(run.settings, run.ui)
+    run.ui.show(f"Served since now: {renewed.fingerprint}, until {renewed.not_after:%Y-%m-%d}.")
+    document = _shown(run)
+    return {"ok": True, "changed": renewed.changed, "served": renewed.fingerprint, **document}
+
+
 @command()
 def show(run: Run) -> object:
     """Show what the certificates say: names, end, fingerprints.
@@ -79,4 +96,4 @@ def _ends(run: Run) -> list[dict[str, object]]:
     return [one.to_json(now) for one in found]
 
 
-namespace = Collection("certs", issue, show)
+namespace = Collection("certs", issue, renew, show)

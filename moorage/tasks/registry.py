@@ -96,12 +96,18 @@ def _served(run: Run) -> dict[str, Any]:
     return end.to_json(now)
 
 
-@command(help={"follow": "go on until stopped", "tail": "how many of the last lines"})
-def logs(run: Run, follow: bool = False, tail: int = 100) -> dict[str, Any]:
-    """Show the registry's own log.
+@command(
+    help={
+        "follow": "go on until stopped",
+        "tail": "how many of the last lines",
+        "front": "of the front: who pushed, deleted, or was refused",
+    }
+)
+def logs(run: Run, follow: bool = False, tail: int = 100, front: bool = False) -> dict[str, Any]:
+    """Show the registry's own log, or the front's.
 
     Example: inv registry.logs --follow --tail 20
-    Example: inv registry.logs --tail=200
+    Example: inv registry.logs --front --tail=200
     """
     from moorage import registry
     from moorage.docker import engine
@@ -114,7 +120,7 @@ def logs(run: Run, follow: bool = False, tail: int = 100) -> dict[str, Any]:
     count = 0
     client = engine.connect(run.settings)
     try:
-        for line in registry.logs(run.settings, client, follow=follow, tail=tail):
+        for line in registry.logs(run.settings, client, follow=follow, tail=tail, front=front):
             run.ui.stream(line)
             count += 1
     except KeyboardInterrupt:
@@ -299,6 +305,7 @@ def _show(run: Run, found: RegistryStatus, password: str = "") -> None:
         ["registry", found.url],
         ["state", said],
         ["container", f"{found.container} ({found.image})" if found.image else found.container],
+        ["front", found.front],
         ["login", found.user],
     ]
     if password:

@@ -102,8 +102,9 @@ def test_keys_are_private() -> None:
 def test_the_password_stands_in_no_place_where_others_look() -> None:
     password = good("registry.status", "--show-password").document["password"]
     assert len(password) >= 16
-    assert password not in docker("inspect", "moorage-registry")
-    assert password not in docker("logs", "moorage-registry")
+    for container in ("moorage-registry", "moorage-registry-front"):
+        assert password not in docker("inspect", container)
+        assert password not in docker("logs", container)
     assert "password" not in good("registry.status").document
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         try:

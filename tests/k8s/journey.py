@@ -361,6 +361,11 @@ class Journey:
 
     # -- the registry -------------------------------------------------------------------------
 
+    def front_container(self) -> Any:
+        """The front's container: what nodes reach, with the certificate."""
+        found = self.registry_container()
+        return found.client.containers.get(f"{found.name}-front")
+
     def registry_container(self) -> Any:
         """The registry's container, where this journey may spoil it."""
         from moorage.docker import engine

@@ -44,14 +44,14 @@ def leaf(settings: Settings, *, name: str = "", expired: bool = False, san: bool
 @contextmanager
 def serving(journey: Journey, certificate: bytes) -> Iterator[None]:
     """The registry serves this certificate, and what is in certs/ is it as well."""
-    container = journey.registry_container()
+    container = journey.front_container()
     settings = journey.settings
     issued = settings.certs_dir / "registry.crt"
-    mounted = settings.state / "registry" / "etc" / "tls.crt"
+    mounted = settings.state / "registry" / "front" / "tls.pem"
     good = issued.read_bytes()
     # In place: owner and mode stay, and a mounted file keeps its inode.
     issued.write_bytes(certificate)
-    mounted.write_bytes(certificate)
+    mounted.write_bytes(certificate + (settings.certs_dir / "registry.key").read_bytes())
     container.restart(timeout=2)
     try:
         yield

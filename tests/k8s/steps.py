@@ -524,7 +524,7 @@ def diagnoses_a_proxy_in_between(journey: Journey) -> None:
 def diagnoses_a_registry_that_is_stopped(journey: Journey) -> None:
     """Nothing listens; --fix starts the registry."""
     with journey.namespace("stopped") as name:
-        container = journey.registry_container()
+        container = journey.front_container()
         journey.k8s("secret", f"--namespace={name}", "--attach").want()
         container.stop(timeout=2)
         try:

@@ -153,6 +153,8 @@ WRITES = {
     "moorage.backup.taking": "takes its own folders away",
     "moorage.backup.giving_back": "whole folders are renamed into their place",
     "moorage.registry.storage.setting_aside": "the order of renames is what loses no image",
+    "moorage.registry.users": "takes a kept password away",
+    "moorage.registry.service": "a configuration gets its name once HAProxy has read it",
     "moorage.fleet.errand.bootstrap": "runs on a node, before the agent is there",
     "moorage.fleet.openssh.memory": "takes what is old away",
     "moorage.fleet.report.logbook": "takes what is old away",

@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import bcrypt
 import pytest
 from docker.errors import NotFound
 
@@ -26,14 +26,13 @@ from moorage.errors import MoorageError, Refused
 from moorage.fleet.rollout import this_machine
 from moorage.pki import registry as pki
 from moorage.registry import client as https
-from moorage.registry import ports, spec
+from moorage.registry import ports, service, spec
 from moorage.registry.credentials import (
-    Credentials,
     ensure,
     ensure_http_secret,
     folder,
-    htpasswd,
 )
+from moorage.registry.front import configuration
 from moorage.settings import CertsSettings, Settings
 from moorage.ui import UI
 from moorage.walk import down, phase
@@ -70,29 +69,6 @@ def test_a_spoilt_password_is_refused(tmp_path: Path, spoilt: str) -> None:
     with pytest.raises(Refused) as refused:
         registry.credentials(settings)
     assert refused.value.code == "credentials-unusable"
-
-
-def test_htpasswd_holds_a_bcrypt_hash_and_is_kept_while_it_fits() -> None:
-    login = Credentials("moorage", "secret")
-    made = htpasswd(login, None)
-    user, _, hashed = made.strip().partition(b":")
-    assert user == b"moorage"
-    assert bcrypt.checkpw(b"secret", hashed)
-    assert htpasswd(login, made) == made
-    for other in (replace(login, password="new"), replace(login, user="new")):
-        assert htpasswd(other, made) != made
-    assert bcrypt.checkpw(b"secret", htpasswd(login, b"junk").partition(b":")[2][:60])
-
-
-@pytest.mark.parametrize("more", [b"junk\n", b"other:plain\n", b"other:$2b$05$x\n", b":\n"])
-def test_htpasswd_keeps_no_line_that_locks_everybody_out(more: bytes) -> None:
-    # One malformed line is a 400 for every login (Distribution's parseHTPasswd).
-    login = Credentials("moorage", "secret")
-    made = htpasswd(login, None)
-    for present in (made + more, more + made):
-        again = htpasswd(login, present)
-        assert again.count(b"\n") == 1
-        assert again.startswith(b"moorage:$2b$")
 
 
 def test_a_spoilt_http_secret_is_made_anew(tmp_path: Path) -> None:
@@ -155,6 +131,14 @@ def container_of(settings: Settings, client: Any) -> Any:
     return client.containers.get(settings.registry.container)
 
 
+def front_of(settings: Settings, client: Any) -> Any:
+    return client.containers.get(f"{settings.registry.container}-front")
+
+
+def both_of(settings: Settings, client: Any) -> tuple[Any, Any]:
+    return container_of(settings, client), front_of(settings, client)
+
+
 @pytest.mark.engine
 def test_it_serves_tls_with_login_and_nothing_without(standing: Settings) -> None:
     login = registry.credentials(standing)
@@ -182,26 +166,28 @@ def test_tls_below_1_2_is_refused(standing: Settings) -> None:
 
 @pytest.mark.engine
 def test_a_second_up_leaves_the_container_alone(standing: Settings, client: Any) -> None:
-    before = container_of(standing, client)
+    before = both_of(standing, client)
     assert registry.pending(standing, client) == []
     status = registry.up(standing, client, UI())
     assert not status.changed
     assert status.healthy
-    after = container_of(standing, client)
-    assert (after.id, after.attrs["State"]["StartedAt"]) == (
-        before.id,
-        before.attrs["State"]["StartedAt"],
-    )
+    for was, now in zip(before, both_of(standing, client), strict=True):
+        assert (now.id, now.attrs["State"]["StartedAt"]) == (
+            was.id,
+            was.attrs["State"]["StartedAt"],
+        )
 
 
 @pytest.mark.engine
 def test_no_secret_is_in_docker_inspect_or_the_log(standing: Settings, client: Any) -> None:
-    found = container_of(standing, client)
     login = registry.credentials(standing)
-    seen = json.dumps(found.attrs) + found.logs().decode()
+    https.check_login(standing, login)
+    both = both_of(standing, client)
+    seen = "".join(json.dumps(one.attrs) + one.logs().decode() for one in both)
     secrets = folder(standing)
     key = (standing.certs_dir / "registry.key").read_text().splitlines()[1]
-    hashed = (secrets / "etc" / "htpasswd").read_text().strip().partition(":")[2]
+    hashed = (secrets / "front" / "logins.map").read_text().split(":")[2]
+    assert len(hashed) == 64
     basic = base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
     for secret in (
         login.password,
@@ -209,22 +195,37 @@ def test_no_secret_is_in_docker_inspect_or_the_log(standing: Settings, client: A
         key,
         hashed,
         (secrets / "http-secret").read_text().strip(),
+        (secrets / "front-key").read_text().strip(),
     ):
         assert secret not in seen
 
 
 @pytest.mark.engine
-def test_it_runs_as_nobody_and_can_do_nothing_else(standing: Settings, client: Any) -> None:
+def test_they_run_as_nobody_and_can_do_nothing_else(standing: Settings, client: Any) -> None:
+    for found in both_of(standing, client):
+        host = found.attrs["HostConfig"]
+        assert found.attrs["Config"]["User"].split(":")[0] != "0"
+        assert host["CapDrop"] == ["ALL"]
+        assert host["ReadonlyRootfs"]
+        assert host["RestartPolicy"]["Name"] == "unless-stopped"
+        assert found.labels[engine.LABEL_PROJECT] == str(standing.root)
+    front = front_of(standing, client)
+    assert front.exec_run(["test", "-r", "/etc/moorage/tls.pem"]).exit_code == 0
+    assert container_of(standing, client).exec_run(["ls", "/etc/moorage"]).output == b"config.yml\n"
+    for place in ("etc", "front"):
+        for path in (folder(standing) / place).iterdir():
+            assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.engine
+def test_the_registry_behind_answers_nobody_but_the_front(standing: Settings, client: Any) -> None:
     found = container_of(standing, client)
-    host = found.attrs["HostConfig"]
-    assert found.attrs["Config"]["User"].split(":")[0] != "0"
-    assert host["CapDrop"] == ["ALL"]
-    assert host["ReadonlyRootfs"]
-    assert host["RestartPolicy"]["Name"] == "unless-stopped"
-    assert found.labels[engine.LABEL_PROJECT] == str(standing.root)
-    assert found.exec_run(["test", "-r", "/etc/moorage/tls.key"]).exit_code == 0
-    for path in (folder(standing) / "etc").iterdir():
-        assert path.stat().st_mode & 0o777 == 0o600
+    assert set(found.attrs["HostConfig"]["PortBindings"]) == {"5001/tcp"}
+    listening = found.exec_run(["cat", "/proc/net/tcp", "/proc/net/tcp6"]).output.decode()
+    ports_open = {int(line.split()[1].split(":")[1], 16) for line in listening.splitlines()
+                  if line.split()[3] == "0A"}  # fmt: skip
+    assert ports_open == {5001}
+    assert (folder(standing) / "run").stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.engine
@@ -238,11 +239,11 @@ def test_metrics_are_on_loopback_alone(standing: Settings, client: Any) -> None:
 
 @pytest.mark.engine
 def test_its_health_check_works_inside(standing: Settings, client: Any) -> None:
-    probe = container_of(standing, client).attrs["Config"]["Healthcheck"]["Test"][1]
-    found = container_of(standing, client)
-    assert found.exec_run(["sh", "-c", probe]).exit_code == 0
-    broken = probe.replace("5001", "5009")
-    assert found.exec_run(["sh", "-c", broken]).exit_code != 0
+    for found in both_of(standing, client):
+        probe = found.attrs["Config"]["Healthcheck"]["Test"][1]
+        assert found.exec_run(["sh", "-c", probe]).exit_code == 0
+        broken = probe.replace("5001", "5009")
+        assert found.exec_run(["sh", "-c", broken]).exit_code != 0
 
 
 @pytest.mark.engine
@@ -297,15 +298,57 @@ def test_a_wrong_login_fails_the_push_in_words(standing: Settings, client: Any) 
 @pytest.mark.engine
 def test_a_new_certificate_is_served_at_once(standing: Settings, client: Any) -> None:
     renamed = replace(standing, certs=CertsSettings(names=("extra.lab.internal",)))
-    before = container_of(standing, client).id
+    before = [one.attrs["State"]["StartedAt"] for one in both_of(standing, client)]
     pki.issue(renamed)
     assert registry.pending(renamed, client)
     assert registry.up(renamed, client, UI()).changed
-    assert container_of(standing, client).id != before
+    assert [one.attrs["State"]["StartedAt"] for one in both_of(standing, client)] == before
     served = ssl.get_server_certificate(("127.0.0.1", standing.registry.port))
     assert served.strip() == (standing.certs_dir / "registry.crt").read_text().strip()
     pki.issue(standing)
     registry.up(standing, client, UI())
+
+
+@pytest.mark.engine
+def test_a_configuration_that_haproxy_refuses_is_never_put_in_place(
+    standing: Settings, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder(standing) / "front" / "haproxy.cfg"
+    good, serving = path.read_bytes(), front_of(standing, client).attrs["State"]["StartedAt"]
+    with monkeypatch.context() as patch:
+        patch.setattr(service, "haproxy_cfg", lambda *_, **__: b"frontend x\n    nonsense\n")
+        with pytest.raises(MoorageError) as refused:
+            registry.up(standing, client, UI())
+    assert refused.value.code == "front-refuses"
+    assert "nonsense" in refused.value.cause
+    assert path.read_bytes() == good
+    assert front_of(standing, client).attrs["State"]["StartedAt"] == serving
+    https.check_login(standing, registry.credentials(standing))
+
+
+@pytest.mark.engine
+def test_another_configuration_is_read_while_the_front_serves(
+    standing: Settings, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, started = (
+        configuration.haproxy_cfg,
+        front_of(standing, client).attrs["State"]["StartedAt"],
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            service,
+            "haproxy_cfg",
+            lambda *a, **k: real(*a, **k).replace(b'realm="Moorage"', b'realm="Other"'),
+        )
+        assert registry.up(standing, client, UI()).changed
+        deadline = time.monotonic() + 10
+        while (
+            "Other"
+            not in (said := https.ask(standing, "/v2/", login=None)).headers["www-authenticate"]
+        ):
+            assert time.monotonic() < deadline, said
+    assert front_of(standing, client).attrs["State"]["StartedAt"] == started
+    assert registry.up(standing, client, UI()).changed
 
 
 @pytest.mark.engine

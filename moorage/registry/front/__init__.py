@@ -1,0 +1,1 @@
+"""The front: HAProxy before the registry, for TLS, logins and roles (docs/registry.md)."""

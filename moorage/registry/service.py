@@ -1,0 +1,184 @@
+"""The front's files as they shall be, and put in force while it serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moorage.errors import MoorageError, Refused
+from moorage.files import private_folder, write_atomically
+from moorage.registry import container, spec, users
+from moorage.registry.credentials import folder
+from moorage.registry.front import roles, runtime
+from moorage.registry.front.configuration import CONFIG, LOGINS, PAIR, haproxy_cfg
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+    from moorage.settings import Settings
+
+_CANDIDATE = f"{CONFIG}.new"
+
+
+def etc(settings: Settings) -> Path:
+    """The folder of the front's files."""
+    return folder(settings) / "front"
+
+
+def run(settings: Settings) -> Path:
+    """The folder of the sockets: the registry's own, and the front's for changes."""
+    return folder(settings) / "run"
+
+
+def files(settings: Settings) -> dict[str, bytes]:
+    """What the front's files should be. Raises Refused without a login or a certificate."""
+    key = roles.haproxy_key(users.ensure_key(settings))
+    return {
+        CONFIG: haproxy_cfg(spec.front_places(), key, drain_seconds=spec.DRAIN_SECONDS),
+        LOGINS: roles.rows(users.everybody(settings)),
+        PAIR: pair(settings),
+    }
+
+
+def pair(settings: Settings) -> bytes:
+    """The certificate, what it was signed with, and its key. Raises Refused where none is there."""
+    return b"".join(
+        _issued(settings.certs_dir / name).rstrip() + b"\n"
+        for name in ("registry.crt", "registry.key")
+    )
+
+
+def wanted(settings: Settings, image: tuple[str, str], user: str) -> spec.Spec:
+    """What the front's container should be; its files do not count: they change while it runs."""
+    options = spec.front_options(
+        name=container.front_name(settings),
+        user=user,
+        etc=etc(settings),
+        run=run(settings),
+        listen=settings.registry.listen,
+        port=settings.registry.port,
+    )
+    return spec.Spec(image=image[0], image_id=image[1], options=options, files={})
+
+
+def changed(settings: Settings) -> tuple[str, ...]:
+    """The names of the files that are not as they should be."""
+    should = files(settings)
+    return tuple(name for name, content in should.items() if _read(etc(settings) / name) != content)
+
+
+def put(
+    settings: Settings, client: DockerClient, image: str, user: str, owner: tuple[int, int] | None
+) -> tuple[str, ...]:
+    """Puts the files in place and in force -> the names of those that were changed.
+
+    Raises Refused or MoorageError; what HAProxy does not take is not put in place, and it goes on
+    with what it has.
+    """
+    private_folder(etc(settings), owner=owner)
+    private_folder(run(settings), owner=owner)
+    should, names = files(settings), changed(settings)
+    found = container.find_front(settings, client)
+    serving = found is not None and found.status == "running" and runtime.answers(run(settings))
+    if PAIR in names and serving:
+        runtime.replace_pair(run(settings), spec.ETC, should[PAIR])
+    for name in (LOGINS, PAIR):
+        if name in names:
+            write_atomically(etc(settings) / name, should[name], owner=owner)
+    if LOGINS in names and serving:
+        runtime.replace_logins(run(settings), spec.ETC, should[LOGINS])
+    if CONFIG in names or (names and not serving):
+        candidate = etc(settings) / _CANDIDATE
+        write_atomically(candidate, should[CONFIG], owner=owner)
+        _check(client, image, user, etc(settings))
+        candidate.replace(etc(settings) / CONFIG)
+        if serving:
+            found.kill(signal="SIGUSR2")  # type: ignore[union-attr]
+    return names
+
+
+def put_logins(settings: Settings) -> bool:
+    """Puts the logins in force if there is a front: a login that is not among them is out at once.
+
+    Returns whether a front serves them. Raises MoorageError if one is there and does not take them.
+    """
+    path = etc(settings) / LOGINS
+    if not path.exists():
+        return False
+    status = path.stat()
+    rows = roles.rows(users.everybody(settings))
+    write_atomically(path, rows, owner=(status.st_uid, status.st_gid))
+    if not runtime.answers(run(settings)):
+        return False
+    runtime.replace_logins(run(settings), spec.ETC, rows)
+    return True
+
+
+def require_running(settings: Settings) -> None:
+    """Raises MoorageError (``front-silent``) if no front serves here."""
+    if not (etc(settings) / PAIR).exists() or not runtime.answers(run(settings)):
+        raise MoorageError(
+            "front-silent",
+            "the registry's front does not run, so no certificate can be exchanged in it",
+            cause=f"nothing answers in {run(settings)}",
+            cure="inv registry.up",
+        )
+
+
+def put_pair(settings: Settings) -> bool:
+    """Serves what is in ``certs`` from the next handshake on, without a closed connection.
+
+    Returns whether it is another pair than before. Raises Refused (``certificate-refused``).
+    """
+    require_running(settings)
+    path, content = etc(settings) / PAIR, pair(settings)
+    differs = path.read_bytes() != content
+    runtime.replace_pair(run(settings), spec.ETC, content)
+    status = path.stat()
+    write_atomically(path, content, owner=(status.st_uid, status.st_gid))
+    return differs
+
+
+def _check(client: DockerClient, image: str, user: str, folder: Path) -> None:
+    """Has HAProxy read the candidate. Raises MoorageError with its words."""
+    from docker.errors import ContainerError
+
+    try:
+        client.containers.run(
+            image,
+            ["-c", "-f", f"{spec.ETC}/{_CANDIDATE}"],
+            user=user,
+            network_mode="none",
+            volumes={str(folder): {"bind": spec.ETC, "mode": "ro,Z"}},
+            remove=True,
+            stderr=True,
+        )
+    except ContainerError as problem:
+        words: Any = problem.stderr
+        said = words.decode(errors="replace") if isinstance(words, bytes) else str(words)
+        raise MoorageError(
+            "front-refuses",
+            "the registry's front does not take its configuration; the old one goes on",
+            cause="\n".join(said.strip().splitlines()[-3:]),
+            cure="inv registry.up",
+        ) from None
+
+
+def _issued(path: Path) -> bytes:
+    content = _read(path)
+    if content is None:
+        raise Refused(
+            "no-certificates",
+            f"there is no {path}",
+            cause="the registry's certificate has not been issued yet",
+            cure="inv certs.issue",
+            path=str(path),
+        )
+    return content
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,164 @@
+"""Who may do what at the registry: logins with a role each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from invoke.collection import Collection
+
+from moorage.tasks.command import Run, command
+
+if TYPE_CHECKING:
+    from moorage.registry.front.roles import User
+
+_DRY = "say what would be changed, and change nothing"
+
+
+@command(
+    lock=True,
+    help={
+        "name": "the login's name; 'robot$ci' in single quotes",
+        "role": "pull (reads), push (also writes) or admin (also deletes)",
+        "repositories": "which ones, as team/app,base/** (else all)",
+        "expires": "when it ends: hours, days or weeks from now, as 90d (else never)",
+        "dry_run": _DRY,
+    },
+    positional=["name"],
+)
+def add(
+    run: Run,
+    name: str,
+    role: str = "",
+    repositories: str = "",
+    expires: str = "",
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Let somebody in at the registry, or change what a login may do.
+
+    Example: inv users.add robot --role=push --repositories='team-a/**' --expires=90d
+    Example: inv users.add reader --role=pull --dry-run
+    """
+    import datetime
+
+    from moorage.registry import users
+    from moorage.registry.front import roles
+    from moorage.registry.front.roles import User
+
+    wanted = User(
+        roles.check_name(name),
+        roles.check_role(role),
+        roles.check_patterns(repositories),
+        roles.check_expiry(expires, datetime.datetime.now(datetime.UTC)),
+    )
+    users.refuse_reserved(run.settings, name)
+    before = {one.name: one for one in users.read(run.settings)}.get(name)
+    changed = before is None or users.differ(before, wanted)
+    password = "" if dry_run or not changed else users.add(run.settings, wanted)
+    served = _put(run, dry_run)
+    verb = "added" if before is None else "changed"
+    _told(run, wanted, changed, dry_run, verb)
+    if password:
+        run.ui.show(f"Its password, shown this once: {password}")
+    secret = {"password": password} if password else {}
+    return {
+        "ok": True,
+        "changed": changed and not dry_run,
+        "dry_run": dry_run,
+        "served": served,
+        "user": wanted.to_json(),
+        **secret,
+    }
+
+
+@command(lock=True, help={"name": "the login's name", "dry_run": _DRY}, positional=["name"])
+def password(run: Run, name: str, dry_run: bool = False) -> dict[str, Any]:
+    """Give a login another password; the old one is refused at once.
+
+    Example: inv users.password robot
+    Example: inv users.password robot --json
+    """
+    from moorage.registry import users
+
+    users.refuse_reserved(run.settings, name)
+    user = users.find(run.settings, name)
+    new = "" if dry_run else users.change_password(run.settings, name)
+    served = _put(run, dry_run)
+    if dry_run:
+        run.ui.show(f"The login {name} would get another password.")
+    else:
+        run.ui.show(f"Its password, shown this once: {new}")
+    secret = {"password": new} if new else {}
+    return {
+        "ok": True,
+        "changed": not dry_run,
+        "dry_run": dry_run,
+        "served": served,
+        "user": user.to_json(),
+        **secret,
+    }
+
+
+@command(lock=True, help={"name": "the login's name", "dry_run": _DRY}, positional=["name"])
+def remove(run: Run, name: str, dry_run: bool = False) -> dict[str, Any]:
+    """Take a login away; its next request is refused.
+
+    Example: inv users.remove robot
+    Example: inv users.remove robot --dry-run
+    """
+    from moorage.registry import users
+
+    users.refuse_operators(run.settings, name)
+    there = any(one.name == name for one in users.read(run.settings))
+    if there and not dry_run:
+        users.remove(run.settings, name)
+    served = _put(run, dry_run)  # also after a run that was stopped between the two
+    word = "would be taken away" if dry_run else "is taken away"
+    run.ui.show(f"The login {name} {word}." if there else f"Unchanged: there is no login {name}.")
+    return {"ok": True, "changed": there and not dry_run, "dry_run": dry_run, "served": served}
+
+
+@command(name="list")
+def list_(run: Run) -> dict[str, Any]:
+    """Show who may do what, and until when.
+
+    Example: inv users.list
+    Example: inv users.list --json
+    """
+    from moorage.registry import users
+
+    found = [one.to_json() for one in users.everybody(run.settings)]
+    rows = [
+        [
+            one["name"],
+            one["role"],
+            ", ".join(one["repositories"]),
+            (one["expires"] or "never")[:10],
+            one["purpose"],
+        ]
+        for one in found
+    ]
+    run.ui.table(("login", "role", "repositories", "ends", "made for"), rows)
+    return {"ok": True, "users": found}
+
+
+def _put(run: Run, dry_run: bool) -> bool:
+    """Whether a front serves the logins as they are now."""
+    from moorage.registry import service
+
+    served = False if dry_run else service.put_logins(run.settings)
+    if not served and not dry_run:
+        run.ui.note("no front runs here; inv registry.up starts it with these logins")
+    return served
+
+
+def _told(run: Run, user: User, changed: bool, dry_run: bool, verb: str) -> None:
+    what = f"{user.role} of {', '.join(user.repositories)}"
+    if not changed:
+        run.ui.show(f"Unchanged: the login {user.name} may {what} already.")
+    elif dry_run:
+        run.ui.show(f"The login {user.name} would be {verb}: {what}.")
+    else:
+        run.ui.show(f"The login {user.name} is {verb}: {what}.")
+
+
+namespace = Collection("users", add, password, remove, list_)
