@@ -34,7 +34,7 @@ _CONFIG = f"""\
 # Written by Moorage; a change here lasts until the next `inv registry.up`.
 version: 0.1
 log:
-  level: info
+  level: warn
   formatter: text
 storage:
   filesystem:

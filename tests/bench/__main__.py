@@ -16,6 +16,7 @@ from tests.bench.measure import Row
 # What takes minutes, or this machine for itself: a module with rows() each.
 BY_HAND = {
     "--fleet": "tests.bench.fleet",
+    "--front": "tests.bench.front",
     "--resident": "tests.bench.resident",
     "--thousand": "tests.bench.thousand",
 }

@@ -1,0 +1,167 @@
+"""What a login costs: manifests per second, of the front, of htpasswd as it was, and of no login.
+
+By hand, `nox -s bench -- --front`: real HAProxy and docker-registry on loopback, in turns of two
+seconds, so that a busy machine is as busy for each. Load: one process, four connections.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import signal
+import ssl
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import bcrypt
+
+from moorage.registry.credentials import credentials
+from tests.bench.measure import Row
+from tests.loopback import Loopback, basic, loopback, programs
+from tests.unit.elsewhere import free_port, registry_project
+
+ROUNDS, SECONDS, CONNECTIONS = 7, 2.0, 4
+BYTES = 500_000_000
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_CONFIG = """\
+version: 0.1
+log: {{level: info}}
+storage:
+  filesystem: {{rootdirectory: {data}}}
+  delete: {{enabled: true}}
+http:
+  addr: 127.0.0.1:{port}
+  secret: 0123456789
+  tls: {{certificate: {certs}/registry.crt, key: {certs}/registry.key, minimumtls: tls1.2}}
+{auth}"""
+
+
+def rows() -> list[Row]:
+    """Measures all of them; the peers are the Distribution with TLS, with and without a login."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        loopback(registry_project(Path(folder))) as front,
+    ):
+        plain, before = free_port(), free_port()
+        htpasswd = Path(folder, "htpasswd")
+        own = credentials(front.settings)
+        hashed = bcrypt.hashpw(own.password.encode(), bcrypt.gensalt(5)).decode()
+        htpasswd.write_text(f"{own.user}:{hashed}\n")
+        auth = f"auth:\n  htpasswd: {{realm: Moorage, path: {htpasswd}}}\n"
+        others = [_serve(front, plain, ""), _serve(front, before, auth)]
+        try:
+            return _rows(front, plain, before)
+        finally:
+            for one in others:
+                os.killpg(one.pid, signal.SIGKILL)
+                one.wait()
+
+
+def _rows(front: Loopback, plain: int, before: int) -> list[Row]:
+    context, login = front.context(), basic(credentials(front.settings))
+    ports = {"front": front.settings.registry.port, "plain": plain, "before": before}
+    path = _pushed(context, ports["front"], login)
+    rates: dict[str, list[float]] = {name: [] for name in ports}
+    for _ in range(ROUNDS):
+        for name, port in ports.items():
+            rates[name].append(_rate(context, port, path, {} if name == "plain" else login))
+    each = {name: 1000 / statistics.median(found) for name, found in rates.items()}
+    moved = {name: _moved(context, ports[name], login) for name in ("front", "before")}
+    return [
+        Row("a manifest with a login, beside htpasswd", each["front"], each["before"], "ms", 0.5),
+        Row("a manifest with a login, beside none", each["front"], each["plain"], "ms", 1 / 0.85),
+        Row("push and pull of 500 MB", moved["front"], moved["before"], "s", 1.05),
+    ]
+
+
+def _serve(front: Loopback, port: int, auth: str) -> subprocess.Popen[bytes]:
+    """A Distribution with TLS of its own, over the same data."""
+    config = front.settings.state / f"{port}.yml"
+    settings = front.settings
+    config.write_text(
+        _CONFIG.format(data=settings.registry_data, port=port, certs=settings.certs_dir, auth=auth)
+    )
+    made = subprocess.Popen(
+        [programs()[0], "serve", str(config)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    time.sleep(1)
+    return made
+
+
+def _pushed(context: ssl.SSLContext, port: int, login: Mapping[str, str]) -> str:
+    """The path of a manifest that all of them serve."""
+    config = _put_blob(context, port, login, "small", b"{}")
+    part = {"mediaType": "application/octet-stream", "digest": config, "size": 2}
+    document = {"schemaVersion": 2, "mediaType": MANIFEST, "config": part, "layers": [part]}
+    body = json.dumps(document).encode()
+    line = http.client.HTTPSConnection("localhost", port, context=context)
+    line.request("PUT", "/v2/small/manifests/1", body, {**login, "Content-Type": MANIFEST})
+    answer = line.getresponse()
+    assert answer.status == 201, answer.read()
+    return f"/v2/small/manifests/{answer.headers['Docker-Content-Digest']}"
+
+
+def _put_blob(
+    context: ssl.SSLContext, port: int, login: Mapping[str, str], name: str, content: bytes
+) -> str:
+    digest = "sha256:" + hashlib.sha256(content).hexdigest()
+    line = http.client.HTTPSConnection("localhost", port, context=context)
+    line.request("POST", f"/v2/{name}/blobs/uploads/", headers=login)
+    answer = line.getresponse()
+    answer.read()
+    place = answer.headers["Location"].partition(f":{port}")[2]
+    line.request("PUT", f"{place}&digest={digest}", content, dict(login))
+    answer = line.getresponse()
+    assert answer.status == 201, answer.read()
+    line.close()
+    return digest
+
+
+def _rate(context: ssl.SSLContext, port: int, path: str, login: Mapping[str, str]) -> float:
+    """Answers per second."""
+    counts, end = [0] * CONNECTIONS, time.monotonic() + SECONDS
+
+    def load(number: int) -> None:
+        line = http.client.HTTPSConnection("localhost", port, context=context)
+        while time.monotonic() < end:
+            line.request("GET", path, headers={**login, "Accept": MANIFEST})
+            answer = line.getresponse()
+            answer.read()
+            assert answer.status == 200
+            counts[number] += 1
+        line.close()
+
+    loads = [threading.Thread(target=load, args=(number,)) for number in range(CONNECTIONS)]
+    for one in loads:
+        one.start()
+    for one in loads:
+        one.join()
+    return sum(counts) / SECONDS
+
+
+def _moved(context: ssl.SSLContext, port: int, login: Mapping[str, str]) -> float:
+    """Seconds to push and pull a layer of 500 MB; the fastest of three, each of other bytes."""
+    return min(_moved_once(context, port, login) for _ in range(3))
+
+
+def _moved_once(context: ssl.SSLContext, port: int, login: Mapping[str, str]) -> float:
+    content = os.urandom(1_000_000) * (BYTES // 1_000_000)
+    started = time.monotonic()
+    digest = _put_blob(context, port, login, "large", content)
+    line = http.client.HTTPSConnection("localhost", port, context=context)
+    line.request("GET", f"/v2/large/blobs/{digest}", headers=dict(login))
+    answer, got = line.getresponse(), 0
+    while chunk := answer.read(1 << 20):
+        got += len(chunk)
+    assert got == len(content)
+    return time.monotonic() - started
