@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import bcrypt
 import pytest
 import yaml
 
@@ -17,7 +18,7 @@ from moorage.errors import MoorageError
 from moorage.pki import registry as pki
 from moorage.pki.roster import Resident, Roster
 from moorage.registry import client, spec
-from moorage.registry.credentials import ensure, folder, htpasswd
+from moorage.registry.credentials import ensure, folder
 from moorage.registry.storage.layout import Layout
 from moorage.registry.storage.opened import for_collection
 from moorage.settings import Settings
@@ -33,7 +34,8 @@ class Served(Registry):
         super().__init__(settings.registry_data)
         login = ensure(settings)
         root = settings.root
-        (root / "htpasswd").write_bytes(htpasswd(login, None))
+        hashed = bcrypt.hashpw(login.password.encode(), bcrypt.gensalt(5)).decode()
+        (root / "htpasswd").write_text(f"{login.user}:{hashed}\n")
         found = yaml.safe_load(self.config.read_text())
         found["http"] = {
             "addr": f"127.0.0.1:{settings.registry.port}",
