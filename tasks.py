@@ -26,6 +26,7 @@ namespace = Collection(
     top.up,
     top.down,
     top.doctor,
+    top.support,
     learn.explain,
     learn.tutorial,
     config.namespace,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import shutil
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from moorage.errors import MoorageError, Refused
+
+_log = logging.getLogger("moorage.programs")
 
 
 def run(
@@ -35,6 +38,8 @@ def run(
     where root is needed and cannot be had.
     """
     command = [*as_root(), *argv] if root else list(argv)
+    _log.info("run: %s", shlex.join(command))
+    began = time.monotonic()
     try:
         with subprocess.Popen(
             command,
@@ -52,6 +57,9 @@ def run(
                 program.kill()
                 raise
         done = subprocess.CompletedProcess(command, program.returncode, out, err)
+        _log.info("%s ended with %d, %.2f s", argv[0], done.returncode, time.monotonic() - began)
+        if err:
+            _log.debug("%s: %s", argv[0], last_words(err, lines=40))
     except (FileNotFoundError, PermissionError):
         raise _no_program(command[0], argv) from None
     except subprocess.TimeoutExpired:
@@ -82,6 +90,7 @@ def logged(
     it gets a SIGTERM and is waited for. Raises MoorageError where it is missing, takes more than
     ``timeout`` seconds, or fails; then with the last words of ``log``.
     """
+    _log.info("run: %s (its words: %s)", shlex.join(argv), log)
     until = time.monotonic() + timeout
     try:
         with (
@@ -121,7 +130,10 @@ def logged(
 
 def attached(argv: Sequence[str]) -> int:
     """Runs a program on this very terminal -> its exit code."""
-    return subprocess.run(argv, check=False).returncode
+    _log.info("run: %s (on this terminal)", shlex.join(argv))
+    code = subprocess.run(argv, check=False).returncode
+    _log.info("%s ended with %d", argv[0], code)
+    return code
 
 
 def become(argv: Sequence[str]) -> NoReturn:
@@ -129,6 +141,7 @@ def become(argv: Sequence[str]) -> NoReturn:
 
     Raises MoorageError where it is not installed.
     """
+    _log.info("become: %s", shlex.join(argv))
     try:
         os.execvp(argv[0], list(argv))  # noqa: S606 - no shell is the point
     except (FileNotFoundError, PermissionError):

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 
 def private_folder(path: Path, *, owner: tuple[int, int] | None = None) -> Path:
@@ -132,6 +133,22 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         os.close(lock)
+
+
+def new_log(path: Path) -> TextIO:
+    """Opens a new file (0600) for lines that are written as they come; makes its folder, 0700.
+
+    Raises OSError, FileExistsError if ``path`` is there already.
+    """
+    private_folder(path.parent)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    return os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace")
+
+
+def keep_newest(folder: Path, pattern: str, count: int) -> None:
+    """Removes all but the last ``count`` files, by name. Raises OSError."""
+    for old in sorted(folder.glob(pattern))[:-count]:
+        old.unlink(missing_ok=True)
 
 
 def write_stream(path: Path, chunks: Iterable[bytes], *, mode: int = 0o600) -> str:

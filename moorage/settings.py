@@ -218,7 +218,8 @@ class NodesSettings:
     known_hosts: str = ""
     connect_timeout: int = 10
     parallel: int = 16
-    # Whether it is asked before running containers on nodes are stopped; false: as with --yes.
+    # Whether it is asked before nodes change, and before running containers on nodes are stopped;
+    # false: as with --yes.
     confirm: bool = True
     # Further attempts at a host whose connection broke.
     retries: int = 2

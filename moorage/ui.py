@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import os
 import signal
 import sys
@@ -18,11 +19,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from moorage.errors import MoorageError, Refused
+from moorage.logs.redaction import keep_secret
 from moorage.typed import VARIABLE, typed, typed_document
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+_log = logging.getLogger("moorage.said")
 
 # update(done=…, total=…, text=…): each optional; done and total in any one unit.
 Update = Callable[..., None]
@@ -48,6 +52,16 @@ def _end(stream: TextIO) -> NoReturn:
     # Python flushes once more at its end: that goes nowhere.
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     raise SystemExit(128 + signal.SIGPIPE) from None
+
+
+def _longest_words(rows: Sequence[Sequence[str]]) -> list[int]:
+    """The columns that the longest word of each column takes, such as a path."""
+    from rich.cells import cell_len
+
+    return [
+        max((cell_len(word) for cell in column for word in cell.split()), default=1)
+        for column in zip(*rows, strict=True)
+    ]
 
 
 class UI:
@@ -82,21 +96,29 @@ class UI:
 
     def say(self, text: str) -> None:
         """A line of progress."""
+        _log.info("%s", text)
         self._err().print(typed(text), markup=False, highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """A line worth noticing: something was announced, skipped or kept."""
+        _log.info("%s", text)
         self._err().print(
             f"  {typed(text)}", style="dim", markup=False, highlight=False, soft_wrap=True
         )
 
+    def trace(self, text: str) -> None:
+        """A line that ``-v`` or ``-vv`` asked for: a program, a request, a session."""
+        self._err().print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
+
     def warn(self, text: str) -> None:
+        _log.warning("%s", text)
         self._err().print(
             f"! {typed(text)}", style="yellow", markup=False, highlight=False, soft_wrap=True
         )
 
     def error(self, problem: MoorageError) -> None:
         """Formats a failure: where and what, then why, then what to type."""
+        _log.error("%s", json.dumps(problem.to_json(), ensure_ascii=False))
         where = ": ".join(part for part in (problem.host, problem.path) if part)
         message = problem.message
         if where and where not in message:
@@ -217,7 +239,7 @@ class UI:
                 cause="the answer was empty, or there was no terminal to ask on",
                 cure="type it on a terminal, or give it as one line on stdin",
             )
-        return secret
+        return keep_secret(secret)
 
     def diff(self, path: str, before: str | None, after: str | None, *, host: str = "") -> None:
         """A unified diff of one file; None stands for a file that is not there."""
@@ -250,12 +272,33 @@ class UI:
         from rich.table import Table
         from rich.text import Text
 
+        cells = [[typed(cell) for cell in row] for row in rows]
+        words = _longest_words([list(columns), *cells])
+        console = self._out()
+        # Columns are three apart; a terminal too narrow for their words gets records instead.
+        if sys.stdout.isatty() and sum(words) + 3 * len(words) > console.width:
+            self._records(columns, cells)
+            return
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        for column in columns:
-            table.add_column(column, overflow="fold")
+        for column, longest in zip(columns, words, strict=True):
+            table.add_column(column, overflow="fold", min_width=longest)
+        for row in cells:
+            table.add_row(*map(Text, row))
+        if sys.stdout.isatty():
+            console.print(table)
+            return
+        # A pipe has no width: whatever reads it gets each row as a line, and no blanks at its end.
+        with console.capture() as drawn:
+            console.print(table, no_wrap=True, crop=False)
+        self.page("\n".join(line.rstrip() for line in drawn.get().rstrip().splitlines()))
+
+    def _records(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Rows as lines that the terminal itself wraps, so that what is copied stays whole."""
         for row in rows:
-            table.add_row(*(Text(typed(cell)) for cell in row))
-        self._out().print(table)
+            for column, cell in zip(columns, row, strict=True):
+                if cell:
+                    self.show(f"{column}: {cell}" if column else cell)
+            self.show("")
 
     def show(self, text: str) -> None:
         """A line of the result for people; silent under ``--json``."""
@@ -305,8 +348,8 @@ class UI:
         if self._result is None:
             from rich.console import Console
 
-            # A pipe has no width; folding a path at 80 columns would break what reads it.
-            width = None if sys.stdout.isatty() else 200
+            # A pipe has no width; folding a path would break what reads it.
+            width = None if sys.stdout.isatty() else 10_000
             self._result = Console(width=width)
             self._result.on_broken_pipe = partial(_end, sys.stdout)  # type: ignore[method-assign]
         return self._result

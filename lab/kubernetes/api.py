@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import socket
 import ssl
 from pathlib import Path
 from typing import Any
 
 from lab.kubernetes.kubeconfig import SERVER_NAME
+
+_log = logging.getLogger("moorage.kubernetes")
 
 PORT = 6443
 _SECONDS = 5
@@ -34,6 +37,7 @@ class Api:
             connection.sock = self._context.wrap_socket(plain, server_hostname=SERVER_NAME)
             connection.request(method, path)
             answer = connection.getresponse()
+            _log.info("%s %s of the lab's API server: %d", method, path, answer.status)
             text = answer.read().decode(errors="replace")
         except http.client.HTTPException as problem:
             raise ConnectionError(str(problem) or type(problem).__name__) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ from moorage.pki.authority import AGENT_NAME
 
 if TYPE_CHECKING:
     from moorage.pki.roster import Resident
+
+_log = logging.getLogger("moorage.agents")
 
 SCRAPED, OLDER, CLOSED = "scraped", "older", "closed"
 PATIENCE = 5.0
@@ -90,6 +93,7 @@ def _get(node: Node, context: ssl.SSLContext) -> tuple[int, bytes]:
         line.sock = context.wrap_socket(plain, server_hostname=AGENT_NAME)
         line.request("GET", "/metrics")
         answer = line.getresponse()
+        _log.info("GET /metrics of %s:%d: %d", node.address, node.port, answer.status)
         return answer.status, answer.read(1 << 20)
     finally:
         line.close()

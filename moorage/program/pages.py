@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # The overview's groups, in the order of a first hour: title -> tasks and namespaces.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Start here": ("up", "tutorial", "doctor", "explain", "down"),
+    "Start here": ("up", "tutorial", "doctor", "explain", "support", "down"),
     "Settings": ("config",),
     "Nodes": ("nodes", "web", "monitoring"),
     "Registry": ("registry", "users", "certs"),
@@ -35,7 +35,7 @@ _NODES = ("hosts", "host", "inventory", "from_cluster", "selector", "limit", "ex
 _SSH = ("learn_host_keys", "ask_sudo_password")
 _CLUSTER = ("kubeconfig", "context", "namespace", "all")
 _ROLLOUT = ("canary", "waves", "max_failures", "resume")
-_OUTPUT = ("json", "json_lines", "report")
+_OUTPUT = ("json", "json_lines", "report", "v")
 WHAT = "What"
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Which nodes": _NODES,
@@ -228,6 +228,8 @@ def _positional(argument: Argument) -> str:
 
 
 def _spelt(argument: Argument) -> str:
+    if len(_attribute(argument)) == 1:
+        return f"-{_attribute(argument)}"
     flag = f"--{_attribute(argument).replace('_', '-')}"
     return f"{flag}={value(argument)}" if argument.takes_value else flag
 

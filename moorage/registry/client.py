@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
+import logging
 import socket
 import ssl
 from base64 import b64encode
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from moorage.settings import RegistrySettings, Settings
 
 # https://github.com/distribution/distribution/blob/main/docs/content/spec/api.md
+_log = logging.getLogger("moorage.registry")
+
 MANIFEST_TYPES = ", ".join(
     (
         "application/vnd.docker.distribution.manifest.v2+json",
@@ -74,6 +77,7 @@ def ask(
         connection.sock = context.wrap_socket(raw, server_hostname=registry.host)
         connection.request(method, path, body, headers)
         answer = connection.getresponse()
+        _log.info("%s https://%s%s: %d", method, settings.registry_name, path, answer.status)
         fields = {name.lower(): value for name, value in answer.getheaders()}
         return Answer(answer.status, fields, answer.read())
     except (OSError, http.client.HTTPException) as problem:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from moorage.errors import Refused
 from moorage.files import private_folder, write_atomically
+from moorage.logs.redaction import keep_secret
 
 if TYPE_CHECKING:
     from moorage.settings import Settings
@@ -51,7 +52,7 @@ def credentials(settings: Settings) -> Credentials:
         raise _unusable(path, "it is empty or holds a line break or another control character")
     if len(password.encode()) > _MOST_BYTES:
         raise _unusable(path, f"it is longer than {_MOST_BYTES} bytes")
-    return Credentials(settings.registry.user, password)
+    return Credentials(settings.registry.user, keep_secret(password))
 
 
 def ensure(settings: Settings) -> Credentials:

@@ -12,7 +12,8 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 
     from moorage.configuration.origins import Source
     from moorage.errors import MoorageError
+    from moorage.logs.command_log import CommandLog
     from moorage.settings import Settings
     from moorage.ui import UI
 
 _JSON_HELP = "one JSON document on stdout, words on stderr"
 _YES_HELP = "agree beforehand to what would be asked"
+_VERBOSE_HELP = "say programs, requests and SSH sessions as they come; -vv: all of it"
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,9 @@ def command(
         takes_yes = "yes" in signature.parameters
 
         @functools.wraps(body)
-        def entry(context: Context, /, *args: Any, json: bool = False, **options: Any) -> None:
-            from moorage.errors import MoorageError
+        def entry(
+            context: Context, /, *args: Any, json: bool = False, v: int = 0, **options: Any
+        ) -> None:
             from moorage.ui import UI
 
             ui = UI(
@@ -73,45 +77,89 @@ def command(
                 yes=bool(options.get("yes")),
             )
             start = partial(_start, context, ui, reads_settings=reads_settings)
-            try:
-                try:
-                    document = _call(start, body, lock, args, options)
-                except Exception as problem:
-                    raise _as_ours(problem) from problem
-            except MoorageError as problem:
-                ui.error(problem)
-                if not ui.documented:
-                    ui.document({"ok": False, "error": problem.to_json()})
-                raise Exit(code=problem.exit_code) from None
-            except KeyboardInterrupt as stop:
-                sig = stop.args[0] if stop.args else signal.SIGINT
-                ui.warn("stopped; run the same command again to go on from here")
-                if not ui.documented:
-                    ui.document({"ok": False, "error": _stopped(sig).to_json()})
-                raise Exit(code=128 + int(sig)) from None
-            ui.document({"ok": True} if document is None else document)
-            if isinstance(document, dict):
-                _end(document)
+            with _logged(ui, v) as log:
+                document = _spoken(ui, log, partial(_call, start, body, lock, args, options))
+                if isinstance(document, dict):
+                    _end(document, ui, log)
 
-        extra = inspect.Parameter(
-            "json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=bool
-        )
+        extra = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+            for name, default in (("json", False), ("v", 0))
+        ]
         # Invoke derives the flags from the signature it sees.
         entry.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[*signature.parameters.values(), extra]
+            parameters=[*signature.parameters.values(), *extra]
         )
-        texts = {**({"yes": _YES_HELP} if takes_yes else {}), **(help or {}), "json": _JSON_HELP}
-        made: Task[Any] = task(help=texts, auto_shortflags=False, **task_options)(entry)
+        texts = {**({"yes": _YES_HELP} if takes_yes else {}), **(help or {})}
+        texts |= {"json": _JSON_HELP, "v": _VERBOSE_HELP}
+        options = {"auto_shortflags": False, "incrementable": ["v"], **task_options}
+        made: Task[Any] = task(help=texts, **options)(entry)
         return made
 
     return decorate
 
 
-def _end(document: dict[str, Any]) -> None:
+def _spoken(ui: UI, log: CommandLog, call: Callable[[], Any]) -> Any:
+    """What the task returns, as the run's document; a failure as its sentence and exit code."""
+    from moorage.errors import MoorageError
+
+    try:
+        try:
+            document = call()
+        except Exception as problem:
+            raise _as_ours(problem) from problem
+    except MoorageError as problem:
+        ui.error(problem)
+        told = _told_where(ui, log)
+        if not ui.documented:
+            ui.document({"ok": False, "error": problem.to_json(), **told})
+        raise Exit(code=problem.exit_code) from None
+    except KeyboardInterrupt as stop:
+        sig = stop.args[0] if stop.args else signal.SIGINT
+        ui.warn("stopped; run the same command again to go on from here")
+        if not ui.documented:
+            ui.document({"ok": False, "error": _stopped(sig).to_json()})
+        raise Exit(code=128 + int(sig)) from None
+    ui.document({"ok": True} if document is None else document)
+    return document
+
+
+@contextmanager
+def _logged(ui: UI, level: int) -> Iterator[CommandLog]:
+    """The command's log for the length of a block; a defect of ours ends up in it too."""
+    import logging
+
+    from moorage.logs import command_log
+    from moorage.settings import ROOT
+
+    words = shlex.join(["inv", *sys.argv[1:]])
+    log = command_log.begin(ROOT / ".moorage" / "log", words, say=ui.trace, level=level)
+    try:
+        yield log
+    except Exit:
+        raise
+    except Exception:
+        logging.getLogger("moorage").exception("a defect of Moorage")
+        _told_where(ui, log)
+        raise
+    finally:
+        command_log.end(log)
+
+
+def _told_where(ui: UI, log: CommandLog) -> dict[str, str]:
+    """Says where the log of a failed command is, if it has one; for its document too."""
+    if log.path is None:
+        return {}
+    ui.note(f"log: {log.path}")
+    return {"log": str(log.path)}
+
+
+def _end(document: dict[str, Any], ui: UI, log: CommandLog) -> None:
     """Ends the run by the exit code that its document asks for."""
     from agent.wire.report import NOT_PROVEN
 
     if document.get("ok") is False:
+        _told_where(ui, log)
         raise Exit(code=1)
     if document.get("proven") is False:
         raise Exit(code=NOT_PROVEN)

@@ -214,9 +214,14 @@ class Nodes:
         """
         from moorage.fleet.rollout.operation import Wish
 
+        from moorage.fleet.report import announcement
+
         hosts = self.to_change()
         fleet = self.fleet(settings)
         task = self.command.removeprefix("nodes.")
+        change = announcement.change_of(task, settings or self.run.settings, Wish(**wish))
+        if change is not None:
+            announcement.agree(self.run.settings, self.run.ui, hosts, change)
         return self.told(fleet.run(task, hosts, Wish(**wish), self.pace()), show=show)
 
     def told(

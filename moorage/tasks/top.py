@@ -222,3 +222,23 @@ def doctor(run: Run, hosts: str = "") -> dict[str, Any]:
     fine = "Nothing is wrong" + ("; what is missing comes by its cure." if missing else ".")
     run.ui.show(f"{len(wrong)} to cure." if wrong else fine)
     return {"ok": not wrong, "findings": [finding.to_json() for finding in findings]}
+
+
+@command()
+def support(run: Run, hosts: str = "") -> dict[str, Any]:
+    """Pack versions, settings, logs and findings for whoever helps you, with every secret out.
+
+    Example: inv support
+    Example: inv support --hosts=node1,node2
+    """
+    from moorage.configuration import origins
+    from moorage.logs import support as packing
+    from moorage.walk import doctor as examination
+
+    settings = [one._asdict() for one in origins.settings_in(run.sources)]
+    findings = [one.to_json() for one in examination.examine(run.settings, run.ui, hosts)]
+    path, names = packing.write(run.settings, {"settings": settings, "findings": findings})
+    for name in names:
+        run.ui.note(name)
+    run.ui.show(f"wrote {path}; look through it before you send it")
+    return {"ok": True, "path": str(path), "files": names}

@@ -117,3 +117,27 @@ def test_a_dead_link_is_found(tmp_path: Path) -> None:
         "index.html -> gone.html",
         "other.html -> gone.svg",
     ]
+
+
+PORTS = ("docs/security.md", "docs-zh/reference/security.md")
+
+
+def ports_of(text: str) -> dict[str, str]:
+    """Port by setting, of a page's table; what has no setting by its port."""
+    rows = re.findall(r"^\| (\d+) \| `?([^|`]*)`? *\|", text, re.MULTILINE)
+    return {setting.strip() or port: port for port, setting in rows}
+
+
+@pytest.mark.parametrize("page", PORTS)
+def test_all_ports_stand_in_one_table(page: str) -> None:
+    from agent.daemonset import loop, scrape
+    from lab.kubernetes import api
+
+    settings = {
+        f"{section}.{key}": str(value)
+        for section, values in defaults().items()
+        for key, value in values.items()
+        if key == "port" or key.endswith("_port")
+    }
+    fixed = {str(port): str(port) for port in (loop.READY_PORT, scrape.PORT, api.PORT)}
+    assert ports_of((ROOT / page).read_text()) == {**settings, "~/.ssh/config": "22", **fixed}

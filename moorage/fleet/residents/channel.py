@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import logging
 import socket
 import ssl
 import threading
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from agent.wire.verbs import Call
     from moorage.pki.authority import Authority
     from moorage.pki.roster import Resident
+
+_log = logging.getLogger("moorage.agents")
 
 CONNECT_SECONDS = 3.0
 # A small node under load takes its time for the handshake; a closed port is told at once.
@@ -163,6 +166,7 @@ class Channel:
         names.update({name.replace("_", "-"): value for name, value in headers.items()})
         line.request(method, path, body, names)
         answer = line.getresponse()
+        _log.info("%s %s of the agent on %s: %d", method, path, self._name, answer.status)
         self._answered = True
         return answer
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from moorage.fleet.ssh.known_hosts import Known
     from moorage.fleet.ssh.routes import Route
 
+_log = logging.getLogger("moorage.ssh")
+
 # Seconds an sshd may take to greet, and to let us in (PAM, and DNS that does not answer).
 _HANDSHAKE = 20
 _LOGIN = 40
@@ -242,6 +244,7 @@ def connect(route: Route) -> Iterator[Session]:
     try:
         for hop, connection in chain:
             _open(hop, connection)
+            _log.info("ssh: a session with %s", _spelled(hop))
         yield Session(route, chain[-1][1])
     finally:
         _close(chain[-1][1])

@@ -1,0 +1,90 @@
+"""What a verb is about to do to nodes, said before the first is touched, and asked once.
+
+What a restart would stop on a single node only its agent can tell: it refuses first, by name, and
+:mod:`moorage.fleet.report.agreement` asks for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from moorage.fleet.report import agreement
+
+if TYPE_CHECKING:
+    from moorage.fleet.inventory import Target
+    from moorage.fleet.rollout.operation import Wish
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+_NAMED = 20  # hosts; of more, their number
+_DOES = {
+    "trust": "make {hosts} trust {registry}",
+    "untrust": "take the trust in {registry} away from {hosts}",
+    "undo": "take back the last change on {hosts}",
+    "adopt": "install the agent as a service on {hosts}",
+    "release": "stop the agent on {hosts} and take it away; the trust stays",
+    "upgrade": "replace the agent on {hosts} by this folder's, and restart its service; runtimes "
+    "and containers run on",
+}
+_MAY_RESTART = frozenset(("trust", "untrust", "undo"))
+_RESTARTS = (
+    "restart the runtimes there that read changed settings only at their start; where that would "
+    "stop running containers, the node is left alone until you agree to it by name"
+)
+_STAYS = (
+    "leave a service of root there (moorage-agent) that listens on {where}, for certificates of "
+    "this fleet alone, and puts back what drifts"
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One verb on its nodes. ``port`` is where an agent will listen, None if none is to stay."""
+
+    verb: str
+    restarts: bool = False
+    port: int | None = None
+    loopback: bool = False
+
+
+def change_of(verb: str, settings: Settings, wish: Wish) -> Change | None:
+    """What a verb will do, None for one that changes nothing, or is only rehearsed. Pure."""
+    if verb not in _DOES or wish.dry_run:
+        return None
+    stays = verb == "adopt" or (verb == "trust" and settings.nodes.resident)
+    return Change(
+        verb,
+        restarts=verb in _MAY_RESTART and wish.restart,
+        port=(wish.port or settings.nodes.agent_port) if stays else None,
+        loopback=wish.loopback,
+    )
+
+
+def actions(registry: str, hosts: Sequence[str], change: Change) -> list[str]:
+    """What will be done, a sentence fragment each. Pure."""
+    told = [_DOES[change.verb].format(hosts=_named(hosts), registry=registry)]
+    if change.restarts:
+        told.append(_RESTARTS)
+    if change.port is not None:
+        place = "127.0.0.1, port" if change.loopback else "port"
+        told.append(_STAYS.format(where=f"{place} {change.port}"))
+    return told
+
+
+def agree(settings: Settings, ui: UI, hosts: Sequence[Target], change: Change) -> None:
+    """Asks a person at a terminal; elsewhere, and after an agreement beforehand, it goes on.
+
+    Raises Refused (``not-confirmed``) after a no; no node was touched then.
+    """
+    if hosts and ui.interactive and not agreement.given(settings, ui):
+        names = [target.name for target in hosts]
+        ui.confirm(actions(settings.registry_name, names, change), question="Change these nodes?")
+
+
+def _named(hosts: Sequence[str]) -> str:
+    names = ", ".join(hosts[:_NAMED])
+    more = len(hosts) - _NAMED
+    of = f"{len(hosts)} nodes" if len(hosts) > 1 else "1 node"
+    return f"{of} ({names}{f' and {more} more' if more > 0 else ''})"
