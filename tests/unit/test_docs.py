@@ -132,6 +132,7 @@ def ports_of(text: str) -> dict[str, str]:
 def test_all_ports_stand_in_one_table(page: str) -> None:
     from agent.daemonset import loop, scrape
     from lab.kubernetes import api
+    from moorage.web import access
 
     settings = {
         f"{section}.{key}": str(value)
@@ -140,4 +141,5 @@ def test_all_ports_stand_in_one_table(page: str) -> None:
         if key == "port" or key.endswith("_port")
     }
     fixed = {str(port): str(port) for port in (loop.READY_PORT, scrape.PORT, api.PORT)}
-    assert ports_of((ROOT / page).read_text()) == {**settings, "~/.ssh/config": "22", **fixed}
+    by_option = {"~/.ssh/config": "22", "inv web --listen": access.DEFAULT.rpartition(":")[2]}
+    assert ports_of((ROOT / page).read_text()) == {**settings, **by_option, **fixed}
