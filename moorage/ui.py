@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from moorage.errors import MoorageError, Refused
-from moorage.logs.redaction import keep_secret
+from moorage.redaction import keep_secret
 from moorage.typed import VARIABLE, typed, typed_document
 
 if TYPE_CHECKING:

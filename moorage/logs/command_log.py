@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from moorage.files import keep_newest, new_log
-from moorage.logs.redaction import redacted
+from moorage.redaction import redacted
 
 KEPT = 20
 MOST_BYTES = 2_000_000

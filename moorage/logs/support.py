@@ -20,7 +20,7 @@ from typing import Any
 from agent.wire.version import __version__
 from moorage.errors import MoorageError
 from moorage.files import private_folder, write_atomically
-from moorage.logs.redaction import keep_secret, redacted
+from moorage.redaction import keep_secret, redacted
 from moorage.settings import Settings
 
 # Files of this folder that are a secret as a whole, line by line.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from moorage.errors import Refused
 from moorage.files import private_folder, write_atomically
-from moorage.logs.redaction import keep_secret
+from moorage.redaction import keep_secret
 
 if TYPE_CHECKING:
     from moorage.settings import Settings

@@ -18,9 +18,9 @@ from urllib.parse import quote
 
 import pytest
 
-from moorage import commands
+from moorage import commands, redaction
 from moorage.errors import MoorageError
-from moorage.logs import command_log, redaction, support
+from moorage.logs import command_log, support
 from moorage.ui import UI
 from tests.unit.elsewhere import project
 from tests.unit.test_help import ROOT, copy
