@@ -212,9 +212,8 @@ class Nodes:
 
         ``wish``: the fields of a Wish. Raises Refused.
         """
-        from moorage.fleet.rollout.operation import Wish
-
         from moorage.fleet.report import announcement
+        from moorage.fleet.rollout.operation import Wish
 
         hosts = self.to_change()
         fleet = self.fleet(settings)
