@@ -32,8 +32,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from agent.wire.faults import AgentError, Interrupted
-from agent.wire.report import FAILED, Event, Fault, HostResult, ResultEvent, event_to_json
+from agent.wire.faults import AgentError, Fault, Interrupted
+from agent.wire.report import FAILED, Event, HostResult, ResultEvent, event_to_json
 from agent.wire.verbs import VERBS, Verb, named
 from agent.wire.version import __version__
 

@@ -19,12 +19,11 @@ from agent.daemonset.api import Api, ApiTrouble
 from agent.daemonset.hosts import FilesHost, FullHost, PodProver
 from agent.daemonset.surroundings import Surroundings
 from agent.engine.engine import Engine
-from agent.wire.faults import AgentError, Interrupted
+from agent.wire.faults import AgentError, Fault, Interrupted
 from agent.wire.plan import Plan
 from agent.wire.report import (
     ChangeEvent,
     Event,
-    Fault,
     HostResult,
     RestartEvent,
     ResultEvent,

@@ -26,7 +26,14 @@ from agent.journal.transaction import Transaction, nothing_left
 from agent.node.host import TOOLS, WRITTEN_BY_TOOLS, Host
 from agent.node.tree import Tree
 from agent.runtimes import table
-from agent.wire.faults import AgentError, Interrupted, NotAtOnceError, RefusedError, TrustError
+from agent.wire.faults import (
+    AgentError,
+    Fault,
+    Interrupted,
+    NotAtOnceError,
+    RefusedError,
+    TrustError,
+)
 from agent.wire.plan import Plan
 from agent.wire.report import (
     CHANGED,
@@ -36,7 +43,6 @@ from agent.wire.report import (
     UNCHANGED,
     Event,
     ExplainEvent,
-    Fault,
     FileChange,
     HistoryEvent,
     NoteEvent,
@@ -360,7 +366,7 @@ class Engine:
             try:
                 self._host.restart(unit)
             except AgentError as problem:
-                raise TrustError(*words.parts(problem)) from None
+                raise TrustError.of(problem.fault) from None
         for proof in self._back.paused(step.facts, units):
             yield from self._proving.timed(
                 "cri", partial(self._proving.prover.wait_for_cri, proof.socket)

@@ -15,17 +15,9 @@ from agent.journal.ledger import Store
 from agent.node.threads import Asked
 from agent.proof import decision
 from agent.runtimes import table
-from agent.wire.faults import AgentError
+from agent.wire.faults import AgentError, Fault
 from agent.wire.plan import Plan, Registry, Verify
-from agent.wire.report import (
-    UNCHANGED,
-    Event,
-    Fault,
-    FileChange,
-    HostResult,
-    Unproven,
-    VerifyEvent,
-)
+from agent.wire.report import UNCHANGED, Event, FileChange, HostResult, Unproven, VerifyEvent
 
 
 class Prover(Protocol):

@@ -83,16 +83,10 @@ def not_put_back(
 
 def still_half_way(what: str, problem: AgentError) -> AgentError:
     """Return the error for a rollback that waits until a file can be written again."""
-    code, message, cause, cure = parts(problem)
-    cure = cure.replace(", then run again", "")
+    cure = problem.cure.replace(", then run again", "")
     return AgentError(
-        code,
-        f"{what} is not put back yet: {message}",
-        cause,
+        problem.code,
+        f"{what} is not put back yet: {problem.message}",
+        problem.cause,
         cure=f"{cure}, then: inv nodes.recover (any other run puts it back first as well)",
     )
-
-
-def parts(problem: AgentError) -> tuple[str, str, str, str]:
-    fault = problem.fault
-    return fault.code, fault.message, fault.cause, fault.cure

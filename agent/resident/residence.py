@@ -21,12 +21,11 @@ from agent.node.disk import write_own
 from agent.node.host import Host
 from agent.resident import keys, service, upgrade
 from agent.resident.home import Home, Settings
-from agent.wire.faults import AgentError, Interrupted
+from agent.wire.faults import AgentError, Fault, Interrupted
 from agent.wire.report import (
     CHANGED,
     UNCHANGED,
     Event,
-    Fault,
     FileChange,
     HostResult,
     RequestEvent,
@@ -207,9 +206,11 @@ def _refuse_downgrade(home: Home) -> None:
     with contextlib.suppress(AgentError):  # one that does not run here is no loss
         there = upgrade.version_of(home.archive)
     if older(__version__, there):
-        fault = upgrade.newer(there, __version__)
-        cure = "update this folder (git pull); or first inv nodes.release, then adopt it again"
-        raise AgentError(fault.code, fault.message, cause=fault.cause, cure=cure)
+        problem = AgentError.of(upgrade.newer(there, __version__))
+        problem.with_cure(
+            "update this folder (git pull); or first inv nodes.release, then adopt it again"
+        )
+        raise problem
 
 
 def _start_program() -> bytes:

@@ -20,8 +20,8 @@ from agent.node.disk import write_own
 from agent.node.host import Host
 from agent.resident import service
 from agent.resident.home import Home, Settings
-from agent.wire.faults import AgentError
-from agent.wire.report import CHANGED, UNCHANGED, Event, Fault, FileChange, HostResult, ResultEvent
+from agent.wire.faults import AgentError, Fault
+from agent.wire.report import CHANGED, UNCHANGED, Event, FileChange, HostResult, ResultEvent
 from agent.wire.version import __version__, older
 
 # A new archive that has answered no operator for so long gives itself up.
@@ -95,7 +95,7 @@ def _refuse_downgrade(home: Home) -> None:
         there = version_of(home.archive)
     if older(__version__, there):
         fault = newer(there, __version__)
-        raise AgentError(fault.code, fault.message, cause=fault.cause, cure=fault.cure)
+        raise AgentError.of(fault)
 
 
 def own_archive() -> bytes:

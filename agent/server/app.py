@@ -35,9 +35,8 @@ from agent.server.snapshot import Snapshot
 from agent.server.unchanged import Unchanged
 from agent.server.work import AtOnce, BusyError, Operation, Work
 from agent.wire import exposition
-from agent.wire.faults import AgentError
+from agent.wire.faults import AgentError, Fault
 from agent.wire.plan import MAX_PLAN_BYTES, Plan
-from agent.wire.report import Fault
 from agent.wire.verbs import VERBS, Verb, named
 from agent.wire.version import __version__, older
 
@@ -138,20 +137,20 @@ class App:
             made: StreamResponse = await answer(request)
             return made
         except Refusal as refusal:
-            said = _json({"error": vars(refusal.fault)}, refusal.status)
+            said = _json({"error": refusal.fault.to_json()}, refusal.status)
             if refusal.allow:
                 said.headers["Allow"] = refusal.allow  # RFC 9110, 15.5.6
             return said
         except BusyError as problem:
-            return _json({"error": vars(problem.fault)}, 503)
+            return _json({"error": problem.fault.to_json()}, 503)
         except AgentError as problem:
-            return _json({"error": vars(problem.fault)}, 400)
+            return _json({"error": problem.fault.to_json()}, 400)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception as problem:
             log.exception("a defect at %s", request.path)
             fault = Fault("internal-error", f"{type(problem).__name__}", cause="a defect")
-            return _json({"error": vars(fault)}, 500)
+            return _json({"error": fault.to_json()}, 500)
 
     def _let_in(self, request: BaseRequest) -> None:
         """The role in the client's certificate; an operator's of no older generation than was

@@ -22,8 +22,8 @@ from typing import Any, Optional
 
 from agent.node import pulse
 from agent.node.memory import Memory
-from agent.wire.faults import AgentError, Interrupted
-from agent.wire.report import FAILED, Event, Fault, HostResult, ResultEvent, event_to_json
+from agent.wire.faults import AgentError, Fault, Interrupted
+from agent.wire.report import FAILED, Event, HostResult, ResultEvent, event_to_json
 
 MOST = 4
 # Begins the line with which a process hands on what it learned; no event begins so.

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Union
 
+from agent.wire.faults import Fault
+
 CHANGED = "changed"
 UNCHANGED = "unchanged"
 FAILED = "failed"
@@ -17,19 +19,6 @@ ROLLED_BACK = "rolled-back"
 DIFFERS = "differs"  # a look alone: what is there is not what the plan says
 NOT_PROVEN = 3  # exit code: done, but not proven
 STATUSES = (CHANGED, UNCHANGED, FAILED, UNREACHABLE, ROLLED_BACK, DIFFERS)
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Why a host failed: a stable code for programs, three sentences for people.
-
-    ``cure`` is what to do next, if possible the very command to type.
-    """
-
-    code: str
-    message: str
-    cause: str = ""
-    cure: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,7 +80,7 @@ class HostResult:
             "changes": [dict(vars(change)) for change in self.changes],
             "restarts": list(self.restarts),
             "stopped": list(self.stopped),
-            "error": None if self.error is None else dict(vars(self.error)),
+            "error": None if self.error is None else self.error.to_json(),
             "unproven": [dict(vars(one)) for one in self.unproven],
         }
 
@@ -257,4 +246,4 @@ def event_to_json(event: Event) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return dict(vars(value)) if isinstance(value, Fault) else value
+    return value.to_json() if isinstance(value, Fault) else value

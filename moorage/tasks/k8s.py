@@ -274,7 +274,7 @@ def _deployed(run: Run, api: Api, wanted: Workload, done: Deployed, login: str) 
     ui, fit = run.ui, wanted.fit
     typed = [api.where.typed(line) for line in _deploy_next(wanted, done)]
     if done.problem is not None:
-        done.problem.cure = api.where.typed(done.problem.cure)
+        done.problem.with_cure(api.where.typed(done.problem.cure))
     telling.deployed(ui, fit.image, done, changed=done.changed or login != "unchanged")
     ui.show("Next:")
     for line in typed:

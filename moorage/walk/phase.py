@@ -84,9 +84,7 @@ def raise_fault(result: HostResult) -> None:
     """Ends the walk where a host that everything else stands on has failed."""
     error = result.error
     if error is not None:
-        raise MoorageError(
-            error.code, error.message, cause=error.cause, cure=error.cure, host=result.host
-        )
+        raise MoorageError.of(error, host=result.host)
 
 
 def go(walk: Walk, phases: Sequence[Phase]) -> None:

@@ -88,7 +88,8 @@ def test_a_program_that_may_not_be_run_is_named(unreadable_path: Path) -> None:
 def test_a_change_of_this_machine_without_sudo_is_refused_beforehand(
     unreadable_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agent.wire.report import FAILED, Fault, HostResult
+    from agent.wire.faults import Fault
+    from agent.wire.report import FAILED, HostResult
     from moorage import settings
     from moorage.fleet.rollout import this_machine
 

@@ -91,10 +91,10 @@ def test_a_code_that_cannot_be_read_is_reported() -> None:
 
 
 def collected_with(source: str) -> codes.Found:
-    errors = ast.parse((ROOT / "moorage" / "errors.py").read_text())
+    bases = ("agent/wire/faults.py", "moorage/errors.py")
+    modules = {path: ast.parse((ROOT / path).read_text()) for path in bases}
     # The other module stands for any: it defines no error of its own.
-    modules = {"moorage/errors.py": errors, "moorage/tasks/certs.py": ast.parse(source)}
-    return codes.collect(modules)
+    return codes.collect({**modules, "moorage/tasks/certs.py": ast.parse(source)})
 
 
 COMMAND = re.compile(r"\binv ([a-z0-9]+(?:\.[a-z-]+)?)((?: --[a-z-]+(?:=\S+)?)*)")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.wire.report import CHANGED, FAILED, Fault, HostResult
+from agent.wire.faults import Fault
+from agent.wire.report import CHANGED, FAILED, HostResult
 from agent.wire.verbs import named
 from moorage.archive import AgentArchive
 from moorage.errors import Refused

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.wire.report import CHANGED, FAILED, UNCHANGED, Fault, FileChange, HostResult
+from agent.wire.faults import Fault
+from agent.wire.report import CHANGED, FAILED, UNCHANGED, FileChange, HostResult
 from moorage import fleet
 from moorage.errors import MoorageError, Refused
 from moorage.fleet.inventory import Target

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from agent.wire.report import FAILED, Fault, HostResult
+from agent.wire.faults import Fault
+from agent.wire.report import FAILED, HostResult
 from agent.wire.verbs import named
 from moorage.archive import AgentArchive
 from moorage.fleet import report

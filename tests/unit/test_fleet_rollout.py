@@ -14,15 +14,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from agent.wire.report import (
-    CHANGED,
-    UNCHANGED,
-    UNREACHABLE,
-    Fault,
-    FileChange,
-    HostResult,
-    Unproven,
-)
+from agent.wire.faults import Fault
+from agent.wire.report import CHANGED, UNCHANGED, UNREACHABLE, FileChange, HostResult, Unproven
 from moorage.errors import MoorageError
 from moorage.fleet.report import FleetReport, failures, show
 from moorage.fleet.report.waves import Policy, schedule

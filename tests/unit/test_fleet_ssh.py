@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.wire.report import UNREACHABLE, Fault, HostResult
+from agent.wire.faults import Fault
+from agent.wire.report import UNREACHABLE, HostResult
 from agent.wire.verbs import named
 from moorage import fleet
 from moorage.archive import AgentArchive

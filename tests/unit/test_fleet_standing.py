@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from agent.wire.report import UNCHANGED, UNREACHABLE, Fault, HostResult
+from agent.wire.faults import Fault
+from agent.wire.report import UNCHANGED, UNREACHABLE, HostResult
 from moorage.fleet.report import FleetReport
 from moorage.fleet.state import table
 from moorage.fleet.state.host import Ours, Standing, runtime_and_state, span

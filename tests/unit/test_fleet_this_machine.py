@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from agent.wire.report import FAILED, UNCHANGED, Fault, FileChange, HostResult
+from agent.wire.faults import Fault
+from agent.wire.report import FAILED, UNCHANGED, FileChange, HostResult
 from moorage.archive import AgentArchive, agent_archive
 from moorage.errors import Refused
 from moorage.fleet.rollout import this_machine

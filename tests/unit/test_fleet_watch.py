@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from agent.wire.report import Fault
+from agent.wire.faults import Fault
 from moorage.errors import Refused
 from moorage.fleet import watch
 from moorage.fleet.state.host import Standing

@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 
 from agent.journal import gauges
-from agent.wire.report import Fault, HostResult, StatusEvent
+from agent.wire.faults import Fault
+from agent.wire.report import HostResult, StatusEvent
 from moorage.errors import Refused
 from moorage.fleet.inventory import Target
 from moorage.fleet.report import logbook

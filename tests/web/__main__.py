@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.wire.report import Fault
+from agent.wire.faults import Fault
 from moorage.fleet.state.host import Standing
 from moorage.web.story import from_groups, from_rows
 from moorage.web.words import CHINESE

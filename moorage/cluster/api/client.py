@@ -269,7 +269,7 @@ class Api:
             if 200 <= answer.status < 300:
                 return content
             refusal = explain(answer.status, _parsed(content, lenient=True), what)
-            refusal.cure = self.where.typed(refusal.cure)
+            refusal.with_cure(self.where.typed(refusal.cure))
             if last or answer.status not in _AGAIN or refusal.code != _code_of(answer.status):
                 raise refusal
             self._back_off(tried, answer.headers.get("Retry-After", ""))

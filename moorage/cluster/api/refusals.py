@@ -10,7 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from moorage.errors import MoorageError, Refused
@@ -338,9 +338,5 @@ def beforehand(problem: ApiError, others: int = 0) -> MoorageError:
     if not 400 <= problem.status < 500 or problem.status == 429:
         return problem
     more = f"; {others} more like it" if others else ""
-    return Refused(
-        problem.code,
-        f"nothing was changed: {problem.message}{more}",
-        cause=problem.cause,
-        cure=problem.cure,
-    )
+    message = f"nothing was changed: {problem.message}{more}"
+    return Refused.of(replace(problem.fault, message=message))

@@ -120,7 +120,7 @@ def typed_for(api: Api) -> Iterator[None]:
     try:
         yield
     except MoorageError as problem:
-        problem.cure = api.where.typed(problem.cure)
+        problem.with_cure(api.where.typed(problem.cure))
         raise
 
 

@@ -7,7 +7,7 @@ asked by a dry run) ends it before the first write.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from moorage.cluster.api import many, ours, paths
@@ -208,7 +208,7 @@ def _refuse_all_or_none(found: Sequence[_Found]) -> None:
         places = [str(one.place) for one in found if one.error is not None]
         more = "" if len(errors) == 1 else f"; so with {', '.join(places[1:6])}"
         more += f" and {len(errors) - 6} more" if len(errors) > 6 else ""
-        raise Refused(first.code, first.message + more, cause=first.cause, cure=first.cure)
+        raise Refused.of(replace(first.fault, message=first.message + more))
 
 
 def _not_ours(place: Place, state: str) -> Refused:

@@ -15,7 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from agent.wire.report import FAILED, Fault, HostResult
+from agent.wire.faults import Fault
+from agent.wire.report import FAILED, HostResult
 from moorage.fleet.errand import faults
 
 AGENT_FOLDER = "/var/lib/moorage/agent"

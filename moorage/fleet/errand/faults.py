@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from agent.wire.report import Fault
+from agent.wire.faults import Fault
 from moorage.errors import MoorageError
 
 NO_PYTHON = Fault(
@@ -67,13 +67,8 @@ def connection_lost(begun: bool) -> Fault:
 
 
 def of(problem: MoorageError) -> Fault:
-    """What is told of a host whose work raised ``problem``."""
-    return Fault(problem.code, problem.message, cause=problem.cause, cure=problem.cure)
-
-
-def raised(fault: Fault, host: str = "") -> MoorageError:
-    """The reverse: ``fault`` to be raised."""
-    return MoorageError(fault.code, fault.message, cause=fault.cause, cure=fault.cure, host=host)
+    """What is told of a host whose work raised ``problem``: its result names the host itself."""
+    return replace(problem.fault, host="")
 
 
 def since(fault: Fault, message: str) -> Fault:

@@ -131,7 +131,7 @@ class Channel:
                     closed.asked = True
                 raise closed from None
             if _is_silence(problem):
-                raise faults.raised(faults.silent(answer.patience(patience))) from None
+                raise MoorageError.of(faults.silent(answer.patience(patience))) from None
             answer.status = -1
             return answer
         answer.end()

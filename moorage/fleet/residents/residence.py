@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from agent.wire.report import CHANGED, Fault, HostResult
+from agent.wire.faults import Fault
+from agent.wire.report import CHANGED, HostResult
 from moorage.errors import MoorageError
 from moorage.fleet.errand import errand
 from moorage.fleet.inventory.ranges import fold

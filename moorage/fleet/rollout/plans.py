@@ -67,8 +67,7 @@ def make(
     try:
         return Plan.parse(wire(plan))
     except PlanError as problem:
-        fault = problem.fault
-        raise Refused(fault.code, fault.message, cause=fault.cause, cure=fault.cure) from None
+        raise Refused.of(problem.fault) from None
 
 
 def wire(plan: Plan) -> bytes:

@@ -13,7 +13,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.wire.report import CHANGED, UNCHANGED, Fault, HostResult
+from agent.wire.faults import Fault
+from agent.wire.report import CHANGED, UNCHANGED, HostResult
 from moorage.errors import MoorageError, Refused
 from moorage.files import write_stream
 from moorage.fleet.errand import errand, faults

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from agent.wire.report import UNREACHABLE, Fault, HostResult
+from agent.wire.faults import Fault
+from agent.wire.report import UNREACHABLE, HostResult
 from moorage.errors import MoorageError
 from moorage.fleet.errand import errand, faults
 from moorage.fleet.report import signals, summary

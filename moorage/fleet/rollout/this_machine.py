@@ -92,8 +92,7 @@ def pending_this_machine(settings: Settings) -> list[Action]:
     ca = _passing_ca() if to_come else _ca(settings)
     looked, events = _look(settings, _plan(settings, ca))
     if looked.error is not None:
-        fault = looked.error
-        raise Refused(fault.code, fault.message, cause=fault.cause, cure=fault.cure, host=NAME)
+        raise Refused.of(looked.error, host=NAME)
     through = "" if os.geteuid() == 0 else ", through sudo"
     actions = []
     for event in events:

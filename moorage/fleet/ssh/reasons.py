@@ -7,7 +7,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from agent.wire.report import Fault
+from agent.wire.faults import Fault
 
 if TYPE_CHECKING:
     from moorage.fleet.ssh.keys import Offer

@@ -195,7 +195,7 @@ def _converse(
     while True:
         if not poll.poll(min(patience, 1) * 1000):
             if time.monotonic() - heard > answer.patience(patience):
-                raise faults.raised(faults.silent(answer.patience(patience)))
+                raise MoorageError.of(faults.silent(answer.patience(patience)))
             if channel.closed or not channel.get_transport().is_active():
                 break
             continue
@@ -393,9 +393,7 @@ def _open(route: Route, connection: Connection) -> None:
     except Exception as problem:  # paramiko's, the socket's, and what cryptography makes of it
         offer = connection.connect_kwargs["auth_strategy"]
         fault = reasons.unreachable(route, offer, problem)
-        raise Unreachable(
-            fault.code, fault.message, cause=fault.cause, cure=fault.cure, host=route.name
-        ) from None
+        raise Unreachable.of(fault, host=route.name) from None
     connection.transport.set_keepalive(_KEEPALIVE)
 
 

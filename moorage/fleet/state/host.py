@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from agent.wire.report import Fault, HostResult
+from agent.wire.faults import Fault
+from agent.wire.report import HostResult
 from agent.wire.version import __version__, older
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from agent.wire.report import Fault
+from agent.wire.faults import Fault
 from moorage.errors import MoorageError, Refused
 from moorage.fleet.errand import faults
 from moorage.fleet.report import signals
@@ -291,4 +291,5 @@ def _no_board(ui: UI, title: str) -> Iterator[Show]:
 
 
 def _plain(standing: Standing) -> dict[str, Any]:
-    return asdict(standing)
+    fault = standing.fault
+    return {**asdict(standing), "fault": None if fault is None else fault.to_json()}

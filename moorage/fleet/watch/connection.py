@@ -80,7 +80,9 @@ class Kept:
             return self._asked(residents)
         except _Broken:
             self.close()
-            raise faults.raised(faults.connection_lost(begun=False), self.route.name) from None
+            raise MoorageError.of(
+                faults.connection_lost(begun=False), host=self.route.name
+            ) from None
         except MoorageError:
             self.close()
             raise
