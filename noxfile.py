@@ -150,6 +150,12 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def web(session: nox.Session) -> None:
+    """The page in headless Chromium: three widths, a keyboard alone, both languages, axe-core."""
+    session.run("python", "-m", "tests.web", *session.posargs, external=True)
+
+
+@nox.session
 def audit(session: nox.Session) -> None:
     """Known advisories about every lock, by pip-audit, where the index tells them."""
     lock = ROOT / "tests" / "audit" / "requirements.lock"

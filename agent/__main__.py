@@ -79,7 +79,7 @@ class Command:
             raise UsageError("no command was given")
         self._refuse_what_does_not_go_together()
         if not os.path.isdir(self.root):  # noqa: PTH112  (pathlib is not needed otherwise)
-            raise UsageError(f"--root {self.root!r} is no folder")
+            raise UsageError(f"--root {self.root!r} is not a folder")
 
     def _refuse_what_does_not_go_together(self) -> None:
         takes: tuple[str, ...] = ()

@@ -85,7 +85,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise MoorageError(
             "backup-damaged",
-            "this is no backup of a registry",
+            "this is not a backup of a registry",
             cause=f"{INDEX} in it cannot be read: {problem}",
             cure="inv registry.restore FROM --snapshot=ID takes an earlier one",
         ) from None

@@ -81,7 +81,7 @@ def pending(settings: Settings, client: DockerClient | None) -> list[Action]:
         found = container.find(settings, client)
         container.check_ports(settings, client, (found, container.find_front(settings, client)))
     fetch = [image.planned(settings, client, one) for one in (image.REGISTRY, image.FRONT)]
-    verb = "make" if found is None else "make anew" if found.status == "running" else "start"
+    verb = "make" if found is None else "make again" if found.status == "running" else "start"
     return [
         *(Action(text) for text in fetch if text),
         Action(
@@ -138,7 +138,7 @@ def _brought_up(
         return bool(rewritten)
     if found is not None:
         why = ", ".join(rewritten) or "its image or its options"
-        ui.note(f"{name} is made anew ({why} changed); images and logins stay")
+        ui.note(f"{name} is made again ({why} changed); images and logins stay")
         container.remove(found, ui)
     container.create(settings, client, wanted)
     ui.note(f"made the container {name}")

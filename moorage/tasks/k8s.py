@@ -112,7 +112,7 @@ def _secrets_told(run: Run, api: Api, outcomes: list[Outcome], dry_run: bool) ->
     failed = [one for one in outcomes if one.error]
     changed = any(one.changed for one in outcomes)
     if not outcomes:
-        ui.show("There is no Secret of ours in this cluster.")
+        ui.show("No Secret of ours is in this cluster.")
     elif not changed and not failed:
         ui.show("Nothing changed: every Secret stood already.")
     return {

@@ -225,7 +225,7 @@ def adopt(
     if port is not None and not (port.isdecimal() and 0 < int(port) < 65536):
         raise Refused(
             "bad-port",
-            f"--port={port} is no port",
+            f"invalid --port={port}",
             cause="a number from 1 to 65535 was expected",
             cure="write it as --port=7443",
         )

@@ -19,8 +19,9 @@ from moorage.registry.storage import collecting
 from moorage.registry.storage.layout import Layout
 from tests.registry.program import Registry, digest_of, image
 
-# A collection as it is by hand takes an hour's grace; here a push lasts some milliseconds.
-POLICY = collecting.Policy(grace=0.4, settle=0.15, keep=0.6, look_every=0.05)
+# A collection as it is by hand takes an hour's grace. Here a push lasts some milliseconds, and a
+# second or two on a machine that has other things to do: less than each of these.
+POLICY = collecting.Policy(grace=3, settle=1.5, keep=4, look_every=0.1)
 REPOSITORIES = ("team/a", "team/b")
 LAYERS = [bytes([65 + number]) * (1000 + number) for number in range(6)]
 # Garbage of other images: a collection with nothing to do is over before anything meets it.

@@ -281,11 +281,11 @@ def test_a_registry_of_the_build_before_is_taken_over_with_its_data(
     served(settings)
     assert Wire(settings).push(layer)[0] == 201
     name = settings.registry.container
-    assert f"make anew the container {name}, and before it {name}-front on " in (
+    assert f"make again the container {name}, and before it {name}-front on " in (
         registry.pending(settings, client)[-1].text
     )
     assert registry.up(settings, client, UI()).changed
-    assert f"{name} is made anew (config.yml changed); images and logins stay" in " ".join(
+    assert f"{name} is made again (config.yml changed); images and logins stay" in " ".join(
         capfd.readouterr().err.split()
     )
     after = client.containers.get(name)

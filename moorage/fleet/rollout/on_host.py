@@ -175,7 +175,7 @@ _VISITS: dict[str, Callable[[Means, Visit], HostResult]] = {
 
 @contextlib.contextmanager
 def _another_way(line: Line) -> Iterator[None]:
-    """Where no agent of ours answers the next way is tried; one that refuses us is told."""
+    """Try the next way if no agent of ours answers; report one that refuses us."""
     try:
         yield
     except channel.NoAnswer as problem:

@@ -53,7 +53,7 @@ def _refusal(code: str, message: str) -> str:
 _NAMED = "%[var(txn.name)]"
 _REPOSITORY = "%[var(txn.repository)]"
 _REFUSALS = {
-    "bad_request": _refusal("UNSUPPORTED", "this is no request that the registry understands"),
+    "bad_request": _refusal("UNSUPPORTED", "this is not a request that the registry understands"),
     "cut_off": _refusal("UNAVAILABLE", "the registry ended during this request; try again"),
     "silent": _refusal("UNAVAILABLE", "the registry is not running; try again in a minute"),
     "no_route": _refusal("NAME_INVALID", "this path is not one of a registry"),

@@ -123,7 +123,7 @@ def check_expiry(words: str, now: datetime.datetime) -> int:
     if found is None:
         raise Refused(
             "bad-expiry",
-            f"--expires={words} is no time",
+            f"--expires={words} is not a time",
             cause="a number of hours, days or weeks is expected",
             cure="--expires=90d",
         )

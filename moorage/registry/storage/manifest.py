@@ -38,11 +38,11 @@ def checked(digest: str, content: bytes) -> Manifest:
     try:
         return parse(content)
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise ValueError(f"it is no manifest: {problem}") from None
+        raise ValueError(f"it is not a manifest: {problem}") from None
 
 
 def parse(content: bytes) -> Manifest:
-    """Raises ValueError if it is no manifest: whoever marks must not guess what it names."""
+    """Raises ValueError if it is not a manifest: whoever marks must not guess what it names."""
     document = json.loads(content.decode())
     if not isinstance(document, dict):
         raise ValueError("not a JSON object")
@@ -75,7 +75,7 @@ def platform(words: Mapping[str, Any]) -> str:
 def _list(document: Mapping[str, Any], key: str) -> list[Any]:
     found = document.get(key) or []
     if not isinstance(found, list):
-        raise ValueError(f"{key} is no list")
+        raise ValueError(f"{key} is not a list")
     return found
 
 

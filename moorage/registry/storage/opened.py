@@ -44,7 +44,7 @@ def for_collection(settings: Settings) -> Layout:
             "collect-cache",
             "this registry would not notice what a collection takes",
             cause="its configuration has a cache of blobs, as earlier builds wrote it",
-            cure="inv registry.up makes it anew without one, its images stay; then collect",
+            cure="inv registry.up makes it again without one, its images stay; then collect",
             path=str(path),
         )
     return opened(settings)
