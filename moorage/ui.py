@@ -290,7 +290,8 @@ class UI:
         # A pipe has no width: whatever reads it gets each row as a line, and no blanks at its end.
         with console.capture() as drawn:
             console.print(table, no_wrap=True, crop=False)
-        self.page("\n".join(line.rstrip() for line in drawn.get().rstrip().splitlines()))
+        lines = (line.rstrip() for line in drawn.get().rstrip().splitlines())
+        console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
     def _records(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Rows as lines that the terminal itself wraps, so that what is copied stays whole."""

@@ -11,10 +11,11 @@ import shutil
 import signal
 import ssl
 import subprocess
+import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,17 +55,18 @@ def programs() -> tuple[str, str, dict[str, str]]:
 def _unpack(root: Path) -> None:
     if shutil.which("apt-get") is None:
         pytest.skip("neither Debian's packages nor haproxy and docker-registry can be had here")
-    packages = FOLDER / "packages"
-    packages.mkdir(parents=True, exist_ok=True)
-    got = subprocess.run(
-        ["apt-get", "-qq", "download", *PACKAGES], cwd=packages, capture_output=True, check=False
-    )
-    if got.returncode != 0:
-        pytest.skip(f"Debian's packages cannot be had: {got.stderr.decode()[-200:]}")
-    draft = root.with_name("draft")
-    for package in packages.glob("*.deb"):
-        subprocess.run(["dpkg-deb", "-x", package, draft], check=True)
-    draft.rename(root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    # Whole or not at all, by whichever of the workers is the first.
+    with tempfile.TemporaryDirectory(dir=root.parent) as made:
+        got = subprocess.run(
+            ["apt-get", "-qq", "download", *PACKAGES], cwd=made, capture_output=True, check=False
+        )
+        if got.returncode != 0:
+            pytest.skip(f"Debian's packages cannot be had: {got.stderr.decode()[-200:]}")
+        for package in Path(made).glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", package, Path(made, "root")], check=True)
+        with suppress(OSError):  # another's stands there already
+            Path(made, "root").rename(root)
 
 
 @dataclass

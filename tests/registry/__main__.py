@@ -37,8 +37,8 @@ def main(words: list[str]) -> int:
         for job in as_completed(jobs):
             tally = job.result()
             done, lost = done + tally.interleavings, lost + len(tally.lost)
-            words = f"{done} of {count}, seed {jobs[job]}: {tally}"
-            print(words, *tally.lost, sep="\n  ", flush=True)
+            said = f"{done} of {count}, seed {jobs[job]}: {tally}"
+            print(said, *tally.lost, sep="\n  ", flush=True)
         caught = _naive(Path(folder) / "naive")
     print(f"registry: {done} interleavings, {lost} lost")
     return 1 if lost or not caught else 0

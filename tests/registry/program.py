@@ -6,12 +6,13 @@ storage's business, so it serves without.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
-import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -37,13 +38,14 @@ def debian(name: str) -> str:
     if not program.exists():
         if shutil.which("apt-get") is None:
             pytest.skip(f"{name} comes from Debian's archive, and there is no apt-get here")
-        folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["apt-get", "-q", "download", name], cwd=folder, check=True)
-        (package,) = folder.glob("*.deb")
-        unpacked = folder.with_name(f".{name}.{os.getpid()}")
-        subprocess.run(["dpkg", "-x", package, unpacked], check=True)
-        shutil.copytree(unpacked, folder, dirs_exist_ok=True)
-        shutil.rmtree(unpacked)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all, by whichever of the workers is the first.
+        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+            subprocess.run(["apt-get", "-q", "download", name], cwd=made, check=True)
+            (package,) = Path(made).glob("*.deb")
+            subprocess.run(["dpkg", "-x", package, Path(made, "root")], check=True)
+            with contextlib.suppress(OSError):  # another's stands there already
+                Path(made, "root").rename(folder)
     return str(program)
 
 

@@ -44,6 +44,8 @@ def on_a_terminal(source: list[str], typed: bytes, *, until: str = "[y/N]") -> t
     child, master = pty.fork()
     if child == 0:
         os.chdir(ROOT)
+        # A suite in the background ignores SIGINT, and would hand that down.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.execv(sys.executable, [sys.executable, *source])  # noqa: S606
     words, answered = b"", False
     while select.select([master], [], [], 120)[0]:

@@ -63,10 +63,12 @@ def copy(tmp_path: Path) -> Path:
 
 def inv(project: Path, *lines: list[str], **variables: str) -> list[tuple[int, str, str]]:
     """(exit code, stdout, stderr) of each command line."""
+    # The session that runs this has settings of its own.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("INVOKE_")}
     done = subprocess.run(
         [sys.executable, "-P", "-B", "-c", RUNNER],
         cwd=project,
-        env={**os.environ, "HOME": str(project), "PYTHONPATH": str(project), **variables},
+        env={**clean, "HOME": str(project), "PYTHONPATH": str(project), **variables},
         input=json.dumps(lines),
         capture_output=True,
         text=True,

@@ -47,11 +47,13 @@ def inv(folder: Path, *lines: list[str], **variables: str) -> list[tuple[int, st
     """(exit code, stdout, stderr) of each command line, each in a process of its own."""
     if not (folder / "lab").exists():
         shutil.copytree(ROOT / "lab", folder / "lab")
+    # The session that runs this has settings of its own.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("INVOKE_")}
     told = []
     for line in lines:
         done = subprocess.run(
             [sys.executable, "-P", str(folder / "moorage" / "program" / "start.py"), *line],
-            cwd=folder, env={**os.environ, "HOME": str(folder), **variables},
+            cwd=folder, env={**clean, "HOME": str(folder), **variables},
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         told.append((done.returncode, done.stdout, done.stderr))
