@@ -166,6 +166,11 @@ class RegistrySettings:
     metrics_port: int = 5001
     # The container's name; two checkouts on one machine need two (and two ports).
     container: str = "moorage-registry"
+    # Somebody else runs it (Harbor, Nexus, GitLab, ...): nodes trust it, and it is never stood up.
+    # `host` may then be its URL, as https://harbor.example.com:8443/.
+    external: bool = False
+    # The CA of such a one: a PEM file; empty: what `inv registry.ca` has stored.
+    ca: str = ""
 
 
 @dataclass(frozen=True)
@@ -288,6 +293,17 @@ class Settings:
         return ROOT / self.certs.dir
 
     @property
+    def ca_file(self) -> Path:
+        """The CA that nodes shall trust (PEM): ours, or that of a registry of somebody else's."""
+        registry = self.registry
+        if not registry.external:
+            return self.certs_dir / "ca.crt"
+        if registry.ca:
+            return self.root / Path(registry.ca).expanduser()
+        # By its name: another registry.host in invoke.yaml never meets the CA of the one before.
+        return self.certs_dir / "external" / f"{self.registry_name}.crt"
+
+    @property
     def registry_data(self) -> Path:
         return ROOT / self.registry.data
 
@@ -346,6 +362,8 @@ def parse(tree: Mapping[str, Any], *, source: Giver = "invoke.yaml") -> Settings
             given = {}
         if not isinstance(given, Mapping):
             raise BadSetting(source, section, f"a section of keys, not {_describe(given)}")
+        if section == "registry" and given.get("external") is True:
+            given = _without_url(given, source)
         sections[section] = _parse_section(source, section, kind, given)
     settings = Settings(**sections)
     _check(settings, source)
@@ -375,6 +393,21 @@ def unknown_variables(environment: Mapping[str, str]) -> None:
         for variable in environment:
             if variable.startswith(prefix) and variable not in names:
                 raise UnknownSetting("the environment", variable, "", names)
+
+
+def _without_url(given: Mapping[Any, Any], source: Giver) -> Mapping[Any, Any]:
+    """``registry`` with ``host`` and ``port`` in the place of an address of a web page."""
+    host = given.get("host")
+    if not isinstance(host, str) or not host.startswith("https://"):
+        return given
+    match = re.fullmatch(r"https://([^/:@?#]+)(?::(\d{1,5}))?/?", host)
+    if match is None:
+        expected = f"a DNS name or https://NAME:PORT/, without a path, not {host!r}"
+        raise BadSetting(source, "registry.host", expected)
+    port = int(match[2] or 443)
+    if given.get("port", 443) not in (443, port):
+        raise BadSetting(source, "registry.port", f"{port}, as registry.host says, or no such key")
+    return {**given, "host": match[1].lower(), "port": port}
 
 
 def _parse_section(source: Giver, section: str, kind: Any, given: Mapping[Any, Any]) -> Any:
@@ -418,6 +451,8 @@ def _check(settings: Settings, source: Giver) -> None:
     if registry.address != "auto":
         _check_address(source, "registry.address", registry.address)
     _check_address(source, "registry.listen", registry.listen)
+    if registry.ca and ("\0" in registry.ca or not registry.external):
+        raise BadSetting(source, "registry.ca", "a PEM file, with registry.external: true")
     for name in certs.names:
         if not _is_address(name):
             check_host_name(name.removeprefix("*."), place="certs.names", source=source)

@@ -81,9 +81,15 @@ def ask_registry(plan: Plan, address: str | None = None) -> None:
         basic = reply.challenge.lower().startswith("basic")
         if reply.status == 401 and basic and verify is not None:
             raise _trouble("401 unauthorized", registry, verify.image, said=False)
-        # A bearer challenge leads to a token server: that way is left to the runtime's own pull.
         image = registry.reference(verify.image) if verify is not None else None
-        if reply.status != 200 or image is None or verify is None:
+        if image is None or verify is None:
+            return
+        if reply.status == 401:
+            token = _token(reply.challenge, registry, verify, image.repository, address)
+            if not token:
+                return
+            headers = {"Authorization": f"Bearer {token}"}
+        elif reply.status != 200:
             return
         path = f"/v2/{image.repository}/manifests/{image.version}"
         headers["Accept"] = MANIFESTS
@@ -103,6 +109,33 @@ def _trouble(
     from agent.wire.troubles.told import classify
 
     return classify(words, registry, image, said, runtime)
+
+
+def _token(
+    challenge: str, registry: Registry, verify: Verify, repository: str, address: str | None
+) -> str:
+    """A token for the pull; "" if none can be had here, which says nothing of the runtime's.
+
+    Raises an AgentError (``login-refused``) if the token server refuses the login.
+    """
+    from agent.proof import tokens
+
+    found = tokens.server(challenge, repository)
+    if found is None:
+        return ""
+
+    def connect(host: str, port: int) -> http.client.HTTPConnection:
+        there = replace(registry, host=host, port=port, names=(), insecure=None)
+        # Runtimes ask it with the CAs of the host, most of them with the registry's as well.
+        return _connect(there, address if host == registry.host else None, with_systems=True)
+
+    try:
+        status, token = tokens.fetch(found, _basic(verify), connect)
+    except (OSError, http.client.HTTPException, AgentError):
+        return ""
+    if status in tokens.REFUSED and verify.username is not None:
+        raise _trouble("insufficient_scope", registry, verify.image, said=False)
+    return token if status == 200 else ""
 
 
 def _require_registry(reply: Reply, registry: Registry) -> None:
@@ -187,7 +220,7 @@ def _request(
             cure="check the name and the port",
         ) from None
     except OSError as problem:
-        raise _trouble(_network_words(problem), registry, said=False) from None
+        raise _trouble(_tls_words(problem), registry, said=False) from None
     kind = answer.headers.get("Content-Type", "").lower()
     return Reply(
         answer.status, answer.headers.get("WWW-Authenticate", ""), kind.startswith("text/html")
@@ -220,6 +253,9 @@ _VERIFY_WORDS = {
     62: "x509: certificate is valid for other names",
     64: "x509: certificate is valid for other names",
 }
+# OpenSSL's words for the alerts of a server that wants a certificate of its clients: RFC 8446 has
+# one of its own for that (6.2), Go sent the other until 1.21, and many do by TLS 1.2.
+_CLIENT_WANTED = ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_BAD_CERTIFICATE")
 
 
 def _tls_words(problem: OSError) -> str:
@@ -227,6 +263,8 @@ def _tls_words(problem: OSError) -> str:
         known = _VERIFY_WORDS.get(problem.verify_code)
         return known or f"x509: {problem.verify_message}"
     if isinstance(problem, ssl.SSLError):
+        if problem.reason in _CLIENT_WANTED:
+            return "tls: certificate required"
         if problem.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"):
             return "first record does not look like a TLS handshake"
         return f"tls: {problem.reason or problem}"

@@ -24,7 +24,10 @@ from moorage.redaction import keep_secret, redacted
 from moorage.settings import Settings
 
 # Files of this folder that are a secret as a whole, line by line.
-_SECRET_FILES = ("password", "http-secret", "*.key", "*token*", "*.kubeconfig", "kubeconfig")
+_SECRET_FILES = (
+    *("password", "http-secret", "logins/*", "*.login"),
+    *("*.key", "*token*", "*.kubeconfig", "kubeconfig"),
+)
 _BASE64_LINE = re.compile(r"[A-Za-z0-9+/=_-]{20,}")
 _LONGEST = 1 << 20  # bytes of one file: its end tells more than its beginning
 
@@ -63,6 +66,9 @@ def _lines(path: Path) -> Iterator[str]:
     text = path.read_text(errors="replace")
     if path.name in ("password", "http-secret"):
         yield text.strip()
+        return
+    if path.suffix == ".login":  # user:password
+        yield text.strip("\n").partition(":")[2]
         return
     yield from _BASE64_LINE.findall(text)
 

@@ -36,6 +36,7 @@ _PUBLIC, _SECRET = 0o644, 0o600
 # and a run killed between them is finished by the next one.
 _STAGED = ".next"
 _NEW_CA = "inv certs.issue --new-ca (keeps the old files as dated copies; nodes need trust again)"
+_EXTERNAL_CA = "inv registry.ca --fetch, or name its PEM file as registry.ca in invoke.yaml"
 
 
 @dataclass(frozen=True)
@@ -152,8 +153,9 @@ def show(settings: Settings) -> Shown:
     from moorage.pki import certificates
 
     folder = settings.certs_dir
-    ca = _ca_certificates(folder)[0]
-    pem = _read(folder / "registry.crt")
+    ca = _ca_certificates(settings)[0]
+    # Of somebody else's registry only the CA is here.
+    pem = None if settings.registry.external else _read(folder / "registry.crt")
     try:
         served = [] if pem is None else certificates.load_certificates(pem)
     except ValueError as problem:
@@ -173,20 +175,45 @@ def ca_pem(settings: Settings) -> str:
     """The CA certificate as nodes need it (PEM, no key). Raises Refused where there is none."""
     import ssl  # cryptography takes longer to load than a resident agent to answer
 
-    blocks = _CERTIFICATE.findall(_read(settings.certs_dir / "ca.crt") or b"")
+    blocks = _CERTIFICATE.findall(_read(settings.ca_file) or b"")
     try:
         # Written anew: a file may hold words, or even a key, beside its certificates.
         ders = [ssl.PEM_cert_to_DER_cert(block.decode("ascii")) for block in blocks]
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=b"".join(ders))
     except ValueError:  # SSLError is one
         ders = []
-    return "".join(map(ssl.DER_cert_to_PEM_cert, ders)) or _ca_pem_or_why_not(settings.certs_dir)
+    return "".join(map(ssl.DER_cert_to_PEM_cert, ders)) or _ca_pem_or_why_not(settings)
 
 
-def _ca_pem_or_why_not(folder: Path) -> str:
+def _ca_pem_or_why_not(settings: Settings) -> str:
     from moorage.pki import certificates
 
-    return b"".join(map(certificates.certificate_pem, _ca_certificates(folder))).decode("ascii")
+    return b"".join(map(certificates.certificate_pem, _ca_certificates(settings))).decode("ascii")
+
+
+def keep_external_ca(settings: Settings, ca: Certificate) -> bool:
+    """Stores the CA of a registry of somebody else's; returns whether it is another than before.
+
+    Raises Refused where ``registry.ca`` names a file of the user's, which is left alone.
+    """
+    from moorage.pki import certificates
+
+    path, pem = settings.ca_file, certificates.certificate_pem(ca)
+    if settings.registry.ca:
+        raise Refused(
+            "ca-file-yours",
+            f"{path} is not overwritten",
+            cause="registry.ca in the settings names it, so it is yours",
+            cure="take registry.ca out of invoke.yaml, then run this again",
+            path=str(path),
+        )
+    with _understood(path):
+        if _read(path) == pem:
+            return False
+        private_folder(settings.certs_dir)
+        private_folder(path.parent)
+        write_atomically(path, pem, mode=_PUBLIC)
+    return True
 
 
 # -- deciding: reads files, changes none ------------------------------------------------------
@@ -530,23 +557,26 @@ def _ca_name(settings: Settings, now: datetime.datetime) -> str:
 # -- reading ---------------------------------------------------------------------------------
 
 
-def _ca_certificates(folder: Path) -> list[Certificate]:
+def _ca_certificates(settings: Settings) -> list[Certificate]:
     from moorage.pki import certificates
 
-    path = folder / "ca.crt"
+    path, external = settings.ca_file, settings.registry.external
     pem = _read(path)
     if pem is None:
         raise Refused(
             "no-certificates",
             f"there is no {path}",
-            cause="no certificates have been issued yet",
-            cure="inv certs.issue",
+            cause=f"the CA of {settings.registry_name} is not known here yet"
+            if external
+            else "no certificates have been issued yet",
+            cure=_EXTERNAL_CA if external else "inv certs.issue",
             path=str(path),
         )
     try:
         return certificates.load_certificates(pem)
     except ValueError as problem:
-        raise _refused_ca("ca-unreadable", path, str(problem)) from None
+        cure = _EXTERNAL_CA if external else ""
+        raise _refused_ca("ca-unreadable", path, str(problem), cure) from None
 
 
 def _read(path: Path) -> bytes | None:

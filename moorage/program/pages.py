@@ -60,6 +60,7 @@ VALUES: dict[str, str] = {
     "credentials": "FILE",
     "every": "SECONDS",
     "exclude": "HOSTS",
+    "fingerprint": "SHA256",
     "grace": "DURATION",
     "grade": "GRADE",
     "host": "HOST",
@@ -96,6 +97,7 @@ VALUES: dict[str, str] = {
     "tail": "N",
     "timeout": "SECONDS",
     "to": "FOLDER",
+    "user": "NAME",
     "waves": "SHARES",
     "workload": "KIND",
 }

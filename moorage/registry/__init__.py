@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from moorage.actions import Action
 from moorage.errors import MoorageError, Refused
-from moorage.registry.credentials import Credentials, credentials
+from moorage.registry import external
+from moorage.registry.credentials import Credentials, credentials, if_any
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -29,6 +30,8 @@ __all__ = [
     "RegistryStatus",
     "credentials",
     "down",
+    "external_status",
+    "if_any",
     "logs",
     "of_another_checkout",
     "pending",
@@ -43,7 +46,8 @@ class RegistryStatus:
 
     ``health`` is the engine's own word (``starting``, ``healthy``, ``unhealthy`` or ""); ``image``
     the reference it runs; ``since`` when it was started (ISO 8601, UTC); ``problem`` one sentence,
-    "" where there is none; ``front`` the name of the front's container.
+    "" where there is none; ``front`` the name of the front's container. ``external``: somebody else
+    runs it, so ``container`` and ``front`` are "".
     """
 
     url: str
@@ -58,6 +62,7 @@ class RegistryStatus:
     problem: str = ""
     changed: bool = False
     front: str = ""
+    external: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain JSON types."""
@@ -71,6 +76,7 @@ def pending(settings: Settings, client: DockerClient | None) -> list[Action]:
     """
     from moorage.registry import container, image
 
+    external.require_own(settings, "inv registry.up")
     registry = settings.registry
     stands = client is not None and _stands(settings, client)
     if stands:
@@ -101,6 +107,7 @@ def up(settings: Settings, client: DockerClient, ui: UI) -> RegistryStatus:
     """
     from moorage.registry import container, image, service
 
+    external.require_own(settings, "inv registry.up")
     _require_local_engine()
     found, front = container.find(settings, client), container.find_front(settings, client)
     container.check_ports(settings, client, (found, front))
@@ -176,6 +183,7 @@ def down(
     from moorage.registry import container, image
     from moorage.registry.credentials import folder
 
+    external.require_own(settings, "inv registry.down")
     changed = False
     for name in (container.front_name(settings), settings.registry.container):
         try:
@@ -196,6 +204,28 @@ def down(
     return changed
 
 
+def external_status(settings: Settings) -> RegistryStatus:
+    """How a registry of somebody else's is, asked over HTTPS alone: no engine is needed."""
+    from moorage.registry import client as https
+
+    login, problem = None, ""
+    try:
+        login = if_any(settings)
+        https.check_login(settings, login)
+    except MoorageError as error:
+        problem = f"{error.message}: {error.cause}; {error.cure}"
+    return RegistryStatus(
+        url=f"https://{settings.registry_name}",
+        container="",
+        port=settings.registry.port,
+        user="" if login is None else login.user,
+        running=not problem,
+        healthy=not problem,
+        problem=problem,
+        external=True,
+    )
+
+
 def status(settings: Settings, client: DockerClient) -> RegistryStatus:
     """How the registry is right now. Raises Refused for a container that is not ours."""
     return _status(settings, client, changed=False)
@@ -212,6 +242,7 @@ def logs(
     """The registry's own log, or the front's, line by line. Raises Refused without a container."""
     from moorage.registry import container
 
+    external.require_own(settings, "inv registry.logs")
     name = container.front_name(settings) if front else settings.registry.container
     found = container.find(settings, client, name)
     if found is None:

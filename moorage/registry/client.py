@@ -1,7 +1,8 @@
 """Talks to the registry over HTTPS as a node does: its own CA, its name, its login.
 
-It connects to where the registry listens on this machine, so neither DNS nor /etc/hosts has to
-know the name yet; the TLS handshake asks for the name all the same.
+It connects to where our own registry listens on this machine, so neither DNS nor /etc/hosts has to
+know the name yet; the TLS handshake asks for the name all the same. One of somebody else's is asked
+at ``registry.address``, or where its name leads.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from moorage.errors import MoorageError
+from moorage.registry import external
 
 if TYPE_CHECKING:
     from moorage.registry.credentials import Credentials
@@ -33,6 +35,9 @@ MANIFEST_TYPES = ", ".join(
         "application/vnd.oci.image.index.v1+json",
     )
 )
+# OpenSSL's words for the alerts of a server that wants a certificate of its clients: RFC 8446 has
+# one of its own for that (6.2), Go sent the other until 1.21, and many do by TLS 1.2.
+_CLIENT_WANTED = ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_BAD_CERTIFICATE")
 
 
 @dataclass(frozen=True)
@@ -62,47 +67,99 @@ def ask(
     """
     from moorage.pki import chain
     from moorage.pki import registry as pki
+    from moorage.registry import tokens
 
-    context = chain.client_context(pki.ca_pem(settings))
-    registry = settings.registry
-    headers = {"Accept": accept, "Host": settings.registry_name}
+    ca = pki.ca_pem(settings)
+    headers = {"Accept": accept, **_basic(login)}
     if content_type:
         headers["Content-Type"] = content_type
-    if login is not None:
-        token = b64encode(f"{login.user}:{login.password}".encode()).decode()
-        headers["Authorization"] = f"Basic {token}"
+    request = (method, path, body)
+    answer = _once(settings, chain.client_context(ca), request, headers, timeout)
+    wanted = tokens.challenge(answer.headers.get("www-authenticate", ""))
+    if answer.status != 401 or wanted is None:
+        return answer
+    token = tokens.fetch(settings, wanted, _basic(login), chain_context(settings), timeout)
+    if token is None:
+        return answer
+    headers["Authorization"] = f"Bearer {token}"
+    return _once(settings, chain.client_context(ca), request, headers, timeout)
+
+
+def chain_context(settings: Settings) -> ssl.SSLContext:
+    """A client that trusts this machine's CAs beside the registry's, as for a token server."""
+    from moorage.pki import chain
+    from moorage.pki import registry as pki
+
+    context = chain.client_context(pki.ca_pem(settings))
+    context.load_default_certs()
+    return context
+
+
+def _basic(login: Credentials | None) -> dict[str, str]:
+    if login is None:
+        return {}
+    word = b64encode(f"{login.user}:{login.password}".encode()).decode()
+    return {"Authorization": f"Basic {word}"}
+
+
+def _once(
+    settings: Settings,
+    context: ssl.SSLContext,
+    request: tuple[str, str, bytes | None],
+    headers: Mapping[str, str],
+    timeout: float,
+) -> Answer:
+    registry = settings.registry
     connection = http.client.HTTPConnection(registry.host, registry.port, timeout=timeout)
     try:
-        raw = socket.create_connection(listening(registry), timeout=timeout)
+        raw = socket.create_connection(place(settings), timeout=timeout)
+        connection.sock = raw
         connection.sock = context.wrap_socket(raw, server_hostname=registry.host)
-        connection.request(method, path, body, headers)
+        method, path, body = request
+        connection.request(method, path, body, {"Host": settings.registry_name, **headers})
         answer = connection.getresponse()
         _log.info("%s https://%s%s: %d", method, settings.registry_name, path, answer.status)
         fields = {name.lower(): value for name, value in answer.getheaders()}
         return Answer(answer.status, fields, answer.read())
     except (OSError, http.client.HTTPException) as problem:
-        raise explained(settings, problem) from None
+        raise external.advised(settings, explained(settings, problem)) from None
     finally:
         connection.close()
 
 
-def check_login(settings: Settings, login: Credentials, *, timeout: float = 10) -> None:
+def check_login(settings: Settings, login: Credentials | None, *, timeout: float = 10) -> None:
     """Proves TLS and the login. Raises MoorageError (:func:`ask`'s, or ``registry-refuses``)."""
     answer = ask(settings, "/v2/", login=login, timeout=timeout)
     if answer.status == 401:
-        raise MoorageError(
-            "registry-refuses",
-            f"https://{settings.registry_name} refuses the login of {login.user}",
-            cause="it answers 401; another registry may be listening there",
-            cure="inv registry.up",
-        )
+        raise external.advised(settings, _refused(settings, login))
     if answer.status != 200:
-        raise MoorageError(
+        problem = MoorageError(
             "registry-broken",
             f"https://{settings.registry_name} answers {answer.status}",
             cause=answer.body[:200].decode(errors="replace").strip() or "it says no more",
             cure="inv registry.logs",
         )
+        raise external.advised(settings, problem)
+
+
+def _refused(settings: Settings, login: Credentials | None) -> MoorageError:
+    url = f"https://{settings.registry_name}"
+    if login is None:
+        return MoorageError(
+            "registry-refuses",
+            f"{url} wants a login",
+            cause="it answers 401 to a request without one",
+            cure="inv registry.up",
+        )
+    cause = "another registry may be listening there"
+    if settings.registry.external:
+        cause = "the user name or the password is wrong, or has expired"
+    return MoorageError(
+        "registry-refuses",
+        f"{url} refuses the login of {login.user}",
+        cause=f"it answers 401; {cause}",
+        cure="inv registry.up",
+    )
 
 
 def manifest_digest(settings: Settings, login: Credentials, repository: str, tag: str) -> str:
@@ -112,6 +169,14 @@ def manifest_digest(settings: Settings, login: Credentials, repository: str, tag
     if answer.status == 401:
         check_login(settings, login)
     return answer.headers.get("docker-content-digest", "") if answer.status == 200 else ""
+
+
+def place(settings: Settings) -> tuple[str, int]:
+    """Where this machine reaches the registry: an address, or a name that DNS knows; its port."""
+    registry = settings.registry
+    if not registry.external:
+        return listening(registry)
+    return (registry.host if registry.address == "auto" else registry.address), registry.port
 
 
 def listening(registry: RegistrySettings) -> tuple[str, int]:
@@ -132,11 +197,27 @@ def explained(settings: Settings, problem: Exception) -> MoorageError:
             cause=problem.verify_message or str(problem),
             cure="inv registry.up",
         )
+    if isinstance(problem, socket.gaierror):
+        return MoorageError(
+            "name-unresolved",
+            f"the name {settings.registry.host} does not resolve on this machine",
+            cause=problem.strerror or str(problem),
+            cure="correct registry.host in invoke.yaml, or set registry.address to its address",
+        )
+    if isinstance(problem, ssl.SSLError) and problem.reason in _CLIENT_WANTED:
+        return MoorageError(
+            "client-wanted",
+            f"{url} wants a certificate of its clients",
+            cause="it lets in only clients that present a certificate (mutual TLS)",
+            cure="put the pair beside the CA on the nodes: client.cert and client.key in certs.d/"
+            f"{settings.registry_name}; nodes.trust --no-verify sets up the rest",
+        )
     if isinstance(problem, ConnectionRefusedError):
+        where = place(settings)[0] if settings.registry.external else "this machine"
         return MoorageError(
             "registry-down",
             f"nothing answers at {url}",
-            cause=f"port {settings.registry.port} of this machine is closed",
+            cause=f"port {settings.registry.port} of {where} is closed",
             cure="inv registry.up",
         )
     if isinstance(problem, TimeoutError):

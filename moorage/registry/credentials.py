@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from moorage.errors import Refused
 from moorage.files import private_folder, write_atomically
 from moorage.redaction import keep_secret
+from moorage.registry import external
 
 if TYPE_CHECKING:
     from moorage.settings import Settings
@@ -35,6 +36,8 @@ def folder(settings: Settings) -> Path:
 
 def credentials(settings: Settings) -> Credentials:
     """The login. Raises Refused where none has been made yet, or its file was spoilt."""
+    if settings.registry.external:
+        return _stored(settings)
     path = folder(settings) / "password"
     try:
         password = path.read_text(encoding="utf-8").removesuffix("\n")
@@ -53,6 +56,53 @@ def credentials(settings: Settings) -> Credentials:
     if len(password.encode()) > _MOST_BYTES:
         raise _unusable(path, f"it is longer than {_MOST_BYTES} bytes")
     return Credentials(settings.registry.user, keep_secret(password))
+
+
+def login_file(settings: Settings) -> Path:
+    """Where the login for somebody else's registry is kept (0600): by the registry's name, so that
+    a login is never sent to another one."""
+    return folder(settings) / "external" / f"{settings.registry_name}.login"
+
+
+def if_any(settings: Settings) -> Credentials | None:
+    """The login; None for a registry of somebody else's that is asked without one.
+
+    Raises Refused if its file is spoilt, or our own registry has none yet.
+    """
+    if settings.registry.external and not login_file(settings).exists():
+        return None
+    return credentials(settings)
+
+
+def keep(settings: Settings, login: Credentials) -> bool:
+    """Stores the login for somebody else's registry; returns whether it is another than before."""
+    path, content = login_file(settings), f"{login.user}:{login.password}\n".encode()
+    private_folder(path.parent.parent)
+    private_folder(path.parent)
+    if path.exists() and path.read_bytes() == content:
+        return False
+    write_atomically(path, content)
+    return True
+
+
+def _stored(settings: Settings) -> Credentials:
+    path = login_file(settings)
+    try:
+        text = path.read_text(encoding="utf-8").removesuffix("\n")
+    except FileNotFoundError:
+        raise Refused(
+            "no-credentials",
+            f"there is no login for {settings.registry_name} yet",
+            cause=f"there is no {path}",
+            cure=external.LOGIN,
+            path=str(path),
+        ) from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise _unusable(path, str(problem), external.LOGIN) from None
+    user, _, password = text.partition(":")
+    if not user or not password or "\n" in text:
+        raise _unusable(path, "it is not one line user:password", external.LOGIN)
+    return Credentials(user, keep_secret(password))
 
 
 def ensure(settings: Settings) -> Credentials:
@@ -78,11 +128,12 @@ def ensure_http_secret(settings: Settings) -> str:
     return secret
 
 
-def _unusable(path: Path, why: str) -> Refused:
+def _unusable(path: Path, why: str, cure: str = "") -> Refused:
     return Refused(
         "credentials-unusable",
         f"{path} cannot be used",
         cause=why,
-        cure=f"correct it, or remove it and run inv registry.up for a new password: rm {path}",
+        cure=cure
+        or f"correct it, or remove it and run inv registry.up for a new password: rm {path}",
         path=str(path),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from moorage.errors import MoorageError
 from moorage.registry import client as https
-from moorage.registry import served, service
+from moorage.registry import external, served, service
 
 if TYPE_CHECKING:
     from moorage.settings import Settings
@@ -32,6 +32,7 @@ def renew(settings: Settings, ui: UI) -> Renewed:
     """
     from moorage.pki import registry as pki
 
+    external.require_own(settings, "inv certs.renew")
     service.require_running(settings)
     pki.issue(settings, ui, renew=True)
     changed = service.put_pair(settings)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from moorage.pki import ends
 from moorage.pki.ends import End
-from moorage.registry.client import listening
+from moorage.registry.client import place
 
 if TYPE_CHECKING:
     from moorage.pki.certificates import CertificateFacts
@@ -46,7 +46,7 @@ def certificate(settings: Settings, *, timeout: float = 5) -> CertificateFacts:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with (
-        socket.create_connection(listening(settings.registry), timeout=timeout) as raw,
+        socket.create_connection(place(settings), timeout=timeout) as raw,
         context.wrap_socket(raw, server_hostname=settings.registry.host) as line,
     ):
         shown = line.getpeercert(binary_form=True)
@@ -57,10 +57,10 @@ def certificate(settings: Settings, *, timeout: float = 5) -> CertificateFacts:
 
 def all_ends(settings: Settings) -> list[End]:
     """Every certificate that is here: the registry's, its CAs, what it serves, the fleet's."""
-    folder = settings.certs_dir
+    folder, external = settings.certs_dir, settings.registry.external
     found = [
-        *_of_file("CA", folder / "ca.crt"),
-        *_of_file(LEAF, folder / "registry.crt")[:1],
+        *_of_file("CA", settings.ca_file),
+        *(() if external else _of_file(LEAF, folder / "registry.crt")[:1]),
     ]
     if found:
         found.append(served_end(settings))

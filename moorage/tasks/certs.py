@@ -13,7 +13,9 @@ def issue(run: Run, new_ca: bool = False) -> object:
     Example: inv certs.issue --new-ca
     """
     from moorage.pki import registry as pki
+    from moorage.registry import external
 
+    external.require_own(run.settings, "inv certs.issue")
     issued = pki.issue(run.settings, run.ui, new_ca=new_ca)
     if not issued.changed:
         run.ui.say("unchanged: the certificates are still good")
@@ -60,12 +62,12 @@ def _shown(run: Run) -> dict[str, object]:
         "made_here": shown.made_here,
     }
     for name, facts, file in (
-        ("ca", shown.ca, "ca.crt"),
-        ("registry", shown.registry, "registry.crt"),
+        ("ca", shown.ca, run.settings.ca_file),
+        ("registry", shown.registry, folder / "registry.crt"),
     ):
         if facts is None:
             continue
-        said = pki.to_json(facts, folder / file)
+        said = pki.to_json(facts, file)
         document[name] = said
         rows += [
             [name, "file", said["path"]],

@@ -183,6 +183,7 @@ def _call(
 ) -> Any:
     from contextlib import nullcontext
 
+    from moorage.errors import MoorageError
     from moorage.lock import project_lock
 
     # SIGTERM takes the road of Ctrl-C, so that clean-ups run once and in one way.
@@ -192,7 +193,12 @@ def _call(
     name = f"inv {' '.join(sys.argv[1:2])}"
     wanted = bool(options.get(lock)) if isinstance(lock, str) else lock
     with project_lock(run.settings.state, name) if wanted else nullcontext():
-        return body(run, *args, **options)
+        try:
+            return body(run, *args, **options)
+        except MoorageError as problem:
+            from moorage.registry import external
+
+            raise external.advised(run.settings, problem) from None
 
 
 def _as_ours(problem: Exception) -> Exception:

@@ -28,8 +28,10 @@ def list_(run: Run, repository: str = "") -> dict[str, Any]:
     Example: inv images.list serve_hostname --json
     """
     from moorage.catalogue import listing
+    from moorage.registry import external
     from moorage.registry.storage.opened import opened
 
+    external.require_own(run.settings, "inv images.list")
     layout = opened(run.settings)
     images: list[dict[str, Any]] = []
     untagged = 0
@@ -78,9 +80,11 @@ def delete(run: Run, reference: str, dry_run: bool = False, yes: bool = False) -
     """
     from moorage import registry
     from moorage.catalogue import deletion, listing
+    from moorage.registry import external
     from moorage.registry.storage.opened import opened
 
     del yes
+    external.require_own(run.settings, "inv images.delete")
     name, tag, digest = listing.reference(run.settings, reference)
     (held,) = listing.repositories(opened(run.settings), name)
     steps, warnings = deletion.of_reference(held, tag, digest)
@@ -130,8 +134,10 @@ def prune(
     """
     from moorage import registry
     from moorage.catalogue import policy, pruning
+    from moorage.registry import external
 
     del yes
+    external.require_own(run.settings, "inv images.prune")
     wanted = policy.parse(keep, older_than, protect, untagged=untagged)
     plan = pruning.plan(run.settings, run.ui, wanted, everything=all, without_nodes=without_nodes)
     done = []

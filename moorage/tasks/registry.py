@@ -20,10 +20,12 @@ def up(run: Run, yes: bool = False) -> dict[str, Any]:
     Example: inv registry.up --json
     """
     from moorage.docker import engine
+    from moorage.registry import external
     from moorage.walk import phase
     from moorage.walk import up as walk_up
 
     del yes  # the voice knows it already
+    external.require_own(run.settings, "inv registry.up")
     walk = phase.Walk(run.settings, run.ui)
     phases = walk_up.PHASES[:4]  # engine, certificates, registry, this machine
     actions = phase.pending(walk, phases)
@@ -54,9 +56,11 @@ def down(run: Run, purge: bool = False, yes: bool = False) -> dict[str, Any]:
     """
     from moorage import registry
     from moorage.docker import engine
+    from moorage.registry import external
 
     del yes
     settings, ui = run.settings, run.ui
+    external.require_own(settings, "inv registry.down")
     client = engine.connect(settings)
     if purge:
         ui.confirm([f"delete every image pushed to the registry ({settings.registry_data})"])
@@ -77,7 +81,10 @@ def status(run: Run, show_password: bool = False) -> dict[str, Any]:
     from moorage import registry
     from moorage.docker import engine
 
-    found = registry.status(run.settings, engine.connect(run.settings))
+    if run.settings.registry.external:
+        found = registry.external_status(run.settings)
+    else:
+        found = registry.status(run.settings, engine.connect(run.settings))
     password = registry.credentials(run.settings).password if show_password else ""
     _show(run, found, password)
     secret = {"password": password} if show_password else {}
@@ -112,7 +119,9 @@ def logs(run: Run, follow: bool = False, tail: int = 100, front: bool = False) -
     from moorage import registry
     from moorage.docker import engine
     from moorage.errors import Refused
+    from moorage.registry import external
 
+    external.require_own(run.settings, "inv registry.logs")
     if tail < 0:
         raise Refused(
             "wrong-use", f"invalid --tail={tail}: it is not a number of lines", cure="--tail 20"
@@ -148,9 +157,11 @@ def collect(
     Example: inv registry.collect --grace=6h --json
     """
     from moorage.catalogue.policy import seconds
+    from moorage.registry import external
     from moorage.registry.storage import collecting
     from moorage.registry.storage.opened import for_collection
 
+    external.require_own(run.settings, "inv registry.collect")
     policy = collecting.Policy(seconds("--grace", grace), keep=seconds("--keep-aside", keep_aside))
     layout = for_collection(run.settings)
     if dry_run:
@@ -185,9 +196,11 @@ def restore_blobs(run: Run) -> dict[str, Any]:
     Example: inv registry.restore-blobs
     Example: inv registry.restore-blobs --json
     """
+    from moorage.registry import external
     from moorage.registry.storage import collecting
     from moorage.registry.storage.opened import opened
 
+    external.require_own(run.settings, "inv registry.restore-blobs")
     found = sorted(collecting.restore(opened(run.settings)))
     run.ui.show(f"brought back: {len(found)} blobs" if found else "Unchanged: nothing is aside.")
     return {"ok": True, "changed": bool(found), "blobs": found}
@@ -200,9 +213,11 @@ def verify(run: Run) -> dict[str, Any]:
     Example: inv registry.verify
     Example: inv registry.verify --json
     """
+    from moorage.registry import external
     from moorage.registry.storage import verifying
     from moorage.registry.storage.opened import opened
 
+    external.require_own(run.settings, "inv registry.verify")
     with run.ui.progress("reading every blob") as update:
         found = verifying.verify(opened(run.settings), lambda done: update(done=done))
     rows = [
@@ -240,7 +255,9 @@ def backup(run: Run, to: str, passphrase_file: str = "") -> dict[str, Any]:
     from functools import partial
 
     from moorage.backup import container, restic, taking
+    from moorage.registry import external
 
+    external.require_own(run.settings, "inv registry.backup")
     at = restic.place(to, _passphrase(run, passphrase_file))
     serve = partial(container.serving, run.settings)
     done = taking.back_up(run.settings, run.ui, at, serve)
@@ -269,8 +286,10 @@ def restore(
     Example: inv registry.restore sftp:me@nas:/backup --snapshot=1a2b3c4d
     """
     from moorage.backup import giving_back, restic
+    from moorage.registry import external
 
     del yes
+    external.require_own(run.settings, "inv registry.restore")
     at = restic.place(source, _passphrase(run, passphrase_file))
     run.ui.confirm([f"put the backup at {at.at} in place, its invoke.yaml too"])
     done = giving_back.restore(run.settings, run.ui, at, snapshot)
@@ -299,14 +318,116 @@ def _passphrase(run: Run, file: str) -> str:
     return found[0]
 
 
+@command(
+    lock=True,
+    help={
+        "fetch": "show the certificates that it presents, ask, and store the one to trust",
+        "fingerprint": "with --fetch: the SHA-256 that its owner told you; then nothing is asked",
+    },
+)
+def ca(run: Run, fetch: bool = False, fingerprint: str = "", yes: bool = False) -> dict[str, Any]:
+    """Show the CA that nodes trust the registry by; fetch that of one that is somebody else's.
+
+    Example: inv registry.ca --fetch
+    Example: inv registry.ca --json
+    """
+    from moorage.errors import Refused
+    from moorage.pki import registry as pki
+
+    del yes
+    settings = run.settings
+    if fingerprint and not fetch:
+        raise Refused("wrong-use", "--fingerprint goes with --fetch", cure="add --fetch")
+    changed = _fetch_ca(run, fingerprint) if fetch else False
+    facts = pki.show(settings).ca
+    said = pki.to_json(facts, settings.ca_file)
+    run.ui.table(
+        ("CA", ""),
+        [
+            ["file", said["path"]],
+            ["subject", facts.subject],
+            ["ends", f"{facts.not_after:%Y-%m-%d %H:%M} UTC, in {said['days_left']} days"],
+            ["SHA-256", facts.fingerprint],
+        ],
+    )
+    return {"ok": True, "changed": changed, "ca": said}
+
+
+def _fetch_ca(run: Run, fingerprint: str) -> bool:
+    """Stores what the user agrees to; returns whether it is another than before. Raises Refused."""
+    from moorage.pki import certificates, presented
+    from moorage.pki import registry as pki
+    from moorage.registry import client, external
+
+    settings, ui = run.settings, run.ui
+    external.require_external(settings, "inv registry.ca --fetch")
+    registry = settings.registry
+    found = presented.look(client.place(settings)[0], registry.host, registry.port)
+    rows = []
+    for number, one in enumerate(found.chain, 1):
+        facts = certificates.facts(one)
+        ends = f"{facts.not_after:%Y-%m-%d}"
+        rows.append([str(number), facts.subject, facts.issuer, ends, facts.fingerprint])
+    ui.table(("presented", "subject", "issuer", "ends", "SHA-256"), rows)
+    anchor = certificates.facts(found.anchor)
+    ui.note(f"to be trusted: {anchor.subject}, {found.kind}")
+    if fingerprint:
+        presented.require_fingerprint(found, fingerprint)
+    else:
+        action = f"trust {settings.registry_name} by {anchor.subject}, SHA-256 {anchor.fingerprint}"
+        ui.confirm([f"{action}; compare it with what the registry's owner says"])
+    return pki.keep_external_ca(settings, found.anchor)
+
+
+@command(
+    lock=True,
+    help={
+        "credentials": "a file with one line user:password, - for stdin",
+        "user": "the user's name; the password is asked for (without a terminal: a line on stdin)",
+    },
+)
+def login(run: Run, credentials: str = "", user: str = "") -> dict[str, Any]:
+    """Keep the login for a registry that is somebody else's, once that registry has taken it.
+
+    Example: inv registry.login --credentials=robot.txt
+    Example: inv registry.login --credentials=-
+    """
+    from moorage.errors import Refused
+    from moorage.registry import client, external
+    from moorage.registry import login as given
+    from moorage.registry.credentials import keep, login_file
+
+    settings = run.settings
+    external.require_external(settings, "inv registry.login")
+    if bool(credentials) == bool(user):
+        raise Refused(
+            "wrong-use",
+            "inv registry.login takes either --credentials or --user",
+            cause="a password never stands in a command line",
+            cure="inv registry.login --credentials=FILE, with one line user:password",
+        )
+    if user:
+        password = run.ui.ask_secret(f"password of {user}")
+        found = given.parsed(f"{user}:{password}".encode(), "the terminal")
+    else:
+        found = given.read(credentials)
+    client.check_login(settings, found)
+    changed = keep(settings, found)
+    run.ui.show(f"{settings.registry_name} takes the login of {found.user}; it is kept.")
+    run.ui.show(f"  {login_file(settings)}")
+    return {"ok": True, "changed": changed, "user": found.user}
+
+
 def _show(run: Run, found: RegistryStatus, password: str = "") -> None:
     said = "answers" if found.healthy else f"not well: {found.problem}"
+    container = f"{found.container} ({found.image})" if found.image else found.container
+    runs = "somebody else" if found.external else container
     rows = [
         ["registry", found.url],
         ["state", said],
-        ["container", f"{found.container} ({found.image})" if found.image else found.container],
-        ["front", found.front],
-        ["login", found.user],
+        ["run by" if found.external else "container", runs],
+        *([] if found.external else [["front", found.front]]),
+        ["login", found.user or "none"],
     ]
     if password:
         rows.append(["password", password])
@@ -316,5 +437,7 @@ def _show(run: Run, found: RegistryStatus, password: str = "") -> None:
 
 
 namespace = Collection(
-    "registry", up, down, status, logs, collect, restore_blobs, verify, backup, restore
+    "registry",
+    *(up, down, status, logs, ca, login),
+    *(collect, restore_blobs, verify, backup, restore),
 )

@@ -25,10 +25,12 @@ def up(
     Example: inv up --kubernetes --yes
     Example: inv up --dry-run
     """
+    from moorage.registry import external
     from moorage.walk import phase
     from moorage.walk import up as walk_up
 
     del yes  # the voice knows it already
+    external.require_own(run.settings, "inv up")
     walk = phase.Walk(run.settings, run.ui)
     phases = walk_up.KUBERNETES_PHASES if kubernetes else walk_up.PHASES
     actions = phase.pending(walk, phases)

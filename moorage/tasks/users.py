@@ -40,10 +40,11 @@ def add(
     """
     import datetime
 
-    from moorage.registry import users
+    from moorage.registry import external, users
     from moorage.registry.front import roles
     from moorage.registry.front.roles import User
 
+    external.require_own(run.settings, "inv users.add")
     wanted = User(
         roles.check_name(name),
         roles.check_role(role),
@@ -77,8 +78,9 @@ def password(run: Run, name: str, dry_run: bool = False) -> dict[str, Any]:
     Example: inv users.password robot
     Example: inv users.password robot --json
     """
-    from moorage.registry import users
+    from moorage.registry import external, users
 
+    external.require_own(run.settings, "inv users.password")
     users.refuse_reserved(run.settings, name)
     user = users.find(run.settings, name)
     new = "" if dry_run else users.change_password(run.settings, name)
@@ -105,8 +107,9 @@ def remove(run: Run, name: str, dry_run: bool = False) -> dict[str, Any]:
     Example: inv users.remove robot
     Example: inv users.remove robot --dry-run
     """
-    from moorage.registry import users
+    from moorage.registry import external, users
 
+    external.require_own(run.settings, "inv users.remove")
     users.refuse_operators(run.settings, name)
     there = any(one.name == name for one in users.read(run.settings))
     if there and not dry_run:
@@ -124,8 +127,9 @@ def list_(run: Run) -> dict[str, Any]:
     Example: inv users.list
     Example: inv users.list --json
     """
-    from moorage.registry import users
+    from moorage.registry import external, users
 
+    external.require_own(run.settings, "inv users.list")
     found = [one.to_json() for one in users.everybody(run.settings)]
     rows = [
         [

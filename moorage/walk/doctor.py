@@ -13,11 +13,12 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from moorage.errors import MoorageError
+from moorage.registry import external
 from moorage.settings import Settings
 from moorage.ui import UI
 
@@ -45,10 +46,12 @@ class Finding:
 def examine(settings: Settings, ui: UI, hosts: str = "") -> list[Finding]:
     """All findings about this machine, then about ``hosts`` (a,b,c; "": the lab's or settings')."""
     findings: list[Finding] = []
-    for check in CHECKS:
+    for check in EXTERNAL_CHECKS if settings.registry.external else CHECKS:
         findings += _looked(_title(check), partial(check, settings))
     chosen = _chosen(settings, hosts)
-    return findings + _looked("nodes", partial(_nodes, settings, ui, chosen))
+    findings += _looked("nodes", partial(_nodes, settings, ui, chosen))
+    # A cure that needs a registry of our own is none where somebody else runs it.
+    return [replace(one, cure=external.cure(settings, "", one.cure)) for one in findings]
 
 
 def _looked(title: str, look: Callable[[], list[Finding]]) -> list[Finding]:
@@ -163,6 +166,29 @@ def _registry(settings: Settings) -> list[Finding]:
     return [Finding("registry", "fine", f"serves https://{settings.registry_name}")]
 
 
+def _external_ca(settings: Settings) -> list[Finding]:
+    import datetime
+
+    from moorage.pki import registry as pki
+
+    facts = pki.show(settings).ca
+    found = f"{facts.subject}, in {settings.ca_file}"
+    left = facts.days_left(datetime.datetime.now(datetime.UTC))
+    if left < settings.certs.renew_before:
+        cure = "ask whoever runs the registry for the CA that follows; then inv registry.ca --fetch"
+        return [Finding("CA", "wrong", f"{found}, ends in {left} days", cure)]
+    return [Finding("CA", "fine", found)]
+
+
+def _external_registry(settings: Settings) -> list[Finding]:
+    from moorage.registry import client, if_any
+
+    login = if_any(settings)
+    client.check_login(settings, login)
+    said = f"takes the login of {login.user}" if login else "answers without a login"
+    return [Finding("registry", "fine", f"https://{settings.registry_name} {said}")]
+
+
 def _name(settings: Settings) -> list[Finding]:
     host = settings.registry.host
     try:
@@ -207,8 +233,9 @@ def _nodes(settings: Settings, ui: UI, chosen: tuple[Target, ...] | Finding) -> 
 
     if isinstance(chosen, Finding):
         return [chosen]
-    if not (settings.certs_dir / "ca.crt").exists():
-        return [Finding("nodes", "missing", "not asked: there is no CA for them yet", "inv up")]
+    if not settings.ca_file.exists():
+        cure = "inv registry.ca --fetch" if settings.registry.external else "inv up"
+        return [Finding("nodes", "missing", "not asked: there is no CA for them yet", cure)]
     findings = []
     for result in Fleet(settings, ui).run("verify", chosen).hosts:
         if result.error is None:
@@ -229,4 +256,11 @@ CHECKS: tuple[Callable[[Settings], list[Finding]], ...] = (
     _registry,
     _name,
     _trust_here,
+)
+
+# This machine runs nothing for a registry of somebody else's, and need not be root.
+EXTERNAL_CHECKS: tuple[Callable[[Settings], list[Finding]], ...] = (
+    _system,
+    _external_ca,
+    _external_registry,
 )

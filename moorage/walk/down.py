@@ -59,7 +59,7 @@ def _nodes(walk: Walk) -> bool:
 def _registry(walk: Walk) -> bool:
     from moorage import registry
 
-    if not walk.engine_answers:
+    if walk.settings.registry.external or not walk.engine_answers:
         return False
     return registry.down(walk.settings, walk.client, walk.ui, leave_others=True)
 
@@ -76,7 +76,8 @@ def _purge_engine(walk: Walk) -> bool:
 
     if not walk.engine_answers:
         return False
-    registry.down(walk.settings, walk.client, walk.ui, purge=True, leave_others=True)
+    if not walk.settings.registry.external:
+        registry.down(walk.settings, walk.client, walk.ui, purge=True, leave_others=True)
     lab.down(walk.settings, walk.client, walk.ui, images=True)
     label = f"io.moorage.project={walk.settings.root}"
     for image in walk.client.images.list(all=False, filters={"label": label}):

@@ -28,9 +28,13 @@ def registry(settings: Settings) -> Section:
     from moorage import registry as registries
     from moorage.docker import engine
 
-    found = registries.status(settings, engine.connect(settings))
+    if settings.registry.external:
+        found = registries.external_status(settings)
+    else:
+        found = registries.status(settings, engine.connect(settings))
     said = "answers" if found.healthy else f"not well: {found.problem}"
-    rows = [("address", found.url), ("state", said), ("container", found.container)]
+    by = ("run by", "somebody else") if found.external else ("container", found.container)
+    rows = [("address", found.url), ("state", said), by]
     rows += [("since", f"{found.since[:19]} UTC")] if found.since else []
     return from_rows(("", ""), [*rows, *_certificate(settings), *_disk(settings)])
 

@@ -14,7 +14,7 @@ from moorage.cluster.symptoms import causes, keyring
 from moorage.cluster.symptoms.causes import Cause
 from moorage.cluster.symptoms.stuck import Stuck
 from moorage.cluster.symptoms.tags import nearest
-from moorage.registry import Credentials
+from moorage.registry import Credentials, external
 
 
 class _NotAllowed:
@@ -51,7 +51,8 @@ class Known:
     our registry by namespace. ``tags``: by repository of our registry; None: there is no such
     repository; a missing key: unknown. ``trusting``: nodes known to have the trust files in place,
     and by what. ``runtimes``: by node, as ``containerd 2.1.9``. ``accepted``: the logins of Secrets
-    that our registry takes right now. ``nodes``: what each says of its images.
+    that our registry takes right now. ``nodes``: what each says of its images. ``external``:
+    somebody else runs our registry, so that it is neither started nor given a certificate here.
     """
 
     registry: str
@@ -65,6 +66,7 @@ class Known:
     runtimes: Mapping[str, str] = field(default_factory=dict)
     accepted: frozenset[pull_secret.Login] = field(default=frozenset(), repr=False)
     nodes: Mapping[str, NodeImages] = field(default_factory=dict)
+    external: bool = False
 
     def is_ours(self, image: str) -> bool:
         """Whether an image is our registry's."""
@@ -398,6 +400,8 @@ def _group(verdict: _Verdict, stuck: tuple[Stuck, ...], known: Known) -> Group:
     first = next((one for one in stuck if one.words), stuck[0])
     registry = verdict.host or causes.registry_of(first.image)
     own = known.is_ours(first.image) and not verdict.host
+    if known.external and external.needs_own(cause.cure):
+        own = False  # its owner's to cure, as any other registry's
     group = Group(
         cause.code,
         registry,
@@ -412,7 +416,8 @@ def _group(verdict: _Verdict, stuck: tuple[Stuck, ...], known: Known) -> Group:
     )
     values = _values(verdict, first, group, known)
     cure = cause.cure if own or not cause.elsewhere else cause.elsewhere
-    if cause.matter == causes.IMAGE and own and first.image == known.image and "push" in cure:
+    pushes = own and not known.external
+    if cause.matter == causes.IMAGE and pushes and first.image == known.image and "push" in cure:
         cure, fix = "inv image.push", causes.PUSH
         group = replace(group, fix=fix)
     told = cause.cause.format_map(values)

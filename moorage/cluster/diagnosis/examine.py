@@ -184,6 +184,7 @@ def _known(api: Api, settings: Settings, stuck: Sequence[Stuck], notes: _Notes) 
         runtimes=runtimes,
         accepted=_accepted(settings, unsure, secrets, login),
         nodes=nodes,
+        external=settings.registry.external,
     )
 
 

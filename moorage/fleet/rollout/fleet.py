@@ -20,7 +20,7 @@ from moorage.fleet.report import FleetReport, agreement, logbook
 from moorage.fleet.report.waves import ALL_AT_ONCE, Policy, Schedule, schedule
 from moorage.fleet.residents import residence
 from moorage.fleet.rollout import on_host, plans
-from moorage.fleet.rollout.operation import Operation, Reach, Wish, report_of
+from moorage.fleet.rollout.operation import Operation, Reach, Wish, advised, report_of
 from moorage.fleet.rollout.rollout import Outcome, Rollout
 from moorage.fleet.ssh import routing
 from moorage.fleet.state import table
@@ -214,7 +214,8 @@ def _refuse_what_cannot_work(
     settings: Settings, operation: Operation, routes: Sequence[Route]
 ) -> None:
     operation.plan(settings, None)  # its own check: an image of another registry, a spoilt CA
-    guessed = operation.verb.address and not plans.registry_address(settings, "")
+    needed = operation.verb.address and not plans.found_by_dns(settings)
+    guessed = needed and not plans.registry_address(settings, "")
     behind = [route.name for route in routes if not route.direct]
     if guessed and behind:
         raise Refused(
@@ -256,7 +257,9 @@ class _Run:
                 again()
         if self._book is not None:
             self._book.end(self._halted or ("it was stopped" if self._stopped else ""))
-        return report_of(self._outcomes, self._operation, self._stopped, self._halted)
+        report = report_of(self._outcomes, self._operation, self._stopped, self._halted)
+        results = tuple(advised(self._fleet.settings, one) for one in report.hosts)
+        return replace(report, hosts=results)
 
     def _go(
         self,

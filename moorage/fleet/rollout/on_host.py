@@ -214,7 +214,7 @@ def _operated(means: Means, route: Route, line: Line, transport: Transport) -> H
 def _plan(means: Means, local_address: str) -> Plan | None:
     """The plan for one host; None where the registry's address cannot be guessed for it."""
     address: str | None = None
-    if means.operation.verb.address:
+    if means.operation.verb.address and not plans.found_by_dns(means.settings):
         address = plans.registry_address(means.settings, local_address)
         if not address:
             return None

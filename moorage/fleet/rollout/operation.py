@@ -11,9 +11,11 @@ from moorage.errors import Refused
 from moorage.fleet.report import FleetReport
 from moorage.fleet.rollout import plans
 from moorage.fleet.state.host import runtime_and_state
+from moorage.registry import external
 
 if TYPE_CHECKING:
     from agent.wire.plan import Plan, Verify
+    from agent.wire.report import HostResult
     from moorage.fleet.rollout.rollout import Outcome
     from moorage.settings import Settings
 
@@ -126,12 +128,35 @@ def ca_if_any(settings: Settings) -> str | None:
 
 
 def proof(settings: Settings, image: str | None) -> Verify:
-    """The pull that proves it, with the registry's login. Raises Refused where there is none."""
+    """The pull that proves it, with the registry's login. Raises Refused where there is none.
+
+    One of somebody else's may give its images without a login; it has no demo image of ours.
+    """
     from agent.wire.plan import Verify
     from moorage import registry
+    from moorage.settings import ImageSettings
 
-    login = registry.credentials(settings)
-    return Verify(image or settings.image_reference, login.user, login.password)
+    if settings.registry.external and image is None and settings.image == ImageSettings():
+        name = settings.registry_name
+        raise Refused(
+            "no-proof-image",
+            f"no image of {name} is named whose pull would prove the trust",
+            cause="only a registry that Moorage runs has the demo image",
+            cure=f"set image.name and image.tag in invoke.yaml to one that {name} has; for "
+            f"nodes.trust and nodes.verify --image={name}/PROJECT/NAME:TAG does, too",
+        )
+    login = registry.if_any(settings)
+    reference = image or settings.image_reference
+    return Verify(reference, *((login.user, login.password) if login else ()))
+
+
+def advised(settings: Settings, result: HostResult) -> HostResult:
+    """With a cure that works for a registry of somebody else's; agents know of ours alone."""
+    if result.error is None:
+        return result
+    fault = result.error
+    cure = external.cure(settings, fault.code, fault.cure)
+    return replace(result, error=replace(fault, cure=cure))
 
 
 def report_of(

@@ -80,12 +80,22 @@ def patience(plan: Plan) -> float:
     return plan.options.pull_timeout + plan.options.lock_wait + 60.0
 
 
+def found_by_dns(settings: Settings) -> bool:
+    """Whether nodes find the registry's address themselves, without an entry in their hosts file.
+
+    One of somebody else's is not on this machine, so this machine's address says nothing of it.
+    """
+    return settings.registry.external and settings.registry.address == "auto"
+
+
 def registry_address(settings: Settings, local: str) -> str:
-    """The registry's address as a node shall know it; "" where it cannot be guessed.
+    """The registry's address as a node shall know it; "" where it cannot be guessed, or DNS has it.
 
     ``local`` is this machine's own address on the way to that node, "" if there is none.
     """
     registry = settings.registry
+    if found_by_dns(settings):
+        return ""
     if registry.address != "auto":
         return registry.address
     if not ipaddress.ip_address(registry.listen).is_unspecified:
@@ -94,8 +104,10 @@ def registry_address(settings: Settings, local: str) -> str:
     return "" if address is None else str(address)
 
 
-def this_machines_address(settings: Settings) -> str:
-    """The registry's address as this machine itself shall know it."""
+def this_machines_address(settings: Settings) -> str | None:
+    """The registry's address as this machine itself shall know it; None if DNS has it."""
+    if settings.registry.external:
+        return registry_address(settings, "") or None
     listen = ipaddress.ip_address(settings.registry.listen)
     if not listen.is_unspecified:
         return str(listen)

@@ -88,7 +88,7 @@ def pending_this_machine(settings: Settings) -> list[Action]:
 
     Raises Refused where it would refuse: a hosts entry of somebody else's, a spoilt CA, no sudo.
     """
-    to_come = not (settings.certs_dir / "ca.crt").exists()
+    to_come = not settings.ca_file.exists()
     ca = _passing_ca() if to_come else _ca(settings)
     looked, events = _look(settings, _plan(settings, ca))
     if looked.error is not None:

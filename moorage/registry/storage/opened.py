@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moorage.errors import Refused
+from moorage.registry import external
 from moorage.registry.storage.layout import Layout
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 def opened(settings: Settings) -> Layout:
     """The registry's storage folder. Raises Refused (``no-storage``) if nothing was ever pushed."""
+    external.require_own(settings, "a look into a registry's storage")
     layout = Layout(settings.registry_data)
     if not layout.top.is_dir():
         raise Refused(
@@ -34,6 +36,7 @@ def for_collection(settings: Settings) -> Layout:
     from moorage.registry.credentials import folder
     from moorage.registry.spec import CONFIG
 
+    external.require_own(settings, "inv registry.collect")
     path = folder(settings) / "etc" / CONFIG
     try:
         cached = b"blobdescriptor" in path.read_bytes()

@@ -1,0 +1,96 @@
+"""Bearer tokens: the login that Harbor, GitLab and Docker Hub take, by a server that issues tokens.
+
+https://distribution.github.io/distribution/spec/auth/token/
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import ssl
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode, urlsplit
+
+from moorage.errors import MoorageError
+from moorage.redaction import keep_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from moorage.settings import Settings
+
+_MOST = 1 << 20
+# A server that does not take the login says so by one of these; GitLab uses the second.
+_REFUSED = (401, 403)
+
+
+def challenge(header: str) -> dict[str, str] | None:
+    """A ``WWW-Authenticate`` header taken apart; None unless it asks for a bearer token. Pure."""
+    scheme, _, rest = header.partition(" ")
+    if scheme.lower() != "bearer":
+        return None
+    found = {key.lower(): value for key, value in re.findall(r'(\w+)="([^"]*)"', rest)}
+    return found if found.get("realm") else None
+
+
+def fetch(
+    settings: Settings,
+    wanted: Mapping[str, str],
+    headers: Mapping[str, str],
+    context: ssl.SSLContext,
+    timeout: float,
+) -> str | None:
+    """The token for ``wanted`` (a challenge); None if the server refuses the login.
+
+    ``headers`` hold the login, or nothing for an anonymous token; ``timeout`` in seconds. Raises
+    MoorageError (``token-server``) if no token comes back.
+    """
+    try:
+        realm = urlsplit(wanted["realm"])
+        host, port = realm.hostname, realm.port or 443
+    except ValueError:
+        raise _none(settings, f"{wanted['realm']} is not an address") from None
+    if realm.scheme != "https" or not host:
+        raise _none(settings, f"it is at {wanted['realm']}, and a login is sent over HTTPS alone")
+    asked = {key: wanted[key] for key in ("service", "scope") if wanted.get(key)}
+    query = "&".join(filter(None, (realm.query, urlencode(asked))))
+    path = f"{realm.path or '/'}?{query}" if query else realm.path or "/"
+    connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
+    try:
+        connection.request("GET", path, headers={"Accept": "application/json", **headers})
+        answer = connection.getresponse()
+        body = answer.read(_MOST)
+    except (OSError, http.client.HTTPException) as problem:
+        why = str(problem) or type(problem).__name__
+        raise _none(settings, f"{realm.netloc} does not answer: {why}") from None
+    finally:
+        connection.close()
+    if answer.status in _REFUSED:
+        return None
+    token = _token(body)
+    if answer.status != 200 or not token:
+        raise _none(settings, f"{realm.netloc} answers {answer.status} without a token")
+    return keep_secret(token)
+
+
+def _token(body: bytes) -> str:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return ""
+    if not isinstance(document, dict):
+        return ""
+    token = document.get("token") or document.get("access_token")
+    # It becomes a header: nothing that could end one.
+    return token if isinstance(token, str) and re.fullmatch(r"[\x21-\x7e]+", token) else ""
+
+
+def _none(settings: Settings, cause: str) -> MoorageError:
+    name = settings.registry_name
+    return MoorageError(
+        "token-server",
+        f"the token server of {name} issues no token",
+        cause=cause,
+        cure=f"look at it: curl -si https://{name}/v2/ | grep -i realm",
+    )
