@@ -19,8 +19,8 @@ LEAF, SERVED = "registry's certificate", "registry's certificate, as served"
 # What is typed to have a new one; a certificate of another CA is put there by hand.
 RENEWED_BY = {
     "CA": "inv certs.issue --new-ca, then inv nodes.trust",
-    LEAF: "inv certs.issue && inv registry.up; one made elsewhere: put its successor in its file",
-    SERVED: "inv certs.issue && inv registry.up",
+    LEAF: "inv certs.renew; one made elsewhere: put its successor in its file first",
+    SERVED: "inv certs.renew",
     "fleet CA": "inv nodes.release, move certs/fleet away, then inv nodes.adopt",
     "operator's certificate": "inv nodes.status",
     "viewer's certificate": "inv monitoring.setup",

@@ -118,7 +118,7 @@ def test_doctor_names_the_certificate_that_ends_and_what_to_type(
         found = [one for one in doctor.examine(listening, UI(as_json=True)) if "ends" in one.what]
     assert [one.state for one in found] == ["wrong", "wrong"]
     assert "ends in 19 days" in found[0].found
-    assert "inv registry.up" in found[1].cure
+    assert "inv certs.renew" in found[1].cure
 
 
 def test_every_kind_has_a_cure() -> None:
