@@ -1,8 +1,8 @@
 """Frees the blobs that no manifest needs, while the registry serves pushes and pulls.
 
 Mark, take the links aside, mark again, take the blobs aside, mark again; delete a day later, after
-one more mark. docs/registry.md ("Why a collection loses nothing") goes through the interleavings;
-the order here is what that rests on.
+one more mark. docs/registry.md ("How a collection avoids losing an image") goes through the
+interleavings; the order here is what that rests on.
 """
 
 from __future__ import annotations
