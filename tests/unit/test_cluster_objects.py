@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -465,3 +466,23 @@ def test_a_wrong_setting_is_refused(key: str, value: Any) -> None:
 def test_a_registry_with_a_port_fits_a_label() -> None:
     labels = ours.labels(parse({"registry": {"port": 5443}}), "secret")
     assert labels[ours.REGISTRY] == "my.registry.io_5443"
+
+
+def test_every_port_says_its_protocol() -> None:
+    # Before 1.21, server-side apply takes a list's items by it, and fills in no default.
+    def ports(value: Any) -> Iterator[dict[str, Any]]:
+        children = value.values() if isinstance(value, dict) else value
+        if isinstance(value, dict):
+            yield from value.get("ports") or ()
+        if isinstance(value, (dict, list)):
+            for child in children:
+                yield from ports(child)
+
+    found = [
+        (path.name, one)
+        for path in sorted((ROOT / "k8s").rglob("*.yaml"))
+        for document in yaml.safe_load_all(path.read_text())
+        for one in ports(document)
+    ]
+    assert len(found) >= 5
+    assert [one for one in found if "protocol" not in one[1]] == []
