@@ -5,7 +5,11 @@ from invoke.collection import Collection
 from moorage.tasks.command import Run, command
 
 
-@command(lock=True, help={"new_ca": "replace the CA; the old one stays as a dated copy"})
+@command(
+    lock=True,
+    help={"new_ca": "replace the CA; the old one stays as a dated copy"},
+    own_registry="inv certs.issue",
+)
 def issue(run: Run, new_ca: bool = False) -> object:
     """Issue the CA and the registry's certificate; what is still good is kept.
 
@@ -13,9 +17,7 @@ def issue(run: Run, new_ca: bool = False) -> object:
     Example: inv certs.issue --new-ca
     """
     from moorage.pki import registry as pki
-    from moorage.registry import external
 
-    external.require_own(run.settings, "inv certs.issue")
     issued = pki.issue(run.settings, run.ui, new_ca=new_ca)
     if not issued.changed:
         run.ui.say("unchanged: the certificates are still good")

@@ -51,11 +51,13 @@ def command(
     help: dict[str, str] | None = None,
     lock: bool | str = False,
     reads_settings: bool = True,
+    own_registry: str = "",
     **task_options: Any,
 ) -> Callable[[Callable[..., Any]], Task[Any]]:
     """Decorator. ``lock``: only one such task at a time in this folder; the name of a flag: where
     it is given. ``reads_settings``: False for a task that judges the sources of settings itself; it
-    starts with the defaults.
+    starts with the defaults. ``own_registry``: how a task is typed that is for a registry that
+    Moorage runs; it is refused for somebody else's.
 
     A document whose ``"ok"`` is False ends the run with exit code 1, one that is well but whose
     ``"proven"`` is False with 3: done, but not proven.
@@ -77,8 +79,9 @@ def command(
                 yes=bool(options.get("yes")),
             )
             start = partial(_start, context, ui, reads_settings=reads_settings)
+            work = partial(_own, body, own_registry) if own_registry else body
             with _logged(ui, v) as log:
-                document = _spoken(ui, log, partial(_call, start, body, lock, args, options))
+                document = _spoken(ui, log, partial(_call, start, work, lock, args, options))
                 if isinstance(document, dict):
                     _end(document, ui, log)
 
@@ -199,6 +202,15 @@ def _call(
             from moorage.registry import external
 
             raise external.advised(run.settings, problem) from None
+
+
+def _own(body: Callable[..., Any], typed: str, run: Run, *args: Any, **options: Any) -> Any:
+    """The task's work. Raises Refused (``registry-external``) for somebody else's registry."""
+    if run.settings.registry.external:
+        from moorage.registry import external
+
+        external.require_own(run.settings, typed)
+    return body(run, *args, **options)
 
 
 def _as_ours(problem: Exception) -> Exception:

@@ -20,6 +20,7 @@ _TABLE_ROWS = 500
     name="list",
     positional=["repository"],
     help={"repository": "one repository, such as serve_hostname; else all of them"},
+    own_registry="inv images.list",
 )
 def list_(run: Run, repository: str = "") -> dict[str, Any]:
     """List the images in the registry: tags, digests, platforms, sizes, ages.
@@ -28,10 +29,8 @@ def list_(run: Run, repository: str = "") -> dict[str, Any]:
     Example: inv images.list serve_hostname --json
     """
     from moorage.catalogue import listing
-    from moorage.registry import external
     from moorage.registry.storage.opened import opened
 
-    external.require_own(run.settings, "inv images.list")
     layout = opened(run.settings)
     images: list[dict[str, Any]] = []
     untagged = 0
@@ -71,6 +70,7 @@ def list_(run: Run, repository: str = "") -> dict[str, Any]:
         "reference": "REPOSITORY:TAG, or REPOSITORY@sha256:... with every tag of it",
         "dry_run": "say what would go and change nothing",
     },
+    own_registry="inv images.delete",
 )
 def delete(run: Run, reference: str, dry_run: bool = False, yes: bool = False) -> dict[str, Any]:
     """Delete one image from the registry; what other tags and images need of it stays.
@@ -80,11 +80,9 @@ def delete(run: Run, reference: str, dry_run: bool = False, yes: bool = False) -
     """
     from moorage import registry
     from moorage.catalogue import deletion, listing
-    from moorage.registry import external
     from moorage.registry.storage.opened import opened
 
     del yes
-    external.require_own(run.settings, "inv images.delete")
     name, tag, digest = listing.reference(run.settings, reference)
     (held,) = listing.repositories(opened(run.settings), name)
     steps, warnings = deletion.of_reference(held, tag, digest)
@@ -115,6 +113,7 @@ def delete(run: Run, reference: str, dry_run: bool = False, yes: bool = False) -
         "without_nodes": "what nodes outside of a cluster run may go",
         "dry_run": "show what goes, what stays and why, and change nothing",
     },
+    own_registry="inv images.prune",
 )
 def prune(
     run: Run,
@@ -134,10 +133,8 @@ def prune(
     """
     from moorage import registry
     from moorage.catalogue import policy, pruning
-    from moorage.registry import external
 
     del yes
-    external.require_own(run.settings, "inv images.prune")
     wanted = policy.parse(keep, older_than, protect, untagged=untagged)
     plan = pruning.plan(run.settings, run.ui, wanted, everything=all, without_nodes=without_nodes)
     done = []

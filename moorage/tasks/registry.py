@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from moorage.registry import RegistryStatus
 
 
-@command(lock=True)
+@command(lock=True, own_registry="inv registry.up")
 def up(run: Run, yes: bool = False) -> dict[str, Any]:
     """Stand the registry up, with certificates and login, and make this machine trust it.
 
@@ -20,12 +20,10 @@ def up(run: Run, yes: bool = False) -> dict[str, Any]:
     Example: inv registry.up --json
     """
     from moorage.docker import engine
-    from moorage.registry import external
     from moorage.walk import phase
     from moorage.walk import up as walk_up
 
     del yes  # the voice knows it already
-    external.require_own(run.settings, "inv registry.up")
     walk = phase.Walk(run.settings, run.ui)
     phases = walk_up.PHASES[:4]  # engine, certificates, registry, this machine
     actions = phase.pending(walk, phases)
@@ -47,7 +45,11 @@ def up(run: Run, yes: bool = False) -> dict[str, Any]:
     }
 
 
-@command(lock=True, help={"purge": "also delete its data, its login and its image"})
+@command(
+    lock=True,
+    help={"purge": "also delete its data, its login and its image"},
+    own_registry="inv registry.down",
+)
 def down(run: Run, purge: bool = False, yes: bool = False) -> dict[str, Any]:
     """Take the registry down; its data and login stay unless purged.
 
@@ -56,11 +58,9 @@ def down(run: Run, purge: bool = False, yes: bool = False) -> dict[str, Any]:
     """
     from moorage import registry
     from moorage.docker import engine
-    from moorage.registry import external
 
     del yes
     settings, ui = run.settings, run.ui
-    external.require_own(settings, "inv registry.down")
     client = engine.connect(settings)
     if purge:
         ui.confirm([f"delete every image pushed to the registry ({settings.registry_data})"])
@@ -108,7 +108,8 @@ def _served(run: Run) -> dict[str, Any]:
         "follow": "go on until stopped",
         "tail": "how many of the last lines",
         "front": "of the front: who pushed, deleted, or was refused",
-    }
+    },
+    own_registry="inv registry.logs",
 )
 def logs(run: Run, follow: bool = False, tail: int = 100, front: bool = False) -> dict[str, Any]:
     """Show the registry's own log, or the front's.
@@ -119,9 +120,7 @@ def logs(run: Run, follow: bool = False, tail: int = 100, front: bool = False) -
     from moorage import registry
     from moorage.docker import engine
     from moorage.errors import Refused
-    from moorage.registry import external
 
-    external.require_own(run.settings, "inv registry.logs")
     if tail < 0:
         raise Refused(
             "wrong-use", f"invalid --tail={tail}: it is not a number of lines", cure="--tail 20"
@@ -145,6 +144,7 @@ def logs(run: Run, follow: bool = False, tail: int = 100, front: bool = False) -
         "keep_aside": "how long registry.restore-blobs can bring it back; 0s: not at all",
         "dry_run": "say what would come free and change nothing",
     },
+    own_registry="inv registry.collect",
 )
 def collect(
     run: Run, grace: str = "1h", keep_aside: str = "24h", dry_run: bool = False
@@ -157,11 +157,9 @@ def collect(
     Example: inv registry.collect --grace=6h --json
     """
     from moorage.catalogue.policy import seconds
-    from moorage.registry import external
     from moorage.registry.storage import collecting
     from moorage.registry.storage.opened import for_collection
 
-    external.require_own(run.settings, "inv registry.collect")
     policy = collecting.Policy(seconds("--grace", grace), keep=seconds("--keep-aside", keep_aside))
     layout = for_collection(run.settings)
     if dry_run:
@@ -189,35 +187,31 @@ def collect(
     }
 
 
-@command(lock=True)
+@command(lock=True, own_registry="inv registry.restore-blobs")
 def restore_blobs(run: Run) -> dict[str, Any]:
     """Bring back what collections of the last day set aside.
 
     Example: inv registry.restore-blobs
     Example: inv registry.restore-blobs --json
     """
-    from moorage.registry import external
     from moorage.registry.storage import collecting
     from moorage.registry.storage.opened import opened
 
-    external.require_own(run.settings, "inv registry.restore-blobs")
     found = sorted(collecting.restore(opened(run.settings)))
     run.ui.show(f"brought back: {len(found)} blobs" if found else "Unchanged: nothing is aside.")
     return {"ok": True, "changed": bool(found), "blobs": found}
 
 
-@command()
+@command(own_registry="inv registry.verify")
 def verify(run: Run) -> dict[str, Any]:
     """Read every blob against its digest, and name each that is wrong; exit code 1 if any is.
 
     Example: inv registry.verify
     Example: inv registry.verify --json
     """
-    from moorage.registry import external
     from moorage.registry.storage import verifying
     from moorage.registry.storage.opened import opened
 
-    external.require_own(run.settings, "inv registry.verify")
     with run.ui.progress("reading every blob") as update:
         found = verifying.verify(opened(run.settings), lambda done: update(done=done))
     rows = [
@@ -243,6 +237,7 @@ def verify(run: Run) -> dict[str, Any]:
         "to": "a folder, sftp:USER@HOST:FOLDER or s3:HOST/BUCKET (keys as AWS_* variables)",
         "passphrase_file": "a file whose first line is the passphrase; else it is asked",
     },
+    own_registry="inv registry.backup",
 )
 def backup(run: Run, to: str, passphrase_file: str = "") -> dict[str, Any]:
     """Back the registry up by restic: images, logins, CAs, roster, settings; proved by pulls.
@@ -255,9 +250,7 @@ def backup(run: Run, to: str, passphrase_file: str = "") -> dict[str, Any]:
     from functools import partial
 
     from moorage.backup import container, restic, taking
-    from moorage.registry import external
 
-    external.require_own(run.settings, "inv registry.backup")
     at = restic.place(to, _passphrase(run, passphrase_file))
     serve = partial(container.serving, run.settings)
     done = taking.back_up(run.settings, run.ui, at, serve)
@@ -276,6 +269,7 @@ def backup(run: Run, to: str, passphrase_file: str = "") -> dict[str, Any]:
         "passphrase_file": "a file whose first line is the passphrase; else it is asked",
         "snapshot": "this one; else the newest that was proved",
     },
+    own_registry="inv registry.restore",
 )
 def restore(
     run: Run, source: str, passphrase_file: str = "", snapshot: str = "", yes: bool = False
@@ -286,10 +280,8 @@ def restore(
     Example: inv registry.restore sftp:me@nas:/backup --snapshot=1a2b3c4d
     """
     from moorage.backup import giving_back, restic
-    from moorage.registry import external
 
     del yes
-    external.require_own(run.settings, "inv registry.restore")
     at = restic.place(source, _passphrase(run, passphrase_file))
     run.ui.confirm([f"put the backup at {at.at} in place, its invoke.yaml too"])
     done = giving_back.restore(run.settings, run.ui, at, snapshot)

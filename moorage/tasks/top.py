@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         "dry_run": "print every change as a diff and change nothing",
     },
     lock=True,
+    own_registry="inv up",
 )
 def up(
     run: Run, kubernetes: bool = False, yes: bool = False, dry_run: bool = False
@@ -25,12 +26,10 @@ def up(
     Example: inv up --kubernetes --yes
     Example: inv up --dry-run
     """
-    from moorage.registry import external
     from moorage.walk import phase
     from moorage.walk import up as walk_up
 
     del yes  # the voice knows it already
-    external.require_own(run.settings, "inv up")
     walk = phase.Walk(run.settings, run.ui)
     phases = walk_up.KUBERNETES_PHASES if kubernetes else walk_up.PHASES
     actions = phase.pending(walk, phases)

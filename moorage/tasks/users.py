@@ -24,6 +24,7 @@ _DRY = "say what would be changed, and change nothing"
         "dry_run": _DRY,
     },
     positional=["name"],
+    own_registry="inv users.add",
 )
 def add(
     run: Run,
@@ -40,11 +41,10 @@ def add(
     """
     import datetime
 
-    from moorage.registry import external, users
+    from moorage.registry import users
     from moorage.registry.front import roles
     from moorage.registry.front.roles import User
 
-    external.require_own(run.settings, "inv users.add")
     wanted = User(
         roles.check_name(name),
         roles.check_role(role),
@@ -71,16 +71,20 @@ def add(
     }
 
 
-@command(lock=True, help={"name": "the login's name", "dry_run": _DRY}, positional=["name"])
+@command(
+    lock=True,
+    help={"name": "the login's name", "dry_run": _DRY},
+    positional=["name"],
+    own_registry="inv users.password",
+)
 def password(run: Run, name: str, dry_run: bool = False) -> dict[str, Any]:
     """Give a login another password; the old one is refused at once.
 
     Example: inv users.password robot
     Example: inv users.password robot --json
     """
-    from moorage.registry import external, users
+    from moorage.registry import users
 
-    external.require_own(run.settings, "inv users.password")
     users.refuse_reserved(run.settings, name)
     user = users.find(run.settings, name)
     new = "" if dry_run else users.change_password(run.settings, name)
@@ -100,16 +104,20 @@ def password(run: Run, name: str, dry_run: bool = False) -> dict[str, Any]:
     }
 
 
-@command(lock=True, help={"name": "the login's name", "dry_run": _DRY}, positional=["name"])
+@command(
+    lock=True,
+    help={"name": "the login's name", "dry_run": _DRY},
+    positional=["name"],
+    own_registry="inv users.remove",
+)
 def remove(run: Run, name: str, dry_run: bool = False) -> dict[str, Any]:
     """Take a login away; its next request is refused.
 
     Example: inv users.remove robot
     Example: inv users.remove robot --dry-run
     """
-    from moorage.registry import external, users
+    from moorage.registry import users
 
-    external.require_own(run.settings, "inv users.remove")
     users.refuse_operators(run.settings, name)
     there = any(one.name == name for one in users.read(run.settings))
     if there and not dry_run:
@@ -120,16 +128,15 @@ def remove(run: Run, name: str, dry_run: bool = False) -> dict[str, Any]:
     return {"ok": True, "changed": there and not dry_run, "dry_run": dry_run, "served": served}
 
 
-@command(name="list")
+@command(name="list", own_registry="inv users.list")
 def list_(run: Run) -> dict[str, Any]:
     """Show who may do what, and until when.
 
     Example: inv users.list
     Example: inv users.list --json
     """
-    from moorage.registry import external, users
+    from moorage.registry import users
 
-    external.require_own(run.settings, "inv users.list")
     found = [one.to_json() for one in users.everybody(run.settings)]
     rows = [
         [
