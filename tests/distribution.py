@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from tests.agent.authority import Authority
-from tests.registry.program import debian
+from tests.debian import program
 from tests.unit.elsewhere import free_port
 
 NAME = "localhost"
@@ -179,7 +179,7 @@ def serving(
     log = folder / "log"
     with log.open("wb") as words:
         process = subprocess.Popen(
-            [debian("docker-registry"), "serve", str(folder / "config.yml")],
+            [program("docker-registry"), "serve", str(folder / "config.yml")],
             stdout=words,
             stderr=words,
         )

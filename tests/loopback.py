@@ -1,6 +1,6 @@
 """A front and a registry on loopback: real HAProxy and real docker-registry, no container.
 
-The programs are this machine's, else those of Debian's packages, unpacked in build/loopback.
+The programs are this machine's, else those of Debian's packages, unpacked.
 """
 
 from __future__ import annotations
@@ -11,25 +11,21 @@ import shutil
 import signal
 import ssl
 import subprocess
-import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-
-import pytest
 
 from moorage.pki import registry as pki
 from moorage.registry import service, spec, users
 from moorage.registry.credentials import Credentials, ensure
 from moorage.registry.front import roles, runtime
 from moorage.registry.front.configuration import CONFIG, Places, haproxy_cfg
-from moorage.settings import ROOT, Settings
+from moorage.settings import Settings
+from tests.debian import unpacked
 from tests.unit.elsewhere import free_port
 
-FOLDER = ROOT / "build" / "loopback"
 PACKAGES = (
     "docker-registry",
     "haproxy",
@@ -44,29 +40,10 @@ def programs() -> tuple[str, str, dict[str, str]]:
     found = [shutil.which(name) for name in ("docker-registry", "haproxy")]
     if found[0] and found[1]:
         return found[0], found[1], dict(os.environ)
-    root = FOLDER / "root"
-    if not (root / "usr" / "sbin" / "haproxy").exists():
-        _unpack(root)
+    root = unpacked("loopback", *PACKAGES)
     folders = sorted({str(path.parent) for path in root.rglob("*.so*")})
     environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(folders)}
     return f"{root}/usr/bin/docker-registry", f"{root}/usr/sbin/haproxy", environment
-
-
-def _unpack(root: Path) -> None:
-    if shutil.which("apt-get") is None:
-        pytest.skip("neither Debian's packages nor haproxy and docker-registry can be had here")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    # Whole or not at all, by whichever of the workers is the first.
-    with tempfile.TemporaryDirectory(dir=root.parent) as made:
-        got = subprocess.run(
-            ["apt-get", "-qq", "download", *PACKAGES], cwd=made, capture_output=True, check=False
-        )
-        if got.returncode != 0:
-            pytest.skip(f"Debian's packages cannot be had: {got.stderr.decode()[-200:]}")
-        for package in Path(made).glob("*.deb"):
-            subprocess.run(["dpkg-deb", "-x", package, Path(made, "root")], check=True)
-        with suppress(OSError):  # another's stands there already
-            Path(made, "root").rename(root)
 
 
 @dataclass

@@ -14,8 +14,8 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
+from tests.debian import program
 from tests.registry import interleavings
-from tests.registry.program import debian
 
 FULL, SHORT = 10_000, 100
 _AT_ONCE = 25  # on one registry, before the next begins with an empty folder
@@ -24,7 +24,7 @@ _AT_ONCE = 25  # on one registry, before the next begins with an empty folder
 def main(words: list[str]) -> int:
     """Runs so many interleavings -> the exit code."""
     count = FULL if words == ["--full"] else int(words[0]) if words else SHORT
-    debian("docker-registry")  # once, before the workers want it
+    program("docker-registry")  # once, before the workers want it
     first = int(time.time())
     print(f"seeds from {first}", flush=True)
     done = lost = 0

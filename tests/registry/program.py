@@ -6,47 +6,22 @@ storage's business, so it serves without.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
-import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from moorage.registry import spec
-from tests.environment import BUILD
+from tests.debian import program
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
-
-
-def debian(name: str) -> str:
-    """The path of a program of Debian's package of that name; the test is skipped if there is none.
-
-    The package is unpacked below ``build/``; nothing is installed.
-    """
-    folder = BUILD / "debian" / name
-    program = folder / "usr" / "bin" / name
-    if not program.exists():
-        if shutil.which("apt-get") is None:
-            pytest.skip(f"{name} comes from Debian's archive, and there is no apt-get here")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all, by whichever of the workers is the first.
-        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-            subprocess.run(["apt-get", "-q", "download", name], cwd=made, check=True)
-            (package,) = Path(made).glob("*.deb")
-            subprocess.run(["dpkg", "-x", package, Path(made, "root")], check=True)
-            with contextlib.suppress(OSError):  # another's stands there already
-                Path(made, "root").rename(folder)
-    return str(program)
 
 
 class Registry:
@@ -54,7 +29,7 @@ class Registry:
 
     def __init__(self, data: Path) -> None:
         self.data = data
-        self.program = debian("docker-registry")
+        self.program = program("docker-registry")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]

@@ -23,7 +23,8 @@ from moorage.registry.storage import collecting, verifying
 from moorage.registry.storage.layout import Layout
 from moorage.settings import Settings
 from moorage.ui import UI
-from tests.registry.program import INDEX, Registry, debian, digest_of, image, index
+from tests.debian import program
+from tests.registry.program import INDEX, Registry, digest_of, image, index
 from tests.unit.elsewhere import registry_project
 
 QUIET = UI(as_json=True)
@@ -42,7 +43,7 @@ def serve(data: Path) -> Iterator[tuple[str, int]]:
 
 @pytest.fixture(autouse=True)
 def _restic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", f"{Path(debian('restic')).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{Path(program('restic')).parent}:{os.environ['PATH']}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 

@@ -19,7 +19,8 @@ from moorage.registry.storage import collecting, verifying
 from moorage.registry.storage.opened import for_collection, opened
 from moorage.settings import Settings
 from moorage.ui import UI
-from tests.registry.program import debian, digest_of
+from tests.debian import program
+from tests.registry.program import digest_of
 from tests.unit.elsewhere import registry_project
 from tests.unit.test_registry_life import Wire
 
@@ -40,7 +41,7 @@ def client() -> Iterator[Any]:
 
 @pytest.fixture
 def settings(client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    monkeypatch.setenv("PATH", f"{Path(debian('restic')).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{Path(program('restic')).parent}:{os.environ['PATH']}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     made = registry_project(tmp_path)
     pki.issue(made)

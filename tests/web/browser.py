@@ -1,6 +1,6 @@
 """Debian's Chromium without a window, driven by its own DevTools protocol over aiohttp's client.
 
-This machine's if it is installed, else Debian's packages unpacked into build/chromium, with the
+This machine's if it is installed, else Debian's packages unpacked, with the
 libraries that this machine lacks. https://chromedevtools.github.io/devtools-protocol
 """
 
@@ -19,7 +19,9 @@ from typing import Any
 
 import aiohttp
 
-BUILD = Path(__file__).resolve().parents[2] / "build"
+from tests import debian
+from tests.environment import BUILD
+
 KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), "ArrowRight": (39, "")}
 
 
@@ -28,28 +30,16 @@ def chromium() -> tuple[str, dict[str, str]]:
     found = shutil.which("chromium")
     if found is not None:
         return found, {}
-    folder = BUILD / "chromium"
-    unpacked = folder / "unpacked"
-    if not unpacked.exists():
-        _unpack(folder)
+    unpacked = BUILD / "debian" / "chromium"
+    if not unpacked.exists():  # with what apt would install beside it
+        words = ["apt-get", "-s", "install", "--no-install-recommends", "chromium"]
+        plan = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        names = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
+        debian.unpacked("chromium", *names)
     libraries = unpacked / "usr" / "lib" / "x86_64-linux-gnu"
     paths = f"{libraries}:{libraries / 'pulseaudio'}:{unpacked / 'lib' / 'x86_64-linux-gnu'}"
     program = unpacked / "usr" / "lib" / "chromium" / "chromium"
     return str(program), {"LD_LIBRARY_PATH": paths}
-
-
-def _unpack(folder: Path) -> None:
-    """Debian's chromium and what apt would install with it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    words = ["apt-get", "-s", "install", "--no-install-recommends", "chromium"]
-    plan = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    names = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
-    subprocess.run(["apt-get", "-q", "download", *names], cwd=folder, check=True)
-    draft = folder / "draft"
-    shutil.rmtree(draft, ignore_errors=True)
-    for package in folder.glob("*.deb"):
-        subprocess.run(["dpkg", "-x", str(package), str(draft)], check=True)
-    draft.rename(folder / "unpacked")
 
 
 def axe() -> str:
