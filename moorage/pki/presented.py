@@ -37,41 +37,52 @@ class Presented:
     kind: str
 
 
-def chosen(chain: Sequence[Certificate], public: Certificate | None) -> Presented:
-    """Which certificate of ``chain`` (the server's first) is to be trusted. Pure.
+def chosen(shown: Sequence[Certificate], public: Certificate | None) -> Presented:
+    """Which certificate of ``shown`` (the server's first) is to be trusted. Pure.
 
     ``public``: the root of this machine's own store that vouches for it, None if there is none.
     The chain is followed by its signatures: servers present stray certificates as well.
     """
     from moorage.pki import certificates
 
-    last, left = chain[0], list(chain[1:])
+    last, left = shown[0], list(shown[1:])
     while above := next((one for one in left if certificates.issued_by(last, one)), None):
         last = above
         left.remove(above)
     if public is not None:
-        return Presented(tuple(chain), public, PUBLIC)
+        return Presented(tuple(shown), public, PUBLIC)
     if certificates.issued_by(last, last):
-        return Presented(tuple(chain), last, OWN if last is chain[0] else ROOT)
-    return Presented(tuple(chain), last, SERVER if last is chain[0] else INTERMEDIATE)
+        return Presented(tuple(shown), last, OWN if last is shown[0] else ROOT)
+    return Presented(tuple(shown), last, SERVER if last is shown[0] else INTERMEDIATE)
 
 
-def look(place: str, host: str, port: int, timeout: float = 10) -> Presented:
-    """What the server at ``place`` (an address or a name) presents as ``host``.
+def chain(place: str, host: str, port: int, timeout: float) -> list[Certificate]:
+    """The certificates that the server at ``place`` (an address or a name) presents as ``host``,
+    its own first, whoever vouches for them.
 
-    Nothing is sent to it but the handshake. Raises MoorageError (``registry-unseen``).
+    Nothing is sent to it but the handshake. ``timeout`` in seconds. Raises OSError if nothing
+    answers there, or no TLS.
     """
     from moorage.pki import certificates
 
     blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     blind.check_hostname = False
-    blind.verify_mode = ssl.CERT_NONE  # nothing is known of it yet: its chain is what is wanted
+    blind.verify_mode = ssl.CERT_NONE  # also one that has ended has to be seen
+    with (
+        socket.create_connection((place, port), timeout) as raw,
+        blind.wrap_socket(raw, server_hostname=host) as tls,
+    ):
+        ders = _ders(tls, "get_unverified_chain")
+    return [certificates.load_certificates(_pem(der))[0] for der in ders]
+
+
+def look(place: str, host: str, port: int, timeout: float = 10) -> Presented:
+    """What the server presents, and which of it is to be trusted (:func:`chain`'s parameters).
+
+    Raises MoorageError (``registry-unseen``).
+    """
     try:
-        with (
-            socket.create_connection((place, port), timeout) as raw,
-            blind.wrap_socket(raw, server_hostname=host) as tls,
-        ):
-            ders = _ders(tls, "get_unverified_chain")
+        shown = chain(place, host, port, timeout)
     except OSError as problem:
         raise MoorageError(
             "registry-unseen",
@@ -79,8 +90,7 @@ def look(place: str, host: str, port: int, timeout: float = 10) -> Presented:
             cause=str(problem) or type(problem).__name__,
             cure="correct registry.host and registry.port in invoke.yaml, or set registry.address",
         ) from None
-    chain = [certificates.load_certificates(_pem(der))[0] for der in ders]
-    return chosen(chain, _public_root(place, host, port, timeout))
+    return chosen(shown, _public_root(place, host, port, timeout))
 
 
 def require_fingerprint(found: Presented, wanted: str) -> None:

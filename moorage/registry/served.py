@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,21 +36,10 @@ def certificate(settings: Settings, *, timeout: float = 5) -> CertificateFacts:
 
     ``timeout`` in seconds. Raises OSError if nothing answers there, or no TLS.
     """
-    from cryptography import x509
+    from moorage.pki import certificates, presented
 
-    from moorage.pki import certificates
-
-    # Nothing is sent, and an ended certificate has to be seen to be reported.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with (
-        socket.create_connection(place(settings), timeout=timeout) as raw,
-        context.wrap_socket(raw, server_hostname=settings.registry.host) as line,
-    ):
-        shown = line.getpeercert(binary_form=True)
-    if not shown:
-        raise OSError("no certificate was shown")
-    return certificates.facts(x509.load_der_x509_certificate(shown))
+    address, port = place(settings)
+    return certificates.facts(presented.chain(address, settings.registry.host, port, timeout)[0])
 
 
 def all_ends(settings: Settings) -> list[End]:
