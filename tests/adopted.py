@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,13 @@ def adopted(path: Path, **how: Any) -> Iterator[Folder]:
         yield made
     finally:
         made.agent.stop()
+
+
+@contextmanager
+def adopted_by_address(path: Path) -> Iterator[Folder]:
+    """The same, its agent known by an address, as one is that is asked straight."""
+    with adopted(path) as made:
+        roster = Roster(made.settings)
+        known = roster.residents()["127.0.0.1"]
+        roster.put("127.0.0.1", replace(known, address="127.0.0.1"))
+        yield made

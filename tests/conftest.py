@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,3 +27,17 @@ def docker_engine(request: pytest.FixtureRequest) -> Iterator[None]:
 
     with running():
         yield
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """The engine's client; the test is skipped if none answers."""
+    from moorage.docker import engine
+    from moorage.settings import Settings
+
+    config = Settings()
+    if not engine.answers(config):
+        pytest.skip("no Docker engine answers")
+    made = engine.connect(config)
+    yield made
+    made.close()

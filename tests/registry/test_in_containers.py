@@ -13,7 +13,6 @@ import pytest
 from moorage import registry
 from moorage.backup import container, giving_back, restic, taking
 from moorage.catalogue import deletion, listing
-from moorage.docker import engine
 from moorage.pki import registry as pki
 from moorage.registry.storage import collecting, verifying
 from moorage.registry.storage.opened import for_collection, opened
@@ -27,16 +26,6 @@ from tests.unit.test_registry_life import Wire
 pytestmark = pytest.mark.engine
 
 QUIET = UI(as_json=True)
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    config = Settings()
-    if not engine.answers(config):
-        pytest.skip("no Docker engine answers")
-    made = engine.connect(config)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import select
 import signal
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -17,9 +12,9 @@ from moorage.fleet.report import announcement
 from moorage.fleet.report.announcement import Change
 from moorage.settings import parse
 from moorage.ui import UI
+from tests.terminal import on_a_terminal
 
 SETTINGS = parse({"nodes": {"agent_port": 7555}})
-ROOT = Path(__file__).resolve().parents[2]
 # Stands in for a task: what all six verbs do first, then a word in place of the work.
 TASK = """
 from moorage.fleet.inventory import targets_of
@@ -39,32 +34,8 @@ print("the work begins")
 """
 
 
-def on_a_terminal(source: list[str], typed: bytes, *, until: str = "[y/N]") -> tuple[int, str]:
-    """The exit code and the words of a program at a terminal where ``typed`` is typed."""
-    child, master = pty.fork()
-    if child == 0:
-        os.chdir(ROOT)
-        # A suite in the background ignores SIGINT, and would hand that down.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.execv(sys.executable, [sys.executable, *source])  # noqa: S606
-    words, answered = b"", False
-    while select.select([master], [], [], 120)[0]:
-        try:
-            data = os.read(master, 65536)
-        except OSError:
-            break
-        if not data:
-            break
-        words += data
-        if not answered and until.encode() in words:
-            os.write(master, typed)
-            answered = True
-    os.close(master)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), words.decode()
-
-
-def task(*, yes: bool = False, confirm: bool = True) -> list[str]:
-    return ["-c", TASK.replace("CONFIRM", str(confirm)).replace("YES", str(yes))]
+def task(*, yes: bool = False, confirm: bool = True) -> str:
+    return TASK.replace("CONFIRM", str(confirm)).replace("YES", str(yes))
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,7 @@ import base64
 import json
 import logging
 import os
-import pty
 import re
-import select
 import shutil
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from moorage import commands, redaction
 from moorage.errors import MoorageError
 from moorage.logs import command_log, support
 from moorage.ui import UI
+from tests.terminal import on_a_terminal
 from tests.unit.elsewhere import project
 from tests.unit.test_help import ROOT, copy
 
@@ -221,29 +220,10 @@ TABLE = (
 )
 
 
-def on_a_terminal(source: str, columns: int) -> str:
-    """What a program writes on a terminal of that width."""
-    child, master = pty.fork()
-    if child == 0:
-        os.environ.update(COLUMNS=str(columns), TERM="xterm")
-        os.execv(sys.executable, [sys.executable, "-c", source])  # noqa: S606
-    written = b""
-    while select.select([master], [], [], 30)[0]:
-        try:
-            data = os.read(master, 65536)
-        except OSError:
-            break
-        if not data:
-            break
-        written += data
-    os.close(master)
-    os.waitpid(child, 0)
-    return written.decode()
-
-
 @pytest.mark.parametrize("columns", [60, 80, 100, 200])
 def test_no_path_breaks_in_its_middle_on_a_terminal(columns: int) -> None:
-    assert PATH in on_a_terminal(TABLE, columns)
+    written = on_a_terminal(TABLE, COLUMNS=str(columns), TERM="xterm")[1]
+    assert PATH in written
 
 
 def test_in_a_pipe_a_row_is_a_line_without_blanks_at_its_end() -> None:

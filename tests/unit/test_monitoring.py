@@ -27,7 +27,7 @@ from moorage.pki import authority as authorities
 from moorage.pki.authority import AGENT_NAME, Authority
 from moorage.pki.roster import Roster
 from moorage.settings import CertsSettings, Settings
-from tests.adopted import Folder, adopted, free_port
+from tests.adopted import Folder, adopted, adopted_by_address, free_port
 from tests.prometheus import program
 
 ROOT = Path(__file__).parents[2]
@@ -219,10 +219,7 @@ def test_every_alert_names_a_command_or_what_to_do(settings: Settings) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Folder]:
-    with adopted(tmp_path) as made:
-        roster = Roster(made.settings)
-        known = roster.residents()["127.0.0.1"]
-        roster.put("127.0.0.1", dataclasses.replace(known, address="127.0.0.1"))
+    with adopted_by_address(tmp_path) as made:
         yield made
 
 

@@ -108,16 +108,6 @@ def test_a_listener_is_found_with_its_process(listens_on: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    config = Settings()
-    if not engine.answers(config):
-        pytest.skip("no Docker engine answers")
-    made = engine.connect(config)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def standing(client: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A registry that is up; tests put back what they change."""
     settings = registry_project(tmp_path_factory.mktemp("project"))

@@ -49,16 +49,6 @@ auth:
 """
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    config = Settings()
-    if not engine.answers(config):
-        pytest.skip("no Docker engine answers")
-    made = engine.connect(config)
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def settings(client: Any, tmp_path: Path) -> Iterator[Settings]:
     made = registry_project(tmp_path)

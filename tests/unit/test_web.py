@@ -31,14 +31,13 @@ from moorage.fleet.rollout.fleet import Fleet
 from moorage.fleet.state import table
 from moorage.fleet.state.host import Ours, Resident, Standing
 from moorage.fleet.watch import Watch
-from moorage.pki.roster import Roster
 from moorage.settings import Settings
 from moorage.ui import UI
 from moorage.web import page, sources, words
 from moorage.web.access import HEADERS, Access, Place
 from moorage.web.server import EVERY, Server
 from moorage.web.story import SECTIONS, Story, from_groups, from_rows
-from tests.adopted import Folder, adopted
+from tests.adopted import Folder, adopted_by_address
 
 ROOT = Path(__file__).parents[2]
 OWN = Ours("1.0", "d" * 64)
@@ -492,10 +491,7 @@ def test_metrics_and_standing_judge_by_the_same_rule() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Folder]:
-    with adopted(tmp_path) as made:
-        roster = Roster(made.settings)
-        known = roster.residents()["127.0.0.1"]
-        roster.put("127.0.0.1", dataclasses.replace(known, address="127.0.0.1"))
+    with adopted_by_address(tmp_path) as made:
         yield made
 
 
