@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,15 +26,17 @@ if TYPE_CHECKING:
 
 _EMPTY = b"{}"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_TRIES, _AGAIN_SECONDS = 20, 0.1
 
 
 @dataclass(frozen=True)
 class Step:
-    """One deletion: a tag alone, or with ``tag`` "" a manifest and every tag of it."""
+    """One deletion: a tag alone, or with ``tag`` "" a manifest and every tag of it (``tags``)."""
 
     repository: str
     digest: str
     tag: str = ""
+    tags: tuple[str, ...] = ()
 
 
 def steps(verdicts: Iterable[Verdict], held: Sequence[Repository]) -> list[Step]:
@@ -47,11 +50,19 @@ def steps(verdicts: Iterable[Verdict], held: Sequence[Repository]) -> list[Step]
         if one.whole
     )
     parents = _parents(held)
+    tagged = {(one.name, digest): _tags(one, digest) for one in held for digest in one.manifests}
 
     def depth(place: tuple[str, str]) -> int:
         return max((1 + depth(parent) for parent in parents.get(place, ())), default=0)
 
-    return [*tags, *(Step(*place) for place in sorted(whole, key=depth))]
+    return [
+        *tags,
+        *(Step(*place, tags=tagged.get(place, ())) for place in sorted(whole, key=depth)),
+    ]
+
+
+def _tags(held: Repository, digest: str) -> tuple[str, ...]:
+    return tuple(sorted(tag for tag, link in held.tags.items() if link.digest == digest))
 
 
 def _parents(held: Sequence[Repository]) -> dict[tuple[str, str], list[tuple[str, str]]]:
@@ -77,7 +88,7 @@ def of_reference(held: Repository, tag: str, digest: str) -> tuple[list[Step], l
             cause=f"it has {', '.join(sorted(held.tags)[-5:]) or 'no tag'} of {held.name}",
             cure=f"inv images.list {held.name}",
         )
-    tags = sorted(name for name, link in held.tags.items() if link.digest == found)
+    tags = _tags(held, found)
     parents = sorted(d for d, one in held.manifests.items() if found in one.manifest.children)
     others = [name for name in tags if name != tag]
     if digest and parents:
@@ -106,7 +117,7 @@ def _whole(held: Repository, digest: str) -> list[Step]:
             if other in held.manifests and other not in found and _free(held, other, found):
                 found.append(other)
                 waiting.append(other)
-    return [Step(held.name, one) for one in found]
+    return [Step(held.name, one, tags=_tags(held, one)) for one in found]
 
 
 def _free(held: Repository, digest: str, gone: Sequence[str]) -> bool:
@@ -123,11 +134,46 @@ def carry_out(settings: Settings, login: Credentials, step: Step) -> None:
     if step.tag:
         _untag(settings, login, step)
         return
-    _delete(settings, login, step.repository, step.digest)
+    if not _delete(settings, login, step.repository, step.digest):
+        for tag in step.tags:
+            _untag_if_left(settings, login, Step(step.repository, step.digest, tag))
+
+
+def _untag_if_left(settings: Settings, login: Credentials, step: Step) -> None:
+    """Distribution deletes a manifest first and its tags then: cut off in between, or amid the push
+    of another tag (it answers 500), it leaves tags that name nothing, and that stay for ever."""
+    for _ in range(_TRIES):
+        if not _names_nothing(settings, login, step):
+            return
+        _untag(settings, login, step)
+        time.sleep(_AGAIN_SECONDS)
+    raise MoorageError(
+        "delete-refused",
+        f"the tag {step.repository}:{step.tag} is left, and names nothing",
+        cause="the registry deletes no tag while it cannot read another one of that repository",
+        cure="inv registry.verify names what is damaged; then the same deletion again",
+    )
+
+
+def _names_nothing(settings: Settings, login: Credentials, step: Step) -> bool:
+    tags = client.ask(settings, f"/v2/{step.repository}/tags/list", login=login, timeout=60)
+    listed = tags.status == 200 and step.tag in (json.loads(tags.body).get("tags") or ())
+    return listed and _is_gone(settings, login, step)
+
+
+def _is_gone(settings: Settings, login: Credentials, step: Step) -> bool:
+    # Without the kinds named, Distribution says of an OCI manifest that it is unknown.
+    accept = client.MANIFEST_TYPES
+    path = _path(step)
+    return client.ask(settings, path, login=login, method="HEAD", accept=accept).status == 404
+
+
+def _path(step: Step) -> str:
+    return f"/v2/{step.repository}/manifests/{step.tag or step.digest}"
 
 
 def _untag(settings: Settings, login: Credentials, step: Step) -> None:
-    path = f"/v2/{step.repository}/manifests/{step.tag}"
+    path = _path(step)
     answer = client.ask(settings, path, login=login, method="DELETE")
     if answer.status in (202, 404):
         return
@@ -170,11 +216,15 @@ def _throw_away(settings: Settings, login: Credentials, step: Step) -> bytes:
     return json.dumps(document).encode()
 
 
-def _delete(settings: Settings, login: Credentials, repository: str, digest: str) -> None:
-    path = f"/v2/{repository}/manifests/{digest}"
-    answer = client.ask(settings, path, login=login, method="DELETE", timeout=60)
-    if answer.status not in (202, 404):
-        raise _refused(Step(repository, digest), answer)
+def _delete(settings: Settings, login: Credentials, repository: str, digest: str) -> bool:
+    """Whether it and its tags went now; False: it is gone, but some of its tags may be left."""
+    step = Step(repository, digest)
+    answer = client.ask(settings, _path(step), login=login, method="DELETE", timeout=60)
+    if answer.status == 202:
+        return True
+    if answer.status != 404 and not (answer.status >= 500 and _is_gone(settings, login, step)):
+        raise _refused(step, answer)
+    return False
 
 
 def _refused(step: Step, answer: client.Answer) -> MoorageError:

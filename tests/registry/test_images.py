@@ -134,6 +134,34 @@ def test_a_digest_takes_its_tags_along_and_says_so(project: tuple[Settings, Serv
     assert _names(settings) == set()
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_deletion_that_the_registry_left_half_done_is_ended(
+    project: tuple[Settings, Served], again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, served = project
+    layout = Layout(settings.registry_data)
+    digest = served.push("a", "one", b"layer")
+    served.push("a", "two", b"layer")
+    other = served.push("a", "three", b"layer", b"more")
+    # A tag amid its push: Distribution writes the file in place.
+    layout.tag_link("a", "three").write_text("")
+
+    def ended(_: float = 0) -> None:
+        layout.tag_link("a", "three").write_text(other)
+
+    if again:
+        assert served.delete("a", digest) == 500
+        ended()
+        assert _names(settings) == {"a:one", "a:two", "a:three"}
+        for tag in ("one", "two"):
+            _delete(settings, f"a:{tag}")
+    else:
+        monkeypatch.setattr(deletion.time, "sleep", ended)
+        _delete(settings, f"a@{digest}")
+    assert _names(settings) == {"a:three"}
+    assert served.pull("a", "three") == ""
+
+
 def test_an_index_goes_with_its_children_but_not_with_another_s(
     project: tuple[Settings, Served],
 ) -> None:
