@@ -80,6 +80,7 @@ def main(arguments: list[str]) -> int:
         return 2
     tally = Tally(options.seed)
     authority = Authority("faults")
+    stopped = threading.Event()
     with tempfile.TemporaryDirectory() as folder:
         archive = agent_archive(Path(folder)).path
         registry = Registry(client, next(iter(registries.values())), authority)
@@ -90,17 +91,21 @@ def main(arguments: list[str]) -> int:
                 # A machine's own /etc/hosts outlives a reboot; an engine writes a container's anew.
                 hosts = Path(folder, f"hosts-{line}")
                 left: list[Case] | None = [only] if only else None
-                while left is None or left:
+                while not stopped.is_set() and (left is None or left):
                     hosts.write_text("127.0.0.1\tlocalhost\n::1\tlocalhost\n")
                     node = Node(client, found[line], [f"{hosts}:/etc/hosts"])
                     try:
                         node.start(archive)
-                        left = _suffer(Victim(node, registry, image), line, left, options, tally)
+                        victim = Victim(node, registry, image)
+                        left = _suffer(victim, line, left, options, tally, stopped)
                     finally:
                         node.remove()
 
             with ThreadPoolExecutor(len(lines)) as pool:
-                list(pool.map(on_line, lines))
+                try:
+                    list(pool.map(on_line, lines))
+                finally:
+                    stopped.set()
         finally:
             registry.container.remove(force=True, v=True)
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(tally.injected.items()))
@@ -115,6 +120,7 @@ def _suffer(
     left: list[Case] | None,
     options: argparse.Namespace,
     tally: Tally,
+    stopped: threading.Event,
 ) -> list[Case]:
     """Injects what is left (None: all there is to), up to the first that breaks the node.
 
@@ -126,7 +132,7 @@ def _suffer(
         if options.after:
             done = replace(Case.parse(options.after), line=line)
             left = left[left.index(done) + 1 :]
-    while left:
+    while left and not stopped.is_set():
         case = left.pop(0)
         began = time.monotonic()
         try:
