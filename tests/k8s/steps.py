@@ -19,6 +19,8 @@ from tests.k8s.journey import PREFIX, Journey
 
 Step = Callable[[Journey], None]
 STEPS: list[Step] = []
+# Left to a run by hand (`--full`): each is a variant of a kind that another step holds.
+VARIANTS: set[Step] = set()
 # Go reads the hosts file again only after five seconds (net/hosts.go, cacheMaxAge).
 HOSTS_FILE_AGE = 5.5
 
@@ -26,6 +28,11 @@ HOSTS_FILE_AGE = 5.5
 def step(function: Step) -> Step:
     STEPS.append(function)
     return function
+
+
+def variant(function: Step) -> Step:
+    VARIANTS.add(function)
+    return step(function)
 
 
 # -- the Secret -----------------------------------------------------------------------------------
@@ -73,7 +80,7 @@ def others_fields_stay_and_attach_drops_nothing(journey: Journey) -> None:
         assert ours.ATTACHED not in (live["metadata"].get("annotations") or {})
 
 
-@step
+@variant
 def somebody_elses_secret_is_refused(journey: Journey) -> None:
     """A Secret not ours, of another type, a missing namespace: exit 2, and nothing is half done."""
     with journey.namespace("theirs") as theirs, journey.namespace("free") as free:
@@ -139,7 +146,7 @@ def private_reg_runs_and_answers(journey: Journey) -> None:
         assert again.document["seconds"] < 30
 
 
-@step
+@variant
 def deployment_with_service_answers(journey: Journey) -> None:
     """--workload deployment: probes, non-root, a Service that answers through the proxy."""
     with journey.namespace("deployment") as name:
@@ -322,7 +329,7 @@ def a_kubelet_that_always_verifies_lets_no_preloaded_image_be_used(journey: Jour
         journey.running(name)
 
 
-@step
+@variant
 def diagnoses_a_secret_that_is_not_there(journey: Journey) -> None:
     """The pod names a Secret that is only in another namespace; --fix makes it here."""
     with ExitStack() as stack:
@@ -337,7 +344,7 @@ def diagnoses_a_secret_that_is_not_there(journey: Journey) -> None:
         journey.fixed(here)
 
 
-@step
+@variant
 def diagnoses_a_secret_that_nobody_names(journey: Journey) -> None:
     """The Secret is in the namespace, but the pod does not use it; --fix attaches it."""
     with journey.namespace("not-named") as name:
@@ -347,7 +354,7 @@ def diagnoses_a_secret_that_nobody_names(journey: Journey) -> None:
         journey.fixed(name)
 
 
-@step
+@variant
 def diagnoses_a_secret_for_another_server(journey: Journey) -> None:
     """A Secret for another server; somebody else's, so --fix does not overwrite it."""
     with journey.namespace("server") as name:
@@ -386,7 +393,7 @@ def diagnoses_a_missing_tag(journey: Journey) -> None:
         assert journey.settings.image.tag in answer.causes["tag-missing"]["cause"]
 
 
-@step
+@variant
 def diagnoses_a_missing_repository(journey: Journey) -> None:
     """A repository that is not there is told apart from a missing tag."""
     with journey.namespace("repository") as name:
@@ -395,7 +402,7 @@ def diagnoses_a_missing_repository(journey: Journey) -> None:
         journey.diagnosed(name, "repository-missing")
 
 
-@step
+@variant
 def diagnoses_a_bad_image_name(journey: Journey) -> None:
     """What is no image name at all."""
     with journey.namespace("name") as name:
@@ -443,7 +450,7 @@ def _address(journey: Journey, node: str) -> str:
     return line.split()[0]
 
 
-@step
+@variant
 def diagnoses_a_missing_hosts_entry(journey: Journey) -> None:
     """Nodes without the hosts entry; --fix writes it."""
     nodes = journey.nodes()
@@ -462,7 +469,7 @@ def diagnoses_a_missing_hosts_entry(journey: Journey) -> None:
             journey.trust()
 
 
-@step
+@variant
 def diagnoses_a_configuration_that_ignores_the_trust(journey: Journey) -> None:
     """A colleague takes config_path out: the CA is there and is not read; --fix puts it back."""
     journey.trust()
@@ -492,7 +499,7 @@ class _Refuses(socketserver.StreamRequestHandler):
         self.wfile.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
 
 
-@step
+@variant
 def diagnoses_a_proxy_in_between(journey: Journey) -> None:
     """A proxy refuses what a runtime asks it for, in words of a registry; --fix leads past it."""
     node, folder = journey.nodes()[0], "/run/systemd/system/containerd.service.d"
@@ -520,7 +527,7 @@ def diagnoses_a_proxy_in_between(journey: Journey) -> None:
             proxy.shutdown()
 
 
-@step
+@variant
 def diagnoses_a_registry_that_is_stopped(journey: Journey) -> None:
     """Nothing listens; --fix starts the registry."""
     with journey.namespace("stopped") as name:
@@ -551,13 +558,13 @@ def diagnoses_a_certificate_for_another_name(journey: Journey) -> None:
     _spoilt(journey, "san", "x509-wrong-name", name="other.example")
 
 
-@step
+@variant
 def diagnoses_a_certificate_with_a_common_name_only(journey: Journey) -> None:
     """The old Common Name and no subject alternative name; --fix issues it again."""
     _spoilt(journey, "common-name", "x509-common-name", san=False)
 
 
-@step
+@variant
 def diagnoses_an_expired_certificate(journey: Journey) -> None:
     """Its time is over; --fix issues it again."""
     _spoilt(journey, "expired", "x509-expired", expired=True)
@@ -611,7 +618,7 @@ def agents_write_the_trust_folders_and_no_more(journey: Journey) -> None:
     assert again.document["changed"] is False
 
 
-@step
+@variant
 def a_changed_plan_reaches_every_node_without_a_restart(journey: Journey) -> None:
     """The plan's Secret changes: every agent says so within seconds, and no pod is another."""
     _agents_in_grade_files(journey)
@@ -673,7 +680,7 @@ def agents_put_back_what_drifted(journey: Journey) -> None:
     journey.until(lambda: journey.on_node(node, there).strip() == "yes", "the trust", 120)
 
 
-@step
+@variant
 def agents_edit_the_configuration_where_that_is_needed(journey: Journey) -> None:
     """Grade full on nodes without a config_path, each told why; --untrust gives every byte back."""
     journey.alone()

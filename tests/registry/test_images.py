@@ -156,7 +156,7 @@ def test_a_deletion_that_the_registry_left_half_done_is_ended(
         for tag in ("one", "two"):
             _delete(settings, f"a:{tag}")
     else:
-        monkeypatch.setattr(deletion.time, "sleep", ended)
+        monkeypatch.setattr("moorage.catalogue.deletion.time.sleep", ended)
         _delete(settings, f"a@{digest}")
     assert _names(settings) == {"a:three"}
     assert served.pull("a", "three") == ""
