@@ -18,18 +18,16 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+from moorage import output
 from moorage.errors import MoorageError, Refused
+from moorage.output.typed import VARIABLE, typed, typed_document
 from moorage.redaction import keep_secret
-from moorage.typed import VARIABLE, typed, typed_document
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
 _log = logging.getLogger("moorage.said")
-
-# update(done=…, total=…, text=…): each optional; done and total in any one unit.
-Update = Callable[..., None]
 
 
 @contextmanager
@@ -156,12 +154,12 @@ class UI:
             self.note(f"{title}: {spent:.1f} s")
 
     @contextmanager
-    def progress(self, text: str) -> Iterator[Update]:
+    def progress(self, text: str) -> Iterator[output.Update]:
         """A live bar on a terminal; on a pipe or a dumb one, a line at the start and at the end."""
         console = self._err()
         if not console.is_terminal or console.is_dumb_terminal:
             self.note(f"{text} ...")
-            yield lambda **_: None
+            yield output.unheard
             return
         with self._bar(console) as bar:
             task = bar.add_task(text, total=None)
@@ -300,6 +298,25 @@ class UI:
                 if cell:
                     self.show(f"{column}: {cell}" if column else cell)
             self.show("")
+
+    def present(self, parts: output.Parts) -> None:
+        """Prints each part of what a pure function has composed."""
+        for part in parts:
+            match part:
+                case output.Line(text):
+                    self.show(text)
+                case output.Table(columns, rows):
+                    self.table(columns, rows)
+                case output.Patch(text):
+                    self.diff_text(text)
+                case output.Diff(path, before, after):
+                    self.diff(path, before, after)
+                case output.Note(text):
+                    self.note(text)
+                case output.Warn(text):
+                    self.warn(text)
+                case output.Failure(problem):
+                    self.error(problem)
 
     def show(self, text: str) -> None:
         """A line of the result for people; silent under ``--json``."""

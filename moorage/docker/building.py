@@ -14,7 +14,7 @@ from moorage.errors import MoorageError
 if TYPE_CHECKING:
     from docker import DockerClient
 
-    from moorage.ui import Update
+    from moorage.output import Update
 
 _STEP = re.compile(r"Step (\d+)/(\d+) :")
 

@@ -19,8 +19,9 @@ from moorage.errors import MoorageError, Refused
 if TYPE_CHECKING:
     from docker import DockerClient
 
+    from moorage.output import Update
     from moorage.settings import Settings
-    from moorage.ui import UI, Update
+    from moorage.ui import UI
 
 HUB_BASE = "python:3.13-slim"
 # The engine reads /etc/hosts through Go's resolver, which keeps what it read for five seconds

@@ -13,10 +13,10 @@ from moorage.tasks.command import Run, command
 if TYPE_CHECKING:
     from moorage.cluster.agents import Rolled
     from moorage.cluster.api.client import Api
+    from moorage.cluster.login.removal import Found
     from moorage.cluster.login.removal import Outcome as Removed
     from moorage.cluster.login.secrets import Outcome, Place
     from moorage.cluster.workload.deploy import Deployed, Step, Workload
-    from moorage.ui import UI
 
 _CLUSTER = {
     "context": "the kubeconfig's context (else kubernetes.context, else the current one)",
@@ -210,7 +210,7 @@ def deploy(
         place = secrets.Place(to.namespace, to.secret)
         login = _deploy_login(run, api, place, dry_run)
         if dry_run:
-            deployment.show(ui, steps)
+            ui.present(deployment.foretold(steps))
             return _deploy_planned(run, api, steps, login)
         done = deployment.carry_out(api, settings, ui, wanted, steps)
         return _deployed(run, api, wanted, done, login)
@@ -275,13 +275,14 @@ def _deployed(run: Run, api: Api, wanted: Workload, done: Deployed, login: str) 
     typed = [api.where.typed(line) for line in _deploy_next(wanted, done)]
     if done.problem is not None:
         done.problem.with_cure(api.where.typed(done.problem.cure))
-    telling.deployed(ui, fit.image, done, changed=done.changed or login != "unchanged")
+    changed = done.changed or login != "unchanged"
+    ui.present(telling.deployed(fit.image, done, changed=changed))
     ui.show("Next:")
     for line in typed:
         ui.show(f"  {line}")
     return {
         "ok": done.ok,
-        "changed": done.changed or login != "unchanged",
+        "changed": changed,
         "cluster": _cluster(api),
         "namespace": fit.namespace,
         "image": fit.image,
@@ -350,10 +351,11 @@ def diagnose(
     if place:
         ours.check_namespace(place)
     with _cluster_of(run, kubeconfig, context) as api:
-        report = examine.examine(api, settings, ui, namespace=place, pod=name)
+        with ui.progress("look at pods") as update:
+            report = examine.examine(api, settings, namespace=place, pod=name, update=update)
         if fix:
             report = owners.with_last_tries(api, report)
-        telling.show(ui, report)
+        ui.present(telling.diagnosis(report))
         actions = cures.announce(settings, report) if fix else []
         if not fix or not actions or dry_run:
             for action in actions:
@@ -373,7 +375,7 @@ def diagnose(
             if one.error:
                 ui.error(one.error)
         ui.show("")
-        telling.after_cures(ui, after)
+        ui.present(telling.after_cures(after))
         return {
             "ok": not after.groups and not after.waiting and all(one.ok for one in done),
             "cluster": _cluster(api),
@@ -466,10 +468,10 @@ def rm(
                 ui.show("Nothing of ours is there.")
             return {"ok": True, "dry_run": dry_run, "cluster": _cluster(api), "actions": actions}
         ui.confirm(actions)
-        outcomes = removal.remove(api, ui, found)
+        outcomes = _take_away(run, api, found)
         if any(thing.kind == "DaemonSet" for thing in found.things) and not chosen:
             agents.forget_nodes(api)
-        left = _tell_failures(ui, outcomes)
+        left = _left(run, outcomes)
         told = f"Removed {len(outcomes) - left} of {len(outcomes)}"
         ui.show(f"{told}; why not the others, is said above." if left else f"{told}.")
         return _removed(api, outcomes)
@@ -573,7 +575,7 @@ def _agents_told(run: Run, api: Api, rolled: Rolled, dry_run: bool) -> dict[str,
             ],
         )
     if rolled.report is not None:
-        telling.show(ui, rolled.report)
+        ui.present(telling.diagnosis(rolled.report))
     # A node that has the image and asks the registry all the same is helped by no preload.
     if rolled.report is not None and any(
         one.container in ("trust", "agent")
@@ -631,19 +633,25 @@ def _agents_removed(
                 cause=left[0].error or "their agents have not answered in time",
                 cure="look at their pods, then run the same command again; the agents are kept",
             )
-    outcomes = agency.remove(api, settings, ui)
-    left_over = _tell_failures(ui, outcomes)
+    outcomes = _take_away(run, api, removal.find(api, settings, part="agents"))
+    agency.forget_nodes(api)
+    left_over = _left(run, outcomes)
     ui.show("The agents are gone." if not left_over else f"{left_over} objects are left.")
     return _removed(api, outcomes)
 
 
-def _tell_failures(ui: UI, outcomes: Sequence[Removed]) -> int:
+def _take_away(run: Run, api: Api, found: Found) -> list[Removed]:
+    from moorage.cluster.login import removal
+
+    with run.ui.progress(f"remove {len(found.things)} objects") as update:
+        return removal.remove(api, found, update)
+
+
+def _left(run: Run, outcomes: Sequence[Removed]) -> int:
     """How many of them are left; each is told, and why."""
-    for one in outcomes:
-        if one.error:
-            ui.error(one.error)
-        if one.why:
-            ui.warn(f"{one.status}: {one.thing.words}: {one.why}")
+    from moorage.cluster.login import removal
+
+    run.ui.present(removal.failures(outcomes))
     return sum(not one.is_away for one in outcomes)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from moorage.output import Line, lines
 from moorage.tasks.command import Run, command
 
 if TYPE_CHECKING:
     from moorage.explanations import Explanation
-    from moorage.ui import UI
+    from moorage.output import Parts
 
 
 @command(positional=["code"], help={"code": "an error code, such as x509-unknown-authority"})
@@ -22,7 +23,7 @@ def explain(run: Run, code: str = "") -> dict[str, Any]:
 
     known = explanations()
     if not code:
-        _list(run.ui, list(known.values()))
+        run.ui.present(_listed(list(known.values())))
         return {"ok": True, "codes": [one._asdict() for one in known.values()]}
     if code not in known:
         raise _unknown(code, known)
@@ -46,19 +47,19 @@ def tutorial(run: Run, yes: bool = False) -> dict[str, Any]:
     Example: inv tutorial
     Example: inv tutorial --yes
     """
-    from moorage.tutorial import steps
+    from moorage.walk.tutorial import steps
 
     asks = run.ui.interactive and not yes and not run.ui.as_json
     told: list[dict[str, Any]] = []
     ok = True
     for number, step in enumerate(steps(run.settings), 1):
         run.ui.show(f"\n{number}. {step.title}\n   {step.why}\n")
-        for title, lines in (("by hand", step.by_hand), ("with Moorage", step.ours)):
+        for title, typed in (("by hand", step.by_hand), ("with Moorage", step.ours)):
             run.ui.show(f"   {title}:")
-            for line in lines:
+            for line in typed:
                 run.ui.show(f"     {line}")
         ran = asks and run.ui.agrees("\nRun this step now?")
-        ok = not ran or _run(run.ui, step.ours)
+        ok = not ran or _typed(run, step.ours)
         told.append({**step._asdict(), "ran": ran})
         if not ok:
             break
@@ -67,7 +68,7 @@ def tutorial(run: Run, yes: bool = False) -> dict[str, Any]:
     return {"ok": ok, "steps": told}
 
 
-def _run(ui: UI, ours: tuple[str, ...]) -> bool:
+def _typed(run: Run, ours: tuple[str, ...]) -> bool:
     """Whether all commands of a step, typed one after the other, ended well."""
     import shlex
     import sys
@@ -76,25 +77,24 @@ def _run(ui: UI, ours: tuple[str, ...]) -> bool:
     from moorage.program import START
 
     for line in ours:
-        ui.say(f"$ {line}")
+        run.ui.say(f"$ {line}")
         code = commands.attached([sys.executable, "-P", str(START), *shlex.split(line)[1:]])
         if code:
-            ui.warn(f"it ended with {code}; mend that, then go on with: inv tutorial")
+            run.ui.warn(f"it ended with {code}; mend that, then go on with: inv tutorial")
             return False
     return True
 
 
-def _list(ui: UI, known: list[Explanation]) -> None:
+def _listed(known: list[Explanation]) -> Parts:
     from itertools import groupby
 
     from moorage.program import pages
 
     for title, group in groupby(known, key=lambda one: one.group):
-        ui.show(f"{title}\n")
-        for line in pages.columns([(one.code, one.means) for one in group], pages.width()):
-            ui.show(line)
-        ui.show("")
-    ui.show("More about one: inv explain CODE")
+        yield Line(f"{title}\n")
+        yield from lines(pages.columns([(one.code, one.means) for one in group], pages.width()))
+        yield Line("")
+    yield Line("More about one: inv explain CODE")
 
 
 def _unknown(code: str, known: dict[str, Explanation]) -> Exception:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from invoke.collection import Collection
 
 from moorage.tasks.command import Run, command
 from moorage.tasks.on_nodes import Nodes, on_nodes
-
-if TYPE_CHECKING:
-    pass
 
 _IMAGE = {"image": "the image whose pull proves it (else the demo image)"}
 _CHANGE = {
@@ -114,7 +111,9 @@ def status(run: Run, nodes: Nodes) -> dict[str, Any]:
 
     from moorage.fleet.state import table
 
-    return nodes.do(show=partial(table.show, own=table.ours(run.settings)))
+    if run.ui.as_json:  # thousands of rows that nobody would see
+        return nodes.do(show=lambda _report: ())
+    return nodes.do(show=partial(table.parts, own=table.ours(run.settings)))
 
 
 @on_nodes(
@@ -151,9 +150,9 @@ def explain(run: Run, nodes: Nodes, host: str | None = None) -> dict[str, Any]:
     Example: inv nodes.explain --hosts=node1
     Example: inv nodes.explain --host=node1 --json
     """
-    from moorage.fleet.report import show_findings
+    from moorage.fleet.report import finding_parts
 
-    return nodes.or_at(host).do(show=show_findings)
+    return nodes.or_at(host).do(show=finding_parts)
 
 
 @on_nodes()
@@ -163,9 +162,9 @@ def history(run: Run, nodes: Nodes) -> dict[str, Any]:
     Example: inv nodes.history --hosts=node1
     Example: inv nodes.history --hosts=node1 --json
     """
-    from moorage.fleet.report import show_histories
+    from moorage.fleet.report import history_parts
 
-    return nodes.do(show=show_histories)
+    return nodes.do(show=history_parts)
 
 
 @on_nodes(help=_CHANGE, in_waves=True)
@@ -203,7 +202,7 @@ def preload(run: Run, nodes: Nodes, image: str) -> dict[str, Any]:
     from moorage.fleet.rollout import preload as loading
 
     report = loading.preload(run.settings, run.ui, nodes.chosen(), image, reach=nodes.reach())
-    return nodes.told(report, show=loading.show)
+    return nodes.told(report, show=loading.parts)
 
 
 @on_nodes(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     from moorage.fleet.inventory import Target
     from moorage.fleet.report import FleetReport
+    from moorage.fleet.report.announcement import Change
     from moorage.fleet.rollout.fleet import Fleet, Pace
     from moorage.fleet.rollout.operation import Reach
+    from moorage.output import Parts
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 HELP = {
     "hosts": "nodes: a,user@b:2222,node[01-16].lan,@group, - for stdin "
@@ -205,7 +206,7 @@ class Nodes:
         self,
         *,
         settings: Settings | None = None,
-        show: Callable[[UI, FleetReport], None] | None = None,
+        show: Callable[[FleetReport], Parts] | None = None,
         **wish: Any,
     ) -> dict[str, Any]:
         """Carries the command's verb out on its nodes, and shows what came of it.
@@ -220,21 +221,32 @@ class Nodes:
         task = self.command.removeprefix("nodes.")
         change = announcement.change_of(task, settings or self.run.settings, Wish(**wish))
         if change is not None:
-            announcement.agree(self.run.settings, self.run.ui, hosts, change)
+            self.agree([host.name for host in hosts], change)
         return self.told(fleet.run(task, hosts, Wish(**wish), self.pace()), show=show)
 
+    def agree(self, hosts: Sequence[str], change: Change) -> None:
+        """Asks a person at a terminal; elsewhere, and after an agreement beforehand, it goes on.
+
+        Raises Refused (``not-confirmed``) after a no; no node was touched then.
+        """
+        from moorage.fleet.report import agreement, announcement
+
+        settings, ui = self.run.settings, self.run.ui
+        if hosts and ui.interactive and not agreement.given(settings, yes=ui.yes):
+            actions = announcement.actions(settings.registry_name, hosts, change)
+            ui.confirm(actions, question="Change these nodes?")
+
     def told(
-        self, report: FleetReport, *, show: Callable[[UI, FleetReport], None] | None = None
+        self, report: FleetReport, *, show: Callable[[FleetReport], Parts] | None = None
     ) -> dict[str, Any]:
         """Shows the report, writes it where that was wished, and gives its document.
 
         Raises Refused where nothing but an agreement was missing.
         """
-        from moorage.fleet.report import agreement
-        from moorage.fleet.report import show as show_all
+        from moorage.fleet.report import agreement, parts
 
         ui = self.run.ui
-        (show or show_all)(ui, report)
+        ui.present((show or parts)(report))
         if self.report:
             from pathlib import Path
 

@@ -80,13 +80,14 @@ def _show_up(walk: Walk) -> dict[str, Any]:
     ui, settings = walk.ui, walk.settings
     this_machine = [walk.this_machine] if walk.this_machine else []
     ui.show("")
-    report.show_hosts(ui, [*this_machine, *walk.hosts], walk.runtimes)
+    ui.present(report.host_parts([*this_machine, *walk.hosts], walk.runtimes))
     proven = not any(one.ok and one.unproven for one in [*this_machine, *walk.hosts])
     trusted = all(result.ok for result in walk.hosts)
     if walk.deployed is not None:
         from moorage.cluster.workload import telling
 
-        telling.deployed(ui, settings.image_reference, walk.deployed, changed=walk.changed)
+        image = settings.image_reference
+        ui.present(telling.deployed(image, walk.deployed, changed=walk.changed))
     ok = trusted and (walk.deployed is None or walk.deployed.ok)
     typed = _next_commands(walk, trusted)
     if not trusted:

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moorage.typed import typed
+from moorage.output.typed import typed
 from moorage.web.words import CHINESE
 
 if TYPE_CHECKING:

@@ -104,7 +104,6 @@ def rollouts(settings: Settings) -> Section:
 def pods(api: Api, settings: Settings) -> Section:
     """Why pods cannot pull, by cause."""
     from moorage.cluster.diagnosis import examine
-    from moorage.cluster.diagnosis.facts import Silent
 
-    report: dict[str, Any] = examine.examine(api, settings, Silent()).to_json()
+    report: dict[str, Any] = examine.examine(api, settings).to_json()
     return from_groups(report["causes"])

@@ -7,31 +7,39 @@ import signal
 import pytest
 
 from moorage.errors import Refused
-from moorage.fleet.inventory import targets_of
 from moorage.fleet.report import announcement
 from moorage.fleet.report.announcement import Change
-from moorage.settings import parse
+from moorage.settings import Settings, parse
+from moorage.tasks.command import Run
+from moorage.tasks.on_nodes import Cluster, Nodes, Waves
 from moorage.ui import UI
 from tests.terminal import on_a_terminal
 
 SETTINGS = parse({"nodes": {"agent_port": 7555}})
 # Stands in for a task: what all six verbs do first, then a word in place of the work.
 TASK = """
-from moorage.fleet.inventory import targets_of
-from moorage.fleet.report import announcement
+from moorage.fleet.report.announcement import Change
 from moorage.settings import parse
 from moorage.ui import UI
+from tests.unit.test_asking import on_nodes
 import sys
 from moorage.errors import Refused
 settings = parse({"nodes": {"confirm": CONFIRM}})
-change = announcement.Change("trust", restarts=True, port=7443)
+change = Change("trust", restarts=True, port=7443)
 try:
-    announcement.agree(settings, UI(yes=YES), targets_of(["n1", "n2"]), change)
+    on_nodes("trust", settings, UI(yes=YES)).agree(["n1", "n2"], change)
 except Refused as problem:
     print(problem.code)
     sys.exit(problem.exit_code)
 print("the work begins")
 """
+
+
+def on_nodes(verb: str, settings: Settings, ui: UI) -> Nodes:
+    """A command about the node n1, without options."""
+    nowhere, at_once = Cluster(False, "", "", ""), Waves(None, None, None, False)
+    run = Run(settings, ui)
+    return Nodes(run, "n1", "", "", "", nowhere, False, False, "", f"nodes.{verb}", at_once)
 
 
 def task(*, yes: bool = False, confirm: bool = True) -> str:
@@ -65,7 +73,7 @@ def test_who_agreed_beforehand_is_not_asked(agreed: dict[str, bool]) -> None:
 
 
 def test_without_a_terminal_it_goes_on_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
-    announcement.agree(SETTINGS, UI(), targets_of(["n1"]), Change("trust", port=1))
+    on_nodes("trust", SETTINGS, UI()).agree(["n1"], Change("trust", port=1))
     assert capsys.readouterr() == ("", "")
 
 
@@ -78,8 +86,6 @@ def test_every_verb_asks_before_it_does_anything(
 ) -> None:
     from moorage.fleet.rollout.fleet import Fleet
     from moorage.tasks import nodes
-    from moorage.tasks.command import Run
-    from moorage.tasks.on_nodes import Cluster, Nodes, Waves
 
     asked: list[list[str]] = []
 
@@ -96,14 +102,12 @@ def test_every_verb_asks_before_it_does_anything(
         raise AssertionError("the node was touched")
 
     monkeypatch.setattr(Fleet, "run", touched)
-    run = Run(SETTINGS, Person())
-    chosen = Nodes(run, "n1", "", "", "", Cluster(False, "", "", ""), False, False, "",
-                   f"nodes.{verb}", Waves(None, None, None, False))  # fmt: skip
+    chosen = on_nodes(verb, SETTINGS, Person())
     body = getattr(nodes, verb).body
     while hasattr(body, "__wrapped__"):
         body = body.__wrapped__
     with pytest.raises(Refused):
-        body(run, chosen)
+        body(chosen.run, chosen)
     assert len(asked) == 1
     assert "1 node (n1)" in asked[0][0]
     stays = any("port 7555" in line for line in asked[0])

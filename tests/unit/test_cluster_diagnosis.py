@@ -648,7 +648,7 @@ def test_a_pod_that_lands_where_trust_is_missing_too_gets_another_round(
     """What is cured and waited for is a stand-in here: the rounds are what is shown."""
     trusting, answers = [], [found(one(node="n2")), found(one(node="n2")), found()]
 
-    def fix(_api: Any, _settings: Settings, _ui: UI, report: Report) -> list[cures.Done]:
+    def fix(_here: cures.Here, report: Report) -> list[cures.Done]:
         trusting.append([group.nodes for group in report.groups])
         return [cures.Done(causes.TRUST, (), True, "")]
 

@@ -108,7 +108,7 @@ def diagnosed(
     server.lists["/api/v1/namespaces/web/secrets"] = []
     server.lists["/api/v1/secrets"] = []
     server.objects.update(objects or {NODE: node()})
-    return examine.examine(api, SETTINGS, QUIET)
+    return examine.examine(api, SETTINGS)
 
 
 def only(report: Report) -> Any:
@@ -191,7 +191,7 @@ def test_a_cured_sandbox_is_waited_for_and_told_if_it_still_lacks_its_image(
     assert not recovery.made_anew(owned)
     server.lists["/api/v1/namespaces/web/pods"] = [before_sandbox()]
     server.objects["/api/v1/namespaces/web/pods/pod"] = before_sandbox()
-    revived = recovery.revive(connected, SETTINGS, QUIET, found)
+    revived = recovery.revive(connected, SETTINGS, found)
     assert revived.deleted == ()
     left = recovery.wait(connected, SETTINGS, QUIET, found, revived, 0.0)
     assert only(left).code == "x509-unknown-authority"

@@ -274,7 +274,7 @@ X = "/apis/apps/v1/namespaces/web/replicasets/x"
 
 def recovered(api: Cluster, report: Report, seconds: float = 20) -> Report:
     given: Any = api
-    revived = recovery.revive(given, SETTINGS, UI_, report)
+    revived = recovery.revive(given, SETTINGS, report)
     api.looked = True
     return recovery.wait(given, SETTINGS, UI_, report, revived, seconds)
 
@@ -408,11 +408,11 @@ def test_a_new_pod_that_fails_for_good_ends_the_waiting(known: dict[str, Any]) -
 def test_cured_is_not_said_while_one_waits(capsys: pytest.CaptureFixture[str]) -> None:
     from moorage.cluster.workload import telling
 
-    telling.after_cures(UI(), Report((), 1, waiting=("web/c has no node yet",)))
+    UI().present(telling.after_cures(Report((), 1, waiting=("web/c has no node yet",))))
     said = capsys.readouterr().out
     assert "Cured" not in said
     assert "web/c has no node yet" in said
-    telling.after_cures(UI(), Report((), 1))
+    UI().present(telling.after_cures(Report((), 1)))
     assert "Cured" in capsys.readouterr().out
     assert Report((), 1, waiting=("x",)).to_json()["waiting"] == ["x"]
 

@@ -388,7 +388,7 @@ def test_a_pod_of_somebody_else_is_refused(api: Api, space: str) -> None:
 def test_a_dry_run_says_every_field(
     api: Api, space: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    deploy.show(UI_, deploy.plan(api, SETTINGS, workload(space)))
+    UI_.present(deploy.foretold(deploy.plan(api, SETTINGS, workload(space))))
     assert "image: my.registry.io/serve_hostname:0.0.1" in capsys.readouterr().err
 
 
@@ -430,23 +430,23 @@ def test_stuck_pods_are_found_and_grouped(api: Api, space: str) -> None:
     stuck_pod(api, space, "one", "x509: certificate signed by unknown authority")
     stuck_pod(api, space, "two", "x509: certificate signed by unknown authority")
     stuck_pod(api, space, "three", "unexpected status code: 401 Unauthorized")
-    report = examine.examine(api, SETTINGS, UI_, namespace=space)
+    report = examine.examine(api, SETTINGS, namespace=space)
     assert [group.code for group in report.groups] == ["x509-unknown-authority", "secret-missing"]
     assert report.pods_seen == 3
-    named = examine.examine(api, SETTINGS, UI_, namespace=space, pod="three")
+    named = examine.examine(api, SETTINGS, namespace=space, pod="three")
     assert [group.code for group in named.groups] == ["secret-missing"]
 
 
 def test_a_pod_that_is_not_there_is_refused(api: Api, space: str) -> None:
     with pytest.raises(Refused) as refusal:
-        examine.examine(api, SETTINGS, UI_, namespace=space, pod="nobody")
+        examine.examine(api, SETTINGS, namespace=space, pod="nobody")
     assert refusal.value.code == "no-pod"
 
 
 def test_an_empty_namespace_is_well_and_a_misspelt_one_is_refused(api: Api, space: str) -> None:
-    assert examine.examine(api, SETTINGS, UI_, namespace=space).groups == ()
+    assert examine.examine(api, SETTINGS, namespace=space).groups == ()
     with pytest.raises(Refused) as refusal:
-        examine.examine(api, SETTINGS, UI_, namespace=f"{space}-nowhere")
+        examine.examine(api, SETTINGS, namespace=f"{space}-nowhere")
     assert refusal.value.code == "no-namespace"
 
 
@@ -472,7 +472,7 @@ def test_what_may_not_be_read_is_noted_and_the_rest_goes_on(
     for document in (role, binding):
         api.apply(paths.of(document), document, "allow")
     limited = access.connect(SETTINGS, kubeconfig=str(server.kubeconfig), context="reader")
-    report = examine.examine(limited, SETTINGS, UI_, namespace=space)
+    report = examine.examine(limited, SETTINGS, namespace=space)
     assert [one.code for one in report.groups] == ["login-refused"]
     assert any("secrets" in note for note in report.notes)
 
@@ -500,7 +500,7 @@ def test_rm_finds_ours_and_nothing_else(api: Api, space: str) -> None:
         f"delete Service {space}/private-reg",
         f"take my-registry out of ServiceAccount {space}/default",
     ]
-    outcomes = removal.remove(api, UI_, found)
+    outcomes = removal.remove(api, found)
     assert {one.status for one in outcomes} == {"removed"}
     assert removal.find(api, SETTINGS, (space,)).things == ()
     assert find(api, "Secret", "theirs", space)
@@ -530,15 +530,16 @@ def test_another_grade_leaves_no_agents_of_the_one_before(api: Api, space: str) 
     foreign = {**copy.deepcopy(made("files")[0]), "metadata": {"name": "theirs"}}
     foreign["metadata"]["namespace"] = space
     api.apply(paths.of(foreign), foreign, "make a DaemonSet")
-    rollout.apply(api, UI_, made("files"), dry_run=False)
+    rollout.apply(api, made("files"))
     full = made("full")
-    rollout.apply(api, UI_, full, dry_run=False)
+    rollout.apply(api, full)
     other = f"DaemonSet {space}/moorage-agent-files"
-    for dry_run in (True, False):
-        dropped = rollout._drop_other_grades(api, settings, UI_, full, dry_run=dry_run)
-        assert dropped == {other: "removed"}
+    others = rollout._of_other_grades(api, settings, full)
+    assert set(others) == {other}
+    assert standing() == {"moorage-agent-files", "moorage-agent-full", "theirs"}
+    assert rollout._drop(api, others) == {other: "removed"}
     assert standing() == {"moorage-agent-full", "theirs"}
-    assert rollout._drop_other_grades(api, settings, UI_, full, dry_run=False) == {}
+    assert rollout._of_other_grades(api, settings, full) == {}
 
 
 def test_a_namespace_of_ours_with_something_of_others_is_kept(api: Api, space: str) -> None:
@@ -552,7 +553,7 @@ def test_a_namespace_of_ours_with_something_of_others_is_kept(api: Api, space: s
     api.apply(paths.of(config), config, "make a ConfigMap")
     found = removal.find(api, SETTINGS, part="agents")
     mine = [one for one in found.things if one.name == space]
-    outcomes = removal.remove(api, UI_, removal.Found(tuple(mine)))
+    outcomes = removal.remove(api, removal.Found(tuple(mine)))
     assert [(one.status, one.why) for one in outcomes] == [
         ("kept", "it holds what is not ours: ConfigMap theirs")
     ]
@@ -631,7 +632,7 @@ def test_what_is_still_there_after_its_deletion_is_not_called_removed(
     api.merge(paths.one("Namespace", space), {"metadata": {"labels": labels}}, "label")
     found = removal.find(api, SETTINGS, part="agents")
     mine = [one for one in found.things if one.name == space]
-    (outcome,) = removal.remove(api, UI_, removal.Found(tuple(mine)))
+    (outcome,) = removal.remove(api, removal.Found(tuple(mine)))
     assert (outcome.status, outcome.is_away) == ("leaving", False)
     assert "still there" in outcome.why
 
@@ -659,7 +660,7 @@ def agent(api: Api, server: ApiServer, tmp_path_factory: pytest.TempPathFactory)
     archive = AgentArchive(ROOT / "run", "0" * 64)
     wanted = agent_documents(settings, Wanted(), b"{}", archive, cluster)
     kept = [one for one in wanted if one["kind"] not in ("ConfigMap", "DaemonSet", "Secret")]
-    rollout.apply(api, UI_, kept, dry_run=False)
+    rollout.apply(api, kept)
     for name in ("n1", "n2"):
         taint = {"key": "moorage.dev/untrusted", "effect": "NoSchedule"}
         theirs = {"key": "theirs", "value": "a", "effect": "NoSchedule"}

@@ -160,7 +160,8 @@ def test_what_does_not_run_any_more_is_told_below_the_table(
 ) -> None:
     from moorage.fleet import report
 
-    report.show_hosts(UI(), [HostResult("busy1", CHANGED, stopped=("docker/web",))], {})
+    stopped = HostResult("busy1", CHANGED, stopped=("docker/web",))
+    UI().present(report.host_parts([stopped], {}))
     assert "busy1: not running since the restart: docker/web" in capsys.readouterr().out
 
 

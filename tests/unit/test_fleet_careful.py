@@ -14,7 +14,7 @@ from agent.wire.report import CHANGED, FAILED, UNCHANGED, FileChange, HostResult
 from moorage import fleet
 from moorage.errors import MoorageError, Refused
 from moorage.fleet.inventory import Target
-from moorage.fleet.report import FleetReport, causes, failures, logbook, report_file, show
+from moorage.fleet.report import FleetReport, causes, failures, logbook, parts, report_file
 from moorage.fleet.report.board import Board
 from moorage.fleet.report.waves import Policy, schedule
 from moorage.fleet.rollout.fleet import Fleet, Pace
@@ -279,7 +279,7 @@ def test_three_hundred_equal_failures_are_one_line(capsys: pytest.CaptureFixture
     report = report_of_many()
     assert [(one.count, one.names) for one in causes(report.hosts)] == [(300, "db[1-300]")]
     assert failures(report.hosts)[0].startswith("300 nodes (db[1-300]): NODE: <b>no</b> room")
-    show(UI(), report)
+    UI().present(parts(report))
     said = capsys.readouterr().out
     assert "node[01-30]" in said
     assert len(said.splitlines()) < 20

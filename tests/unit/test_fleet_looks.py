@@ -56,7 +56,7 @@ def test_a_difference_is_shown_and_is_not_ok(capsys: pytest.CaptureFixture[str])
     assert found.ok is False
     assert found.to_json()["diffs"]["node1"]["/etc/hosts"].startswith("--- node1:/etc/hosts")
     assert "dry_run" not in found.to_json()
-    report.show(UI(), found)
+    UI().present(report.parts(found))
     out = capsys.readouterr().out
     assert "+b" in out
     assert "differs" in out
@@ -65,14 +65,15 @@ def test_a_difference_is_shown_and_is_not_ok(capsys: pytest.CaptureFixture[str])
 def test_history_is_a_row_a_change(capsys: pytest.CaptureFixture[str]) -> None:
     found = told("history", {"event": "history", "records": [RECORD]})
     assert found.to_json()["histories"] == {"node1": [RECORD]}
-    report.show_histories(UI(), found)
+    UI().present(report.history_parts(found))
     row = next(line for line in capsys.readouterr().out.splitlines() if "node1" in line)
     for word in ("2026-11-25", "apply, undone by 3", "ada from 10.3.3.3", "edited /etc/hosts"):
         assert word in row
 
 
 def test_a_node_without_a_history_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    report.show_histories(UI(), told("history", {"event": "history", "records": []}))
+    found = told("history", {"event": "history", "records": []})
+    UI().present(report.history_parts(found))
     assert "node1: nothing was ever done here" in capsys.readouterr().out
 
 
@@ -80,7 +81,7 @@ def test_findings_are_a_table_a_node(capsys: pytest.CaptureFixture[str]) -> None
     other = {**FINDING, "strategy": "drop-in", "applies": False, "why": "no imports"}
     found = told("explain", {"event": "explain", "findings": [FINDING, other]})
     assert found.to_json()["findings"]["node1"] == [FINDING, other]
-    report.show_findings(UI(), found)
+    UI().present(report.finding_parts(found))
     out = capsys.readouterr().out
     assert "node1: containerd 1.7.24" in out
     taken, refused = (
@@ -94,8 +95,8 @@ def test_a_node_that_failed_is_told_with_its_cure(capsys: pytest.CaptureFixture[
     fault = Fault("not-root", "it cannot be read", "no right", "run it through sudo")
     outcome = Outcome(HostResult("node1", FAILED, error=fault))
     found = report_of([outcome], Operation(named("explain")), 0, "")
-    for show in (report.show_findings, report.show_histories):
-        show(UI(), found)
+    for parts in (report.finding_parts, report.history_parts):
+        UI().present(parts(found))
         assert "run it through sudo" in capsys.readouterr().out
 
 

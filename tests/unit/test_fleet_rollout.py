@@ -17,7 +17,7 @@ from rich.console import Console
 from agent.wire.faults import Fault
 from agent.wire.report import CHANGED, UNCHANGED, UNREACHABLE, FileChange, HostResult, Unproven
 from moorage.errors import MoorageError
-from moorage.fleet.report import FleetReport, failures, show
+from moorage.fleet.report import FleetReport, failures, parts
 from moorage.fleet.report.waves import Policy, schedule
 from moorage.fleet.rollout.rollout import Line, Rollout, Work
 from moorage.fleet.ssh.session import Unreachable
@@ -241,7 +241,7 @@ def test_the_table_shows_what_happened_where(monkeypatch: pytest.MonkeyPatch) ->
     ui = UI()
     out = io.StringIO()
     ui._result = Console(file=out, width=200)
-    show(ui, report())
+    ui.present(parts(report()))
     row = next(line for line in out.getvalue().splitlines() if line.strip().startswith("a "))
     for cell in (
         "changed",
@@ -262,7 +262,7 @@ def told_as(*hosts: HostResult) -> str:
     ui = UI()
     out = io.StringIO()
     ui._result = Console(file=out, width=200)
-    show(ui, FleetReport(hosts))
+    ui.present(parts(FleetReport(hosts)))
     return out.getvalue()
 
 

@@ -58,7 +58,7 @@ def shown(found: FleetReport, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(time, "time", lambda: NOW)
     ui, out = UI(), io.StringIO()
     ui._result = Console(file=out, width=200)
-    table.show(ui, found, OURS)
+    ui.present(table.parts(found, OURS))
     return out.getvalue()
 
 

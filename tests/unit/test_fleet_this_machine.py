@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,10 @@ class Agent:
         plan: object,
         *,
         sudo: Sequence[str],
-        on_event: Callable[[dict[str, Any]], None],
         patience: float = 0,
-    ) -> HostResult:
+    ) -> tuple[HostResult, list[dict[str, Any]]]:
         self.calls.append((tuple(words), tuple(sudo)))
-        return self._answers.pop(0)
+        return self._answers.pop(0), []
 
 
 def test_what_is_pending_is_told_file_by_file_before_there_is_a_ca() -> None:
@@ -220,13 +219,14 @@ def test_no_command_is_named_that_ends_the_trust_of_a_registry_that_answers(
         if not answers:
             server.close()
 
-        def status(*_: object, on_event: Callable[[dict[str, Any]], None], **__: object) -> None:
+        def status(*_: object, **__: object) -> tuple[None, list[dict[str, Any]]]:
             keys = ("waiting", "interrupted", "holder")
-            on_event({"event": "status", "trusted": [{"registry": name}], **dict.fromkeys(keys)})
+            trusted = [{"registry": name}]
+            return None, [{"event": "status", "trusted": trusted, **dict.fromkeys(keys)}]
 
         monkeypatch.setattr(this_machine, "_agent", status)
         monkeypatch.setattr(this_machine, "_sudo", list)
-        this_machine._leave_nothing(SETTINGS, UI(), this_machine._plan(SETTINGS, None))
+        UI().present(this_machine._leave_nothing(SETTINGS, this_machine._plan(SETTINGS, None)))
     said = " ".join(capfd.readouterr().err.split())
     assert name in said
     assert ("inv down" in said) is not answers

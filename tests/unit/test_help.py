@@ -22,8 +22,8 @@ from invoke.parser import Parser
 from invoke.parser.context import ParserContext
 
 import tasks
+from moorage.output.typed import VARIABLE, typed, typed_document
 from moorage.program import pages
-from moorage.typed import VARIABLE, typed, typed_document
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE: Collection = tasks.namespace

@@ -13,8 +13,8 @@ from moorage import commands
 from moorage.settings import parse
 from moorage.tasks import learn
 from moorage.tasks.command import Run
-from moorage.tutorial import steps
 from moorage.ui import UI
+from moorage.walk.tutorial import steps
 from tests.unit.test_help import content, copy, inv
 from tests.unit.test_help import parse as parsed
 
@@ -79,7 +79,7 @@ def test_it_runs_the_steps_that_were_agreed_to_and_no_other(
 
 @pytest.mark.parametrize(("line", "ended_well"), [("inv certs", True), ("inv no.such.task", False)])
 def test_a_command_of_a_step_is_the_one_that_a_user_types(line: str, ended_well: bool) -> None:
-    assert learn._run(UI(), (line,)) is ended_well
+    assert learn._typed(Run(SETTINGS, UI()), (line,)) is ended_well
 
 
 def test_it_stops_at_a_step_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:

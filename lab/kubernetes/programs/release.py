@@ -15,7 +15,8 @@ from moorage.errors import MoorageError
 from moorage.files import write_stream
 
 if TYPE_CHECKING:
-    from moorage.ui import UI, Update
+    from moorage.output import Update
+    from moorage.ui import UI
 
 _PROBE_SECONDS = 5
 _STALL_SECONDS = 30

@@ -6,7 +6,7 @@ with the lesser; its agent says where that does not do, and such a node gets the
 """
 
 from moorage.cluster.agents.documents import GRADES, Wanted
-from moorage.cluster.agents.leaving import forget_nodes, remove, take_trust_away
+from moorage.cluster.agents.leaving import forget_nodes, take_trust_away
 from moorage.cluster.agents.rollout import Rolled, roll_out
 from moorage.cluster.agents.states import marked_nodes
 
@@ -16,7 +16,6 @@ __all__ = [
     "Wanted",
     "forget_nodes",
     "marked_nodes",
-    "remove",
     "roll_out",
     "take_trust_away",
 ]

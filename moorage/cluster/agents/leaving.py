@@ -19,7 +19,6 @@ from moorage.cluster.agents.rollout import apply, promote
 from moorage.cluster.agents.states import STATUS, AgentState, marked_nodes, states
 from moorage.cluster.api import paths
 from moorage.cluster.diagnosis.nodes import AGENTS_UNTRUST, TRUSTED, ClusterNode
-from moorage.cluster.login import removal
 from moorage.errors import Refused
 
 if TYPE_CHECKING:
@@ -56,8 +55,9 @@ def take_trust_away(api: Api, settings: Settings, ui: UI, seconds: float) -> lis
             if not left or time.monotonic() > deadline:
                 _note(settings, [one.node for one in found if one not in left])
                 return left
-            if promote(api, ui, left):
-                _bring_full(api, settings, ui)
+            if promoted := promote(api, left):
+                ui.present(promoted)
+                _bring_full(api, settings)
             time.sleep(_POLL)
 
 
@@ -76,22 +76,14 @@ def _note(settings: Settings, nodes: Sequence[ClusterNode]) -> None:
         )
 
 
-def _bring_full(api: Api, settings: Settings, ui: UI) -> None:
+def _bring_full(api: Api, settings: Settings) -> None:
     """The DaemonSet of the grade full, with image and archive of the other one."""
     namespace = settings.kubernetes.agents_namespace
     files = api.get(paths.one("DaemonSet", "moorage-agent-files", namespace))
     pod = files["spec"]["template"]["spec"]
     archive = next(one["configMap"]["name"] for one in pod["volumes"] if one["name"] == "agent")
     wanted = Wanted(image=pod["containers"][0]["image"])
-    apply(api, ui, [made_of.full(settings, archive, wanted)], dry_run=False)
-
-
-def remove(api: Api, settings: Settings, ui: UI) -> list[removal.Outcome]:
-    """Takes the agents themselves away: objects by label, then our marks on the Nodes."""
-    found = removal.find(api, settings, part="agents")
-    outcomes = removal.remove(api, ui, found)
-    forget_nodes(api)
-    return outcomes
+    apply(api, [made_of.full(settings, archive, wanted)])
 
 
 def forget_nodes(api: Api) -> None:

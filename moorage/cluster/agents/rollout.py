@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moorage.cluster.agents import documents as made_of
 from moorage.cluster.agents.documents import AUTO, FILES, FULL, GRADE_LABEL, Cluster, Wanted
@@ -19,6 +19,7 @@ from moorage.cluster.login import secrets
 from moorage.cluster.symptoms.stages import READY, stage
 from moorage.cluster.symptoms.stuck import candidates
 from moorage.errors import Refused
+from moorage.output import Diff, Note, Update
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from moorage.settings import Settings
     from moorage.ui import UI
 
+UNCHANGED = "unchanged"
 _POLL = 1.0
 # So long a pod that cannot pull its own image is waited for, before it is looked at.
 _IMAGE_PATIENCE = 8.0
@@ -64,53 +66,63 @@ def roll_out(
     namespace = made_of.namespace_document(settings)
     if dry_run:
         made = everything()
-        planned = apply(api, ui, [namespace, *made], dry_run=True)
-        return Rolled((), planned | _drop_other_grades(api, settings, ui, made, dry_run=True))
+        planned = plan_of(api, [namespace, *made])
+        ui.present(one.diff for one in planned if one.action != UNCHANGED)
+        others = _of_other_grades(api, settings, made)
+        for words in others:
+            ui.note(f"would remove {words}: it is of another grade")
+        return Rolled((), _told(planned) | dict.fromkeys(others, "removed"))
     done = _make_namespace(api, settings, ui, namespace)
     place = secrets.Place(settings.kubernetes.agents_namespace, settings.kubernetes.secret)
     secrets.apply(api, ui, [place], secrets.wish(settings, registry.credentials(settings)))
     made = everything()
-    done |= apply(api, ui, made, dry_run=False)
-    done |= _drop_other_grades(api, settings, ui, made, dry_run=False)
-    found, report = _wait(api, settings, ui, wanted, plan)
-    if wanted.grade == AUTO and promote(api, ui, found):
-        done |= apply(api, ui, everything(), dry_run=False)
-        found, report = _wait(api, settings, ui, wanted, plan)
+    done |= apply(api, made)
+    others = _of_other_grades(api, settings, made)
+    for words in others:
+        ui.note(f"remove {words}: it is of another grade")
+    done |= _drop(api, others)
+    with ui.progress("wait for the agents") as update:
+        found, report = _wait(api, settings, wanted, plan, update)
+    if wanted.grade == AUTO and (promoted := promote(api, found)):
+        ui.present(promoted)
+        done |= apply(api, everything())
+        with ui.progress("wait for the agents") as update:
+            found, report = _wait(api, settings, wanted, plan, update)
     _forget_old_archives(api, settings, done)
     return Rolled(tuple(found), done, report)
 
 
-def _drop_other_grades(
-    api: Api, settings: Settings, ui: UI, made: Sequence[dict[str, Any]], *, dry_run: bool
-) -> dict[str, str]:
-    """Takes away the DaemonSets of an earlier run's grade: one agent a node, with the least rights.
+def _of_other_grades(
+    api: Api, settings: Settings, made: Sequence[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The DaemonSets of an earlier run's grade, by their words.
 
-    By words -> removed, for those there were.
+    They have to go: there is one agent per node, with the least rights.
     """
     named = {one["metadata"]["name"] for one in made if one["kind"] == "DaemonSet"}
     path = paths.all_of("DaemonSet", settings.kubernetes.agents_namespace)
     selector = f"{ours.MANAGED_BY}=moorage,{ours.PART}=agents"
-    dropped: dict[str, str] = {}
-    for one in list(api.items(path, "list DaemonSets", selector=selector)):
-        if one["metadata"]["name"] in named:
-            continue
-        document = {**one, "apiVersion": "apps/v1", "kind": "DaemonSet"}
-        words = paths.words(document)
-        ui.note(f"{'would remove' if dry_run else 'remove'} {words}: it is of another grade")
-        if not dry_run:
-            api.delete(paths.of(document), f"delete {words}")
-        dropped[words] = "removed"
-    return dropped
+    documents = [
+        {**one, "apiVersion": "apps/v1", "kind": "DaemonSet"}
+        for one in api.items(path, "list DaemonSets", selector=selector)
+        if one["metadata"]["name"] not in named
+    ]
+    return {paths.words(document): document for document in documents}
 
 
-def promote(api: Api, ui: UI, found: Sequence[AgentState]) -> bool:
-    """Gives the grade full to nodes whose agent needs it; whether there were any."""
+def _drop(api: Api, others: dict[str, dict[str, Any]]) -> dict[str, str]:
+    for words, document in others.items():
+        api.delete(paths.of(document), f"delete {words}")
+    return dict.fromkeys(others, "removed")
+
+
+def promote(api: Api, found: Sequence[AgentState]) -> list[Note]:
+    """Gives the grade full to nodes whose agent needs it; a note on each."""
     lacking = [one for one in found if one.status == NEEDS_FULL and not one.labelled]
     for one in lacking:
-        ui.note(f"{one.node.name}: grade full, since {one.error}")
         label = {"metadata": {"labels": {GRADE_LABEL: FULL}}}
         api.merge(paths.one("Node", one.node.name), label, f"label node {one.node.name}")
-    return bool(lacking)
+    return [Note(f"{one.node.name}: grade full, since {one.error}") for one in lacking]
 
 
 def _cluster(api: Api, nodes: Sequence[ClusterNode]) -> Cluster:
@@ -133,12 +145,41 @@ def _has_policies(api: Api) -> bool:
     return "ValidatingAdmissionPolicy" in kinds and (version.get("major"), minor) >= ("1", 30)
 
 
-def apply(api: Api, ui: UI, made: Sequence[dict[str, Any]], *, dry_run: bool) -> dict[str, str]:
+class Planned(NamedTuple):
+    """One object: what it shall be, what is there, and what that makes of it."""
+
+    document: dict[str, Any]
+    live: dict[str, Any] | None
+    action: str
+
+    @property
+    def words(self) -> str:
+        return paths.words(self.document)
+
+    @property
+    def diff(self) -> Diff:
+        return Diff(self.words, _shown(self.live, self.document), _shown(self.document))
+
+
+def apply(api: Api, made: Sequence[dict[str, Any]]) -> dict[str, str]:
     """Applies the documents where they differ; what was done, by the object's words.
 
     Raises Refused, with nothing changed, where one of them is somebody else's.
     """
-    steps: list[tuple[dict[str, Any], str]] = []
+    planned = plan_of(api, made)
+    for document, _, action in planned:
+        if action != UNCHANGED:
+            api.apply(paths.of(document), document, f"write {paths.words(document)}", force=True)
+    return _told(planned)
+
+
+def _told(planned: Sequence[Planned]) -> dict[str, str]:
+    return {one.words: one.action for one in planned}
+
+
+def plan_of(api: Api, made: Sequence[dict[str, Any]]) -> list[Planned]:
+    """What applying the documents would do. Raises Refused where one is somebody else's."""
+    planned: list[Planned] = []
     with nothing_changed_yet():
         for document in made:
             words, path = paths.words(document), paths.of(document)
@@ -152,14 +193,9 @@ def apply(api: Api, ui: UI, made: Sequence[dict[str, Any]], *, dry_run: bool) ->
                 )
             action = "created" if live is None else "updated"
             if live is not None and _is_there(api, path, document, live):
-                action = "unchanged"
-            if dry_run and action != "unchanged":
-                ui.diff(words, _shown(live, document), _shown(document))
-            steps.append((document, action))
-    for document, action in steps if not dry_run else ():
-        if action != "unchanged":
-            api.apply(paths.of(document), document, f"write {paths.words(document)}", force=True)
-    return {paths.words(document): action for document, action in steps}
+                action = UNCHANGED
+            planned.append(Planned(document, live, action))
+    return planned
 
 
 def _is_there(api: Api, path: str, document: dict[str, Any], live: dict[str, Any]) -> bool:
@@ -185,17 +221,23 @@ def _make_namespace(
     api: Api, settings: Settings, ui: UI, document: dict[str, Any]
 ) -> dict[str, str]:
     name = settings.kubernetes.agents_namespace
-    live = _settled_namespace(api, ui, name)
+    if _is_going(api, name):
+        ui.note(f"waiting until the namespace {name} is gone")
+    live = _settled_namespace(api, name)
     if live is not None and not ours.is_ours(live):
         ui.note(f"the namespace {name} is not ours: it is used as it is")
         return {}
-    return apply(api, ui, [document], dry_run=False)
+    return apply(api, [document])
 
 
-def _settled_namespace(api: Api, ui: UI, name: str) -> dict[str, Any] | None:
+def _is_going(api: Api, name: str) -> bool:
+    live = api.find(paths.one("Namespace", name), f"read namespace {name}")
+    return live is not None and bool(live["metadata"].get("deletionTimestamp"))
+
+
+def _settled_namespace(api: Api, name: str) -> dict[str, Any] | None:
     """The namespace, or None; one that is being deleted, by an earlier --remove, is waited for."""
     deadline = time.monotonic() + _NAMESPACE_PATIENCE
-    said = False
     while True:
         live = api.find(paths.one("Namespace", name), f"read namespace {name}")
         if live is None or not live["metadata"].get("deletionTimestamp"):
@@ -207,36 +249,32 @@ def _settled_namespace(api: Api, ui: UI, name: str) -> dict[str, Any] | None:
                 cause="something in it does not go",
                 cure=f"look what holds it: kubectl describe namespace {name}",
             )
-        if not said:
-            ui.note(f"waiting until the namespace {name} is gone")
-            said = True
         time.sleep(_POLL)
 
 
 def _wait(
-    api: Api, settings: Settings, ui: UI, wanted: Wanted, plan: bytes
+    api: Api, settings: Settings, wanted: Wanted, plan: bytes, update: Update
 ) -> tuple[list[AgentState], Report | None]:
     deadline = time.monotonic() + wanted.timeout
     began = time.monotonic()
-    with ui.progress("wait for the agents") as update:
-        while True:
-            found = [_of_grade(one, wanted) for one in states(api, plan)]
-            update(done=len([one for one in found if one.ok]), total=len(found) or 1)
-            spent = time.monotonic() - began
-            patient = spent < _FAILURE_PATIENCE
-            if all(_is_settled(one, wanted, patient=patient) for one in found):
-                return found, None
-            late = time.monotonic() > deadline
-            if late or spent > _IMAGE_PATIENCE:
-                report = _stuck_agents(api, settings)
-                if report is not None and (late or not all(g.passing for g in report.groups)):
-                    # Where only needs-full is missing, the proof cannot be pulled yet, of course.
-                    lacking = {one.node.name for one in found if one.status == NEEDS_FULL}
-                    if late or any(set(group.nodes) - lacking for group in report.groups):
-                        return found, report
-            if late:
-                return _with_troubles(api, settings, found), None
-            time.sleep(_POLL)
+    while True:
+        found = [_of_grade(one, wanted) for one in states(api, plan)]
+        update(done=len([one for one in found if one.ok]), total=len(found) or 1)
+        spent = time.monotonic() - began
+        patient = spent < _FAILURE_PATIENCE
+        if all(_is_settled(one, wanted, patient=patient) for one in found):
+            return found, None
+        late = time.monotonic() > deadline
+        if late or spent > _IMAGE_PATIENCE:
+            report = _stuck_agents(api, settings)
+            if report is not None and (late or not all(g.passing for g in report.groups)):
+                # Where only needs-full is missing, the proof cannot be pulled yet, of course.
+                lacking = {one.node.name for one in found if one.status == NEEDS_FULL}
+                if late or any(set(group.nodes) - lacking for group in report.groups):
+                    return found, report
+        if late:
+            return _with_troubles(api, settings, found), None
+        time.sleep(_POLL)
 
 
 def _of_grade(one: AgentState, wanted: Wanted) -> AgentState:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from moorage.ui import Update
+from moorage.output import Update, unheard
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -17,7 +16,7 @@ def each(
     work: Callable[[Item], Result],
     *,
     parallel: int,
-    update: Update = lambda **_: None,
+    update: Update = unheard,
 ) -> list[Result]:
     """``work`` on each item; what it raises is raised here, after those under way have ended.
 

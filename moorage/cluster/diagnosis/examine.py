@@ -25,12 +25,12 @@ from moorage.cluster.symptoms.stuck import (
     without_sandbox,
 )
 from moorage.errors import MoorageError, Refused
+from moorage.output import Update, unheard
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
     from moorage.registry import Credentials
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 # Above so many namespaces one list of all events is less to ask for.
@@ -75,19 +75,25 @@ class _Notes:
             self.said.append(line)
 
 
-def examine(api: Api, settings: Settings, ui: UI, *, namespace: str = "", pod: str = "") -> Report:
+def examine(
+    api: Api,
+    settings: Settings,
+    *,
+    namespace: str = "",
+    pod: str = "",
+    update: Update = unheard,
+) -> Report:
     """Every pod that cannot pull, in ``namespace`` or in all, or ``pod`` alone, by cause.
 
     Raises Refused where there is no such pod; ApiError where pods may not be listed.
     """
     found: list[Stuck] = []
     seen = 0
-    with ui.progress("look at pods") as update:
-        for document in _pods(api, namespace, pod):
-            seen += 1
-            found.extend(candidates(document))
-            if seen % 100 == 0:
-                update(text=f"look at pods: {seen}")
+    for document in _pods(api, namespace, pod):
+        seen += 1
+        found.extend(candidates(document))
+        if seen % 100 == 0:
+            update(text=f"look at pods: {seen}")
     if not seen and namespace:
         # An empty namespace is well; a misspelt one must not look so.
         namespaces.choose(api, namespaces.Choice(namespace))

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import MoorageError
-from moorage.ui import UI, Update
+from moorage.output import Update
+from moorage.ui import UI
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api

@@ -11,11 +11,11 @@ from moorage.cluster.api import many, ours, paths
 from moorage.cluster.api.refusals import ApiError
 from moorage.cluster.login import accounts, strangers
 from moorage.errors import MoorageError
+from moorage.output import Failure, Parts, Update, Warn, unheard
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 # In this order: what makes others comes before what it makes, rights last.
 KINDS = (
@@ -183,17 +183,25 @@ def _thing(kind: str, document: Mapping[str, Any], detach: tuple[str, ...] = ())
     return Thing(kind, namespace, metadata["name"], metadata["uid"], detach)
 
 
-def remove(api: Api, ui: UI, found: Found) -> list[Outcome]:
-    """Removes it, kind by kind; what fails is told, and the others go on."""
+def remove(api: Api, found: Found, update: Update = unheard) -> list[Outcome]:
+    """Removes it, kind by kind; what fails is in its outcome, and the others go on."""
     attached = [one for one in found.things if one.detach]
     own = [one for one in found.things if not one.detach]
     batches = [attached, *([one for one in own if one.kind == kind] for kind in KINDS)]
     outcomes: list[Outcome] = []
-    with ui.progress(f"remove {len(found.things)} objects") as update:
-        for batch in batches:
-            outcomes += many.each(batch, lambda one: _remove(api, one), parallel=api.parallel)
-            update(done=len(outcomes), total=len(found.things))
-        return _once_gone(api, outcomes)
+    for batch in batches:
+        outcomes += many.each(batch, lambda one: _remove(api, one), parallel=api.parallel)
+        update(done=len(outcomes), total=len(found.things))
+    return _once_gone(api, outcomes)
+
+
+def failures(outcomes: Sequence[Outcome]) -> Parts:
+    """What is not away, and why."""
+    for one in outcomes:
+        if one.error:
+            yield Failure(one.error)
+        if one.why:
+            yield Warn(f"{one.status}: {one.thing.words}: {one.why}")
 
 
 def _once_gone(api: Api, outcomes: Sequence[Outcome]) -> list[Outcome]:

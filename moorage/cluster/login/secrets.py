@@ -14,6 +14,7 @@ from moorage.cluster.api import many, ours, paths
 from moorage.cluster.api.refusals import ApiError, beforehand
 from moorage.cluster.login import accounts, pull_secret
 from moorage.errors import MoorageError, Refused
+from moorage.output import Diff, Note, Parts
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
@@ -129,7 +130,7 @@ def apply(
     _refuse_all_or_none(found)
     if dry_run:
         for one in found:
-            _show(ui, one)
+            ui.present(_foretold(one))
         return [Outcome(one.place, one.step, one.attach) for one in found]
     work = [one for one in found if one.step != UNCHANGED or one.attach]
     done: dict[Place, Outcome] = {}
@@ -220,10 +221,10 @@ def _not_ours(place: Place, state: str) -> Refused:
     )
 
 
-def _show(ui: UI, found: _Found) -> None:
+def _foretold(found: _Found) -> Parts:
     path = f"Secret {found.place}"
     if found.step != UNCHANGED:
         before = pull_secret.hidden(found.live, found.wanted)
-        ui.diff(path, before, pull_secret.hidden(found.wanted, found.live))
+        yield Diff(path, before, pull_secret.hidden(found.wanted, found.live))
     for name in found.attach:
-        ui.note(f"would add {found.place.name} to ServiceAccount {found.place.namespace}/{name}")
+        yield Note(f"would add {found.place.name} to ServiceAccount {found.place.namespace}/{name}")

@@ -96,16 +96,17 @@ def by_rounds(
     A pod that is made anew may land where another cure is missing: each round but the first is for
     such, and is asked for by itself. Returns every cure, and what is stuck in the end.
     """
+    here = Here(api, settings, ui)
     done: list[Done] = []
     tried = set[tuple[str, str]]()
     overtaken = 0
     while True:
         tried |= places(report)
-        now = fix(api, settings, ui, report)
+        now = fix(here, report)
         done += now
         if not all(one.ok for one in now):
             return done, report
-        revived = revive(api, settings, ui, report)
+        revived = revive(api, settings, report)
         left = still(report, wait(api, settings, ui, report, revived, seconds))
         report = owners.with_last_tries(api, examine.typed(api, left))
         if places(report) <= tried:
@@ -128,14 +129,13 @@ def _made_too_early(report: Report) -> bool:
     )
 
 
-def fix(api: Api, settings: Settings, ui: UI, report: Report) -> list[Done]:
+def fix(here: Here, report: Report) -> list[Done]:
     """Runs the cures; one that fails keeps only those that come after it from being tried."""
-    here = Here(api, settings, ui)
     done: list[Done] = []
     for name, groups in plan(report):
         codes = tuple(dict.fromkeys(group.code for group in groups))
         try:
-            with ui.phase(FIXES[name].words(settings, groups)):
+            with here.ui.phase(FIXES[name].words(here.settings, groups)):
                 words = FIXES[name].run(here, groups)
         except MoorageError as problem:
             done.append(Done(name, codes, False, problem.message, problem))

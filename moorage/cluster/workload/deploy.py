@@ -12,6 +12,7 @@ from moorage.cluster.api.refusals import ApiError, nothing_changed_yet
 from moorage.cluster.symptoms.stages import stage
 from moorage.cluster.workload import waiting
 from moorage.errors import MoorageError, Refused
+from moorage.output import Diff, Note, Parts
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
@@ -163,15 +164,15 @@ def _agreed(api: Api, path: str, document: dict[str, Any], wanted: Workload) -> 
             time.sleep(0.5)
 
 
-def show(ui: UI, steps: Sequence[Step]) -> None:
+def foretold(steps: Sequence[Step]) -> Parts:
     """Each step as a diff, as --dry-run wants it."""
     for step in steps:
         if step.action == UNCHANGED:
             continue
         if step.why:
-            ui.note(f"would make {step.words} again: {step.why}")
+            yield Note(f"would make {step.words} again: {step.why}")
         before = manifests.shown(step.live, step.document)
-        ui.diff(step.words, before, manifests.shown(step.document))
+        yield Diff(step.words, before, manifests.shown(step.document))
 
 
 def carry_out(
@@ -199,7 +200,10 @@ def carry_out(
     seconds = round(time.monotonic() - began, 1)
     answer = ""
     if result.report is None and result.problem is None:
-        answer = _ask(api, ui, wanted)
+        try:
+            answer = _ask(api, wanted)
+        except ApiError as problem:
+            ui.warn(_asked_in_vain(wanted, problem))
     return Deployed(tuple(steps), result.pods, seconds, answer, result.report, result.problem)
 
 
@@ -236,8 +240,8 @@ def ever_ran(pod: dict[str, Any]) -> bool:
     )
 
 
-def _ask(api: Api, ui: UI, wanted: Workload) -> str:
-    """The answer of serve_hostname through the API server's proxy."""
+def _ask(api: Api, wanted: Workload) -> str:
+    """The answer of serve_hostname through the API server's proxy. Raises ApiError."""
     base = f"/api/v1/namespaces/{wanted.fit.namespace}"
     name = wanted.fit.name
     where = {
@@ -246,11 +250,12 @@ def _ask(api: Api, ui: UI, wanted: Workload) -> str:
     }.get(wanted.kind)
     if where is None:
         return ""
-    try:
-        return api.text(where, "ask it through the API server", timeout=10).strip()
-    except ApiError as problem:
-        ui.warn(
-            f"it runs, but the API server cannot ask it ({problem.cause or problem.message});"
-            f" ask it yourself: kubectl port-forward -n {wanted.fit.namespace} pod/{name} 8080"
-        )
-        return ""
+    return api.text(where, "ask it through the API server", timeout=10).strip()
+
+
+def _asked_in_vain(wanted: Workload, problem: ApiError) -> str:
+    fit = wanted.fit
+    return (
+        f"it runs, but the API server cannot ask it ({problem.cause or problem.message});"
+        f" ask it yourself: kubectl port-forward -n {fit.namespace} pod/{fit.name} 8080"
+    )

@@ -62,9 +62,8 @@ class Revived:
     before: frozenset[str] = frozenset()
 
 
-def revive(api: Api, settings: Settings, ui: UI, report: Report) -> Revived:
+def revive(api: Api, settings: Settings, report: Report) -> Revived:
     """Deletes the pods whose cure was run and that are made anew; remakes ours."""
-    del ui
     curable = [one for group in report.groups if group.fix for one in group.stuck]
     chosen = {one.name: one for one in curable if made_anew(one)}
     before = frozenset(

@@ -5,48 +5,45 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from moorage.output import Failure, Line, Parts, Table, Warn, lines
+
 if TYPE_CHECKING:
     from moorage.cluster.diagnosis.diagnosis import Group
     from moorage.cluster.diagnosis.examine import Report
     from moorage.cluster.workload.deploy import Deployed
-    from moorage.ui import UI
 
 _SHOWN = 6
 
 
-def show(ui: UI, report: Report) -> None:
+def diagnosis(report: Report) -> Parts:
     """Each cause with its nodes, pods, evidence and the one command that cures it."""
-    for note in report.notes:
-        ui.warn(note)
+    yield from map(Warn, report.notes)
     if not report.groups:
-        ui.show(f"Every one of {report.pods_seen} pods has its images.")
+        yield Line(f"Every one of {report.pods_seen} pods has its images.")
         return
     stuck = len({one.name for one in report.stuck})
     causes = len(report.groups)
-    ui.show(
+    yield Line(
         f"{stuck} of {report.pods_seen} pods cannot pull, for"
         f" {causes} {'cause' if causes == 1 else 'causes'}."
     )
     for number, group in enumerate(report.groups, 1):
-        ui.show("")
-        ui.show(f"{number}. {group.title}  [{group.code}]")
-        for title, text in _lines(group):
-            if text:
-                ui.show(f"   {title:9} {text}")
+        yield Line("")
+        yield Line(f"{number}. {group.title}  [{group.code}]")
+        yield from lines(f"   {title:9} {text}" for title, text in _lines(group) if text)
 
 
-def after_cures(ui: UI, report: Report) -> None:
+def after_cures(report: Report) -> Parts:
     """What the cures have left; nothing is called cured while a pod still waits."""
     if not report.groups and not report.waiting:
-        ui.show("Cured: every one of these pods has its images now.")
+        yield Line("Cured: every one of these pods has its images now.")
         return
-    ui.show("After the cures:")
+    yield Line("After the cures:")
     if report.groups:
-        show(ui, report)
-    for line in report.waiting:
-        ui.show(f"Not yet: {line}.")
+        yield from diagnosis(report)
+    yield from lines(f"Not yet: {line}." for line in report.waiting)
     if report.waiting:
-        ui.show("Look again in a while: inv k8s.diagnose")
+        yield Line("Look again in a while: inv k8s.diagnose")
 
 
 def _lines(group: Group) -> list[tuple[str, str]]:
@@ -66,9 +63,9 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def deployed(ui: UI, image: str, done: Deployed, *, changed: bool) -> None:
+def deployed(image: str, done: Deployed, *, changed: bool) -> Parts:
     """The pods as kubectl shows them; the diagnosis where one cannot pull; what it answers."""
-    ui.table(
+    yield Table(
         ["pod", "node", "ready", "status", "restarts"],
         [
             [
@@ -82,11 +79,11 @@ def deployed(ui: UI, image: str, done: Deployed, *, changed: bool) -> None:
         ],
     )
     if done.report is not None:
-        show(ui, done.report)
+        yield from diagnosis(done.report)
     if done.problem is not None:
-        ui.error(done.problem)
+        yield Failure(done.problem)
     if done.ok:
         words = "It" if changed else "Nothing changed: it"
-        ui.show(f"{words} runs from {image} (ready after {done.seconds} s).")
+        yield Line(f"{words} runs from {image} (ready after {done.seconds} s).")
         if done.answer:
-            ui.show(f"serve_hostname answers: {done.answer}")
+            yield Line(f"serve_hostname answers: {done.answer}")

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.wire.report import HostResult
 from moorage.fleet.inventory.ranges import fold
 from moorage.fleet.report.waves import SMALL
-
-if TYPE_CHECKING:
-    from moorage.ui import UI
-
+from moorage.output import Line, Parts, Patch, Table, lines
 
 NOT_PROVEN = "not proven"
 
@@ -78,18 +75,17 @@ class FleetReport:
         return document
 
 
-def show(ui: UI, report: FleetReport) -> None:
+def parts(report: FleetReport) -> Parts:
     """The whole report for people: diffs first, since they are long, then table and failures."""
     for files in report.diffs.values():
-        for text in files.values():
-            ui.diff_text(text)
+        yield from map(Patch, files.values())
     if len(report.hosts) > SMALL:
-        show_outcomes(ui, report)
+        yield from outcome_parts(report)
     else:
-        show_hosts(ui, report.hosts, report.runtimes, dry_run=report.dry_run)
+        yield from host_parts(report.hosts, report.runtimes, dry_run=report.dry_run)
 
 
-def show_outcomes(ui: UI, report: FleetReport) -> None:
+def outcome_parts(report: FleetReport) -> Parts:
     """Many hosts: a line an outcome instead of one a host, and below it a line a cause."""
     groups: dict[tuple[str, str, str], list[HostResult]] = {}
     for result in report.hosts:
@@ -105,22 +101,21 @@ def show_outcomes(ui: UI, report: FleetReport) -> None:
             pulled = "\n".join(word for word in (pulled, NOT_PROVEN) if word)
         names = fold(result.host for result in results)
         rows.append([str(len(results)), status, changed, restarts, pulled, names])
-    ui.table(["nodes", "status", "what changed", "restarted", "pulled in", "which"], rows)
-    for line in (*stopped(report.hosts), *failures(report.hosts), *unproven(report.hosts)):
-        ui.show(line)
+    yield Table(["nodes", "status", "what changed", "restarted", "pulled in", "which"], rows)
+    yield from lines((*stopped(report.hosts), *failures(report.hosts), *unproven(report.hosts)))
 
 
-def show_hosts(
-    ui: UI, results: Sequence[HostResult], runtimes: Mapping[str, str], *, dry_run: bool = False
-) -> None:
+def host_parts(
+    results: Sequence[HostResult], runtimes: Mapping[str, str], *, dry_run: bool = False
+) -> Parts:
     """The table of all hosts and, below it, what to do about those that failed."""
     columns = ["node", "status", "runtime", "what changed", "restarted", "pulled in"]
-    ui.table(columns, [_row(result, runtimes.get(result.host, ""), dry_run) for result in results])
-    for line in (*stopped(results), *failures(results), *unproven(results)):
-        ui.show(line)
+    rows = [_row(result, runtimes.get(result.host, ""), dry_run) for result in results]
+    yield Table(columns, rows)
+    yield from lines((*stopped(results), *failures(results), *unproven(results)))
 
 
-def show_histories(ui: UI, report: FleetReport) -> None:
+def history_parts(report: FleetReport) -> Parts:
     """The table of what was done on each node and when, newest first."""
     rows = []
     for result in report.hosts:
@@ -135,28 +130,26 @@ def show_histories(ui: UI, report: FleetReport) -> None:
                          files or "-", restarts or "-"])  # fmt: skip
     columns = ["node", "no.", "when (UTC)", "what", "registry", "by", "files", "restarted"]
     if rows:
-        ui.table(columns, rows)
+        yield Table(columns, rows)
     for result in report.hosts:
         if result.ok and not report.histories.get(result.host):
-            ui.show(f"{result.host}: nothing was ever done here")
-    for line in failures(report.hosts):
-        ui.show(line)
+            yield Line(f"{result.host}: nothing was ever done here")
+    yield from lines(failures(report.hosts))
 
 
-def show_findings(ui: UI, report: FleetReport) -> None:
+def finding_parts(report: FleetReport) -> Parts:
     """A table for each node: the strategies of each part, and why each applies or does not."""
     for result in report.hosts:
         found = report.findings.get(result.host)
         if found is None:
             continue
-        ui.show(f"{result.host}: {report.runtimes.get(result.host, '')}")
+        yield Line(f"{result.host}: {report.runtimes.get(result.host, '')}")
         rows = [
             [one["part"], one["strategy"], "taken" if one["applies"] else "-", one["why"]]
             for one in found
         ]
-        ui.table(["part", "strategy", "", "why"], rows)
-    for line in failures(report.hosts):
-        ui.show(line)
+        yield Table(["part", "strategy", "", "why"], rows)
+    yield from lines(failures(report.hosts))
 
 
 def _row(result: HostResult, runtime: str, dry_run: bool) -> list[str]:

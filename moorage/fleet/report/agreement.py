@@ -16,15 +16,14 @@ if TYPE_CHECKING:
     from agent.wire.report import HostResult
     from moorage.fleet.report import FleetReport
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 CODE = "restart-stops-running"
 _PREFIX = "nothing was touched: "
 
 
-def given(settings: Settings, ui: UI) -> bool:
-    """Whether the user has agreed beforehand."""
-    return ui.yes or not settings.nodes.confirm
+def given(settings: Settings, *, yes: bool) -> bool:
+    """Whether the user has agreed beforehand; ``yes``: by ``--yes``."""
+    return yes or not settings.nodes.confirm
 
 
 def wanted(result: HostResult) -> bool:
@@ -32,18 +31,9 @@ def wanted(result: HostResult) -> bool:
     return result.error is not None and result.error.code == CODE
 
 
-def asked(ui: UI, results: Sequence[HostResult]) -> bool:
-    """Name what would stop on these nodes, and ask once for all of them.
-
-    Without a terminal, or after a no, the answer is False, and the nodes are as they were.
-    """
-    if not results or not ui.interactive:
-        return False
-    try:
-        ui.confirm([_stops(result) for result in results], question="Go on with these nodes?")
-    except Refused:
-        return False
-    return True
+def stops(results: Sequence[HostResult]) -> list[str]:
+    """What would stop on these nodes, a sentence fragment each, for the one question about all."""
+    return [_stops(result) for result in results]
 
 
 def refusal(report: FleetReport) -> Refused | None:

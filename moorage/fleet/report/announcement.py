@@ -10,13 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from moorage.fleet.report import agreement
-
 if TYPE_CHECKING:
-    from moorage.fleet.inventory import Target
     from moorage.fleet.rollout.operation import Wish
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 _NAMED = 20  # hosts; of more, their number
 _DOES = {
@@ -71,16 +67,6 @@ def actions(registry: str, hosts: Sequence[str], change: Change) -> list[str]:
         place = "127.0.0.1, port" if change.loopback else "port"
         told.append(_STAYS.format(where=f"{place} {change.port}"))
     return told
-
-
-def agree(settings: Settings, ui: UI, hosts: Sequence[Target], change: Change) -> None:
-    """Asks a person at a terminal; elsewhere, and after an agreement beforehand, it goes on.
-
-    Raises Refused (``not-confirmed``) after a no; no node was touched then.
-    """
-    if hosts and ui.interactive and not agreement.given(settings, ui):
-        names = [target.name for target in hosts]
-        ui.confirm(actions(settings.registry_name, names, change), question="Change these nodes?")
 
 
 def _named(hosts: Sequence[str]) -> str:

@@ -272,7 +272,7 @@ class _Run:
         settings, ui = self._fleet.settings, self._fleet.ui
         means = on_host.Means.of(
             settings, operation, self._archive, reach, routes,
-            agreed=agreement.given(settings, ui),
+            agreed=agreement.given(settings, yes=ui.yes),
         )  # fmt: skip
         works = [(route.name, partial(on_host.patiently, means, route)) for route in routes]
         rollout = Rollout(works, means.at_once, plan, self._note)
@@ -315,8 +315,13 @@ class _Run:
 
         And to those that were not begun because the first ones wanted to be asked.
         """
+        ui = self._fleet.ui
         wanting = [one.result for one in self._outcomes if agreement.wanted(one.result)]
-        if self._operation.stop_running or not agreement.asked(self._fleet.ui, wanting):
+        if self._operation.stop_running or not wanting or not ui.interactive:
+            return
+        try:
+            ui.confirm(agreement.stops(wanting), question="Go on with these nodes?")
+        except Refused:
             return
         halted = faults.halted(self._halted)
         names = {result.host for result in wanting}

@@ -23,6 +23,7 @@ from moorage.fleet.rollout.operation import Reach
 from moorage.fleet.rollout.rollout import Line, Rollout
 from moorage.fleet.ssh import routing
 from moorage.fleet.ssh import session as ssh
+from moorage.output import Parts, Table, lines
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -116,14 +117,11 @@ def preload(
     return FleetReport(tuple(outcome.result for outcome in outcomes), runtimes, interrupted=stopped)
 
 
-def show(ui: UI, report: FleetReport) -> None:
+def parts(report: FleetReport) -> Parts:
     """The table of nodes and their runtimes, and what to do about those that failed."""
-    ui.table(
-        ["node", "status", "runtimes"],
-        [[one.host, one.status, report.runtimes.get(one.host, "")] for one in report.hosts],
-    )
-    for line in failures(report.hosts):
-        ui.show(line)
+    rows = [[one.host, one.status, report.runtimes.get(one.host, "")] for one in report.hosts]
+    yield Table(["node", "status", "runtimes"], rows)
+    yield from lines(failures(report.hosts))
 
 
 def _image(client: DockerClient, image: str) -> tuple[DockerImage, str]:

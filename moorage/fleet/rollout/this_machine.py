@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from moorage.errors import Refused
 from moorage.fleet.errand import errand, faults
 from moorage.fleet.rollout import plans
 from moorage.fleet.rollout.patch import patched
+from moorage.output import Note, Part, Warn
 
 if TYPE_CHECKING:
     from agent.wire.plan import Plan
@@ -58,12 +59,15 @@ def trust_this_machine(
     plan = _plan(settings, _ca(settings), replace=replace)
     if dry_run:
         return _look(settings, plan)[0]
-    if os.geteuid() != 0:
-        looked, _ = _look(settings, plan)
-        if looked.status == UNCHANGED:
-            return _agent(settings, ["verify"], plan, sudo=(), on_event=_noting(ui))
-        ui.note(f"through sudo: change {', '.join(_paths(looked))}")
-    return _agent(settings, ["apply"], plan, sudo=_sudo(), on_event=_noting(ui))
+    looked = None if os.geteuid() == 0 else _look(settings, plan)[0]
+    if looked is not None and looked.status == UNCHANGED:
+        result, events = _agent(settings, ["verify"], plan, sudo=())
+    else:
+        if looked is not None:
+            ui.note(f"through sudo: change {', '.join(_paths(looked))}")
+        result, events = _agent(settings, ["apply"], plan, sudo=_sudo())
+    ui.present(_notes(events))
+    return result
 
 
 def untrust_this_machine(settings: Settings, ui: UI, *, dry_run: bool = False) -> HostResult:
@@ -77,9 +81,10 @@ def untrust_this_machine(settings: Settings, ui: UI, *, dry_run: bool = False) -
     if os.geteuid() != 0:
         ui.note(f"through sudo: take {settings.registry_name} out of this machine's configuration")
     words = ["untrust", "--dry-run"] if dry_run else ["untrust"]
-    result = _agent(settings, words, plan, sudo=_sudo(), on_event=_noting(ui))
+    result, events = _agent(settings, words, plan, sudo=_sudo())
+    ui.present(_notes(events))
     if result.ok and not dry_run:
-        _leave_nothing(settings, ui, plan)
+        ui.present(_leave_nothing(settings, plan))
     return result
 
 
@@ -133,14 +138,10 @@ _NEEDS_ROOT = faults.SUDO_CODES | {"not-root", "internal-error", "no-sudo", "age
 def _dry_run(settings: Settings, plan: Plan) -> tuple[HostResult, list[Event]]:
     from moorage.commands import has_sudo
 
-    events: list[Event] = []
     # The agent's notes are root's: look as root, where that takes no password.
     sudo = ("sudo", "-n") if os.geteuid() != 0 and STATE.exists() and has_sudo() else ()
     words = ["apply", "--dry-run"]
-    result = _agent(
-        settings, words, plan, sudo=sudo, on_event=events.append, patience=_LOOK_SECONDS
-    )
-    return result, events
+    return _agent(settings, words, plan, sudo=sudo, patience=_LOOK_SECONDS)
 
 
 def _before_docker(settings: Settings, plan: Plan) -> tuple[HostResult, list[Event]]:
@@ -185,9 +186,9 @@ def _agent(
     plan: Plan,
     *,
     sudo: Sequence[str],
-    on_event: Callable[[Event], None],
     patience: float | None = None,
-) -> HostResult:
+) -> tuple[HostResult, list[Event]]:
+    """What came of it, and the agent's events. Raises Refused where sudo does not let us."""
     from moorage.archive import errand_archive
     from moorage.commands import run
 
@@ -199,7 +200,8 @@ def _agent(
         timeout=patience or plans.patience(plan),
         check=False,
     )
-    answer = errand.Answer(on_event)
+    events: list[Event] = []
+    answer = errand.Answer(events.append)
     answer.stdout(done.stdout)
     answer.stderr(done.stderr)
     answer.end()
@@ -212,7 +214,7 @@ def _agent(
             cause=" ".join(answer.words.split())[-300:],
             cure="run it on a terminal, where sudo can ask for your password, or as root",
         )
-    return result
+    return result, events
 
 
 def _sudo() -> list[str]:
@@ -221,25 +223,26 @@ def _sudo() -> list[str]:
     return as_root()
 
 
-def _leave_nothing(settings: Settings, ui: UI, plan: Plan) -> None:
-    """Removes the agent's folder, unless it still keeps something for another registry."""
+def _leave_nothing(settings: Settings, plan: Plan) -> list[Part]:
+    """Removes the agent's folder, unless it still keeps something for another registry.
+
+    Returns a word on each registry that is still trusted.
+    """
     from moorage.commands import run
 
-    events: list[Event] = []
-    _agent(settings, ["status"], plan, sudo=_sudo(), on_event=events.append)
+    _, events = _agent(settings, ["status"], plan, sudo=_sudo())
     status = next((event for event in events if event["event"] == "status"), None)
     if status is None:
-        return
-    for other in status["trusted"]:
-        host, _, port = str(other["registry"]).partition(":")
-        _tell_of_another(ui, host, int(port or 443))
-    if any(status.get(key) for key in ("trusted", "waiting", "interrupted", "holder", "kept")):
-        return
-    run(["rm", "-rf", "--one-file-system", "--", str(STATE)], root=True)
+        return []
+    others = (str(other["registry"]).partition(":") for other in status["trusted"])
+    left = [_of_another(host, int(port or 443)) for host, _, port in others]
+    if not any(status.get(key) for key in ("trusted", "waiting", "interrupted", "holder", "kept")):
+        run(["rm", "-rf", "--one-file-system", "--", str(STATE)], root=True)
+    return left
 
 
-def _tell_of_another(ui: UI, host: str, port: int) -> None:
-    """Says what trust is left. Ours under former settings or another checkout's: the user knows.
+def _of_another(host: str, port: int) -> Part:
+    """What trust is left. Ours under former settings or another checkout's: the user knows.
 
     One whose registry answers is somebody's, so no command is named that would end it.
     """
@@ -247,12 +250,11 @@ def _tell_of_another(ui: UI, host: str, port: int) -> None:
     try:
         socket.create_connection((host, port), _ANSWER_SECONDS).close()
     except OSError:
-        ui.warn(
+        return Warn(
             f"this machine still trusts {name}, where nothing answers; if nobody needs that: "
             f"INVOKE_REGISTRY_HOST={host} INVOKE_REGISTRY_PORT={port} inv down"
         )
-    else:
-        ui.note(f"this machine goes on trusting {name}: a registry of somebody else answers there")
+    return Note(f"this machine goes on trusting {name}: a registry of somebody else answers there")
 
 
 def trusts_anothers(settings: Settings) -> bool:
@@ -311,12 +313,8 @@ def _contents(path: str, diff: str) -> tuple[str | None, str | None]:
         return before, None
 
 
-def _noting(ui: UI) -> Callable[[Event], None]:
-    def on_event(event: Event) -> None:
-        if event["event"] == "note":
-            ui.note(str(event.get("message", "")))
-
-    return on_event
+def _notes(events: Sequence[Event]) -> list[Note]:
+    return [Note(str(event.get("message", ""))) for event in events if event["event"] == "note"]
 
 
 def _read(path: Path) -> str | None:

@@ -13,11 +13,10 @@ from moorage.fleet.inventory.ranges import fold
 from moorage.fleet.report import FleetReport, failures
 from moorage.fleet.report.waves import SMALL
 from moorage.fleet.state.host import DAY, Ours, Standing, span, times
+from moorage.output import Line, Parts, Table, lines
 
 if TYPE_CHECKING:
     from moorage.settings import Settings
-    from moorage.ui import UI
-
 
 COLUMNS = ["node", "runtime", "trusts", "our files", "agent", "ends in", "last", "to do"]
 
@@ -53,18 +52,15 @@ def judged(report: FleetReport, own: Ours) -> FleetReport:
     return replace(report, hosts=hosts, states=states)
 
 
-def show(ui: UI, report: FleetReport, own: Ours) -> None:
+def parts(report: FleetReport, own: Ours) -> Parts:
     """The table, what failed grouped by its cause, and the sum."""
-    if ui.as_json:
-        return  # thousands of rows that nobody would see
     now = time.time()
     found = standings(report)
     columns, rows = folded(found, own, now)
     if rows:
-        ui.table(columns, rows)
-    for line in failures(report.hosts):
-        ui.show(line)
-    ui.show(summary(found, own, now))
+        yield Table(columns, rows)
+    yield from lines(failures(report.hosts))
+    yield Line(summary(found, own, now))
 
 
 def folded(found: Sequence[Standing], own: Ours, now: float) -> tuple[list[str], list[list[str]]]:

@@ -138,10 +138,20 @@ class Watch:
         title = f"watch {count} node{'' if count == 1 else 's'}, every {self._every:g} s"
         with signals.heard(self._news.put):
             self._begin()
-            with self._ui.board(title) if self._ui.is_live else _no_board(self._ui, title) as show:
+            with self._shown(title) as show:
                 self._tell_news(title, show)
             self._end()
         return {"ok": True, "nodes": {host: _plain(one) for host, one in self._last.items()}}
+
+    @contextmanager
+    def _shown(self, title: str) -> Iterator[Show]:
+        """The live board; none where nobody watches both streams."""
+        if self._ui.is_live:
+            with self._ui.board(title) as show:
+                yield show
+        else:
+            self._ui.note(f"{title} ...")
+            yield lambda _lines: None
 
     def follow(self, hear: Callable[[Standing], None]) -> None:
         """Hands on each standing as it comes, in the caller's thread, until :meth:`stop`."""
@@ -282,12 +292,6 @@ def _asked(kept: Kept, residents: Residents) -> Standing:
         words = f"Moorage itself failed at this node: {type(problem).__name__}"
         return Standing(name, fault=Fault("defect", words, str(problem), "please report it"))
     return Standing.of(result, *runtime_and_state(events))
-
-
-@contextmanager
-def _no_board(ui: UI, title: str) -> Iterator[Show]:
-    ui.note(f"{title} ...")
-    yield lambda _lines: None
 
 
 def _plain(standing: Standing) -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""What people are shown, as values: pure functions compose them, :mod:`moorage.ui` prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from moorage.errors import MoorageError
+
+
+class Line(NamedTuple):
+    """A line of the result."""
+
+    text: str
+
+
+class Table(NamedTuple):
+    """A table of the result."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class Patch(NamedTuple):
+    """A unified diff."""
+
+    text: str
+
+
+class Diff(NamedTuple):
+    """One file or object as it is and as it shall be; None stands for one that is not there."""
+
+    path: str
+    before: str | None
+    after: str | None
+
+
+class Note(NamedTuple):
+    """A line worth noticing, beside the result."""
+
+    text: str
+
+
+class Warn(NamedTuple):
+    """A line that somebody has to look at, beside the result."""
+
+    text: str
+
+
+class Failure(NamedTuple):
+    """An error that did not end the run."""
+
+    problem: MoorageError
+
+
+Part = Line | Table | Patch | Diff | Note | Warn | Failure
+Parts = Iterable[Part]
+
+
+def lines(texts: Iterable[str]) -> Parts:
+    """Each text as a line of the result."""
+    return map(Line, texts)
+
+
+# update(done=…, total=…, text=…): each optional; done and total in any one unit.
+Update = Callable[..., None]
+
+
+def unheard(**_progress: object) -> None:
+    """An ``Update`` of which nobody hears."""
