@@ -26,6 +26,7 @@ from moorage.files import private_folder
 if TYPE_CHECKING:
     from docker import DockerClient
 
+    from moorage.output import Update
     from moorage.settings import Settings
     from moorage.ui import UI
 
@@ -105,11 +106,13 @@ def base_image(settings: Settings, client: DockerClient, ui: UI) -> str:
     if building.exists(client, reference):
         return reference
     if hub_answers(client, _HUB_IMAGE):
-        _from_hub(settings, client, ui, reference)
+        with ui.progress("building a Debian base from Docker Hub's") as update:
+            _from_hub(settings, client, reference, update)
     else:
         apt.install(_packages(), ui, settings)
         _tools()  # says what is still missing
-        _bootstrap(settings, client, ui, reference)
+        with ui.progress("a Debian base from packages (mmdebstrap)") as update:
+            _bootstrap(settings, client, reference, update)
     return reference
 
 
@@ -179,22 +182,21 @@ def own_mirror(os_release: dict[str, str], uris: str) -> Mirror | None:
     return Mirror(**found) if "main" in found else None
 
 
-def _from_hub(settings: Settings, client: DockerClient, ui: UI, reference: str) -> None:
+def _from_hub(settings: Settings, client: DockerClient, reference: str, update: Update) -> None:
     own = mirror(settings.lab.mirror)
     sources = "".join(f"{line}\n" for line in own.sources()) if own else ""
     text = _DOCKERFILE.format(image=_HUB_IMAGE, include=" ".join(_INCLUDE))
-    with ui.progress("building a Debian base from Docker Hub's") as update:
-        building.build(
-            client,
-            {"Dockerfile": text.encode(), "sources.list": sources.encode()},
-            tag=reference,
-            labels=engine.labels(settings, "base"),
-            title="the Debian base",
-            update=update,
-        )
+    building.build(
+        client,
+        {"Dockerfile": text.encode(), "sources.list": sources.encode()},
+        tag=reference,
+        labels=engine.labels(settings, "base"),
+        title="the Debian base",
+        update=update,
+    )
 
 
-def _bootstrap(settings: Settings, client: DockerClient, ui: UI, reference: str) -> None:
+def _bootstrap(settings: Settings, client: DockerClient, reference: str, update: Update) -> None:
     folder = private_folder(settings.state / "base")
     tar = folder / f"{secrets.token_hex(4)}.tar"
     own = mirror(settings.lab.mirror)
@@ -211,15 +213,14 @@ def _bootstrap(settings: Settings, client: DockerClient, ui: UI, reference: str)
         str(tar),
         *(own.sources() if own else ()),
     ]
+
+    def heard(line: str) -> None:
+        if line.startswith("I: "):
+            update(text=f"Debian base: {line[3:60]}")
+
     try:
-        with ui.progress("a Debian base from packages (mmdebstrap)") as update:
-
-            def heard(line: str) -> None:
-                if line.startswith("I: "):
-                    update(text=f"Debian base: {line[3:60]}")
-
-            commands.logged(argv, folder / "mmdebstrap.log", heard=heard)
-            _import(settings, client, tar, reference)
+        commands.logged(argv, folder / "mmdebstrap.log", heard=heard)
+        _import(settings, client, tar, reference)
     except MoorageError as problem:
         raise MoorageError(
             "no-debian-base",

@@ -12,14 +12,10 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from moorage import commands
 from moorage.errors import MoorageError, Refused
 from moorage.files import private_folder, write_atomically
-
-if TYPE_CHECKING:
-    from moorage.ui import UI
 
 _UNITS = ("docker.socket", "docker.service")
 # Containers get ten seconds to end, and dockerd waits for them.
@@ -63,7 +59,6 @@ def start_unit(state: Path) -> None:
 
 def start(
     state: Path,
-    ui: UI,
     *,
     ready: Callable[[], bool],
     options: Sequence[str] = (),
@@ -89,19 +84,17 @@ def start(
         commands.run(["setsid", "--fork", "sh", "-c", shell, "sh", str(log), *daemon], root=True)
     until = time.monotonic() + seconds
     unseen = 0
-    with ui.progress("starting dockerd") as update:
-        while time.monotonic() < until:
-            pid = running_pid(state)
-            if pid and ready():
-                update(done=1, total=1)
-                return pid
-            # Neither it nor what is about to become it (sh, sudo); a process has no command line
-            # for a moment while it becomes another, so one look is not enough.
-            unseen = 0 if pid or _running(pid_file) else unseen + 1
-            if unseen > 2:
-                forget(state)
-                raise _died(log_words(log), str(log))
-            time.sleep(0.1)
+    while time.monotonic() < until:
+        pid = running_pid(state)
+        if pid and ready():
+            return pid
+        # Neither it nor what is about to become it (sh, sudo); a process has no command line
+        # for a moment while it becomes another, so one look is not enough.
+        unseen = 0 if pid or _running(pid_file) else unseen + 1
+        if unseen > 2:
+            forget(state)
+            raise _died(log_words(log), str(log))
+        time.sleep(0.1)
     raise MoorageError(
         "engine-slow",
         f"dockerd (process {pid}) does not answer after {seconds:.0f} s",
@@ -116,7 +109,7 @@ def running_pid(state: Path) -> int:
     return _running(_record(state).parent / "dockerd.pid", "dockerd")
 
 
-def stop(state: Path, ui: UI, *, seconds: float = _STOP_SECONDS) -> None:
+def stop(state: Path, *, seconds: float = _STOP_SECONDS) -> None:
     """Stops what :func:`started_by_us` names and waits for it to end.
 
     Raises MoorageError where it does not end within ``seconds``.
@@ -127,7 +120,7 @@ def stop(state: Path, ui: UI, *, seconds: float = _STOP_SECONDS) -> None:
     elif how == "service":
         commands.run(["service", "docker", "stop"], root=True)
     elif how == "dockerd":
-        _stop_process(state, ui, seconds)
+        _stop_process(state, seconds)
     forget(state)
 
 
@@ -149,23 +142,22 @@ def log_words(log: Path) -> str:
     return commands.last_words(b"\n".join(telling or lines), lines=2)
 
 
-def _stop_process(state: Path, ui: UI, seconds: float) -> None:
+def _stop_process(state: Path, seconds: float) -> None:
     pid = running_pid(state)
     if not pid:
         return
     # The shell's own kill: the program is in procps, which a lean system lacks.
     commands.run(["sh", "-c", 'kill -TERM "$1"', "sh", str(pid)], root=True, check=False)
-    with ui.progress("stopping dockerd"):
-        until = time.monotonic() + seconds
-        while running_pid(state) == pid:
-            if time.monotonic() > until:
-                raise MoorageError(
-                    "engine-busy",
-                    f"dockerd (process {pid}) has not ended after {seconds:.0f} s",
-                    cause="it waits for its containers",
-                    cure="run inv down again",
-                )
-            time.sleep(0.05)
+    until = time.monotonic() + seconds
+    while running_pid(state) == pid:
+        if time.monotonic() > until:
+            raise MoorageError(
+                "engine-busy",
+                f"dockerd (process {pid}) has not ended after {seconds:.0f} s",
+                cause="it waits for its containers",
+                cure="run inv down again",
+            )
+        time.sleep(0.05)
 
 
 def _running(pid_file: Path, program: str = "") -> int:

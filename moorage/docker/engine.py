@@ -221,7 +221,8 @@ def ensure(settings: Settings, ui: UI) -> None:
     else:
         data = settings.engine.data
         options = ["--data-root", data] if data else []
-        dockerd.start(settings.state, ui, ready=lambda: answers(settings), options=options)
+        with ui.progress("starting dockerd"):
+            dockerd.start(settings.state, ready=lambda: answers(settings), options=options)
     connect(settings).close()
 
 
@@ -244,7 +245,8 @@ def stop(settings: Settings, ui: UI) -> bool:
             f"({', '.join(strangers)})"
         )
         return False
-    dockerd.stop(settings.state, ui)
+    with ui.progress("stopping dockerd"):
+        dockerd.stop(settings.state)
     return True
 
 

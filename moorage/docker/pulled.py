@@ -10,19 +10,17 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 
-def pull(settings: Settings, client: DockerClient, ui: UI, reference: str) -> None:
+def pull(settings: Settings, client: DockerClient, reference: str) -> None:
     """Pull ``reference``, and note that it was us. Raises docker.errors.APIError."""
     from docker.errors import APIError
 
-    with ui.progress(f"pulling {reference}"):
-        # A failure comes with status 200, as an event; `images.pull` of the SDK passes over it and
-        # returns whatever older image has that name.
-        for event in client.api.pull(*split(reference), stream=True, decode=True):
-            if "error" in event:
-                raise APIError(str(event["error"]), explanation=str(event["error"]))
+    # A failure comes with status 200, as an event; `images.pull` of the SDK passes over it and
+    # returns whatever older image has that name.
+    for event in client.api.pull(*split(reference), stream=True, decode=True):
+        if "error" in event:
+            raise APIError(str(event["error"]), explanation=str(event["error"]))
     _write(settings, [*dict.fromkeys([*ours(settings), reference])])
 
 

@@ -192,7 +192,8 @@ def _base(settings: Settings, client: DockerClient, ui: UI, former: str) -> str:
     if wanted == "auto" and not debian.hub_answers(client, HUB_BASE):
         return debian.base_image(settings, client, ui)
     try:
-        pulled.pull(settings, client, ui, reference)
+        with ui.progress(f"pulling {reference}"):
+            pulled.pull(settings, client, reference)
     except APIError as problem:
         kind = Refused if wanted != "auto" else MoorageError
         raise kind(

@@ -107,12 +107,11 @@ def _ensure(settings: Settings, client: DockerClient, ui: UI, recipe: Recipe) ->
     here = present(settings, client, recipe)
     if here:
         return here
-    if wanted != "auto":
-        _pull(settings, client, ui, wanted)
-        return wanted
-    if debian.hub_answers(client, recipe.hub):
-        _pull(settings, client, ui, recipe.hub)
-        return recipe.hub
+    pullable = wanted if wanted != "auto" else recipe.hub
+    if wanted != "auto" or debian.hub_answers(client, recipe.hub):
+        with ui.progress(f"pulling {pullable}"):
+            _pull(settings, client, pullable)
+        return pullable
     base = debian.base_image(settings, client, ui)
     tag = recipe.tag(settings)
     title = f"{recipe.title} from Debian's {recipe.package}"
@@ -144,11 +143,11 @@ def _known(client: DockerClient, reference: str) -> bool:
     return reference != "auto" and building.exists(client, reference)
 
 
-def _pull(settings: Settings, client: DockerClient, ui: UI, reference: str) -> None:
+def _pull(settings: Settings, client: DockerClient, reference: str) -> None:
     from docker.errors import APIError
 
     try:
-        pulled.pull(settings, client, ui, reference)
+        pulled.pull(settings, client, reference)
     except APIError as problem:
         refused = problem.response is not None and problem.response.status_code in (400, 404)
         kind = Refused if refused else MoorageError

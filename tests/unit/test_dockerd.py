@@ -13,7 +13,6 @@ import pytest
 
 from moorage.docker import dockerd
 from moorage.errors import MoorageError, Refused
-from moorage.ui import UI
 
 pytestmark = [
     pytest.mark.engine,
@@ -50,7 +49,6 @@ class Place:
     def start(self, *more: str, seconds: float = 30) -> int:
         return dockerd.start(
             self.state,
-            UI(),
             ready=self.answers,
             options=(*self.options, *more),
             seconds=seconds,
@@ -72,7 +70,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setenv("PATH", f"{root / 'bin'}:{os.environ['PATH']}")
     here = Place(root)
     yield here
-    dockerd.stop(here.state, UI())
+    dockerd.stop(here.state)
     shutil.rmtree(root)
 
 
@@ -83,7 +81,7 @@ def test_it_is_started_once_outlives_ctrl_c_and_is_stopped(place: Place) -> None
     # A session of its own, and none of our open files: not the project's lock, not our pipes.
     assert os.getsid(pid) == pid
     assert place.start() == pid
-    dockerd.stop(place.state, UI())
+    dockerd.stop(place.state)
     assert dockerd.running_pid(place.state) == 0
     assert not place.answers()
     assert dockerd.started_by_us(place.state) == ""
@@ -107,7 +105,7 @@ def test_one_that_dies_at_start_is_told_at_once_in_its_own_words(
 
 def test_one_that_does_not_get_ready_is_named_with_its_log(place: Place) -> None:
     with pytest.raises(MoorageError) as failure:
-        dockerd.start(place.state, UI(), ready=lambda: False, options=place.options, seconds=2)
+        dockerd.start(place.state, ready=lambda: False, options=place.options, seconds=2)
     assert failure.value.code == "engine-slow"
     assert failure.value.path.endswith("dockerd.log")
     assert dockerd.running_pid(place.state) > 0  # still ours to stop
@@ -118,7 +116,7 @@ def test_another_process_under_the_remembered_id_is_left_alone(place: Place) -> 
     pid_file = place.state / "engine" / "dockerd.pid"
     with subprocess.Popen(["sleep", "60"]) as other:
         pid_file.write_text(f"{other.pid}\n")
-        dockerd.stop(place.state, UI())
+        dockerd.stop(place.state)
         assert other.poll() is None
         other.kill()
 

@@ -15,7 +15,6 @@ from docker.errors import APIError
 from moorage import settings
 from moorage.docker import pulled
 from moorage.settings import Settings
-from moorage.ui import UI
 
 DENIED = "unauthorized: incorrect username or password"
 
@@ -71,11 +70,11 @@ def test_an_older_image_does_not_pass_for_the_one_that_could_not_be_pulled(
     failed = {"errorDetail": {"message": DENIED}, "error": DENIED}
     monkeypatch.setattr(Engine, "says", [failed])
     with pytest.raises(APIError) as refused:
-        pulled.pull(here, client, UI(), "app:1")
+        pulled.pull(here, client, "app:1")
     assert refused.value.explanation == DENIED
     assert pulled.ours(here) == []
 
 
 def test_a_pull_that_went_well_is_noted(client: DockerClient, here: Settings) -> None:
-    pulled.pull(here, client, UI(), "app:1")
+    pulled.pull(here, client, "app:1")
     assert pulled.ours(here) == ["app:1"]
