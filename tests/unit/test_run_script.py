@@ -64,7 +64,23 @@ def test_a_missing_venv_module_gets_one_line_with_the_cure(checkout: Path, tmp_p
     assert "apt-get install python3-venv" in done.stderr
 
 
-def test_too_old_a_python_gets_one_line_with_the_cure(checkout: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("system", "cure"),
+    [
+        ("ID=ubuntu\nVERSION_ID=22.04\n", "add-apt-repository ppa:deadsnakes/ppa && apt-get"),
+        ('ID=ubuntu\nVERSION_ID="24.04"\n', "apt-get install python3 python3-venv"),
+        ('ID=debian\nVERSION_ID="11"\n', "Debian 12 has it, debian 11 does not"),
+        ('ID=debian\nVERSION_ID="12"\n', "apt-get install python3 python3-venv"),
+        ("", "apt-get install python3 python3-venv"),
+    ],
+)
+def test_too_old_a_python_gets_one_line_with_the_cure_of_that_system(
+    checkout: Path, tmp_path: Path, system: str, cure: str
+) -> None:
+    release = tmp_path / "os-release"
+    release.write_text(system)
+    script = checkout / "run"
+    script.write_text(script.read_text().replace("/etc/os-release", str(release)))
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("python3", "python3.11", "python3.12", "python3.13", "python3.14"):
@@ -77,7 +93,8 @@ def test_too_old_a_python_gets_one_line_with_the_cure(checkout: Path, tmp_path: 
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "3.11" in done.stderr
-    assert "cure" in done.stderr
+    assert f"cure: {cure}" in done.stderr
+    assert "MOORAGE_PYTHON" in done.stderr
 
 
 def test_a_package_that_does_not_match_its_hash_is_not_installed(checkout: Path) -> None:
