@@ -402,7 +402,7 @@ def _without_url(given: Mapping[Any, Any], source: Giver) -> Mapping[Any, Any]:
         return given
     match = re.fullmatch(r"https://([^/:@?#]+)(?::(\d{1,5}))?/?", host)
     if match is None:
-        expected = f"a DNS name or https://NAME:PORT/, without a path, not {host!r}"
+        expected = f"a DNS name or https://NAME:PORT/, without a path, not {_shown(host)}"
         raise BadSetting(source, "registry.host", expected)
     port = int(match[2] or 443)
     if given.get("port", 443) not in (443, port):
@@ -506,22 +506,27 @@ def _check_namespaces(kubernetes: KubernetesSettings, source: Giver) -> None:
 
 def check_host_name(name: str, *, place: str, source: Giver) -> None:
     """Raises Refused where ``name`` is no lower-case DNS name (RFC 1123, section 2.1)."""
-    expected = "a DNS name such as my.registry.io"
+    expected, shown = "a DNS name such as my.registry.io", _shown(name)
     if "://" in name:
-        raise BadSetting(source, place, f"{expected}, without the scheme in {name!r}")
+        raise BadSetting(source, place, f"{expected}, without the scheme in {shown}")
     if name != name.lower():
         raise BadSetting(
-            source, place, f"{expected}, in lower case (image names allow no other): {name!r}"
+            source, place, f"{expected}, in lower case (image names allow no other): {shown}"
         )
     labels = name.split(".")
     if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         hint = "; a port goes into registry.port" if re.fullmatch(r".+:\d+", name) else ""
-        raise BadSetting(source, place, f"{expected}, not {name!r}{hint}")
+        raise BadSetting(source, place, f"{expected}, not {shown}{hint}")
     if _is_address(name):
         raise BadSetting(source, place, f"{expected}, not an address")
     if len(labels) < 2 and name != "localhost":
         # Docker reads a first component without a dot or a port as a Docker Hub user.
-        raise BadSetting(source, place, f"{expected}, with a dot: images read {name!r} as a user")
+        raise BadSetting(source, place, f"{expected}, with a dot: images read {shown} as a user")
+
+
+def _shown(address: str) -> str:
+    """An address as it may be told: what stands before an ``@`` may be a password."""
+    return repr(re.sub(r"(^|//)[^/]*@", r"\1...@", address))
 
 
 def _is_address(text: str) -> bool:

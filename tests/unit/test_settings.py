@@ -31,6 +31,18 @@ def test_lists_may_be_words_with_commas_as_the_environment_gives_them() -> None:
     assert settings.parse({"nodes": {"hosts": ["a", "b"]}}).nodes.hosts == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    "host",
+    ["https://u:geheim@x.io/", "http://u:geheim@x.io", "u:geheim@x.io", "https://geheim@x.io"],
+)
+def test_a_password_in_an_address_is_not_repeated(host: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        settings.parse({"registry": {"host": host}})
+    told = f"{refusal.value} {refusal.value.cause} {refusal.value.cure}"
+    assert "geheim" not in told
+    assert "...@x.io" in told
+
+
 def test_unknown_key_names_its_nearest_neighbour() -> None:
     with pytest.raises(Refused) as refusal:
         settings.parse({"registry": {"hots": "x.io"}})
