@@ -27,7 +27,7 @@ def issue(run: Run, new_ca: bool = False) -> object:
 
 @command(lock=True)
 def renew(run: Run) -> object:
-    """Make the registry's certificate anew and serve it; no connection is closed.
+    """Renew the registry's certificate and serve it; no connection is closed.
 
     A certificate that Moorage did not make is served as it lies in certs/.
 

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 from agent.wire.faults import Fault
 from agent.wire.report import HostResult
 from agent.wire.version import __version__, older
+from moorage.pki.ends import SOON
 
 if TYPE_CHECKING:
     from moorage.archive import AgentArchive
 
 DAY = 86400
-# A certificate of an agent that is visited never comes this near to its end; a CA of ours is
-# replaced in time by `inv certs.issue`.
-SOON_DAYS = 14
 
 
 @dataclass(frozen=True)
@@ -160,10 +158,10 @@ class Standing:
             found.append("inv nodes.trust")
         if self.unproven:
             found.append(f"inv nodes.verify: not proven: {', '.join(self.unproven)}")
-        if self.ca_ends is not None and self.ca_ends < now + SOON_DAYS * DAY:
+        if self.ca_ends is not None and self.ca_ends < now + SOON.total_seconds():
             found.append("inv certs.issue, then inv nodes.trust: its CA ends")
         if resident is not None:
-            if resident.ends < now + SOON_DAYS * DAY:
+            if resident.ends < now + SOON.total_seconds():
                 found.append("inv nodes.adopt: the agent's certificate ends")
             compared = ours.compared(resident.version, resident.digest)
             if compared == "newer":
