@@ -4,21 +4,8 @@ from invoke.collection import Collection
 
 from moorage import settings
 from moorage.program import edges
-from moorage.tasks import (
-    certs,
-    config,
-    image,
-    images,
-    k8s,
-    lab,
-    learn,
-    monitoring,
-    nodes,
-    registry,
-    top,
-    users,
-    web,
-)
+from moorage.tasks import config, k8s, lab, learn, monitoring, nodes, top, web
+from moorage.tasks.registry import certs, image, images, registry, users
 
 edges.install()
 

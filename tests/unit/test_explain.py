@@ -94,7 +94,7 @@ def collected_with(source: str) -> codes.Found:
     bases = ("agent/wire/faults.py", "moorage/errors.py")
     modules = {path: ast.parse((ROOT / path).read_text()) for path in bases}
     # The other module stands for any: it defines no error of its own.
-    return codes.collect({**modules, "moorage/tasks/certs.py": ast.parse(source)})
+    return codes.collect({**modules, "moorage/tasks/registry/certs.py": ast.parse(source)})
 
 
 COMMAND = re.compile(r"\binv ([a-z0-9]+(?:\.[a-z-]+)?)((?: --[a-z-]+(?:=\S+)?)*)")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -228,6 +229,33 @@ def test_each_room_keeps_to_what_it_alone_does(
 ) -> None:
     found = {name for name, path in modules().items() if does(path.read_text())}
     assert found == set(allowed)
+
+
+# How much a reader has to hold in mind: files in a folder, lines in a file.
+MOST_FILES, MOST_LINES = 12, 450
+FULLER = {
+    "moorage/registry": "14: users and the front's service have a room to come",
+    "agent/server": "13: runs on nodes, and waits for the step as a value",
+}
+LONGER = {
+    "agent/journal/transaction.py": "the transaction and its journal are left as they are",
+    "moorage/cluster/diagnosis/diagnosis.py": "one table of causes",
+    "moorage/pki/registry.py": "what is decided and what is done about one pair of files",
+    "moorage/program/edges.py": "one edge of Invoke's after the other",
+    "moorage/settings.py": "a row per setting",
+}
+
+
+def test_no_folder_holds_more_than_one_looks_over() -> None:
+    counts = Counter(str(path.parent.relative_to(ROOT)) for path in modules().values())
+    assert {name for name, count in counts.items() if count > MOST_FILES} == set(FULLER)
+
+
+def test_no_file_is_longer_than_one_reads() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): path.read_text().count("\n") for path in modules().values()
+    }
+    assert {name for name, lines in lengths.items() if lines > MOST_LINES} == set(LONGER)
 
 
 # Who may import whom: the operator's side knows the wire, the lab knows the operator's side.
