@@ -42,6 +42,7 @@ class CommandLog(logging.Handler):
         self._file: TextIO | None = None
         self._left = MOST_BYTES
         self.path: Path | None = None
+        self.echo: Echo | None = None
         self.setFormatter(_Redacted("%(asctime)s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -99,19 +100,20 @@ class _Redacted(logging.Formatter):
 def begin(folder: Path, words: str, *, say: Callable[[str], None], level: int) -> CommandLog:
     """Starts to listen. ``level``: 0, 1 for ``-v``, 2 for ``-vv``. Ended by :func:`end`."""
     log = CommandLog(folder, words, level=level)
-    handlers = [log, *([Echo(say, level=level)] if level else [])]
+    log.echo = Echo(say, level=level) if level else None
     for name in _LOGGERS:
         logger = logging.getLogger(name)
         logger.setLevel(logging.DEBUG)
         logger.propagate = False  # the root's last resort would print to stderr
-        for handler in handlers:
-            logger.addHandler(handler)
+        logger.addHandler(log)
+        if log.echo is not None:
+            logger.addHandler(log.echo)
     return log
 
 
 def end(log: CommandLog) -> None:
-    """Stops listening and closes the file."""
+    """Stops listening and closes the file; another command's log in this process goes on."""
     for name in _LOGGERS:
         logger = logging.getLogger(name)
-        logger.handlers = [one for one in logger.handlers if not isinstance(one, CommandLog | Echo)]
+        logger.handlers = [one for one in logger.handlers if one not in (log, log.echo)]
     log.close()

@@ -29,15 +29,23 @@ def _any_chosen(nodes: Nodes) -> tuple[Target, ...]:
         "listen": "an address of loopback and a port (else 127.0.0.1:8765; port 0: any)",
         "every": "ask each node so often, in seconds",
         "pods": "look at the cluster's pods too",
+        "actions": "offer to verify a node and, with --pods, to fix why pods cannot pull",
     }
 )
 def web(
-    run: Run, nodes: Nodes, listen: str | None = None, every: str = "30", pods: bool = False
+    run: Run,
+    nodes: Nodes,
+    listen: str | None = None,
+    every: str = "30",
+    pods: bool = False,
+    actions: bool = False,
 ) -> dict[str, Any]:
-    """Serve a page of registry, images, nodes and rollouts on loopback until Ctrl-C; read only.
+    """Serve a page of registry, images, nodes and rollouts on loopback until Ctrl-C.
+
+    Read only unless --actions is given.
 
     Example: inv web
-    Example: inv web --hosts=node1,node2 --listen=127.0.0.1:9000 --pods
+    Example: inv web --hosts=node1,node2 --listen=127.0.0.1:9000 --pods --actions
     """
     from moorage import web as page
     from moorage.fleet import watch
@@ -57,5 +65,5 @@ def web(
             opened.enter_context(access.typed_for(api))
         return page.serve(
             run.settings, run.ui, _any_chosen(nodes), place,
-            reach=nodes.reach(), every=seconds, api=api,
+            reach=nodes.reach(), every=seconds, api=api, acts=actions,
         )  # fmt: skip

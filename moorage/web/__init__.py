@@ -1,7 +1,7 @@
-"""The page: registry, images, nodes, rollouts and stuck pods, read only, on loopback.
+"""The page: registry, images, nodes, rollouts and stuck pods, on loopback; read only unless asked.
 
 ``story`` has what is told, ``sources`` where it comes from, ``page`` how it looks, ``access`` who
-may look, ``server`` the requests.
+may look, ``actions`` what may be done, ``server`` the requests.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from moorage.fleet.rollout.operation import Reach
     from moorage.settings import Settings
     from moorage.ui import UI
+    from moorage.web.actions import Actions
+    from moorage.web.sources import Source
 
 USUAL_SECONDS = 30.0
 
@@ -33,21 +35,27 @@ def serve(
     reach: Reach | None = None,
     every: float = USUAL_SECONDS,
     api: Api | None = None,
+    acts: bool = False,
 ) -> dict[str, Any]:
-    """Serves the page until Ctrl-C. ``api``: the cluster whose pods are told of. Raises Refused."""
+    """Serves the page until Ctrl-C. ``api``: the cluster whose pods are told of; ``acts``: the page
+    has its actions. Raises Refused."""
+    from moorage.fleet.inventory import targets_of
     from moorage.fleet.state import table
     from moorage.fleet.watch import Watch
+    from moorage.web.actions import Actions
     from moorage.web.server import Server, run
     from moorage.web.story import Story
 
-    asked = {
-        "registry": partial(sources.registry, settings),
-        "images": partial(sources.images, settings),
-        "rollouts": partial(sources.rollouts, settings),
-        **({"pods": partial(sources.pods, api, settings)} if api is not None else {}),
-    }
-    server = Server(place, settings.registry_name, asked)
+    server = Server(place, settings.registry_name, {})
     server.story = Story(table.ours(settings), len(hosts), server.tell)
+    actions = None
+    if acts:
+        targets = targets_of(hosts) if hosts else ()
+        show = partial(server.story.put, "actions")
+        actions = Actions(settings, targets, show, reach=reach, api=api)
+        show(actions.section())
+        server.offer(actions)
+    server.sources = _sources(settings, api, actions)
     watch = Watch(settings, ui, hosts, reach, every) if hosts else None
 
     def ready() -> None:
@@ -61,4 +69,17 @@ def serve(
     finally:
         if watch is not None:
             watch.stop()
+        if actions is not None and actions.under_way:
+            ui.note(f"the page ends when {actions.under_way} has ended")
     return {"ok": True, "url": server.place.url}
+
+
+def _sources(settings: Settings, api: Api | None, actions: Actions | None) -> dict[str, Source]:
+    asked: dict[str, Source] = {
+        "registry": partial(sources.registry, settings),
+        "images": partial(sources.images, settings),
+        "rollouts": partial(sources.rollouts, settings),
+    }
+    if api is not None:
+        asked["pods"] = partial(sources.pods, api, settings, actions)
+    return asked

@@ -7,11 +7,13 @@ somebody else's reads a server on loopback (DNS rebinding). Pure but for the ran
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import parse_qsl
 
 from moorage.errors import Refused
 
@@ -32,6 +34,18 @@ HEADERS: Mapping[str, str] = {
     "Cache-Control": "no-store",
     "Server": "moorage",
 }
+
+# What a page with a form needs beside: to send it to us, and to say that it came from us. With
+# "no-referrer" a browser sends "Origin: null" (https://fetch.spec.whatwg.org, "Origin header").
+FORM_HEADERS: Mapping[str, str] = {
+    **HEADERS,
+    "Content-Security-Policy": HEADERS["Content-Security-Policy"].replace(
+        "form-action 'none'", "form-action 'self'"
+    ),
+    "Referrer-Policy": "same-origin",
+}
+FORM = "application/x-www-form-urlencoded"
+MOST_FORM_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -95,11 +109,12 @@ class Access:
     def __init__(self) -> None:
         self.token = secrets.token_urlsafe(32)
         self._is_used = False
+        self._key = secrets.token_bytes(32)
         self._sessions: list[str] = []
 
     def log_in(self, token: str) -> str | None:
         """A new session's cookie for the link's token, once; None for any other, and afterwards."""
-        fits = hmac.compare_digest(token.encode(), self.token.encode())
+        fits = hmac.compare_digest(_bytes(token), self.token.encode())
         if not fits or self._is_used:
             return None
         self._is_used = True
@@ -109,5 +124,35 @@ class Access:
 
     def knows(self, session: str) -> bool:
         """Whether the cookie is a session's; each is compared in constant time."""
-        given = session.encode()
+        given = _bytes(session)
         return sum(hmac.compare_digest(given, one.encode()) for one in self._sessions) > 0
+
+    def form_token(self, session: str) -> str:
+        """What a form of this session has to bring back, so that no other site can fill one in."""
+        return hmac.new(self._key, _bytes(session), hashlib.sha256).hexdigest()
+
+    def is_form_of(self, session: str, token: str) -> bool:
+        """Whether a form with ``token`` was given to that session; in constant time."""
+        return hmac.compare_digest(_bytes(token), self.form_token(session).encode())
+
+    @staticmethod
+    def short(session: str) -> str:
+        """A session's name in logs, which lets nobody in."""
+        return hashlib.sha256(_bytes(session)).hexdigest()[:8]
+
+
+def form_fields(body: bytes) -> tuple[str, str] | None:
+    """A form's ``of`` and ``token``; None for a body that is no such form, each once and alone."""
+    try:
+        fields = parse_qsl(body.decode(), strict_parsing=True, max_num_fields=2, errors="strict")
+    except ValueError:  # UnicodeDecodeError is one
+        return None
+    found = dict(fields)
+    if len(fields) != 2 or found.keys() != {"of", "token"}:
+        return None
+    return found["of"], found["token"]
+
+
+def _bytes(text: str) -> bytes:
+    """What a browser sent; bytes that are no text come from aiohttp as lone surrogates."""
+    return text.encode(errors="surrogateescape")

@@ -17,6 +17,7 @@ from moorage.web.words import CHINESE
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from moorage.web.actions import Question
     from moorage.web.story import Section
 
 HERE = Path(__file__).parent
@@ -54,6 +55,15 @@ def part(name: str, section: Section, lang: str) -> str:
     """One section alone, as the page's script puts it in the place of the old one."""
     template = _environment().get_template("section.html.j2")
     return typed(template.render(name=name, section=section, say=_say(lang)))
+
+
+def confirmation(registry: str, question: Question, token: str, lang: str) -> str:
+    """What is asked before an action; ``token`` goes back with the agreement."""
+    template = _environment().get_template("confirm.html.j2")
+    text = template.render(
+        registry=registry, question=question, token=token, lang=lang, say=_say(lang)
+    )
+    return typed(text)
 
 
 @cache

@@ -1,4 +1,5 @@
-"""The page's server: a table of exact paths, read only, with events for what changed.
+"""The page's server: a table of exact paths, with events for what changed; read only, unless it has
+actions, which alone are posted.
 
 aiohttp on uvloop. Everything that blocks runs in threads; a source that hangs delays its own
 section and no other.
@@ -10,6 +11,8 @@ import asyncio
 import contextlib
 import functools
 import json
+import logging
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,10 +23,19 @@ from aiohttp import web
 
 from moorage.errors import MoorageError, Refused
 from moorage.web import page
-from moorage.web.access import HEADERS, Access, Place
+from moorage.web.access import (
+    FORM,
+    FORM_HEADERS,
+    HEADERS,
+    MOST_FORM_BYTES,
+    Access,
+    Place,
+    form_fields,
+)
 from moorage.web.story import SECTIONS, Section, Story, failed
 
 if TYPE_CHECKING:
+    from moorage.web.actions import Actions
     from moorage.web.sources import Source
 
 # How often each source is asked, in seconds.
@@ -31,8 +43,12 @@ EVERY: Mapping[str, float] = {"registry": 15, "images": 60, "rollouts": 2, "pods
 # Events are gathered for so long: a thousand nodes that answer are not a thousand events.
 GATHER_SECONDS = 1.0
 ALIVE_SECONDS = 15.0
+REFUSED = (400, 403, 404, 405, 409, 413, 415, 421)
+ASKED = ("/verify", "/fix")
+FORM_SECONDS = 10.0
 FILES = {"/page.css": "text/css", "/page.js": "text/javascript"}
 
+_log = logging.getLogger("moorage.web")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -44,8 +60,9 @@ class Server:
         self.place = place
         self.access = Access()
         self.story: Story
+        self._acts = False
         self._registry = registry
-        self._sources = sources
+        self.sources = sources
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listeners: set[asyncio.Queue[str]] = set()
         self._shown: dict[tuple[str, str, int, int], str] = {}
@@ -57,6 +74,11 @@ class Server:
             **{f"/section/{name}": self._section for name in SECTIONS},
             **dict.fromkeys(FILES, self._file),
         }
+
+    def offer(self, actions: Actions) -> None:
+        """Lets the page do these."""
+        self._acts = True
+        self._table |= dict.fromkeys(ASKED, functools.partial(self._asked, actions))
 
     @property
     def link(self) -> str:
@@ -91,7 +113,7 @@ class Server:
         sockets = site._server.sockets  # type: ignore[union-attr]
         self.place = Place(self.place.address, sockets[0].getsockname()[1])
         self._rendered("", "en")  # the first browser waits for no template to be compiled
-        asking = [asyncio.ensure_future(self._ask(name)) for name in self._sources]
+        asking = [asyncio.ensure_future(self._ask(name)) for name in self.sources]
         ready()
         try:
             await ending.wait()
@@ -106,7 +128,7 @@ class Server:
         pool = ThreadPoolExecutor(1, thread_name_prefix=f"web-{name}")
         loop = asyncio.get_running_loop()
         while True:
-            found = await loop.run_in_executor(pool, _looked, self._sources[name])
+            found = await loop.run_in_executor(pool, _looked, self.sources[name])
             self.story.put(name, found)
             await asyncio.sleep(EVERY[name])
 
@@ -114,20 +136,40 @@ class Server:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Every request's way in: the name it was asked by, the method, the path, the cookie."""
+        answer = self._table.get(request.path)
+        said = self._refusal(request, answer) or await answer(request)  # type: ignore[arg-type,misc]
+        if said.status in REFUSED:  # neither the query nor a cookie: a token may be in them
+            _log.info("refused: %s %.100r: %d", request.method, request.path, said.status)
+        return said
+
+    def _refusal(self, request: web.BaseRequest, answer: Handler | None) -> web.Response | None:
         if request.headers.get("Host", "") not in self.place.hosts:
             return _said(421, "This page is served under its own name only.")
-        answer = self._table.get(request.path)
         if answer is None:
             return _said(404, "There is no such page.")
-        if request.method != "GET":
+        methods = ("GET", "POST") if request.path in ASKED else ("GET",)
+        if request.method not in methods:
             said = _said(405, "This page is read only.")
-            said.headers["Allow"] = "GET"
+            said.headers["Allow"] = ", ".join(methods)
             return said
-        if request.path != "/login" and not self.access.knows(
-            request.cookies.get(self._cookie, "")
-        ):
+        if request.path != "/login" and not self.access.knows(self._session(request)):
             return _said(403, "Open the link that `inv web` printed; it lets one browser in, once.")
-        return await answer(request)  # type: ignore[arg-type]
+        return self._refused_form(request) if request.method == "POST" else None
+
+    def _refused_form(self, request: web.BaseRequest) -> web.Response | None:
+        """Every browser says where a form comes from; one that does not is not believed."""
+        if request.headers.getall("Origin", []) != [f"http://{request.headers['Host']}"]:
+            return _said(403, "This was sent by another site, and nothing was done.")
+        if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
+            return _said(403, "This was sent by another site, and nothing was done.")
+        if request.content_type != FORM:
+            return _said(415, "A form of this page was expected.")
+        if request.content_length is None or request.content_length > MOST_FORM_BYTES:
+            return _said(413, f"A form of this page has {MOST_FORM_BYTES} bytes at most.")
+        return None
+
+    def _session(self, request: web.BaseRequest) -> str:
+        return request.cookies.get(self._cookie, "")
 
     @property
     def _cookie(self) -> str:
@@ -144,7 +186,37 @@ class Server:
 
     async def _page(self, request: web.BaseRequest) -> web.Response:
         lang = page.language(request.headers.get("Accept-Language", ""))
-        return _html(self._rendered("", lang), lang)
+        headers = FORM_HEADERS if self._acts else HEADERS
+        return _html(self._rendered("", lang), lang, headers)
+
+    async def _asked(self, actions: Actions, request: web.BaseRequest) -> web.Response:
+        """The form that asks before an action (GET), and the agreement (POST)."""
+        kind = request.path.removeprefix("/")
+        try:
+            if request.method == "POST":
+                return await self._agreed(actions, kind, request)
+            question = actions.question(kind, request.query.get("of", ""))
+        except Refused as problem:
+            return _said(409, f"{problem.message}: {problem.cause}.\n{problem.cure}")
+        lang = page.language(request.headers.get("Accept-Language", ""))
+        token = self.access.form_token(self._session(request))
+        return _html(page.confirmation(self._registry, question, token, lang), lang, FORM_HEADERS)
+
+    async def _agreed(self, actions: Actions, kind: str, request: web.BaseRequest) -> web.Response:
+        """Begins what the form asked. Raises Refused."""
+        session = self._session(request)
+        try:
+            fields = form_fields(await asyncio.wait_for(request.read(), FORM_SECONDS))
+        except TimeoutError:
+            fields = None
+        if fields is None:
+            return _said(400, "This is not a form of this page; nothing was done.")
+        of, token = fields
+        if not self.access.is_form_of(session, token):
+            return _said(403, "This form is of another session; nothing was done.")
+        who = f"{_user()}, session {self.access.short(session)}"
+        actions.begin(actions.question(kind, of), who)
+        return web.Response(status=303, headers={**HEADERS, "Location": "/#actions"})
 
     async def _section(self, request: web.BaseRequest) -> web.Response:
         lang = page.language(request.headers.get("Accept-Language", ""))
@@ -164,7 +236,8 @@ class Server:
         return self._shown[key]
 
     def _shown_sections(self) -> tuple[str, ...]:
-        return tuple(one for one in SECTIONS if one == "nodes" or one in self._sources)
+        there = {"nodes", *self.sources, *(["actions"] if self._acts else [])}
+        return tuple(one for one in SECTIONS if one in there)
 
     async def _story(self, request: web.BaseRequest) -> web.Response:
         del request
@@ -223,9 +296,20 @@ def _content(path: str) -> bytes:
     return (page.HERE / path.removeprefix("/")).read_bytes()
 
 
-def _html(text: str, lang: str) -> web.Response:
-    headers = {**HEADERS, "Content-Language": lang, "Vary": "Accept-Language"}
+def _html(text: str, lang: str, given: Mapping[str, str] = HEADERS) -> web.Response:
+    headers = {**given, "Content-Language": lang, "Vary": "Accept-Language"}
     return web.Response(text=text, content_type="text/html", headers=headers)
+
+
+@functools.cache
+def _user() -> str:
+    """Whoever started the page: its browser is theirs, or was let in by them."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        return str(os.getuid())
 
 
 def _said(status: int, text: str) -> web.Response:

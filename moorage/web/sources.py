@@ -9,14 +9,16 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from moorage.errors import MoorageError
+from moorage.settings import REPOSITORY
 from moorage.web.story import Section, from_groups, from_rows
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
     from moorage.settings import Settings
+    from moorage.web.actions import Actions
 
 Source = Callable[[], Section]
 MOST_REPOSITORIES = 200
@@ -64,11 +66,14 @@ def images(settings: Settings) -> Section:
     from moorage import registry as registries
     from moorage.registry import client
 
-    login = registries.credentials(settings)
+    login = registries.if_any(settings)
     catalog = client.ask(settings, f"/v2/_catalog?n={MOST_REPOSITORIES}", login=login)
     names = _listed(catalog.body, "repositories")
     rows = []
     for name in names:
+        if not REPOSITORY.fullmatch(name):  # one that cannot be asked for keeps no other back
+            rows.append((name, "not a name of a repository"))
+            continue
         answer = client.ask(settings, f"/v2/{name}/tags/list", login=login)
         rows.append((name, ", ".join(sorted(_listed(answer.body, "tags")))))
     more = "there are more" if len(names) == MOST_REPOSITORIES else ""
@@ -101,9 +106,14 @@ def rollouts(settings: Settings) -> Section:
     return from_rows(("began", "what", "nodes", "results", "state"), rows, note)
 
 
-def pods(api: Api, settings: Settings) -> Section:
-    """Why pods cannot pull, by cause."""
+def pods(api: Api, settings: Settings, actions: Actions | None = None) -> Section:
+    """Why pods cannot pull, by cause; with ``actions`` those that the page can fix say so."""
     from moorage.cluster.diagnosis import examine
+    from moorage.web.actions import key
 
-    report: dict[str, Any] = examine.examine(api, settings).to_json()
-    return from_groups(report["causes"])
+    report = examine.examine(api, settings)
+    if actions is None:
+        return from_groups(report.to_json()["causes"])
+    actions.heard(report)
+    fixes = [key(one) if one.fix else "" for one in report.groups]
+    return from_groups(report.to_json()["causes"], fixes)

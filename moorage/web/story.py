@@ -17,29 +17,35 @@ from moorage.fleet.inventory.ranges import fold
 from moorage.fleet.state import table
 from moorage.fleet.state.host import Ours, Standing
 
-SECTIONS = ("nodes", "registry", "images", "rollouts", "pods")
+SECTIONS = ("nodes", "actions", "registry", "images", "rollouts", "pods")
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why something could not be looked at, or is not well: what it befell, and the cure."""
+    """Why something could not be looked at, or is not well: what it befell, and the cure.
+
+    ``fix``: what the page's own fix of it is known by, "" if the page has none.
+    """
 
     what: str
     message: str
     cause: str = ""
     cure: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True)
 class Section:
     """A table of the page. ``seen``: seconds since 1970, None before the first look; ``note``: one
-    line above it. ``troubles`` come first, as they are what to do."""
+    line above it. ``troubles`` come first, as they are what to do; ``offers``: nodes that the form
+    of the section offers to verify."""
 
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
     note: str = ""
     troubles: tuple[Trouble, ...] = ()
     seen: float | None = None
+    offers: tuple[str, ...] = ()
 
 
 def failed(problem: MoorageError) -> Section:
@@ -140,15 +146,17 @@ def from_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], note: str =
     return Section(tuple(columns), kept, note, (), time.time())
 
 
-def from_groups(groups: Sequence[Mapping[str, Any]]) -> Section:
-    """Why pods cannot pull: a trouble per cause, with the cure to copy."""
+def from_groups(groups: Sequence[Mapping[str, Any]], fixes: Sequence[str] = ()) -> Section:
+    """Why pods cannot pull: a trouble per cause, with the cure to copy. ``fixes``: what the page's
+    fix of each is known by, "" if there is none."""
     troubles = tuple(
         Trouble(
             f"{', '.join(one['pods'][:5])}{' …' if len(one['pods']) > 5 else ''}",
             str(one["title"]),
             str(one["cause"]),
             str(one["cure"]),
+            fix,
         )
-        for one in groups
+        for one, fix in zip(groups, [*fixes, *[""] * (len(groups) - len(fixes))], strict=True)
     )
     return Section((), (), "" if troubles else "every pod can pull", troubles, time.time())

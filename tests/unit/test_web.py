@@ -79,14 +79,14 @@ class Served:
         assert not self.thread.is_alive()
 
     def ask(
-        self, path: str, method: str = "GET", **headers: str
+        self, path: str, method: str = "GET", body: str | None = None, **headers: str
     ) -> tuple[int, http.client.HTTPMessage, str]:
         line = http.client.HTTPConnection("127.0.0.1", self.server.place.port, timeout=20)
         try:
             names = {name.replace("_", "-"): value for name, value in headers.items()}
             if self.cookie:
                 names.setdefault("Cookie", self.cookie)
-            line.request(method, path, headers=names)
+            line.request(method, path, body, headers=names)
             answer = line.getresponse()
             return answer.status, answer.headers, answer.read().decode()
         finally:
@@ -154,7 +154,7 @@ def test_nothing_is_shown_without_the_cookie() -> None:
             for cookie in (
                 "",
                 f"moorage-{made.server.place.port}=x",
-                "moorage=é".encode().decode("latin-1"),
+                f"moorage-{made.server.place.port}=\xff\xfe",  # no UTF-8
             ):
                 made.cookie = cookie
                 assert made.ask(path)[0] == 403, path
@@ -300,7 +300,7 @@ def test_no_secret_is_in_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     from moorage.registry.credentials import Credentials
 
     settings = Settings()
-    monkeypatch.setattr(registries, "credentials", lambda _: Credentials("moorage", canary))
+    monkeypatch.setattr(registries, "if_any", lambda _: Credentials("moorage", canary))
 
     def asked(_: Settings, path: str, *, login: Credentials, **__: Any) -> client.Answer:
         """A stand-in for a registry that has two images."""
@@ -338,6 +338,27 @@ def test_a_source_that_fails_says_so_and_the_others_go_on() -> None:
         assert "inv doctor</code>" in text
         assert "ZeroDivisionError" in text
         assert "Traceback" not in text
+
+
+def test_a_repository_that_cannot_be_asked_for_keeps_no_other_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from moorage import registry as registries
+    from moorage.registry import client
+
+    def asked(_: Settings, path: str, **__: Any) -> client.Answer:
+        """A stand-in for a registry that lists what no client could have pushed."""
+        assert path.startswith(("/v2/_catalog?", "/v2/app/tags"))
+        names = {"repositories": [EVIL, "../etc/passwd", "app"], "tags": ["1"]}
+        return client.Answer(200, {}, json.dumps(names).encode())
+
+    monkeypatch.setattr(client, "ask", asked)
+    monkeypatch.setattr(registries, "if_any", lambda _: None)
+    assert sources.images(Settings()).rows == (
+        (EVIL, "not a name of a repository"),
+        ("../etc/passwd", "not a name of a repository"),
+        ("app", "1"),
+    )
 
 
 def test_a_fleet_of_which_half_is_silent_is_folded_by_cause() -> None:
@@ -438,7 +459,7 @@ def test_rollouts_are_told_newest_first_and_while_they_run(
 
 
 def test_every_source_has_its_pace() -> None:
-    assert set(EVERY) | {"nodes"} == set(SECTIONS)
+    assert set(EVERY) | {"nodes", "actions"} == set(SECTIONS)
 
 
 MEASURE = """
