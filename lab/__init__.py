@@ -10,12 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lab.lifecycle import down, nodes, pending, up
+    from lab.lifecycle import build, down, nodes, pending, up
     from lab.machines.access import need_node, ssh_command, ssh_config
     from lab.machines.node import LabNode
 
 __all__ = [
     "LabNode",
+    "build",
     "down",
     "need_node",
     "nodes",
@@ -27,7 +28,7 @@ __all__ = [
 
 _HOMES = {
     "machines.access": ("need_node", "ssh_command", "ssh_config"),
-    "lifecycle": ("down", "nodes", "pending", "up"),
+    "lifecycle": ("build", "down", "nodes", "pending", "up"),
     "machines.node": ("LabNode",),
 }
 

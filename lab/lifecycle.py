@@ -53,6 +53,34 @@ def pending(settings: Settings, nodes: str | None = None) -> list[Action]:
     return actions
 
 
+def build(settings: Settings, client: DockerClient, ui: UI) -> Future[None] | None:
+    """Begins to build what the nodes of ``lab.nodes`` are made from; None if all is there.
+
+    What it stands on is made before this returns. The rest goes on beside the caller, who waits for
+    it with ``result()``, or ends without: a daemon thread keeps nobody.
+    """
+    lines = _lines(settings, None)
+    if not images.missing(settings, client, lines):
+        return None
+    base = images.base(settings, client, ui)
+    done: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            own = engine.connect(settings)
+            try:
+                images.ensure(settings, own, lines, base)
+            finally:
+                own.close()
+        except BaseException as problem:
+            done.set_exception(problem)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=work, name="lab-images", daemon=True).start()
+    return done
+
+
 def up(settings: Settings, client: DockerClient, ui: UI, nodes: str | None = None) -> list[LabNode]:
     """Makes the lab what ``nodes`` (default: ``lab.nodes``) says, and waits until it serves.
 
@@ -61,7 +89,10 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: str | None = Non
     """
     lines = _lines(settings, nodes)
     _refuse_rootless(client)
-    images.ensure(settings, client, ui, lines)
+    if images.missing(settings, client, lines):
+        base = images.base(settings, client, ui)
+        with ui.progress("building the lab's nodes") as update:
+            images.ensure(settings, client, lines, base, update)
     allowed = access.prepare(settings)
     recipes = _recipes(settings, client, lines, allowed.public_key)
     there = containers.existing(settings, client)

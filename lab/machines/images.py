@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from moorage.docker import building, debian, engine
 from moorage.errors import MoorageError
 from moorage.mix import LINES, Line
+from moorage.output import unheard
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
+    from moorage.output import Update
     from moorage.settings import Settings
     from moorage.ui import UI
 
@@ -43,34 +45,45 @@ def missing(settings: Settings, client: DockerClient, lines: Iterable[Line]) -> 
     )
 
 
-def ensure(settings: Settings, client: DockerClient, ui: UI, lines: Iterable[Line]) -> None:
-    """Builds what is missing. Raises MoorageError with the failing step's last words."""
+def base(settings: Settings, client: DockerClient, ui: UI) -> str:
+    """The image that the nodes' shared part is built from; made if it is needed and not there."""
+    shared = building.exists(client, reference(settings, None))
+    return "" if shared else debian.base_image(settings, client, ui)
+
+
+def ensure(
+    settings: Settings,
+    client: DockerClient,
+    lines: Iterable[Line],
+    base: str,
+    update: Update = unheard,
+) -> None:
+    """Builds what is missing, from what :func:`base` gave; ``update`` is told of it.
+
+    Raises MoorageError with the failing step's last words.
+    """
     absent = missing(settings, client, lines)
     if not absent:
         return
     shared = reference(settings, None)
     if not building.exists(client, shared):
-        base = debian.base_image(settings, client, ui)
         files = {
             path.name: path.read_bytes()
             for path in _FILES.iterdir()
             if path.suffix != ".Dockerfile"
         }
-        with ui.progress("building the lab nodes' system") as update:
-            building.build(
-                client,
-                files,
-                tag=shared,
-                labels=engine.labels(settings, "lab"),
-                title="the lab nodes' system",
-                arguments={"BASE": base},
-                update=update,
-            )
-    names = ", ".join(line.name for line in absent)
-    with (
-        ui.progress(f"building nodes with containerd {names}") as update,
-        ThreadPoolExecutor() as pool,
-    ):
+        update(text="building the lab nodes' system")
+        building.build(
+            client,
+            files,
+            tag=shared,
+            labels=engine.labels(settings, "lab"),
+            title="the lab nodes' system",
+            arguments={"BASE": base},
+            update=update,
+        )
+    update(text=f"building nodes with containerd {', '.join(line.name for line in absent)}")
+    with ThreadPoolExecutor() as pool:
         for done, _ in enumerate(
             pool.map(lambda line: _build_line(settings, client, line), absent), start=1
         ):
@@ -100,7 +113,7 @@ def _build_line(settings: Settings, client: DockerClient, line: Line) -> None:
         labels=engine.labels(settings, "lab"),
         title=f"a node with containerd {line.name}",
         arguments={"NODE": reference(settings, None), "SUITE": line.suite},
-        update=lambda **_: None,
+        update=unheard,
     )
     said = client.containers.run(
         name, ["containerd", "--version"], remove=True, network_mode="none"

@@ -15,6 +15,8 @@ from moorage.settings import Settings
 from moorage.ui import UI
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     import docker
 
     from lab.kubernetes import Cluster
@@ -31,6 +33,7 @@ class Walk:
     hosts: list[HostResult] = field(default_factory=list)
     runtimes: dict[str, str] = field(default_factory=dict)
     this_machine: HostResult | None = None
+    lab_images: Future[None] | None = None
     done: list[PhaseDone] = field(default_factory=list)
     cluster: Cluster | None = None
     workload: Workload | None = None

@@ -43,8 +43,12 @@ def _registry_pending(walk: Walk) -> list[Action]:
 
 
 def _registry(walk: Walk) -> bool:
+    import lab
     from moorage import registry
 
+    # The slow part of the nodes needs nothing of the registry: both are built at once.
+    if not walk.settings.nodes.hosts:
+        walk.lab_images = lab.build(walk.settings, walk.client, walk.ui)
     return registry.up(walk.settings, walk.client, walk.ui).changed
 
 
@@ -90,6 +94,9 @@ def _nodes(walk: Walk) -> bool:
         walk.nodes = walk.settings.nodes.hosts
         walk.ui.note(f"{len(walk.nodes)} hosts from nodes.hosts in invoke.yaml; no lab is made")
         return False
+    if walk.lab_images is not None:
+        with walk.ui.progress("building the lab's nodes"):
+            walk.lab_images.result()
     before = {node.container_id for node in lab.nodes(walk.settings, walk.client)}
     nodes = lab.up(walk.settings, walk.client, walk.ui, None)
     walk.nodes = tuple(node.name for node in nodes)

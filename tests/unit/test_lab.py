@@ -7,14 +7,16 @@ import json
 import shutil
 import subprocess
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
 
 import lab
-from lab.machines import access, limits
+from lab.machines import access, images, limits
 from lab.machines.node import LabNode, Recipe, capabilities, container_name, host_config, number
-from moorage.errors import Refused
+from moorage.docker import engine
+from moorage.errors import MoorageError, Refused
 from moorage.mix import LINES, parse_mix
 from moorage.settings import LabSettings, Settings, parse
 from moorage.ui import UI
@@ -268,3 +270,48 @@ def test_a_mix_in_the_settings_is_named_as_such() -> None:
     settings: Settings = project(Path("/nowhere"), lab=LabSettings(nodes="1.8"))
     with pytest.raises(Refused, match=r"lab\.nodes: '1\.8'"):
         lab.pending(settings)
+
+
+class Unused:
+    """An engine's client that nothing is asked of."""
+
+    def close(self) -> None: ...
+
+
+def test_what_nodes_are_made_from_is_built_beside_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going, ended = threading.Event(), threading.Event()
+
+    def ensure(*_: object) -> None:
+        going.set()
+        assert ended.wait(20)
+
+    monkeypatch.setattr(images, "missing", lambda *_: ("1.6",))
+    monkeypatch.setattr(images, "base", lambda *_: "base")
+    monkeypatch.setattr(images, "ensure", ensure)
+    monkeypatch.setattr(engine, "connect", lambda _: Unused())
+    begun = lab.build(project(tmp_path), Unused(), UI())  # type: ignore[arg-type]
+    assert begun is not None
+    assert going.wait(20)
+    assert not begun.done()
+    ended.set()
+    begun.result(20)
+
+
+def test_a_build_that_fails_beside_the_caller_is_told_to_who_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ensure(*_: object) -> None:
+        raise MoorageError("build-failed", "building the lab nodes' system failed")
+
+    monkeypatch.setattr(images, "missing", lambda *_: ("1.6",))
+    monkeypatch.setattr(images, "base", lambda *_: "base")
+    monkeypatch.setattr(images, "ensure", ensure)
+    monkeypatch.setattr(engine, "connect", lambda _: Unused())
+    begun = lab.build(project(tmp_path), Unused(), UI())  # type: ignore[arg-type]
+    assert begun is not None
+    with pytest.raises(MoorageError, match="system failed"):
+        begun.result(20)
+    monkeypatch.setattr(images, "missing", lambda *_: ())
+    assert lab.build(project(tmp_path), Unused(), UI()) is None  # type: ignore[arg-type]
