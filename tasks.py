@@ -5,7 +5,7 @@ from invoke.collection import Collection
 from moorage import settings
 from moorage.program import edges
 from moorage.tasks import config, k8s, lab, learn, monitoring, nodes, top, web
-from moorage.tasks.registry import certs, image, images, registry, users
+from moorage.tasks.registry import certs, image, images, registry, upkeep, users
 
 edges.install()
 
@@ -20,6 +20,7 @@ namespace = Collection(
     certs.namespace,
     registry.namespace,
     users.namespace,
+    upkeep.namespace,
     image.namespace,
     images.namespace,
     lab.namespace,

@@ -53,6 +53,7 @@ _PORT = Span(1, 65535, "port")
 _DAYS = Span(1, 36500, "number of days")
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/: a pod's name becomes
 # its host name and a label's value.
+_DURATION = r"[0-9]{1,6}[smhdw]"
 _OBJECT = Form(_LABEL.pattern, "a name of a-z, 0-9 and '-', at most 63")
 
 # What one value alone may be, as data: :func:`parse` holds it, the JSON Schema says it.
@@ -66,6 +67,7 @@ SPANS: Mapping[str, Span] = {
     "nodes.connect_timeout": Span(1, 1000, "number"),
     "nodes.parallel": Span(1, 1000, "number"),
     "nodes.retries": Span(0, 20, "number"),
+    "upkeep.keep": Span(0, 999999, "number of tags"),
 }
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "certs.key": ("ec-p256", "rsa-4096"),
@@ -94,6 +96,12 @@ FORMS: Mapping[str, Form] = {
     ),
     "kubernetes.secret": _OBJECT,
     "kubernetes.pod": _OBJECT,
+    "upkeep.older_than": Form(f"({_DURATION})?", "a number and one of s, m, h, d and w, as 30d"),
+    "upkeep.grace": Form(_DURATION, "a number and one of s, m, h, d and w, as 1h"),
+    "upkeep.at": Form(r"([01][0-9]|2[0-3]):[0-5][0-9]", "a time of the day in quotes, as '03:17'"),
+    "upkeep.textfile": Form(
+        r"|/[^\x00\n]*[^/\x00\n]\.prom", "a file from the root (/…) that ends with .prom"
+    ),
 }
 
 
@@ -267,6 +275,28 @@ class KubernetesSettings:
 
 
 @dataclass(frozen=True)
+class UpkeepSettings:
+    """What `inv upkeep` does beside renewing and collecting, and when a timer has it done."""
+
+    # The prune policy, as the options of `inv images.prune`; with none of the first three set,
+    # nothing is pruned. keep: 0 says nothing.
+    keep: int = 0
+    older_than: str = ""
+    untagged: bool = False
+    protect: tuple[str, ...] = ()
+    without_nodes: bool = False
+    # No blob is collected that was pushed less long ago.
+    grace: str = "1h"
+    # Where backups go, as `inv registry.backup` takes it; empty: none are made.
+    backup: str = ""
+    passphrase_file: str = ""
+    # What node_exporter's textfile collector shall read; empty: nothing.
+    textfile: str = ""
+    # The time of the day, by this machine's clock.
+    at: str = "03:17"
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings of one run."""
 
@@ -277,6 +307,7 @@ class Settings:
     lab: LabSettings = field(default_factory=LabSettings)
     nodes: NodesSettings = field(default_factory=NodesSettings)
     kubernetes: KubernetesSettings = field(default_factory=KubernetesSettings)
+    upkeep: UpkeepSettings = field(default_factory=UpkeepSettings)
 
     @property
     def root(self) -> Path:
@@ -466,6 +497,9 @@ def _check(settings: Settings, source: Giver) -> None:
     # Last, what one value alone is right with and two together are not.
     if registry.port == registry.metrics_port:
         raise BadSetting(source, "registry.metrics_port", "a port other than registry.port")
+    if settings.upkeep.backup and not settings.upkeep.passphrase_file:
+        expected = "the file with the passphrase of the backups, for nobody is asked at night"
+        raise BadSetting(source, "upkeep.passphrase_file", expected)
     if certs.renew_before >= certs.days:
         raise BadSetting(source, "certs.renew_before", "fewer days than certs.days")
 

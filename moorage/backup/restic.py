@@ -15,6 +15,7 @@ from typing import Any
 
 from moorage import commands
 from moorage.errors import MoorageError, Refused
+from moorage.redaction import keep_secret
 
 # Hours: a first backup of a terabyte over a slow line ends all the same.
 _TIMEOUT = 48 * 3600.0
@@ -57,6 +58,20 @@ def place(text: str, passphrase: str) -> Place:
             cure="sudo apt-get install restic",
         )
     return Place(text if scheme else str(Path(text).expanduser().resolve()), passphrase)
+
+
+def read_passphrase(file: Path) -> str:
+    """The first line of ``file``. Raises OSError, Refused (``no-password``)."""
+    found = file.read_text(encoding="utf-8").splitlines()
+    if not found or not found[0]:
+        raise Refused(
+            "no-password",
+            f"{file} holds no passphrase",
+            cause="its first line is empty",
+            cure="write the passphrase into its first line",
+            path=str(file),
+        )
+    return keep_secret(found[0])
 
 
 def ensure(at: Place) -> bool:

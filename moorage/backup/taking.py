@@ -60,6 +60,18 @@ def back_up(settings: Settings, ui: UI, at: Place, serve: Serve) -> BackedUp:
     return BackedUp(snapshot, len(frozen.tags), frozen.size, first, frozen.left_out)
 
 
+def incomplete(done: BackedUp) -> MoorageError | None:
+    """What is wrong with a backup that is good as far as it goes; None if it has every image."""
+    if not done.left_out:
+        return None
+    return MoorageError(
+        "backup-incomplete",
+        f"the backup leaves out {len(done.left_out)} images that are not whole in the registry",
+        cause=", ".join(done.left_out[:5]),
+        cure="inv registry.verify names what is missing; push these images again, or delete them",
+    )
+
+
 def _require_room(layout: Layout, size: int) -> None:
     """The proof gets everything back beside the images themselves."""
     free = shutil.disk_usage(layout.data).free

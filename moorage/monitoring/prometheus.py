@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 INTERVAL = "30s"
 # Where an agent of the DaemonSet answers a scrape; agent/daemonset/scrape.py has the same.
 POD_PORT = 8078
+NODE_EXPORTER_PORT = 9100
 HEAD = (
     "# Written by `inv monitoring.setup`, which writes it again: changes in this file are lost.\n"
 )
@@ -37,6 +38,8 @@ def document(settings: Settings, *, kubernetes: bool) -> str:
     import yaml
 
     jobs = [_nodes(), _registry(settings)]
+    if settings.upkeep.textfile:
+        jobs.append(_upkeep())
     if kubernetes:
         jobs.append(_pods(settings))
     content = {
@@ -65,6 +68,14 @@ def _registry(settings: Settings) -> dict[str, Any]:
     return {
         "job_name": "moorage-registry",
         "static_configs": [{"targets": [f"127.0.0.1:{settings.registry.metrics_port}"]}],
+    }
+
+
+def _upkeep() -> dict[str, Any]:
+    """node_exporter on the registry's machine, which shows how the upkeep went."""
+    return {
+        "job_name": "moorage-upkeep",
+        "static_configs": [{"targets": [f"127.0.0.1:{NODE_EXPORTER_PORT}"]}],
     }
 
 

@@ -29,6 +29,14 @@ def _ends(metric: str, days: int) -> str:
     return f"{metric} - time() < {days} * 86400"
 
 
+def _since(metric: str) -> str:
+    return f"time() - {metric}"
+
+
+_BACKUP = '{part="backup"}'
+# node_exporter's own, which it shows beside the file that has our names. A file system that is
+# mounted twice at one place has two of them.
+_DISK = "min by (instance, mountpoint) (node_filesystem_avail_bytes / node_filesystem_size_bytes)"
 _LEFT = "{{ $value | humanizeDuration }}"
 _NODE = "{{ $labels.node }}"
 _REGISTRY = "{{ $labels.registry }}"
@@ -131,6 +139,47 @@ ALERTS = (
         WARNING,
         f"{_NODE} has {{{{ $value | humanizePercentage }}}} free at {{{{ $labels.folder }}}}",
         "crictl rmi --prune on the node, or a larger disk: pulls fail when it is full",
+    ),
+    Alert(
+        "MoorageCollectionFailed",
+        'moorage_upkeep_failed{part="collect"} == 1',
+        "",
+        WARNING,
+        f"The last collection of {_REGISTRY} failed: deleted images free no byte",
+        "inv registry.collect",
+    ),
+    Alert(
+        "MoorageUpkeepFailed",
+        'moorage_upkeep_failed{part!="collect"} == 1',
+        "",
+        WARNING,
+        f"The last attempt at a part of {_REGISTRY}'s upkeep failed: {{{{ $labels.part }}}}",
+        "inv upkeep",
+    ),
+    Alert(
+        "MoorageUpkeepSilent",
+        f"{_since('moorage_upkeep_last_run_timestamp_seconds')} > 2 * 86400",
+        "",
+        WARNING,
+        f"Nothing has looked after {_REGISTRY} for {_LEFT}",
+        "inv upkeep, then inv upkeep.install",
+    ),
+    Alert(
+        "MoorageBackupOld",
+        f"{_since('moorage_upkeep_last_success_timestamp_seconds' + _BACKUP)} > 2 * 86400",
+        "",
+        CRITICAL,
+        f"The last good backup of {_REGISTRY} is {_LEFT} old",
+        "inv upkeep, or inv registry.backup PLACE",
+    ),
+    Alert(
+        "MoorageRegistryDiskAlmostFull",
+        f"{_DISK} * on (instance, mountpoint) group_right moorage_registry_storage_info < 0.1",
+        "2m",
+        CRITICAL,
+        f"{_REGISTRY} has {{{{ $value | humanizePercentage }}}} free at {{{{ $labels.folder }}}}",
+        "inv images.prune --keep=10 --dry-run, then inv registry.collect: pushes fail when it is "
+        "full",
     ),
 )
 

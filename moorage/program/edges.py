@@ -114,12 +114,18 @@ def _wrap_help() -> None:
         if any(word in _HELP or word.startswith("--help=") for word in words):
             _show_help(self, words)
         _task_names[:] = self.collection.task_names
-        if given and given[0] in self.collection.collections:
+        if given and _is_a_namespace_alone(self, given[0]):
             _show_pages(self, given[:1])
         parse_tasks(self)
 
     Program.parse_collection = collected  # type: ignore[method-assign]
     Program.parse_tasks = parsed  # type: ignore[method-assign]
+
+
+def _is_a_namespace_alone(program: Program, word: str) -> bool:
+    """Whether the word is a namespace and no task as well, as one with a default task is."""
+    inner = program.collection.collections.get(word)
+    return inner is not None and not inner.default
 
 
 def _show_help(program: Program, words: list[str]) -> NoReturn:

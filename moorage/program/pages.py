@@ -24,7 +24,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Start here": ("up", "tutorial", "doctor", "explain", "support", "down"),
     "Settings": ("config",),
     "Nodes": ("nodes", "web", "monitoring"),
-    "Registry": ("registry", "users", "certs"),
+    "Registry": ("registry", "users", "certs", "upkeep"),
     "Images": ("image", "images"),
     "Kubernetes": ("k8s",),
     "Lab: throw-away nodes": ("lab",),

@@ -21,7 +21,7 @@ _CA = "inv registry.ca --fetch shows the certificates that it presents"
 _IMAGE = "name an image that it has: --image=REGISTRY/PROJECT/NAME:TAG"
 # What makes or changes a registry of our own, wherever a cure names it.
 _OWN = re.compile(
-    r"\binv up\b|\bregistry\.(up|down|logs|collect|verify|restore|backup)\b"
+    r"\binv up(keep)?\b|\bregistry\.(up|down|logs|collect|verify|restore|backup)\b"
     r"|\bcerts\.(issue|renew|show)\b|\bimage\.(build|push)\b|\b(users|images)\.\w"
 )
 # What helps in its place, by error code; whoever runs the registry does the rest.

@@ -24,17 +24,18 @@ class Renewed:
     changed: bool
 
 
-def renew(settings: Settings, ui: UI) -> Renewed:
+def renew(settings: Settings, ui: UI, *, another: bool = True) -> Renewed:
     """Makes another leaf, has the front serve it, and looks that it does.
 
-    A pair that Moorage did not make is served as it lies in ``certs``. Raises Refused or
-    MoorageError: the pair that was served goes on.
+    ``another``: False makes one only if the present one is due, and serves what there is. A pair
+    that Moorage did not make is served as it lies in ``certs``. Raises Refused or MoorageError: the
+    pair that was served goes on.
     """
     from moorage.pki import registry as pki
 
     external.require_own(settings, "inv certs.renew")
     service.require_running(settings)
-    pki.issue(settings, ui, renew=True)
+    pki.issue(settings, ui, renew=another)
     changed = service.put_pair(settings)
     facts = pki.show(settings).registry
     if facts is None:

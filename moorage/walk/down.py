@@ -99,7 +99,10 @@ def _forget_image(walk: Walk, name: str) -> None:
 
 def _purge_files(walk: Walk) -> bool:
     from moorage.docker import apt
+    from moorage.upkeep import installing
 
+    if installing.remove(walk.settings):
+        walk.ui.note("removed the timer of inv upkeep")
     packages = apt.installed_by_us(walk.settings)
     if packages:
         apt.remove(packages, walk.ui, walk.settings)
@@ -143,6 +146,7 @@ PURGE_PHASES = (
 def purge_actions(walk: Walk) -> list[Action]:
     """What a purge destroys, to be agreed to."""
     from moorage.docker import apt
+    from moorage.upkeep import installing
 
     settings = walk.settings
     packages = apt.installed_by_us(settings)
@@ -151,6 +155,8 @@ def purge_actions(walk: Walk) -> list[Action]:
         Action(f"delete the registry's data in {settings.registry_data}", asks=True),
         Action("delete the images that Moorage built", asks=True),
     ]
+    if installing.present(settings):
+        actions.append(Action("remove the timer of inv upkeep", asks=True))
     if packages:
         actions.append(
             Action(f"remove the packages that Moorage installed: {' '.join(packages)}", asks=True)

@@ -14,7 +14,8 @@ from invoke.exceptions import Exit
 from invoke.tasks import Task
 
 from moorage import settings
-from moorage.tasks.command import Run, _as_ours, command
+from moorage.tasks.command import Run, command
+from moorage.unforeseen import as_ours
 
 
 @pytest.fixture(autouse=True)
@@ -63,11 +64,11 @@ def test_a_stopped_run_that_has_told_already_tells_nothing_more(
 
 def test_a_file_of_another_user_names_him_and_the_way_out(tmp_path: Path) -> None:
     inside = settings.ROOT / "certs" / "ca.key"
-    told: Any = _as_ours(PermissionError(13, "Permission denied", str(inside)))
+    told: Any = as_ours(PermissionError(13, "Permission denied", str(inside)))
     assert told.code == "not-ours"
     assert settings.ROOT.owner() in told.cause
     assert f"chown -R {settings.ROOT.stat().st_uid}: {settings.ROOT}" in told.cure
-    told = _as_ours(PermissionError(13, "Permission denied", str(tmp_path / "a b")))
+    told = as_ours(PermissionError(13, "Permission denied", str(tmp_path / "a b")))
     assert "ls -ld" in told.cure
     assert f"'{tmp_path}/a b'" in told.cure
 

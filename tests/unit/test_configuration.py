@@ -164,6 +164,7 @@ WIDER = frozenset(
         *("lab.nodes", "kubernetes.namespaces", "kubernetes.agents_namespace", "nodes.groups"),
         *("certs.days", "certs.renew_before"),  # one must be less than the other
         "registry.ca",  # goes with registry.external
+        "upkeep.backup",  # goes with upkeep.passphrase_file
     }
 )
 

@@ -26,13 +26,37 @@ from moorage.monitoring import dashboard, prometheus, rules, scraping
 from moorage.pki import authority as authorities
 from moorage.pki.authority import AGENT_NAME, Authority
 from moorage.pki.roster import Roster
-from moorage.settings import CertsSettings, Settings
+from moorage.settings import CertsSettings, Settings, UpkeepSettings
+from moorage.upkeep import outcomes, textfile
 from tests.adopted import Folder, adopted, adopted_by_address, free_port
 from tests.prometheus import program
 
 ROOT = Path(__file__).parents[2]
 DAY = 86400
 NODE = '{job="moorage-nodes",node="n1",instance="n1:7443",registry="r",folder="/"}'
+# Of node_exporter on the registry's machine.
+HERE = 'registry="r",job="moorage-upkeep",instance="127.0.0.1:9100"'
+SUCCEEDED = "moorage_upkeep_last_success_timestamp_seconds"
+
+# Each family has a sample.
+UPKEEP = textfile.text(
+    outcomes.Notes(9, {"collect": outcomes.Outcome(1, 2, 0.5, "x", "y")}), "my.registry.io", ROOT
+)
+
+
+def disks(here: int, elsewhere: int) -> dict[str, str]:
+    """What node_exporter shows if so many percent are free at the registry's mount point."""
+    at = 'job="moorage-upkeep",instance="127.0.0.1:9100"'
+    return {
+        f'moorage_registry_storage_info{{{HERE},folder="/srv/r",mountpoint="/srv"}}': "1x30",
+        **{
+            f'node_filesystem_{name}_bytes{{{at},mountpoint="{place}"}}': f"{value}x30"
+            for place, free in (("/srv", here), ("/", elsewhere))
+            for name, value in (("avail", free), ("size", 100))
+        },
+    }
+
+
 # Alert -> the series that fires it, one that does not, and the minutes after which it has to.
 FIRES: dict[str, tuple[dict[str, str], dict[str, str], float]] = {
     "MoorageAgentSilent": ({f"up{NODE}": "1 1 0x30"}, {f"up{NODE}": "1x30"}, 1.5),
@@ -95,6 +119,35 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str], float]] = {
             f"moorage_filesystem_avail_bytes{NODE}": "11x30",
             f"moorage_filesystem_size_bytes{NODE}": "100x30",
         },
+        3,
+    ),
+    "MoorageCollectionFailed": (
+        {f'moorage_upkeep_failed{{part="collect",{HERE}}}': "1x30"},
+        {f'moorage_upkeep_failed{{part="collect",{HERE}}}': "0x30"},
+        0.5,
+    ),
+    "MoorageUpkeepFailed": (
+        {f'moorage_upkeep_failed{{part="renew",{HERE}}}': "1x30"},
+        {f'moorage_upkeep_failed{{part="collect",{HERE}}}': "1x30"},
+        0.5,
+    ),
+    # promtool's clock begins in 1970: what has to be old is of before that.
+    "MoorageUpkeepSilent": (
+        {f"moorage_upkeep_last_run_timestamp_seconds{{{HERE}}}": f"-{2 * DAY + 1}x30"},
+        {f"moorage_upkeep_last_run_timestamp_seconds{{{HERE}}}": f"-{DAY}x30"},
+        0.5,
+    ),
+    "MoorageBackupOld": (
+        {f'{SUCCEEDED}{{part="backup",{HERE}}}': f"-{2 * DAY + 1}x30"},
+        {
+            f'{SUCCEEDED}{{part="backup",{HERE}}}': f"-{DAY}x30",
+            f'{SUCCEEDED}{{part="prune",{HERE}}}': f"-{9 * DAY}x30",
+        },
+        0.5,
+    ),
+    "MoorageRegistryDiskAlmostFull": (
+        disks(here=9, elsewhere=90),
+        disks(here=11, elsewhere=1),
         3,
     ),
 }
@@ -214,6 +267,17 @@ def test_every_alert_names_a_command_or_what_to_do(settings: Settings) -> None:
         assert one.severity in (rules.WARNING, rules.CRITICAL)
 
 
+def test_promtool_has_nothing_to_say_about_the_upkeeps_metrics() -> None:
+    assert promtool("check", "metrics", said=UPKEEP) == ""
+    assert 'moorage_upkeep_failed{registry="my.registry.io",part="collect"} 1' in UPKEEP
+
+
+def test_node_exporter_is_scraped_if_it_is_told_of_the_upkeep(settings: Settings) -> None:
+    told = dataclasses.replace(settings, upkeep=UpkeepSettings(textfile="/srv/moorage.prom"))
+    assert "moorage-upkeep" in prometheus.document(told, kubernetes=False)
+    assert "moorage-upkeep" not in prometheus.document(settings, kubernetes=False)
+
+
 # -- what is scraped ------------------------------------------------------------------------------
 
 
@@ -258,6 +322,7 @@ def test_rules_dashboard_and_pages_name_metrics_that_exist(folder: Folder, tmp_p
         "moorage_last_pull_timestamp_seconds",
     }
     served |= set(re.findall(r"^# TYPE (\S+)", scrape.text("/", "n", "full", True), re.MULTILINE))
+    served |= set(re.findall(r"^# TYPE (\S+)", UPKEEP, re.MULTILINE))
     asked = " ".join(one.expression for one in (*rules.ALERTS, *dashboard.PANELS))
     assert set(re.findall(r"\bmoorage_[a-z_]+[a-z]\b", asked)) - {"moorage"} <= served
     for page in ("docs", "docs-zh"):

@@ -35,8 +35,10 @@ def renew(run: Run) -> object:
     Example: inv certs.renew --json
     """
     from moorage.registry import renewal
+    from moorage.upkeep import outcomes
 
-    renewed = renewal.renew(run.settings, run.ui)
+    with outcomes.noted(run.settings, run.ui, "renew"):
+        renewed = renewal.renew(run.settings, run.ui)
     run.ui.show(f"Served since now: {renewed.fingerprint}, until {renewed.not_after:%Y-%m-%d}.")
     document = _shown(run)
     return {"ok": True, "changed": renewed.changed, "served": renewed.fingerprint, **document}

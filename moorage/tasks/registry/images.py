@@ -133,6 +133,7 @@ def prune(
     """
     from moorage import registry
     from moorage.catalogue import policy, pruning
+    from moorage.upkeep import outcomes
 
     del yes
     wanted = policy.parse(keep, older_than, protect, untagged=untagged)
@@ -145,7 +146,9 @@ def prune(
         run.ui.show("Nothing goes.")
     elif not dry_run:
         run.ui.confirm([f"delete {len(plan.going)} tags and manifests from the registry"])
-        done = pruning.carry_out(run.settings, registry.credentials(run.settings), plan, run.ui)
+        with outcomes.noted(run.settings, run.ui, "prune"):
+            login = registry.credentials(run.settings)
+            done = pruning.carry_out(run.settings, login, plan, run.ui)
         run.ui.show(f"{len(done)} deleted; their bytes come free by: inv registry.collect")
     return {
         "ok": True,

@@ -159,6 +159,7 @@ def collect(
     from moorage.catalogue.policy import seconds
     from moorage.registry.storage import collecting
     from moorage.registry.storage.opened import for_collection
+    from moorage.upkeep import outcomes
 
     policy = collecting.Policy(seconds("--grace", grace), keep=seconds("--keep-aside", keep_aside))
     layout = for_collection(run.settings)
@@ -167,7 +168,10 @@ def collect(
         size = sum(planned.values())
         run.ui.show(f"{len(planned)} blobs would be taken: {size:,} bytes")
         return {"ok": True, "changed": False, "blobs": len(planned), "bytes": size}
-    with run.ui.progress("collecting what no image needs"):
+    with (
+        outcomes.noted(run.settings, run.ui, "collect"),
+        run.ui.progress("collecting what no image needs"),
+    ):
         done = collecting.collect(layout, policy)
     run.ui.show(f"{done.aside} blobs were set aside: {done.aside_bytes:,} bytes")
     run.ui.show(
@@ -250,10 +254,13 @@ def backup(run: Run, to: str, passphrase_file: str = "") -> dict[str, Any]:
     from functools import partial
 
     from moorage.backup import container, restic, taking
+    from moorage.upkeep import outcomes
 
     at = restic.place(to, _passphrase(run, passphrase_file))
     serve = partial(container.serving, run.settings)
-    done = taking.back_up(run.settings, run.ui, at, serve)
+    with outcomes.noted(run.settings, run.ui, "backup") as note:
+        done = taking.back_up(run.settings, run.ui, at, serve)
+        note.problem = taking.incomplete(done)
     for name in done.left_out:
         run.ui.warn(f"left out, for it is not whole: {name}")
     run.ui.show(f"backed up and proved: {done.tags} tags, {done.size:,} bytes of images")
@@ -294,20 +301,11 @@ def _passphrase(run: Run, file: str) -> str:
     """From a file, the terminal or stdin. Raises Refused (``no-password``)."""
     from pathlib import Path
 
-    from moorage.errors import Refused
+    from moorage.backup import restic
 
     if not file:
         return run.ui.ask_secret("passphrase of the backup")
-    found = Path(file).read_text(encoding="utf-8").splitlines()
-    if not found or not found[0]:
-        raise Refused(
-            "no-password",
-            f"{file} holds no passphrase",
-            cause="its first line is empty",
-            cure="write the passphrase into its first line",
-            path=file,
-        )
-    return found[0]
+    return restic.read_passphrase(Path(file).expanduser())
 
 
 @command(

@@ -1,0 +1,115 @@
+"""What has the upkeep run daily, as systemd and cron read it. Pure text."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from moorage.errors import Refused
+
+# crontab(5): the rest of a line is the shell's, and the shell takes this for a comment.
+_MARK = "# moorage: upkeep of {name}"
+
+# systemd takes no quote, backslash or dollar in the name of a program, escaped or not, and any in
+# that of a folder.
+_SERVICE = """\
+# Written by Moorage (inv upkeep.install), taken away by inv upkeep.remove.
+[Unit]
+Description=Moorage: upkeep of the registry {name}
+Wants=network-online.target
+After=network-online.target docker.service
+
+[Service]
+Type=oneshot
+User={user}
+WorkingDirectory={folder}
+ExecStart=/bin/sh -c "exec ./run inv upkeep"
+Nice=10
+IOSchedulingClass=idle
+"""
+
+# Persistent=: a machine that was off at that time makes up for it.
+_TIMER = """\
+# Written by Moorage (inv upkeep.install), taken away by inv upkeep.remove.
+[Unit]
+Description=Moorage: upkeep of the registry {name}, daily
+
+[Timer]
+OnCalendar=*-*-* {at}:00
+RandomizedDelaySec=5min
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Whose upkeep runs when. ``name`` tells two checkouts of one machine apart; ``at``: HH:MM by
+    the machine's clock; ``folder`` has the checkout."""
+
+    name: str
+    user: str
+    folder: Path
+    at: str
+
+
+def service(job: Job) -> str:
+    """The unit that runs it once (systemd.service(5)). Raises Refused for an impossible folder."""
+    folder = _one_line(str(job.folder)).replace("%", "%%")
+    return _SERVICE.format(name=job.name, user=job.user, folder=folder)
+
+
+def timer(job: Job) -> str:
+    """The unit that starts the other one daily (systemd.timer(5))."""
+    return _TIMER.format(name=job.name, at=job.at)
+
+
+def crontab(before: str, job: Job) -> str:
+    """A user's crontab with the job's line, and every other line as it was.
+
+    What a run says is kept in the state folder, and comes by mail only if the run failed. Raises
+    Refused for an impossible folder.
+    """
+    hour, minute = map(int, job.at.split(":"))
+    kept = ".moorage/upkeep.out"
+    command = (
+        f"cd {shlex.quote(_one_line(str(job.folder)))} && "
+        f"{{ ./run inv upkeep >{kept} 2>&1 || cat {kept}; }} {_mark(job.name)}"
+    )
+    # crontab(5): % begins the command's standard input unless it is escaped.
+    line = f"{minute} {hour} * * * " + command.replace("%", r"\%")
+    return "\n".join([*_without(before, job.name), line, ""])
+
+
+def without_job(before: str, name: str) -> str:
+    """A user's crontab without the line of that job."""
+    lines = _without(before, name)
+    return "\n".join([*lines, ""]) if lines else ""
+
+
+def has_job(before: str, name: str) -> bool:
+    """Whether the crontab has a line of that job."""
+    return len(_without(before, name)) != len(before.splitlines())
+
+
+def _without(before: str, name: str) -> list[str]:
+    return [line for line in before.splitlines() if not line.endswith(_mark(name))]
+
+
+def _mark(name: str) -> str:
+    return _MARK.format(name=name)
+
+
+def _one_line(path: str) -> str:
+    if re.search(r"[\x00-\x1f\x7f]|[\\ ]$", path):
+        raise Refused(
+            "folder-unscheduled",
+            f"no timer can be set up for {path!r}",
+            cause="its name holds a control character, or ends with a blank or a backslash",
+            cure="move the checkout to a folder with another name, then inv upkeep.install",
+        )
+    return path
