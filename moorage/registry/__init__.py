@@ -281,7 +281,7 @@ def _prepare(
 ) -> tuple[Credentials, Spec, tuple[str, ...]]:
     """Puts the container's files in place, as they should be; the names are of those rewritten."""
     from moorage.files import private_folder, write_atomically
-    from moorage.registry import container
+    from moorage.registry import container, users
     from moorage.registry.credentials import ensure, ensure_http_secret, folder
 
     user, owner = container.user(client)
@@ -289,6 +289,7 @@ def _prepare(
     try:
         private_folder(etc.parent)
         login = ensure(settings)
+        users.for_purpose(settings, users.NODES)
         ensure_http_secret(settings)
         private_folder(etc, owner=owner)
         _give(data, owner, ui)
@@ -334,7 +335,7 @@ def _spec(settings: Settings, image: tuple[str, str], user: str) -> Spec:
 def _stands(settings: Settings, client: DockerClient) -> bool:
     """Whether :func:`up` would leave both containers and all files alone. Changes nothing."""
     from moorage.docker import building
-    from moorage.registry import container, image, service
+    from moorage.registry import container, image, service, users
     from moorage.registry.credentials import folder
 
     names = [image.present(settings, client, one) for one in (image.REGISTRY, image.FRONT)]
@@ -346,10 +347,10 @@ def _stands(settings: Settings, client: DockerClient) -> bool:
     named = [(name, building.image_id(client, name)) for name in names]
     try:
         wanted = (_spec(settings, named[0], user), service.wanted(settings, named[1], user))
-        as_they_should = not service.changed(settings)
+        as_they_should = not service.changed(settings) and users.kept(settings, users.NODES)
     except MoorageError:
         return False
-    return as_they_should and all(
+    return bool(as_they_should) and all(
         one is not None and one.status == "running" and container.is_current(one, should)
         for one, should in zip(found, wanted, strict=True)
     )

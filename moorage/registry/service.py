@@ -107,11 +107,18 @@ def put_logins(settings: Settings) -> bool:
         return False
     status = path.stat()
     rows = roles.rows(users.everybody(settings))
+    serving = runtime.answers(run(settings))
+    if serving:
+        runtime.replace_logins(run(settings), spec.ETC, rows)
+    # The file comes last: it says what is in force, whenever this was killed.
     write_atomically(path, rows, owner=(status.st_uid, status.st_gid))
-    if not runtime.answers(run(settings)):
-        return False
-    runtime.replace_logins(run(settings), spec.ETC, rows)
-    return True
+    return serving
+
+
+def has_logins(settings: Settings) -> bool | None:
+    """Whether the front has the logins as they are now; None if none was made here yet."""
+    content = _read(etc(settings) / LOGINS)
+    return None if content is None else content == roles.rows(users.everybody(settings))
 
 
 def require_running(settings: Settings) -> None:

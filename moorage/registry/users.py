@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import Refused
 from moorage.files import private_folder, write_atomically
+from moorage.redaction import keep_secret
 from moorage.registry.credentials import Credentials, credentials, folder
 from moorage.registry.front import roles
 from moorage.registry.front.roles import User
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
     from moorage.settings import Settings
 
 NODES = "nodes"
+SECRETS = "secrets"
 _OURS = "moorage-"
-_NODES_NAME = f"{_OURS}nodes"
 _PASSWORD_BYTES = 24  # 192 random bits: a digest of one cannot be turned back
 
 
@@ -155,13 +157,24 @@ def differ(one: User, other: User) -> bool:
     )
 
 
+def of_namespace(namespace: str) -> str:
+    """The purpose of a login that the Secrets of one namespace have for themselves."""
+    return f"secret:{namespace}"
+
+
+def name_for(purpose: str) -> str:
+    """What the login for ``purpose`` is called: at most 78 characters, as a namespace has 63."""
+    return f"{_OURS}{purpose.replace(':', '-')}"
+
+
 def for_purpose(settings: Settings, purpose: str) -> Credentials:
     """The pull-only login that Moorage made for ``purpose``, made where there is none.
 
-    ``purpose``: ``nodes``, or ``secret:NAMESPACE``. Its password is kept, since it is handed out
-    again and again.
+    ``purpose``: ``nodes``, ``secrets``, or :func:`of_namespace`. Its password is kept, since it is
+    handed out again and again. Raises Refused if the operator's login has that name.
     """
-    name = _NODES_NAME if purpose == NODES else f"{_OURS}{purpose.replace(':', '-')}"
+    name = name_for(purpose)
+    refuse_operators(settings, name)
     path = _passwords(settings) / name
     known = {one.name: one for one in read(settings)}
     password = path.read_text().strip() if path.exists() else ""
@@ -172,17 +185,25 @@ def for_purpose(settings: Settings, purpose: str) -> Credentials:
         private_folder(path.parent)
         write_atomically(path, f"{password}\n".encode())
         write(settings, (known | {name: user}).values())
-    return Credentials(name, password)
+    return Credentials(name, keep_secret(password))
 
 
 def kept(settings: Settings, purpose: str) -> Credentials | None:
-    """The login for ``purpose`` if there is one that lets in; makes none."""
+    """The login for ``purpose`` if there is one that lets in, to pull alone; makes none."""
     for one in read(settings):
+        if (one.purpose, one.role) != (purpose, "pull"):
+            continue
         path = _passwords(settings) / one.name
-        password = path.read_text().strip() if one.purpose == purpose and path.exists() else ""
+        password = path.read_text().strip() if path.exists() else ""
         if password and roles.proof(ensure_key(settings), password) in one.proofs:
-            return Credentials(one.name, password)
+            return Credentials(one.name, keep_secret(password))
     return None
+
+
+def is_right(settings: Settings, user: User, password: str) -> bool:
+    """Whether the password lets this login in right now."""
+    ended = 0 < user.expires <= time.time()
+    return not ended and roles.proof(ensure_key(settings), password) in user.proofs
 
 
 def ensure_key(settings: Settings) -> bytes:

@@ -103,10 +103,9 @@ def _place(walk: Walk) -> Place:
 
 
 def _wish(walk: Walk) -> Wish:
-    from moorage import registry
-    from moorage.cluster.login import secrets
+    from moorage.cluster.login import login, secrets
 
-    return secrets.wish(walk.settings, registry.credentials(walk.settings))
+    return secrets.wish(walk.settings, login.read(walk.settings, ""))
 
 
 def _wanted(walk: Walk) -> Workload:

@@ -27,6 +27,7 @@ from tests.agent.authority import Authority
 LABELS = {"io.moorage.part": "agentdev"}
 NAME = "my.registry.io"
 USER, PASSWORD = "ship", "quay-4711"
+OF_NODES = "moorage-nodes"
 # In the kernel's order; older engines know no more than these.
 CAPABILITIES = [
     "CHOWN",
@@ -155,7 +156,9 @@ class Registry:
             "etc/moorage/config.yml": "\n".join(self._lines).encode(),
             "etc/moorage/tls.crt": pair[0],
             "etc/moorage/tls.key": pair[1],
-            "etc/moorage/htpasswd": USER.encode() + b":" + login + b"\n",
+            "etc/moorage/htpasswd": b"".join(
+                one.encode() + b":" + login + b"\n" for one in (USER, OF_NODES)
+            ),
         })  # fmt: skip
 
     def push(self, client: docker.DockerClient, program: Path, name: str = "probe:1") -> str:

@@ -102,6 +102,8 @@ def test_keys_are_private() -> None:
 def test_the_password_stands_in_no_place_where_others_look() -> None:
     password = good("registry.status", "--show-password").document["password"]
     assert len(password) >= 16
+    of_nodes = (ROOT / ".moorage" / "registry" / "logins" / "moorage-nodes").read_text().strip()
+    assert of_nodes != password
     for container in ("moorage-registry", "moorage-registry-front"):
         assert password not in docker("inspect", container)
         assert password not in docker("logs", container)
@@ -114,7 +116,9 @@ def test_the_password_stands_in_no_place_where_others_look() -> None:
     for name in NODES:
         # Nowhere on the node's disk: the pull's login travels in memory.
         found = node(
-            name, f"grep -rlF '{password}' /var/lib/moorage /etc /root /tmp 2>/dev/null; :"
+            name,
+            f"grep -rlF -e '{password}' -e '{of_nodes}' /var/lib/moorage /etc /root /tmp"
+            " 2>/dev/null; :",
         )
         assert found == ""
 

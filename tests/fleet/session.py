@@ -26,8 +26,11 @@ from agent.resident.home import Settings as AgentSettings
 from moorage.pki import registry as pki
 from moorage.pki.authority import Authority
 from moorage.pki.roster import Resident, Roster
+from moorage.registry import users
+from moorage.registry.front import roles
+from moorage.registry.front.roles import User
 from moorage.settings import ROOT, Settings
-from tests.agent.real import LAB, NAME, PASSWORD, REGISTRY, USER, Registry, images
+from tests.agent.real import LAB, NAME, OF_NODES, PASSWORD, REGISTRY, USER, Registry, images
 from tests.fleet import simulated
 from tests.fleet.nodes import LABELS, NETWORK, REGISTRY_ADDRESS, FleetNode, left_over, network
 from tests.fleet.runs import Operator
@@ -142,6 +145,7 @@ class Session:
             secrets = place / ".moorage" / "registry"
             secrets.mkdir(mode=0o700)
             (secrets / "password").write_text(PASSWORD)
+            _give_nodes_a_login(self.settings)
             pki.issue(self.settings)
             self._registry(stack)
             self._real(stack)
@@ -258,3 +262,12 @@ class Session:
         ]
         both = f"Host *\n  User root\n  IdentityFile {self.folder / 'id'}\n  IdentitiesOnly yes\n"
         (self.folder / "ssh_config").write_text("".join(blocks) + both)
+
+
+def _give_nodes_a_login(settings: Settings) -> None:
+    """The login that ``inv registry.up`` would make, as this registry knows it."""
+    proof = roles.proof(users.ensure_key(settings), PASSWORD)
+    users.write(settings, [User(OF_NODES, "pull", purpose=users.NODES, proofs=(proof,))])
+    path = settings.state / "registry" / "logins" / OF_NODES
+    path.parent.mkdir(mode=0o700)
+    path.write_text(PASSWORD)

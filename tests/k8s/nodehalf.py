@@ -18,7 +18,7 @@ from typing import Any
 from moorage import archive
 from moorage.cluster.agents import documents as made_of
 from moorage.cluster.api import manifests
-from moorage.registry import credentials
+from moorage.registry import handed, users
 from tests.k8s import collect, standin
 from tests.k8s.journey import Journey, NotHere
 from tests.k8s.standin import Standin
@@ -109,7 +109,7 @@ class NodeHalf:
 
     def pull(self) -> str:
         """The kubelet's call, with the Secret's login."""
-        login = credentials(self.journey.settings)
+        login = handed.made(self.journey.settings, [users.SECRETS])[users.SECRETS]
         image = self.journey.settings.image_reference
         self.journey.forget_image(self.node)
         ssh = collect.Node(self.node)

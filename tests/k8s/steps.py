@@ -13,7 +13,7 @@ from typing import Any
 
 from moorage.cluster.api import ours, paths
 from moorage.cluster.symptoms import causes
-from moorage.registry import credentials
+from moorage.registry import handed, users
 from tests.k8s import nodehalf, spoilt
 from tests.k8s.journey import PREFIX, Journey
 
@@ -47,9 +47,8 @@ def secret_in_three_namespaces_and_again(journey: Journey) -> None:
         dry = journey.k8s("secret", *words, "--dry-run").want()
         assert dry.document["changed"] is False
         assert all(journey.find("Secret", name, "my-registry") is None for name in names)
-        password = credentials(journey.settings).password
-        assert password not in dry.words
         first = journey.k8s("secret", *words).want()
+        assert handed.planned(journey.settings, users.SECRETS).password not in first.words
         assert [one["status"] for one in first.document["secrets"]] == ["created"] * 3
         before = [journey.find("Secret", name, "my-registry") for name in names]
         again = journey.k8s("secret", *words).want()
@@ -120,7 +119,8 @@ def a_changed_password_is_renewed_everywhere(journey: Journey) -> None:
         journey.k8s("secret", "--renew").want()
         for name in (one, two):
             login = _login(journey, name)
-            assert login["password"] == credentials(journey.settings).password
+            assert login["username"] == users.name_for(users.SECRETS)
+            assert login["password"] == handed.planned(journey.settings, users.SECRETS).password
 
 
 def _login(journey: Journey, namespace: str) -> dict[str, Any]:
@@ -358,7 +358,7 @@ def diagnoses_a_secret_that_nobody_names(journey: Journey) -> None:
 def diagnoses_a_secret_for_another_server(journey: Journey) -> None:
     """A Secret for another server; somebody else's, so --fix does not overwrite it."""
     with journey.namespace("server") as name:
-        login = credentials(journey.settings)
+        login = handed.made(journey.settings, [users.SECRETS])[users.SECRETS]
         journey.secret(name, "theirs", "other.example", login.user, login.password)
         journey.foreign(name, journey.settings.image_reference, secret="theirs")
         answer = journey.diagnosed(name, "secret-other-server")
@@ -372,7 +372,7 @@ def diagnoses_a_secret_for_another_server(journey: Journey) -> None:
 def diagnoses_a_wrong_password(journey: Journey) -> None:
     """Our own Secret with an old password; --fix renews it, and the pod runs."""
     with journey.namespace("password") as name:
-        user = credentials(journey.settings).user
+        user = users.name_for(users.SECRETS)
         words = (f"--namespace={name}", "--credentials=-")
         journey.k8s("secret", *words, stdin=f"{user}:old-words\n").want()
         journey.foreign(name, journey.settings.image_reference, secret="my-registry")

@@ -19,6 +19,7 @@ from moorage.cluster.api.client import Api
 from moorage.cluster.api.following import follow
 from moorage.cluster.api.refusals import ApiError
 from moorage.cluster.login import access, namespaces, secrets
+from moorage.cluster.login.login import Given
 from moorage.errors import MoorageError, Refused
 from moorage.program import START
 from moorage.registry import Credentials
@@ -280,7 +281,7 @@ def test_hundreds_of_namespaces_are_all_written_side_by_side(
     server.delay = 0.02
     names = [f"ns-{number}" for number in range(60)]
     places = [secrets.Place(name, "my-registry") for name in names]
-    wanted = secrets.wish(SETTINGS, Credentials("moorage", "words"))
+    wanted = secrets.wish(SETTINGS, Given(Credentials("moorage", "words")))
     outcomes = secrets.apply(connected, UI(as_json=True), places, wanted)
     assert [one.place for one in outcomes] == places
     assert {one.status for one in outcomes} == {secrets.CREATED}

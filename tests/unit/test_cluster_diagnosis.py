@@ -165,6 +165,16 @@ def test_a_401_is_told_apart(
     assert "right-words" not in json.dumps(group.to_json())
 
 
+def test_a_login_of_the_registry_with_another_password_is_not_another_user() -> None:
+    held = {("web", "s"): secret(REGISTRY, "moorage-secret-web", "old")}
+    found = one(words=REFUSED, secrets=("s",))
+    for known, said in ((("moorage-secret-web",), "another password"), ((), "another user (moor")):
+        group = diagnosed(
+            found, secrets=held, login=LOGIN, login_works=True, users=frozenset(known)
+        )
+        assert said in group.cause
+
+
 def test_a_runtime_that_had_no_login_to_give_is_no_matter_of_rights() -> None:
     """The kubelet's first try can come before it has read the Secret; containerd says both then."""
     words = (

@@ -135,7 +135,7 @@ def test_a_login_that_is_none_is_refused_without_its_words(tmp_path: Path, conte
 def test_a_login_may_have_colons_in_its_password(tmp_path: Path) -> None:
     path = tmp_path / "login"
     path.write_text("moorage:a:b\n")
-    assert login.read(SETTINGS, str(path)) == Credentials("moorage", "a:b")
+    assert login.read(SETTINGS, str(path)) == login.Given(Credentials("moorage", "a:b"))
 
 
 # -- names ----------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from moorage.cluster.api.refusals import ApiError
 from moorage.cluster.diagnosis import examine
 from moorage.cluster.login import access, accounts, removal, secrets, strangers
 from moorage.cluster.login import namespaces as spaces
+from moorage.cluster.login.login import Given
 from moorage.cluster.login.namespaces import Choice
 from moorage.cluster.workload import deploy
 from moorage.errors import Refused
@@ -86,7 +87,7 @@ def place(space: str) -> secrets.Place:
 
 def put(api: Api, *names: str, **options: Any) -> list[secrets.Outcome]:
     dry_run = options.pop("dry_run", False)
-    wanted = secrets.wish(SETTINGS, options.pop("login", LOGIN), **options)
+    wanted = secrets.wish(SETTINGS, Given(options.pop("login", LOGIN)), **options)
     return secrets.apply(api, UI_, [place(name) for name in names], wanted, dry_run=dry_run)
 
 

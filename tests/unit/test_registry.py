@@ -26,7 +26,7 @@ from moorage.errors import MoorageError, Refused
 from moorage.fleet.rollout import this_machine
 from moorage.pki import registry as pki
 from moorage.registry import client as https
-from moorage.registry import ports, service, spec
+from moorage.registry import handed, ports, service, spec, users
 from moorage.registry.credentials import (
     ensure,
     ensure_http_secret,
@@ -166,6 +166,24 @@ def test_a_second_up_leaves_the_container_alone(standing: Settings, client: Any)
             was.id,
             was.attrs["State"]["StartedAt"],
         )
+
+
+@pytest.mark.engine
+def test_up_makes_the_login_of_nodes_and_makes_it_again_once_it_is_removed(
+    standing: Settings, client: Any
+) -> None:
+    before = handed.to_nodes(standing)
+    https.check_login(standing, before)
+    refused = https.ask(standing, "/v2/a/blobs/uploads/", login=before, method="POST")
+    assert refused.status == 403
+    users.remove(standing, users.name_for(users.NODES))
+    assert service.put_logins(standing)
+    assert registry.pending(standing, client)
+    assert registry.up(standing, client, UI()).changed
+    https.check_login(standing, handed.to_nodes(standing))
+    assert handed.to_nodes(standing) != before
+    assert https.ask(standing, "/v2/", login=before).status == 401
+    assert registry.pending(standing, client) == []
 
 
 @pytest.mark.engine

@@ -15,7 +15,7 @@ from moorage.cluster.api import manifests, ours, paths
 from moorage.cluster.api.refusals import nothing_changed_yet
 from moorage.cluster.diagnosis import examine
 from moorage.cluster.diagnosis.nodes import ClusterNode, from_document
-from moorage.cluster.login import secrets
+from moorage.cluster.login import login, secrets
 from moorage.cluster.symptoms.stages import READY, stage
 from moorage.cluster.symptoms.stuck import candidates
 from moorage.errors import Refused
@@ -53,7 +53,7 @@ def roll_out(
     api: Api, settings: Settings, ui: UI, wanted: Wanted, *, dry_run: bool = False
 ) -> Rolled:
     """Brings an agent onto every node and waits until each has proven its trust."""
-    from moorage import archive, registry
+    from moorage import archive
 
     documents = [from_document(one) for one in api.items(paths.all_of("Node"), "list nodes")]
     nodes = [node for node in documents if node.platform.startswith("linux")]
@@ -74,7 +74,7 @@ def roll_out(
         return Rolled((), _told(planned) | dict.fromkeys(others, "removed"))
     done = _make_namespace(api, settings, ui, namespace)
     place = secrets.Place(settings.kubernetes.agents_namespace, settings.kubernetes.secret)
-    secrets.apply(api, ui, [place], secrets.wish(settings, registry.credentials(settings)))
+    secrets.apply(api, ui, [place], secrets.wish(settings, login.read(settings, "")))
     made = everything()
     done |= apply(api, made)
     others = _of_other_grades(api, settings, made)

@@ -45,8 +45,9 @@ class NodeImages:
 class Known:
     """What is known beside the pods.
 
-    ``registry``: ours, by name; ``login``: its login, None where unknown here; ``login_works``:
-    whether the registry takes it right now, None where it cannot be asked. ``secrets``: by
+    ``registry``: ours, by name; ``login``: the operator's, or that for somebody else's registry,
+    None if unknown here; ``login_works``: whether the registry takes it right now, None if it
+    cannot be asked; ``users``: who has a login there, as far as is known here. ``secrets``: by
     (namespace, name), None for one that is not there. ``in_namespace``: the names of Secrets for
     our registry by namespace. ``tags``: by repository of our registry; None: there is no such
     repository; a missing key: unknown. ``trusting``: nodes known to have the trust files in place,
@@ -59,6 +60,7 @@ class Known:
     image: str = ""
     login: Credentials | None = None
     login_works: bool | None = None
+    users: frozenset[str] = frozenset()
     secrets: Mapping[tuple[str, str], Secret] = field(default_factory=dict, repr=False)
     in_namespace: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tags: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
@@ -367,7 +369,7 @@ def _of_login(
         return _Verdict(causes.LATE_LOGIN, f"{names} holds {whose}, which the registry accepts")
     if own and right not in fitting:
         other = f"another user ({', '.join(sorted(users))})"
-        what = "another password" if own.user in users else other
+        what = "another password" if users & {own.user, *known.users} else other
         return _Verdict(causes.WRONG_LOGIN, f"{names} has {what} than the registry's own login")
     if cause.either:
         who = ", ".join(sorted(users))

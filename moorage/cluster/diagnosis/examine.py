@@ -30,6 +30,7 @@ from moorage.output import Update, unheard
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
     from moorage.registry import Credentials
+    from moorage.registry.front.roles import User
     from moorage.settings import Settings
 
 _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
@@ -172,13 +173,15 @@ def _known(api: Api, settings: Settings, stuck: Sequence[Stuck], notes: _Notes) 
     }
     trusting, runtimes, nodes = _nodes(api, settings, stuck, notes)
     secrets = _secrets(api, unsure, notes)
+    works = _login_works(settings, login) if unsure else None
     accused = {one.node for one in stuck if diagnosis.wants_facts(one, registry)}
     trusting |= facts.trusting(api, settings, accused - set(trusting))
     return Known(
         registry=registry,
         image=settings.image_reference,
         login=login,
-        login_works=_login_works(settings, login) if unsure else None,
+        login_works=works,
+        users=frozenset(one.name for one in _users(settings)),
         secrets=secrets,
         in_namespace=_secrets_for(api, registry, unsure, notes),
         tags={
@@ -188,7 +191,7 @@ def _known(api: Api, settings: Settings, stuck: Sequence[Stuck], notes: _Notes) 
         },
         trusting=trusting,
         runtimes=runtimes,
-        accepted=_accepted(settings, unsure, secrets, login),
+        accepted=_accepted(settings, unsure, secrets, login, works=works),
         nodes=nodes,
         external=settings.registry.external,
     )
@@ -238,11 +241,14 @@ def _accepted(
     unsure: Sequence[Stuck],
     secrets: dict[tuple[str, str], Secret],
     own: Credentials | None,
+    *,
+    works: bool | None,
 ) -> frozenset[pull_secret.Login]:
     """The logins for our registry in these Secrets that it takes, its own left out.
 
-    No other registry is asked: a login leaves this machine for the server it is for alone, over
-    the TLS that is verified by our own CA.
+    Those that are kept here need not be tried if the registry ``works``. No other registry is
+    asked: a login leaves this machine for the server it is for alone, over the TLS that is
+    verified by our own CA.
     """
     from moorage.registry import Credentials
 
@@ -255,11 +261,30 @@ def _accepted(
         found |= dict.fromkeys(pull_secret.fitting(held, one.image))
     if own is not None:
         found.pop(pull_secret.Login(own.user, own.password), None)
-    return frozenset(
+    kept = {login for login in found if works and _is_kept(settings, login)}
+    tried = [login for login in found if login not in kept and ":" not in login.user]
+    return frozenset(kept).union(
         login
-        for login in list(found)[:_ASKED_LOGINS]
-        if ":" not in login.user and _login_works(settings, Credentials(login.user, login.password))
+        for login in tried[:_ASKED_LOGINS]
+        if _login_works(settings, Credentials(login.user, login.password))
     )
+
+
+def _users(settings: Settings) -> tuple[User, ...]:
+    """The logins beside the operator's; none for somebody else's registry."""
+    from moorage.registry import users
+
+    try:
+        return () if settings.registry.external else users.read(settings)
+    except MoorageError:
+        return ()
+
+
+def _is_kept(settings: Settings, login: pull_secret.Login) -> bool:
+    from moorage.registry import users
+
+    named = [one for one in _users(settings) if one.name == login.user]
+    return any(users.is_right(settings, one, login.password) for one in named)
 
 
 def _secrets_for(

@@ -1,8 +1,10 @@
-"""Where the login for pull Secrets comes from: the registry's own, a file, or standard input."""
+"""Which login a pull Secret gets: one that may only pull, one of a file, or somebody else's."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from moorage.registry import Credentials
 
@@ -10,11 +12,81 @@ if TYPE_CHECKING:
     from moorage.settings import Settings
 
 
-def read(settings: Settings, source: str) -> Credentials:
-    """``source``: "" for the registry's own login, ``-`` for standard input, else a file.
+class Logins(Protocol):
+    """Where the login of each Secret comes from."""
 
-    Raises Refused where there is none, or it is something else than one line ``user:password``.
+    def purpose(self, namespace: str, held: Set[str]) -> str:
+        """What the login of a Secret in ``namespace`` is for, which holds ``held`` so far."""
+
+    def planned(self, purpose: str) -> Credentials:
+        """The login; makes none: one that is to come has no password."""
+
+    def made(self, purposes: Iterable[str]) -> Mapping[str, Credentials]:
+        """The logins, made where there is none, and in force. Raises Refused, MoorageError."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """One login for all: the user's, or that for somebody else's registry."""
+
+    login: Credentials
+
+    def purpose(self, namespace: str, held: Set[str]) -> str:
+        """They are all the same."""
+        del namespace, held
+        return ""
+
+    def planned(self, purpose: str) -> Credentials:
+        """That one."""
+        del purpose
+        return self.login
+
+    def made(self, purposes: Iterable[str]) -> Mapping[str, Credentials]:
+        """That one: the registry knows it."""
+        return dict.fromkeys(purposes, self.login)
+
+
+@dataclass(frozen=True)
+class Own:
+    """Pull-only logins of our registry: one for all Secrets, or one per namespace.
+
+    ``per_namespace`` False: a Secret that holds its namespace's own login keeps that.
     """
-    from moorage.registry import credentials, login
 
-    return login.read(source) if source else credentials(settings)
+    settings: Settings
+    per_namespace: bool = False
+
+    def purpose(self, namespace: str, held: Set[str]) -> str:
+        """All Secrets, or those of this namespace."""
+        from moorage.registry import users
+
+        own = users.of_namespace(namespace)
+        return own if self.per_namespace or users.name_for(own) in held else users.SECRETS
+
+    def planned(self, purpose: str) -> Credentials:
+        """As it is kept."""
+        from moorage.registry import handed
+
+        return handed.planned(self.settings, purpose)
+
+    def made(self, purposes: Iterable[str]) -> Mapping[str, Credentials]:
+        """As they are kept from now on."""
+        from moorage.registry import handed
+
+        return handed.made(self.settings, purposes)
+
+
+def read(settings: Settings, source: str, *, per_namespace: bool = False) -> Logins:
+    """``source``: "" for the registry's own logins, ``-`` for one on standard input, else a file.
+
+    Raises Refused if there is none, or it is something else than one line ``user:password``.
+    """
+    from moorage.registry import credentials, external, login
+
+    if source:
+        return Given(login.read(source))
+    if per_namespace:
+        external.require_own(settings, "--per-namespace")
+    if settings.registry.external:
+        return Given(credentials(settings))
+    return Own(settings, per_namespace)

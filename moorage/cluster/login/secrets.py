@@ -18,6 +18,7 @@ from moorage.output import Diff, Note, Parts
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
+    from moorage.cluster.login.login import Logins
     from moorage.registry import Credentials
     from moorage.settings import Settings
     from moorage.ui import UI
@@ -58,7 +59,7 @@ class Wish:
     """What is wanted everywhere. ``accounts``: the ServiceAccounts to attach it to."""
 
     server: str
-    login: Credentials
+    logins: Logins
     labels: dict[str, str]
     accounts: tuple[str, ...] = ()
     replace: bool = False
@@ -97,14 +98,15 @@ class _Found:
     live: dict[str, Any] | None = field(default=None, repr=False)
     wanted: dict[str, Any] = field(default_factory=dict, repr=False)
     error: MoorageError | None = None
+    purpose: str = ""
 
 
 def wish(
-    settings: Settings, login: Credentials, *, attach: Sequence[str] = (), replace: bool = False
+    settings: Settings, logins: Logins, *, attach: Sequence[str] = (), replace: bool = False
 ) -> Wish:
     """The wish for the settings' registry."""
     labels = ours.labels(settings, "secret")
-    return Wish(settings.registry_name, login, labels, tuple(attach), replace)
+    return Wish(settings.registry_name, logins, labels, tuple(attach), replace)
 
 
 def every_one_of_ours(api: Api, settings: Settings) -> list[Place]:
@@ -132,6 +134,7 @@ def apply(
         for one in found:
             ui.present(_foretold(one))
         return [Outcome(one.place, one.step, one.attach) for one in found]
+    found = _with_logins(found, wanted)
     work = [one for one in found if one.step != UNCHANGED or one.attach]
     done: dict[Place, Outcome] = {}
     if work:
@@ -157,11 +160,11 @@ def stands(api: Api, place: Place, wanted: Wish) -> bool:
 def _look(api: Api, place: Place, wanted: Wish) -> _Found:
     """One place as it is; the server has agreed to the step by a dry run."""
     path = paths.one("Secret", place.name, place.namespace)
-    document = pull_secret.document(
-        place.name, place.namespace, wanted.server, wanted.login, wanted.labels
-    )
     try:
         live = api.find(path, f"read Secret {place}")
+        held = {login.user for login in pull_secret.logins(live or {}).values()}
+        purpose = wanted.logins.purpose(place.namespace, held)
+        document = _document(place, wanted, wanted.logins.planned(purpose))
         state = pull_secret.state(live, document)
         plain, _, replacing = _STEPS[state].partition("|")
         step = plain or (replacing if wanted.replace else "")
@@ -174,7 +177,17 @@ def _look(api: Api, place: Place, wanted: Wish) -> _Found:
         attach = accounts.attach(api, place.namespace, wanted.accounts, place.name, dry=True)
     except ApiError as problem:
         return _Found(place, "", error=problem)
-    return _Found(place, step, tuple(attach), live, document)
+    return _Found(place, step, tuple(attach), live, document, purpose=purpose)
+
+
+def _with_logins(found: Sequence[_Found], wanted: Wish) -> list[_Found]:
+    """Nothing refuses any more: the logins that were only planned are made."""
+    logins = wanted.logins.made(one.purpose for one in found)
+    return [replace(one, wanted=_document(one.place, wanted, logins[one.purpose])) for one in found]
+
+
+def _document(place: Place, wanted: Wish, login: Credentials) -> dict[str, Any]:
+    return pull_secret.document(place.name, place.namespace, wanted.server, login, wanted.labels)
 
 
 def _write(api: Api, found: _Found, wanted: Wish) -> Outcome:

@@ -229,10 +229,10 @@ def _secret(here: Here, groups: Sequence[Group]) -> str:
     from moorage.cluster.login import login, secrets
 
     settings = here.settings
-    credentials = login.read(settings, "")
+    logins = login.read(settings, "")
     outcomes = []
     for places, accounts in secret_places(settings, groups):
-        wish = secrets.wish(settings, credentials, attach=accounts)
+        wish = secrets.wish(settings, logins, attach=accounts)
         outcomes += secrets.apply(here.api, here.ui, places, wish)
     failed = [one for one in outcomes if one.error]
     if failed and failed[0].error is not None:

@@ -128,12 +128,12 @@ def ca_if_any(settings: Settings) -> str | None:
 
 
 def proof(settings: Settings, image: str | None) -> Verify:
-    """The pull that proves it, with the registry's login. Raises Refused where there is none.
+    """The pull that proves it, with the login that nodes have. Raises Refused if there is none.
 
-    One of somebody else's may give its images without a login; it has no demo image of ours.
+    A registry of somebody else's may give its images without a login; it has no demo image of ours.
     """
     from agent.wire.plan import Verify
-    from moorage import registry
+    from moorage.registry import handed
     from moorage.settings import ImageSettings
 
     if settings.registry.external and image is None and settings.image == ImageSettings():
@@ -145,7 +145,7 @@ def proof(settings: Settings, image: str | None) -> Verify:
             cure=f"set image.name and image.tag in invoke.yaml to one that {name} has; for "
             f"nodes.trust and nodes.verify --image={name}/PROJECT/NAME:TAG does, too",
         )
-    login = registry.if_any(settings)
+    login = handed.to_nodes(settings)
     reference = image or settings.image_reference
     return Verify(reference, *((login.user, login.password) if login else ()))
 

@@ -29,7 +29,8 @@ _NAMESPACES = {
         "service_accounts": "attach it to these ServiceAccounts, a,b,c, or * for all",
         "renew": "every Secret of ours, wherever it is: after a change of the password",
         "replace": "also where a Secret of that name is not ours or of another type",
-        "credentials": "a file with one line user:password, - for stdin (else the registry's own)",
+        "credentials": "a file with one line user:password, - for stdin (else a pull-only login)",
+        "per_namespace": "a login for each namespace (else one for all Secrets)",
         "dry_run": "print every change as a diff, without passwords, and change nothing",
     },
 )
@@ -44,14 +45,15 @@ def secret(
     renew: bool = False,
     replace: bool = False,
     credentials: str = "",
+    per_namespace: bool = False,
     dry_run: bool = False,
     context: str = "",
     kubeconfig: str = "",
 ) -> dict[str, Any]:
-    """Put the registry's login into namespaces as an image pull Secret.
+    """Put a login that may only pull into namespaces as an image pull Secret.
 
     Example: inv k8s.secret --namespace=web,shop --attach
-    Example: inv k8s.secret --all --dry-run
+    Example: inv k8s.secret --all --per-namespace --dry-run
     """
     from moorage.cluster.api import ours
     from moorage.cluster.api.refusals import nothing_changed_yet
@@ -66,10 +68,17 @@ def secret(
             cause="a namespace or a name was given as well",
             cure="leave one of them out",
         )
+    if credentials and per_namespace:
+        raise Refused(
+            "wrong-use",
+            "--credentials and --per-namespace exclude each other",
+            cause="a login of a file is the same in each namespace",
+            cure="leave one of them out",
+        )
     accounts = _accounts(attach, service_accounts)
     name = ours.check_object_name("Secret", name or settings.kubernetes.secret)
-    wanted = secrets.wish(settings, login.read(settings, credentials), attach=accounts,
-                          replace=replace)  # fmt: skip
+    logins = login.read(settings, credentials, per_namespace=per_namespace)
+    wanted = secrets.wish(settings, logins, attach=accounts, replace=replace)
     with cluster_of(run, kubeconfig, context) as api:
         if renew:
             with nothing_changed_yet():
