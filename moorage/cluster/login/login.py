@@ -32,17 +32,17 @@ class Given:
     login: Credentials
 
     def purpose(self, namespace: str, held: Set[str]) -> str:
-        """They are all the same."""
+        """Return "": all are the same."""
         del namespace, held
         return ""
 
     def planned(self, purpose: str) -> Credentials:
-        """That one."""
+        """Return that login."""
         del purpose
         return self.login
 
     def made(self, purposes: Iterable[str]) -> Mapping[str, Credentials]:
-        """That one: the registry knows it."""
+        """Return that login; the registry knows it."""
         return dict.fromkeys(purposes, self.login)
 
 
@@ -64,13 +64,13 @@ class Own:
         return own if self.per_namespace or users.name_for(own) in held else users.SECRETS
 
     def planned(self, purpose: str) -> Credentials:
-        """As it is kept."""
+        """Return the login as it is kept."""
         from moorage.registry import handed
 
         return handed.planned(self.settings, purpose)
 
     def made(self, purposes: Iterable[str]) -> Mapping[str, Credentials]:
-        """As they are kept from now on."""
+        """Keep the logins, and return them."""
         from moorage.registry import handed
 
         return handed.made(self.settings, purposes)
