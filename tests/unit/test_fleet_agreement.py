@@ -46,7 +46,7 @@ def gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gone:
             return HostResult(route.name, FAILED, error=REFUSAL)
         return HostResult(route.name, CHANGED)
 
-    monkeypatch.setattr(on_host, "_on_host", work)
+    monkeypatch.setattr(on_host, "_by_ssh", work)
     archive = AgentArchive(tmp_path / "agent.pyz", "0" * 64)
     monkeypatch.setattr("moorage.archive.errand_archive", lambda _: archive)
     return seen

@@ -6,7 +6,7 @@ then no host was touched; whatever happens to the single host stands in the repo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -26,6 +26,8 @@ from moorage.fleet.ssh import routing
 from moorage.fleet.state import table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agent.wire.report import HostResult
     from moorage.archive import AgentArchive
     from moorage.fleet.inventory import Target
@@ -68,7 +70,10 @@ class Fleet:
         _BEFORE.get(verb.name, _nothing)(self)
         operation = Operation.of(self.settings, verb, wish)
         if verb.changes and not wish.dry_run:
-            report = self._in_waves(targets, operation, pace or Pace())
+            pace = pace or Pace()
+            booked = _Booked.of(self, targets, operation, resume=pace.resume)
+            left = self.carry_out(booked.operation, booked.left, pace.policy, booked.begin)
+            report = booked.whole(left)
         else:
             report = self.carry_out(operation, targets)
         return _AFTER.get(verb.name, _as_it_is)(self, targets, operation, report)
@@ -94,8 +99,9 @@ class Fleet:
 
             learn_host_keys(self.ui, routes, settings.nodes.parallel)
         archive = _archive(settings, operation)
-        book = begin() if begin is not None else None
-        return _Run(self, operation, archive, routes, policy, book).report(hosts, plan)
+        run = _Run(self, operation, archive, routes, policy, begin() if begin is not None else None)
+        run.go(routes, operation, reach, plan)
+        return run.report(hosts)
 
     def forget(self, hosts: Sequence[str | Target], *, offline: bool = False) -> dict[str, str]:
         """Revokes the agents on ``hosts``: no command of this folder believes one any more.
@@ -126,39 +132,58 @@ class Fleet:
             return {host.name: "not-reached" for host in hosts}
         return {one.host: "released" if one.ok else "not-reached" for one in results}
 
-    def _in_waves(self, targets: Sequence[Target], operation: Operation, pace: Pace) -> FleetReport:
-        """A change on all hosts, written into a logbook, so that it can be gone on with."""
-        folder = logbook.folder(self.settings)
-        command = f"{operation.verb.task} {self.settings.registry_name}"
-        before: dict[str, HostResult] = {}
-        if pace.resume:
-            earlier = logbook.newest(folder, command)
-            operation = replace(operation, run=earlier.run)
-            before = {name: earlier.done[name] for name in earlier.settled}
-            why = earlier.ended or "it came to its end"
-            self.ui.note(
-                f"{len(before)} of {len(earlier.hosts)} nodes are done; the last run: {why}"
-            )
-        left = [target for target in targets if target.name not in before]
-
-        def begin() -> Logbook:
-            book = logbook.Logbook.begin(folder, command, targets, operation.run)
-            for result in before.values():
-                book.result(result)
-            return book
-
-        report = self.carry_out(operation, left, pace.policy, begin)
-        if not before:
-            return report
-        results = before | {result.host: result for result in report.hosts}
-        return replace(report, hosts=tuple(results[target.name] for target in targets))
-
 
 def _archive(settings: Settings, operation: Operation) -> AgentArchive:
     from moorage.archive import errand_archive, quick_archive
 
     stays = operation.stay or operation.verb.resident
     return (quick_archive if stays else errand_archive)(settings.state)
+
+
+@dataclass(frozen=True)
+class _Booked:
+    """A change on all hosts, written into a logbook, so that it can be gone on with.
+
+    ``before``: what an earlier run has settled.
+    """
+
+    folder: Path
+    command: str
+    targets: Sequence[Target]
+    operation: Operation
+    before: Mapping[str, HostResult]
+
+    @classmethod
+    def of(
+        cls, fleet: Fleet, targets: Sequence[Target], operation: Operation, *, resume: bool
+    ) -> _Booked:
+        """``resume``: goes on with the last of its kind. Raises Refused where there is none."""
+        folder = logbook.folder(fleet.settings)
+        command = f"{operation.verb.task} {fleet.settings.registry_name}"
+        if not resume:
+            return cls(folder, command, targets, operation, {})
+        earlier = logbook.newest(folder, command)
+        before = {name: earlier.done[name] for name in earlier.settled}
+        why = earlier.ended or "it came to its end"
+        fleet.ui.note(f"{len(before)} of {len(earlier.hosts)} nodes are done; the last run: {why}")
+        return cls(folder, command, targets, replace(operation, run=earlier.run), before)
+
+    @property
+    def left(self) -> list[Target]:
+        return [target for target in self.targets if target.name not in self.before]
+
+    def begin(self) -> Logbook:
+        book = logbook.Logbook.begin(self.folder, self.command, self.targets, self.operation.run)
+        for result in self.before.values():
+            book.result(result)
+        return book
+
+    def whole(self, report: FleetReport) -> FleetReport:
+        """The report with what was done before, in the order of the hosts."""
+        if not self.before:
+            return report
+        results = {**self.before, **{result.host: result for result in report.hosts}}
+        return replace(report, hosts=tuple(results[target.name] for target in self.targets))
 
 
 # -- before and after ----------------------------------------------------------------------------
@@ -249,9 +274,8 @@ class _Run:
         self._stopped = 0
         self._halted = ""
 
-    def report(self, hosts: Sequence[str | Target], plan: Schedule) -> FleetReport:
-        reach = self._fleet.reach
-        self._halted = self._go(self._routes, self._operation, reach, plan)
+    def report(self, hosts: Sequence[str | Target]) -> FleetReport:
+        """What came of it, after further attempts on those hosts where one helps."""
         for again in (partial(self._moved, hosts), self._with_password, self._agreed):
             if not self._stopped:
                 again()
@@ -261,14 +285,14 @@ class _Run:
         results = tuple(advised(self._fleet.settings, one) for one in report.hosts)
         return replace(report, hosts=results)
 
-    def _go(
+    def go(
         self,
         routes: Sequence[Route],
         operation: Operation,
         reach: Reach,
         plan: Schedule | None = None,
-    ) -> str:
-        """Goes to these hosts, and takes their outcomes. Returns why failures stopped it, or ""."""
+    ) -> None:
+        """Goes to these hosts, and takes their outcomes; by a ``plan``, until it says to stop."""
         settings, ui = self._fleet.settings, self._fleet.ui
         means = on_host.Means.of(
             settings, operation, self._archive, reach, routes,
@@ -285,7 +309,8 @@ class _Run:
         newer = {outcome.result.host: outcome for outcome in outcomes}
         known = [newer.pop(one.result.host, one) for one in self._outcomes]
         self._outcomes = [*known, *newer.values()]
-        return rollout.halted
+        if plan is not None:
+            self._halted = rollout.halted
 
     def _note(self, outcome: Outcome) -> None:
         if self._book is not None:
@@ -294,7 +319,7 @@ class _Run:
     def _moved(self, hosts: Sequence[str | Target]) -> None:
         """Goes again to nodes of the lab that have another address now."""
         if moved := _with_new_addresses(self._fleet.settings, hosts, self._routes, self._outcomes):
-            self._go(moved, self._operation, self._fleet.reach)
+            self.go(moved, self._operation, self._fleet.reach)
 
     def _with_password(self) -> None:
         """Asks for sudo's password if hosts turned out to want one, and goes to those again."""
@@ -308,7 +333,7 @@ class _Run:
             return
         password = ui.ask_secret(f"sudo password for {', '.join(sorted(wanting))}")
         again = [route for route in self._routes if route.name in wanting]
-        self._go(again, self._operation, Reach(sudo_password=password))
+        self.go(again, self._operation, Reach(sudo_password=password))
 
     def _agreed(self) -> None:
         """Asks once for all hosts where something would be stopped, and goes to those again.
@@ -328,7 +353,7 @@ class _Run:
         names |= {one.result.host for one in self._outcomes if one.result.error == halted}
         left = [route for route in self._routes if route.name in names]
         plan = schedule(self._policy, len(left))
-        self._halted = self._go(left, self._operation.agreed(), self._fleet.reach, plan)
+        self.go(left, self._operation.agreed(), self._fleet.reach, plan)
 
 
 def _with_new_addresses(

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from moorage.errors import MoorageError
 from moorage.fleet.errand import errand, faults
 from moorage.fleet.report import agreement
 from moorage.fleet.residents import channel, residence
 from moorage.fleet.residents.residence import Residents, Visit
 from moorage.fleet.rollout import plans
-from moorage.fleet.rollout.transports import Errand, Https, Transport
+from moorage.fleet.rollout.transports import Errand, Https
 from moorage.fleet.ssh import retry, routing
 from moorage.fleet.ssh import session as ssh
 
@@ -73,6 +74,25 @@ class Means:
         usual = self.settings.nodes.parallel
         return max(usual, ASKED_AT_ONCE) if asked and self.residents.any else usual
 
+    def asks_agent(self, route: Route) -> bool:
+        """Whether an agent is known there that answers this verb."""
+        return self.operation.verb.https and self.residents.of(route) is not None
+
+    def plan(self, local_address: str) -> Plan:
+        """The plan for a host to which this machine is ``local_address``.
+
+        Raises MoorageError where the registry's address cannot be guessed for it.
+        """
+        address: str | None = None
+        if self.operation.verb.address and not plans.found_by_dns(self.settings):
+            address = plans.registry_address(self.settings, local_address)
+            if not address:
+                raise MoorageError.of(faults.NO_REGISTRY_ADDRESS)
+        key = (address, self.operation.stop_running)  # most hosts of a run get the same plan
+        if key not in self.plans:
+            self.plans[key] = self.operation.plan(self.settings, address)
+        return self.plans[key]
+
 
 class _Routes:
     """The whole ways to hosts whose agents were only remembered, read when the first is wanted."""
@@ -96,31 +116,28 @@ class _Routes:
 
 def patiently(means: Means, route: Route, line: Line) -> HostResult:
     """Tried again where the connection breaks, and where it wants an agreement that was given."""
-    result = _tried(means, route, line)
-    if means.agreed and agreement.wanted(result):
-        return _tried(replace(means, operation=means.operation.agreed()), route, line)
-    return result
-
-
-def _tried(means: Means, route: Route, line: Line) -> HostResult:
-    return retry.with_retries(
-        lambda: _on_host(means, route, line),
+    result = retry.with_retries(
+        lambda: (_by_agent if means.asks_agent(route) else _by_ssh)(means, route, line),
         means.settings.nodes.retries,
         line.rest,
         lambda words: line.tell({"event": "note", "message": words}),
     )
+    if means.agreed and agreement.wanted(result) and not means.operation.stop_running:
+        return patiently(replace(means, operation=means.operation.agreed()), route, line)
+    return result
 
 
-def _on_host(means: Means, route: Route, line: Line) -> HostResult:
+def _by_agent(means: Means, route: Route, line: Line) -> HostResult:
+    """By the agent that stays there, if it answers; else as if none did."""
     residents = means.residents
-    if not means.operation.verb.https or residents.of(route) is None:
-        return _by_ssh(means, route, line, served=False)
     asked = False
     try:
         with residents.line(route) as straight:
             if straight is not None:
                 with line.open(straight):
-                    return _operated(means, route, line, Https(straight))
+                    https = Https(straight)
+                    answer = https.operate(means.operation.call, means.plan, line.tell)
+                    return errand.host_result(route.name, answer, route.user)
     except channel.NoAnswer as problem:
         asked = problem.asked
         _tell_refusal(line, problem)
@@ -128,7 +145,8 @@ def _on_host(means: Means, route: Route, line: Line) -> HostResult:
         whole = means.routes.whole(route)
         if whole.hostname == route.hostname:
             raise
-        return _on_host(means, whole, line)  # its address is another node's now
+        # Its address is another node's now.
+        return (_by_agent if means.asks_agent(whole) else _by_ssh)(means, whole, line)
     route = means.routes.whole(route)
     try:
         return _by_ssh(means, route, line, served=True)
@@ -140,7 +158,7 @@ def _on_host(means: Means, route: Route, line: Line) -> HostResult:
         return errand.failed(route.name, faults.since(lost, problem.message))
 
 
-def _by_ssh(means: Means, route: Route, line: Line, *, served: bool) -> HostResult:
+def _by_ssh(means: Means, route: Route, line: Line, *, served: bool = False) -> HostResult:
     """In an SSH session: through it where an agent is ``served``, else by an errand."""
     operation, residents = means.operation, means.residents
     with means.sessions, _connected(route, line) as session, line.open(session):
@@ -153,11 +171,13 @@ def _by_ssh(means: Means, route: Route, line: Line, *, served: bool) -> HostResu
                 if tunnel is not None:
                     residents.reached(route)
                     https = Https(tunnel, session.local_address)
-                    return _operated(means, route, line, https)
+                    answer = https.operate(operation.call, means.plan, line.tell)
+                    return errand.host_result(route.name, answer, route.user)
         invitation = residents.invitation(route, session, line.tell) if operation.stay else None
         flags = _flags(means.settings, operation)
         by_errand = Errand(session, means.archive, become, flags, invitation)
-        return _operated(means, route, line, by_errand)
+        answer = by_errand.operate(operation.call, means.plan, line.tell)
+        return errand.host_result(route.name, answer, route.user)
 
 
 # What is done about the agent that stays: a conversation in the session, in place of one errand.
@@ -200,25 +220,3 @@ def _connected(route: Route, line: Line) -> Iterator[ssh.Session]:
     line.go_on()
     with ssh.connect(route) as session:
         yield session
-
-
-def _operated(means: Means, route: Route, line: Line, transport: Transport) -> HostResult:
-    """The operation, by whichever way is open."""
-    plan = _plan(means, transport.local_address)
-    if plan is None:
-        return errand.failed(route.name, faults.NO_REGISTRY_ADDRESS)
-    answer = transport.operate(means.operation.call, plan, line.tell)
-    return errand.host_result(route.name, answer, route.user)
-
-
-def _plan(means: Means, local_address: str) -> Plan | None:
-    """The plan for one host; None where the registry's address cannot be guessed for it."""
-    address: str | None = None
-    if means.operation.verb.address and not plans.found_by_dns(means.settings):
-        address = plans.registry_address(means.settings, local_address)
-        if not address:
-            return None
-    key = (address, means.operation.stop_running)  # most hosts of a run get the same plan
-    if key not in means.plans:
-        means.plans[key] = means.operation.plan(means.settings, address)
-    return means.plans[key]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from moorage.fleet.ssh.session import Session
 
 Hear = Callable[[dict[str, Any]], None]
+# This machine's own address on the way to a host -> the plan for it. Raises MoorageError.
+Planned = Callable[[str], "Plan"]
 # An agent that is only asked reads a few files, or runs a few short programs.
 ANSWER_SECONDS = 60.0
 
@@ -33,8 +35,11 @@ class Transport(Protocol):
     def local_address(self) -> str:
         """This machine's own address on the way; "" if there is none that the node could use."""
 
-    def operate(self, call: Call, plan: Plan, hear: Hear) -> Answer:
-        """Carries ``call`` out; ``hear`` gets the events as they come. Raises MoorageError."""
+    def operate(self, call: Call, planned: Planned, hear: Hear) -> Answer:
+        """Carries ``call`` out by the plan that is ``planned`` for a host reached from there.
+
+        ``hear`` gets the events as they come. Raises MoorageError.
+        """
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,9 @@ class Https:
     def local_address(self) -> str:
         return self.by or self.channel.local_address
 
-    def operate(self, call: Call, plan: Plan, hear: Hear) -> Answer:
+    def operate(self, call: Call, planned: Planned, hear: Hear) -> Answer:
         body, patience = b"", ANSWER_SECONDS
+        plan = planned(self.local_address)
         if call.verb.plan:
             body, patience = plans.wire(plan), plans.patience(plan)
         return self.channel.operate(call, body, hear, patience)
@@ -72,8 +78,8 @@ class Errand:
     def local_address(self) -> str:
         return self.session.local_address
 
-    def operate(self, call: Call, plan: Plan, hear: Hear) -> Answer:
-        invitation = self.invitation
+    def operate(self, call: Call, planned: Planned, hear: Hear) -> Answer:
+        invitation, plan = self.invitation, planned(self.local_address)
         return self.session.errand(
             self.archive,
             (*call.words, *self.flags),
