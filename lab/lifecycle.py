@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lab.machines import access, containers, images, limits
 from lab.machines.node import LabNode, Recipe, bounding_set, capabilities, host_config
@@ -107,7 +107,7 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: str | None = Non
     ]
     kept = {place: c for place, c in there.items() if c not in surplus}
     running = sum(map(_runs, kept.values()))
-    limits.raise_them(settings, ui, len(recipes) - running, running)
+    ui.present(limits.raise_them(settings, len(recipes) - running, running))
     if surplus:
         with ui.progress(f"removing {_nodes(len(surplus))}") as update:
             _together(containers.remove, surplus, update)
@@ -137,29 +137,35 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: str | None = Non
     return [answer.node for answer in ready]
 
 
-def down(settings: Settings, client: DockerClient, ui: UI, *, images: bool = False) -> bool:
+class Removed(NamedTuple):
+    """Whether there was anything to remove, and the names of the nodes that are gone."""
+
+    changed: bool
+    nodes: tuple[str, ...]
+
+
+def down(settings: Settings, client: DockerClient, ui: UI, *, images: bool = False) -> Removed:
     """Removes the lab's nodes, their cluster, volumes and keys.
 
     With ``images``, what they are made from goes as well. Limits that were raised for it are put
-    back. Returns whether there was anything to remove.
+    back. Who knows agents on these nodes has to forget them.
     """
     from lab import kubernetes
-    from moorage.pki.roster import Roster
 
     cluster = kubernetes.down(settings, client, ui, images=images)
     found = list(containers.existing(settings, client).values())
+    names = tuple(containers.node_of(container).name for container in found)
     if found:
-        names = [containers.node_of(container).name for container in found]
         with ui.progress(f"removing {_nodes(len(found))}") as update:
             _together(containers.remove, found, update)
-        Roster(settings).drop(*names)  # the agents that stayed there are gone with them
     volumes = client.volumes.list(filters=engine.label_filter(settings, "lab"))
     for volume in volumes:
         volume.remove(force=True)
     access.forget(settings)
-    restored = limits.restore(settings, ui)
+    restored = limits.restore(settings)
+    ui.present(restored)
     removed = _remove_images(settings, client) if images else 0
-    return bool(cluster or found or volumes or restored or removed)
+    return Removed(bool(cluster or found or volumes or restored or removed), names)
 
 
 def nodes(settings: Settings, client: DockerClient) -> list[LabNode]:

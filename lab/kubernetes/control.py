@@ -157,23 +157,22 @@ def find(settings: Settings, client: DockerClient) -> Container | None:
     return found
 
 
-def wait(control: Control, api: Api, ui: UI, *, seconds: float = _READY_SECONDS) -> None:
+def wait(control: Control, api: Api, *, seconds: float = _READY_SECONDS) -> None:
     """Until the API server serves. Raises MoorageError with the last words of what died."""
     until = time.monotonic() + seconds
-    with ui.progress(f"waiting for the API server at https://{control.address}:{PORT}"):
-        while True:
-            why = api.ready()
-            if not why:
-                return
-            control.container.reload()
-            if control.container.status != "running":
-                words = commands.last_words(control.container.logs(tail=20), lines=6)
-                raise _not_ready(str(control.container.name), words)
-            if time.monotonic() > until:
-                raise _not_ready(
-                    str(control.container.name), f"it does not serve after {seconds:.0f} s: {why}"
-                )
-            time.sleep(0.1)
+    while True:
+        why = api.ready()
+        if not why:
+            return
+        control.container.reload()
+        if control.container.status != "running":
+            words = commands.last_words(control.container.logs(tail=20), lines=6)
+            raise _not_ready(str(control.container.name), words)
+        if time.monotonic() > until:
+            raise _not_ready(
+                str(control.container.name), f"it does not serve after {seconds:.0f} s: {why}"
+            )
+        time.sleep(0.1)
 
 
 def _make(

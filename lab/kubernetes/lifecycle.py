@@ -21,6 +21,7 @@ from moorage.docker import engine
 from moorage.errors import MoorageError, Refused
 from moorage.files import private_folder, write_atomically
 from moorage.mix import parse_mix
+from moorage.output import Note, Update
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -107,7 +108,8 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: Sequence[LabNode
     with a word. Raises Refused where none is left, MoorageError for what does not get ready.
     """
     programs = binaries.ensure(settings, client, ui)
-    members = _members(nodes, programs.version, ui)
+    members = _members(nodes, programs.version)
+    ui.present(_left_out(nodes, members, programs.version))
     trust = authority.ensure(_folder(settings) / "authority.pem")
     subnets = {node.address: network.pod_subnet(number(f"moorage-{node.name}")) for node in members}
     plane = control.ensure(settings, client, ui, programs, trust, network.routes(subnets))
@@ -124,12 +126,17 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: Sequence[LabNode
         for node in members
     ]
     # The API server comes up meanwhile.
-    new = _supply(client, ui, plane, plans)
-    control.wait(plane, api, ui)
+    names = ", ".join(node.name for node in members)
+    title = f"making {names} nodes of" if plane.changed else f"looking at {names} in"
+    with ui.progress(f"{title} the cluster") as update:
+        new = _supply(client, plane, plans, update)
+    with ui.progress(f"waiting for the API server at {worker.server(plane.address)}"):
+        control.wait(plane, api)
     unknown = [node for node in _unregistered(api, members) if node not in new]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(lambda node: worker.start(client, node), [*new, *unknown]))
-    _wait_ready(client, ui, api, members)
+    with ui.progress("waiting for the nodes to be Ready") as update:
+        _wait_ready(client, api, members, update)
     gone = _forget_others(api, members)
     kubectl = programs.folder / "kubectl"
     return Cluster(
@@ -163,19 +170,26 @@ def down(settings: Settings, client: DockerClient, ui: UI, *, images: bool = Fal
     return bool(found) or there or gone
 
 
-def _members(nodes: Sequence[LabNode], programs: version.Version, ui: UI) -> list[LabNode]:
+def _members(nodes: Sequence[LabNode], programs: version.Version) -> list[LabNode]:
     lines = version.lines(programs)
     members = [node for node in nodes if node.containerd_line in lines]
-    spoken = ", ".join(lines)
-    for node in nodes:
-        if node not in members:
-            ui.note(
-                f"{node.name} is left out of the cluster: a kubelet {programs} speaks to "
-                f"containerd {spoken}, and it has {node.containerd_line}"
-            )
     if not members:
         raise _no_members(programs)
     return members
+
+
+def _left_out(
+    nodes: Sequence[LabNode], members: Sequence[LabNode], programs: version.Version
+) -> list[Note]:
+    spoken = ", ".join(version.lines(programs))
+    return [
+        Note(
+            f"{node.name} is left out of the cluster: a kubelet {programs} speaks to "
+            f"containerd {spoken}, and it has {node.containerd_line}"
+        )
+        for node in nodes
+        if node not in members
+    ]
 
 
 def _no_members(programs: version.Version) -> Refused:
@@ -209,17 +223,12 @@ def _write_admin(settings: Settings, trust: authority.Authority, address: str) -
 
 
 def _supply(
-    client: DockerClient, ui: UI, plane: control.Control, plans: Sequence[worker.Plan]
+    client: DockerClient, plane: control.Control, plans: Sequence[worker.Plan], update: Update
 ) -> list[LabNode]:
     """Makes nodes ready to join. Returns those that were not."""
-    names = ", ".join(plan.node.name for plan in plans)
     supplies = kit.for_nodes(plane.container)
     new: list[LabNode] = []
-    title = f"making {names} nodes of" if plane.changed else f"looking at {names} in"
-    with (
-        ui.progress(f"{title} the cluster") as update,
-        ThreadPoolExecutor(_AT_ONCE) as pool,
-    ):
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         answers = pool.map(lambda plan: worker.supply(client, plan, supplies), plans)
         for done, (plan, needed) in enumerate(zip(plans, answers, strict=True), start=1):
             new += [plan.node] if needed else []
@@ -242,37 +251,36 @@ def _unregistered(api: Api, members: Sequence[LabNode]) -> list[LabNode]:
 
 def _wait_ready(
     client: DockerClient,
-    ui: UI,
     api: Api,
     members: Sequence[LabNode],
+    update: Update,
     *,
     seconds: float = _READY_SECONDS,
 ) -> None:
     until = time.monotonic() + seconds
-    with ui.progress("waiting for the nodes to be Ready") as update:
-        while True:
-            try:
-                known = api.nodes()
-            except OSError:
-                known = {}
-            late = {
-                node: known.get(node.name, "it has not registered")
-                for node in members
-                if known.get(node.name, "-")
-            }
-            update(done=len(members) - len(late), total=len(members))
-            if not late:
-                return
-            if time.monotonic() > until:
-                node, why = next(iter(late.items()))
-                raise MoorageError(
-                    "node-not-ready",
-                    f"{node.name} does not get Ready",
-                    cause=f"{why}\n{worker.last_words(client, node)}",
-                    cure=f"inv lab.ssh {node.name}, then: journalctl -u kubelet",
-                    host=node.name,
-                )
-            time.sleep(0.2)
+    while True:
+        try:
+            known = api.nodes()
+        except OSError:
+            known = {}
+        late = {
+            node: known.get(node.name, "it has not registered")
+            for node in members
+            if known.get(node.name, "-")
+        }
+        update(done=len(members) - len(late), total=len(members))
+        if not late:
+            return
+        if time.monotonic() > until:
+            node, why = next(iter(late.items()))
+            raise MoorageError(
+                "node-not-ready",
+                f"{node.name} does not get Ready",
+                cause=f"{why}\n{worker.last_words(client, node)}",
+                cure=f"inv lab.ssh {node.name}, then: journalctl -u kubelet",
+                host=node.name,
+            )
+        time.sleep(0.2)
 
 
 def _forget_others(api: Api, members: Sequence[LabNode]) -> bool:

@@ -18,10 +18,10 @@ from moorage.actions import Action
 from moorage.docker import engine
 from moorage.errors import MoorageError
 from moorage.files import private_folder, write_atomically
+from moorage.output import Note
 
 if TYPE_CHECKING:
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 # What a node uses (measured: at most 7, and 11 with a kubelet), and what is left for others.
@@ -78,22 +78,21 @@ def pending(new: int, running: int = 0, path: Path = INSTANCES) -> list[Action]:
 
 
 def raise_them(
-    settings: Settings, ui: UI, new: int, running: int = 0, path: Path = INSTANCES
-) -> None:
+    settings: Settings, new: int, running: int = 0, path: Path = INSTANCES
+) -> list[Note]:
     """Raises what ``new`` nodes beside ``running`` ones need, remembering what it was before.
 
-    Raises MoorageError with the command to type where it cannot be.
+    Returns a note on it. Raises MoorageError with the command to type where it cannot be.
     """
     change = _change(new, running, path)
     if change is None:
-        return
+        return []
     record = _record(settings)
     private_folder(record.parent)
     # Raised twice, what it was before is still what it was at first.
     before = _remembered(record).before if record.exists() else change.before
     text = json.dumps({"before": before, "after": change.after})
     write_atomically(record, text.encode())
-    ui.note(f"raising {path} from {change.before} to {change.after}")
     _write(path, change.after)
     if _read(path) < change.after:
         raise MoorageError(
@@ -103,20 +102,20 @@ def raise_them(
             cure=f"on the engine's host: sudo {change.command}; or fewer nodes: --nodes",
             path=str(path),
         )
+    return [Note(f"raised {path} from {change.before} to {change.after}")]
 
 
-def restore(settings: Settings, ui: UI, path: Path = INSTANCES) -> bool:
-    """Puts back what was raised, unless somebody has changed it since. Returns whether it did."""
+def restore(settings: Settings, path: Path = INSTANCES) -> list[Note]:
+    """Puts back what was raised, unless somebody has changed it since. Returns a note if it did."""
     record = _record(settings)
     if not record.exists():
-        return False
+        return []
     change = _remembered(record)
     changed = _read(path) == change.after and change.before > 0
     if changed:
         _write(path, change.before)
-        ui.note(f"{path} is {change.before} again")
     record.unlink(missing_ok=True)
-    return changed
+    return [Note(f"{path} is {change.before} again")] if changed else []
 
 
 def _change(new: int, running: int, path: Path) -> Raise | None:

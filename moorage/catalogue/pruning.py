@@ -11,13 +11,14 @@ from moorage.catalogue import deletion, listing, retention, usage
 from moorage.catalogue.policy import Policy
 from moorage.catalogue.retention import InUse, Verdict
 from moorage.errors import Refused
+from moorage.output import Update, unheard
 from moorage.registry.storage.opened import opened
 
 if TYPE_CHECKING:
+    from moorage.cluster.api.client import Api
     from moorage.registry.credentials import Credentials
     from moorage.registry.storage.layout import Layout
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,15 @@ class Plan:
 
 
 def plan(
-    settings: Settings, ui: UI, policy: Policy, *, everything: bool, without_nodes: bool
+    settings: Settings, api: Api | None, policy: Policy, *, everything: bool, without_nodes: bool
 ) -> Plan:
-    """Asks what is in use, then decides. Changes nothing.
+    """Asks ``api`` what is in use, if there is a cluster, then decides. Changes nothing.
 
     Raises Refused: ``prune-matches-nothing`` for a pattern that protects nothing, ``prune-empties``
     (without ``everything``), ``usage-unknown``; MoorageError of whoever does not answer.
     """
     layout = opened(settings)
-    asked = usage.ask(settings, ui, without_nodes=without_nodes)
+    asked = usage.ask(settings, api, without_nodes=without_nodes)
     held = listing.repositories(layout)
     _require_matches(policy, held)
     verdicts = retention.decide(held, policy, asked.in_use, time.time())
@@ -58,7 +59,9 @@ def plan(
     return Plan(policy, asked.in_use, asked.said_by, verdicts)
 
 
-def carry_out(settings: Settings, login: Credentials, made: Plan, ui: UI) -> list[Verdict]:
+def carry_out(
+    settings: Settings, login: Credentials, made: Plan, update: Update = unheard
+) -> list[Verdict]:
     """Deletes what was planned and still goes -> that. Raises MoorageError.
 
     A repository is read and judged again just before: what was pushed meanwhile counts.
@@ -67,14 +70,13 @@ def carry_out(settings: Settings, login: Credentials, made: Plan, ui: UI) -> lis
     names = sorted({one.repository for one in made.going})
     planned = {(one.name, one.digest) for one in made.going}
     done: list[Verdict] = []
-    with ui.progress("deleting images") as update:
-        for count, name in enumerate(names, 1):
-            now = [one for one in _again(layout, made) if one.repository == name]
-            still = [one for one in now if one.goes and (one.name, one.digest) in planned]
-            for step in deletion.steps(still, listing.repositories(layout)):
-                deletion.carry_out(settings, login, step)
-            done += still
-            update(done=count, total=len(names))
+    for count, name in enumerate(names, 1):
+        now = [one for one in _again(layout, made) if one.repository == name]
+        still = [one for one in now if one.goes and (one.name, one.digest) in planned]
+        for step in deletion.steps(still, listing.repositories(layout)):
+            deletion.carry_out(settings, login, step)
+        done += still
+        update(done=count, total=len(names))
     return done
 
 

@@ -16,8 +16,8 @@ from moorage.catalogue.retention import InUse
 from moorage.errors import Refused
 
 if TYPE_CHECKING:
+    from moorage.cluster.api.client import Api
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # What has a pod template of its own: a rollback starts an old one again.
@@ -67,12 +67,12 @@ def of_objects(documents: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             yield from one.get("names") or ()
 
 
-def ask(settings: Settings, ui: UI, *, without_nodes: bool = False) -> Asked:
-    """Asks the cluster. Raises MoorageError if there is one that does not answer; Refused
+def ask(settings: Settings, api: Api | None, *, without_nodes: bool = False) -> Asked:
+    """Asks the cluster, if there is one. Raises ApiError if that does not answer; Refused
     (``usage-unknown``) if there are nodes beside it, unless they do not count."""
     found: set[str] = set()
     known: set[str] = set()
-    said = [_cluster(settings, ui, found, known) or "no cluster is known here"]
+    said = ["no cluster is known here" if api is None else _cluster(api, found, known)]
     unasked = sorted(_nodes(settings) - known)
     if unasked and not without_nodes:
         raise Refused(
@@ -92,17 +92,26 @@ def _nodes(settings: Settings) -> set[str]:
     return set(settings.nodes.hosts) | Roster(settings).residents().keys()
 
 
-def _cluster(settings: Settings, ui: UI, found: set[str], known: set[str]) -> str:
-    from moorage.cluster.api import paths
+def cluster(settings: Settings) -> Api | None:
+    """The cluster whose pods count; None if none is known here.
+
+    Raises as :func:`moorage.cluster.login.access.connect` does.
+    """
     from moorage.cluster.login import access
 
     try:
-        api = access.connect(settings, ui)
+        return access.connect(settings)
     except Refused as problem:
         named = settings.kubernetes.kubeconfig or os.environ.get("KUBECONFIG", "")
         if problem.code != "no-kubeconfig" or named:
             raise
-        return ""
+        return None
+
+
+def _cluster(api: Api, found: set[str], known: set[str]) -> str:
+    from moorage.cluster.api import paths
+    from moorage.cluster.login import access
+
     with access.typed_for(api):
         for kind in ("Pod", "Node", *_TEMPLATES):
             objects = list(api.items(paths.all_of(kind)))

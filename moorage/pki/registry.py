@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from moorage.actions import Action
 from moorage.errors import Refused
 from moorage.files import private_folder, write_atomically
+from moorage.output import Warn
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -137,8 +138,8 @@ def issue(
     if ui is not None:
         for text in made:
             ui.note(text)
-        _warn_of_end(settings, ui, ca, now)
-        _warn_of_anothers_end(settings, ui, now)
+        ui.present(_ends_soon(settings, ca, now))
+        ui.present(_anothers_ends_soon(settings, now))
     return Issued(
         ca_path=folder / "ca.crt",
         cert_path=folder / "registry.crt",
@@ -443,7 +444,7 @@ def _leaf_reason(
         return f"it names {', '.join(said.names)}", False
     if said.not_before > now:
         return "the present one begins in the future", False
-    # One that ends with its CA cannot be prolonged; _warn_of_end speaks of that.
+    # One that ends with its CA cannot be prolonged; _ends_soon speaks of that.
     prolongable = said.not_after < ca.not_valid_after_utc
     if said.not_after <= now or (prolongable and said.days_left(now) < settings.certs.renew_before):
         return f"the present one ends on {said.not_after:%Y-%m-%d}", False
@@ -525,28 +526,28 @@ def _keep_private(path: Path) -> None:
         path.chmod(_SECRET)
 
 
-def _warn_of_end(
-    settings: Settings, ui: UI, ca: Certificate | None, now: datetime.datetime
-) -> None:
-    if ca is None:
-        return
-    left = (ca.not_valid_after_utc - now).days
-    if left < settings.certs.renew_before:
-        ui.warn(f"the CA ends in {left} days, and every certificate with it; {_NEW_CA}")
+def _ends_soon(settings: Settings, ca: Certificate | None, now: datetime.datetime) -> list[Warn]:
+    left = settings.certs.renew_before if ca is None else (ca.not_valid_after_utc - now).days
+    if left >= settings.certs.renew_before:
+        return []
+    return [Warn(f"the CA ends in {left} days, and every certificate with it; {_NEW_CA}")]
 
 
-def _warn_of_anothers_end(settings: Settings, ui: UI, now: datetime.datetime) -> None:
+def _anothers_ends_soon(settings: Settings, now: datetime.datetime) -> list[Warn]:
     """Of a pair that Moorage did not make, so nobody here renews it."""
     from moorage.pki import certificates
 
     path = settings.certs_dir / "registry.crt"
     leaf = certificates.load_certificates(_read(path) or b"")[0]
     left = (leaf.not_valid_after_utc - now).days
-    if left < settings.certs.renew_before and not certificates.is_made_here(leaf):
-        ui.warn(
+    if left >= settings.certs.renew_before or certificates.is_made_here(leaf):
+        return []
+    return [
+        Warn(
             f"{path} ends in {left} days, and Moorage did not make it: put the one that follows "
             "it there, with its key, then inv registry.up"
         )
+    ]
 
 
 def _ca_name(settings: Settings, now: datetime.datetime) -> str:

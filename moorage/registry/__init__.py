@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from moorage.actions import Action
 from moorage.errors import MoorageError, Refused
+from moorage.output import Note
 from moorage.registry import external
 from moorage.registry.credentials import Credentials, credentials, if_any
 
@@ -113,7 +114,8 @@ def up(settings: Settings, client: DockerClient, ui: UI) -> RegistryStatus:
     container.check_ports(settings, client, (found, front))
     named = image.ensure(settings, client, ui)
     front_image = image.ensure(settings, client, ui, image.FRONT)
-    login, spec, rewritten = _prepare(settings, client, ui, named)
+    login, spec, rewritten, given = _prepare(settings, client, named)
+    ui.present(given)
     user, owner = container.user(client)
     put = service.put(settings, client, front_image[0], user, owner)
     changed = _brought_up(settings, client, ui, spec, rewritten)
@@ -121,7 +123,8 @@ def up(settings: Settings, client: DockerClient, ui: UI) -> RegistryStatus:
     changed |= _brought_up(settings, client, ui, service.wanted(settings, front_image, user), ())
     if put:
         ui.note(f"the front has new {', '.join(put)}")
-    container.wait(settings, client, login, ui)
+    with ui.progress(f"waiting for https://{settings.registry_name}"):
+        container.wait(settings, client, login)
     return _status(settings, client, changed=changed or bool(put))
 
 
@@ -146,7 +149,8 @@ def _brought_up(
     if found is not None:
         why = ", ".join(rewritten) or "its image or its options"
         ui.note(f"{name} is made again ({why} changed); images and logins stay")
-        container.remove(found, ui)
+        with ui.progress(f"stopping {name}, once running downloads have ended"):
+            container.remove(found)
     container.create(settings, client, wanted)
     ui.note(f"made the container {name}")
     return True
@@ -194,13 +198,16 @@ def down(
             ui.note(f"the container {name} is left alone: {problem.cause}")
             continue
         if found is not None:
-            container.remove(found, ui)
+            with ui.progress(f"stopping {name}, once running downloads have ended"):
+                container.remove(found)
             ui.note(f"removed the container {name}")
             changed = True
     if purge:
         changed |= image.forget(settings, client)
         for path in (settings.registry_data, folder(settings)):
-            changed |= _delete(path, ui)
+            if _delete(path):
+                ui.note(f"removed {path}")
+                changed = True
     return changed
 
 
@@ -277,9 +284,12 @@ def _require_local_engine() -> None:
 
 
 def _prepare(
-    settings: Settings, client: DockerClient, ui: UI, image: tuple[str, str]
-) -> tuple[Credentials, Spec, tuple[str, ...]]:
-    """Puts the container's files in place, as they should be; the names are of those rewritten."""
+    settings: Settings, client: DockerClient, image: tuple[str, str]
+) -> tuple[Credentials, Spec, tuple[str, ...], list[Note]]:
+    """Puts the container's files in place, as they should be; the names are of those rewritten.
+
+    The notes are on whose the data are now.
+    """
     from moorage.files import private_folder, write_atomically
     from moorage.registry import container, users
     from moorage.registry.credentials import ensure, ensure_http_secret, folder
@@ -292,7 +302,7 @@ def _prepare(
         users.for_purpose(settings, users.NODES)
         ensure_http_secret(settings)
         private_folder(etc, owner=owner)
-        _give(data, owner, ui)
+        given = _give(data, owner)
         spec = _spec(settings, image, user)
         present = {name: _read(etc / name) for name in spec.files}
         for name, content in spec.files.items():
@@ -307,7 +317,7 @@ def _prepare(
             path=str(problem.filename),
         ) from None
     rewritten = (name for name, content in spec.files.items() if present[name] != content)
-    return login, spec, tuple(rewritten)
+    return login, spec, tuple(rewritten), given
 
 
 def _spec(settings: Settings, image: tuple[str, str], user: str) -> Spec:
@@ -410,18 +420,19 @@ def _read(path: Path) -> bytes | None:
         return None
 
 
-def _give(data: Path, owner: tuple[int, int] | None, ui: UI) -> None:
-    """Makes the data's folder, and everything in it the container user's."""
+def _give(data: Path, owner: tuple[int, int] | None) -> list[Note]:
+    """Makes the data's folder, and everything in it the container user's; a note if it was not."""
     from moorage.files import give_tree, private_folder
 
     present = data.stat() if data.exists() else None
     private_folder(data, owner=owner)
     if present is not None and owner is not None and (present.st_uid, present.st_gid) != owner:
-        ui.note(f"{data} now belongs to user {owner[0]}, as which the registry runs")
         give_tree(data, owner)
+        return [Note(f"{data} now belongs to user {owner[0]}, as which the registry runs")]
+    return []
 
 
-def _delete(path: Path, ui: UI) -> bool:
+def _delete(path: Path) -> bool:
     if not path.exists():
         return False
     try:
@@ -434,5 +445,4 @@ def _delete(path: Path, ui: UI) -> bool:
             cure=f"sudo rm -rf {path}",
             path=str(path),
         ) from None
-    ui.note(f"removed {path}")
     return True

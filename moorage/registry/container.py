@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from moorage.registry.credentials import Credentials
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 # A user of its own where root runs Moorage: the number that "nonroot" has in many images. Nobody
 # can log in with it, and the folders above its files are closed to everybody but root.
@@ -107,33 +106,31 @@ def create(settings: Settings, client: DockerClient, spec: Spec) -> None:
         raise _not_started(settings, client, str(problem.explanation or problem)) from None
 
 
-def remove(found: Container, ui: UI) -> None:
+def remove(found: Container) -> None:
     """Ends and removes it, after the downloads that are running; its data are on the host."""
     from docker.errors import NotFound
 
     try:
-        with ui.progress(f"stopping {found.name}, once running downloads have ended"):
-            found.stop(timeout=STOP_SECONDS)
+        found.stop(timeout=STOP_SECONDS)
         found.remove(force=True, v=True)
     except NotFound:  # somebody was faster
         return
 
 
-def wait(settings: Settings, client: DockerClient, login: Credentials, ui: UI) -> None:
+def wait(settings: Settings, client: DockerClient, login: Credentials) -> None:
     """Until TLS and the login work. Raises MoorageError with the registry's own last words."""
     deadline = time.monotonic() + _READY_SECONDS
-    with ui.progress(f"waiting for https://{settings.registry_name}"):
-        while True:
-            try:
-                https.check_login(settings, login, timeout=5)
-                return
-            except MoorageError as problem:
-                last = problem
-            for name in (settings.registry.container, front_name(settings)):
-                _require_alive(find(settings, client, name))
-            if time.monotonic() > deadline:
-                raise last
-            time.sleep(0.1)
+    while True:
+        try:
+            https.check_login(settings, login, timeout=5)
+            return
+        except MoorageError as problem:
+            last = problem
+        for name in (settings.registry.container, front_name(settings)):
+            _require_alive(find(settings, client, name))
+        if time.monotonic() > deadline:
+            raise last
+        time.sleep(0.1)
 
 
 def _require_alive(found: Container | None) -> None:

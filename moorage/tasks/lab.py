@@ -71,11 +71,13 @@ def down(run: Run, images: bool = False) -> object:
     """
     import lab
     from moorage.docker import engine
+    from moorage.pki.roster import Roster
 
     client = engine.connect(run.settings)
-    changed = lab.down(run.settings, client, run.ui, images=images)
-    run.ui.show("The lab is gone." if changed else "There was no lab.")
-    return {"ok": True, "changed": changed, "nodes": []}
+    removed = lab.down(run.settings, client, run.ui, images=images)
+    Roster(run.settings).drop(*removed.nodes)  # the agents that stayed there are gone with them
+    run.ui.show("The lab is gone." if removed.changed else "There was no lab.")
+    return {"ok": True, "changed": removed.changed, "nodes": []}
 
 
 @command(

@@ -177,9 +177,8 @@ class Nodes:
         from moorage.cluster.login import access
 
         run, cluster = self.run, self.cluster
-        api = access.connect(
-            run.settings, run.ui, kubeconfig=cluster.kubeconfig, context=cluster.context
-        )
+        api = access.connect(run.settings, kubeconfig=cluster.kubeconfig, context=cluster.context)
+        run.ui.note(f"cluster: {api.where}")
         found = nodes.linux(nodes.addresses(api, cluster.selector))
         run.ui.note(nodes.described(found))
         hosts = nodes.hosts_by_node(run.settings, found)

@@ -59,9 +59,10 @@ def web(
             from moorage.cluster.login import access
 
             api = access.connect(
-                run.settings, run.ui,
+                run.settings,
                 kubeconfig=nodes.cluster.kubeconfig, context=nodes.cluster.context,
             )  # fmt: skip
+            run.ui.note(f"cluster: {api.where}")
             opened.enter_context(access.typed_for(api))
         return page.serve(
             run.settings, run.ui, _any_chosen(nodes), place,

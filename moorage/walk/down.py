@@ -43,7 +43,6 @@ def _this_machine(walk: Walk) -> bool:
 
 
 def _nodes(walk: Walk) -> bool:
-    import lab
     from moorage.fleet.rollout.fleet import Fleet
 
     if walk.settings.nodes.hosts:
@@ -53,7 +52,16 @@ def _nodes(walk: Walk) -> bool:
         walk.runtimes = dict(report.runtimes)
     if not walk.engine_answers:
         return any(result.status == "changed" for result in walk.hosts)
-    return lab.down(walk.settings, walk.client, walk.ui)
+    return _lab_gone(walk)
+
+
+def _lab_gone(walk: Walk, *, images: bool = False) -> bool:
+    import lab
+    from moorage.pki.roster import Roster
+
+    removed = lab.down(walk.settings, walk.client, walk.ui, images=images)
+    Roster(walk.settings).drop(*removed.nodes)  # the agents that stayed there are gone with them
+    return removed.changed
 
 
 def _registry(walk: Walk) -> bool:
@@ -71,14 +79,13 @@ def _engine(walk: Walk) -> bool:
 
 
 def _purge_engine(walk: Walk) -> bool:
-    import lab
     from moorage import registry
 
     if not walk.engine_answers:
         return False
     if not walk.settings.registry.external:
         registry.down(walk.settings, walk.client, walk.ui, purge=True, leave_others=True)
-    lab.down(walk.settings, walk.client, walk.ui, images=True)
+    _lab_gone(walk, images=True)
     label = f"io.moorage.project={walk.settings.root}"
     for image in walk.client.images.list(all=False, filters={"label": label}):
         for tag in [*image.tags, image.id]:

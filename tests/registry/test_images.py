@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from moorage import registry as domain
-from moorage.catalogue import deletion, listing, policy, pruning
+from moorage.catalogue import deletion, listing, policy, pruning, usage
 from moorage.errors import MoorageError
 from moorage.pki import registry as pki
 from moorage.pki.roster import Resident, Roster
@@ -22,7 +22,6 @@ from moorage.registry.credentials import ensure, folder
 from moorage.registry.storage.layout import Layout
 from moorage.registry.storage.opened import for_collection
 from moorage.settings import Settings
-from moorage.ui import UI
 from tests.registry.program import INDEX, Registry, descriptor, digest_of, image, index
 from tests.unit.elsewhere import registry_project
 
@@ -214,7 +213,7 @@ def _prune(settings: Settings, **options: str | bool) -> pruning.Plan:
         str(options.get("protect", "")), untagged=bool(options.get("untagged")),
     )  # fmt: skip
     return pruning.plan(
-        settings, UI(as_json=True), wanted,
+        settings, usage.cluster(settings), wanted,
         everything=bool(options.get("all")), without_nodes=bool(options.get("without_nodes")),
     )  # fmt: skip
 
@@ -228,7 +227,7 @@ def test_a_prune_deletes_what_its_plan_says_and_no_more(project: tuple[Settings,
     plan = _prune(settings, keep="3", older_than="1380h")
     assert {one.name for one in plan.going} == {"a:v0", "a:v1", "a:v2"}
     login = domain.credentials(settings)
-    done = pruning.carry_out(settings, login, plan, UI(as_json=True))
+    done = pruning.carry_out(settings, login, plan)
     assert {one.name for one in done} == {"a:v0", "a:v1", "a:v2"}
     assert _names(settings) == {"a:v3", "a:v4", "a:v5", "a:also-v1"}
     assert served.pull("a", "also-v1") == ""
@@ -242,7 +241,7 @@ def test_what_is_pushed_between_plan_and_prune_stays(project: tuple[Settings, Se
         _aged(served, "a", f"v{number}", 60 - number)
     plan = _prune(settings, keep="1")
     served.push("a", "again", b"layer0")
-    pruning.carry_out(settings, domain.credentials(settings), plan, UI(as_json=True))
+    pruning.carry_out(settings, domain.credentials(settings), plan)
     assert served.pull("a", "again") == ""
     assert "a:v1" not in _names(settings)
 

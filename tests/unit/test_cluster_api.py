@@ -380,7 +380,7 @@ def test_what_is_to_be_typed_reaches_the_same_cluster(
         config = str(standin.kubeconfig(tmp_path, url))
         monkeypatch.setenv("KUBECONFIG", config)
         given = {key: text.format(config=config) for key, text in words.items()}
-        where = access.connect(SETTINGS, None, **given).where
+        where = access.connect(SETTINGS, **given).where
     said = "look: kubectl get nodes; or inv k8s.diagnose --fix; inv nodes.trust --hosts=a"
     kubectl, flags = kubectl.format(config=config), flags.format(config=config)
     wanted = f"look: {kubectl} get nodes; or inv k8s.diagnose{flags} --fix;"

@@ -19,7 +19,6 @@ from moorage.docker import engine
 from moorage.errors import MoorageError, Refused
 from moorage.mix import LINES, parse_mix
 from moorage.settings import LabSettings, Settings, parse
-from moorage.ui import UI
 from tests.unit.elsewhere import project
 
 ONE, TWO = "AAAAC3NzaC1lZDI1NTE5AAAAIAbc", "AAAAC3NzaC1lZDI1NTE5AAAAIDef"
@@ -226,25 +225,25 @@ def test_limits_are_raised_for_what_new_nodes_need(
 
 
 def test_a_raised_limit_is_put_back(tmp_path: Path) -> None:
-    settings, ui, limit = project(tmp_path), UI(yes=True), tmp_path / "limit"
+    settings, limit = project(tmp_path), tmp_path / "limit"
     limit.write_text("128\n")
     (action,) = limits.pending(16, 0, limit)
     assert action.asks
     assert action.before == "128\n"
-    limits.raise_them(settings, ui, 16, 0, limit)
+    limits.raise_them(settings, 16, 0, limit)
     assert int(limit.read_text()) >= 16 * 12
-    limits.raise_them(settings, ui, 64, 0, limit)
-    assert limits.restore(settings, ui, limit)
+    limits.raise_them(settings, 64, 0, limit)
+    assert limits.restore(settings, limit)
     assert limit.read_text() == "128\n"
-    assert not limits.restore(settings, ui, limit)
+    assert not limits.restore(settings, limit)
 
 
 def test_a_limit_that_somebody_else_has_changed_since_is_theirs(tmp_path: Path) -> None:
-    settings, ui, limit = project(tmp_path), UI(yes=True), tmp_path / "limit"
+    settings, limit = project(tmp_path), tmp_path / "limit"
     limit.write_text("128\n")
-    limits.raise_them(settings, ui, 16, 0, limit)
+    limits.raise_them(settings, 16, 0, limit)
     limit.write_text("1024\n")
-    assert not limits.restore(settings, ui, limit)
+    assert not limits.restore(settings, limit)
     assert limit.read_text() == "1024\n"
 
 

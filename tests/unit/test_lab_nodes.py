@@ -261,11 +261,11 @@ def test_a_container_of_somebody_else_is_never_touched(whole: Lab) -> None:
 
 def test_down_leaves_nothing_and_can_be_said_twice(whole: Lab) -> None:
     volumes = [m["Name"] for m in whole.container(1).attrs["Mounts"] if m["Type"] == "volume"]
-    assert lab.down(whole.settings, whole.client, whole.ui)
+    assert lab.down(whole.settings, whole.client, whole.ui).changed
     assert whole.ids() == []
     for volume in volumes:
         with pytest.raises(NotFound):
             whole.client.volumes.get(volume)
     assert not access.folder(whole.settings).exists()
     assert not lab.ssh_config(whole.settings).exists()
-    assert not lab.down(whole.settings, whole.client, whole.ui)
+    assert not lab.down(whole.settings, whole.client, whole.ui).changed

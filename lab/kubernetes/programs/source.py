@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
 
+    from moorage.output import Update
     from moorage.settings import Settings
     from moorage.ui import UI
 
@@ -42,19 +43,26 @@ def build(settings: Settings, client: DockerClient, ui: UI, folder: Path) -> dic
     from docker.errors import NotFound
 
     try:
-        return _build(_container(settings, client, ui), ui, folder)
+        container = _container(settings, client, ui)
+        title = f"building Kubernetes {VERSION} from Debian's source (minutes, once)"
+        with ui.progress(title) as update:
+            _compiled(container, update)
+        with ui.progress("taking the programs out of the build"):
+            sums = _collect(container, folder)
+        container.remove(force=True, v=True)
+        return sums
     except NotFound:
         raise _failed("somebody removed its container", "run the same command again") from None
 
 
-def _build(container: Container, ui: UI, folder: Path) -> dict[str, str]:
-    with ui.progress(f"building Kubernetes {VERSION} from Debian's source (minutes, once)") as bar:
-        try:
-            _watch(container, bar)
-        except KeyboardInterrupt:
-            # What is compiled stays in the container; the next run goes on from there.
-            container.stop(timeout=1)
-            raise
+def _compiled(container: Container, update: Update) -> None:
+    """Waits for the end of the build. Raises MoorageError with the compiler's last words."""
+    try:
+        _watch(container, update)
+    except KeyboardInterrupt:
+        # What is compiled stays in the container; the next run goes on from there.
+        container.stop(timeout=1)
+        raise
     code = int(container.wait()["StatusCode"])
     if code != 0:
         # Kubernetes' scripts and make only say who called whom.
@@ -66,10 +74,6 @@ def _build(container: Container, ui: UI, folder: Path) -> dict[str, str]:
             "is a Debian mirror with its source packages reachable (lab.mirror), and are 4 GB of "
             "disk free? Or name a folder with the programs: lab.kubernetes_binaries",
         )
-    with ui.progress("taking the programs out of the build"):
-        sums = _collect(container, folder)
-    container.remove(force=True, v=True)
-    return sums
 
 
 def _failed(cause: str, cure: str) -> MoorageError:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from moorage.cluster.api.client import Api
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 IN_CLUSTER = "in-cluster"
 # Where kubectl looks by itself.
@@ -32,10 +31,8 @@ ENVIRONMENT, HOME = "$KUBECONFIG", "the home folder"
 _TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
-def connect(
-    settings: Settings, ui: UI | None = None, *, kubeconfig: str = "", context: str = ""
-) -> Api:
-    """A connection to the cluster that is meant; says which one it is.
+def connect(settings: Settings, *, kubeconfig: str = "", context: str = "") -> Api:
+    """A connection to the cluster that is meant; ``where`` of it says which one it is.
 
     ``kubeconfig`` and ``context`` come before the settings'. Raises Refused where there is none,
     the context is unknown, or its credentials are of no use; ApiError where it does not answer.
@@ -52,8 +49,6 @@ def connect(
     )
     kubectl = _kubectl(settings, files, origin, wanted)
     api = Api(configuration, Where(configuration.host, name, kubectl, flags))
-    if ui is not None:
-        ui.note(f"cluster: {api.where}")
     try:
         api.get("/version", "reach the cluster")
     except MoorageError as problem:

@@ -23,7 +23,8 @@ def cluster_of(run: Run, kubeconfig: str, context: str) -> Iterator[Api]:
     """The cluster that is meant; what fails in it has a cure that is typed for it."""
     from moorage.cluster.login import access
 
-    api = access.connect(run.settings, run.ui, kubeconfig=kubeconfig, context=context)
+    api = access.connect(run.settings, kubeconfig=kubeconfig, context=context)
+    run.ui.note(f"cluster: {api.where}")
     with access.typed_for(api):
         yield api
 

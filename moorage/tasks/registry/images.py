@@ -132,12 +132,15 @@ def prune(
     Example: inv images.prune --keep=10 --untagged --protect='release-*' --yes
     """
     from moorage import registry
-    from moorage.catalogue import policy, pruning
+    from moorage.catalogue import policy, pruning, usage
     from moorage.upkeep import outcomes
 
     del yes
     wanted = policy.parse(keep, older_than, protect, untagged=untagged)
-    plan = pruning.plan(run.settings, run.ui, wanted, everything=all, without_nodes=without_nodes)
+    api = usage.cluster(run.settings)
+    if api is not None:
+        run.ui.note(f"cluster: {api.where}")
+    plan = pruning.plan(run.settings, api, wanted, everything=all, without_nodes=without_nodes)
     done = []
     _verdicts(run, plan.verdicts if dry_run else tuple(plan.going))
     for word in plan.said_by:
@@ -146,9 +149,12 @@ def prune(
         run.ui.show("Nothing goes.")
     elif not dry_run:
         run.ui.confirm([f"delete {len(plan.going)} tags and manifests from the registry"])
-        with outcomes.noted(run.settings, run.ui, "prune"):
-            login = registry.credentials(run.settings)
-            done = pruning.carry_out(run.settings, login, plan, run.ui)
+        login = registry.credentials(run.settings)
+        with (
+            outcomes.noted(run.settings, run.ui, "prune"),
+            run.ui.progress("deleting images") as update,
+        ):
+            done = pruning.carry_out(run.settings, login, plan, update)
         run.ui.show(f"{len(done)} deleted; their bytes come free by: inv registry.collect")
     return {
         "ok": True,
