@@ -73,13 +73,17 @@ def renewal(settings: Settings, ui: UI) -> Due:
 def pruning(settings: Settings, ui: UI) -> Due:
     """Whether the policy of the settings lets any image go."""
     from moorage.catalogue import pruning as catalogue
+    from moorage.catalogue import usage
 
     policy = policy_of(settings)
     if policy is None:
         return Due("no policy is set (upkeep.keep, older_than, untagged)", asked=False)
     try:
+        api = usage.cluster(settings)
+        if api is not None:
+            ui.note(f"cluster: {api.where}")
         plan = catalogue.plan(
-            settings, ui, policy,
+            settings, api, policy,
             everything=False, without_nodes=settings.upkeep.without_nodes,
         )  # fmt: skip
     except Refused as problem:
@@ -159,7 +163,8 @@ def _prune(settings: Settings, ui: UI, plan: Plan) -> Done:
     from moorage import registry
     from moorage.catalogue import pruning as catalogue
 
-    gone = catalogue.carry_out(settings, registry.credentials(settings), plan, ui)
+    with ui.progress("deleting images") as update:
+        gone = catalogue.carry_out(settings, registry.credentials(settings), plan, update)
     words = f"{len(gone)} tags and manifests were deleted"
     return Done(words, {"images": [one.name for one in gone]})
 

@@ -19,6 +19,7 @@ from moorage.docker import engine
 from moorage.errors import MoorageError, Refused
 from moorage.mix import LINES, parse_mix
 from moorage.settings import LabSettings, Settings, parse
+from moorage.ui import UI
 from tests.unit.elsewhere import project
 
 ONE, TWO = "AAAAC3NzaC1lZDI1NTE5AAAAIAbc", "AAAAC3NzaC1lZDI1NTE5AAAAIDef"
