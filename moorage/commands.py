@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,12 +29,14 @@ def run(
     timeout: float = 600,
     check: bool = True,
     finish: bool = False,
+    stop: threading.Event | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     """Runs ``argv`` to its end and returns it with its captured stdout and stderr.
 
     ``root``: through ``sudo`` where we are not root. ``env`` is added to our own. ``timeout`` in
     seconds. ``finish``: on Ctrl-C and SIGTERM it is waited for instead of killed, since killed it
-    would leave a mess (apt heeds Ctrl-C by itself where it can). Raises MoorageError with the last
+    would leave a mess (apt heeds Ctrl-C by itself where it can). ``stop``: ends the program when
+    another thread sets it; MoorageError (``stopped``) then. Raises MoorageError with the last
     words of stderr where the program is missing, takes too long or (with ``check``) fails; Refused
     where root is needed and cannot be had.
     """
@@ -50,9 +53,12 @@ def run(
             cwd=cwd,
         ) as program:
             try:
-                out, err = program.communicate(stdin, timeout=timeout)
-            except BaseException as stop:
-                if finish and isinstance(stop, KeyboardInterrupt):
+                if stop is None:
+                    out, err = program.communicate(stdin, timeout=timeout)
+                else:
+                    out, err = _unless_stopped(program, stdin, timeout, stop)
+            except BaseException as problem:
+                if finish and isinstance(problem, KeyboardInterrupt):
                     program.communicate()
                 program.kill()
                 raise
@@ -74,6 +80,21 @@ def run(
             cure=f"try it by hand: {' '.join(command)}",
         )
     return done
+
+
+def _unless_stopped(
+    program: subprocess.Popen[bytes], stdin: bytes | None, timeout: float, stop: threading.Event
+) -> tuple[bytes, bytes]:
+    """Raises MoorageError (``stopped``), TimeoutExpired."""
+    until = time.monotonic() + timeout
+    while True:
+        try:
+            return program.communicate(stdin, timeout=0.2)
+        except subprocess.TimeoutExpired:
+            if stop.is_set():
+                raise MoorageError("stopped", "it was stopped before its end") from None
+            if time.monotonic() >= until:
+                raise
 
 
 def logged(

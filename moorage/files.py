@@ -135,6 +135,22 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         os.close(lock)
 
 
+@contextmanager
+def passing_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """An empty folder (0700) below ``parent`` for the length of a block, gone with all in it.
+
+    One of that prefix that a killed run left is cleared away first. Raises OSError.
+    """
+    private_folder(parent)
+    for left in parent.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def new_log(path: Path) -> TextIO:
     """Opens a new file (0600) for lines that are written as they come; makes its folder, 0700.
 

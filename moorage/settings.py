@@ -25,9 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # RFC 1123, section 2.1, in the lower case that image references demand.
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # https://github.com/distribution/reference: path-component and tag.
-REPOSITORY = re.compile(
-    r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
-)
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 # Who gave a value: one name for all, or a function from a key's place to the name.
@@ -85,6 +84,11 @@ FORMS: Mapping[str, Form] = {
     "certs.dir": Form(r"[^\x00]*[^\x00\s][^\x00]*", "a folder"),
     "image.name": Form(REPOSITORY.pattern, "a repository name in lower case, as a/b_c"),
     "image.tag": Form(TAG.pattern, "a tag: letters, digits, '_', '.', '-'; at most 128"),
+    # {registry} comes last, so that two registries never meet at one path.
+    "nodes.mirror_path": Form(
+        rf"|(?:{_COMPONENT}/)*\{{registry\}}",
+        "{registry}, a path before it such as mirror/{registry}, or nothing",
+    ),
     "lab.prefix": Form(r"[a-z]([a-z-]{0,38}[a-z])?", "letters a to z and '-', at most 40"),
     "lab.mirror": Form(r"auto|https?://\S+", "auto, or an http address"),
     "lab.kubernetes_version": Form(
@@ -242,6 +246,9 @@ class NodesSettings:
     mirrors: tuple[str, ...] = ()
     # … and whether they ask those themselves for what ours does not have.
     mirror_fallback: bool = True
+    # Where their images lie in ours, below which path; {registry} is the other registry's name.
+    # Empty: under the same path, so two registries can meet.
+    mirror_path: str = "{registry}"
     # Further names of the registry that nodes shall know; its certificate must have them.
     names: tuple[str, ...] = ()
     # "http": the registry that nodes ask has no TLS.

@@ -245,7 +245,8 @@ def _refuse_option_as_word(machine: ParseMachine, token: str) -> None:
 
 
 def _optional_word(machine: ParseMachine, token: str) -> Argument | None:
-    """Where the word belongs: to a positional argument that has a default and no value yet."""
+    """Where the word belongs: to a positional argument that has a default and no value yet, or
+    that takes any number of words."""
     context = machine.context
     if (
         context is None
@@ -255,8 +256,8 @@ def _optional_word(machine: ParseMachine, token: str) -> Argument | None:
         or context.missing_positional_args
     ):
         return None
-    left = (one for one in context.positional_args if one.raw_value is None)
-    return next(left, None)
+    places = context.positional_args
+    return next((one for one in places if one.raw_value is None or one.kind is list), None)
 
 
 def _wrap(owner: type, name: str, refusal_for: Callable[[Exception, Any], Refused | None]) -> None:

@@ -48,6 +48,13 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 
 # What stands for the value of an option or a positional argument.
 VALUES: dict[str, str] = {
+    "at_once": "N",
+    "authfile": "FILE",
+    "from_manifests": "FILE",
+    "names": "NAME ...",
+    "platform": "OS/ARCH",
+    "references": "LIST",
+    "target": "NAME:TAG",
     "role": "ROLE",
     "repositories": "A,B/**",
     "expires": "90d",

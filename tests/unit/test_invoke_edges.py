@@ -87,6 +87,22 @@ def test_a_pod_is_named_without_a_flag_too(project: Path, words: tuple[str, ...]
     assert "'Shop' cannot be the name of a pod" in bad.stderr
 
 
+def test_a_task_that_takes_many_words_gets_them_all(project: Path) -> None:
+    done = inv(project, "image.push", "one:1", "two:2", "--target=x:1", "--json")
+    assert done.returncode == 2
+    assert "not 2" in json.loads(done.stdout)["error"]["message"], done.stderr
+
+
+def test_a_bad_line_of_a_list_is_named_before_anything_is_asked(project: Path) -> None:
+    (project / "images.txt").write_text("nginx:1\nno such image\n")
+    done = inv(project, "image.mirror", "images.txt", "--json")
+    assert done.returncode == 2
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "bad-reference"
+    assert "images.txt, line 2" in error["message"]
+    assert not (project / ".moorage" / "images").exists()
+
+
 def test_an_optional_word_is_taken_once_and_is_no_task(project: Path) -> None:
     twice = inv(project, "k8s.diagnose", "web/shop", "web/other")
     assert twice.returncode == 2

@@ -1,12 +1,18 @@
-"""The demo image."""
+"""Images in: the demo image built and pushed, any other pushed, and mirrored from elsewhere."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
 
 from moorage.tasks.command import Run, command
+
+if TYPE_CHECKING:
+    from moorage.images.outcome import Outcome
+
+_MOST_AT_ONCE = 64
+_SHOWN = 5
 
 
 @command(lock=True)
@@ -30,13 +36,32 @@ def build(run: Run) -> dict[str, Any]:
     }
 
 
-@command(lock=True)
-def push(run: Run) -> dict[str, Any]:
-    """Push the demo image to the registry; the login is passed along and stored nowhere.
+@command(
+    lock=True,
+    positional=["names"],
+    iterable=["names"],
+    help={
+        "names": "images of this machine's engine, archives, OCI layouts (else: the demo image)",
+        "target": "NAME:TAG under which it goes, if only one image is given",
+    },
+)
+def push(run: Run, names: list[str], target: str = "") -> dict[str, Any]:
+    """Push images to the registry: the demo image, or any by name or path; by skopeo.
+
+    The login is passed along and stored nowhere. An archive is one of `docker save`, or of OCI.
 
     Example: inv image.build image.push
-    Example: inv image.push --json
+    Example: inv image.push myapp:1.2 ./saved.tar ./layout
+    Example: inv image.push ./saved.tar --target=team/app:2
     """
+    if names:
+        return _push_any(run, names, target)
+    if target:
+        raise _wrong("--target is for an image that is named", "inv image.push NAME --target=...")
+    return _push_demo(run)
+
+
+def _push_demo(run: Run) -> dict[str, Any]:
     from moorage import images
     from moorage.docker import engine
 
@@ -51,4 +76,126 @@ def push(run: Run) -> dict[str, Any]:
     }
 
 
-namespace = Collection("image", build, push)
+def _push_any(run: Run, names: list[str], target: str) -> dict[str, Any]:
+    from moorage.images import outcome, pushing
+
+    if target and len(names) > 1:
+        raise _wrong(f"--target is for one image, not {len(names)}", "inv image.push NAME")
+    if target:
+        from moorage.images import sources
+
+        sources.target(run.settings, target)
+    found = pushing.push(run.settings, names, target, run.ui)
+    for one in found:
+        if one.fault is None:
+            run.ui.show(f"{'pushed' if one.changed else 'unchanged'}: {one.landed}")
+            run.ui.show(f"  {one.digest}")
+    _tell_causes(run, found)
+    return outcome.document(found)
+
+
+@command(
+    lock=True,
+    positional=["references"],
+    help={
+        "references": "a file with one reference per line; - is standard input",
+        "from_cluster": "what the pods of the cluster run",
+        "from_manifests": "what the pods of a file of Kubernetes' manifests run",
+        "platform": "this one alone, as linux/arm64 (else all of each image)",
+        "authfile": "logins of the other registries, as skopeo login and podman login write them",
+        "update": "a tag that leads to another image there now is moved here, too",
+        "at_once": "how many images are copied at once",
+        "dry_run": "say what would be copied and copy nothing",
+    },
+)
+def mirror(
+    run: Run,
+    references: str = "",
+    from_cluster: bool = False,
+    from_manifests: str = "",
+    platform: str = "",
+    authfile: str = "",
+    update: bool = False,
+    at_once: int = 6,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Mirror images of other registries into this one, digests as they are; by skopeo.
+
+    docker.io/library/nginx:1 lands as my.registry.io/docker.io/library/nginx:1, and
+    nodes.trust --mirror=docker.io tells nodes so. The same command again copies what is missing.
+
+    Example: inv image.mirror images.txt
+    Example: inv image.mirror --from-cluster --platform=linux/amd64
+    """
+    from moorage.images import lists, mirroring, outcome
+
+    if not (references or from_cluster or from_manifests):
+        raise _wrong("no images are named", "inv image.mirror LIST, or --from-cluster")
+    if not 1 <= at_once <= _MOST_AT_ONCE:
+        raise _wrong(f"invalid --at-once={at_once}: 1 to {_MOST_AT_ONCE}", "inv image.mirror LIST")
+    wish = mirroring.Wish(mirroring.platform(platform), update, at_once, dry_run)
+    authfile = _readable(authfile)
+    found = [*lists.of_file(references)] if references else []
+    found += lists.of_manifests(from_manifests) if from_manifests else []
+    found += lists.of_cluster(run.settings, run.ui) if from_cluster else []
+    wanted = lists.unique(run.settings, found)
+    outcomes = mirroring.mirror(run.settings, wanted, authfile, wish, run.ui)
+    for one in outcomes:
+        if one.fault is None and one.changed:
+            run.ui.show(f"{'would copy' if dry_run else 'mirrored'}: {one.landed}")
+    _tell_causes(run, outcomes)
+    said = outcome.document(outcomes)
+    run.ui.show(_counted(outcomes, dry_run=dry_run))
+    return {**said, "changed": said["changed"] and not dry_run}
+
+
+def _counted(outcomes: list[Outcome], *, dry_run: bool) -> str:
+    failed = sum(one.fault is not None for one in outcomes)
+    changed = sum(one.changed for one in outcomes)
+    verb = "to be mirrored" if dry_run else "mirrored"
+    unchanged = len(outcomes) - failed - changed
+    return f"{len(outcomes)} images: {changed} {verb}, {unchanged} unchanged, {failed} failed"
+
+
+def _tell_causes(run: Run, outcomes: list[Outcome]) -> None:
+    """What went wrong, each cause once with its images."""
+    from moorage.errors import MoorageError
+    from moorage.images import outcome
+
+    for row in outcome.causes(outcomes):
+        run.ui.error(MoorageError.of(row.fault))
+        if len(row.images) > 1:
+            shown = ", ".join(row.images[:_SHOWN])
+            more = f" and {len(row.images) - _SHOWN} more" if len(row.images) > _SHOWN else ""
+            run.ui.note(f"the same of {len(row.images)} images: {shown}{more}")
+
+
+def _readable(authfile: str) -> str:
+    """The file's whole path. Raises Refused (``no-credentials``)."""
+    from pathlib import Path
+
+    from moorage.errors import Refused
+
+    if not authfile:
+        return ""
+    path = Path(authfile).expanduser().resolve()
+    try:
+        path.open("rb").close()
+    except OSError as problem:
+        raise Refused(
+            "no-credentials",
+            f"{authfile} cannot be read",
+            cause=problem.strerror or str(problem),
+            cure="skopeo login --authfile=FILE REGISTRY writes such a file",
+            path=authfile,
+        ) from None
+    return str(path)
+
+
+def _wrong(why: str, cure: str) -> Exception:
+    from moorage.errors import Refused
+
+    return Refused("wrong-use", why, cure=cure)
+
+
+namespace = Collection("image", build, push, mirror)

@@ -1,0 +1,196 @@
+"""Which digests registries have: asked by HEAD over connections that stay open. No image is moved.
+
+An answer saves skopeo a process and a dozen requests; where none comes (another form of login, a
+registry without TLS, an unusual proxy), "" is returned and skopeo is asked in its place.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import ssl
+import threading
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moorage.images.references import HUB, Reference
+from moorage.registry import tokens
+from moorage.registry.client import MANIFEST_TYPES
+
+if TYPE_CHECKING:
+    from urllib3 import BaseHTTPResponse, PoolManager
+
+_log = logging.getLogger("moorage.registry")
+_CONNECT, _ANSWER = 5.0, 20.0  # seconds
+_HUB_ANSWERS = "registry-1.docker.io"
+# containers-registries.conf(5), containers-certs.d(5)
+_CONFIGURATION = ("/etc/containers/registries.conf", "/etc/containers/registries.conf.d")
+_CERTIFICATES = ("/etc/containers/certs.d", "/etc/docker/certs.d")
+
+Login = tuple[str, str] | None
+
+
+class Asker:
+    """Connections that threads share. ``logins``: by registry; one that is not in it gets none.
+
+    ``authorities``: a registry's CA files (PEM), beside the system's. ``at_once``: threads.
+    """
+
+    def __init__(
+        self,
+        logins: Mapping[str, Login],
+        authorities: Callable[[str], tuple[str, ...]],
+        at_once: int = 1,
+    ) -> None:
+        self._logins, self._authorities, self._at_once = logins, authorities, at_once
+        self._making = threading.Lock()
+        self._pools: dict[str, PoolManager] = {}
+        self._tokens: dict[str, str] = {}
+
+    def digest(self, image: Reference) -> str:
+        """The digest that the registry says it has of ``image``; "" if it does not say."""
+        answer = self._ask("HEAD", image)
+        return answer.headers.get("docker-content-digest", "") if answer is not None else ""
+
+    def manifest(self, image: Reference) -> bytes:
+        """The manifest of ``image``, or of its index; b"" if the registry does not give it."""
+        answer = self._ask("GET", image)
+        return answer.data if answer is not None else b""
+
+    def _ask(self, method: str, image: Reference) -> BaseHTTPResponse | None:
+        from urllib3.exceptions import HTTPError
+
+        host = _HUB_ANSWERS if image.registry == HUB else image.registry
+        url = f"https://{host}/v2/{image.repository}/manifests/{image.version}"
+        login = self._logins.get(image.registry)
+        try:
+            pool = self._pool(image.registry)
+            answer = self._once(pool, method, url, image, login)
+            wanted = tokens.challenge(answer.headers.get("www-authenticate", ""))
+            if answer.status == 401 and wanted is not None:
+                self._tokens[image.name] = _token(pool, wanted, login)
+                answer = self._once(pool, method, url, image, login)
+        except (HTTPError, OSError, ValueError, KeyError) as problem:
+            _log.info("%s %s: %s", method, url, problem)
+            return None
+        _log.info("%s %s: %d", method, url, answer.status)
+        return answer if answer.status == 200 else None
+
+    def _once(
+        self, pool: PoolManager, method: str, url: str, image: Reference, login: Login
+    ) -> BaseHTTPResponse:
+        headers = {"Accept": MANIFEST_TYPES}
+        if token := self._tokens.get(image.name):
+            headers["Authorization"] = f"Bearer {token}"
+        elif login is not None:
+            headers["Authorization"] = _basic(login)
+        return pool.request(method, url, headers=headers)
+
+    def _pool(self, registry: str) -> PoolManager:
+        """Raises OSError for a CA file that cannot be read, ValueError for a proxy with a login."""
+        with self._making:
+            if registry not in self._pools:
+                self._pools[registry] = self._made(registry)
+            return self._pools[registry]
+
+    def _made(self, registry: str) -> PoolManager:
+        from urllib.request import getproxies, proxy_bypass
+
+        import urllib3
+
+        context = ssl.create_default_context()
+        for path in self._authorities(registry):
+            context.load_verify_locations(path)
+        timeout = urllib3.Timeout(connect=_CONNECT, read=_ANSWER)
+        proxy = "" if proxy_bypass(registry) else getproxies().get("https", "")
+        if "@" in proxy:
+            raise ValueError("a proxy that wants a login is left to skopeo")
+        made = urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager()
+        made.connection_pool_kw |= {"ssl_context": context, "timeout": timeout, "retries": False}
+        made.connection_pool_kw["maxsize"] = self._at_once
+        return made
+
+
+def logins(authfile: str) -> dict[str, Login]:
+    """Logins by registry as ``authfile`` has them, or the files that skopeo reads without it.
+
+    Only whole logins: of a credential helper or an identity token skopeo knows the use. Pure but
+    for the reading. https://github.com/containers/image/blob/main/docs/containers-auth.json.5.md
+    """
+    found: dict[str, Login] = {}
+    for path in [Path(authfile)] if authfile else reversed(_default_files()):
+        for key, entry in (_document(path).get("auths") or {}).items():
+            word = entry.get("auth") if isinstance(entry, dict) else None
+            host = str(key).removeprefix("https://").partition("/")[0]
+            registry = HUB if host == f"index.{HUB}" else host
+            try:
+                user, colon, password = base64.b64decode(word or "").decode().partition(":")
+            except ValueError:
+                continue
+            if colon and "/" not in str(key).removeprefix("https://").removesuffix("/v1/"):
+                found[registry] = (user, password)
+    return found
+
+
+def authorities(registry: str) -> tuple[str, ...]:
+    """The CA files that skopeo has for a registry: of the first folder that is there."""
+    home = Path.home() / ".config/containers/certs.d"
+    for root in (home, *map(Path, _CERTIFICATES)):
+        folder = root / registry
+        if folder.is_dir():
+            return tuple(str(path) for path in sorted(folder.glob("*.crt")))
+    return ()
+
+
+def is_redirected(registry: str) -> bool:
+    """Whether registries.conf says where or how a registry is asked: then skopeo alone knows."""
+    main, folder = (Path(one) for one in _CONFIGURATION)
+    given = os.environ.get("CONTAINERS_REGISTRIES_CONF", "")
+    home = Path.home() / ".config/containers/registries.conf"
+    for path in (Path(given) if given else main, home, *sorted(folder.glob("*.conf"))):
+        try:
+            tables = tomllib.loads(path.read_text()).get("registry") or []
+        except (OSError, ValueError):
+            continue
+        for one in tables if isinstance(tables, list) else ():
+            prefix = str(one.get("prefix") or one.get("location") or "")
+            if prefix.startswith(("*", registry)):
+                return True
+    return False
+
+
+def _default_files() -> list[Path]:
+    """As skopeo looks for them, the first one first."""
+    run = os.environ.get("XDG_RUNTIME_DIR") or f"/run/containers/{os.geteuid()}"
+    docker = os.environ.get("DOCKER_CONFIG") or str(Path.home() / ".docker")
+    return [
+        Path(os.environ.get("REGISTRY_AUTH_FILE") or f"{run}/containers/auth.json"),
+        Path.home() / ".config/containers/auth.json",
+        Path(docker, "config.json"),
+    ]
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _token(pool: PoolManager, wanted: Mapping[str, str], login: Login) -> str:
+    """Raises ValueError or KeyError if no token comes back."""
+    if not wanted["realm"].startswith("https://"):
+        raise ValueError("a login is sent over HTTPS alone")
+    asked = {key: wanted[key] for key in ("service", "scope") if wanted.get(key)}
+    headers = {} if login is None else {"Authorization": _basic(login)}
+    document = json.loads(pool.request("GET", wanted["realm"], fields=asked, headers=headers).data)
+    return str(document.get("token") or document["access_token"])
+
+
+def _basic(login: tuple[str, str]) -> str:
+    return f"Basic {base64.b64encode(':'.join(login).encode()).decode()}"

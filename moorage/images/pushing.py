@@ -1,0 +1,69 @@
+"""Any image into our registry: of this engine, of an archive, of an OCI layout; by skopeo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moorage import registry
+from moorage.errors import MoorageError
+from moorage.images import skopeo, sources
+from moorage.images.outcome import Outcome
+from moorage.images.references import Reference
+from moorage.images.skopeo import Access
+from moorage.images.sources import Source
+from moorage.registry import client
+
+if TYPE_CHECKING:
+    from moorage.registry.credentials import Credentials
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+
+def push(settings: Settings, names: Sequence[str], wanted: str, ui: UI) -> list[Outcome]:
+    """Pushes every one of ``names`` and returns what became of each; one that fails stops no other.
+
+    ``wanted``: under which name the only image goes. Raises MoorageError if the registry cannot be
+    reached, before anything is read.
+    """
+    login = registry.credentials(settings)
+    client.check_login(settings, login)
+    skopeo.require_name(settings)
+    skopeo.ensure(ui, settings)
+    found: list[Outcome] = []
+    with skopeo.access(settings, login) as allowed:
+        for name in names:
+            with ui.progress(f"pushing {name}"):
+                found += _of_name(settings, name, wanted, allowed, login)
+    return found
+
+
+def _of_name(
+    settings: Settings, name: str, wanted: str, allowed: Access, login: Credentials
+) -> list[Outcome]:
+    try:
+        if sources.is_file(name):
+            each = sources.of_file(settings, name, wanted)
+            return [_one(settings, name, source, allowed, login) for source in each]
+        folder = Path(allowed.folder)
+        with sources.of_engine(settings, name, wanted, folder) as source:
+            return [_one(settings, name, source, allowed, login)]
+    except MoorageError as problem:
+        return [Outcome(name, fault=problem.fault)]
+
+
+def _one(
+    settings: Settings, name: str, source: Source, allowed: Access, login: Credentials
+) -> Outcome:
+    try:
+        before = _digest(settings, source.target, login)
+        skopeo.copy(source.word, source.target, allowed, exactly=source.exactly)
+        after = _digest(settings, source.target, login)
+    except MoorageError as problem:
+        return Outcome(name, str(source.target), fault=problem.fault)
+    return Outcome(name, str(source.target), after, changed=after != before)
+
+
+def _digest(settings: Settings, image: Reference, login: Credentials) -> str:
+    return client.manifest_digest(settings, login, image.repository, image.version)

@@ -1,0 +1,265 @@
+"""skopeo as few verbs: it moves every byte. Logins and CAs go in as files, into no command line.
+
+https://github.com/containers/skopeo/blob/main/docs/skopeo-copy.1.md
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Event
+from typing import TYPE_CHECKING
+
+from moorage import commands
+from moorage.errors import MoorageError, Refused
+from moorage.files import passing_folder, private_folder, write_atomically
+from moorage.images.references import Reference
+
+if TYPE_CHECKING:
+    from moorage.registry.credentials import Credentials
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+PACKAGE = "skopeo"
+# A layer may take long on a thin line; skopeo itself ends a connection that brings nothing.
+_LONGEST = 24 * 3600.0
+_RETRIES = 3
+
+
+@dataclass(frozen=True)
+class Access:
+    """The files by which skopeo reaches registries; "" for what it finds by itself.
+
+    ``authfile`` and ``certs`` are for our registry, ``sources`` has the logins of the others;
+    ``folder`` (0700) is there as long as they are.
+    """
+
+    folder: str = ""
+    authfile: str = ""
+    certs: str = ""
+    sources: str = ""
+
+    @property
+    def target_words(self) -> list[str]:
+        return [
+            *(["--dest-authfile", self.authfile] if self.authfile else ["--dest-no-creds"]),
+            *(["--dest-cert-dir", self.certs] if self.certs else []),
+        ]
+
+    @property
+    def source_words(self) -> list[str]:
+        return ["--src-authfile", self.sources] if self.sources else []
+
+
+def ensure(ui: UI, settings: Settings) -> None:
+    """Installs skopeo if it is missing, once that was agreed to.
+
+    Raises MoorageError with apt's own words, Refused if there is no apt, no root, or no agreement.
+    """
+    from moorage.docker import apt
+
+    if shutil.which("skopeo") is not None:
+        return
+    ui.confirm([action.text for action in apt.pending([PACKAGE])])
+    apt.install([PACKAGE], ui, settings)
+
+
+@contextmanager
+def access(settings: Settings, login: Credentials | None, sources: str = "") -> Iterator[Access]:
+    """The login and the CA of our registry as files (0600) for the length of a block.
+
+    ``sources``: a file with the logins of other registries, of containers-auth.json(5).
+    """
+    private_folder(settings.state)
+    with passing_folder(settings.state / "images", "access-") as folder:
+        authfile = certs = ""
+        if login is not None:
+            word = base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
+            document = {"auths": {settings.registry_name: {"auth": word}}}
+            write_atomically(folder / "auth.json", json.dumps(document).encode())
+            authfile = str(folder / "auth.json")
+        if settings.ca_file.exists():
+            from moorage.pki import registry as pki
+
+            private_folder(folder / "certs")
+            write_atomically(folder / "certs" / "ca.crt", pki.ca_pem(settings).encode())
+            certs = str(folder / "certs")
+        yield Access(str(folder), authfile, certs, sources)
+
+
+def copy(
+    source: str,
+    target: Reference,
+    allowed: Access,
+    *,
+    exactly: bool,
+    stop: Event | None = None,
+) -> None:
+    """Copies what skopeo calls ``source`` to ``target`` in our registry.
+
+    ``exactly``: every platform, and each digest as it is. ``stop``: ends the copy when it is set.
+    Raises MoorageError with skopeo's words, explained.
+    """
+    argv = ["skopeo", "copy", "--quiet", "--retry-times", str(_RETRIES)]
+    argv += ["--all", "--preserve-digests"] if exactly else []
+    argv += [*allowed.source_words, *allowed.target_words, source, f"docker://{target.pinned}"]
+    done = commands.run(argv, timeout=_LONGEST, check=False, stop=stop)
+    if done.returncode:
+        raise explain(
+            _said(done.stderr), target.registry, f"copying {source.removeprefix('docker://')}"
+        )
+
+
+def manifest(image: Reference, allowed: Access, *, config: bool = False) -> bytes:
+    """The manifest of an image of another registry, or its configuration, as it is there.
+
+    Raises MoorageError with skopeo's words, explained.
+    """
+    argv = ["skopeo", "inspect", "--raw", *(["--config"] if config else [])]
+    argv += ["--retry-times", str(_RETRIES)]
+    argv += ["--authfile", allowed.sources] if allowed.sources else []
+    done = commands.run([*argv, f"docker://{image.pinned}"], check=False)
+    if done.returncode:
+        raise explain(_said(done.stderr), "", f"asking for {image}")
+    return done.stdout
+
+
+def digest_of(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+@dataclass(frozen=True)
+class _Row:
+    code: str
+    words: str
+    message: str
+    cause: str
+    cure: str
+
+
+_LOGIN_THERE = "log in there: skopeo login {host}; or name a file of logins: --authfile=FILE"
+# What is said of our own registry is explained as of an engine (moorage.docker.engine_faults).
+_ROWS = (
+    _Row(
+        "digest-changed",
+        r"[Dd]igest mismatch|does not match provided manifest digest"
+        r"|[Dd]igest did not match|manifest digest .* does not match",
+        "what {host} sent has another digest than it says",
+        "the bytes were changed on the way, or are damaged there",
+        "run this again; if it stays so, tell whoever runs {host}, and take it from elsewhere",
+    ),
+    _Row(
+        "rate-limit",
+        r"toomanyrequests|too many requests|\b429\b",
+        "{host} takes no more requests for now",
+        "its limit for this login, or for this address without one, is reached",
+        "wait, or " + _LOGIN_THERE + "; then run this again: it goes on from here",
+    ),
+    _Row(
+        "x509-unknown-authority",
+        r"x509: ",
+        "the certificate of {host} is not trusted here",
+        "its CA is neither in this system's store nor in certs.d",
+        "put its CA into /etc/containers/certs.d/{host}/ca.crt, then run this again",
+    ),
+    _Row(
+        "login-refused",
+        r"unauthorized|authentication required|\b401\b|insufficient_scope|denied|invalid username",
+        "{host} refuses the login, or wants one",
+        "the login is wrong, none was given, or this user may not pull the image",
+        _LOGIN_THERE,
+    ),
+    _Row(
+        "image-missing",
+        r"manifest unknown|name unknown|repository name not known|\b404\b",
+        "{host} has no such image",
+        "the name or the tag is wrong, or it was deleted there",
+        "correct the reference, or leave it out",
+    ),
+    _Row(
+        "name-unresolved",
+        r"no such host|server misbehaving|Temporary failure in name resolution",
+        "the name {host} does not resolve on this machine",
+        "DNS does not know it, or there is no network",
+        "correct the reference, or this machine's DNS: getent hosts {name}",
+    ),
+    _Row(
+        "registry-down",
+        r"connection refused|no route to host|network is unreachable",
+        "nothing answers at {host}",
+        "the port is closed there, or no way leads to it",
+        "curl -v https://{host}/v2/ shows what answers; then run this again",
+    ),
+    _Row(
+        "registry-timeout",
+        r"i/o timeout|deadline exceeded|TLS handshake timeout|timed out",
+        "{host} does not answer in time",
+        "the connection was made or tried, and nothing came back",
+        "run this again: it goes on from here",
+    ),
+)
+_HOST = re.compile(r"(?:docker://|registry |https?://)([\w.-]+(?::\d+)?)")
+_TARGET = r"writing (blob|manifest)|trying to reuse blob|[Uu]ploading|destination"
+
+
+def _said(output: bytes) -> str:
+    """What skopeo ended with, out of the line of its log."""
+    words = commands.last_words(output, lines=1)
+    found = re.search(r'level=fatal msg="((?:[^"\\]|\\.)*)"', words)
+    return found[1].replace('\\"', '"') if found else words
+
+
+def explain(words: str, ours: str, what: str) -> MoorageError:
+    """skopeo's words -> an error with a cause and a cure. Pure.
+
+    ``ours``: the registry that is written to; ``what`` was tried.
+    """
+    from moorage.docker import engine_faults
+
+    plain = words.strip()
+    if re.search(r"no space left on device|[Dd]isk quota exceeded", plain):
+        return MoorageError(
+            "disk-full",
+            f"{what} failed: the disk is full",
+            cause=plain,
+            cure="make room (df -h), or free the registry's: inv registry.collect; then run this "
+            "again: it goes on from here",
+        )
+    hosts = _HOST.findall(plain)
+    host = next((one for one in hosts if one != ours), ours)
+    theirs = re.search(_ROWS[0].words, plain) or not ours
+    if not theirs and (re.search(_TARGET, plain) or host == ours):
+        return engine_faults.explain(plain, ours, what)
+    for row in _ROWS:
+        if re.search(row.words, plain):
+            values = {"host": host or "the registry", "name": host.partition(":")[0]}
+            return MoorageError(
+                row.code,
+                f"{what} failed: {row.message.format_map(values)}",
+                cause=f"{row.cause.format_map(values)}: {plain}",
+                cure=row.cure.format_map(values),
+            )
+    return MoorageError(
+        "copy-failed", f"{what} failed", cause=plain, cure="run this again: it goes on from here"
+    )
+
+
+def require_name(settings: Settings) -> None:
+    """Raises Refused (``name-unresolved``) if this machine does not know our registry's name."""
+    import socket
+
+    try:
+        socket.getaddrinfo(settings.registry.host, settings.registry.port)
+    except OSError:
+        raise Refused(
+            "name-unresolved",
+            f"the name {settings.registry.host} does not resolve on this machine",
+            cause="skopeo reaches the registry by its name",
+            cure="inv up adds it to this machine's hosts file; or add it there by hand",
+        ) from None

@@ -1,0 +1,209 @@
+"""What can be pushed: an image of this engine, an archive, an OCI layout. Names are read here.
+
+https://github.com/opencontainers/image-spec/blob/main/image-layout.md; an archive of `docker save`
+has ``manifest.json``: https://github.com/moby/docker-image-spec
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moorage.errors import MoorageError, Refused
+from moorage.files import passing_folder, write_stream
+from moorage.images import references
+from moorage.images.references import Reference
+
+if TYPE_CHECKING:
+    from moorage.settings import Settings
+
+_MOST = 16 << 20
+_NAME = "io.containerd.image.name"
+_TAG = "org.opencontainers.image.ref.name"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image to be pushed: skopeo's word for it, and where it goes.
+
+    ``exactly``: with every platform, its digests kept; an engine's layers are packed on the way.
+    """
+
+    word: str
+    target: Reference
+    exactly: bool
+
+
+def target(settings: Settings, name: str) -> Reference:
+    """Where an image of that name goes in our registry. Raises Refused (``bad-reference``).
+
+    A name without a registry, or one that `podman build` gave (localhost/…), goes under its own
+    path; one of another registry lands where ``image.mirror`` would put it.
+    """
+    found = references.parse(name.removeprefix("localhost/"), home=settings.registry_name)
+    return references.landing(settings, replace(found, digest=""))
+
+
+def is_file(name: str) -> bool:
+    """Whether ``name`` is an archive or a layout here, not an image of the engine."""
+    path = Path(name).expanduser()
+    spelt_as_one = name.startswith(("/", "./", "../", "~"))
+    return spelt_as_one or path.is_file() or (path / "oci-layout").is_file()
+
+
+def of_file(settings: Settings, name: str, wanted: str) -> tuple[Source, ...]:
+    """The images in an archive or a layout. ``wanted``: where its only image goes, if said.
+
+    Raises Refused: ``no-such-archive``, ``bad-archive``, ``bad-reference``.
+    """
+    path = Path(name).expanduser().resolve()
+    if ":" in str(path):
+        raise _bad(path, "its path has a colon, at which skopeo would cut it", "rename it")
+    if path.is_dir():
+        index = _parsed(path, _read(path / "index.json"))
+        return _of_index(settings, path, "oci", index, wanted)
+    members = _members(path)
+    if "index.json" in members and "oci-layout" in members:
+        index = _parsed(path, members["index.json"])
+        return _of_index(settings, path, "oci-archive", index, wanted)
+    if "manifest.json" in members:
+        return _of_docker(settings, path, _parsed(path, members["manifest.json"]), wanted)
+    raise _bad(path, "it has neither index.json with oci-layout nor manifest.json")
+
+
+@contextmanager
+def of_engine(settings: Settings, name: str, wanted: str, folder: Path) -> Iterator[Source]:
+    """An image of this machine's engine, saved below ``folder`` for the length of a block.
+
+    Raises MoorageError if no engine answers, Refused (``no-image``) if it has no such image.
+    """
+    from docker.errors import ImageNotFound, NullResource
+
+    from moorage.docker import engine
+
+    place = target(settings, wanted or name)
+    client = engine.connect(settings)
+    try:
+        image = client.images.get(name)
+        with passing_folder(folder, "saved-") as passing:
+            file = passing / "image.tar"
+            write_stream(file, image.save(named=False))
+            yield Source(f"docker-archive:{file}", place, exactly=False)
+    except (ImageNotFound, NullResource):
+        raise Refused(
+            "no-image",
+            f"there is no image {name} to push",
+            cause="this engine has none of that name, and there is no such file",
+            cure="docker image ls shows its images; name an archive or a layout by its path",
+        ) from None
+    finally:
+        client.close()
+
+
+def _of_index(
+    settings: Settings, path: Path, transport: str, index: Any, wanted: str
+) -> tuple[Source, ...]:
+    found = index.get("manifests") if isinstance(index, dict) else None
+    rows = [one.get("annotations") or {} for one in found or () if isinstance(one, dict)]
+    if not rows:
+        raise _bad(path, "its index.json lists no image")
+    sources = []
+    for said in rows:
+        tag = str(said.get(_TAG) or "")
+        told = str(said.get(_NAME) or "") or (tag if set("/:") & set(tag) else "")
+        name = wanted or _familiar(told)
+        word = f"{transport}:{path}{f':{tag}' if tag else ''}"
+        sources.append(Source(word, _named(settings, path, name), exactly=True))
+    return _one_if(path, wanted, sources)
+
+
+def _of_docker(settings: Settings, path: Path, manifest: Any, wanted: str) -> tuple[Source, ...]:
+    rows = [one for one in manifest if isinstance(one, dict)] if isinstance(manifest, list) else []
+    sources = [
+        Source(f"docker-archive:{path}:@{place}", _named(settings, path, name), exactly=False)
+        for place, row in enumerate(rows)
+        for name in ([wanted] if wanted else map(_familiar, _tags(row) or [""]))
+    ]
+    if not sources:
+        raise _bad(path, "its manifest.json lists no image")
+    return _one_if(path, wanted, sources)
+
+
+def _familiar(name: str) -> str:
+    """As Docker shows a name: programs write docker.io before those that have no registry."""
+    short = name.removeprefix(f"{references.HUB}/")
+    return short.removeprefix("library/") if short != name else name
+
+
+def _tags(row: dict[str, Any]) -> list[str]:
+    return [str(tag) for tag in row.get("RepoTags") or ()]
+
+
+def _one_if(path: Path, wanted: str, sources: list[Source]) -> tuple[Source, ...]:
+    if wanted and len(sources) > 1:
+        raise _bad(path, f"it has {len(sources)} images, and --target is for one", "leave it out")
+    return tuple(sources)
+
+
+def _named(settings: Settings, path: Path, name: str) -> Reference:
+    if not name:
+        raise _bad(path, "it does not say what its image is called", "name it: --target=NAME:TAG")
+    return target(settings, name)
+
+
+def _members(path: Path) -> dict[str, bytes]:
+    """The few files of an archive that say what is in it; skopeo reads the others."""
+    wanted = {"index.json", "oci-layout", "manifest.json"}
+    found: dict[str, bytes] = {}
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                name = member.name.removeprefix("./")
+                file = archive.extractfile(member) if name in wanted and member.isfile() else None
+                if file is not None:
+                    found[name] = file.read(_MOST)
+    except FileNotFoundError:
+        raise _absent(path) from None
+    except (tarfile.TarError, EOFError, OSError, ValueError) as problem:
+        raise _bad(path, f"it is not a whole tar archive: {problem}") from None
+    return found
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MOST)
+    except OSError as problem:
+        raise _bad(path.parent, f"{path.name}: {problem.strerror}") from None
+
+
+def _parsed(path: Path, content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as problem:
+        raise _bad(path, f"its index is not JSON: {problem}") from None
+
+
+def _absent(path: Path) -> MoorageError:
+    return Refused(
+        "bad-archive",
+        f"there is no {path}",
+        cause="no archive, no OCI layout and no image of this engine has that name",
+        cure=f"ls -l {path.parent}",
+        path=str(path),
+    )
+
+
+def _bad(path: Path, why: str, cure: str = "") -> Refused:
+    return Refused(
+        "bad-archive",
+        f"{path} cannot be pushed",
+        cause=why,
+        cure=cure or "give an archive (docker save, skopeo copy) or an OCI layout",
+        path=str(path),
+    )

@@ -1,0 +1,298 @@
+"""Images in, by Debian's skopeo, between real registries on loopback: pushed and mirrored."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import tarfile
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from moorage import commands
+from moorage.errors import MoorageError
+from moorage.images import mirroring, outcome, pushing, references, skopeo, sources
+from moorage.images.mirroring import Wish
+from moorage.images.outcome import Outcome
+from moorage.images.references import Reference
+from moorage.registry import client
+from moorage.registry.credentials import credentials
+from moorage.ui import UI
+from tests.agent.authority import Authority
+from tests.distribution import PASSWORD, PUSHER, TokenServer
+from tests.images import upstream
+from tests.images.upstream import Upstream, fill
+from tests.loopback import Loopback, loopback
+from tests.unit.elsewhere import registry_project
+
+NAMES = {"team/app": 1, "library/nginx": 1}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home with skopeo's policy; skopeo itself on PATH."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in upstream.environment(folder).items():
+            patch.setenv(name, value)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Loopback]:
+    with loopback(registry_project(tmp_path_factory.mktemp("ours"))) as running:
+        yield running
+
+
+@pytest.fixture
+def there(tmp_path: Path, home: Path) -> Iterator[Upstream]:
+    with upstream.upstream(tmp_path / "up", home, NAMES) as running:
+        yield running
+
+
+def _mirror(
+    ours: Loopback, *images: str | Reference, authfile: str = "", **wish: object
+) -> list[Outcome]:
+    each = [one if isinstance(one, Reference) else references.parse(one) for one in images]
+    return mirroring.mirror(ours.settings, each, authfile, Wish(**wish), UI())  # type: ignore[arg-type]
+
+
+def _digest(ours: Loopback, landed: str) -> str:
+    image = references.parse(landed)
+    login = credentials(ours.settings)
+    return client.manifest_digest(ours.settings, login, image.repository, image.version)
+
+
+def _only(found: list[Outcome]) -> Outcome:
+    (one,) = found
+    return one
+
+
+def test_an_image_lands_with_every_platform_and_its_digest(ours: Loopback, there: Upstream) -> None:
+    found = _mirror(ours, f"{there.name}/team/app:1", f"{there.name}/library/nginx:1")
+    assert outcome.document(found)["ok"]
+    for one, name in zip(found, NAMES, strict=True):
+        assert one.digest == there.digests[f"{name}:1"] == _digest(ours, one.landed)
+        assert f"/{there.name.replace(':', '_')}/{name}:1" in one.landed
+        login = credentials(ours.settings)
+        path = f"/v2/{references.parse(one.landed).repository}/manifests/1"
+        index = client.ask(ours.settings, path, login=login, accept=client.MANIFEST_TYPES)
+        assert len(json.loads(index.body)["manifests"]) == len(upstream.PLATFORMS)
+
+
+def test_a_second_run_asks_once_per_image_and_moves_nothing(
+    ours: Loopback, there: Upstream
+) -> None:
+    images = [f"{there.name}/{name}:1" for name in NAMES]
+    _mirror(ours, *images)
+    before = len(there.requests())
+    again = _mirror(ours, *images)
+    assert not any(one.changed or one.fault for one in again)
+    assert sorted(there.requests()[before:]) == sorted(
+        f"HEAD /v2/{name}/manifests/1" for name in NAMES
+    )
+
+
+def test_a_tag_that_moved_stays_until_it_is_asked_for(
+    ours: Loopback, there: Upstream, tmp_path: Path
+) -> None:
+    image = f"{there.name}/team/app:1"
+    first = _only(_mirror(ours, image))
+    moved = fill(there.served.folder, {"team/app": 2})["team/app:1"]
+    refused = _only(_mirror(ours, image))
+    assert refused.fault is not None
+    assert refused.fault.code == "tag-moved"
+    assert first.digest in refused.fault.cause
+    assert moved in refused.fault.cause
+    assert _digest(ours, first.landed) == first.digest
+    # By digest what was seen is still to be had, and moves no tag.
+    assert _only(_mirror(ours, f"{image}@{first.digest}")).fault is None
+    assert _only(_mirror(ours, image, update=True)).digest == moved
+    assert _digest(ours, first.landed) == moved
+
+
+def test_one_platform_alone_has_its_own_digest(ours: Loopback, there: Upstream) -> None:
+    image = f"{there.name}/team/app:1"
+    # Another tag, so that the index is not there already.
+    found = _only(_mirror(ours, image, platform="linux/arm64"))
+    again = _only(_mirror(ours, image, platform="linux/arm64"))
+    assert found.fault is None
+    assert found.digest not in ("", there.digests["team/app:1"])
+    assert (again.digest, again.changed) == (found.digest, False)
+    missing = _only(_mirror(ours, image, platform="linux/ppc64le"))
+    assert missing.fault is not None
+    assert missing.fault.code == "wrong-platform"
+    assert "linux/s390x" in missing.fault.cause
+
+
+def test_what_fails_is_summed_up_by_cause_and_the_others_go_on(
+    ours: Loopback, there: Upstream
+) -> None:
+    good = f"{there.name}/team/app:1"
+    found = _mirror(ours, f"{there.name}/no/such:1", f"{there.name}/no/other:1", good)
+    assert [one.fault is None for one in found] == [False, False, True]
+    (cause,) = outcome.causes(found)
+    assert cause.fault.code == "image-missing"
+    assert cause.images == (f"{there.name}/no/such:1", f"{there.name}/no/other:1")
+    assert not outcome.document(found)["ok"]
+    assert found[2].digest == there.digests["team/app:1"]
+
+
+def test_an_upstream_that_is_not_trusted_is_named(
+    ours: Loopback, tmp_path: Path, home: Path
+) -> None:
+    with upstream.upstream(tmp_path / "up", home, NAMES, trusted=False) as there:
+        found = _only(_mirror(ours, f"{there.name}/team/app:1"))
+    assert found.fault is not None
+    assert found.fault.code == "x509-unknown-authority"
+    assert f"/etc/containers/certs.d/{there.name}/ca.crt" in found.fault.cure
+
+
+def test_an_upstream_that_wants_a_login_gets_the_one_of_the_file(
+    ours: Loopback, tmp_path: Path, home: Path
+) -> None:
+    with (
+        TokenServer(Authority()).running() as tokens,
+        upstream.upstream(tmp_path / "up", home, NAMES, tokens=tokens) as there,
+    ):
+        # The token server has another port, and the same CA.
+        certs = home / ".config/containers/certs.d" / there.name / "ca.crt"
+        other = home / ".config/containers/certs.d" / f"localhost:{tokens.port}"
+        other.mkdir()
+        (other / "ca.crt").write_text(certs.read_text())
+        image = f"{there.name}/team/app:1"
+        refused = _only(_mirror(ours, image))
+        assert refused.fault is not None
+        assert refused.fault.code == "login-refused"
+        assert f"skopeo login {there.name}" in refused.fault.cure
+        word = base64.b64encode(f"{PUSHER}:{PASSWORD}".encode()).decode()
+        authfile = tmp_path / "auth.json"
+        authfile.write_text(json.dumps({"auths": {there.name: {"auth": word}}}))
+        found = _only(_mirror(ours, image, authfile=str(authfile)))
+        assert found.fault is None, found
+        asked = len(tokens.asked)
+        assert not _only(_mirror(ours, image, authfile=str(authfile))).changed
+        assert len(tokens.asked) == asked + 1
+
+
+def test_a_blob_that_changed_on_the_way_is_named(
+    ours: Loopback, tmp_path: Path, home: Path
+) -> None:
+    """The upstream's disk is spoilt, so what it sends is not what its manifest says."""
+    with upstream.upstream(tmp_path / "up", home, {"spoilt/app": 1}, size=9000) as there:
+        blobs = there.served.folder.rglob("blobs/sha256/*/*/data")
+        big = next(path for path in blobs if path.stat().st_size > 9000)
+        big.write_bytes(bytes(big.stat().st_size))
+        found = _only(_mirror(ours, f"{there.name}/spoilt/app:1"))
+    assert found.fault is not None
+    assert found.fault.code == "digest-changed", found.fault.cause
+    assert there.name in found.fault.message
+
+
+def test_no_login_stands_in_an_argument_or_stays_in_a_file(
+    ours: Loopback, there: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = ours.settings
+    password = credentials(settings).password
+    with skopeo.access(settings, credentials(settings)) as allowed:
+        assert Path(allowed.authfile).stat().st_mode & 0o777 == 0o600
+        assert Path(allowed.authfile).parent.stat().st_mode & 0o777 == 0o700
+    with caplog.at_level("DEBUG"):
+        _mirror(ours, f"{there.name}/team/app:1")
+    assert "skopeo copy" in caplog.text
+    assert password not in caplog.text
+    assert not list((settings.state / "images").iterdir())
+
+
+def test_a_copy_ends_when_it_is_stopped(ours: Loopback, there: Upstream) -> None:
+    """The registry is frozen, as on a line that brings nothing."""
+    stop = threading.Event()
+    front = ours.running["front"]
+    with skopeo.access(ours.settings, credentials(ours.settings)) as allowed:
+        os.killpg(front.pid, signal.SIGSTOP)
+        try:
+            threading.Timer(0.5, stop.set).start()
+            target = Reference(ours.settings.registry_name, "stopped", "1")
+            with pytest.raises(MoorageError, match="stopped"):
+                skopeo.copy(f"docker://{there.name}/team/app:1", target, allowed,
+                            exactly=True, stop=stop)  # fmt: skip
+        finally:
+            os.killpg(front.pid, signal.SIGCONT)
+
+
+# -- image.push ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def layout(there: Upstream, tmp_path: Path) -> Path:
+    folder = tmp_path / "layout"
+    upstream.layout(folder, f"docker://{there.name}/team/app:1", {})
+    return folder
+
+
+def test_a_layout_goes_in_with_every_platform_and_its_digest(
+    ours: Loopback, there: Upstream, layout: Path
+) -> None:
+    found = pushing.push(ours.settings, [str(layout)], "team/pushed:1", UI())
+    assert _only(found).digest == there.digests["team/app:1"], found
+    assert _only(found).landed == f"{ours.settings.registry_name}/team/pushed:1"
+    again = pushing.push(ours.settings, [str(layout)], "team/pushed:1", UI())
+    assert not _only(again).changed
+
+
+def test_an_oci_archive_says_itself_what_it_is_called(ours: Loopback, layout: Path) -> None:
+    index = json.loads((layout / "index.json").read_text())
+    index["manifests"][0]["annotations"] = {
+        "org.opencontainers.image.ref.name": "1",
+        "io.containerd.image.name": "docker.io/team/named:1",
+    }
+    (layout / "index.json").write_text(json.dumps(index))
+    archive = layout.with_suffix(".tar")
+    with tarfile.open(archive, "w") as tar:
+        for path in sorted(layout.rglob("*")):
+            tar.add(path, path.relative_to(layout), recursive=False)
+    found = _only(pushing.push(ours.settings, [str(archive)], "", UI()))
+    assert found.landed == f"{ours.settings.registry_name}/team/named:1", found
+    assert found.fault is None
+
+
+def test_all_names_are_tried_and_summed_up(
+    ours: Loopback, there: Upstream, layout: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / "docker.tar"
+    source = f"docker://{there.name}/team/app:1"
+    commands.run(
+        ["skopeo", "--override-arch", "amd64", "copy", "--quiet", source,
+         f"docker-archive:{archive}:team/saved:3"]
+    )  # fmt: skip
+    broken = tmp_path / "broken.tar"
+    broken.write_bytes(archive.read_bytes()[:700])
+    words = tmp_path / "words.tar"
+    words.write_text("no archive")
+    names = [str(broken), str(words), str(tmp_path / "absent.tar"), str(layout), str(archive)]
+    found = pushing.push(ours.settings, names, "", UI())
+    assert [one.fault.code if one.fault else "" for one in found] == [*["bad-archive"] * 4, ""]
+    assert found[4].landed == f"{ours.settings.registry_name}/team/saved:3"
+    assert "--target" in (found[3].fault.cure if found[3].fault else "")
+    assert sum(len(row.images) for row in outcome.causes(found)) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "lands"),
+    [
+        ("app:1", "my.registry.io/app:1"),
+        ("team/app", "my.registry.io/team/app:latest"),
+        ("my.registry.io/team/app:2", "my.registry.io/team/app:2"),
+        ("localhost/app:1", "my.registry.io/app:1"),
+        ("quay.io/a/b:1", "my.registry.io/quay.io/a/b:1"),
+    ],
+)
+def test_a_pushed_image_goes_under_its_own_path(name: str, lands: str) -> None:
+    from moorage.settings import Settings
+
+    assert str(sources.target(replace(Settings()), name)) == lands
