@@ -71,6 +71,12 @@ def registry(session: nox.Session) -> None:
 
 
 @nox.session
+def images(session: nox.Session) -> None:
+    """Many images mirrored, killed on the way, beside skopeo sync; by hand, `-- --images=20`."""
+    session.run("python", "-m", "tests.images", *session.posargs, external=True)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The documentation in both languages, built strictly, every link in it followed."""
     session.run("python", "-m", "tests.docs", external=True)

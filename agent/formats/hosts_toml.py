@@ -58,12 +58,16 @@ def own(registry: Registry, ca: str) -> bytes:
 
 def mirror(registry: Registry, of: Mirror, ca: str) -> bytes:
     """The file of another registry whose images are asked of ours first."""
+    url = of.url(registry)
+    path = "override_path = true\n" if of.path else ""
+    authority = "" if registry.plain_http else f'ca = "{ca}"\n'
+    ours = "" if of.fallback else path + authority
     lines = [
-        f'server = "{of.upstream if of.fallback else registry.url}"',
-        "" if of.fallback or registry.plain_http else f'ca = "{ca}"\n',
-        f'[host."{registry.url}"]',
+        f'server = "{of.upstream if of.fallback else url}"',
+        ours,
+        f'[host."{url}"]',
         '  capabilities = ["pull", "resolve"]',
-        "" if registry.plain_http else f'  ca = "{ca}"\n',
+        *(f"  {line}" for line in (path + authority).splitlines()),
     ]
     return (HEADER + "\n".join(lines).rstrip("\n") + "\n").encode()
 
@@ -105,14 +109,14 @@ def mirror_changes(
     ours = mirror(registry, of, ca)
     if (there is None and not tree.names(place)) or _is_ours(hosts, owned, ours):
         return change(PART, hosts, ours)
-    section = at(parsed(hosts.path, there or b""), "host", registry.url)
+    section = at(parsed(hosts.path, there or b""), "host", of.url(registry))
     if isinstance(section, dict):
         return ()
     raise RefusedError(
         "mirror-foreign",
         f"{place} says already where images of {of.of} are asked for",
         cause="another tool configured that registry here",
-        cure=f'add [host."{registry.url}"] to {hosts.path}, or move the folder away',
+        cure=f'add [host."{of.url(registry)}"] to {hosts.path}, or move the folder away',
     )
 
 

@@ -108,10 +108,10 @@ def mirror_table(mirror: Mirror, registry: Registry) -> str:
     insecure = "insecure = true\n" if registry.plain_http else ""
     head = f'[[registry]]\nprefix = "{mirror.of}"\n'
     if not mirror.fallback:
-        return f'{head}location = "{registry.name}"\n{insecure}'
+        return f'{head}location = "{mirror.place(registry)}"\n{insecure}'
     return (
         f'{head}location = "{mirror.of}"\n\n'
-        f'[[registry.mirror]]\nlocation = "{registry.name}"\n{insecure}'
+        f'[[registry.mirror]]\nlocation = "{mirror.place(registry)}"\n{insecure}'
     )
 
 

@@ -158,7 +158,7 @@ def _edited(config: File, facts: Facts, plan: Plan) -> str:
         mark = f"{MARK} {plan.registry.name}"
         for name, key, value in _wanted(plan):
             said = at(expected, "registry", name, key)
-            if said == value or _is_enough(facts, plan.registry, key, said):
+            if said == value or _is_enough(facts, plan.registry, key, said, value):
                 continue
             if said is not None:
                 raise _foreign(config, name, key)
@@ -180,16 +180,16 @@ def _wanted(plan: Plan) -> list[tuple[str, str, Any]]:
             wanted.append((registry.name, "http", True))
         else:
             wanted.append((registry.name, "ca", [_authority(plan.registry)]))
-    wanted += [(mirror.of, "mirrors", [plan.registry.name]) for mirror in plan.mirrors]
+    wanted += [(mirror.of, "mirrors", [mirror.place(plan.registry)]) for mirror in plan.mirrors]
     return wanted
 
 
-def _is_enough(facts: Facts, registry: Registry, key: str, said: object) -> bool:
+def _is_enough(facts: Facts, registry: Registry, key: str, said: object, wanted: Any) -> bool:
     """Whether another's value does what ours would."""
     if not isinstance(said, list):
         return False
     if key == "mirrors":
-        return registry.name in said
+        return set(wanted) <= set(said)
     held = [certificates(facts.tree.read(path).content) for path in said if isinstance(path, str)]
     return certificates(registry.ca_bytes) <= frozenset().union(*held)
 

@@ -260,7 +260,9 @@ def _wanted(plan: Plan, engine: Docker) -> dict[str, list[str]]:
     wanted: dict[str, list[str]] = {}
     if plan.registry.plain_http:
         wanted[INSECURE] = [registry.name for registry in plan.registry.spellings]
-    if any(mirror.of == HUB for mirror in plan.mirrors) and not engine.containerd_store:
+    # Its mirrors are asked under the same path: moby's registry/config.go refuses one with a path.
+    plain = any(mirror.of == HUB and not mirror.path for mirror in plan.mirrors)
+    if plain and not engine.containerd_store:
         wanted[MIRRORS] = [plan.registry.url]
     return wanted
 
@@ -271,6 +273,13 @@ def _unspeakable(plan: Plan) -> list[str]:
     others = [mirror.of for mirror in plan.mirrors if mirror.of != HUB]
     if others:
         notes.append(f"docker: it can mirror {HUB} alone, not {', '.join(others)}")
+    below = [mirror.place(plan.registry) for mirror in plan.mirrors if mirror.of == HUB]
+    if below and below[0] != plan.registry.name:
+        return [
+            *notes,
+            f"docker: its mirror cannot take a path, so {below[0]} is not asked for images of "
+            f"{HUB}; containerd's image store can, or nodes.mirror_path: ''",
+        ]
     if any(mirror.of == HUB and not mirror.fallback for mirror in plan.mirrors):
         notes.append(f"docker: it falls back to {HUB} in any case")
     if any(mirror.of == HUB for mirror in plan.mirrors) and plan.verify and plan.verify.username:

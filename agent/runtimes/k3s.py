@@ -215,7 +215,7 @@ def _edited(tree: Tree, one: _Found, plan: Plan) -> tuple[Change, ...]:
         for registry in plan.registry.spellings:
             document = _with_registry(document, tree, file, wanted, registry, mark)
         for mirror in plan.mirrors:
-            document = _with_endpoint(document, mirror.of, plan.registry, mark)
+            document = _with_endpoint(document, mirror.of, mirror.url(plan.registry), mark)
     except UnicodeDecodeError as problem:
         raise _refused(file, f"it is not UTF-8 ({problem})") from None
     except yaml_block.Unsafe as problem:
@@ -236,7 +236,7 @@ def _with_registry(
     if asked and all(plain.asks(url, registry) for url in asked):
         plain.refuse([file], registry)
     if not document.has("mirrors", registry.name):
-        document = _with_endpoint(document, registry.name, registry, mark)
+        document = _with_endpoint(document, registry.name, registry.url, mark)
     if registry.plain_http:
         return document
     said = document.value("configs", registry.name, "tls", "ca_file")
@@ -256,15 +256,15 @@ def _with_registry(
 
 
 def _with_endpoint(
-    document: yaml_block.Document, of: str, registry: Registry, mark: str
+    document: yaml_block.Document, of: str, url: str, mark: str
 ) -> yaml_block.Document:
     there = document.items("mirrors", of, "endpoint")
-    if registry.url in there:
+    if url in there:
         return document
     path: tuple[str, ...] = ("mirrors", of, "endpoint")
     if document.has(*path) and not there:
         raise yaml_block.Unsafe(f"mirrors.{of}.endpoint is not a list")
-    return document.with_keys(path, [f'- "{registry.url}"'], mark)
+    return document.with_keys(path, [f'- "{url}"'], mark)
 
 
 def _unspeakable(plan: Plan) -> list[str]:

@@ -122,16 +122,26 @@ class Options:
 class Mirror:
     """Images ``of`` another registry are asked of ours first: its name, as in image names.
 
-    ``fallback``: what ours does not have, the other registry is asked for itself.
+    ``fallback``: what ours does not have, the other registry is asked for itself. ``path``: below
+    it its images lie in ours; empty: under the same path.
     """
 
     of: str
     fallback: bool = True
+    path: str = ""
 
     @property
     def upstream(self) -> str:
         """Where the mirrored registry itself answers."""
         return "https://registry-1.docker.io" if self.of == "docker.io" else f"https://{self.of}"
+
+    def place(self, registry: Registry) -> str:
+        """Where its images lie in ours, as image names spell it."""
+        return f"{registry.name}/{self.path}" if self.path else registry.name
+
+    def url(self, registry: Registry) -> str:
+        """Where ours is asked for them: with a path, what containerd shall not add ``/v2`` to."""
+        return f"{registry.url}/v2/{self.path}" if self.path else registry.url
 
 
 @dataclass(frozen=True)
@@ -204,6 +214,9 @@ class Plan:
         for name in ("run", "stop_running"):  # agents from before it know no such field
             if not document["options"][name]:
                 del document["options"][name]
+        for mirror in document["mirrors"]:
+            if not mirror["path"]:
+                del mirror["path"]
         return document
 
 
@@ -334,6 +347,8 @@ def _check_mirrors(mirrors: tuple[Mirror, ...], registry: Registry) -> None:
             problem = "a registry is not a mirror of itself"
         elif seen.count(mirror.of) > 1:
             problem = "it stands there twice"
+        elif mirror.path and not re.fullmatch(_REPOSITORY, mirror.path):
+            problem = f"{mirror.path!r} is not a path of an image's name"
         else:
             _host(host, int(port) if colon else 443)
             continue

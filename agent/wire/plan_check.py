@@ -165,6 +165,16 @@ def validate(data: object, custom_formats: object = {}, name_prefix: str = ''):
                             if not isinstance(data__mirrors_item__fallback, (bool)):
                                 raise Invalid("" + (name_prefix or "data") + ".mirrors[{data__mirrors_x}].fallback".format(**locals()) + " must be boolean")
                         else: data__mirrors_item["fallback"] = True
+                        if "path" in data__mirrors_item_keys:
+                            data__mirrors_item_keys.remove("path")
+                            data__mirrors_item__path = data__mirrors_item["path"]
+                            if not isinstance(data__mirrors_item__path, (str)):
+                                raise Invalid("" + (name_prefix or "data") + ".mirrors[{data__mirrors_x}].path".format(**locals()) + " must be string")
+                            if isinstance(data__mirrors_item__path, str):
+                                data__mirrors_item__path_len = len(data__mirrors_item__path)
+                                if data__mirrors_item__path_len > 255:
+                                    raise Invalid("" + (name_prefix or "data") + ".mirrors[{data__mirrors_x}].path".format(**locals()) + " must be shorter than or equal to 255 characters")
+                        else: data__mirrors_item["path"] = ''
                         if data__mirrors_item_keys:
                             raise Invalid("" + (name_prefix or "data") + ".mirrors[{data__mirrors_x}]".format(**locals()) + " must not contain "+str(data__mirrors_item_keys)+" properties")
         else: data["mirrors"] = []

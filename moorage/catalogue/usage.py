@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from moorage.catalogue.retention import InUse
 from moorage.errors import Refused
+from moorage.images.references import HUB, below
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
@@ -37,8 +38,10 @@ class Asked:
     said_by: tuple[str, ...]
 
 
-def references(words: Iterable[str]) -> InUse:
+def references(words: Iterable[str], mirror_path: str = "{registry}") -> InUse:
     """References and image ids as runtimes and manifests have them -> what they name. Pure.
+
+    An image of another registry is named where it lands here, too: by ``nodes.mirror_path``.
 
     ``REGISTRY/a/b:tag``, ``a@sha256:…``, ``docker-pullable://…`` and a bare ``sha256:…`` are known.
     No tag means ``latest``; no registry means Docker Hub, which leaves ``library/`` unsaid.
@@ -51,7 +54,7 @@ def references(words: Iterable[str]) -> InUse:
         name, at, _ = name.partition("@")
         path, tag = _path_and_tag(name)
         if not _DIGEST.fullmatch(name) and (":" in name.rpartition("/")[2] or not at):
-            tags |= {(one, tag) for one in _repositories(path)}
+            tags |= {(one, tag) for one in _repositories(path, mirror_path)}
     return InUse(frozenset(tags), frozenset(digests))
 
 
@@ -82,7 +85,7 @@ def ask(settings: Settings, api: Api | None, *, without_nodes: bool = False) -> 
             cure="--without-nodes if what they run may be pruned",
         )
     said.append(f"{len(unasked)} nodes were not asked" if unasked else "no node is left unasked")
-    return Asked(references(word for word in found if word), tuple(said))
+    return Asked(references(filter(None, found), settings.nodes.mirror_path), tuple(said))
 
 
 def _nodes(settings: Settings) -> set[str]:
@@ -153,11 +156,13 @@ def _path_and_tag(name: str) -> tuple[str, str]:
     return f"{head}{slash}{last}", tag or "latest"
 
 
-def _repositories(path: str) -> Iterator[str]:
+def _repositories(path: str, mirror_path: str) -> Iterator[str]:
     first, _, rest = path.partition("/")
     if rest and ("." in first or ":" in first or first == "localhost"):
         yield rest
+        yield f"{below(mirror_path, first)}/{rest}"
         return
     yield path
+    yield f"{below(mirror_path, HUB)}/{path if rest else f'library/{path}'}"
     if not rest:
         yield f"library/{path}"

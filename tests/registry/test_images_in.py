@@ -6,16 +6,21 @@ import base64
 import json
 import os
 import signal
+import subprocess
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from agent.formats import hosts_toml
 from moorage import commands
 from moorage.errors import MoorageError
+from moorage.fleet.rollout import plans
 from moorage.images import mirroring, outcome, pushing, references, skopeo, sources
 from moorage.images.mirroring import Wish
 from moorage.images.outcome import Outcome
@@ -24,6 +29,7 @@ from moorage.registry import client
 from moorage.registry.credentials import credentials
 from moorage.ui import UI
 from tests.agent.authority import Authority
+from tests.debian import unpacked
 from tests.distribution import PASSWORD, PUSHER, TokenServer
 from tests.images import upstream
 from tests.images.upstream import Upstream, fill
@@ -296,3 +302,67 @@ def test_a_pushed_image_goes_under_its_own_path(name: str, lands: str) -> None:
     from moorage.settings import Settings
 
     assert str(sources.target(replace(Settings()), name)) == lands
+
+
+# -- and what nodes make of it ---------------------------------------------------------------
+
+
+@contextmanager
+def _containerd(folder: Path) -> Iterator[list[str]]:
+    """Debian's containerd, alone -> its client's command."""
+    programs = unpacked("containerd") / "usr" / "bin"
+    address = f"{folder}/containerd.sock"
+    config = folder / "config.toml"
+    config.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
+    argv = [programs / "containerd", "--config", config, "--root", folder / "root",
+            "--state", folder / "state", "--address", address]  # fmt: skip
+    with (folder / "log").open("wb") as log, subprocess.Popen(argv, stdout=log, stderr=log) as one:
+        try:
+            until = time.monotonic() + 60
+            client = [str(programs / "ctr"), "--address", address]
+            while subprocess.run([*client, "version"], capture_output=True, check=False).returncode:
+                assert time.monotonic() < until, (folder / "log").read_text()
+                time.sleep(0.2)
+            yield client
+        finally:
+            one.terminate()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="containerd wants root")
+@pytest.mark.parametrize("fallback", [True, False])
+def test_a_real_containerd_pulls_the_unchanged_name_from_where_it_landed(
+    ours: Loopback, home: Path, tmp_path: Path, fallback: bool
+) -> None:
+    """The other registry is gone by then, so only ours can have answered."""
+    with upstream.upstream(tmp_path / "up", home, {"only/here": 1}) as there:
+        found = _only(_mirror(ours, f"{there.name}/only/here:1"))
+        name, digest = f"{there.name}/only/here:1", there.digests["only/here:1"]
+    assert found.fault is None
+    settings = ours.settings
+    plan = plans.make(
+        settings.with_nodes(mirrors=there.name, mirror_fallback=fallback),
+        ca=settings.ca_file.read_text(),
+        address=None,
+    )
+    hosts = tmp_path / "certs.d"
+    place = hosts / hosts_toml.names(there.name)[0]
+    place.mkdir(parents=True)
+    (mirror,) = plan.mirrors
+    (place / "hosts.toml").write_bytes(
+        hosts_toml.mirror(plan.registry, mirror, str(settings.ca_file))
+    )
+    login = credentials(settings)
+    with _containerd(tmp_path) as client:
+        pull = [*client, "content", "fetch", "--hosts-dir", str(hosts), "--all-platforms",
+                "--user", f"{login.user}:{login.password}", name]  # fmt: skip
+        done = subprocess.run(pull, capture_output=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        listed = subprocess.run([*client, "images", "ls"], capture_output=True, check=True).stdout
+        assert digest.encode() in listed
+        # Without the path it is not there: the path alone leads to it.
+        (place / "hosts.toml").write_bytes(
+            hosts_toml.mirror(plan.registry, replace(mirror, path=""), str(settings.ca_file))
+        )
+        subprocess.run([*client, "images", "rm", name], capture_output=True, check=True)
+        done = subprocess.run(pull, capture_output=True, check=False, timeout=120)
+        assert done.returncode != 0

@@ -12,16 +12,24 @@ D = "sha256:" + "ab" * 32
 @pytest.mark.parametrize(
     ("word", "tags", "digests"),
     [
-        ("my.registry.io/team/app:1", {("team/app", "1")}, set()),
-        ("my.registry.io:8443/app", {("app", "latest")}, set()),
+        ("reg.io/team/app:1", {("team/app", "1"), ("reg.io/team/app", "1")}, set()),
+        ("reg.io:8443/app", {("app", "latest"), ("reg.io_8443/app", "latest")}, set()),
         (f"my.registry.io/app@{D}", set(), {D}),
-        (f"my.registry.io/app:2@{D}", {("app", "2")}, {D}),
+        (f"reg.io/app:2@{D}", {("app", "2"), ("reg.io/app", "2")}, {D}),
         (f"docker-pullable://my.registry.io/app@{D}", set(), {D}),
         (f"docker://{D}", set(), {D}),
         (D, set(), {D}),
-        ("nginx", {("nginx", "latest"), ("library/nginx", "latest")}, set()),
-        ("team/app:1", {("team/app", "1")}, set()),
-        ("localhost/app:1", {("app", "1")}, set()),
+        (
+            "nginx",
+            {
+                ("nginx", "latest"),
+                ("library/nginx", "latest"),
+                ("docker.io/library/nginx", "latest"),
+            },
+            set(),
+        ),
+        ("team/app:1", {("team/app", "1"), ("docker.io/team/app", "1")}, set()),
+        ("localhost/app:1", {("app", "1"), ("localhost/app", "1")}, set()),
     ],
 )
 def test_a_reference_is_read(word: str, tags: set[tuple[str, str]], digests: set[str]) -> None:

@@ -103,7 +103,10 @@ def test_the_settings_of_nodes_reach_the_plan_of_a_node() -> None:
     )
     plan = plans.make(wanted, ca=CA, address=None)
     assert plan.parts == ("docker", "podman", "system")
-    assert plan.mirrors == (Mirror("docker.io", False), Mirror("quay.io", False))
+    assert plan.mirrors == (
+        Mirror("docker.io", False, "docker.io"),
+        Mirror("quay.io", False, "quay.io"),
+    )
     assert plan.options.fix_proxy
     assert plan.registry.insecure is None
 

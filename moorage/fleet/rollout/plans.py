@@ -38,6 +38,7 @@ def make(
     """
     from agent.wire.faults import PlanError
     from agent.wire.plan import DEFAULT_PARTS, Mirror, Options, Plan, Registry
+    from moorage.images.references import below
     from moorage.settings import NodesSettings
 
     wanted = NodesSettings() if parts else settings.nodes
@@ -54,7 +55,10 @@ def make(
             insecure=wanted.insecure or None,
         ),
         parts=chosen,
-        mirrors=tuple(Mirror(of, wanted.mirror_fallback) for of in wanted.mirrors),
+        mirrors=tuple(
+            Mirror(of, wanted.mirror_fallback, below(settings.nodes.mirror_path, of))
+            for of in wanted.mirrors
+        ),
         verify=verify,
         options=Options(
             restart=restart,

@@ -127,7 +127,8 @@ def mirror(
     Example: inv image.mirror images.txt
     Example: inv image.mirror --from-cluster --platform=linux/amd64
     """
-    from moorage.images import lists, mirroring, outcome
+    from moorage.catalogue import lists
+    from moorage.images import mirroring, outcome
 
     if not (references or from_cluster or from_manifests):
         raise _wrong("no images are named", "inv image.mirror LIST, or --from-cluster")
