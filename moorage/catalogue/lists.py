@@ -69,7 +69,8 @@ def of_cluster(settings: Settings, ui: UI) -> list[Reference]:
     from moorage.cluster.api import paths
     from moorage.cluster.login import access
 
-    api = access.connect(settings, ui)
+    api = access.connect(settings)
+    ui.note(f"cluster: {api.where}")
     with access.typed_for(api):
         pods = list(api.items(paths.all_of("Pod")))
     found: list[Reference] = []

@@ -314,8 +314,8 @@ def _containerd(folder: Path) -> Iterator[list[str]]:
     address = f"{folder}/containerd.sock"
     config = folder / "config.toml"
     config.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
-    argv = [programs / "containerd", "--config", config, "--root", folder / "root",
-            "--state", folder / "state", "--address", address]  # fmt: skip
+    argv = [f"{programs}/containerd", "--config", str(config), "--root", f"{folder}/root"]
+    argv += ["--state", f"{folder}/state", "--address", address]
     with (folder / "log").open("wb") as log, subprocess.Popen(argv, stdout=log, stderr=log) as one:
         try:
             until = time.monotonic() + 60
