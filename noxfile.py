@@ -36,6 +36,8 @@ PYTEST = ("python", "-m", "pytest", "--durations=12")
 ABOVE_OLDEST = [f"tests/agent/test_{name}.py" for name in ("hosts", "openapi", "plan", "rancher")]
 # Tests that share nothing: one on each core, each worker taking what another has not begun.
 SPREAD = ("--numprocesses=logical", "--dist=worksteal")
+# Tests that wait more than they compute; those of a file share containers.
+APART = ("--numprocesses=2", "--dist=loadfile")
 
 
 @nox.session
@@ -85,9 +87,8 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def image(session: nox.Session) -> None:
     """What needs a Docker engine: the demo image, the registry, the lab's parts, SSH."""
-    session.run(
-        *PYTEST, "tests/unit", "tests/registry", "-m", "engine", *session.posargs, external=True
-    )
+    rooms = ("tests/unit", "tests/registry")
+    session.run(*PYTEST, *APART, *rooms, "-m", "engine", *session.posargs, external=True)
 
 
 @nox.session

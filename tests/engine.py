@@ -6,6 +6,7 @@ minutes of two cores that pass while other sessions wait for daemons. `nox -s k8
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from moorage import settings
 from moorage.docker import engine
+from moorage.files import private_folder
 from moorage.settings import Settings
 from moorage.ui import UI
 
@@ -22,15 +24,20 @@ NAMESPACES = Path("/run/docker/netns")
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Where no engine answers: installed, started, and stopped at the end."""
+    """If no engine answers: installed, started, and stopped once nobody is within any more."""
     ours, ui = _settings(), UI(yes=True)
-    stood = engine.answers(ours)
-    _ensure(ours, ui)
-    try:
-        yield
-    finally:
-        if not stood:
-            engine.stop(ours, ui)
+    folder = private_folder(ours.state)
+    with (folder / "tests-engine.lock").open("w") as users:
+        fcntl.flock(users, fcntl.LOCK_EX)
+        stood = engine.answers(ours)
+        _ensure(ours, ui)
+        fcntl.flock(users, fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            if not stood:
+                fcntl.flock(users, fcntl.LOCK_EX)
+                engine.stop(ours, ui)
 
 
 def _ensure(ours: Settings, ui: UI) -> None:
