@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moorage.errors import Refused
+from moorage.references import split
 from moorage.registry.storage import manifest
 from moorage.registry.storage.layout import DIGEST, Layout, Link
 from moorage.registry.storage.manifest import Manifest
@@ -90,10 +91,9 @@ def _read(layout: Layout, name: str) -> Repository:
 def reference(settings: Settings, text: str) -> tuple[str, str, str]:
     """``REPOSITORY:TAG`` or ``REPOSITORY@DIGEST``, with our registry's name before it or without
     -> repository, tag, digest. Raises Refused (``wrong-use``)."""
-    name, at, digest = text.removeprefix(f"{settings.registry_name}/").partition("@")
-    name, colon, tag = name.partition(":")
+    name, tag, digest = split(text.removeprefix(f"{settings.registry_name}/"))
     right = REPOSITORY.fullmatch(name) and (
-        (at and not colon and DIGEST.fullmatch(digest)) or (not at and TAG.fullmatch(tag))
+        (DIGEST.fullmatch(digest) and not tag) or (TAG.fullmatch(tag) and "@" not in text)
     )
     if not right:
         raise Refused(

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moorage import references
 from moorage.catalogue import usage
 from moorage.errors import Refused
-from moorage.images import references
-from moorage.images.references import Reference
+from moorage.references import Reference
 
 if TYPE_CHECKING:
     from moorage.settings import Settings

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from moorage.catalogue.retention import InUse
 from moorage.errors import Refused
-from moorage.images.references import HUB, below
+from moorage.references import HUB, below, is_registry, split
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
@@ -51,10 +51,9 @@ def references(words: Iterable[str], mirror_path: str = "{registry}") -> InUse:
     for word in words:
         name = word.partition("://")[2] or word
         digests |= set(_DIGEST.findall(name))
-        name, at, _ = name.partition("@")
-        path, tag = _path_and_tag(name)
-        if not _DIGEST.fullmatch(name) and (":" in name.rpartition("/")[2] or not at):
-            tags |= {(one, tag) for one in _repositories(path, mirror_path)}
+        path, tag, digest = split(name)
+        if not _DIGEST.fullmatch(name) and (tag or not digest):
+            tags |= {(one, tag or "latest") for one in _repositories(path, mirror_path)}
     return InUse(frozenset(tags), frozenset(digests))
 
 
@@ -150,15 +149,9 @@ def _in_spec(document: Any) -> Iterator[str]:
             yield from _in_spec(inner)
 
 
-def _path_and_tag(name: str) -> tuple[str, str]:
-    head, slash, last = name.rpartition("/")
-    last, _, tag = last.partition(":")
-    return f"{head}{slash}{last}", tag or "latest"
-
-
 def _repositories(path: str, mirror_path: str) -> Iterator[str]:
     first, _, rest = path.partition("/")
-    if rest and ("." in first or ":" in first or first == "localhost"):
+    if rest and is_registry(first):
         yield rest
         yield f"{below(mirror_path, first)}/{rest}"
         return

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moorage import commands
+from moorage import commands, references
 from moorage.actions import Action
 from moorage.docker import apt, building, engine
 from moorage.errors import MoorageError, Refused
@@ -122,8 +122,7 @@ def hub_answers(client: DockerClient, reference: str, seconds: float = 5) -> boo
     The engine asks, not we: it has its own proxies and name servers. Remembered for this run, by
     registry, so that one that is out of reach costs its seconds once.
     """
-    first = reference.split("/", maxsplit=1)[0]
-    registry = first if re.search(r"[.:]|^localhost$", first) and "/" in reference else "hub"
+    registry = references.home_of(reference).registry
     known = _reach.get(registry)
     if known is not None:
         return known

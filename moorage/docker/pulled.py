@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from moorage import references
 from moorage.files import private_folder, write_atomically
 
 if TYPE_CHECKING:
@@ -52,11 +53,8 @@ def forget(settings: Settings, client: DockerClient) -> bool:
 
 def split(reference: str) -> tuple[str, str]:
     """(repository, tag or digest); the SDK would pull every tag of a reference without one."""
-    name, at, digest = reference.partition("@")
-    if at:
-        return name, digest
-    head, colon, tag = reference.rpartition(":")
-    return (head, tag) if colon and "/" not in tag else (reference, "latest")
+    name, tag, digest = references.split(reference)
+    return name, digest or tag or "latest"
 
 
 def _write(settings: Settings, references: list[str]) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moorage.images.references import HUB, Reference
+from moorage.references import HUB, Reference
 from moorage.registry import tokens
 from moorage.registry.client import MANIFEST_TYPES
 

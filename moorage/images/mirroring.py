@@ -16,13 +16,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from moorage import registry
+from moorage import references, registry
 from moorage.errors import MoorageError, Refused
-from moorage.images import asking, references, skopeo
+from moorage.images import asking, skopeo
 from moorage.images.asking import Asker, Login
 from moorage.images.outcome import Outcome
-from moorage.images.references import Reference
 from moorage.images.skopeo import Access
+from moorage.references import Reference
 from moorage.registry import client
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from moorage import registry
 from moorage.errors import MoorageError
 from moorage.images import skopeo, sources
 from moorage.images.outcome import Outcome
-from moorage.images.references import Reference
 from moorage.images.skopeo import Access
 from moorage.images.sources import Source
+from moorage.references import Reference
 from moorage.registry import client
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from moorage import commands
 from moorage.errors import MoorageError, Refused
 from moorage.files import passing_folder, private_folder, write_atomically
-from moorage.images.references import Reference
+from moorage.references import Reference
 
 if TYPE_CHECKING:
     from moorage.registry.credentials import Credentials

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moorage import references
 from moorage.errors import MoorageError, Refused
 from moorage.files import passing_folder, write_stream
-from moorage.images import references
-from moorage.images.references import Reference
+from moorage.references import Reference
 
 if TYPE_CHECKING:
     from moorage.settings import Settings

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import yaml
 
-from moorage.images import mirroring, references, skopeo
+from moorage import references
+from moorage.images import mirroring, skopeo
 from moorage.images.mirroring import Wish
 from moorage.registry import client
 from moorage.registry.credentials import credentials

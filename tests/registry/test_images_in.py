@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 
 from agent.formats import hosts_toml
-from moorage import commands
+from moorage import commands, references
 from moorage.errors import MoorageError
 from moorage.fleet.rollout import plans
-from moorage.images import mirroring, outcome, pushing, references, skopeo, sources
+from moorage.images import mirroring, outcome, pushing, skopeo, sources
 from moorage.images.mirroring import Wish
 from moorage.images.outcome import Outcome
-from moorage.images.references import Reference
+from moorage.references import Reference
 from moorage.registry import client
 from moorage.registry.credentials import credentials
 from moorage.ui import UI

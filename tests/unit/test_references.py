@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moorage import references
 from moorage.catalogue import lists
 from moorage.errors import Refused
-from moorage.images import references
-from moorage.images.references import Reference
+from moorage.references import Reference
 from moorage.settings import NodesSettings, Settings, parse
 from moorage.ui import UI
 

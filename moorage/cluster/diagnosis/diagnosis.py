@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from moorage import references
 from moorage.cluster.login import pull_secret
 from moorage.cluster.symptoms import causes, keyring
 from moorage.cluster.symptoms.causes import Cause
@@ -177,15 +178,12 @@ def wants_verification(one: Stuck, node: NodeImages) -> bool:
 
 def repository(image: str) -> str:
     """``my.registry.io/a/b:1`` -> ``a/b``."""
-    path = image.partition("/")[2].partition("@")[0]
-    head, colon, last = path.rpartition(":")
-    return head if colon and "/" not in last else path
+    return references.split(image).name.partition("/")[2]
 
 
 def tag(image: str) -> str:
     """``my.registry.io/a/b:1`` -> ``1``; "" where a digest or nothing is named."""
-    head, colon, last = image.partition("@")[0].rpartition(":")
-    return last if colon and head and "/" not in last else ""
+    return references.split(image).tag
 
 
 def _judge(one: Stuck, known: Known) -> _Verdict:
@@ -433,11 +431,11 @@ def _group(verdict: _Verdict, stuck: tuple[Stuck, ...], known: Known) -> Group:
 
 def _values(verdict: _Verdict, first: Stuck, group: Group, known: Known) -> dict[str, str]:
     """What fills the texts of a cause."""
-    of_hub = causes.registry_of(first.image) == keyring.HUB
-    asked = keyring.HUB if of_hub else first.image.partition("/")[0]
+    of_hub = causes.registry_of(first.image) == references.HUB
+    asked = references.HUB if of_hub else first.image.partition("/")[0]
     name = first.secrets[0] if first.secrets else "NAME"
     place, *others = group.namespaces or ("NAMESPACE",)
-    server = keyring.HUB_KEY if asked == keyring.HUB else asked
+    server = keyring.HUB_KEY if asked == references.HUB else asked
     create = (
         f"kubectl create secret docker-registry {name} -n {place} --docker-server={server}"
         " --docker-username=USER --docker-password=PASSWORD"

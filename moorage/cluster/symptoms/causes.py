@@ -24,7 +24,7 @@ from agent.wire.troubles.row import (
     UP,
 )
 from agent.wire.troubles.table import rows
-from moorage.cluster.symptoms import keyring
+from moorage.references import HUB, home_of
 
 __all__ = [
     "IMAGE", "ISSUE", "LOGIN", "NODE", "NO_PROXY", "PRELOAD", "PUSH", "REGISTRY", "SECRET", "TRUST",
@@ -312,7 +312,7 @@ def registry_of(image: str) -> str:
 
     https://github.com/distribution/reference/blob/main/normalize.go
     """
-    return keyring.repository(image).partition("/")[0]
+    return home_of(image).registry
 
 
 # The host of the last address is the one at fault.
@@ -323,7 +323,7 @@ def another_host(words: str, registry: str) -> str:
     """The host that a complaint is about, if it is another than the registry; "" if it is not."""
     found = _SITE.findall(_MIRRORS.sub("", words))
     site = str(found[-1]) if found else registry
-    of_hub = registry == keyring.HUB and site.endswith(f".{keyring.HUB}")
+    of_hub = registry == HUB and site.endswith(f".{HUB}")
     return "" if of_hub or same_registry(site, registry) else site
 
 

@@ -13,10 +13,11 @@ import re
 from collections.abc import Iterable
 from urllib.parse import unquote
 
-HUB = "docker.io"
+from moorage import references
+from moorage.references import HUB, HUB_HOST
+
 # What `kubectl create secret docker-registry` writes where no server is given.
 HUB_KEY = "https://index.docker.io/v1/"
-_HUB_HOST = "index.docker.io"
 
 # Go's net/url refuses any other ASCII character in a host (shouldEscape, encodeHost).
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:\[\]<>\"\-\u0080-\U0010ffff]*")
@@ -27,19 +28,8 @@ def repository(image: str) -> str:
     """The name that the kubelet looks a login up by: normalized, without tag and digest.
 
     ``busybox:1`` -> ``docker.io/library/busybox``.
-    https://github.com/distribution/reference/blob/main/normalize.go
     """
-    name = image.partition("@")[0]
-    head, colon, last = name.rpartition(":")
-    name = head if colon and "/" not in last else name
-    first, slash, rest = name.partition("/")
-    if not slash or not _is_domain(first):
-        first, rest = HUB, name
-    if first == _HUB_HOST:
-        first = HUB
-    if first == HUB and "/" not in rest:
-        rest = f"library/{rest}"
-    return f"{first}/{rest}"
+    return "/".join(references.home_of(image))
 
 
 def serving(keys: Iterable[str], image: str) -> list[str]:
@@ -51,17 +41,15 @@ def serving(keys: Iterable[str], image: str) -> list[str]:
     places = {key: place for key in keys if (place := _place(key)) is not None}
     found = [key for key, place in places.items() if _matches(place, name)]
     if not found and _is_default(name.partition("/")[0]):
-        found = [key for key, place in places.items() if place == _HUB_HOST]
+        found = [key for key, place in places.items() if place == HUB_HOST]
     return sorted(found, key=lambda key: places[key], reverse=True)
 
 
 def in_full(image: str) -> str:
     """The name as runtimes list it: ``busybox`` -> ``docker.io/library/busybox:latest``."""
-    name, at, digest = image.partition("@")
-    tag = name.rpartition("/")[2].partition(":")[2]
-    if at:
-        return f"{repository(name)}@{digest}"
-    return f"{repository(name)}:{tag or 'latest'}"
+    _, tag, digest = references.split(image)
+    version = f"@{digest}" if digest else f":{tag or 'latest'}"
+    return f"{repository(image)}{version}"
 
 
 def serves(key: str, image: str) -> bool:
@@ -83,13 +71,9 @@ def mismatch(key: str, image: str) -> str:
     return ""
 
 
-def _is_domain(first: str) -> bool:
-    return "." in first or ":" in first or first == "localhost" or first != first.lower()
-
-
 def _is_default(first: str) -> bool:
     """As ``isDefaultRegistryMatch``, which takes ``localhost`` for a part of a Hub's name."""
-    return first in (HUB, _HUB_HOST) or not set(first) & set(".:")
+    return first in (HUB, HUB_HOST) or not set(first) & set(".:")
 
 
 def _place(key: str) -> str | None:

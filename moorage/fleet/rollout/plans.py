@@ -38,7 +38,7 @@ def make(
     """
     from agent.wire.faults import PlanError
     from agent.wire.plan import DEFAULT_PARTS, Mirror, Options, Plan, Registry
-    from moorage.images.references import below
+    from moorage.references import below
     from moorage.settings import NodesSettings
 
     wanted = NodesSettings() if parts else settings.nodes

@@ -1,4 +1,4 @@
-"""Image references, parsed strictly, and where each lands in our registry. Pure.
+"""Image references: parsed strictly, taken apart as they are, and where each lands. Pure.
 
 The grammar is that of https://github.com/distribution/reference; what it leaves unsaid is added as
 Docker does it: ``nginx`` is ``docker.io/library/nginx:latest``.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from moorage.errors import Refused
 from moorage.settings import REPOSITORY, TAG
@@ -17,11 +17,28 @@ if TYPE_CHECKING:
     from moorage.settings import Settings
 
 HUB = "docker.io"
+# Docker Hub's name in logins; in a reference it means the same registry.
+HUB_HOST = f"index.{HUB}"
 _MOST_NAME = 255
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*(?::(?P<port>[0-9]+))?")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PORTS = range(1, 65536)
+
+
+class Spelled(NamedTuple):
+    """A reference as it is spelled; ``tag`` and ``digest`` are "" if they are not named."""
+
+    name: str
+    tag: str
+    digest: str
+
+
+class Home(NamedTuple):
+    """Where an image is, with what its name leaves unsaid."""
+
+    registry: str
+    repository: str
 
 
 @dataclass(frozen=True)
@@ -52,6 +69,23 @@ class Reference:
         return f"{self.name}{tag}{'@' if self.digest else ''}{self.digest}"
 
 
+def split(reference: str) -> Spelled:
+    """``my.registry.io:5000/a/b:1@sha256:…`` -> name, tag and digest; nothing is judged."""
+    name, _, digest = reference.partition("@")
+    head, colon, tag = name.rpartition(":")
+    return Spelled(head, tag, digest) if colon and "/" not in tag else Spelled(name, "", digest)
+
+
+def home_of(reference: str) -> Home:
+    """``busybox:1`` -> ``docker.io`` and ``library/busybox``; nothing is judged."""
+    return _home(split(reference).name, HUB)
+
+
+def is_registry(first: str) -> bool:
+    """Whether what stands before the first slash of a name is a registry, not a folder."""
+    return "." in first or ":" in first or first == "localhost" or first != first.lower()
+
+
 def parse(text: str, *, place: str = "", home: str = HUB) -> Reference:
     """``text`` taken apart. ``place`` says where it stands, for the error.
 
@@ -60,7 +94,7 @@ def parse(text: str, *, place: str = "", home: str = HUB) -> Reference:
     name, at, digest = text.partition("@")
     head, slash, last = name.rpartition("/")
     last, colon, tag = last.partition(":")
-    registry, repository = _split(f"{head}{slash}{last}", home)
+    registry, repository = _home(f"{head}{slash}{last}", home)
     why = (
         _outer(text)
         or _registry(registry)
@@ -95,13 +129,12 @@ def below(form: str, registry: str) -> str:
     return form.replace("{registry}", registry.lower().replace(":", "_"))
 
 
-def _split(name: str, home: str) -> tuple[str, str]:
+def _home(name: str, home: str) -> Home:
     first, slash, rest = name.partition("/")
-    is_host = "." in first or ":" in first or first == "localhost" or first != first.lower()
-    if not (slash and is_host):
-        return home, f"library/{name}" if home == HUB and not slash else name
-    registry = HUB if first == f"index.{HUB}" else first
-    return registry, f"library/{rest}" if registry == HUB and "/" not in rest else rest
+    if not (slash and is_registry(first)):
+        return Home(home, f"library/{name}" if home == HUB and not slash else name)
+    registry = HUB if first == HUB_HOST else first
+    return Home(registry, f"library/{rest}" if registry == HUB and "/" not in rest else rest)
 
 
 def _outer(text: str) -> str:
