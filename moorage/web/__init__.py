@@ -1,7 +1,7 @@
 """The page: registry, images, nodes, rollouts and stuck pods, on loopback; read only unless asked.
 
 ``story`` has what is told, ``sources`` where it comes from, ``page`` how it looks, ``access`` who
-may look, ``actions`` what may be done, ``server`` the requests.
+may look, ``actions`` what may be done, ``history`` what was, ``server`` the requests.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def serve(
     from moorage.fleet.state import table
     from moorage.fleet.watch import Watch
     from moorage.web.actions import Actions
+    from moorage.web.history import History
     from moorage.web.server import Server, run
     from moorage.web.story import Story
 
@@ -56,6 +57,7 @@ def serve(
         show(actions.section())
         server.offer(actions)
     server.sources = _sources(settings, api, actions)
+    server.sources["history"] = History(settings, server.story).look
     watch = Watch(settings, ui, hosts, reach, every) if hosts else None
 
     def ready() -> None:
@@ -80,6 +82,8 @@ def _sources(settings: Settings, api: Api | None, actions: Actions | None) -> di
         "images": partial(sources.images, settings),
         "rollouts": partial(sources.rollouts, settings),
     }
+    if not settings.registry.external:
+        asked["users"] = partial(sources.users, settings)
     if api is not None:
         asked["pods"] = partial(sources.pods, api, settings, actions)
     return asked

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from moorage.web.actions import Question
     from moorage.web.story import Section
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "shown"
 LANGUAGES = ("en", "zh")
 
 
@@ -37,8 +37,8 @@ def language(accepted: str) -> str:
     return min(found)[2] if found else "en"
 
 
-def whole(registry: str, sections: Mapping[str, Section], lang: str) -> str:
-    """The page, with every section."""
+def whole(registry: str, sections: Mapping[str, Section], lang: str, version: int) -> str:
+    """The page, with every section; ``version``: that of the story that it tells."""
     template = _environment().get_template("page.html.j2")
 
     def shown(name: str, section: Section) -> Any:
@@ -47,14 +47,16 @@ def whole(registry: str, sections: Mapping[str, Section], lang: str) -> str:
         return Markup(part(name, section, lang))  # noqa: S704 - escaped by its own template
 
     return template.render(
-        registry=registry, sections=sections, lang=lang, say=_say(lang), show=shown
+        registry=registry, sections=sections, lang=lang, say=_say(lang), show=shown, version=version
     )
 
 
 def part(name: str, section: Section, lang: str) -> str:
     """One section alone, as the page's script puts it in the place of the old one."""
+    from moorage.web.drawing import drawn
+
     template = _environment().get_template("section.html.j2")
-    return typed(template.render(name=name, section=section, say=_say(lang)))
+    return typed(template.render(name=name, section=section, say=_say(lang), drawn_of=drawn))
 
 
 def confirmation(registry: str, question: Question, token: str, lang: str) -> str:

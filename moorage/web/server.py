@@ -39,7 +39,11 @@ if TYPE_CHECKING:
     from moorage.web.sources import Source
 
 # How often each source is asked, in seconds.
-EVERY: Mapping[str, float] = {"registry": 15, "images": 60, "rollouts": 2, "pods": 60}
+EVERY: Mapping[str, float] = {
+    "registry": 15, "history": 60, "images": 60, "users": 15, "rollouts": 2, "pods": 60,
+}  # fmt: skip
+# And never so often that one takes more than this share of a core: a registry may be large.
+MOST_SHARE = 0.005
 # Events are gathered for so long: a thousand nodes that answer are not a thousand events.
 GATHER_SECONDS = 1.0
 ALIVE_SECONDS = 15.0
@@ -56,7 +60,7 @@ class Server:
     """One page. ``follow`` feeds the nodes' standings until ``unfollow``; ``sources`` are asked
     again and again, each in a thread of its own."""
 
-    def __init__(self, place: Place, registry: str, sources: Mapping[str, Source]) -> None:
+    def __init__(self, place: Place, registry: str, sources: dict[str, Source]) -> None:
         self.place = place
         self.access = Access()
         self.story: Story
@@ -127,10 +131,12 @@ class Server:
     async def _ask(self, name: str) -> None:
         pool = ThreadPoolExecutor(1, thread_name_prefix=f"web-{name}")
         loop = asyncio.get_running_loop()
+        before = 0.0  # the first look loads modules, too
         while True:
-            found = await loop.run_in_executor(pool, _looked, self.sources[name])
+            found, took = await loop.run_in_executor(pool, _looked, self.sources[name])
             self.story.put(name, found)
-            await asyncio.sleep(EVERY[name])
+            await asyncio.sleep(max(EVERY[name], min(took, before) / MOST_SHARE))
+            before = took
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -232,7 +238,7 @@ class Server:
                 self._shown[key] = page.part(name, self.story.section(name, now), lang)
             else:
                 sections = {one: self.story.section(one, now) for one in self._shown_sections()}
-                self._shown[key] = page.whole(self._registry, sections, lang)
+                self._shown[key] = page.whole(self._registry, sections, lang, key[2])
         return self._shown[key]
 
     def _shown_sections(self) -> tuple[str, ...]:
@@ -256,7 +262,7 @@ class Server:
         self._listeners.add(heard)
         try:
             await answer.prepare(request)
-            await answer.write(b": hello\n\n")
+            await answer.write(f"event: hello\ndata: {self.story.version}\n\n".encode())
             while (names := await _gathered(heard)) is not None:
                 line = f"data: {json.dumps(sorted(names))}" if names else ": alive"
                 await answer.write(f"{line}\n\n".encode())
@@ -281,14 +287,17 @@ async def _gathered(heard: asyncio.Queue[str]) -> set[str] | None:
     return None if "" in names else names
 
 
-def _looked(source: Source) -> Section:
+def _looked(source: Source) -> tuple[Section, float]:
+    """What a source found, and the seconds of a core that it took."""
+    began = time.thread_time()
     try:
-        return source()
+        found = source()
     except MoorageError as problem:
-        return failed(problem)
+        found = failed(problem)
     except Exception as problem:  # a defect, or an engine that ended: one section's, not the page's
         words = f"{type(problem).__name__}: {problem}"
-        return failed(MoorageError("defect", "this could not be looked at", cause=words[:500]))
+        found = failed(MoorageError("defect", "this could not be looked at", cause=words[:500]))
+    return found, time.thread_time() - began
 
 
 @functools.cache

@@ -8,20 +8,24 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from moorage.errors import MoorageError
 from moorage.settings import REPOSITORY
-from moorage.web.story import Section, from_groups, from_rows
+from moorage.web.story import Section, Trouble, from_groups, from_rows
 
 if TYPE_CHECKING:
+    from moorage.catalogue.listing import Repository
     from moorage.cluster.api.client import Api
+    from moorage.registry.storage.layout import Layout
     from moorage.settings import Settings
     from moorage.web.actions import Actions
 
 Source = Callable[[], Section]
 MOST_REPOSITORIES = 200
+MOST_TAGS = 20
 _GIB = 1 << 30
 
 
@@ -38,7 +42,20 @@ def registry(settings: Settings) -> Section:
     by = ("run by", "somebody else") if found.external else ("container", found.container)
     rows = [("address", found.url), ("state", said), by]
     rows += [("since", f"{found.since[:19]} UTC")] if found.since else []
+    rows += [] if found.external else _front(settings)
     return from_rows(("", ""), [*rows, *_certificate(settings), *_disk(settings)])
+
+
+def _front(settings: Settings) -> list[tuple[str, str]]:
+    from moorage.registry import service
+    from moorage.registry.front import traffic
+
+    try:
+        seen = traffic.requests(service.run(settings))
+    except MoorageError as problem:
+        return [("front", f"{problem.message}: {problem.cure}")]
+    words = f"{seen.all} since its start, {seen.refused} refused, {seen.failed} failed"
+    return [("front", "answers"), ("requests", words)]
 
 
 def _certificate(settings: Settings) -> list[tuple[str, str]]:
@@ -62,7 +79,70 @@ def _disk(settings: Settings) -> list[tuple[str, str]]:
 
 
 def images(settings: Settings) -> Section:
-    """The registry's repositories and their tags, 200 repositories at most."""
+    """The registry's repositories: tags, sizes, ages, and what a collection would free."""
+    return _listing(settings) if settings.registry.external else _stored(settings)
+
+
+def _stored(settings: Settings) -> Section:
+    """Of our own registry, from its folder."""
+    from moorage.catalogue import listing
+    from moorage.registry.storage.opened import opened
+
+    layout = opened(settings)
+    sizes = {blob.digest: blob.size for blob in layout.blobs()}
+    held = listing.repositories(layout)
+    rows = [_row(one, sizes) for one in held[:MOST_REPOSITORIES]]
+    more = "there are more" if len(held) > MOST_REPOSITORIES else ""
+    shown = from_rows(("repository", "tags", "size", "last push"), rows, more or _none(rows))
+    total = ("together", _blobs(sizes.values()))
+    try:
+        freed = _freed(layout)
+    except MoorageError as problem:
+        trouble = Trouble("", problem.message, problem.cause, problem.cure)
+        return replace(shown, facts=(total,), troubles=(trouble,))
+    return replace(shown, facts=(total, ("a collection would free", freed)))
+
+
+def _row(held: Repository, sizes: Mapping[str, int]) -> tuple[str, str, str, str]:
+    """A repository; what several of its images share counts once."""
+    tags = sorted(held.tags, key=lambda tag: -held.tags[tag].pushed)
+    words = ", ".join(tags[:MOST_TAGS])
+    words += f" and {len(tags) - MOST_TAGS} more" if len(tags) > MOST_TAGS else ""
+    parts = {part for one in held.manifests.values() for part in one.manifest.parts}
+    taken = sum(sizes.get(digest, 0) for digest in parts | held.manifests.keys())
+    pushed = max((one.pushed for one in held.manifests.values()), default=0.0)
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(pushed)) if pushed else "-"
+    return (held.name, words or "-", size(taken), when)
+
+
+def _freed(layout: Layout) -> str:
+    from moorage.registry.storage import collecting
+
+    found = collecting.planned(layout, collecting.Policy())
+    if not found:
+        return "nothing"
+    return f"{_blobs(found.values())}: inv registry.collect"
+
+
+def _blobs(sizes: Collection[int]) -> str:
+    return f"{size(sum(sizes))} in {len(sizes)} blob{'' if len(sizes) == 1 else 's'}"
+
+
+def size(count: float) -> str:
+    """Bytes in the unit that fits: ``1.5 MB``, by powers of ten."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _none(rows: Sequence[object]) -> str:
+    return "" if rows else "no images yet"
+
+
+def _listing(settings: Settings) -> Section:
+    """Of somebody else's registry, as it lists them: 200 repositories at most."""
     from moorage import registry as registries
     from moorage.registry import client
 
@@ -77,7 +157,22 @@ def images(settings: Settings) -> Section:
         answer = client.ask(settings, f"/v2/{name}/tags/list", login=login)
         rows.append((name, ", ".join(sorted(_listed(answer.body, "tags")))))
     more = "there are more" if len(names) == MOST_REPOSITORIES else ""
-    return from_rows(("repository", "tags"), rows, more or ("" if rows else "no images yet"))
+    return from_rows(("repository", "tags"), rows, more or _none(rows))
+
+
+def users(settings: Settings) -> Section:
+    """Who may do what at our own registry, and until when; no password, and no proof of one."""
+    from moorage.registry import users as logins
+
+    told = [one.to_json() for one in logins.everybody(settings)]
+    rows = [
+        (
+            one["name"], one["role"], ", ".join(one["repositories"]),
+            (one["expires"] or "never")[:10], one["purpose"],
+        )
+        for one in told
+    ]  # fmt: skip
+    return from_rows(("login", "role", "repositories", "ends", "made for"), rows)
 
 
 def _listed(body: bytes, name: str) -> list[str]:

@@ -10,14 +10,19 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moorage.errors import MoorageError
 from moorage.fleet.inventory.ranges import fold
 from moorage.fleet.state import table
 from moorage.fleet.state.host import Ours, Standing
 
-SECTIONS = ("nodes", "actions", "registry", "images", "rollouts", "pods")
+if TYPE_CHECKING:
+    from moorage.web.history import Point
+
+SECTIONS = (
+    "nodes", "actions", "registry", "history", "images", "users", "rollouts", "pods",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,19 @@ class Trouble:
 
 
 @dataclass(frozen=True)
+class Plot:
+    """A number over time; ``unit`` is "" if the title says what is counted."""
+
+    title: str
+    unit: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
 class Section:
     """A table of the page. ``seen``: seconds since 1970, None before the first look; ``note``: one
     line above it. ``troubles`` come first, as they are what to do; ``offers``: nodes that the form
-    of the section offers to verify."""
+    of the section offers to verify; ``facts``: lines below the note, each a label and its value."""
 
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
@@ -46,6 +60,8 @@ class Section:
     troubles: tuple[Trouble, ...] = ()
     seen: float | None = None
     offers: tuple[str, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    plots: tuple[Plot, ...] = ()
 
 
 def failed(problem: MoorageError) -> Section:

@@ -17,7 +17,8 @@ from tests.attacks.page import CANARY, EVIL, Answer, Page
 
 PATHS = (
     "/", "/events", "/story.json", "/page.css", "/page.js",
-    *(f"/section/{name}" for name in ("nodes", "actions", "registry", "images", "rollouts")),
+    "/section/nodes", "/section/actions", "/section/registry", "/section/history",
+    "/section/images", "/section/users", "/section/rollouts", "/section/pods",
 )  # fmt: skip
 FOREIGN = "http://evil.example"
 NODE = "127.0.0.1:1"

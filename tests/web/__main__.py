@@ -1,25 +1,34 @@
-"""The page in headless Chromium: three widths, a keyboard alone, both languages, axe-core.
+"""The page in headless Chromium: three widths, a keyboard alone, both languages, axe-core, attacks.
 
 Ends with `web: N checks, 0 failed`, and exit code 1 if that is not so. ``--pictures=FOLDER`` keeps
-a screenshot of each width.
+a screenshot of each width; ``--write`` makes those of the documentation again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from agent.wire.faults import Fault
+from moorage.fleet.inventory import Target
 from moorage.fleet.state.host import Standing
-from moorage.web.story import from_groups, from_rows
+from moorage.web.actions import Actions, Outcome, Question
+from moorage.web.history import Point
+from moorage.web.story import Plot, Section, from_groups, from_rows
 from moorage.web.words import CHINESE
+from tests.unit.elsewhere import project
 from tests.unit.test_web import EVIL, Served, standing
 from tests.web import browser
 from tests.web.browser import Tab
+from tests.web.elsewhere import other_site
 
+ROOT = Path(__file__).parents[2]
+REACHED = 'a[href], button, input, summary, [tabindex="0"]'
 WIDTHS = (360, 768, 1440)
 SAID: list[str] = []
 
@@ -29,39 +38,85 @@ def check(name: str, good: bool, words: object = "") -> None:
     print(f"{'ok' if good else '--'} {name}{'' if good else f': {words}'}", flush=True)  # noqa: T201
 
 
-def filled() -> Served:
+class Proving(Actions):
+    """A stand-in: its nodes prove their trust at once. All that comes before is the page's own."""
+
+    def _verify(self, question: Question) -> Outcome:
+        return Outcome("proven by a pull in 1.2 s")
+
+
+def plotted() -> Section:
+    """Two hours of numbers, made up."""
+    minutes = [1790000000.0 + 60 * n for n in range(120)]
+    pulls = tuple(Point(at, 30 + 25 * math.sin(n / 9) + n % 7) for n, at in enumerate(minutes))
+    disk = tuple(Point(at, 180 + n / 6) for n, at in enumerate(minutes))
+    hurt = tuple(Point(at, float(60 < n < 75)) for n, at in enumerate(minutes))
+    plots = (
+        Plot("pulls", "a minute", pulls), Plot("disk in use", "GiB", disk),
+        Plot("nodes not in order", "", hurt),
+    )  # fmt: skip
+    note = "one number a minute, since the page began"
+    return replace(from_rows((), (), note), plots=plots)
+
+
+def filled(odd: str = EVIL, acts: bool = True) -> Served:
     """The real server, with nodes and sections of every kind; none of them is there."""
     group = {
         "pods": ["web/shop-1", "web/shop-2"], "title": "the login is refused",
         "cause": "the Secret's password is an old one", "cure": "inv k8s.secret --renew",
     }  # fmt: skip
+    images = from_rows(
+        ("repository", "tags", "size", "last push"),
+        [
+            ("app", "3, 2, 1", "81.2 MB", "2026-11-28 16:41"),
+            (odd, odd, "4.1 MB", "2026-11-02 09:00"),
+        ],
+    )
+    freed = ("a collection would free", "1.2 GB in 31 blobs: inv registry.collect")
+    users = from_rows(
+        ("login", "role", "repositories", "ends", "made for"),
+        [("moorage", "admin", "**", "never", ""), ("robot", "push", "team/**", "2027-02-26", "")],
+    )
     given = {
         "registry": lambda: from_rows(
-            ("", ""), [("address", "https://my.registry.io"), ("state", "answers")]
+            ("", ""),
+            [
+                ("address", "https://my.registry.io"), ("state", "answers"),
+                ("requests", "10482 since its start, 31 refused, 0 failed"),
+                ("certificate", "ends 2027-08-20, in 265 days"),
+            ],
         ),
-        "images": lambda: from_rows(("repository", "tags"), [("app", "1, 2, 3"), (EVIL, EVIL)]),
+        "history": plotted,
+        "images": lambda: replace(images, facts=(freed,)),
+        "users": lambda: users,
         "rollouts": lambda: from_rows(
             ("began", "what", "nodes", "results", "state"),
             [("2026-11-28 17:00:00", "trust my.registry.io", "3", "2 changed, 1 failed", "ended")],
         ),
-        "pods": lambda: from_groups([group]),
-    }
+        "pods": lambda: from_groups([group], ["0" * 24]),
+    }  # fmt: skip
     made = Served(given, 4)
-    hear = made.server.story.hear
+    if acts:
+        _offer(made)
+    _stand(made.server.story.hear)
+    return made
+
+
+def _offer(made: Served) -> None:
+    hosts = [Target(name, name) for name in ("node01", "node02", "db1", "far1")]
+    settings = project(Path(tempfile.mkdtemp()))
+    actions = Proving(settings, hosts, lambda shown: made.server.story.put("actions", shown))
+    made.server.story.put("actions", actions.section())
+    made.server.offer(actions)
+
+
+def _stand(hear: Callable[[Standing], None]) -> None:
     for name in ("node01", "node02"):
         hear(standing(name))
-    hear(
-        standing("db1", drifted=(("/etc/containerd/certs.d/my.registry.io/hosts.toml", "changed"),))
-    )
-    hear(
-        Standing(
-            "far1",
-            fault=Fault(
-                "x", "far1 does not answer", "no route to host", "inv nodes.status --hosts=far1"
-            ),
-        )
-    )
-    return made
+    drifted = (("/etc/containerd/certs.d/my.registry.io/hosts.toml", "changed"),)
+    hear(standing("db1", drifted=drifted))
+    cure = "inv nodes.status --hosts=far1"
+    hear(Standing("far1", fault=Fault("x", "far1 does not answer", "no route to host", cure)))
 
 
 async def _english(served: Served, profile: Path, pictures: Path | None) -> None:
@@ -73,10 +128,12 @@ async def _english(served: Served, profile: Path, pictures: Path | None) -> None
             await _at_width(tab, width, pictures)
         await _keyboard(tab)
         await _events(tab, served)
+        await _action(tab)
         foreign = [one for one in tab.loaded if not one.startswith(served.server.place.url)]
         check("nothing is loaded from elsewhere", not foreign, foreign)
         refused = [one for one in tab.violations if "favicon" not in one and "404" not in one]
         check("the policy refuses nothing of ours", not refused, refused)
+        await _foreign(tab, served)
 
 
 async def _at_width(tab: Tab, width: int, pictures: Path | None) -> None:
@@ -95,11 +152,11 @@ async def _at_width(tab: Tab, width: int, pictures: Path | None) -> None:
 async def _keyboard(tab: Tab) -> None:
     """Tab reaches every link, cure, button and table, in order, each with a mark that is seen."""
     await tab.run("document.body.tabIndex = -1; document.body.focus()")
-    wanted = await tab.run("document.querySelectorAll('a[href], button, [tabindex=\"0\"]').length")
+    wanted = await tab.run(f"document.querySelectorAll('{REACHED}').length")
     reached, marked = 0, True
     for _ in range(wanted):
         await tab.press("Tab")
-        here = await tab.run("document.activeElement.matches('a[href], button, [tabindex=\"0\"]')")
+        here = await tab.run(f"document.activeElement.matches('{REACHED}')")
         reached += bool(here)
         marked &= await tab.run("getComputedStyle(document.activeElement).outlineStyle !== 'none'")
     check("a keyboard reaches everything", reached == wanted, f"{reached} of {wanted}")
@@ -123,12 +180,54 @@ async def _events(tab: Tab, served: Served) -> None:
     check("the focus stays where it was", held == "scroll", held)
 
 
+async def _action(tab: Tab) -> None:
+    """A node is verified by the keyboard alone; the browser says where its form comes from."""
+    await tab.run("document.getElementById('of').focus()")
+    await tab.call("Input.insertText", text="node01")
+    await tab.press("Enter")
+    await tab.until("document.querySelector('form[method=post]') !== null")
+    await tab.run(browser.axe() + ";0")
+    found = await tab.run("axe.run().then(r => r.violations.map(v => v.id))")
+    check("axe-core has nothing to say to the question", not found, found)
+    await tab.run("document.querySelector('button').focus()")
+    await tab.press("Enter")
+    await tab.until("document.getElementById('actions') !== null")
+    await tab.until("document.getElementById('actions').textContent.includes('proven by a pull')")
+    check("a node is verified by keyboard, and its result is shown", True)
+
+
+async def _foreign(tab: Tab, served: Served) -> None:
+    """Another site, in the browser that has the cookie: it reads, frames and begins nothing."""
+    before = len(served.server.story.section("actions", 0).rows)
+    tab.violations.clear()
+    with other_site(served.server.place.url) as address:
+        await tab.open(address, WIDTHS[1])
+        await tab.until("window.said.length >= 4")
+        said = await tab.run("window.said")
+    check("another site reads nothing", set(said) == {"refused"}, said)
+    framed = [one for one in tab.violations if "frame-ancestors" in one or "X-Frame-Options" in one]
+    check("another site puts no frame around the page", bool(framed), tab.violations)
+    after = len(served.server.story.section("actions", 0).rows)
+    check("another site's form begins nothing", before == after, (before, after))
+
+
 async def _chinese(served: Served, profile: Path) -> None:
     async with browser.tab(profile, "zh-CN") as tab:
         await tab.open(served.server.link, WIDTHS[1])
         await tab.until("document.querySelectorAll('tbody tr').length >= 5")
         title = await tab.run("document.querySelector('#nodes h2').textContent")
         check("Chinese by the browser's language", title == CHINESE["nodes"], title)
+
+
+async def _pictures(served: Served, profile: Path, language: str, folder: Path) -> None:
+    """The documentation's screenshots: the page, and what is asked before an action."""
+    async with browser.tab(profile, language) as tab:
+        await tab.open(served.server.link, 1000)
+        await tab.until("document.querySelectorAll('svg').length === 3")
+        await tab.run("document.getElementById('state').remove()")
+        (folder / "page.png").write_bytes(await tab.picture(height=2000))
+        await tab.open(f"{served.server.place.url}/verify?of=node01", 700)
+        (folder / "question.png").write_bytes(await tab.picture(height=330))
 
 
 async def _without_scripts(served: Served, profile: Path) -> None:
@@ -138,12 +237,21 @@ async def _without_scripts(served: Served, profile: Path) -> None:
         await asyncio.sleep(3)
         await tab.call("Emulation.setScriptExecutionDisabled", value=False)
         rows = await tab.run("document.querySelectorAll('tbody tr').length")
-        buttons = await tab.run("document.querySelectorAll('button').length")
+        buttons = await tab.run("document.querySelectorAll('button[type=button]').length")
         check("without scripts the tables are there", rows >= 5 and not buttons, (rows, buttons))
+        plots = await tab.run("document.querySelectorAll('svg title').length")
+        check("without scripts the plots are there", plots == 3, plots)
+        await tab.call("Emulation.setScriptExecutionDisabled", value=True)
+        await tab.call("Page.navigate", url=f"{served.server.place.url}/verify?of=node01")
+        await asyncio.sleep(2)
+        await tab.call("Emulation.setScriptExecutionDisabled", value=False)
+        await tab.run("document.querySelector('button').click()")
+        await tab.until("document.body.textContent.includes('proven by a pull')")
+        check("without scripts a node is verified", True)
 
 
-def _with(run: Callable[..., object], *words: object) -> None:
-    served = filled()
+def _with(run: Callable[..., object], *words: object, odd: str = EVIL) -> None:
+    served = filled(odd)
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
             asyncio.run(run(served, Path(profile), *words))  # type: ignore[arg-type]
@@ -156,6 +264,12 @@ def main(words: list[str]) -> int:
     pictures = Path(given[0]) if given else None
     if pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)
+    if "--write" in words:
+        for name in ("docs", "docs-zh"):
+            (ROOT / name / "pictures").mkdir(exist_ok=True)
+        _with(_pictures, "en-GB", ROOT / "docs" / "pictures", odd="base/python")
+        _with(_pictures, "zh-CN", ROOT / "docs-zh" / "pictures", odd="base/python")
+        return 0
     _with(_english, pictures)
     _with(_chinese)
     _with(_without_scripts)

@@ -113,9 +113,14 @@ class Tab:
                 "Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **typed
             )
 
-    async def picture(self) -> bytes:
-        """A screenshot of what is in view, as PNG."""
-        said = await self.call("Page.captureScreenshot", captureBeyondViewport=False)
+    async def picture(self, *, height: int = 0) -> bytes:
+        """A screenshot as PNG: of what is in view, or of the page's first ``height`` pixels."""
+        part = {}
+        if height:
+            width = await self.run("innerWidth")
+            tall = min(height, await self.run("document.documentElement.scrollHeight"))
+            part = {"clip": {"x": 0, "y": 0, "width": width, "height": tall, "scale": 1}}
+        said = await self.call("Page.captureScreenshot", captureBeyondViewport=bool(part), **part)
         return base64.b64decode(said["data"])
 
 

@@ -22,9 +22,11 @@ async function renew(name) {
   if (!answer.ok || !old) return;
   const parsed = new DOMParser().parseFromString(await answer.text(), "text/html");
   const made = document.adoptNode(parsed.body.firstElementChild);
-  const targets = "a, button, [tabindex]";
+  const targets = "a, button, input, summary, [tabindex]";
   const held = [...old.querySelectorAll(targets)].indexOf(document.activeElement);
   const left = old.querySelector(".scroll")?.scrollLeft ?? 0;
+  const opened = [...old.querySelectorAll("details")].map((one) => one.open);
+  made.querySelectorAll("details").forEach((one, place) => { one.open = opened[place] ?? false; });
   withButtons(made);
   old.replaceWith(made);
   const scroll = made.querySelector(".scroll");
@@ -34,6 +36,12 @@ async function renew(name) {
 
 withButtons(document);
 const events = new EventSource("/events");
+let version = document.body.dataset.version;
+// What changed between the page and its events, or while the connection was lost.
+events.addEventListener("hello", (event) => {
+  if (event.data !== version) document.querySelectorAll("main > section").forEach((one) => renew(one.id));
+  version = event.data;
+});
 events.addEventListener("open", () => { state.textContent = state.dataset.live; });
 events.addEventListener("error", () => { state.textContent = state.dataset.lost; });
 events.addEventListener("message", (event) => JSON.parse(event.data).forEach(renew));
