@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.formats import hosts_toml
+from agent.formats import hosts_toml, registries_conf
 from moorage import commands, references
 from moorage.errors import MoorageError
 from moorage.fleet.rollout import plans
@@ -366,3 +366,81 @@ def test_a_real_containerd_pulls_the_unchanged_name_from_where_it_landed(
         subprocess.run([*client, "images", "rm", name], capture_output=True, check=True)
         done = subprocess.run(pull, capture_output=True, check=False, timeout=120)
         assert done.returncode != 0
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+def test_the_library_of_podman_and_crio_pulls_the_unchanged_name_too(
+    ours: Loopback, home: Path, tmp_path: Path, fallback: bool
+) -> None:
+    """Debian's skopeo, which reads registries.conf as Podman, Buildah and CRI-O do."""
+    with upstream.upstream(tmp_path / "up", home, {"only/there": 1}) as there:
+        found = _only(_mirror(ours, f"{there.name}/only/there:1"))
+        name, digest = f"{there.name}/only/there:1", there.digests["only/there:1"]
+    assert found.fault is None
+    settings = ours.settings
+    wanted = settings.with_nodes(mirrors=there.name, mirror_fallback=fallback)
+    plan = plans.make(wanted, ca=settings.ca_file.read_text(), address=None)
+    (mirror,) = plan.mirrors
+    certs = home / ".config/containers/certs.d" / settings.registry_name
+    certs.mkdir(exist_ok=True)
+    (certs / "ca.crt").write_text(settings.ca_file.read_text())
+    conf = home / ".config/containers/registries.conf"
+    with skopeo.access(settings, credentials(settings)) as allowed:
+        argv = ["skopeo", "inspect", "--raw", "--authfile", allowed.authfile, f"docker://{name}"]
+        try:
+            conf.write_text(registries_conf.mirror_table(mirror, plan.registry))
+            done = commands.run(argv, check=False)
+            assert skopeo.digest_of(done.stdout) == digest, done.stderr
+            conf.write_text(registries_conf.mirror_table(replace(mirror, path=""), plan.registry))
+            assert commands.run(argv, check=False).returncode != 0
+        finally:
+            conf.unlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a disk of a few megabytes takes a mount")
+def test_a_full_disk_is_named(
+    home: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The registry's own disk, a real one, of four megabytes."""
+    settings = registry_project(tmp_path_factory.mktemp("small"))
+    big = {"big/app": 1}
+    disk = settings.registry_data.parent
+    disk.mkdir(parents=True)
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    if subprocess.run(mounted, check=False, capture_output=True).returncode:
+        pytest.skip("nothing may be mounted here")
+    try:
+        with (
+            upstream.upstream(tmp_path / "bigger", home, big, size=3_000_000) as other,
+            loopback(settings) as small,
+        ):
+            found = _mirror(small, f"{other.name}/big/app:1")
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+    assert found[0].fault is not None
+    assert found[0].fault.code == "disk-full", found[0].fault
+    assert "goes on from here" in found[0].fault.cure
+
+
+@pytest.mark.engine
+def test_an_image_of_the_engine_goes_in_by_its_name(
+    ours: Loopback, there: Upstream, tmp_path: Path
+) -> None:
+    from moorage.docker import engine
+
+    name = f"moorage-test-{os.getpid()}:1"
+    archive = tmp_path / "image.tar"
+    commands.run(
+        ["skopeo", "--override-arch", "amd64", "copy", "--quiet",
+         f"docker://{there.name}/team/app:1", f"docker-archive:{archive}:{name}"]
+    )  # fmt: skip
+    docker = engine.connect(ours.settings)
+    try:
+        docker.images.load(archive.read_bytes())
+        found = pushing.push(ours.settings, [name, "moorage-test-absent:1"], "", UI())
+    finally:
+        docker.images.remove(name)
+        docker.close()
+    assert [one.fault.code if one.fault else "" for one in found] == ["", "no-image"]
+    assert found[0].digest == _digest(ours, found[0].landed) != ""
+    assert found[0].landed == f"{ours.settings.registry_name}/{name}"
