@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from moorage.configuration.origins import Source
     from moorage.errors import MoorageError
     from moorage.logs.command_log import CommandLog
+    from moorage.output import Note
     from moorage.settings import Settings
     from moorage.ui import UI
 
@@ -75,12 +76,19 @@ def command(
                 as_lines=bool(options.get("json_lines")),
                 yes=bool(options.get("yes")),
             )
-            start = partial(_start, context, ui, reads_settings=reads_settings)
+
+            def start() -> Run:
+                settings, sources = _read(context, reads_settings=reads_settings)
+                return Run(settings, ui, sources)
+
             work = partial(_own, body, own_registry) if own_registry else body
             with _logged(ui, v) as log:
                 document = _spoken(ui, log, partial(_call, start, work, lock, args, options))
-                if isinstance(document, dict):
-                    _end(document, ui, log)
+                code = _exit_code(document) if isinstance(document, dict) else 0
+                if code == 1:
+                    ui.present(_where(log))
+                if code:
+                    raise Exit(code=code)
 
         extra = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
@@ -112,8 +120,9 @@ def _spoken(ui: UI, log: CommandLog, call: Callable[[], Any]) -> Any:
             raise as_ours(problem) from problem
     except MoorageError as problem:
         ui.error(problem)
-        told = _told_where(ui, log)
+        ui.present(_where(log))
         if not ui.documented:
+            told = {} if log.path is None else {"log": str(log.path)}
             ui.document({"ok": False, "error": problem.to_json(), **told})
         raise Exit(code=problem.exit_code) from None
     except KeyboardInterrupt as stop:
@@ -142,38 +151,35 @@ def _logged(ui: UI, level: int) -> Iterator[CommandLog]:
         raise
     except Exception:
         logging.getLogger("moorage").exception("a defect of Moorage")
-        _told_where(ui, log)
+        ui.present(_where(log))
         raise
     finally:
         command_log.end(log)
 
 
-def _told_where(ui: UI, log: CommandLog) -> dict[str, str]:
-    """Says where the log of a failed command is, if it has one; for its document too."""
-    if log.path is None:
-        return {}
-    ui.note(f"log: {log.path}")
-    return {"log": str(log.path)}
+def _where(log: CommandLog) -> list[Note]:
+    """Where the log of a failed command is, if it has one."""
+    from moorage.output import Note
+
+    return [] if log.path is None else [Note(f"log: {log.path}")]
 
 
-def _end(document: dict[str, Any], ui: UI, log: CommandLog) -> None:
-    """Ends the run by the exit code that its document asks for."""
+def _exit_code(document: dict[str, Any]) -> int:
+    """The exit code that a document asks for."""
     from agent.wire.report import NOT_PROVEN
 
     if document.get("ok") is False:
-        _told_where(ui, log)
-        raise Exit(code=1)
-    if document.get("proven") is False:
-        raise Exit(code=NOT_PROVEN)
+        return 1
+    return NOT_PROVEN if document.get("proven") is False else 0
 
 
-def _start(context: Context, ui: UI, *, reads_settings: bool) -> Run:
+def _read(context: Context, *, reads_settings: bool) -> tuple[Settings, tuple[Source, ...]]:
     """Raises Refused (see moorage.settings) unless the task judges the settings itself."""
     from moorage.program import edges
     from moorage.settings import Settings
 
     settings = edges.settings_of(context) if reads_settings else Settings()
-    return Run(settings, ui, edges.sources_of(context.config))
+    return settings, edges.sources_of(context.config)
 
 
 def _call(

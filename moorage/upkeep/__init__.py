@@ -63,13 +63,15 @@ def keep_up(settings: Settings, ui: UI, *, dry_run: bool = False) -> list[Result
 
 def _kept(settings: Settings, ui: UI, part: str, look: due.Look, *, dry_run: bool) -> Result:
     if dry_run:
-        found = look(settings, ui)
+        found = look(settings)
+        ui.present(found.notes)
         return Result(part, WOULD if found.work else NOTHING, found.words, found.figures)
     with outcomes.noted(settings, ui, part, refusals=True) as note:
-        found = look(settings, ui)
+        found = look(settings)
+        ui.present(found.notes)
         if found.work is not None:
             ui.say(f"{part}: {found.words}")
-            done = found.work()
+            done = found.work(ui)
             return Result(part, DONE, done.words, done.figures)
         note.wanted = found.asked
         return Result(part, NOTHING, found.words, found.figures)

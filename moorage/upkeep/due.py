@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moorage.errors import Refused
+from moorage.output import Note
 from moorage.upkeep import outcomes
 
 if TYPE_CHECKING:
@@ -36,24 +37,26 @@ class Done(NamedTuple):
 class Due:
     """What a look found. ``words``: what is due, or why nothing is; ``work`` does it, None: nothing
     is due. ``asked``: False if the part is not wanted, or not yet, so that nothing was looked at.
+    ``notes``: whom it asked.
     """
 
     words: str
-    work: Callable[[], Done] | None = None
+    work: Callable[[UI], Done] | None = None
     asked: bool = True
     figures: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
 
 
-Look = Callable[["Settings", "UI"], Due]
+Look = Callable[["Settings"], Due]
 
 
-def renewal(settings: Settings, ui: UI) -> Due:
+def renewal(settings: Settings) -> Due:
     """Whether the registry needs another certificate, or serves another than its file has."""
     from moorage.pki import ends
     from moorage.pki import registry as pki
     from moorage.registry import served
 
-    work = partial(_renew, settings, ui)
+    work = partial(_renew, settings)
     shown = pki.show(settings).registry
     if pending := pki.pending(settings):
         return Due("; ".join(action.text for action in pending), work)
@@ -70,7 +73,7 @@ def renewal(settings: Settings, ui: UI) -> Due:
     return Due(f"it {words}")
 
 
-def pruning(settings: Settings, ui: UI) -> Due:
+def pruning(settings: Settings) -> Due:
     """Whether the policy of the settings lets any image go."""
     from moorage.catalogue import pruning as catalogue
     from moorage.catalogue import usage
@@ -80,8 +83,7 @@ def pruning(settings: Settings, ui: UI) -> Due:
         return Due("no policy is set (upkeep.keep, older_than, untagged)", asked=False)
     try:
         api = usage.cluster(settings)
-        if api is not None:
-            ui.note(f"cluster: {api.where}")
+        notes = () if api is None else (Note(f"cluster: {api.where}"),)
         plan = catalogue.plan(
             settings, api, policy,
             everything=False, without_nodes=settings.upkeep.without_nodes,
@@ -90,18 +92,17 @@ def pruning(settings: Settings, ui: UI) -> Due:
         return _nothing_yet(problem)
     going = [one.name for one in plan.going]
     if not going:
-        return Due("no image goes by the policy")
+        return Due("no image goes by the policy", notes=notes)
     words = f"{len(going)} tags and manifests go by the policy"
-    return Due(words, partial(_prune, settings, ui, plan), figures={"images": going})
+    return Due(words, partial(_prune, settings, plan), figures={"images": going}, notes=notes)
 
 
-def collection(settings: Settings, ui: UI) -> Due:
+def collection(settings: Settings) -> Due:
     """Whether blobs can be set aside, or were set aside a day ago."""
     from moorage.catalogue.policy import seconds
     from moorage.registry.storage import collecting, setting_aside
     from moorage.registry.storage.opened import for_collection
 
-    del ui
     try:
         layout = for_collection(settings)
     except Refused as problem:
@@ -114,10 +115,10 @@ def collection(settings: Settings, ui: UI) -> Due:
     parts = [f"{len(found)} blobs ({size:,} bytes) are needed by nothing"] if found else []
     parts += [f"{aside} earlier collections are still aside"] if aside else []
     figures = {"blobs": len(found), "bytes": size, "aside": aside}
-    return Due(" and ".join(parts), partial(_collect, layout, policy), figures=figures)
+    return Due(" and ".join(parts), lambda _ui: _collect(layout, policy), figures=figures)
 
 
-def backup(settings: Settings, ui: UI) -> Due:
+def backup(settings: Settings) -> Due:
     """Whether the last good backup is old enough."""
     place = settings.upkeep.backup
     if not place:
@@ -127,7 +128,7 @@ def backup(settings: Settings, ui: UI) -> Due:
     if not last.code and now - BACKUP_SECONDS < last.succeeded <= now:
         return Due(f"the last good one is of {at}", asked=False)
     since = f"the last good one is of {at}" if last.succeeded else "there was none yet"
-    return Due(since, partial(_back_up, settings, ui), figures={"at": place})
+    return Due(since, partial(_back_up, settings), figures={"at": place})
 
 
 PARTS: Mapping[str, Look] = {
@@ -159,7 +160,7 @@ def _renew(settings: Settings, ui: UI) -> Done:
     return Done(words, {"served": done.fingerprint, "until": done.not_after.isoformat()})
 
 
-def _prune(settings: Settings, ui: UI, plan: Plan) -> Done:
+def _prune(settings: Settings, plan: Plan, ui: UI) -> Done:
     from moorage import registry
     from moorage.catalogue import pruning as catalogue
 

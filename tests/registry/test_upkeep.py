@@ -188,7 +188,7 @@ def test_a_part_that_fails_does_not_stop_the_others(front: Loopback, tmp_path: P
 def test_a_defect_of_ours_does_not_stop_the_others_and_is_not_hidden(
     front: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(settings: Settings, ui: UI) -> due.Due:
+    def broken(settings: Settings) -> due.Due:
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr(due, "PARTS", {"collect": broken, "renew": due.renewal})

@@ -72,7 +72,10 @@ def roll_out(
         for words in others:
             ui.note(f"would remove {words}: it is of another grade")
         return Rolled((), _told(planned) | dict.fromkeys(others, "removed"))
-    done = _make_namespace(api, settings, ui, namespace)
+    if _is_going(api, settings.kubernetes.agents_namespace):
+        ui.note(f"waiting until the namespace {settings.kubernetes.agents_namespace} is gone")
+    done, notes = _make_namespace(api, settings, namespace)
+    ui.present(notes)
     place = secrets.Place(settings.kubernetes.agents_namespace, settings.kubernetes.secret)
     secrets.apply(api, ui, [place], secrets.wish(settings, login.read(settings, "")))
     made = everything()
@@ -218,16 +221,13 @@ def _shown(document: dict[str, Any] | None, like: dict[str, Any] | None = None) 
 
 
 def _make_namespace(
-    api: Api, settings: Settings, ui: UI, document: dict[str, Any]
-) -> dict[str, str]:
+    api: Api, settings: Settings, document: dict[str, Any]
+) -> tuple[dict[str, str], list[Note]]:
     name = settings.kubernetes.agents_namespace
-    if _is_going(api, name):
-        ui.note(f"waiting until the namespace {name} is gone")
     live = _settled_namespace(api, name)
     if live is not None and not ours.is_ours(live):
-        ui.note(f"the namespace {name} is not ours: it is used as it is")
-        return {}
-    return apply(api, [document])
+        return {}, [Note(f"the namespace {name} is not ours: it is used as it is")]
+    return apply(api, [document]), []
 
 
 def _is_going(api: Api, name: str) -> bool:
