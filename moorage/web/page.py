@@ -56,7 +56,8 @@ def part(name: str, section: Section, lang: str) -> str:
     from moorage.web.drawing import drawn
 
     template = _environment().get_template("section.html.j2")
-    return typed(template.render(name=name, section=section, say=_say(lang), drawn_of=drawn))
+    words = {"say": _say(lang), "word": _word(lang), "drawn_of": drawn}
+    return typed(template.render(name=name, section=section, **words))
 
 
 def confirmation(registry: str, question: Question, token: str, lang: str) -> str:
@@ -84,6 +85,11 @@ def _environment() -> Environment:
 def _say(lang: str) -> Any:
     """Our own words in the reader's language; what nodes and pods say stays as they said it."""
     return (lambda text: CHINESE.get(text, text)) if lang == "zh" else _english
+
+
+def _word(lang: str) -> Any:
+    """The same within a line, where English has no capital."""
+    return (lambda text: CHINESE.get(text, text)) if lang == "zh" else str
 
 
 def _english(text: str) -> str:

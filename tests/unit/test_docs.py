@@ -100,6 +100,23 @@ def test_every_english_reference_page_is_introduced_in_chinese() -> None:
     assert introduced == pages - {"index"}
 
 
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_every_picture_of_a_page_is_there_with_words_and_small(path: Path) -> None:
+    for words, target in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", path.read_text()):
+        picture = path.parent / target
+        assert words
+        assert picture.stat().st_size < 250_000
+        if picture.suffix == ".png":
+            assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_both_languages_have_screenshots_of_their_own() -> None:
+    found = [{one.name: one.read_bytes() for one in (top / "pictures").glob("*.png")}
+             for top in (ENGLISH, CHINESE)]  # fmt: skip
+    assert found[0].keys() == found[1].keys() == {"page.png", "question.png"}
+    assert not set(found[0].values()) & set(found[1].values())
+
+
 def test_the_agent_is_no_proxy_in_chinese() -> None:
     for path in CHINESE.rglob("*.md"):
         for line in path.read_text().splitlines():

@@ -401,7 +401,11 @@ def test_each_language_by_the_browsers_wish() -> None:
 
 def test_every_word_of_the_page_has_its_chinese() -> None:
     templates = "".join(path.read_text() for path in page.HERE.glob("*.j2"))
-    said = set(re.findall(r'say\("([^"]+)"\)', templates)) | set(SECTIONS) | set(table.COLUMNS)
+    said = (
+        set(re.findall(r'(?:say|word)\("([^"]+)"\)', templates))
+        | set(SECTIONS)
+        | set(table.COLUMNS)
+    )
     code = (page.HERE.parent / "sources.py").read_text()
     for columns in re.findall(r"from_rows\(\(([^)]*)\)", code):
         said |= set(re.findall(r'"(\w+)"', columns))

@@ -124,6 +124,11 @@ class Tab:
         return base64.b64decode(said["data"])
 
 
+def fonts() -> dict[str, str]:
+    """What lets it draw Chinese (fontconfig: "fonts" below XDG_DATA_HOME): Debian's, unpacked."""
+    return {"XDG_DATA_HOME": str(debian.unpacked("fonts-wqy-microhei") / "usr" / "share")}
+
+
 @asynccontextmanager
 async def tab(profile: Path, language: str) -> AsyncIterator[Tab]:
     """A browser with one tab, ended at the end."""
@@ -131,7 +136,7 @@ async def tab(profile: Path, language: str) -> AsyncIterator[Tab]:
     process = await asyncio.create_subprocess_exec(
         program, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0",
         f"--user-data-dir={profile}", f"--accept-lang={language}", "--no-first-run", "about:blank",
-        env={**os.environ, **environment}, stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **environment, **fonts()}, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stderr is not None
     try:
