@@ -64,6 +64,17 @@ class Cri:
         request = api.ImageStatusRequest(image=api.ImageSpec(image=name))
         return str((await self._call("Image", "ImageStatus", request, timeout)).image.id)
 
+    async def images(self, timeout: float) -> tuple[str, ...]:
+        """Names, digests and ids of every image that is there, and of what containers run."""
+        answer = await self._call("Image", "ListImages", api.ListImagesRequest(), timeout)
+        request = api.ListContainersRequest()
+        running = await self._call("Runtime", "ListContainers", request, timeout)
+        words = [
+            word for one in answer.images for word in (one.id, *one.repo_tags, *one.repo_digests)
+        ]
+        words += [word for one in running.containers for word in (one.image.image, one.image_ref)]
+        return tuple(dict.fromkeys(filter(None, words)))
+
     async def remove(self, name: str, timeout: float = 60) -> None:
         """Take an image off the node; one that is not there is fine."""
         request = api.RemoveImageRequest(image=api.ImageSpec(image=name))

@@ -67,6 +67,26 @@ def docker_containers(socket_path: str) -> dict[str, bool] | None:
         connection.close()
 
 
+def docker_images(socket_path: str) -> tuple[str, ...] | None:
+    """Names, digests and ids of every image, and of what containers were made of. None: no answer.
+
+    https://docs.docker.com/reference/api/engine/version/v1.40/#tag/Image/operation/ImageList
+    """
+    connection = _Engine(socket_path, 30)
+    try:
+        images = _listed(_got(connection, "/images/json?all=1"))
+        containers = _listed(_got(connection, "/containers/json?all=1"))
+        words = [one["Id"] for one in images]
+        words += [word for one in images for word in one.get("RepoTags") or ()]
+        words += [word for one in images for word in one.get("RepoDigests") or ()]
+        words += [word for one in containers for word in (one["Image"], one["ImageID"])]
+        return tuple(dict.fromkeys(map(str, words)))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
 def _got(connection: _Engine, path: str) -> bytes:
     connection.request("GET", path)
     return connection.getresponse().read()

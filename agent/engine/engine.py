@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import time
 from collections.abc import Iterator
 from functools import partial
 
@@ -45,6 +46,7 @@ from agent.wire.report import (
     ExplainEvent,
     FileChange,
     HistoryEvent,
+    ImagesEvent,
     NoteEvent,
     RestartEvent,
     ResultEvent,
@@ -158,6 +160,20 @@ class Engine:
 
         def work() -> Iterator[Event]:
             yield facts_event(gather(self._host))
+
+        return self._told(work())
+
+    def images(self) -> Iterator[Event]:
+        """Which images the runtimes of the node have, and which of them could not be asked."""
+
+        def work() -> Iterator[Event]:
+            from agent.engine import images  # with clients that no other operation needs
+
+            facts = gather(self._host)
+            yield facts_event(facts)
+            found = images.look(self._host, facts)
+            unasked = tuple(one._asdict() for one in found.unasked)
+            yield ImagesEvent(found.names, unasked, int(time.time()))
 
         return self._told(work())
 

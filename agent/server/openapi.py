@@ -51,6 +51,11 @@ _FIELDS: dict[str, dict[str, dict[str, Any]]] = {
         "detail": _TEXT,
     },
     "alive": {},
+    "images": {
+        "names": _WORDS,
+        "unasked": _list(_record(part=_TEXT, because=_TEXT)),
+        "time": _WHOLE,
+    },
     "note": {"message": _TEXT},
     "status": {
         "trusted": _list(

@@ -183,6 +183,18 @@ class ExplainEvent(NamedTuple):
     findings: tuple[dict[str, Any], ...]
 
 
+class ImagesEvent(NamedTuple):
+    """What images the node's runtimes have: references, digests and ids, as they name them.
+
+    ``unasked``: runtimes that could not be asked, `part` and `because`; any image may be theirs.
+    ``time`` is the node's clock, in seconds since 1970.
+    """
+
+    names: tuple[str, ...]
+    unasked: tuple[dict[str, Any], ...]
+    time: int
+
+
 class RequestEvent(NamedTuple):
     """A node asks to become resident: ``request`` is its certificate request in PEM.
 
@@ -215,6 +227,7 @@ Event = Union[
     StatusEvent,
     HistoryEvent,
     ExplainEvent,
+    ImagesEvent,
     RequestEvent,
     StaysEvent,
     ResultEvent,
@@ -230,6 +243,7 @@ KINDS: dict[type[Event], str] = {
     StatusEvent: "status",
     HistoryEvent: "history",
     ExplainEvent: "explain",
+    ImagesEvent: "images",
     RequestEvent: "request",
     StaysEvent: "stays",
     ResultEvent: "result",

@@ -73,6 +73,8 @@ VERBS = (
          looks=True, root=False, https=True),
     Verb("history", "The finished transactions, newest first.", "history", "history",
          looks=True, https=True),
+    Verb("images", "Which images the runtimes have.", "images", "list the images of",
+         looks=True, https=True),
     Verb("recover", "Roll back what an interrupted run left.", "recover", "recover",
          flags=("--boot", "--stop-running")),
     Verb("reside", "Make the agent stay.", "adopt", "adopt", resident=True),

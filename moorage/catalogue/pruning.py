@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from moorage.catalogue import deletion, listing, retention, usage
@@ -16,9 +17,13 @@ from moorage.registry.storage.opened import opened
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
+    from moorage.fleet.rollout.fleet import Fleet
     from moorage.registry.credentials import Credentials
     from moorage.registry.storage.layout import Layout
     from moorage.settings import Settings
+
+# Clocks that are set from time to time jump by less.
+_CLOCK_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -36,17 +41,27 @@ class Plan:
 
 
 def plan(
-    settings: Settings, api: Api | None, policy: Policy, *, everything: bool, without_nodes: bool
+    settings: Settings,
+    api: Api | None,
+    fleet: Fleet,
+    policy: Policy,
+    *,
+    everything: bool,
+    without_nodes: bool,
 ) -> Plan:
-    """Asks ``api`` what is in use, if there is a cluster, then decides. Changes nothing.
+    """Asks ``api``, if there is a cluster, and the nodes of ``fleet`` what is in use, then decides.
+
+    Changes nothing.
 
     Raises Refused: ``prune-matches-nothing`` for a pattern that protects nothing, ``prune-empties``
-    (without ``everything``), ``usage-unknown``; MoorageError of whoever does not answer.
+    (without ``everything``), ``usage-unknown``, ``clock-off``; MoorageError of whoever does not
+    answer.
     """
     layout = opened(settings)
-    asked = usage.ask(settings, api, without_nodes=without_nodes)
+    asked = usage.ask(settings, api, fleet, without_nodes=without_nodes)
     held = listing.repositories(layout)
     _require_matches(policy, held)
+    _require_clock(held, time.time())
     verdicts = retention.decide(held, policy, asked.in_use, time.time())
     empty = retention.emptied(verdicts)
     if empty and not everything:
@@ -82,6 +97,21 @@ def carry_out(
 
 def _again(layout: Layout, made: Plan) -> tuple[Verdict, ...]:
     return retention.decide(listing.repositories(layout), made.policy, made.in_use, time.time())
+
+
+def _require_clock(held: Sequence[listing.Repository], now: float) -> None:
+    """A push of the future: now this clock is behind, or then it was ahead."""
+    pushed = [(link.pushed, f"{one.name}:{tag}") for one in held for tag, link in one.tags.items()]
+    last, name = max(pushed, default=(0.0, ""))
+    if last > now + _CLOCK_SECONDS:
+        at, here = (f"{datetime.fromtimestamp(one, UTC):%Y-%m-%d %H:%M} UTC" for one in (last, now))
+        raise Refused(
+            "clock-off",
+            f"nothing is pruned: {name} was pushed in the future",
+            cause=f"its file is of {at}, and now it is {here}: one of the two is wrong, and ages "
+            "go by them",
+            cure="timedatectl shows whether this clock is right; if it is, push that image again",
+        )
 
 
 def _require_matches(policy: Policy, held: Sequence[listing.Repository]) -> None:

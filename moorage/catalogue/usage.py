@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from moorage.catalogue.retention import InUse
-from moorage.errors import Refused
+from moorage.errors import MoorageError, Refused
 from moorage.references import HUB, below, is_registry, split
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
+    from moorage.fleet.inventory import Target
+    from moorage.fleet.rollout.fleet import Fleet
     from moorage.settings import Settings
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -26,6 +30,8 @@ _TEMPLATES = (
     *("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "ReplicationController"),
     *("Job", "CronJob", "ControllerRevision"),
 )
+# A node at the edge may be some minutes off; that changes no verdict that counts in days.
+_CLOCKS_APART = 3600
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
 _STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
 
@@ -69,29 +75,94 @@ def of_objects(documents: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             yield from one.get("names") or ()
 
 
-def ask(settings: Settings, api: Api | None, *, without_nodes: bool = False) -> Asked:
-    """Asks the cluster, if there is one. Raises ApiError if that does not answer; Refused
-    (``usage-unknown``) if there are nodes beside it, unless they do not count."""
+def ask(settings: Settings, api: Api | None, fleet: Fleet, *, without_nodes: bool = False) -> Asked:
+    """Asks the cluster, if there is one, then by ``fleet`` the agent of every known node.
+
+    What a node of the cluster uses the cluster says too, so that one of those may be silent.
+    Raises MoorageError if there is a cluster that does not answer; Refused (``usage-unknown``) if
+    another node, or a runtime of one, cannot be asked, unless such nodes do not count;
+    (``clock-off``) if a node's clock and this machine's are far apart.
+    """
     found: set[str] = set()
     known: set[str] = set()
     said = ["no cluster is known here" if api is None else _cluster(api, found, known)]
-    unasked = sorted(_nodes(settings) - known)
-    if unasked and not without_nodes:
+    targets = _nodes(settings)
+    if without_nodes:
+        outside = sorted(targets.keys() - known)
+        said.append(f"{len(outside)} nodes were not asked" if outside else "no node is left")
+        return Asked(references(filter(None, found), settings.nodes.mirror_path), tuple(said))
+    unasked = _agents(fleet, targets, found)
+    silent = {name: why for name, why in unasked.items() if name not in known}
+    if silent:
         raise Refused(
             "usage-unknown",
-            f"it is unknown what these nodes use: {', '.join(unasked[:5])}",
-            cause="they are in no cluster that answers, and any image here might run on them",
-            cure="--without-nodes if what they run may be pruned",
+            f"it is unknown what these nodes use: {', '.join(sorted(silent)[:5])}",
+            cause="; ".join(f"{name}: {silent[name]}" for name in sorted(silent)[:3])
+            + "; any image here might run on them",
+            cure="inv nodes.images says the same and more; --without-nodes (upkeep.without_nodes) "
+            "if what they run may be pruned",
         )
-    said.append(f"{len(unasked)} nodes were not asked" if unasked else "no node is left unasked")
+    if targets:
+        said.append(f"{len(targets) - len(unasked)} of {len(targets)} nodes, by their agents")
     return Asked(references(filter(None, found), settings.nodes.mirror_path), tuple(said))
 
 
-def _nodes(settings: Settings) -> set[str]:
+def _nodes(settings: Settings) -> dict[str, Target]:
     """Every node that is known to trust the registry, by its host's name."""
+    from moorage.fleet import choose_hosts
+    from moorage.fleet.inventory import Target
     from moorage.pki.roster import Roster
 
-    return set(settings.nodes.hosts) | Roster(settings).residents().keys()
+    named = choose_hosts(settings) if settings.nodes.hosts else ()
+    found = {target.host: target for target in named}
+    for host in Roster(settings).residents():
+        found.setdefault(host, Target(host, host))
+    return found
+
+
+def _agents(fleet: Fleet, targets: Mapping[str, Target], found: set[str]) -> dict[str, str]:
+    """Adds what the nodes have to ``found`` -> those that could not be asked, and why.
+
+    Raises Refused (``clock-off``).
+    """
+    if not targets:
+        return {}
+    try:
+        report = fleet.run("images", list(targets.values()))
+    except MoorageError as problem:
+        return dict.fromkeys(targets, problem.message)
+    report.stop_if_interrupted()
+    hosts = {target.name: host for host, target in targets.items()}
+    unasked: dict[str, str] = {}
+    for result in report.hosts:
+        told = report.images.get(result.host)
+        if told is None:
+            why = result.error.message if result.error else "it does not say"
+            unasked[hosts[result.host]] = why
+            continue
+        _require_clock(result.host, int(told["time"]))
+        found.update(map(str, told["names"]))
+        if told["unasked"]:
+            one = told["unasked"][0]
+            unasked[hosts[result.host]] = f"{one['part']}: {one['because']}"
+    return unasked
+
+
+def _require_clock(host: str, theirs: int) -> None:
+    """Ages are told by this clock: one that is ahead makes every image old."""
+    ours = time.time()
+    if abs(ours - theirs) > _CLOCKS_APART:
+        raise Refused(
+            "clock-off",
+            f"nothing is pruned: the clocks of {host} and of this machine are "
+            f"{abs(ours - theirs) / 3600:,.1f} hours apart",
+            cause=f"here it is {_utc(ours)}, there {_utc(theirs)}; ages of images go by this clock",
+            cure="timedatectl on both shows which one is wrong; set it, then prune again",
+        )
+
+
+def _utc(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def cluster(settings: Settings) -> Api | None:

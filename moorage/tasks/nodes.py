@@ -167,6 +167,18 @@ def history(run: Run, nodes: Nodes) -> dict[str, Any]:
     return nodes.do(show=history_parts)
 
 
+@on_nodes()
+def images(run: Run, nodes: Nodes) -> dict[str, Any]:
+    """List the images that the nodes' runtimes have, and name each runtime that cannot be asked.
+
+    Example: inv nodes.images --hosts=node1,node2
+    Example: inv nodes.images --hosts=node1 --json
+    """
+    from moorage.fleet.report import image_parts
+
+    return nodes.do(show=image_parts)
+
+
 @on_nodes(help=_CHANGE, in_waves=True)
 def undo(
     run: Run,
@@ -304,6 +316,7 @@ namespace = Collection(
     diff,
     explain,
     history,
+    images,
     undo,
     recover,
     preload,

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import bcrypt
@@ -15,13 +16,15 @@ import yaml
 from moorage import registry as domain
 from moorage.catalogue import deletion, listing, policy, pruning, usage
 from moorage.errors import MoorageError
+from moorage.fleet.rollout.fleet import Fleet
 from moorage.pki import registry as pki
 from moorage.pki.roster import Resident, Roster
 from moorage.registry import client, spec
 from moorage.registry.credentials import ensure, folder
 from moorage.registry.storage.layout import Layout
 from moorage.registry.storage.opened import for_collection
-from moorage.settings import Settings
+from moorage.settings import NodesSettings, Settings
+from moorage.ui import UI
 from tests.registry.program import INDEX, Registry, descriptor, digest_of, image, index
 from tests.unit.elsewhere import registry_project
 
@@ -213,7 +216,7 @@ def _prune(settings: Settings, **options: str | bool) -> pruning.Plan:
         str(options.get("protect", "")), untagged=bool(options.get("untagged")),
     )  # fmt: skip
     return pruning.plan(
-        settings, usage.cluster(settings), wanted,
+        settings, usage.cluster(settings), Fleet(settings, UI(as_json=True)), wanted,
         everything=bool(options.get("all")), without_nodes=bool(options.get("without_nodes")),
     )  # fmt: skip
 
@@ -301,6 +304,7 @@ def test_nodes_that_nobody_asked_refuse_the_prune(project: tuple[Settings, Serve
     settings, served = project
     served.push("a", "one", b"layer")
     Roster(settings).put("node1", Resident("id", 7443, "1", 2000000000))
+    settings = replace(settings, nodes=NodesSettings(retries=0))
     with pytest.raises(MoorageError) as problem:
         _prune(settings, keep="1")
     assert problem.value.code == "usage-unknown"

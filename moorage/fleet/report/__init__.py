@@ -21,9 +21,9 @@ class FleetReport:
     ``runtimes``: host -> "containerd 1.7.24". ``diffs``: host -> path -> unified diff, filled by a
     dry run and a diff. ``states``: host -> what the agent keeps there, filled by a status
     (agent.wire.report's StatusEvent). ``histories``, ``findings``: host -> what was done there,
-    newest first; which strategies apply there (HistoryEvent, ExplainEvent). ``interrupted``: the
-    signal that stopped it, else 0; hosts not begun say so. ``halted``: why failures stopped it,
-    else "".
+    newest first; which strategies apply there (HistoryEvent, ExplainEvent). ``images``: host ->
+    what its runtimes have (ImagesEvent). ``interrupted``: the signal that stopped it, else 0; hosts
+    not begun say so. ``halted``: why failures stopped it, else "".
     """
 
     hosts: tuple[HostResult, ...]
@@ -32,6 +32,7 @@ class FleetReport:
     states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     histories: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     findings: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    images: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     dry_run: bool = False
     interrupted: int = 0
     halted: str = ""
@@ -69,6 +70,8 @@ class FleetReport:
             document["diffs"] = {host: dict(files) for host, files in self.diffs.items()}
         if self.states:
             document["states"] = {host: dict(state) for host, state in self.states.items()}
+        if self.images:
+            document["images"] = {host: dict(found) for host, found in self.images.items()}
         for name, rows in (("histories", self.histories), ("findings", self.findings)):
             if rows:
                 document[name] = {host: [dict(one) for one in told] for host, told in rows.items()}
@@ -134,6 +137,24 @@ def history_parts(report: FleetReport) -> Parts:
     for result in report.hosts:
         if result.ok and not report.histories.get(result.host):
             yield Line(f"{result.host}: nothing was ever done here")
+    yield from lines(failures(report.hosts))
+
+
+def image_parts(report: FleetReport) -> Parts:
+    """The table of what each node's runtimes have, ids and bare digests left out."""
+    rows = [
+        [host, str(name)]
+        for host, found in report.images.items()
+        for name in found["names"]
+        if not str(name).startswith("sha256:")
+    ]
+    if rows:
+        yield Table(["node", "image"], rows)
+    for host, found in report.images.items():
+        for one in found["unasked"]:
+            yield Line(f"{host}: {one['part']} could not be asked: {one['because']}")
+        if not found["names"] and not found["unasked"]:
+            yield Line(f"{host}: its runtimes have no image")
     yield from lines(failures(report.hosts))
 
 

@@ -168,6 +168,7 @@ def report_of(
     states: dict[str, dict[str, Any]] = {}
     histories: dict[str, list[dict[str, Any]]] = {}
     findings: dict[str, list[dict[str, Any]]] = {}
+    images: dict[str, dict[str, Any]] = {}
     for outcome in outcomes:
         host = outcome.result.host
         runtime, state = runtime_and_state(outcome.events)
@@ -182,12 +183,15 @@ def report_of(
                 histories[host] = list(event["records"])
             elif event["event"] == "explain":
                 findings[host] = list(event["findings"])
+            elif event["event"] == "images":
+                images[host] = dict(event)
     report = FleetReport(
         hosts=tuple(outcome.result for outcome in outcomes),
         runtimes=runtimes,
         states=states,
         histories=histories,
         findings=findings,
+        images=images,
         dry_run=operation.wish.dry_run,
         interrupted=stopped,
         halted=halted,

@@ -133,6 +133,7 @@ def prune(
     """
     from moorage import registry
     from moorage.catalogue import policy, pruning, usage
+    from moorage.fleet.rollout.fleet import Fleet
     from moorage.upkeep import outcomes
 
     del yes
@@ -140,7 +141,10 @@ def prune(
     api = usage.cluster(run.settings)
     if api is not None:
         run.ui.note(f"cluster: {api.where}")
-    plan = pruning.plan(run.settings, api, wanted, everything=all, without_nodes=without_nodes)
+    fleet = Fleet(run.settings, run.ui)
+    plan = pruning.plan(
+        run.settings, api, fleet, wanted, everything=all, without_nodes=without_nodes
+    )
     done = []
     _verdicts(run, plan.verdicts if dry_run else tuple(plan.going))
     for word in plan.said_by:
