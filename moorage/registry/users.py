@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,11 @@ def operator(settings: Settings) -> User:
     """The operator's login: an admin of everything. Raises Refused where none was made yet."""
     own = credentials(settings)
     return User(own.user, "admin", proofs=(roles.proof(ensure_key(settings), own.password),))
+
+
+def has_operator(settings: Settings) -> bool:
+    """Whether the operator's login was made: there may be a registry."""
+    return (folder(settings) / "password").exists()
 
 
 def everybody(settings: Settings) -> tuple[User, ...]:
@@ -200,10 +206,34 @@ def kept(settings: Settings, purpose: str) -> Credentials | None:
     return None
 
 
-def is_right(settings: Settings, user: User, password: str) -> bool:
-    """Whether the password lets this login in right now."""
+def handed_out(settings: Settings) -> tuple[User, ...]:
+    """The logins that Moorage made for nodes and Secrets."""
+    return tuple(one for one in read(settings) if one.name.startswith(_OURS) and one.purpose)
+
+
+def begin_rotation(settings: Settings, names: Collection[str]) -> None:
+    """Gives logins that are handed out another password each; the one before it stays right.
+
+    All of them are begun with at once, or none is. One that has two passwords keeps both: only what
+    was begun is ended, wherever it was killed. Raises OSError; the old passwords are kept then.
+    """
+    private_folder(_passwords(settings))
+    after = [
+        _begun(settings, one) if one.name in names and len(one.proofs) < 2 else one
+        for one in read(settings)
+    ]
+    write(settings, after)
+    for user in after:
+        draft = _draft(settings, user.name)
+        if draft.exists() and is_right(settings, user, draft.read_text().strip()):
+            draft.replace(_passwords(settings) / user.name)
+
+
+def is_right(settings: Settings, user: User, password: str, *, newest: bool = False) -> bool:
+    """Whether the password lets this login in right now, or is its ``newest`` one."""
     ended = 0 < user.expires <= time.time()
-    return not ended and roles.proof(ensure_key(settings), password) in user.proofs
+    right = user.proofs[:1] if newest else user.proofs
+    return not ended and roles.proof(ensure_key(settings), password) in right
 
 
 def ensure_key(settings: Settings) -> bytes:
@@ -255,3 +285,14 @@ def _path(settings: Settings) -> Path:
 
 def _passwords(settings: Settings) -> Path:
     return folder(settings) / "logins"
+
+
+def _begun(settings: Settings, user: User) -> User:
+    password, after = _with_password(settings, user)
+    write_atomically(_draft(settings, user.name), f"{password}\n".encode())
+    return replace(after, proofs=(*after.proofs, *user.proofs))
+
+
+def _draft(settings: Settings, name: str) -> Path:
+    """The password that follows, until it is in force."""
+    return _passwords(settings) / f"{name}.new"

@@ -214,6 +214,25 @@ def _trust_here(settings: Settings) -> list[Finding]:
     return [Finding("this machine", "fine", "knows the registry, and its Docker trusts it")]
 
 
+def _secrets(settings: Settings) -> list[Finding]:
+    """Secrets of the cluster, if one is known here, with a login that may delete."""
+    from moorage.cluster.login import access, admins
+    from moorage.registry import users
+
+    if not users.has_operator(settings):
+        return []
+    try:
+        api = access.connect(settings)
+        holders = admins.holders(api, settings)
+    except MoorageError as problem:
+        if problem.code == "no-kubeconfig":
+            return []
+        return [Finding("Secrets", "missing", f"not asked: {problem.message}", problem.cure)]
+    if holders:
+        return [Finding("Secrets", "wrong", one.words, one.cure) for one in holders]
+    return [Finding("Secrets", "fine", f"none in {api.where.context} holds an admin login")]
+
+
 def _chosen(settings: Settings, hosts: str) -> tuple[Target, ...] | Finding:
     """The nodes that are meant. Raises Refused where ``hosts`` is not understood."""
     from moorage import fleet
@@ -256,6 +275,7 @@ CHECKS: tuple[Callable[[Settings], list[Finding]], ...] = (
     _registry,
     _name,
     _trust_here,
+    _secrets,
 )
 
 # This machine runs nothing for a registry of somebody else's, and need not be root.

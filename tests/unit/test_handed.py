@@ -5,27 +5,43 @@ The stand-in is tests/k8s/standin.py; what it was sent is judged, not what it kn
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import base64
+import inspect
+import itertools
+import json
+import shlex
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 
 from agent.wire import verbs
+from moorage import files
+from moorage.cluster.agents import documents as made_of
+from moorage.cluster.agents import rotation, states
 from moorage.cluster.api import ours, paths
 from moorage.cluster.api.client import Api
-from moorage.cluster.login import access, login, pull_secret, secrets
+from moorage.cluster.diagnosis import examine
+from moorage.cluster.login import access, admins, login, pull_secret, secrets
 from moorage.cluster.login.secrets import Place
-from moorage.errors import Refused
+from moorage.cluster.workload import telling
+from moorage.errors import MoorageError, Refused
 from moorage.fleet.rollout import plans
 from moorage.fleet.rollout.operation import Operation, Wish, proof
+from moorage.output import Warn
 from moorage.pki import registry as pki
-from moorage.registry import Credentials, handed, spec, users
+from moorage.registry import Credentials, handed, service, spec, users
 from moorage.registry.credentials import credentials, ensure, keep
 from moorage.registry.front.roles import User
 from moorage.settings import Settings
+from moorage.tasks.command import Run
+from moorage.tasks.k8s.secret import secret
 from moorage.ui import UI
+from moorage.walk import doctor
+from moorage.walk.doctor import Finding
 from tests.k8s import standin
 from tests.k8s.standin import Standin
 from tests.loopback import Loopback, loopback
@@ -54,6 +70,7 @@ def front(running: Loopback, monkeypatch: pytest.MonkeyPatch) -> Loopback:
     monkeypatch.setattr(spec, "ETC", running.etc)
     users.write(running.settings, [])
     running.apply()
+    (running.settings.state / "registry" / "handed.json").unlink(missing_ok=True)
     return running
 
 
@@ -250,3 +267,328 @@ def test_a_login_of_a_user_is_not_taken_for_one_of_ours(front: Loopback) -> None
     users.add(front.settings, User("reader", "pull", purpose=users.SECRETS))
     made = handed.made(front.settings, [users.SECRETS])[users.SECRETS]
     assert made.user == "moorage-secrets"
+
+
+# -- admin logins in Secrets -----------------------------------------------------------------
+
+
+def lists_what_it_has(server: Standin) -> None:
+    """Makes the stand-in list the Secrets that were written, and heed our selector."""
+
+    def heard(request: web.Request) -> web.StreamResponse | None:
+        found = [one for key, one in server.objects.items() if "/secrets/" in key]
+        for one in found:
+            one["metadata"]["uid"] = one["metadata"]["namespace"]
+        if request.query.get("labelSelector"):
+            found = [one for one in found if ours.labels_of(one).get(ours.PART) == "secret"]
+        kind = request.query.get("fieldSelector", "").removeprefix("type=")
+        found = [one for one in found if kind in ("", one["type"])]
+        server.lists["/api/v1/secrets"] = found
+        server.lists["/api/v1/pods"] = []
+        server.lists["/api/v1/namespaces/web/secrets"] = [
+            one for one in found if one["metadata"]["namespace"] == "web"
+        ]
+        return None
+
+    server.trouble = heard
+
+
+def give(
+    server: Standin, settings: Settings, namespace: str, who: Credentials, **labels: str
+) -> None:
+    made = pull_secret.document("my-registry", namespace, settings.registry_name, who, labels)
+    made["metadata"]["uid"] = "u"
+    server.objects[path(namespace)] = made
+
+
+def test_each_secret_with_an_admin_login_is_named_with_what_cures_it(
+    api: Api, server: Standin, front: Loopback
+) -> None:
+    settings = front.settings
+    lists_what_it_has(server)
+    own = credentials(settings)
+    give(server, settings, "web", own, **ours.labels(settings, "secret"))
+    give(server, settings, "theirs", own)
+    give(server, settings, "old", Credentials(own.user, "a password before"))
+    users.add(settings, User("chief", "push"))
+    chief = Credentials("chief", users.change_password(settings, "chief"))
+    give(server, settings, "pusher", chief)
+    users.add(settings, User("chief", "admin"))
+    give(server, settings, "chief", chief)
+    put(api, settings, "fine")
+    found = {one.namespace: one for one in admins.holders(api, settings)}
+    assert {name: one.user for name, one in found.items()} == {
+        "web": own.user, "theirs": own.user, "pusher": "chief", "chief": "chief"
+    }  # fmt: skip
+    assert found["web"].cure == api.where.typed("inv k8s.secret --renew")
+    assert "--namespace=theirs --name=my-registry --replace" in found["theirs"].cure
+    assert [one.namespace for one in admins.holders(api, settings, "web")] == ["web"]
+
+
+def test_what_is_named_is_cured_by_the_command_that_is_named(
+    api: Api,
+    server: Standin,
+    front: Loopback,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = front.settings
+    lists_what_it_has(server)
+    give(server, settings, "web", credentials(settings), **ours.labels(settings, "secret"))
+    report = examine.examine(api, settings)
+    (said,) = [one for one in telling.diagnosis(report) if isinstance(one, Warn)]
+    assert "Secret web/my-registry" in said.text
+    assert report.to_json()["admin_logins"][0]["secret"] == "my-registry"
+    (finding,) = _findings(settings, tmp_path, monkeypatch)
+    assert (finding.state, "web/my-registry" in finding.found) == ("wrong", True)
+    assert said.text.endswith(api.where.typed(finding.cure))
+    typed = shlex.split(finding.cure)
+    assert typed[:2] == ["inv", "k8s.secret"]
+    run_task(secret, settings, typed[2:])
+    assert held(server, front, "web").user == "moorage-secrets"
+    assert examine.examine(api, settings).admins == ()
+    assert _findings(settings, tmp_path, monkeypatch)[0].state == "fine"
+
+
+def _findings(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "standin.kubeconfig"))
+    return doctor._secrets(settings)
+
+
+def run_task(task: Any, settings: Settings, words: list[str]) -> Any:
+    """A task as Invoke calls it, with options as they are typed, and these settings."""
+    options = {}
+    for word in words:
+        name, _, value = word.removeprefix("--").partition("=")
+        options[name.replace("-", "_")] = value or True
+    return inspect.unwrap(task.body)(Run(settings, QUIET), **options)
+
+
+def test_doctor_asks_no_cluster_where_none_is_known(
+    front: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert doctor._secrets(front.settings) == []
+
+
+# -- rotation --------------------------------------------------------------------------------
+
+
+def status(front: Loopback, who: Credentials) -> int:
+    return front.ask("GET", "/v2/", who)[0]
+
+
+def in_secrets(server: Standin) -> list[Credentials]:
+    found = [one for key, one in server.objects.items() if "/secrets/" in key]
+    logins = [login for one in found for login in pull_secret.logins(one).values()]
+    return [Credentials(one.user, one.password) for one in logins]
+
+
+@pytest.fixture
+def holding(api: Api, server: Standin, front: Loopback) -> Api:
+    """A cluster with a shared login and one of a namespace."""
+    lists_what_it_has(server)
+    put(api, front.settings, "web", apart=True)
+    put(api, front.settings, "shop", "base")
+    handed.made(front.settings, [users.NODES])
+    return api
+
+
+def rotate(api: Api | None, front: Loopback) -> dict[str, str]:
+    names = rotation.due(front.settings)
+    done = rotation.rotate(front.settings, QUIET, api, names, 5)
+    return {one.name: one.why for one in done}
+
+
+def test_a_rotation_never_meets_a_401_and_ends_the_old_passwords(
+    holding: Api, server: Standin, front: Loopback
+) -> None:
+    before = in_secrets(server)
+    seen: list[int] = []
+    told = server.trouble
+
+    def heard(request: web.Request) -> web.StreamResponse | None:
+        seen.extend(status(front, one) for one in {*in_secrets(server)})
+        return told(request)
+
+    server.trouble = heard
+    names = {"moorage-nodes", "moorage-secrets", "moorage-secret-web"}
+    assert rotate(holding, front) == dict.fromkeys(names, "")
+    assert len(seen) > 10
+    assert set(seen) == {200}
+    assert {status(front, one) for one in {*before}} == {401}
+    after = in_secrets(server)
+    assert {status(front, one) for one in {*after}} == {200}
+    assert [one.user for one in after] == [one.user for one in before]
+
+
+def dying_at(step: int) -> Callable[..., None]:
+    """What writes until its ``step``-th file, and is stopped there."""
+    count = itertools.count(1)
+
+    def write(path: Path, content: bytes, **options: Any) -> None:
+        if next(count) == step:
+            raise KeyboardInterrupt
+        files.write_atomically(path, content, **options)
+
+    return write
+
+
+def test_a_rotation_that_is_killed_anywhere_leaves_no_401_and_goes_on(
+    holding: Api, server: Standin, front: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in itertools.count(1):
+        before = in_secrets(server)
+        with monkeypatch.context() as patch:
+            for module in (users, handed, service):
+                patch.setattr(module, "write_atomically", dying_at(step))
+            try:
+                rotate(holding, front)
+                break
+            except KeyboardInterrupt:
+                pass
+        assert {status(front, one) for one in {*in_secrets(server)}} == {200}
+        assert set(rotate(holding, front).values()) == {""}
+        assert {status(front, one) for one in {*in_secrets(server)}} == {200}
+        assert {status(front, one) for one in {*before}} == {401}
+    assert step > 6
+
+
+def test_a_password_whose_file_is_not_renamed_yet_is_not_handed_out(
+    front: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = front.settings
+    old = handed.made(settings, [users.NODES])[users.NODES]
+
+    renames = Path.replace
+
+    def killed(path: Path, target: Path) -> Path:
+        if path.suffix == ".new":
+            raise KeyboardInterrupt
+        return renames(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            users.begin_rotation(settings, [old.user])
+    assert handed.to_nodes(settings) == old
+    assert status(front, old) == 200
+    assert rotate(None, front) == {"moorage-nodes": ""}
+    assert status(front, old) == 401
+
+
+def test_a_cluster_that_is_not_there_keeps_the_old_password_right(
+    holding: Api, server: Standin, front: Loopback
+) -> None:
+    settings, elsewhere = front.settings, "https://other.example:6443"
+    handed.note(settings, ["moorage-secrets"], elsewhere)
+    before = {one.user: one for one in in_secrets(server)}
+    told = rotate(holding, front)
+    assert elsewhere in told["moorage-secrets"]
+    assert told["moorage-secret-web"] == ""
+    assert status(front, before["moorage-secrets"]) == 200
+    assert status(front, before["moorage-secret-web"]) == 401
+    assert rotation.due(settings) == ["moorage-secrets"]  # the same call goes on with it alone
+    with pytest.raises(Refused) as refused:
+        handed.let_go(settings, "https://misspelt.example")
+    assert elsewhere in refused.value.cause
+    handed.let_go(settings, elsewhere)
+    assert rotate(holding, front) == {"moorage-secrets": ""}
+    assert status(front, before["moorage-secrets"]) == 401
+
+
+def test_a_copy_that_is_not_ours_keeps_the_old_password_right(
+    holding: Api, server: Standin, front: Loopback
+) -> None:
+    old = next(one for one in in_secrets(server) if one.user == "moorage-secrets")
+    give(server, front.settings, "copy", old)
+    assert "Secret copy/my-registry" in rotate(holding, front)["moorage-secrets"]
+    assert status(front, old) == 200
+    del server.objects[path("copy")]
+    assert rotate(holding, front) == {"moorage-secrets": ""}
+    assert status(front, old) == 401
+
+
+def test_without_a_cluster_the_nodes_login_is_rotated_alone(front: Loopback) -> None:
+    old = handed.made(front.settings, [users.NODES])[users.NODES]
+    assert not rotation.needs_cluster(front.settings, [old.user])
+    assert rotate(None, front) == {"moorage-nodes": ""}
+    new = handed.to_nodes(front.settings)
+    assert new is not None
+    assert [status(front, one) for one in (old, new)] == [401, 200]
+
+
+class StandinAgent:
+    """A stand-in for a cluster's agent: it pulls by the plan's login, and says how that went."""
+
+    def __init__(self, server: Standin, front: Loopback, settings: Settings) -> None:
+        self.server, self.front, self.works = server, front, True
+        self.node: dict[str, Any] = {
+            "metadata": {"name": "n1", "annotations": {}},
+            "status": {"nodeInfo": {"operatingSystem": "linux", "architecture": "amd64"}},
+        }
+        server.lists["/api/v1/nodes"] = [self.node]
+        self.told = server.trouble
+        server.trouble = self.heard
+        plan = plans.wire(
+            Operation.of(settings, verbs.asked("verify"), Wish()).plan(settings, None)
+        )
+        document = made_of.plan_secret(settings, plan)
+        document["metadata"]["uid"] = "u"
+        self.path = paths.of(document)
+        server.objects[self.path] = document
+
+    @property
+    def plan(self) -> bytes:
+        return base64.b64decode(self.server.objects[self.path]["data"][made_of.PLAN_KEY])
+
+    @property
+    def login(self) -> Credentials:
+        verify = json.loads(self.plan)["verify"]
+        return Credentials(verify["username"], verify["password"])
+
+    def heard(self, request: web.Request) -> web.StreamResponse | None:
+        proven = self.works and status(self.front, self.login) == 200
+        said = {"plan": states.digest(self.plan), "status": "trusted", "proven": proven}
+        self.node["metadata"]["annotations"] = {states.STATUS: json.dumps(said)}
+        return self.told(request)
+
+
+def test_agents_in_a_cluster_get_the_new_password_and_prove_it(
+    holding: Api, server: Standin, front: Loopback
+) -> None:
+    agent = StandinAgent(server, front, front.settings)
+    handed.note(front.settings, ["moorage-nodes"], holding.where.server)
+    old = agent.login
+    agent.works = False
+    told = rotation.rotate(front.settings, QUIET, holding, ["moorage-nodes"], 0.1)
+    assert "the agents of n1 have not pulled" in told[0].why
+    assert [status(front, one) for one in (old, agent.login)] == [200, 200]
+    agent.works = True
+    assert rotate(holding, front) == {"moorage-nodes": ""}
+    assert agent.login == handed.to_nodes(front.settings) != old
+    assert [status(front, one) for one in (old, agent.login)] == [401, 200]
+
+
+def test_a_plan_of_an_earlier_build_is_named_with_what_cures_it(
+    holding: Api, server: Standin, front: Loopback
+) -> None:
+    agent = StandinAgent(server, front, front.settings)
+    own = credentials(front.settings)
+    plan = json.loads(agent.plan)
+    plan["verify"] |= {"username": own.user, "password": own.password}
+    document = made_of.plan_secret(front.settings, json.dumps(plan).encode())
+    server.objects[agent.path] = document
+    (found,) = admins.holders(holding, front.settings)
+    assert (found.secret, found.user) == ("moorage-plan", own.user)
+    assert found.cure == holding.where.typed("inv k8s.agents")
+
+
+def test_a_front_that_is_away_keeps_a_rotation_from_beginning(settings: Settings) -> None:
+    users.for_purpose(settings, users.NODES)
+    before = users.read(settings)
+    with pytest.raises(MoorageError) as failed:
+        rotation.rotate(settings, QUIET, None, ["moorage-nodes"], 5)
+    assert failed.value.code == "front-silent"
+    assert users.read(settings) == before

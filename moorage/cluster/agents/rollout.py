@@ -54,6 +54,7 @@ def roll_out(
 ) -> Rolled:
     """Brings an agent onto every node and waits until each has proven its trust."""
     from moorage import archive
+    from moorage.registry import handed, users
 
     documents = [from_document(one) for one in api.items(paths.all_of("Node"), "list nodes")]
     nodes = [node for node in documents if node.platform.startswith("linux")]
@@ -78,6 +79,8 @@ def roll_out(
     ui.present(notes)
     place = secrets.Place(settings.kubernetes.agents_namespace, settings.kubernetes.secret)
     secrets.apply(api, ui, [place], secrets.wish(settings, login.read(settings, "")))
+    if not settings.registry.external:
+        handed.note(settings, [users.name_for(users.NODES)], api.where.server)
     made = everything()
     done |= apply(api, made)
     others = _of_other_grades(api, settings, made)

@@ -14,7 +14,7 @@ from moorage.cluster.api import ours, paths
 from moorage.cluster.api.refusals import ApiError
 from moorage.cluster.diagnosis import diagnosis, facts
 from moorage.cluster.diagnosis.diagnosis import NOT_ALLOWED, Group, Known, NodeImages, Secret
-from moorage.cluster.login import namespaces, pull_secret
+from moorage.cluster.login import admins, namespaces, pull_secret
 from moorage.cluster.symptoms import causes, keyring
 from moorage.cluster.symptoms.stuck import (
     Complaint,
@@ -29,6 +29,7 @@ from moorage.output import Update, unheard
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
+    from moorage.cluster.login.admins import Holder
     from moorage.registry import Credentials
     from moorage.registry.front.roles import User
     from moorage.settings import Settings
@@ -42,13 +43,15 @@ _MANY = 12
 class Report:
     """What was found. ``notes``: what could not be asked, and why.
 
-    ``waiting``: after a cure, what has not its images yet and makes no complaint.
+    ``waiting``: after a cure, what has not its images yet and makes no complaint. ``admins``:
+    Secrets with a login that may delete.
     """
 
     groups: tuple[Group, ...]
     pods_seen: int
     notes: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
+    admins: tuple[Holder, ...] = ()
 
     @property
     def stuck(self) -> tuple[Stuck, ...]:
@@ -61,6 +64,7 @@ class Report:
             "causes": [group.to_json() for group in self.groups],
             "notes": list(self.notes),
             "waiting": list(self.waiting),
+            "admin_logins": [one.to_json() for one in self.admins],
         }
 
 
@@ -98,7 +102,17 @@ def examine(
     if not seen and namespace:
         # An empty namespace is well; a misspelt one must not look so.
         namespaces.choose(api, namespaces.Choice(namespace))
-    return explain(api, settings, found, seen)
+    report = explain(api, settings, found, seen)
+    return _with_admins(api, settings, report, namespace)
+
+
+def _with_admins(api: Api, settings: Settings, report: Report, namespace: str) -> Report:
+    """Said beside the causes: such a login keeps no pod from pulling."""
+    try:
+        return replace(report, admins=admins.holders(api, settings, namespace))
+    except MoorageError as problem:
+        note = f"{problem.message}: whether Secrets hold an admin login is unknown"
+        return replace(report, notes=(*report.notes, note))
 
 
 def explain(api: Api, settings: Settings, found: Sequence[Stuck], seen: int) -> Report:

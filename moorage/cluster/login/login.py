@@ -21,8 +21,11 @@ class Logins(Protocol):
     def planned(self, purpose: str) -> Credentials:
         """The login; makes none: one that is to come has no password."""
 
-    def made(self, purposes: Iterable[str]) -> Mapping[str, Credentials]:
-        """The logins, made where there is none, and in force. Raises Refused, MoorageError."""
+    def made(self, purposes: Iterable[str], server: str) -> Mapping[str, Credentials]:
+        """The logins, made where there is none, and in force. Raises Refused, MoorageError.
+
+        ``server``: the API server of the cluster that gets them.
+        """
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,9 @@ class Given:
         del purpose
         return self.login
 
-    def made(self, purposes: Iterable[str]) -> Mapping[str, Credentials]:
+    def made(self, purposes: Iterable[str], server: str) -> Mapping[str, Credentials]:
         """Return that login; the registry knows it."""
+        del server
         return dict.fromkeys(purposes, self.login)
 
 
@@ -69,11 +73,11 @@ class Own:
 
         return handed.planned(self.settings, purpose)
 
-    def made(self, purposes: Iterable[str]) -> Mapping[str, Credentials]:
+    def made(self, purposes: Iterable[str], server: str) -> Mapping[str, Credentials]:
         """Keep the logins, and return them."""
         from moorage.registry import handed
 
-        return handed.made(self.settings, purposes)
+        return handed.made(self.settings, purposes, server)
 
 
 def read(settings: Settings, source: str, *, per_namespace: bool = False) -> Logins:

@@ -134,7 +134,7 @@ def apply(
         for one in found:
             ui.present(_foretold(one))
         return [Outcome(one.place, one.step, one.attach) for one in found]
-    found = _with_logins(found, wanted)
+    found = _with_logins(api, found, wanted)
     work = [one for one in found if one.step != UNCHANGED or one.attach]
     done: dict[Place, Outcome] = {}
     if work:
@@ -180,9 +180,9 @@ def _look(api: Api, place: Place, wanted: Wish) -> _Found:
     return _Found(place, step, tuple(attach), live, document, purpose=purpose)
 
 
-def _with_logins(found: Sequence[_Found], wanted: Wish) -> list[_Found]:
+def _with_logins(api: Api, found: Sequence[_Found], wanted: Wish) -> list[_Found]:
     """Nothing refuses any more: the logins that were only planned are made."""
-    logins = wanted.logins.made(one.purpose for one in found)
+    logins = wanted.logins.made([one.purpose for one in found], api.where.server)
     return [replace(one, wanted=_document(one.place, wanted, logins[one.purpose])) for one in found]
 
 

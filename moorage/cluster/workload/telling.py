@@ -18,6 +18,7 @@ _SHOWN = 6
 def diagnosis(report: Report) -> Parts:
     """Each cause with its nodes, pods, evidence and the one command that cures it."""
     yield from map(Warn, report.notes)
+    yield from (Warn(f"{one.words}; cure: {one.cure}") for one in report.admins)
     if not report.groups:
         yield Line(f"Every one of {report.pods_seen} pods has its images.")
         return

@@ -128,6 +128,61 @@ def remove(run: Run, name: str, dry_run: bool = False) -> dict[str, Any]:
     return {"ok": True, "changed": there and not dry_run, "dry_run": dry_run, "served": served}
 
 
+@command(
+    lock=True,
+    help={
+        "without": "a cluster that is gone, by its API server's URL: it is not waited for",
+        "timeout": "seconds to wait until the agents of a cluster have pulled with it",
+        "context": "the kubeconfig's context of the cluster that is switched now",
+        "kubeconfig": "the kubeconfig file",
+        "dry_run": _DRY,
+    },
+    own_registry="inv users.rotate",
+)
+def rotate(
+    run: Run,
+    without: str = "",
+    timeout: int = 180,
+    context: str = "",
+    kubeconfig: str = "",
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Give the logins of nodes and Secrets other passwords, without a refused pull between.
+
+    Example: inv users.rotate --context=production
+    Example: inv users.rotate --dry-run
+    """
+    from moorage.cluster.agents import rotation
+    from moorage.cluster.login import access
+    from moorage.registry import handed
+
+    settings, ui = run.settings, run.ui
+    if without and not dry_run:
+        handed.let_go(settings, without)
+    names = rotation.due(settings)
+    api = None
+    if context or kubeconfig or rotation.needs_cluster(settings, names):
+        api = access.connect(settings, ui, kubeconfig=kubeconfig, context=context)
+    if dry_run:
+        for name in names:
+            ui.show(f"The login {name} would get another password.")
+        return {"ok": True, "changed": False, "dry_run": True, "logins": names}
+    done = rotation.rotate(settings, ui, api, names, float(timeout))
+    ui.table(("login", "password", "why"), [
+        [one.name, "the old one is still right" if one.why else "another one", one.why]
+        for one in done
+    ])  # fmt: skip
+    waits = any(one.why for one in done)
+    if waits:
+        ui.show("Next: inv users.rotate again, with --context for another cluster; it goes on.")
+    return {
+        "ok": not waits,
+        "changed": bool(done),
+        "dry_run": False,
+        "logins": [one.to_json() for one in done],
+    }
+
+
 @command(name="list", own_registry="inv users.list")
 def list_(run: Run) -> dict[str, Any]:
     """Show who may do what, and until when.
@@ -172,4 +227,4 @@ def _told(run: Run, user: User, changed: bool, dry_run: bool, verb: str) -> None
         run.ui.show(f"The login {user.name} is {verb}: {what}.")
 
 
-namespace = Collection("users", add, password, remove, list_)
+namespace = Collection("users", add, password, remove, rotate, list_)
