@@ -24,14 +24,59 @@ _CLUSTER = Told(
 )
 _NEEDED = Told(
     message="{registry} refuses the login",
-    cause="the user name or the password is wrong, or none was given",
+    cause="the user name or the password is wrong, or none was given; or it has expired",
     cure="inv k8s.secret --namespace={namespaces} --attach",
     elsewhere="{create}",
     matter=LOGIN,
     fix=SECRET,
 )
 
+# The front's own sentences (moorage/registry/front/haproxy.cfg.in): Docker, Podman and Skopeo pass
+# them on, containerd says the status alone.
+_MAY_NOT = r"\bthe login \S+ may (not (use|delete|list)\b|pull .*but not push\b)"
+_GIVE = "inv users.list shows what each login may do; inv users.add gives a login more"
+_FRONT = (
+    Trouble(
+        "access-denied",
+        _MAY_NOT,
+        node=Told(
+            message="{registry} denies {image} to this login",
+            cause="the login's role, or the repositories it is for, do not include that",
+            cure=_GIVE,
+        ),
+        cluster=Told(
+            message="{registry} denies {image} to this login",
+            cause="the login's role, or the repositories it is for, do not include that",
+            cure="inv k8s.secret --namespace={namespaces} --replace puts a login there that pulls"
+            " everything",
+            elsewhere="{create}",
+            matter=LOGIN,
+            either=True,
+        ),
+        engine=Told(
+            message="{name} does not allow that to this login",
+            cause="the login's role, or the repositories it is for, do not include that",
+            cure=_GIVE,
+        ),
+    ),
+    Trouble(
+        "login-refused",
+        r"\bthe login \S+ has expired\b",
+        node=Told(
+            message="{registry} refuses the login",
+            cause="the login has expired",
+            cure="inv users.add LOGIN with its role, and --expires for a later end",
+        ),
+        engine=Told(
+            message="{name} refuses the login",
+            cause="the login has expired",
+            cure="inv users.add LOGIN with its role, and --expires for a later end",
+        ),
+    ),
+)
+
 ROWS: tuple[Trouble, ...] = (
+    *_FRONT,
     Trouble(
         "login-refused",
         # The runtime had none to give, whatever it says of rights before that.
@@ -83,11 +128,11 @@ ROWS: tuple[Trouble, ...] = (
     Trouble(
         "login-refused",
         r"pull access denied|(resource|access) is denied|access forbidden|^\s*denied\s*$"
-        r"|: denied: ",
+        r"|(?<!permission )\bdenied: ",
         node=_NODE,
         cluster=_CLUSTER._replace(
             words=r"pull access denied|(resource|access) is denied|access forbidden"
-            r"|[Aa]ccess denied|(^|: )denied(: |\s*$)"
+            r"|[Aa]ccess denied|(^|: )denied\s*$|(?<!permission )\bdenied: "
         ),
     ),
     Trouble(
@@ -96,8 +141,8 @@ ROWS: tuple[Trouble, ...] = (
         r"|incorrect username|invalid username/password",
         node=Told(
             message="{registry} refuses the login",
-            cause="the user name or the password is wrong, or none was given",
-            cure="check the login with the registry: inv registry.status",
+            cause="the user name or the password is wrong, or none was given; or it has expired",
+            cure="inv registry.up makes the nodes' login again; then the same command",
         ),
         cluster=_NEEDED._replace(
             words=r"\b401\b|[Uu]nauthorized|authentication required|incorrect username"
