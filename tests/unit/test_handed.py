@@ -39,6 +39,7 @@ from moorage.registry.front.roles import User
 from moorage.settings import Settings
 from moorage.tasks.command import Run
 from moorage.tasks.k8s.secret import secret
+from moorage.tasks.registry import users as users_tasks
 from moorage.ui import UI
 from moorage.walk import doctor
 from moorage.walk.doctor import Finding
@@ -583,6 +584,30 @@ def test_a_plan_of_an_earlier_build_is_named_with_what_cures_it(
     (found,) = admins.holders(holding, front.settings)
     assert (found.secret, found.user) == ("moorage-plan", own.user)
     assert found.cure == holding.where.typed("inv k8s.agents")
+
+
+def test_the_task_says_what_waits_and_what_another_run_would_do(
+    holding: Api,
+    front: Loopback,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings, elsewhere = front.settings, "https://other.example:6443"
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "standin.kubeconfig"))
+    handed.note(settings, ["moorage-secrets"], elsewhere)
+    before = users.read(settings)
+    dry = run_task(users_tasks.rotate, settings, ["--dry-run"])
+    assert (dry["changed"], len(dry["logins"])) == (False, 3)
+    assert users.read(settings) == before
+    done = run_task(users_tasks.rotate, settings, [])
+    assert {one["name"]: one["status"] for one in done["logins"]} == {
+        "moorage-nodes": "rotated",
+        "moorage-secret-web": "rotated",
+        "moorage-secrets": "waits",
+    }
+    assert done["ok"] is False
+    done = run_task(users_tasks.rotate, settings, [f"--without={elsewhere}"])
+    assert done["logins"] == [{"name": "moorage-secrets", "why": "", "status": "rotated"}]
 
 
 def test_a_front_that_is_away_keeps_a_rotation_from_beginning(settings: Settings) -> None:

@@ -152,26 +152,33 @@ def rotate(
     Example: inv users.rotate --context=production
     Example: inv users.rotate --dry-run
     """
-    from moorage.cluster.agents import rotation
-    from moorage.cluster.login import access
-    from moorage.registry import handed
+    from contextlib import ExitStack
 
+    from moorage.cluster.agents import rotation
+    from moorage.registry import handed
+    from moorage.tasks.k8s.on_cluster import check_timeout, cluster_of
+
+    check_timeout(timeout, "users.rotate")
     settings, ui = run.settings, run.ui
     if without and not dry_run:
         handed.let_go(settings, without)
     names = rotation.due(settings)
-    api = None
-    if context or kubeconfig or rotation.needs_cluster(settings, names):
-        api = access.connect(settings, ui, kubeconfig=kubeconfig, context=context)
     if dry_run:
         for name in names:
             ui.show(f"The login {name} would get another password.")
         return {"ok": True, "changed": False, "dry_run": True, "logins": names}
-    done = rotation.rotate(settings, ui, api, names, float(timeout))
-    ui.table(("login", "password", "why"), [
-        [one.name, "the old one is still right" if one.why else "another one", one.why]
-        for one in done
-    ])  # fmt: skip
+    with ExitStack() as stack:
+        api = None
+        if context or kubeconfig or rotation.needs_cluster(settings, names):
+            api = stack.enter_context(cluster_of(run, kubeconfig, context))
+        done = rotation.rotate(settings, ui, api, names, float(timeout))
+    ui.table(
+        ("login", "password", "why"),
+        [
+            [one.name, "the old one is still right" if one.why else "another one", one.why]
+            for one in done
+        ],
+    )
     waits = any(one.why for one in done)
     if waits:
         ui.show("Next: inv users.rotate again, with --context for another cluster; it goes on.")
