@@ -21,7 +21,14 @@ from moorage.pki import registry as pki
 from moorage.registry import service, spec, users
 from moorage.registry.credentials import Credentials, ensure
 from moorage.registry.front import roles, runtime
-from moorage.registry.front.configuration import CONFIG, Places, haproxy_cfg
+from moorage.registry.front.configuration import (
+    CONFIG,
+    NAMELESS,
+    PAIRS,
+    Places,
+    haproxy_cfg,
+    pairs_list,
+)
 from moorage.settings import Settings
 from tests.debian import unpacked
 from tests.unit.elsewhere import free_port
@@ -133,7 +140,9 @@ def loopback(settings: Settings) -> Iterator[Loopback]:
     key = roles.haproxy_key(users.ensure_key(settings))
     (etc / CONFIG).write_bytes(haproxy_cfg(places, key, drain_seconds=30))
     (etc / "logins.map").write_bytes(roles.rows(users.everybody(settings)))
+    (etc / PAIRS).write_bytes(pairs_list(str(etc)))
     (etc / "tls.pem").write_bytes(service.pair(settings))
+    (etc / NAMELESS).write_bytes(service.nameless(settings))
     config = settings.state / "config.yml"
     text = spec.config_yaml("0" * 64).decode().replace(spec.RUN, str(run))
     text = text.replace(spec.DATA, str(settings.registry_data))

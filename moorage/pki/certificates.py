@@ -138,6 +138,38 @@ def make_ca(
     return builder.sign(key, _hash())
 
 
+def may_sign_ca(ca: x509.Certificate) -> bool:
+    """Whether a chain may lead through a further CA below this one (RFC 5280, 4.2.1.9)."""
+    basic = ca.extensions.get_extension_for_class(x509.BasicConstraints).value
+    return basic.ca and basic.path_length != 0
+
+
+def cross_signed(
+    heir: x509.Certificate, *, ca: x509.Certificate, ca_key: Key, now: datetime.datetime
+) -> x509.Certificate:
+    """The CA ``heir``, as ``ca`` vouches for it: of the same name and key, and no root.
+
+    It outlives neither. Whoever trusts ``ca`` alone accepts the heir's servers that send it along.
+    """
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(heir.subject)
+        .issuer_name(ca.subject)
+        .public_key(heir.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(max(now - BACKDATE, ca.not_valid_before_utc))
+        .not_valid_after(min(heir.not_valid_after_utc, ca.not_valid_after_utc))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
+        .add_extension(_authority(ca), critical=False)
+    )
+    for kind in (x509.SubjectKeyIdentifier, x509.NameConstraints):
+        for found in heir.extensions:
+            if isinstance(found.value, kind):
+                builder = builder.add_extension(found.value, critical=found.critical)
+    return builder.sign(ca_key, _hash())
+
+
 def make_leaf(
     key: Key,
     *,

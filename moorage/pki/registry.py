@@ -37,6 +37,7 @@ _PUBLIC, _SECRET = 0o644, 0o600
 # and a run killed between them is finished by the next one.
 _STAGED = ".next"
 _NEW_CA = "inv certs.issue --new-ca (keeps the old files as dated copies; nodes need trust again)"
+_NEXT_CA = "inv certs.rotate-ca has every node trust the one that follows it"
 _EXTERNAL_CA = "inv registry.ca --fetch, or name its PEM file as registry.ca in invoke.yaml"
 
 
@@ -56,12 +57,14 @@ class Shown:
     """The facts of both certificates; ``registry`` is None where only a CA is there.
 
     ``chain``: what follows the registry's certificate in its file; ``made_here``: by Moorage.
+    ``further``: the other CAs of the CA's file, of which there are two while one follows the other.
     """
 
     ca: CertificateFacts
     registry: CertificateFacts | None
     chain: tuple[CertificateFacts, ...] = ()
     made_here: bool = True
+    further: tuple[CertificateFacts, ...] = ()
 
 
 def names(settings: Settings) -> tuple[str, ...]:
@@ -103,11 +106,11 @@ def issue(
         _settle(folder)
         ca, ca_key = decision.ca, decision.ca_key
         if decision.make_ca:
-            _keep_copies(folder, ("ca.crt", "ca.key"), now)
+            keep_copies(folder, ("ca.crt", "ca.key"), now)
             ca_key = certificates.new_key(settings.certs.key)
             ca = certificates.make_ca(
                 ca_key,
-                common_name=_ca_name(settings, now),
+                common_name=ca_name(settings, now),
                 days=settings.certs.ca_days,
                 now=now,
                 permitted=names(settings) if settings.certs.name_constraints else None,
@@ -117,7 +120,7 @@ def issue(
             if ca is None or ca_key is None:
                 raise AssertionError("deciding has to refuse a leaf that nobody can sign")
             if decision.foreign_leaf:
-                _keep_copies(folder, ("registry.crt", "registry.key"), now)
+                keep_copies(folder, ("registry.crt", "registry.key"), now)
             key = certificates.new_key(settings.certs.key)
             leaf = certificates.make_leaf(
                 key,
@@ -130,9 +133,8 @@ def issue(
             # The key first: a run killed between the two leaves a pair that does not match, which
             # the next run sees and replaces. The running registry has its own copy of both.
             write_atomically(folder / "registry.key", certificates.key_pem(key), mode=_SECRET)
-            write_atomically(
-                folder / "registry.crt", certificates.certificate_pem(leaf), mode=_PUBLIC
-            )
+            content = certificates.certificate_pem(leaf) + _bridge_to(folder, ca)
+            write_atomically(folder / "registry.crt", content, mode=_PUBLIC)
         for name in ("ca.key", "registry.key"):
             _keep_private(folder / name)
     if ui is not None:
@@ -154,7 +156,7 @@ def show(settings: Settings) -> Shown:
     from moorage.pki import certificates
 
     folder = settings.certs_dir
-    ca = _ca_certificates(settings)[0]
+    cas = [certificates.facts(one) for one in _ca_certificates(settings)]
     # Of somebody else's registry only the CA is here.
     pem = None if settings.registry.external else _read(folder / "registry.crt")
     try:
@@ -169,7 +171,8 @@ def show(settings: Settings) -> Shown:
         ) from None
     said = [certificates.facts(one) for one in served]
     made_here = not served or certificates.is_made_here(served[0])
-    return Shown(certificates.facts(ca), said[0] if said else None, tuple(said[1:]), made_here)
+    leaf = said[0] if said else None
+    return Shown(cas[0], leaf, tuple(said[1:]), made_here, tuple(cas[1:]))
 
 
 def ca_pem(settings: Settings) -> str:
@@ -513,7 +516,17 @@ def _staged_or_settled(folder: Path) -> tuple[bytes | None, bytes | None]:
     )
 
 
-def _keep_copies(folder: Path, present: tuple[str, ...], now: datetime.datetime) -> None:
+def _bridge_to(folder: Path, ca: Certificate) -> bytes:
+    """The CA as the one before it vouches for it, while a rotation serves both kinds of nodes."""
+    from moorage.pki import certificates
+
+    pem = _read(folder / "next" / "bridge.crt")
+    vouches = pem and certificates.load_certificates(pem)[0].public_key() == ca.public_key()
+    return pem if pem and vouches else b""
+
+
+def keep_copies(folder: Path, present: tuple[str, ...], now: datetime.datetime) -> None:
+    """Copies of these files, with the time in their names."""
     for name in present:
         content = _read(folder / name)
         if content is not None:
@@ -530,7 +543,7 @@ def _ends_soon(settings: Settings, ca: Certificate | None, now: datetime.datetim
     left = settings.certs.renew_before if ca is None else (ca.not_valid_after_utc - now).days
     if left >= settings.certs.renew_before:
         return []
-    return [Warn(f"the CA ends in {left} days, and every certificate with it; {_NEW_CA}")]
+    return [Warn(f"the CA ends in {left} days, and every certificate with it; {_NEXT_CA}")]
 
 
 def _anothers_ends_soon(settings: Settings, now: datetime.datetime) -> list[Warn]:
@@ -550,7 +563,8 @@ def _anothers_ends_soon(settings: Settings, now: datetime.datetime) -> list[Warn
     ]
 
 
-def _ca_name(settings: Settings, now: datetime.datetime) -> str:
+def ca_name(settings: Settings, now: datetime.datetime) -> str:
+    """The common name of a CA that is made now."""
     # The second tells two CAs of one registry apart in a node's trust store.
     return f"CA of {settings.registry.host}"[:45] + f" {now:%Y%m%dT%H%M%SZ}"
 

@@ -106,6 +106,7 @@ VALUES: dict[str, str] = {
     "to": "FOLDER",
     "user": "NAME",
     "waves": "SHARES",
+    "without": "NAMES",
     "workload": "KIND",
 }
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LEAF, SERVED = "registry's certificate", "registry's certificate, as served"
 # What is typed to have a new one; a certificate of another CA is put there by hand.
 RENEWED_BY = {
-    "CA": "inv certs.issue --new-ca, then inv nodes.trust",
+    "CA": "inv certs.rotate-ca",
     LEAF: "inv certs.renew; one made elsewhere: put its successor in its file first",
     SERVED: "inv certs.renew",
     "fleet CA": "inv nodes.release, move certs/fleet away, then inv nodes.adopt",
@@ -76,4 +76,7 @@ def _of_file(what: str, path: Path) -> list[End]:
         return []
     except (OSError, ValueError) as problem:
         return [End(what, str(path), None, why=str(problem))]
-    return [ends.end(what, str(path), certificates.facts(one)) for one in loaded]
+    facts = [certificates.facts(one) for one in loaded]
+    if len(facts) == 1:
+        return [ends.end(what, str(path), facts[0])]
+    return [ends.end(what, f"{path} ({one.subject})", one) for one in facts]

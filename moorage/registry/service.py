@@ -10,7 +10,15 @@ from moorage.files import private_folder, write_atomically
 from moorage.registry import container, spec, users
 from moorage.registry.credentials import folder
 from moorage.registry.front import roles, runtime
-from moorage.registry.front.configuration import CONFIG, LOGINS, PAIR, haproxy_cfg
+from moorage.registry.front.configuration import (
+    CONFIG,
+    LOGINS,
+    NAMELESS,
+    PAIR,
+    PAIRS,
+    haproxy_cfg,
+    pairs_list,
+)
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -18,6 +26,8 @@ if TYPE_CHECKING:
     from moorage.settings import Settings
 
 _CANDIDATE = f"{CONFIG}.new"
+# Below certs/, while a CA is proved before it is served: a pair of it, as the front takes it.
+TO_PROVE = "next/to-prove.pem"
 
 
 def etc(settings: Settings) -> Path:
@@ -36,7 +46,9 @@ def files(settings: Settings) -> dict[str, bytes]:
     return {
         CONFIG: haproxy_cfg(spec.front_places(), key, drain_seconds=spec.DRAIN_SECONDS),
         LOGINS: roles.rows(users.everybody(settings)),
+        PAIRS: pairs_list(spec.ETC),
         PAIR: pair(settings),
+        NAMELESS: nameless(settings),
     }
 
 
@@ -46,6 +58,12 @@ def pair(settings: Settings) -> bytes:
         _issued(settings.certs_dir / name).rstrip() + b"\n"
         for name in ("registry.crt", "registry.key")
     )
+
+
+def nameless(settings: Settings) -> bytes:
+    """The pair for clients that name no server: one of the CA to come while that is proved, else
+    the same as for all others."""
+    return _read(settings.certs_dir / TO_PROVE) or pair(settings)
 
 
 def wanted(settings: Settings, image: tuple[str, str], user: str) -> spec.Spec:
@@ -80,9 +98,11 @@ def put(
     should, names = files(settings), changed(settings)
     found = container.find_front(settings, client)
     serving = found is not None and found.status == "running" and runtime.answers(run(settings))
-    if PAIR in names and serving:
-        runtime.replace_pair(run(settings), spec.ETC, should[PAIR])
-    for name in (LOGINS, PAIR):
+    # A front of an earlier Moorage reads the list of both with its new configuration.
+    for name in (PAIR, NAMELESS) if knows_two_pairs(settings) else (PAIR,):
+        if name in names and serving:
+            runtime.replace_pair(run(settings), spec.ETC, should[name], name)
+    for name in (LOGINS, PAIRS, PAIR, NAMELESS):
         if name in names:
             write_atomically(etc(settings) / name, should[name], owner=owner)
     if LOGINS in names and serving:
@@ -138,9 +158,30 @@ def put_pair(settings: Settings) -> bool:
     Returns whether it is another pair than before. Raises Refused (``certificate-refused``).
     """
     require_running(settings)
-    path, content = etc(settings) / PAIR, pair(settings)
+    differs = _put_pair(settings, PAIR, pair(settings))
+    put_nameless(settings)
+    return differs
+
+
+def knows_two_pairs(settings: Settings) -> bool:
+    """Whether the front has a pair for clients that name no server."""
+    return (etc(settings) / PAIRS).exists()
+
+
+def put_nameless(settings: Settings) -> None:
+    """Serves what clients that name no server shall get, if the front tells them apart.
+
+    Raises Refused (``certificate-refused``) or MoorageError (``front-silent``).
+    """
+    require_running(settings)
+    if knows_two_pairs(settings):
+        _put_pair(settings, NAMELESS, nameless(settings))
+
+
+def _put_pair(settings: Settings, name: str, content: bytes) -> bool:
+    path = etc(settings) / name
     differs = path.read_bytes() != content
-    runtime.replace_pair(run(settings), spec.ETC, content)
+    runtime.replace_pair(run(settings), spec.ETC, content, name)
     status = path.stat()
     write_atomically(path, content, owner=(status.st_uid, status.st_gid))
     return differs

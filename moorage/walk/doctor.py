@@ -152,6 +152,19 @@ def _certificate_ends(settings: Settings) -> list[Finding]:
     ]
 
 
+def _rotation(settings: Settings) -> list[Finding]:
+    """A CA that is being rotated; nothing if none is."""
+    from moorage.rotation import course, kept
+
+    state = kept.read(settings)
+    if state is None:
+        return []
+    waits = ", ".join(one.name for one in course.blockers(state)) or "nobody"
+    found = f"under way since {state.began}, phase {state.phase}, waits for {waits}"
+    cure = "inv certs.rotate-ca --resume; --status says more"
+    return [Finding("CA rotation", "wrong", found, cure)]
+
+
 def _registry(settings: Settings) -> list[Finding]:
     from moorage import registry
     from moorage.docker import engine
@@ -272,6 +285,7 @@ CHECKS: tuple[Callable[[Settings], list[Finding]], ...] = (
     _engine,
     _certificates,
     _certificate_ends,
+    _rotation,
     _registry,
     _name,
     _trust_here,

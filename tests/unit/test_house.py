@@ -149,6 +149,8 @@ WRITES = {
     "moorage.docker.debian": "mmdebstrap fills a file that is taken away",
     "moorage.docker.dockerd": "dockerd's own files, taken away after it",
     "moorage.pki.registry": "a pair comes by two renames, in an order that survives a crash",
+    "moorage.pki.succession": "takes the folder of the CA to come away",
+    "moorage.rotation.kept": "takes its own file away",
     "moorage.registry": "takes the registry's data away",
     "moorage.backup.freeze": "hard links of a moment, in a folder that is taken away",
     "moorage.backup.taking": "takes its own folders away",

@@ -60,7 +60,7 @@ def change_of(verb: str, settings: Settings, wish: Wish) -> Change | None:
 
 def actions(registry: str, hosts: Sequence[str], change: Change) -> list[str]:
     """What will be done, a sentence fragment each. Pure."""
-    told = [_DOES[change.verb].format(hosts=_named(hosts), registry=registry)]
+    told = [_DOES[change.verb].format(hosts=named(hosts), registry=registry)]
     if change.restarts:
         told.append(_RESTARTS)
     if change.port is not None:
@@ -69,7 +69,8 @@ def actions(registry: str, hosts: Sequence[str], change: Change) -> list[str]:
     return told
 
 
-def _named(hosts: Sequence[str]) -> str:
+def named(hosts: Sequence[str]) -> str:
+    """``3 nodes (a, b, c)``; of more than 20, their number and the first. Pure."""
     names = ", ".join(hosts[:_NAMED])
     more = len(hosts) - _NAMED
     of = f"{len(hosts)} nodes" if len(hosts) > 1 else "1 node"

@@ -27,7 +27,8 @@ class Wish:
     ``image``: whose pull proves it (None: the demo's); ``verify`` False: no pull. ``restart``
     False: a restart that is needed waits, and is named. ``replace``: a hosts entry of somebody
     else's is replaced. ``port``: where an agent listens (None: ``nodes.agent_port``), ``loopback``:
-    for the node itself alone. ``downgrade``: an agent that is newer is replaced, too.
+    for the node itself alone. ``downgrade``: an agent that is newer is replaced, too. ``proving``:
+    the password of the login by which a CA is proved before it is served.
     """
 
     dry_run: bool = False
@@ -38,6 +39,7 @@ class Wish:
     port: int | None = None
     loopback: bool = False
     downgrade: bool = False
+    proving: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,27 @@ class Operation:
             settings,
             ca=self.ca,
             address=address,
-            verify=self.pull,
+            verify=self._pull(address),
             restart=self.wish.restart,
             replace=self.wish.replace,
             run=self.run,
             stop_running=self.stop_running,
         )
+
+    def _pull(self, address: str | None) -> Verify | None:
+        if self.pull is None or not self.wish.proving:
+            return self.pull
+        return proving(self.pull, address or "", self.wish.proving)
+
+
+def proving(pull: Verify, address: str, password: str) -> Verify:
+    """The same pull, which the front sends on to where it shows the CA to come.
+
+    ``address``: the registry's, as the node knows it.
+    """
+    from moorage.registry.front.configuration import proving_name
+
+    return replace(pull, username=proving_name(address), password=password)
 
 
 def ca(settings: Settings) -> str:

@@ -23,7 +23,7 @@ from moorage.fleet.rollout.patch import patched
 from moorage.output import Note, Part, Warn
 
 if TYPE_CHECKING:
-    from agent.wire.plan import Plan
+    from agent.wire.plan import Plan, Verify
     from moorage.settings import Settings
     from moorage.ui import UI
 
@@ -50,13 +50,19 @@ Event = dict[str, Any]
 
 
 def trust_this_machine(
-    settings: Settings, ui: UI, *, dry_run: bool = False, replace: bool = False
+    settings: Settings,
+    ui: UI,
+    *,
+    dry_run: bool = False,
+    replace: bool = False,
+    pull: Verify | None = None,
 ) -> HostResult:
     """Gives this machine the hosts entry and its Docker the CA. The result's host: "localhost".
 
-    Raises Refused where there is no CA, or root is needed and cannot be had.
+    ``pull``: proves it by this pull as well. Raises Refused where there is no CA, or root is needed
+    and cannot be had.
     """
-    plan = _plan(settings, _ca(settings), replace=replace)
+    plan = _plan(settings, _ca(settings), replace=replace, pull=pull)
     if dry_run:
         return _look(settings, plan)[0]
     looked = None if os.geteuid() == 0 else _look(settings, plan)[0]
@@ -270,12 +276,15 @@ def trusts_anothers(settings: Settings) -> bool:
 # -- pieces --------------------------------------------------------------------------------------
 
 
-def _plan(settings: Settings, ca: str | None, *, replace: bool = False) -> Plan:
+def _plan(
+    settings: Settings, ca: str | None, *, replace: bool = False, pull: Verify | None = None
+) -> Plan:
     return plans.make(
         settings,
         ca=ca,
         address=plans.this_machines_address(settings),
         parts=plans.THIS_MACHINE_PARTS,
+        verify=pull,
         replace=replace,
     )
 

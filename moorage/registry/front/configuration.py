@@ -14,7 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CONFIG, PAIR, LOGINS = "haproxy.cfg", "tls.pem", "logins.map"
+# The pair for clients that name no server, and the list that says so of it.
+NAMELESS, PAIRS = "nameless.pem", "pairs.list"
 FRONT_SOCKET, REGISTRY_SOCKET, _WAIT_SOCKET = "front.sock", "registry.sock", "wait.sock"
+# Who proves the CA that follows: the login, what sends it on to an address, and its ticket there.
+PROVING, TICKET = "moorage-proof", "moorage-token"
 # A request waits about so long for a registry that is being started again, a second per attempt.
 HOLD_SECONDS = 60
 
@@ -35,6 +39,22 @@ class Places:
 
 class _Template(string.Template):
     delimiter = "@"  # HAProxy has a meaning for $, for % and for braces
+
+
+def pairs_list(etc: str) -> bytes:
+    """Which certificate is for whom: the first for clients that name no server, or another's.
+
+    ``!*`` keeps its names out of the tree of names (crt-list in HAProxy's manual).
+    """
+    return f"{etc}/{NAMELESS} !*\n{etc}/{PAIR}\n".encode()
+
+
+def proving_name(address: str) -> str:
+    """The login that is sent on to ``address`` (of the registry, as a node knows it). Pure.
+
+    A colon ends the name in HTTP's basic authentication (RFC 7617, section 2).
+    """
+    return f"{PROVING}/{f'[{address}]' if ':' in address else address}".replace(":", "_")
 
 
 _NAME = "[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
@@ -75,7 +95,9 @@ def haproxy_cfg(places: Places, key: str, *, drain_seconds: int) -> bytes:
         health=places.health,
         etc=places.etc,
         run=places.run,
-        pair=PAIR,
+        pairs=PAIRS,
+        proving=PROVING,
+        ticket=TICKET,
         logins=LOGINS,
         front_socket=FRONT_SOCKET,
         registry_socket=REGISTRY_SOCKET,

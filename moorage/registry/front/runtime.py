@@ -43,13 +43,14 @@ def replace_logins(run: Path, etc: str, rows: bytes) -> None:
         raise _refuses("the rows are not those that were committed")
 
 
-def replace_pair(run: Path, etc: str, pem: bytes) -> None:
+def replace_pair(run: Path, etc: str, pem: bytes, file: str = PAIR) -> None:
     """Serves the certificate and key in ``pem`` from the next handshake on; connections stay.
 
+    ``file``: the one in whose place it is served.
     Raises Refused (``certificate-refused``) if HAProxy does not accept the pair: the old one goes
     on; MoorageError (``front-silent``) if it does not answer.
     """
-    name = f"{etc}/{PAIR}"
+    name = f"{etc}/{file}"
     text = "\n".join(line for line in pem.decode().splitlines() if line.strip())
     answer = ask(run, f"set ssl cert {name} <<\n{text}\n")
     if "ransaction" not in answer or "rror" in answer:

@@ -1,23 +1,39 @@
 """Keys and certificates."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from invoke.collection import Collection
 
 from moorage.tasks.command import Run, command
+from moorage.tasks.on_nodes import Nodes, on_nodes
+
+if TYPE_CHECKING:
+    from moorage.rotation.course import State
 
 
 @command(
     lock=True,
-    help={"new_ca": "replace the CA; the old one stays as a dated copy"},
+    help={
+        "new_ca": "replace the CA; the old one stays as a dated copy",
+        "at_once": "with --new-ca: also if nodes trust the old one, which then cannot pull",
+    },
     own_registry="inv certs.issue",
 )
-def issue(run: Run, new_ca: bool = False) -> object:
+def issue(run: Run, new_ca: bool = False, at_once: bool = False) -> object:
     """Issue the CA and the registry's certificate; what is still good is kept.
 
+    Nodes that trust the present CA follow to another one by certs.rotate-ca, and go on pulling.
     Example: inv certs.issue
     Example: inv certs.issue --new-ca
     """
     from moorage.pki import registry as pki
+    from moorage.rotation import rotation
 
+    if new_ca:
+        rotation.refuse_under_way(run.settings)
+        rotation.refuse_if_trusted(run.settings, at_once=at_once)
     issued = pki.issue(run.settings, run.ui, new_ca=new_ca)
     if not issued.changed:
         run.ui.say("unchanged: the certificates are still good")
@@ -44,6 +60,82 @@ def renew(run: Run) -> object:
     return {"ok": True, "changed": renewed.changed, "served": renewed.fingerprint, **document}
 
 
+@on_nodes(
+    lock=True,
+    own_registry="inv certs.rotate-ca",
+    help={
+        "status": "show how far it has come, and whom it waits for",
+        "resume": "go on with it, and visit again who was absent or failed",
+        "abort": "until the switch: take the new CA away again",
+        "without": "do not wait for these members (as --status names them), a,b",
+        "dry_run": "say what would be done, and to whom",
+    },
+)
+def rotate_ca(
+    run: Run,
+    nodes: Nodes,
+    status: bool = False,
+    resume: bool = False,
+    abort: bool = False,
+    without: str = "",
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Have every node trust a new CA, prove it by pulls, serve it, and drop the old one.
+
+    Nodes are those of nodes.trust, each with an agent that stays, this machine and the cluster.
+    No pull fails meanwhile, and no runtime is restarted.
+    Example: inv certs.rotate-ca --dry-run
+    Example: inv certs.rotate-ca --resume --without=node3
+    """
+    from moorage.fleet.report import agreement
+    from moorage.rotation import rotation, telling
+    from moorage.rotation.members import Means
+
+    # `resume` is an option of every change in waves too, and is told by them.
+    resume = resume or nodes.waves.resume
+    _refuse_two_wishes(status, resume, abort)
+    settings, ui = run.settings, run.ui
+    if status:
+        return {**_rotation_told(run, rotation.under_way(settings)), "ok": True}
+    cluster = nodes.cluster
+    means = Means(settings, ui, nodes.fleet(), cluster.kubeconfig, cluster.context)
+    names = [word.strip() for word in without.split(",") if word.strip()]
+    if resume or abort:
+        state = rotation.let_go(rotation.under_way(settings), names)
+        state = rotation.give_up(state) if abort else state
+    else:
+        state = rotation.begin(means, nodes.chosen(), names)
+    if dry_run:
+        for line in telling.plan(settings.registry_name, state):
+            ui.show(f"would {line}")
+        return {**rotation.to_json(settings, state), "ok": True, "dry_run": True}
+    if ui.interactive and not abort and not agreement.given(settings, yes=ui.yes):
+        actions = telling.plan(settings.registry_name, state)
+        ui.confirm(actions, question="Change these nodes?")
+    return _rotation_told(run, rotation.go(means, state))
+
+
+def _refuse_two_wishes(*wishes: bool) -> None:
+    from moorage.errors import Refused
+
+    if sum(wishes) > 1:
+        raise Refused(
+            "wrong-use",
+            "--status, --resume and --abort exclude one another",
+            cause="each says another thing that shall be done",
+            cure="leave all but one of them out",
+        )
+
+
+def _rotation_told(run: Run, state: State) -> dict[str, Any]:
+    """Its document; one that waits for somebody ends the run with 1, for it is not done."""
+    from moorage.rotation import course, rotation, telling
+
+    run.ui.present(telling.standing(state))
+    document = rotation.to_json(run.settings, state)
+    return {"ok": state.phase == course.DONE, **document}
+
+
 @command()
 def show(run: Run) -> object:
     """Show what the certificates say: names, end, fingerprints.
@@ -56,6 +148,7 @@ def show(run: Run) -> object:
 
 def _shown(run: Run) -> dict[str, object]:
     from moorage.pki import registry as pki
+    from moorage.rotation import kept
 
     shown = pki.show(run.settings)
     folder = run.settings.certs_dir
@@ -64,6 +157,7 @@ def _shown(run: Run) -> dict[str, object]:
         "registry": None,
         "chain": [pki.to_json(one, folder / "registry.crt") for one in shown.chain],
         "made_here": shown.made_here,
+        "further_cas": [pki.to_json(one, run.settings.ca_file) for one in shown.further],
     }
     for name, facts, file in (
         ("ca", shown.ca, run.settings.ca_file),
@@ -85,6 +179,9 @@ def _shown(run: Run) -> dict[str, object]:
         issuer = shown.registry.issuer
         rows.append(["", "made by", "Moorage" if shown.made_here else f"another: {issuer}"])
     rows += [["", "then", facts.subject] for facts in shown.chain]
+    rows += [["further CA", "subject", one.subject] for one in shown.further]
+    if (state := kept.read(run.settings)) is not None:
+        rows.append(["rotation", "phase", f"{state.phase}; inv certs.rotate-ca --status"])
     run.ui.table(("certificate", "", ""), rows)
     document["ends"] = _ends(run)
     return document
@@ -102,4 +199,4 @@ def _ends(run: Run) -> list[dict[str, object]]:
     return [one.to_json(now) for one in found]
 
 
-namespace = Collection("certs", issue, renew, show)
+namespace = Collection("certs", issue, renew, rotate_ca, show)

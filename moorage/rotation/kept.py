@@ -1,0 +1,59 @@
+"""``.moorage/rotation.json``: how far the rotation of a CA has come, on disk after every deed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moorage.errors import Refused
+from moorage.files import private_folder, write_atomically
+from moorage.rotation.course import DONE, Member, State
+
+if TYPE_CHECKING:
+    from moorage.settings import Settings
+
+VERSION = 1
+
+
+def path(settings: Settings) -> Path:
+    """The file; there is none while no CA is being rotated."""
+    return settings.state / "rotation.json"
+
+
+def read(settings: Settings) -> State | None:
+    """The rotation that is under way, if one is. Raises Refused (``rotation-unreadable``)."""
+    file = path(settings)
+    try:
+        return _state(json.loads(file.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise Refused(
+            "rotation-unreadable",
+            f"{file} cannot be used",
+            cause=str(problem) or type(problem).__name__,
+            cure=f"put its last good copy back; or rm {file}, inv nodes.trust for every node, and "
+            "inv certs.rotate-ca again",
+            path=str(file),
+        ) from None
+
+
+def write(settings: Settings, state: State) -> None:
+    """Keeps the state; one that is done leaves no file. Raises OSError."""
+    if state.phase == DONE:
+        path(settings).unlink(missing_ok=True)
+        return
+    private_folder(settings.state)
+    document = {"version": VERSION, **asdict(state), "without": sorted(state.without)}
+    write_atomically(path(settings), f"{json.dumps(document, indent=1)}\n".encode())
+
+
+def _state(document: dict[str, Any]) -> State:
+    """Raises what says that it is none."""
+    if document.pop("version") != VERSION:
+        raise ValueError("it is of a later Moorage")
+    members = tuple(Member(**one) for one in document.pop("members"))
+    without = frozenset(map(str, document.pop("without")))
+    return State(members=members, without=without, **document)

@@ -1,0 +1,236 @@
+"""Everybody who trusts the registry: nodes, this machine's Docker, the agents of a cluster.
+
+Each gets the CA by what usually brings it there: ``nodes.trust``, this machine's trust, the
+agents' plan. No runtime is restarted: each reads the files of a registry's CA at every pull
+(docs/registry.md), and a restart that something else would need waits.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from agent.wire.report import UNREACHABLE, HostResult
+from moorage import fleet as this_machine
+from moorage.errors import MoorageError
+from moorage.fleet.inventory import Target
+from moorage.fleet.inventory.targets import parse_names
+from moorage.fleet.report import logbook
+from moorage.fleet.rollout import operation, plans
+from moorage.fleet.rollout.operation import Wish
+from moorage.fleet.rollout.this_machine import DOCKER_CERTS
+from moorage.pki.roster import Roster
+from moorage.rotation.course import CLUSTER, MACHINE, NODE, PULL, Member, Outcome
+
+if TYPE_CHECKING:
+    from agent.wire.plan import Plan, Verify
+    from moorage.cluster.api.client import Api
+    from moorage.fleet.rollout.fleet import Fleet
+    from moorage.settings import Settings
+    from moorage.ui import UI
+
+HERE = "this-machine"
+_AGENTS_SECONDS = 300.0
+_POLL = 1.0
+
+
+@dataclass(frozen=True)
+class Means:
+    """How members are reached. ``kubeconfig``, ``context``: "" for the cluster that is found."""
+
+    settings: Settings
+    ui: UI
+    fleet: Fleet
+    kubeconfig: str = ""
+    context: str = ""
+
+
+def found(means: Means, hosts: Sequence[Target]) -> tuple[Member, ...]:
+    """Who is to follow: ``hosts``, whatever node is known to trust the registry, this machine, and
+    a cluster's agents."""
+    known = {target.host for target in hosts} | {target.name for target in hosts}
+    others = [
+        one for one in trusting(means.settings) if one.host not in known and one.name not in known
+    ]
+    members = [
+        Member(target.name, NODE, way=json.dumps(asdict(target))) for target in (*hosts, *others)
+    ]
+    if (DOCKER_CERTS / means.settings.registry_name / "ca.crt").exists():
+        members.append(Member(HERE, MACHINE))
+    return (*members, *_clusters(means))
+
+
+def trusting(settings: Settings) -> list[Target]:
+    """The nodes that trust the registry, as far as this folder knows: by what was done, and by the
+    agents that stay."""
+    last = {
+        one.host: one
+        for one in logbook.deeds(logbook.folder(settings), settings.registry_name)
+        if one.result.ok
+    }
+    noted = [name for name, one in last.items() if one.verb == "trust"]
+    hosts = {target.host: target for target in parse_names(noted)} if noted else {}
+    for host in Roster(settings).residents():
+        hosts.setdefault(host, Target(host, host))
+    return sorted(hosts.values(), key=lambda one: one.name)
+
+
+def visit(
+    means: Means, deed: str, members: Sequence[Member], password: str
+) -> Mapping[str, Outcome]:
+    """Brings them the CAs that are in force, and has each pull.
+
+    ``password``: of the login that proves the CA to come, "" for the usual one.
+    """
+    told: dict[str, Outcome] = {}
+    nodes = [one for one in members if one.kind == NODE]
+    if nodes:
+        targets = [_target(one) for one in nodes]
+        report = means.fleet.run("trust", targets, Wish(restart=False, proving=password))
+        told |= {one.host: _outcome(one, deed) for one in report.hosts}
+        report.stop_if_interrupted()
+    for one in members:
+        if one.kind == MACHINE:
+            told[one.name] = _here(means, deed, password)
+        elif one.kind == CLUSTER:
+            told[one.name] = _cluster(means, one, password)
+    return told
+
+
+def _target(member: Member) -> Target:
+    document = json.loads(member.way)
+    return Target(**{**document, "ssh_args": tuple(document["ssh_args"])})
+
+
+def _outcome(result: HostResult, deed: str) -> Outcome:
+    """Trusted is enough for what is handed out; a CA is proved by a pull, and by nothing else."""
+    if result.error is not None:
+        why = f"{result.error.message}: {result.error.cause}"
+        return Outcome(False, result.status == UNREACHABLE, why)
+    if deed == PULL and not result.verified:
+        parts = "; ".join(f"{one.part}: {one.because}" for one in result.unproven)
+        return Outcome(False, why=f"it has not pulled: {parts or 'nothing there pulls images'}")
+    return Outcome(result.ok, why="" if result.ok else result.status)
+
+
+def _here(means: Means, deed: str, password: str) -> Outcome:
+    """This machine's Docker; its login for a proof is the usual one's place."""
+    settings = means.settings
+    pull = None
+    if password:
+        address = plans.this_machines_address(settings) or ""
+        usual = operation.proof(settings, None)
+        pull = operation.proving(usual, address, password)
+    try:
+        result = this_machine.trust_this_machine(settings, means.ui, pull=pull)
+    except MoorageError as problem:
+        return Outcome(False, why=f"{problem.message}: {problem.cause}")
+    return _outcome(result, deed)
+
+
+# -- a cluster -----------------------------------------------------------------------------------
+
+
+def _clusters(means: Means) -> list[Member]:
+    """The cluster whose agents hold a plan for this registry, if there is one.
+
+    Raises MoorageError if one that was named does not answer; another is only warned of.
+    """
+    named = bool(means.kubeconfig or means.context)
+    try:
+        api = _api(means)
+        plan = _agents_plan(api, means.settings)
+    except MoorageError as problem:
+        if named:
+            raise
+        if problem.code != "no-kubeconfig":
+            means.ui.warn(
+                f"no cluster was asked whether it has agents of ours: {problem.message}; "
+                "--kubeconfig or --context names one that has"
+            )
+        return []
+    return [] if plan is None else [Member(f"cluster/{api.where.context}", CLUSTER)]
+
+
+def _api(means: Means) -> Api:
+    from moorage.cluster.login import access
+
+    return access.connect(means.settings, kubeconfig=means.kubeconfig, context=means.context)
+
+
+def _agents_plan(api: Api, settings: Settings) -> Plan | None:
+    """What the cluster's agents hold their nodes to; None if that is another registry's trust."""
+    from agent.wire.plan import Plan
+    from moorage.cluster.agents.documents import PLAN, PLAN_KEY
+    from moorage.cluster.api import paths
+
+    place = paths.one("Secret", PLAN, settings.kubernetes.agents_namespace)
+    live = api.find(place, "read the agents' plan")
+    if live is None:
+        return None
+    plan = Plan.parse(base64.b64decode(live["data"][PLAN_KEY]))
+    registry = (plan.registry.host, plan.registry.port)
+    return plan if registry == (settings.registry.host, settings.registry.port) else None
+
+
+def _cluster(means: Means, member: Member, password: str) -> Outcome:
+    """The same plan with the CAs in force; with the proving login while they are proved."""
+    settings = means.settings
+    try:
+        api = _api(means)
+        plan = _agents_plan(api, settings)
+        if plan is None:
+            return Outcome(True)  # taken away meanwhile
+        usual = replace(
+            plan,
+            registry=replace(plan.registry, ca=operation.ca(settings)),
+            verify=operation.proof(settings, plan.verify.image if plan.verify else None),
+        )
+        if not password:
+            return _told_agents(means, api, usual)
+        try:
+            return _told_agents(means, api, replace(usual, verify=_proving(usual, password)))
+        finally:
+            _tell_agents(api, settings, usual)
+    except MoorageError as problem:
+        return Outcome(False, problem.code == "unreachable", f"{problem.message}: {problem.cause}")
+
+
+def _proving(plan: Plan, password: str) -> Verify | None:
+    if plan.verify is None:
+        return None
+    return operation.proving(plan.verify, plan.registry.address or "", password)
+
+
+def _tell_agents(api: Api, settings: Settings, plan: Plan) -> bytes:
+    from moorage.cluster.agents.documents import plan_secret
+    from moorage.cluster.api import paths
+
+    document = plan_secret(settings, plans.wire(plan))
+    api.apply(paths.of(document), document, "tell the agents", force=True)
+    return plans.wire(plan)
+
+
+def _told_agents(means: Means, api: Api, plan: Plan) -> Outcome:
+    """Until every agent has said that its node trusts, by a pull, or why not."""
+    from moorage.cluster.agents.states import FAILED, states
+
+    sent = _tell_agents(api, means.settings, plan)
+    deadline = time.monotonic() + _AGENTS_SECONDS
+    with means.ui.progress("wait for the cluster's agents") as update:
+        while True:
+            told = states(api, sent)
+            left = [one for one in told if not one.ok]
+            update(done=len(told) - len(left), total=len(told) or 1)
+            failed = next((one for one in left if one.status == FAILED), None)
+            late = time.monotonic() > deadline
+            if not left:
+                return Outcome(True)
+            if failed is not None or late:
+                one = failed or left[0]
+                return Outcome(False, why=f"{one.node.name}: {one.error or 'no word of its agent'}")
+            time.sleep(_POLL)
