@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from moorage.cluster.api.client import Where
+from moorage.cluster.api.where import Where
 from moorage.cluster.diagnosis import diagnosis
 from moorage.cluster.diagnosis.diagnosis import NOT_ALLOWED, Known
 from moorage.cluster.diagnosis.examine import Report

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from moorage.cluster.api.client import Where
+from moorage.cluster.api.where import Where
 from moorage.cluster.diagnosis import diagnosis, examine, owners
 from moorage.cluster.diagnosis.diagnosis import Known
 from moorage.cluster.diagnosis.examine import Report

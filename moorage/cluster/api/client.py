@@ -10,16 +10,15 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-import re
 import threading
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from moorage.cluster.api.ours import FIELD_MANAGER
-from moorage.cluster.api.refusals import ApiError, explain
+from moorage.cluster.api.refusals import ApiError, explain, no_answer
+from moorage.cluster.api.where import Where
 
 if TYPE_CHECKING:
     from kubernetes.client import Configuration
@@ -38,38 +37,6 @@ MAX_ANSWER = 16 << 20
 _ANEW = 3
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
-
-
-@dataclass(frozen=True)
-class Where:
-    """Which cluster this is: the server's URL and the context it was found by.
-
-    ``kubectl``: how to type kubectl for it; ``flags``: what our own commands need, beginning with
-    a space, where the user named the cluster on the command line.
-    """
-
-    server: str
-    context: str
-    kubectl: str = "kubectl"
-    flags: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.context} ({self.server})"
-
-    def typed(self, text: str) -> str:
-        """``text`` with its kubectl and ``inv k8s.`` commands so that they reach this cluster.
-
-        What was typed out already stays as it is.
-        """
-        text = _KUBECTL.sub(lambda _: self.kubectl, text)
-        return _OURS.sub(lambda found: found[0] + self.flags, text)
-
-
-# In a cure, a word that is followed by what it shall do.
-_KUBECTL = re.compile(r"(?<![\w/.-])kubectl(?= [a-z])")
-_OURS = re.compile(
-    r"inv (?:k8s\.[a-z]+|nodes\.\w+ (?:[A-Z]+ )?--from-cluster)\b(?! --(?:kubeconfig|context))"
-)
 
 
 class Api:
@@ -338,9 +305,7 @@ class Api:
         return b"".join(parts)
 
     def _no_answer(self, problem: Exception, what: str) -> ApiError:
-        from moorage.cluster.api import unreachable
-
-        return unreachable.explain(problem, what, self.where, answered=self._answered)
+        return no_answer(problem, what, self.where, answered=self._answered)
 
     def _wait_turn(self) -> None:
         while (pause := self._not_before - time.monotonic()) > 0:

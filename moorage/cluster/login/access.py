@@ -37,7 +37,8 @@ def connect(settings: Settings, *, kubeconfig: str = "", context: str = "") -> A
     ``kubeconfig`` and ``context`` come before the settings'. Raises Refused where there is none,
     the context is unknown, or its credentials are of no use; ApiError where it does not answer.
     """
-    from moorage.cluster.api.client import Api, Where
+    from moorage.cluster.api.client import Api
+    from moorage.cluster.api.where import Where
 
     files, origin = kubeconfig_files(settings, kubeconfig)
     wanted = context or settings.kubernetes.context
