@@ -236,8 +236,8 @@ def test_each_room_keeps_to_what_it_alone_does(
 # How much a reader has to hold in mind: files in a folder, lines in a file.
 MOST_FILES, MOST_LINES = 12, 450
 FULLER = {
-    "moorage/registry": "14: users and the front's service have a room to come",
-    "agent/server": "13: runs on nodes, and waits for the step as a value",
+    "moorage/registry": "logins (users, tokens, what is handed to whom) have a room to come",
+    "agent/server": "one too many; runs on nodes, and waits for the step as a value",
 }
 LONGER = {
     "agent/journal/transaction.py": "the transaction and its journal are left as they are",

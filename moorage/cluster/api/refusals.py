@@ -421,7 +421,7 @@ _NO_ANSWER = (
 
 
 def no_answer(problem: Exception, what: str, where: Where, *, answered: bool) -> ApiError:
-    """Why none comes. ``answered``: it has answered before, so that this may be a passing trouble."""
+    """Why none comes. ``answered``: one came before, so that this may be a passing trouble."""
     words = f"{type(problem).__name__}: {problem}"
     for pattern, code, cause, cure in _NO_ANSWER:
         if re.search(pattern, words):
