@@ -77,6 +77,7 @@ def pruning(settings: Settings) -> Due:
     """Whether the policy of the settings lets any image go."""
     from moorage.catalogue import pruning as catalogue
     from moorage.catalogue import usage
+    from moorage.cluster.diagnosis.facts import Silent
     from moorage.fleet.rollout.fleet import Fleet
 
     policy = policy_of(settings)
@@ -86,7 +87,7 @@ def pruning(settings: Settings) -> Due:
         api = usage.cluster(settings)
         notes = () if api is None else (Note(f"cluster: {api.where}"),)
         plan = catalogue.plan(
-            settings, api, Fleet(settings, ui), policy,
+            settings, api, Fleet(settings, Silent()), policy,
             everything=False, without_nodes=settings.upkeep.without_nodes,
         )  # fmt: skip
     except Refused as problem:
