@@ -23,7 +23,7 @@ from moorage.images.asking import Asker, Login
 from moorage.images.outcome import Outcome
 from moorage.images.skopeo import Access
 from moorage.references import Reference
-from moorage.registry import client
+from moorage.registry import client, external
 
 if TYPE_CHECKING:
     from moorage.registry.credentials import Credentials
@@ -124,7 +124,8 @@ class _Work:
             place = str(landed)
             return self._mirrored(image, landed)
         except MoorageError as problem:
-            return Outcome(str(image), place, fault=self._judged(problem).fault)
+            told = external.advised(self.settings, self._judged(problem))
+            return Outcome(str(image), place, fault=told.fault)
 
     def _mirrored(self, image: Reference, landed: Reference) -> Outcome:
         wanted = self._wanted(image)

@@ -13,7 +13,7 @@ from moorage.images.outcome import Outcome
 from moorage.images.skopeo import Access
 from moorage.images.sources import Source
 from moorage.references import Reference
-from moorage.registry import client
+from moorage.registry import client, external
 
 if TYPE_CHECKING:
     from moorage.registry.credentials import Credentials
@@ -50,7 +50,7 @@ def _of_name(
         with sources.of_engine(settings, name, wanted, folder) as source:
             return [_one(settings, name, source, allowed, login)]
     except MoorageError as problem:
-        return [Outcome(name, fault=problem.fault)]
+        return [Outcome(name, fault=external.advised(settings, problem).fault)]
 
 
 def _one(
@@ -61,7 +61,8 @@ def _one(
         skopeo.copy(source.word, source.target, allowed, exactly=source.exactly)
         after = _digest(settings, source.target, login)
     except MoorageError as problem:
-        return Outcome(name, str(source.target), fault=problem.fault)
+        fault = external.advised(settings, problem).fault
+        return Outcome(name, str(source.target), fault=fault)
     return Outcome(name, str(source.target), after, changed=after != before)
 
 

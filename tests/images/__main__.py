@@ -75,7 +75,7 @@ def _words() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--raced", type=int, default=40)
+    parser.add_argument("--raced", type=int, default=20)
     parser.add_argument("--away", type=float, default=20, help="milliseconds to the other registry")
     return parser.parse_args()
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -26,15 +28,16 @@ from moorage.images.mirroring import Wish
 from moorage.images.outcome import Outcome
 from moorage.references import Reference
 from moorage.registry import client
-from moorage.registry.credentials import credentials
+from moorage.registry.credentials import Credentials, credentials, keep
+from moorage.settings import ROOT, NodesSettings, RegistrySettings
 from moorage.ui import UI
 from tests.agent.authority import Authority
 from tests.debian import unpacked
-from tests.distribution import PASSWORD, PUSHER, TokenServer
+from tests.distribution import PASSWORD, PUSHER, ROBOT, TokenServer, serving
 from tests.images import upstream
 from tests.images.upstream import Upstream, fill
 from tests.loopback import Loopback, loopback
-from tests.unit.elsewhere import registry_project
+from tests.unit.elsewhere import project, registry_project
 
 NAMES = {"team/app": 1, "library/nginx": 1}
 
@@ -302,6 +305,72 @@ def test_a_pushed_image_goes_under_its_own_path(name: str, lands: str) -> None:
     from moorage.settings import Settings
 
     assert str(sources.target(replace(Settings()), name)) == lands
+
+
+def test_a_registry_of_somebody_elses_takes_them_too(
+    there: Upstream, layout: Path, tmp_path: Path
+) -> None:
+    """One that wants bearer tokens, as Harbor and GitLab do; the stand-in issues them."""
+    with (
+        TokenServer(Authority()).running() as tokens,
+        serving(tmp_path / "external", tokens.authority.issue("localhost"), tokens) as served,
+    ):
+        (tmp_path / "ca.crt").write_text(tokens.authority.pem)
+        settings = project(
+            tmp_path / "project",
+            registry=RegistrySettings(
+                host="localhost", port=served.port, external=True, ca=str(tmp_path / "ca.crt")
+            ),
+            nodes=NodesSettings(mirror_path="team/{registry}"),
+        )
+        keep(settings, Credentials(PUSHER, PASSWORD))
+        pushed = _only(pushing.push(settings, [str(layout)], "team/app:2", UI()))
+        image = references.parse(f"{there.name}/library/nginx:1")
+        mirrored = _only(mirroring.mirror(settings, [image], "", Wish(), UI()))
+        again = _only(mirroring.mirror(settings, [image], "", Wish(), UI()))
+        # That robot may pull alone.
+        keep(settings, Credentials(ROBOT, PASSWORD))
+        refused = _only(pushing.push(settings, [str(layout)], "team/app:3", UI())).fault
+    assert refused is not None
+    assert refused.code in ("login-refused", "access-denied"), refused
+    assert "registry.login" in refused.cure
+    assert (pushed.fault, mirrored.fault) == (None, None)
+    assert pushed.digest == there.digests["team/app:1"]
+    assert mirrored.digest == there.digests["library/nginx:1"]
+    place = f"localhost:{served.port}/team/{there.name.replace(':', '_')}/library/nginx:1"
+    assert (mirrored.landed, again.changed) == (place, False)
+
+
+def test_the_command_ends_with_1_and_one_document_if_an_image_fails(
+    ours: Loopback, there: Upstream, tmp_path: Path
+) -> None:
+    """The whole command, in a folder of its own, on a registry that is somebody else's to it."""
+    for name in ("moorage", "agent"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("tasks.py", "invoke.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    login, registry = credentials(ours.settings), ours.settings.registry
+    folder = tmp_path / ".moorage/registry/external"
+    folder.mkdir(parents=True)
+    (folder / f"localhost:{registry.port}.login").write_text(f"{login.user}:{login.password}\n")
+    (tmp_path / "list").write_text(f"{there.name}/team/app:1\n{there.name}/no/such:1\n")
+    variables = {
+        "INVOKE_REGISTRY_HOST": "localhost",
+        "INVOKE_REGISTRY_PORT": str(registry.port),
+        "INVOKE_REGISTRY_EXTERNAL": "true",
+        "INVOKE_REGISTRY_CA": str(ours.settings.ca_file),
+    }
+    argv = [sys.executable, "-m", "invoke", "image.mirror", "list", "--json"]
+    ran = commands.run(argv, cwd=tmp_path, env=variables, check=False)
+    assert ran.returncode == 1, ran.stderr
+    said = json.loads(ran.stdout)
+    assert (said["ok"], said["changed"], said["failed"]) == (False, True, 1)
+    assert said["images"][0]["digest"] == there.digests["team/app:1"]
+    assert [row["code"] for row in said["causes"]] == ["image-missing"]
+    (tmp_path / "list").write_text(f"{there.name}/team/app:1\n")
+    again = commands.run(argv[:-1], cwd=tmp_path, env=variables, check=False)
+    assert again.returncode == 0, again.stderr
+    assert b"1 image: 0 mirrored, 1 unchanged, 0 failed" in again.stdout
 
 
 # -- and what nodes make of it ---------------------------------------------------------------

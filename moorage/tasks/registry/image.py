@@ -155,7 +155,8 @@ def _counted(outcomes: list[Outcome], *, dry_run: bool) -> str:
     changed = sum(one.changed for one in outcomes)
     verb = "to be mirrored" if dry_run else "mirrored"
     unchanged = len(outcomes) - failed - changed
-    return f"{len(outcomes)} images: {changed} {verb}, {unchanged} unchanged, {failed} failed"
+    images = "1 image" if len(outcomes) == 1 else f"{len(outcomes)} images"
+    return f"{images}: {changed} {verb}, {unchanged} unchanged, {failed} failed"
 
 
 def _tell_causes(run: Run, outcomes: list[Outcome]) -> None:
