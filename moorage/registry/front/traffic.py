@@ -36,11 +36,9 @@ def requests(run: Path) -> Requests:
     """
     told = runtime.ask(run, "show stat")
     rows = csv.DictReader(told.removeprefix("# ").splitlines())
-    front = (
-        next((one for one in rows if (one["pxname"], one["svname"]) == ("front", "FRONTEND")), None)
-        or {}
-    )
-    return Requests(*(int(front.get(name) or 0) for name in ("req_tot", "hrsp_4xx", "hrsp_5xx")))
+    mine = [one for one in rows if (one["pxname"], one["svname"]) == ("front", "FRONTEND")]
+    counts = ("req_tot", "hrsp_4xx", "hrsp_5xx")
+    return Requests(*(sum(int(one[name] or 0) for one in mine) for name in counts))
 
 
 def pulls(port: int) -> int | None:
