@@ -36,7 +36,7 @@ def sftp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A real sshd with keys of its own -> the place of a backup on it."""
     if os.geteuid() != 0 or shutil.which("ssh") is None:
         pytest.skip("sshd runs as root here, and restic needs ssh")
-    root = unpacked("sshd", "openssh-server", "openssh-sftp-server", "libwrap0")
+    root = unpacked("sshd", "openssh-server", "openssh-sftp-server", "libwrap0", "libnss-wrapper")
     for name in ("host", "client"):
         words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)]
         subprocess.run(words, check=True)
@@ -59,8 +59,15 @@ def sftp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     Path("/run/sshd").mkdir(exist_ok=True)
     libraries = sorted({str(path.parent) for path in root.rglob("*.so*")})
-    monkeypatch.setenv("LD_LIBRARY_PATH", ":".join(libraries))
-    argv = [f"{root}/usr/sbin/sshd", "-D", "-e", "-f", str(sshd_config)]
+    # It insists on a user of its own, which this machine may not have and does not get.
+    (tmp_path / "passwd").write_text(
+        f"{Path('/etc/passwd').read_text()}sshd:x:64123:65534::/run/sshd:/usr/sbin/nologin\n"
+    )
+    argv = [
+        "env", f"LD_LIBRARY_PATH={':'.join(libraries)}", "LD_PRELOAD=libnss_wrapper.so",
+        f"NSS_WRAPPER_PASSWD={tmp_path / 'passwd'}", "NSS_WRAPPER_GROUP=/etc/group",
+        f"{root}/usr/sbin/sshd", "-D", "-e", "-f", str(sshd_config),
+    ]  # fmt: skip
     with _Running(argv, tmp_path / "sshd.log", port):
         yield f"sftp:{user}@127.0.0.1:{tmp_path}/far"
 
