@@ -131,7 +131,7 @@ def resident(session: nox.Session) -> None:
 
 @nox.session
 def attacks(session: nox.Session) -> None:
-    """Every way into a running agent that we know: each refused, logged, and without effect."""
+    """Every way into a running agent or page that we know: each refused, and without effect."""
     session.run("python", "-m", "tests.attacks", external=True)
 
 
@@ -158,7 +158,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def web(session: nox.Session) -> None:
-    """The page in headless Chromium: three widths, a keyboard alone, both languages, axe-core."""
+    """The page in headless Chromium, by keyboard and by axe-core; `-- --write`: screenshots."""
     session.run("python", "-m", "tests.web", *session.posargs, external=True)
 
 
