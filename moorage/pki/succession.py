@@ -91,19 +91,23 @@ def make(settings: Settings, addresses: Sequence[str]) -> Heir:
     heir, present = _heir(settings), _present(settings)
     if heir not in present:
         _write_cas(settings, [*present, heir])
-    return Heir(certificates.facts(heir).fingerprint, _bridge(settings) is not None)
+    # Now, and not at the switch: the old key may have been taken away by then.
+    _make_bridge(settings)
+    return Heir(certificates.facts(heir).fingerprint, bool(bridge(settings)))
 
 
 def pair_to_prove(settings: Settings, addresses: Sequence[str]) -> bytes:
     """A certificate of the CA to come and its key, for the registry's addresses; kept nowhere."""
     from moorage.pki import certificates
 
-    key, now = certificates.new_key(settings.certs.key), _now()
+    key, now, heir = certificates.new_key(settings.certs.key), _now(), _heir(settings)
+    wanted = dict.fromkeys((*pki.names(settings), *addresses))
     leaf = certificates.make_leaf(
         key,
-        ca=_heir(settings),
+        ca=heir,
         ca_key=_heirs_key(settings),
-        names=tuple(dict.fromkeys((*pki.names(settings), *addresses))),
+        # An address that the machine has only since is none of the heir's constraints.
+        names=tuple(one for one in wanted if not certificates.forbidden_name(heir, [one])),
         days=_PROOF_DAYS,
         now=now,
     )
@@ -169,7 +173,7 @@ def withdraw(settings: Settings) -> None:
 
 
 def bridge(settings: Settings) -> bytes:
-    """The new CA as the old one vouches for it (PEM); nothing before the switch, or without it."""
+    """The new CA as the old one vouches for it (PEM); nothing if that one cannot."""
     try:
         return (folder(settings) / "bridge.crt").read_bytes()
     except FileNotFoundError:

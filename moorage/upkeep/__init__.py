@@ -82,12 +82,13 @@ def _told(settings: Settings) -> list[Result]:
     try:
         outcomes.ran(settings)
     except OSError as problem:
+        path = str(problem.filename or settings.upkeep.textfile)
         error = MoorageError(
             "textfile-unwritten",
-            f"node_exporter is not told: {settings.upkeep.textfile} cannot be written",
+            f"nobody is told that the upkeep ran: {path} cannot be written",
             cause=problem.strerror or str(problem),
             cure="make its folder and let this user write there, or correct upkeep.textfile",
-            path=settings.upkeep.textfile,
+            path=path,
         )
         return [Result(TEXTFILE, FAILED, error.message, error=error)]
     return []

@@ -54,6 +54,7 @@ def job_of(settings: Settings) -> schedule.Job:
 
 def announced(settings: Settings) -> list[str]:
     """What :func:`install` would change outside of the project's folder. Raises Refused."""
+    _refuse_anybodys(settings.root)
     job = job_of(settings)
     if chosen() == SYSTEMD:
         changed = [path for path, text in _units(job).items() if _read(path) != text]
@@ -66,6 +67,20 @@ def announced(settings: Settings) -> list[str]:
     wanted = schedule.crontab(before, job)
     return [f"add a line to {job.user}'s crontab: inv upkeep daily at {job.at}"] * (
         wanted != before
+    )
+
+
+def _refuse_anybodys(root: Path) -> None:
+    """Raises Refused if root would run, daily, a program that others may change."""
+    status = root.stat()
+    if os.geteuid() != 0 or (status.st_uid == 0 and not status.st_mode & 0o022):
+        return
+    raise Refused(
+        "folder-unscheduled",
+        f"root does not run the upkeep from {root}",
+        cause="others than root may change the program there",
+        cure="as the folder's owner, without sudo: inv upkeep.install",
+        path=str(root),
     )
 
 

@@ -587,6 +587,22 @@ def test_a_plan_of_an_earlier_build_is_named_with_what_cures_it(
     assert found.cure == holding.where.typed("inv k8s.agents")
 
 
+def test_agents_of_another_registry_keep_their_plan(
+    holding: Api, server: Standin, front: Loopback
+) -> None:
+    agent = StandinAgent(server, front, front.settings)
+    plan = json.loads(agent.plan)
+    plan["registry"]["host"] = "another.example"
+    server.objects[agent.path] = made_of.plan_secret(front.settings, json.dumps(plan).encode())
+    before = server.objects[agent.path]
+    assert not any(
+        where.endswith("/moorage-plan") for where, _ in admins.logins_held(holding, front.settings)
+    )
+    handed.note(front.settings, ["moorage-nodes"], holding.where.server)
+    assert set(rotate(holding, front).values()) == {""}
+    assert server.objects[agent.path] == before
+
+
 def test_the_task_says_what_waits_and_what_another_run_would_do(
     holding: Api,
     front: Loopback,

@@ -183,6 +183,27 @@ def test_what_proves_the_new_ca_is_valid_for_names_and_addresses(
     assert chain.trouble(tmp_path, ca, ("192.0.2.8",), now) is not None
 
 
+def test_the_old_key_may_be_taken_away_before_the_switch(settings: Settings) -> None:
+    heir = succession.make(settings, [ADDRESS])
+    old = pki.ca_pem(settings).split("-----END CERTIFICATE-----")[0] + "-----END CERTIFICATE-----\n"
+    (settings.certs_dir / "ca.key").unlink()
+    succession.switch(settings)
+    assert accepted(settings, old) == heir.bridged
+
+
+def test_an_address_that_came_later_is_left_out_of_the_proof(tmp_path: Path) -> None:
+    made = project(tmp_path, certs=CertsSettings(name_constraints=True))
+    pki.issue(made)
+    succession.make(made, [ADDRESS])
+    pair = succession.pair_to_prove(made, [ADDRESS, "192.0.2.99"])
+    leaf = certificates.load_certificates(pair)[0]
+    heir = certificates.load_certificates(succession.pem(made).encode())[0]
+    named = certificates.facts(leaf).names
+    assert ADDRESS in named
+    assert "192.0.2.99" not in named
+    assert all(certificates.forbidden_name(heir, [one]) is None for one in named)
+
+
 def test_a_ca_with_name_constraints_may_prove_itself_by_an_address(tmp_path: Path) -> None:
     settings = replace(project(tmp_path), certs=CertsSettings(name_constraints=True))
     pki.issue(settings)

@@ -155,6 +155,20 @@ def test_the_timer_is_put_there_once_and_taken_away(settings: Settings, booted: 
     assert not installing.remove(settings)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can run what is another's")
+@pytest.mark.parametrize(("owner", "mode"), [(65534, 0o755), (0, 0o777), (0, 0o775)])
+def test_root_runs_nothing_daily_that_others_may_change(
+    settings: Settings, booted: Path, owner: int, mode: int
+) -> None:
+    os.chown(settings.root, owner, -1)
+    settings.root.chmod(mode)
+    with pytest.raises(Refused) as refused:
+        installing.install(settings)
+    assert (refused.value.code, refused.value.path) == ("folder-unscheduled", str(settings.root))
+    assert not list(installing.UNITS.iterdir())
+    assert not installing.remove(settings)
+
+
 def test_a_machine_with_neither_is_told(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,7 +121,10 @@ def _agents(api: Api, settings: Settings, ui: UI, seconds: float) -> str:
     live = api.find(path, "read the agents' plan")
     if live is None:
         return ""
-    plan = _renewed(base64.b64decode(live["data"][made_of.PLAN_KEY]), handed.to_nodes(settings))
+    plan = base64.b64decode(live["data"][made_of.PLAN_KEY])
+    if admins.registry_of(json.loads(plan)) != settings.registry_name:
+        return ""  # another checkout's agents: our login is nothing for its registry
+    plan = _renewed(plan, handed.to_nodes(settings))
     action = base64.b64decode(live["data"][made_of.ACTION_KEY]).decode()
     apply(api, [made_of.plan_secret(settings, plan, action)])
     deadline = time.monotonic() + seconds

@@ -82,18 +82,26 @@ def _listed(api: Api, settings: Settings, namespace: str) -> Iterator[Mapping[st
 def _logins(secret: Mapping[str, Any], registry: str) -> Iterable[pull_secret.Login]:
     """Those for our registry in a pull Secret, or in the agents' plan. Pure."""
     if secret["metadata"]["name"] == _PLAN and secret.get("type") not in _TYPES:
-        return _in_plan(secret)
+        return _in_plan(secret, registry)
     found = pull_secret.logins(secret)
     return {found[key] for key in keyring.serving(found, f"{registry}/x")}
 
 
-def _in_plan(secret: Mapping[str, Any]) -> Iterable[pull_secret.Login]:
+def _in_plan(secret: Mapping[str, Any], registry: str) -> Iterable[pull_secret.Login]:
     try:
         plan = json.loads(base64.b64decode((secret.get("data") or {}).get(_PLAN_KEY) or ""))
+        if registry_of(plan) != registry:
+            return ()
         verify = plan["verify"]
         return {pull_secret.Login(str(verify["username"]), str(verify["password"]))}
     except (ValueError, TypeError, KeyError, binascii.Error):
         return ()
+
+
+def registry_of(plan: Mapping[str, Any]) -> str:
+    """The registry that the agents' plan is of, as image names spell it. Pure."""
+    host, port = plan["registry"]["host"], plan["registry"].get("port", 443)
+    return str(host) if port == 443 else f"{host}:{port}"
 
 
 def _admins(settings: Settings, logins: Iterable[pull_secret.Login]) -> list[str]:
