@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from moorage import settings
 from moorage.docker import engine
@@ -26,18 +27,31 @@ NAMESPACES = Path("/run/docker/netns")
 def running() -> Iterator[None]:
     """If no engine answers: installed, started, and stopped once nobody is within any more."""
     ours, ui = _settings(), UI(yes=True)
-    folder = private_folder(ours.state)
-    with (folder / "tests-engine.lock").open("w") as users:
-        fcntl.flock(users, fcntl.LOCK_EX)
-        stood = engine.answers(ours)
-        _ensure(ours, ui)
+    with (private_folder(ours.state) / "tests-engine.lock").open("w") as users:
+        started = _started(ours, ui, users)
         fcntl.flock(users, fcntl.LOCK_SH)
         try:
             yield
         finally:
-            if not stood:
+            if started:
                 fcntl.flock(users, fcntl.LOCK_EX)
                 engine.stop(ours, ui)
+
+
+def _started(ours: Settings, ui: UI, users: IO[str]) -> bool:
+    """Whether it was started here. One looks after that; the others wait until it answers."""
+    while True:
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(users, fcntl.LOCK_SH)
+            if engine.answers(ours):
+                return False
+            fcntl.flock(users, fcntl.LOCK_UN)
+            continue
+        stood = engine.answers(ours)
+        _ensure(ours, ui)
+        return not stood
 
 
 def _ensure(ours: Settings, ui: UI) -> None:

@@ -8,8 +8,6 @@ import http.client
 import itertools
 import json
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -39,7 +37,6 @@ from moorage.web.server import EVERY, Server
 from moorage.web.story import SECTIONS, Story, from_groups, from_rows
 from tests.adopted import Folder, adopted_by_address
 
-ROOT = Path(__file__).parents[2]
 OWN = Ours("1.0", "d" * 64)
 EVIL = "<script>alert('x')</script><img src=x onerror=y>&\"'"
 
@@ -489,52 +486,6 @@ def test_rollouts_are_told_newest_first_and_while_they_run(
 
 def test_every_source_has_its_pace() -> None:
     assert set(EVERY) | {"nodes", "actions"} == set(SECTIONS)
-
-
-MEASURE = """
-import pathlib, sys, time
-from functools import partial
-from moorage.web.history import History
-from tests.unit.elsewhere import project
-from tests.unit.test_web import Served, standing, sources
-settings = project(pathlib.Path(sys.argv[1]))
-names = ("registry", "images", "users", "rollouts")
-asked = {name: partial(getattr(sources, name), settings) for name in names}
-asked["history"] = lambda: history.look()
-made = Served(asked, 1000)
-history = History(settings, made.server.story)
-for number in range(1000):
-    # Each of its own look, so that no two are folded: the worst there is.
-    made.server.story.hear(standing(f"node{number}", runtime=f"containerd 1.6.{number}"))
-made.log_in()
-began = time.process_time()  # of this process alone: other tests keep the cores busy
-text = made.shown()
-took = time.process_time() - began
-assert text.count('<th scope="row">') == 1000
-rss = int(open("/proc/self/status").read().partition("VmRSS:")[2].split()[0])
-deadline = time.monotonic() + 60
-while any(made.server.story.section(name, 0).seen is None for name in asked):
-    assert time.monotonic() < deadline
-    time.sleep(0.1)
-time.sleep(16)  # the registry is looked at again: what the first look costs is no idling
-began, cores = time.monotonic(), time.process_time()
-time.sleep(20)
-idle = (time.process_time() - cores) / (time.monotonic() - began)
-print(took, rss, idle)
-made.close()
-"""
-
-
-def test_a_thousand_nodes_are_there_within_a_second_150_megabytes_and_2_percent_of_a_core(
-    tmp_path: Path,
-) -> None:
-    command = [sys.executable, "-c", MEASURE, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    seconds, kib, idle = done.stdout.split()
-    assert float(seconds) < 1
-    assert int(kib) < 150 << 10
-    assert float(idle) < 0.02
 
 
 # -- one story ------------------------------------------------------------------------------------

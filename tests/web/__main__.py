@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -259,6 +260,17 @@ def _with(run: Callable[..., object], *words: object, odd: str = EVIL) -> None:
         served.close()
 
 
+def _thousand() -> None:
+    """In a process of its own: the memory is the page's alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "tests.web.thousand", folder]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    seconds, kib, idle = map(float, done.stdout.split())
+    check("a thousand nodes are made in less than a second", seconds < 1, seconds)
+    check("a thousand nodes take less than 150 MB", kib < 150 << 10, kib)
+    check("a thousand nodes take less than 2 % of a core when idle", idle < 0.02, idle)
+
+
 def main(words: list[str]) -> int:
     given = [one.partition("=")[2] for one in words if one.startswith("--pictures=")]
     pictures = Path(given[0]) if given else None
@@ -273,6 +285,7 @@ def main(words: list[str]) -> int:
     _with(_english, pictures)
     _with(_chinese)
     _with(_without_scripts)
+    _thousand()
     bad = [one for one in SAID if one]
     print(f"web: {len(SAID)} checks, {len(bad)} failed")  # noqa: T201
     return 1 if bad else 0
