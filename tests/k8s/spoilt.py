@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from moorage.registry.front.configuration import NAMELESS, PAIR
 from moorage.settings import Settings
 from tests.k8s.journey import Journey
 
@@ -47,11 +48,12 @@ def serving(journey: Journey, certificate: bytes) -> Iterator[None]:
     container = journey.front_container()
     settings = journey.settings
     issued = settings.certs_dir / "registry.crt"
-    mounted = settings.state / "registry" / "front" / "tls.pem"
+    front = settings.state / "registry" / "front"
     good = issued.read_bytes()
     # In place: owner and mode stay, and a mounted file keeps its inode.
     issued.write_bytes(certificate)
-    mounted.write_bytes(certificate + (settings.certs_dir / "registry.key").read_bytes())
+    for pair in (front / PAIR, front / NAMELESS):  # who asks for no name of the one gets the other
+        pair.write_bytes(certificate + (settings.certs_dir / "registry.key").read_bytes())
     container.restart(timeout=2)
     try:
         yield
