@@ -36,7 +36,8 @@ KINDS = (
 )
 
 
-_GONE_SECONDS = 45.0
+# A pod's own half minute to end, and what a kubelet needs on top on a busy node: 45 were too few.
+_GONE_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
