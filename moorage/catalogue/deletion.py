@@ -78,12 +78,12 @@ def _parents(held: Sequence[Repository]) -> dict[tuple[str, str], list[tuple[str
 def of_reference(held: Repository, tag: str, digest: str) -> tuple[list[Step], list[str]]:
     """What deletes one tag, or one digest with its tags -> (the steps, what to warn of). Pure.
 
-    Raises Refused: ``no-image``, ``image-part-of`` for a child of an index that stays.
+    Raises Refused: ``no-such-image``, ``image-part-of`` for a child of an index that stays.
     """
     found = digest or (held.tags[tag].digest if tag in held.tags else "")
     if not found or (digest and digest not in held.manifests):
         raise Refused(
-            "no-image",
+            "no-such-image",
             f"the registry has no image {held.name}{'@' + digest if digest else ':' + tag}",
             cause=f"it has {', '.join(sorted(held.tags)[-5:]) or 'no tag'} of {held.name}",
             cure=f"inv images.list {held.name}",

@@ -55,9 +55,14 @@ def of_manifests(path: str) -> list[Reference]:
             path, f"it is not YAML: {why}", "render a chart first: helm template"
         ) from None
     objects = [one for one in documents if isinstance(one, dict)]
-    found = [image for one in objects for image in _of_object(one, f"{path}, ")]
+    try:
+        found = [image for one in objects for image in _of_object(one, f"{path}, ")]
+    except RecursionError:
+        raise _unreadable(path, "an object in it holds itself, by an alias") from None
     if not found:
-        raise _unreadable(path, "no pod in it runs an image")
+        raise _unreadable(
+            path, "no pod in it runs an image", "name a file with pods, as helm template writes it"
+        )
     return found
 
 
@@ -112,8 +117,9 @@ def _text(path: str, shown: str) -> str:
         if len(content) > _MOST_BYTES:
             raise _unreadable(shown, f"it has more than {_MOST_BYTES >> 20} MB")
         return content.decode("utf-8-sig")
-    except OSError as problem:
-        raise _unreadable(shown, problem.strerror or str(problem)) from None
+    except (OSError, RuntimeError) as problem:  # RuntimeError: ~nobody
+        why = getattr(problem, "strerror", "") or str(problem)
+        raise _unreadable(shown, why) from None
     except UnicodeDecodeError:
         raise _unreadable(shown, "it is not UTF-8 text") from None
 

@@ -123,12 +123,15 @@ def logins(authfile: str) -> dict[str, Login]:
     """
     found: dict[str, Login] = {}
     for path in [Path(authfile)] if authfile else reversed(_default_files()):
-        for key, entry in (_document(path).get("auths") or {}).items():
+        auths = _document(path).get("auths")
+        for key, entry in auths.items() if isinstance(auths, dict) else ():
             word = entry.get("auth") if isinstance(entry, dict) else None
+            if not isinstance(word, str):
+                continue
             host = str(key).removeprefix("https://").partition("/")[0]
             registry = HUB if host == f"index.{HUB}" else host
             try:
-                user, colon, password = base64.b64decode(word or "").decode().partition(":")
+                user, colon, password = base64.b64decode(word).decode().partition(":")
             except ValueError:
                 continue
             if colon and "/" not in str(key).removeprefix("https://").removesuffix("/v1/"):
@@ -157,6 +160,8 @@ def is_redirected(registry: str) -> bool:
         except (OSError, ValueError):
             continue
         for one in tables if isinstance(tables, list) else ():
+            if not isinstance(one, dict):
+                continue
             prefix = str(one.get("prefix") or one.get("location") or "")
             if prefix.startswith(("*", registry)):
                 return True
@@ -189,6 +194,8 @@ def _token(pool: PoolManager, wanted: Mapping[str, str], login: Login) -> str:
     asked = {key: wanted[key] for key in ("service", "scope") if wanted.get(key)}
     headers = {} if login is None else {"Authorization": _basic(login)}
     document = json.loads(pool.request("GET", wanted["realm"], fields=asked, headers=headers).data)
+    if not isinstance(document, dict):
+        raise ValueError("the answer is no JSON object")
     return str(document.get("token") or document["access_token"])
 
 

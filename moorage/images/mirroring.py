@@ -82,7 +82,8 @@ def _at_once(
 ) -> Iterator[tuple[Reference, Outcome]]:
     pool = ThreadPoolExecutor(work.wish.at_once)
     try:
-        with ui.progress(f"mirroring {len(images)} images") as update:
+        what = "one image" if len(images) == 1 else f"{len(images)} images"
+        with ui.progress(f"mirroring {what}") as update:
             begun = {pool.submit(work.one, image): image for image in images}
             for done, future in enumerate(as_completed(begun), 1):
                 update(done=done, total=len(images))

@@ -46,22 +46,29 @@ def target(settings: Settings, name: str) -> Reference:
     path; one of another registry lands where ``image.mirror`` would put it.
     """
     found = references.parse(name.removeprefix("localhost/"), home=settings.registry_name)
-    return references.landing(settings, replace(found, digest=""))
+    return references.landing(settings, replace(found, digest="", tag=found.tag or "latest"))
 
 
 def is_file(name: str) -> bool:
     """Whether ``name`` is an archive or a layout here, not an image of the engine."""
-    path = Path(name).expanduser()
-    spelt_as_one = name.startswith(("/", "./", "../", "~"))
-    return spelt_as_one or path.is_file() or (path / "oci-layout").is_file()
+    if name.startswith(("/", "./", "../", "~")):
+        return True
+    try:
+        path = Path(name)
+        return path.is_file() or (path / "oci-layout").is_file()
+    except OSError:  # no file's name is as long
+        return False
 
 
 def of_file(settings: Settings, name: str, wanted: str) -> tuple[Source, ...]:
     """The images in an archive or a layout. ``wanted``: where its only image goes, if said.
 
-    Raises Refused: ``no-such-archive``, ``bad-archive``, ``bad-reference``.
+    Raises Refused: ``no-such-archive``, ``bad-image-archive``, ``bad-reference``.
     """
-    path = Path(name).expanduser().resolve()
+    try:
+        path = Path(name).expanduser().resolve()
+    except RuntimeError as problem:  # ~nobody
+        raise _bad(Path(name), str(problem)) from None
     if ":" in str(path):
         raise _bad(path, "its path has a colon, at which skopeo would cut it", "rename it")
     if path.is_dir():
@@ -191,7 +198,7 @@ def _parsed(path: Path, content: bytes) -> Any:
 
 def _absent(path: Path) -> MoorageError:
     return Refused(
-        "bad-archive",
+        "bad-image-archive",
         f"there is no {path}",
         cause="no archive, no OCI layout and no image of this engine has that name",
         cure=f"ls -l {path.parent}",
@@ -201,7 +208,7 @@ def _absent(path: Path) -> MoorageError:
 
 def _bad(path: Path, why: str, cure: str = "") -> Refused:
     return Refused(
-        "bad-archive",
+        "bad-image-archive",
         f"{path} cannot be pushed",
         cause=why,
         cure=cure or "give an archive (docker save, skopeo copy) or an OCI layout",

@@ -237,11 +237,16 @@ def _refuse_option_as_word(machine: ParseMachine, token: str) -> None:
         context is not None
         and context.missing_positional_args
         and not machine.waiting_for_flag_value
-        and token.startswith("-")
+        and _is_option(token)
         and token.partition("=")[0] not in context.flags
     ):
         missing = pages.value(context.missing_positional_args[0])
         raise ParseError(f"{context.name} needs {missing} before {token}", context)
+
+
+def _is_option(token: str) -> bool:
+    """``-`` alone is a word: standard input."""
+    return token.startswith("-") and token != "-"  # noqa: S105
 
 
 def _optional_word(machine: ParseMachine, token: str) -> Argument | None:
@@ -250,7 +255,7 @@ def _optional_word(machine: ParseMachine, token: str) -> Argument | None:
     context = machine.context
     if (
         context is None
-        or token.startswith("-")
+        or _is_option(token)
         or token in machine.contexts
         or machine.waiting_for_flag_value
         or context.missing_positional_args

@@ -285,7 +285,10 @@ def test_all_names_are_tried_and_summed_up(
     words.write_text("no archive")
     names = [str(broken), str(words), str(tmp_path / "absent.tar"), str(layout), str(archive)]
     found = pushing.push(ours.settings, names, "", UI())
-    assert [one.fault.code if one.fault else "" for one in found] == [*["bad-archive"] * 4, ""]
+    assert [one.fault.code if one.fault else "" for one in found] == [
+        *["bad-image-archive"] * 4,
+        "",
+    ]
     assert found[4].landed == f"{ours.settings.registry_name}/team/saved:3"
     assert "--target" in (found[3].fault.cure if found[3].fault else "")
     assert sum(len(row.images) for row in outcome.causes(found)) == 4

@@ -135,3 +135,15 @@ def test_explain_lists_explains_and_names_the_nearest(tmp_path: Path) -> None:
     assert [row["code"] for row in documents[0]["codes"]] == list(explanations())
     assert documents[1]["codes"] == [explanations()["port-taken"]._asdict()]
     assert documents[2]["error"]["code"] == "unknown-code"
+
+
+def test_no_code_is_explained_twice() -> None:
+    import tomllib
+
+    folder = ROOT / "moorage" / "explanations"
+    found = [
+        code
+        for name in FILES
+        for code in tomllib.loads((folder / f"{name}.toml").read_text())["codes"]
+    ]
+    assert sorted(found) == sorted(set(found))

@@ -103,6 +103,13 @@ def test_a_bad_line_of_a_list_is_named_before_anything_is_asked(project: Path) -
     assert not (project / ".moorage" / "images").exists()
 
 
+@pytest.mark.parametrize("word", ["-", "~nobody-of-that-name/list", "/nowhere/list"])
+def test_a_list_that_cannot_be_read_is_named(project: Path, word: str) -> None:
+    done = inv(project, "image.mirror", word, "--yes", "--json")
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["code"]) == (2, "unreadable-list"), done.stderr
+
+
 def test_an_optional_word_is_taken_once_and_is_no_task(project: Path) -> None:
     twice = inv(project, "k8s.diagnose", "web/shop", "web/other")
     assert twice.returncode == 2

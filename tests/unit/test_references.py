@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from moorage import references
 from moorage.catalogue import lists
 from moorage.errors import Refused
+from moorage.images import asking, sources
 from moorage.references import Reference
 from moorage.settings import NodesSettings, Settings, parse
 from moorage.ui import UI
@@ -221,3 +222,24 @@ def test_a_cluster_gives_what_its_pods_run(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(access, "typed_for", lambda _api: nullcontext())
     found = lists.unique(OURS, lists.of_cluster(OURS, UI()))
     assert [str(one) for one in found] == ["docker.io/library/nginx:1"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"auths": ["x"]}', '{"auths": {"q.io": {"auth": 5}}}', '{"auths": 5}', "[]", "no JSON"],
+)
+def test_a_damaged_file_of_logins_has_none(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "auth.json"
+    path.write_text(content)
+    assert asking.logins(str(path)) == {}
+
+
+def test_a_name_that_no_file_can_have_is_an_image_of_the_engine() -> None:
+    assert not sources.is_file("a" * 5000)
+    assert sources.is_file("./a")
+
+
+def test_a_target_without_a_tag_is_latest() -> None:
+    settings = parse({})
+    found = sources.target(settings, "nginx@sha256:" + "0" * 64)
+    assert found.name.endswith(":latest") or found.tag == "latest"

@@ -45,7 +45,7 @@ def build(run: Run) -> dict[str, Any]:
         "target": "NAME:TAG under which it goes, if only one image is given",
     },
 )
-def push(run: Run, names: list[str], target: str = "") -> dict[str, Any]:
+def push(run: Run, names: list[str], target: str = "", yes: bool = False) -> dict[str, Any]:
     """Push images to the registry: the demo image, or any by name or path; by skopeo.
 
     The login is passed along and stored nowhere. An archive is one of `docker save`, or of OCI.
@@ -54,6 +54,7 @@ def push(run: Run, names: list[str], target: str = "") -> dict[str, Any]:
     Example: inv image.push myapp:1.2 ./saved.tar ./layout
     Example: inv image.push ./saved.tar --target=team/app:2
     """
+    del yes  # the command has read it
     if names:
         return _push_any(run, names, target)
     if target:
@@ -118,6 +119,7 @@ def mirror(
     update: bool = False,
     at_once: int = 6,
     dry_run: bool = False,
+    yes: bool = False,
 ) -> dict[str, Any]:
     """Mirror images of other registries into this one, digests as they are; by skopeo.
 
@@ -130,6 +132,7 @@ def mirror(
     from moorage.catalogue import lists
     from moorage.images import mirroring, outcome
 
+    del yes  # the command has read it
     if not (references or from_cluster or from_manifests):
         raise _wrong("no images are named", "inv image.mirror LIST, or --from-cluster")
     if not 1 <= at_once <= _MOST_AT_ONCE:
@@ -180,14 +183,14 @@ def _readable(authfile: str) -> str:
 
     if not authfile:
         return ""
-    path = Path(authfile).expanduser().resolve()
     try:
+        path = Path(authfile).expanduser().resolve()
         path.open("rb").close()
-    except OSError as problem:
+    except (OSError, RuntimeError) as problem:  # RuntimeError: ~nobody
         raise Refused(
             "no-credentials",
             f"{authfile} cannot be read",
-            cause=problem.strerror or str(problem),
+            cause=getattr(problem, "strerror", "") or str(problem),
             cure="skopeo login --authfile=FILE REGISTRY writes such a file",
             path=authfile,
         ) from None
