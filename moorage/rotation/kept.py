@@ -29,7 +29,7 @@ def read(settings: Settings) -> State | None:
         return _state(json.loads(file.read_bytes()))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise Refused(
             "rotation-unreadable",
             f"{file} cannot be used",

@@ -72,7 +72,8 @@ def trusting(settings: Settings) -> list[Target]:
         for one in logbook.deeds(logbook.folder(settings), settings.registry_name)
         if one.result.ok
     }
-    noted = [name for name, one in last.items() if one.verb == "trust"]
+    # An undo takes back the last trust alone: one before it may stand. One too many only waits.
+    noted = [name for name, one in last.items() if one.verb in ("trust", "undo")]
     hosts = {target.host: target for target in parse_names(noted)} if noted else {}
     for host in Roster(settings).residents():
         hosts.setdefault(host, Target(host, host))
@@ -136,7 +137,8 @@ def _here(means: Means, deed: str, password: str) -> Outcome:
 
 
 def _clusters(means: Means) -> list[Member]:
-    """The cluster whose agents hold a plan for this registry, if there is one.
+    """The cluster whose agents hold a plan for this registry, if there is one, and each that was
+    given the nodes' login before: it waits until it is reached, or let go.
 
     Raises MoorageError if one that was named does not answer; another is only warned of.
     """
@@ -147,13 +149,24 @@ def _clusters(means: Means) -> list[Member]:
     except MoorageError as problem:
         if named:
             raise
-        if problem.code != "no-kubeconfig":
+        elsewhere = _given_the_login(means.settings)
+        if problem.code != "no-kubeconfig" and not elsewhere:
             means.ui.warn(
                 f"no cluster was asked whether it has agents of ours: {problem.message}; "
                 "--kubeconfig or --context names one that has"
             )
-        return []
-    return [] if plan is None else [Member(f"cluster/{api.where.context}", CLUSTER)]
+        return elsewhere
+    here = Member(f"cluster/{api.where.context}", CLUSTER, way=api.where.server)
+    found = [] if plan is None else [here]
+    return [*found, *(one for one in _given_the_login(means.settings) if one.way != here.way)]
+
+
+def _given_the_login(settings: Settings) -> list[Member]:
+    """The clusters whose agents pull with the nodes' login, by their API servers."""
+    from moorage.registry import handed, users
+
+    held = handed.holders(settings).get(users.name_for(users.NODES), {})
+    return [Member(f"cluster/{server}", CLUSTER, way=server) for server in sorted(held)]
 
 
 def _api(means: Means) -> Api:
@@ -165,7 +178,7 @@ def _api(means: Means) -> Api:
 def _agents_plan(api: Api, settings: Settings) -> Plan | None:
     """What the cluster's agents hold their nodes to; None if that is another registry's trust."""
     from agent.wire.plan import Plan
-    from moorage.cluster.agents.documents import PLAN, PLAN_KEY
+    from moorage.cluster.agents.documents import ACTION_KEY, APPLY, PLAN, PLAN_KEY
     from moorage.cluster.api import paths
 
     place = paths.one("Secret", PLAN, settings.kubernetes.agents_namespace)
@@ -173,8 +186,13 @@ def _agents_plan(api: Api, settings: Settings) -> Plan | None:
     if live is None:
         return None
     plan = Plan.parse(base64.b64decode(live["data"][PLAN_KEY]))
-    registry = (plan.registry.host, plan.registry.port)
-    return plan if registry == (settings.registry.host, settings.registry.port) else None
+    ours = (plan.registry.host, plan.registry.port) == (
+        settings.registry.host,
+        settings.registry.port,
+    )
+    # Agents that are to take the trust away, or to do nothing, are not told to trust again.
+    standing = base64.b64decode(live["data"][ACTION_KEY]) == APPLY.encode()
+    return plan if ours and standing else None
 
 
 def _cluster(means: Means, member: Member, password: str) -> Outcome:
@@ -182,6 +200,9 @@ def _cluster(means: Means, member: Member, password: str) -> Outcome:
     settings = means.settings
     try:
         api = _api(means)
+        if (member.way or member.name) not in (api.where.server, f"cluster/{api.where.context}"):
+            why = f"{api.where} is another cluster: --context or --kubeconfig names the right one"
+            return Outcome(False, True, why)
         plan = _agents_plan(api, settings)
         if plan is None:
             return Outcome(True)  # taken away meanwhile

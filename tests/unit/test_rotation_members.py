@@ -13,8 +13,9 @@ import pytest
 
 from agent.wire.plan import Plan
 from agent.wire.report import CHANGED, FAILED, HostResult, Unproven
-from moorage.cluster.agents.documents import PLAN_KEY, plan_secret
+from moorage.cluster.agents.documents import PLAN_KEY, UNTRUST, plan_secret
 from moorage.cluster.agents.states import STATUS, digest
+from moorage.errors import Refused
 from moorage.fleet.inventory import Target
 from moorage.fleet.inventory.targets import parse_names
 from moorage.fleet.report import logbook
@@ -23,7 +24,7 @@ from moorage.fleet.rollout.operation import proof
 from moorage.pki import registry as pki
 from moorage.pki import succession
 from moorage.pki.roster import Resident, Roster
-from moorage.registry import users
+from moorage.registry import handed, users
 from moorage.registry.credentials import ensure
 from moorage.registry.front.configuration import proving_name
 from moorage.rotation import course, kept, members, rotation
@@ -88,7 +89,10 @@ def test_a_ca_is_proved_by_a_pull_and_by_nothing_else(
 
 
 class Where:
-    context = "prod"
+    context, server = "prod", "https://prod:6443"
+
+    def __str__(self) -> str:
+        return f"{self.context} ({self.server})"
 
 
 @dataclass
@@ -151,6 +155,51 @@ def test_an_agent_that_fails_is_named_and_its_plan_has_the_usual_login(cluster: 
 def test_a_cluster_whose_agents_serve_another_registry_takes_no_part(cluster: Cluster) -> None:
     other = project(cluster.settings.root, registry=type(cluster.settings.registry)(port=5443))
     assert members._clusters(Means(other, UI(), None)) == []  # type: ignore[arg-type]
+
+
+def test_another_cluster_proves_nothing_for_the_one_that_is_meant(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    means = Means(cluster.settings, UI(), None)  # type: ignore[arg-type]
+    [one] = members._clusters(means)
+    told = list(cluster.told)
+    monkeypatch.setattr(Where, "context", "staging")
+    monkeypatch.setattr(Where, "server", "https://staging:6443")
+    found = members.visit(means, course.PULL, [one], "word")[one.name]
+    assert (found.ok, found.absent) == (False, True)
+    assert "staging (https://staging:6443) is another cluster" in found.why
+    assert cluster.told == told
+
+
+def test_every_cluster_that_was_given_the_login_takes_part(cluster: Cluster) -> None:
+    means = Means(cluster.settings, UI(), None)  # type: ignore[arg-type]
+    name = users.name_for(users.NODES)
+    for server in ("https://prod:6443", "https://far:6443"):
+        handed.note(cluster.settings, [name], server)
+    assert [one.name for one in members._clusters(means)] == [
+        "cluster/prod", "cluster/https://far:6443",
+    ]  # fmt: skip
+    cluster.told.clear()
+    [far] = members._clusters(means)
+    assert not members.visit(means, course.HAND_OUT, [far], "")[far.name].ok
+
+
+def test_agents_that_take_the_trust_away_are_not_told_to_trust(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    means = Means(cluster.settings, UI(), None)  # type: ignore[arg-type]
+    document = plan_secret(cluster.settings, plans.wire(cluster.told[-1]), UNTRUST)
+    monkeypatch.setattr(cluster, "find", lambda *_: document)
+    assert members._clusters(means) == []
+
+
+@pytest.mark.parametrize("content", ["null", '"x"', "1", "[]", "{}", "no JSON"])
+def test_a_damaged_note_of_a_rotation_is_told(settings: Settings, content: str) -> None:
+    kept.path(settings).parent.mkdir(parents=True, exist_ok=True)
+    kept.path(settings).write_text(content)
+    with pytest.raises(Refused) as refused:
+        kept.read(settings)
+    assert refused.value.code == "rotation-unreadable"
 
 
 # -- the tasks -----------------------------------------------------------------------------------
