@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from agent.wire.report import UNREACHABLE, HostResult
+from agent.wire.report import CHANGED, UNREACHABLE, HostResult
 from moorage import fleet as this_machine
 from moorage.errors import MoorageError
 from moorage.fleet.inventory import Target
@@ -67,17 +67,23 @@ def found(means: Means, hosts: Sequence[Target]) -> tuple[Member, ...]:
 def trusting(settings: Settings) -> list[Target]:
     """The nodes that trust the registry, as far as this folder knows: by what was done, and by the
     agents that stay."""
-    last = {
-        one.host: one
-        for one in logbook.deeds(logbook.folder(settings), settings.registry_name)
-        if one.result.ok
-    }
-    # An undo takes back the last trust alone: one before it may stand. One too many only waits.
-    noted = [name for name, one in last.items() if one.verb in ("trust", "undo")]
+    stand: dict[str, int] = {}
+    for one in logbook.deeds(logbook.folder(settings), settings.registry_name):
+        if one.result.ok:
+            changed = one.result.status == CHANGED
+            stand[one.host] = _standing(stand.get(one.host, 0), one.verb, changed=changed)
+    noted = [name for name, count in stand.items() if count]
     hosts = {target.host: target for target in parse_names(noted)} if noted else {}
     for host in Roster(settings).residents():
         hosts.setdefault(host, Target(host, host))
     return sorted(hosts.values(), key=lambda one: one.name)
+
+
+def _standing(before: int, verb: str, *, changed: bool) -> int:
+    """How many changes of a trust stand on a node after a deed: an undo takes one back. Pure."""
+    if verb == "trust":
+        return before + (changed or not before)
+    return max(before - 1, 0) if verb == "undo" else 0
 
 
 def visit(

@@ -101,6 +101,17 @@ class Nodes:
         selection = Selection(hosts, self.inventory, self.limit, self.exclude)
         return fleet.choose_hosts(self.run.settings, selection=selection, tell=self.run.ui.note)
 
+    def any_chosen(self) -> tuple[Target, ...]:
+        """The same; none if nobody named any, and neither the settings nor a lab has one."""
+        from moorage.errors import Refused
+
+        try:
+            return self.chosen()
+        except Refused as problem:
+            if problem.code == "no-hosts" and not self.hosts:
+                return ()
+            raise
+
     def or_at(self, host: str | None) -> Nodes:
         """The same with another word for ``--hosts``. Raises Refused where both are used."""
         from moorage.errors import Refused

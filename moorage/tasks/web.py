@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from moorage.tasks.command import Run
 from moorage.tasks.on_nodes import Nodes, on_nodes
-
-if TYPE_CHECKING:
-    from moorage.fleet.inventory import Target
-
-
-def _any_chosen(nodes: Nodes) -> tuple[Target, ...]:
-    """The nodes that are meant; none if nobody named any: the registry is there to be seen."""
-    from moorage.errors import Refused
-
-    try:
-        return nodes.chosen()
-    except Refused as problem:
-        if problem.code == "no-hosts" and not nodes.hosts:
-            return ()
-        raise
 
 
 @on_nodes(
@@ -65,6 +50,6 @@ def web(
             run.ui.note(f"cluster: {api.where}")
             opened.enter_context(access.typed_for(api))
         return page.serve(
-            run.settings, run.ui, _any_chosen(nodes), place,
+            run.settings, run.ui, nodes.any_chosen(), place,
             reach=nodes.reach(), every=seconds, api=api, acts=actions,
         )  # fmt: skip

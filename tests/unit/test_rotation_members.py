@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.wire.plan import Plan
-from agent.wire.report import CHANGED, FAILED, HostResult, Unproven
+from agent.wire.report import CHANGED, FAILED, UNCHANGED, HostResult, Unproven
 from moorage.cluster.agents.documents import PLAN_KEY, UNTRUST, plan_secret
 from moorage.cluster.agents.states import STATUS, digest
 from moorage.errors import Refused
@@ -71,6 +71,21 @@ def test_whoever_was_trusted_takes_part_and_whoever_was_let_go_does_not(
     (tmp_path / settings.registry_name).mkdir()
     (tmp_path / settings.registry_name / "ca.crt").touch()
     assert members.found(means, [])[-1] == Member(members.HERE, course.MACHINE)
+
+
+@pytest.mark.parametrize(
+    ("deeds", "stands"),
+    [
+        ("trust", True), ("trust untrust", False), ("trust undo", False),
+        ("trust trust undo", True), ("trust same undo", False), ("trust trust undo undo", False),
+        ("undo", False), ("trust undo trust", True), ("trust trust untrust undo", False),
+    ],
+)  # fmt: skip
+def test_an_undo_takes_back_one_trust(settings: Settings, deeds: str, stands: bool) -> None:
+    for word in deeds.split():
+        status = UNCHANGED if word == "same" else CHANGED
+        done(settings, "trust" if word == "same" else word, "a", status=status)
+    assert bool(members.trusting(settings)) is stands
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
@@ -104,7 +105,9 @@ def rotate_ca(
         state = rotation.let_go(rotation.under_way(settings), names)
         state = rotation.give_up(state) if abort else state
     else:
-        state = rotation.begin(means, nodes.chosen(), names)
+        if not cluster.wanted:  # then the cluster that is named is that of the agents alone
+            nodes = replace(nodes, cluster=replace(cluster, kubeconfig="", context=""))
+        state = rotation.begin(means, nodes.any_chosen(), names)
     if dry_run:
         for line in telling.plan(settings.registry_name, state):
             ui.show(f"would {line}")
