@@ -195,7 +195,7 @@ def _token(pool: PoolManager, wanted: Mapping[str, str], login: Login) -> str:
     headers = {} if login is None else {"Authorization": _basic(login)}
     document = json.loads(pool.request("GET", wanted["realm"], fields=asked, headers=headers).data)
     if not isinstance(document, dict):
-        raise ValueError("the answer is no JSON object")
+        raise ValueError("the answer is not a JSON object")
     return str(document.get("token") or document["access_token"])
 
 
