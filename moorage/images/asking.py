@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from moorage.references import HUB, Reference
 from moorage.registry import tokens
-from moorage.registry.client import MANIFEST_TYPES
+from moorage.registry.client import MANIFEST_TYPES, basic
+from moorage.registry.credentials import Credentials
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
@@ -86,8 +87,8 @@ class Asker:
         headers = {"Accept": MANIFEST_TYPES}
         if token := self._tokens.get(image.name):
             headers["Authorization"] = f"Bearer {token}"
-        elif login is not None:
-            headers["Authorization"] = _basic(login)
+        else:
+            headers |= _basic(login)
         return pool.request(method, url, headers=headers)
 
     def _pool(self, registry: str) -> PoolManager:
@@ -188,16 +189,17 @@ def _document(path: Path) -> dict[str, Any]:
 
 
 def _token(pool: PoolManager, wanted: Mapping[str, str], login: Login) -> str:
-    """Raises ValueError or KeyError if no token comes back."""
+    """Raises ValueError if no token comes back."""
     if not wanted["realm"].startswith("https://"):
         raise ValueError("a login is sent over HTTPS alone")
-    asked = {key: wanted[key] for key in ("service", "scope") if wanted.get(key)}
-    headers = {} if login is None else {"Authorization": _basic(login)}
-    document = json.loads(pool.request("GET", wanted["realm"], fields=asked, headers=headers).data)
-    if not isinstance(document, dict):
-        raise ValueError("the answer is not a JSON object")
-    return str(document.get("token") or document["access_token"])
+    fields, headers = tokens.asked(wanted), _basic(login)
+    token = tokens.of_answer(
+        pool.request("GET", wanted["realm"], fields=fields, headers=headers).data
+    )
+    if not token:
+        raise ValueError("its answer holds no token")
+    return token
 
 
-def _basic(login: tuple[str, str]) -> str:
-    return f"Basic {base64.b64encode(':'.join(login).encode()).decode()}"
+def _basic(login: Login) -> dict[str, str]:
+    return basic(None if login is None else Credentials(*login))

@@ -70,7 +70,7 @@ def ask(
     from moorage.registry import tokens
 
     ca = pki.ca_pem(settings)
-    headers = {"Accept": accept, **_basic(login)}
+    headers = {"Accept": accept, **basic(login)}
     if content_type:
         headers["Content-Type"] = content_type
     request = (method, path, body)
@@ -78,7 +78,7 @@ def ask(
     wanted = tokens.challenge(answer.headers.get("www-authenticate", ""))
     if answer.status != 401 or wanted is None:
         return answer
-    token = tokens.fetch(settings, wanted, _basic(login), chain_context(settings), timeout)
+    token = tokens.fetch(settings, wanted, basic(login), chain_context(settings), timeout)
     if token is None:
         return answer
     headers["Authorization"] = f"Bearer {token}"
@@ -95,7 +95,8 @@ def chain_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-def _basic(login: Credentials | None) -> dict[str, str]:
+def basic(login: Credentials | None) -> dict[str, str]:
+    """The header of a login (RFC 7617); none for None. Pure."""
     if login is None:
         return {}
     word = b64encode(f"{login.user}:{login.password}".encode()).decode()

@@ -34,6 +34,25 @@ def challenge(header: str) -> dict[str, str] | None:
     return found if found.get("realm") else None
 
 
+def asked(wanted: Mapping[str, str]) -> dict[str, str]:
+    """The query by which a challenge's token is asked for. Pure."""
+    return {key: wanted[key] for key in ("service", "scope") if wanted.get(key)}
+
+
+def of_answer(body: bytes) -> str:
+    """The token in a server's answer, kept out of logs from now on; "" if there is none."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return ""
+    if not isinstance(document, dict):
+        return ""
+    token = document.get("token") or document.get("access_token")
+    # It becomes a header: nothing that could end one.
+    right = isinstance(token, str) and re.fullmatch(r"[\x21-\x7e]+", token)
+    return keep_secret(str(token)) if right else ""
+
+
 def fetch(
     settings: Settings,
     wanted: Mapping[str, str],
@@ -53,8 +72,7 @@ def fetch(
         raise _none(settings, f"{wanted['realm']} is not an address") from None
     if realm.scheme != "https" or not host:
         raise _none(settings, f"it is at {wanted['realm']}, and a login is sent over HTTPS alone")
-    asked = {key: wanted[key] for key in ("service", "scope") if wanted.get(key)}
-    query = "&".join(filter(None, (realm.query, urlencode(asked))))
+    query = "&".join(filter(None, (realm.query, urlencode(asked(wanted)))))
     path = f"{realm.path or '/'}?{query}" if query else realm.path or "/"
     connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
     try:
@@ -68,22 +86,10 @@ def fetch(
         connection.close()
     if answer.status in _REFUSED:
         return None
-    token = _token(body)
+    token = of_answer(body)
     if answer.status != 200 or not token:
         raise _none(settings, f"{realm.netloc} answers {answer.status} without a token")
-    return keep_secret(token)
-
-
-def _token(body: bytes) -> str:
-    try:
-        document = json.loads(body)
-    except ValueError:
-        return ""
-    if not isinstance(document, dict):
-        return ""
-    token = document.get("token") or document.get("access_token")
-    # It becomes a header: nothing that could end one.
-    return token if isinstance(token, str) and re.fullmatch(r"[\x21-\x7e]+", token) else ""
+    return token
 
 
 def _none(settings: Settings, cause: str) -> MoorageError:
