@@ -50,19 +50,26 @@ def steps(verdicts: Iterable[Verdict], held: Sequence[Repository]) -> list[Step]
         if one.whole
     )
     parents = _parents(held)
-    tagged = {(one.name, digest): _tags(one, digest) for one in held for digest in one.manifests}
+    tagged = {one.name: _by_digest(one) for one in held}
 
     def depth(place: tuple[str, str]) -> int:
         return max((1 + depth(parent) for parent in parents.get(place, ())), default=0)
 
     return [
         *tags,
-        *(Step(*place, tags=tagged.get(place, ())) for place in sorted(whole, key=depth)),
+        *(
+            Step(name, digest, tags=tagged.get(name, {}).get(digest, ()))
+            for name, digest in sorted(whole, key=depth)
+        ),
     ]
 
 
-def _tags(held: Repository, digest: str) -> tuple[str, ...]:
-    return tuple(sorted(tag for tag, link in held.tags.items() if link.digest == digest))
+def _by_digest(held: Repository) -> dict[str, tuple[str, ...]]:
+    """A digest -> its tags, sorted: of a repository with thousands, each is looked at once."""
+    found: dict[str, list[str]] = {}
+    for tag, link in sorted(held.tags.items()):
+        found.setdefault(link.digest, []).append(tag)
+    return {digest: tuple(tags) for digest, tags in found.items()}
 
 
 def _parents(held: Sequence[Repository]) -> dict[tuple[str, str], list[tuple[str, str]]]:
@@ -88,7 +95,7 @@ def of_reference(held: Repository, tag: str, digest: str) -> tuple[list[Step], l
             cause=f"it has {', '.join(sorted(held.tags)[-5:]) or 'no tag'} of {held.name}",
             cure=f"inv images.list {held.name}",
         )
-    tags = _tags(held, found)
+    tags = _by_digest(held).get(found, ())
     parents = sorted(d for d, one in held.manifests.items() if found in one.manifest.children)
     others = [name for name in tags if name != tag]
     if digest and parents:
@@ -117,7 +124,8 @@ def _whole(held: Repository, digest: str) -> list[Step]:
             if other in held.manifests and other not in found and _free(held, other, found):
                 found.append(other)
                 waiting.append(other)
-    return [Step(held.name, one, tags=_tags(held, one)) for one in found]
+    tags = _by_digest(held)
+    return [Step(held.name, one, tags=tags.get(one, ())) for one in found]
 
 
 def _free(held: Repository, digest: str, gone: Sequence[str]) -> bool:

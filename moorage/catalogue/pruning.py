@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
     from moorage.fleet.rollout.fleet import Fleet
     from moorage.registry.credentials import Credentials
-    from moorage.registry.storage.layout import Layout
     from moorage.settings import Settings
 
 # Clocks that are set from time to time jump by less.
@@ -86,17 +85,15 @@ def carry_out(
     planned = {(one.name, one.digest) for one in made.going}
     done: list[Verdict] = []
     for count, name in enumerate(names, 1):
-        now = [one for one in _again(layout, made) if one.repository == name]
+        held = listing.repositories(layout)
+        judged = retention.decide(held, made.policy, made.in_use, time.time())
+        now = [one for one in judged if one.repository == name]
         still = [one for one in now if one.goes and (one.name, one.digest) in planned]
-        for step in deletion.steps(still, listing.repositories(layout)):
+        for step in deletion.steps(still, held):
             deletion.carry_out(settings, login, step)
         done += still
         update(done=count, total=len(names))
     return done
-
-
-def _again(layout: Layout, made: Plan) -> tuple[Verdict, ...]:
-    return retention.decide(listing.repositories(layout), made.policy, made.in_use, time.time())
 
 
 def _require_clock(held: Sequence[listing.Repository], now: float) -> None:
