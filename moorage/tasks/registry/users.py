@@ -60,15 +60,7 @@ def add(
     _told(run, wanted, changed, dry_run, verb)
     if password:
         run.ui.show(f"Its password, shown this once: {password}")
-    secret = {"password": password} if password else {}
-    return {
-        "ok": True,
-        "changed": changed and not dry_run,
-        "dry_run": dry_run,
-        "served": served,
-        "user": wanted.to_json(),
-        **secret,
-    }
+    return _document(wanted, password, served, changed=changed, dry_run=dry_run)
 
 
 @command(
@@ -93,15 +85,7 @@ def password(run: Run, name: str, dry_run: bool = False) -> dict[str, Any]:
         run.ui.show(f"The login {name} would get another password.")
     else:
         run.ui.show(f"Its password, shown this once: {new}")
-    secret = {"password": new} if new else {}
-    return {
-        "ok": True,
-        "changed": not dry_run,
-        "dry_run": dry_run,
-        "served": served,
-        "user": user.to_json(),
-        **secret,
-    }
+    return _document(user, new, served, changed=True, dry_run=dry_run)
 
 
 @command(
@@ -222,6 +206,20 @@ def _put(run: Run, dry_run: bool) -> bool:
     if not served and not dry_run:
         run.ui.note("no front runs here; inv registry.up starts it with these logins")
     return served
+
+
+def _document(
+    user: User, password: str, served: bool, *, changed: bool, dry_run: bool
+) -> dict[str, Any]:
+    """``password``: one that was just made, "" for none."""
+    return {
+        "ok": True,
+        "changed": changed and not dry_run,
+        "dry_run": dry_run,
+        "served": served,
+        "user": user.to_json(),
+        **({"password": password} if password else {}),
+    }
 
 
 def _told(run: Run, user: User, changed: bool, dry_run: bool, verb: str) -> None:
