@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _log = logging.getLogger("moorage.said")
+# Before a command has its log, Python itself would print what is logged beside what is said.
+_log.addHandler(logging.NullHandler())
 
 
 @contextmanager

@@ -103,6 +103,13 @@ def test_a_bad_line_of_a_list_is_named_before_anything_is_asked(project: Path) -
     assert not (project / ".moorage" / "images").exists()
 
 
+def test_a_wrong_option_is_told_once_and_in_words(project: Path) -> None:
+    done = inv(project, "up", "--made-up")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: "), done.stderr
+    assert done.stderr.count("--made-up") == 1
+
+
 @pytest.mark.parametrize("word", ["-", "~nobody-of-that-name/list", "/nowhere/list"])
 def test_a_list_that_cannot_be_read_is_named(project: Path, word: str) -> None:
     done = inv(project, "image.mirror", word, "--yes", "--json")
