@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +29,13 @@ def docker_engine(request: pytest.FixtureRequest) -> Iterator[None]:
 
     with running():
         yield
+
+
+@pytest.fixture
+def sockets() -> Iterator[Path]:
+    """A folder with a short name: a socket has at most 107 bytes of path (unix(7))."""
+    with tempfile.TemporaryDirectory(prefix="mo-", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="module")

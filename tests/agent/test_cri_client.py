@@ -78,28 +78,28 @@ def pull(folder: Path, words: Mapping[str, str]) -> tuple[str, bool, list[str]]:
     return (*asyncio.run(session()), runtime.asked)
 
 
-def test_an_image_that_is_not_supported_is_told_as_such(tmp_path: Path) -> None:
-    told = pull(tmp_path, {V1: SCHEMA1, ALPHA: NO_ALPHA})
+def test_an_image_that_is_not_supported_is_told_as_such(sockets: Path) -> None:
+    told = pull(sockets, {V1: SCHEMA1, ALPHA: NO_ALPHA})
     assert told == (SCHEMA1, True, [V1])
 
 
 @pytest.mark.parametrize("words", [f"unknown service {V1}", ""])
-def test_an_unknown_service_is_asked_for_by_its_older_name(tmp_path: Path, words: str) -> None:
-    assert pull(tmp_path, {V1: words, ALPHA: "pulled"}) == ("sha256:1", True, [V1, ALPHA])
+def test_an_unknown_service_is_asked_for_by_its_older_name(sockets: Path, words: str) -> None:
+    assert pull(sockets, {V1: words, ALPHA: "pulled"}) == ("sha256:1", True, [V1, ALPHA])
 
 
-def test_a_runtime_that_knows_neither_did_not_answer(tmp_path: Path) -> None:
+def test_a_runtime_that_knows_neither_did_not_answer(sockets: Path) -> None:
     words = {V1: f"unknown service {V1}", ALPHA: NO_ALPHA}
-    assert pull(tmp_path, words) == (NO_ALPHA, False, [V1, ALPHA])
+    assert pull(sockets, words) == (NO_ALPHA, False, [V1, ALPHA])
 
 
-def test_a_refusal_of_the_older_service_is_told_too(tmp_path: Path) -> None:
+def test_a_refusal_of_the_older_service_is_told_too(sockets: Path) -> None:
     words = {V1: f"unknown service {V1}", ALPHA: SCHEMA1}
-    assert pull(tmp_path, words) == (SCHEMA1, True, [V1, ALPHA])
+    assert pull(sockets, words) == (SCHEMA1, True, [V1, ALPHA])
 
 
-def test_a_runtime_that_goes_down_while_it_is_asked_did_not_answer(tmp_path: Path) -> None:
-    path = str(tmp_path / "cri.sock")
+def test_a_runtime_that_goes_down_while_it_is_asked_did_not_answer(sockets: Path) -> None:
+    path = str(sockets / "cri.sock")
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -136,9 +136,9 @@ def not_http2(stream: H2Connection, number: int) -> None:
 
 @pytest.mark.parametrize("reply", [no_message, another_message, half_a_message, not_http2])
 def test_what_answers_without_cris_words_did_not_answer(
-    tmp_path: Path, reply: Callable[[H2Connection, int], None]
+    sockets: Path, reply: Callable[[H2Connection, int], None]
 ) -> None:
-    path = str(tmp_path / "cri.sock")
+    path = str(sockets / "cri.sock")
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         stream = H2Connection(H2Configuration(client_side=False))

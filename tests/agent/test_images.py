@@ -113,15 +113,15 @@ def test_a_containerd_that_does_not_run_may_start_what_it_has() -> None:
 
 
 @pytest.fixture
-def containerd(tmp_path: Path) -> Iterator[Containerd]:
+def containerd(tmp_path: Path, sockets: Path) -> Iterator[Containerd]:
     """A real one: Debian's, with all of it in a folder of its own."""
     if os.geteuid() != 0:
         pytest.skip("containerd runs as root")
     binary = shutil.which("containerd") or str(unpacked("containerd") / "usr/bin/containerd")
     config = tmp_path / "config.toml"
     config.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
-    path = str(tmp_path / "c.sock")
-    words = ["--config", str(config), "--root", str(tmp_path / "r"), "--state", str(tmp_path / "s")]
+    path = str(sockets / "c.sock")
+    words = ["--config", str(config), "--root", str(tmp_path / "r"), "--state", str(sockets / "s")]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen([binary, *words, "--address", path], stdout=log, stderr=log)
     one = Containerd(binary, (1, 6, 20), None, File("", ""), None, socket=path)
@@ -224,12 +224,12 @@ class Runtime:
         }
 
 
-def test_cri_tells_its_images_and_what_its_containers_run(tmp_path: Path) -> None:
+def test_cri_tells_its_images_and_what_its_containers_run(sockets: Path) -> None:
     async def session() -> tuple[str, ...]:
         server = Server([Runtime()])
-        await server.start(path=str(tmp_path / "cri.sock"))
+        await server.start(path=str(sockets / "cri.sock"))
         try:
-            async with Cri(str(tmp_path / "cri.sock")) as cri:
+            async with Cri(str(sockets / "cri.sock")) as cri:
                 return await cri.images(5)
         finally:
             server.close()
@@ -259,21 +259,21 @@ def docker(path: str, answers: dict[str, bytes]) -> threading.Thread:
     return thread
 
 
-def test_docker_tells_its_images_and_what_its_containers_run(tmp_path: Path) -> None:
+def test_docker_tells_its_images_and_what_its_containers_run(sockets: Path) -> None:
     image = {"Id": f"sha256:{ID}", "RepoTags": None, "RepoDigests": [f"r.io/a@{MANIFEST}"]}
     running = {"Image": "r.io/old:1", "ImageID": "sha256:" + "ef" * 32}
     answers = {
         "/images/json?all=1": json.dumps([image]).encode(),
         "/containers/json?all=1": json.dumps([running]).encode(),
     }
-    thread = docker(str(tmp_path / "d.sock"), answers)
-    assert docker_images(str(tmp_path / "d.sock")) == (
+    thread = docker(str(sockets / "d.sock"), answers)
+    assert docker_images(str(sockets / "d.sock")) == (
         f"sha256:{ID}", f"r.io/a@{MANIFEST}", "r.io/old:1", "sha256:" + "ef" * 32,
     )  # fmt: skip
     thread.join(5)
 
 
-def test_a_docker_that_does_not_answer_as_docker_does_was_not_asked(tmp_path: Path) -> None:
-    assert docker_images(str(tmp_path / "none.sock")) is None
-    docker(str(tmp_path / "d.sock"), {"/images/json?all=1": b'{"message": "no"}'})
-    assert docker_images(str(tmp_path / "d.sock")) is None
+def test_a_docker_that_does_not_answer_as_docker_does_was_not_asked(sockets: Path) -> None:
+    assert docker_images(str(sockets / "none.sock")) is None
+    docker(str(sockets / "d.sock"), {"/images/json?all=1": b'{"message": "no"}'})
+    assert docker_images(str(sockets / "d.sock")) is None

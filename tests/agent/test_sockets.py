@@ -106,10 +106,10 @@ def test_an_option_that_is_repeated_is_read_in_each_of_its_spellings() -> None:
 
 
 def test_a_socket_that_nobody_serves_ends_a_pull_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sockets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """systemd holds docker.socket also where dockerd was told to listen elsewhere."""
-    path = str(tmp_path / "dead.sock")
+    path = str(sockets / "dead.sock")
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as held:
         held.bind(path)
         held.listen()

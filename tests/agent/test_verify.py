@@ -339,9 +339,9 @@ def test_a_mirror_that_is_not_trusted_is_told_from_an_image_that_is_missing(
 
 
 @pytest.fixture
-def silent(tmp_path: Path) -> Iterator[str]:
+def silent(sockets: Path) -> Iterator[str]:
     """A socket that accepts and never answers."""
-    path = str(tmp_path / "s")
+    path = str(sockets / "s")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen()

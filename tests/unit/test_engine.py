@@ -102,9 +102,9 @@ def test_an_engine_that_was_asked_for_is_not_replaced_by_another(
 
 
 def test_a_socket_that_nobody_listens_on_is_no_engine(
-    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sockets: Path
 ) -> None:
-    path = tmp_path / "s"
+    path = sockets / "s"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     monkeypatch.setattr(engine, "SOCKET", path)
