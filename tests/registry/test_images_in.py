@@ -403,7 +403,7 @@ def _containerd(folder: Path) -> Iterator[list[str]]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="containerd wants root")
 @pytest.mark.parametrize("fallback", [True, False])
 def test_a_real_containerd_pulls_the_unchanged_name_from_where_it_landed(
-    ours: Loopback, home: Path, tmp_path: Path, fallback: bool
+    ours: Loopback, home: Path, tmp_path: Path, sockets: Path, fallback: bool
 ) -> None:
     """The other registry is gone by then, so only ours can have answered."""
     with upstream.upstream(tmp_path / "up", home, {"only/here": 1}) as there:
@@ -424,7 +424,7 @@ def test_a_real_containerd_pulls_the_unchanged_name_from_where_it_landed(
         hosts_toml.mirror(plan.registry, mirror, str(settings.ca_file))
     )
     login = credentials(settings)
-    with _containerd(tmp_path) as client:
+    with _containerd(sockets) as client:
         pull = [*client, "content", "fetch", "--hosts-dir", str(hosts), "--all-platforms",
                 "--user", f"{login.user}:{login.password}", name]  # fmt: skip
         done = subprocess.run(pull, capture_output=True, check=False, timeout=120)
