@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,3 +40,20 @@ def project_lock(state: Path, what: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def holder(state: Path) -> str:
+    """The command that holds ``state/lock`` now, with its process id; "" if none does.
+
+    Nothing is locked for the question, so no command is kept from its work by it (proc(5) has
+    /proc/locks).
+    """
+    try:
+        number = (state / "lock").stat().st_ino
+        text = (state / "lock").read_text(errors="replace")
+        locks = Path("/proc/locks").read_text(encoding="ascii")
+    except OSError:
+        return ""
+    process = re.search(r"\(process (\d+)\)", text)
+    owners = re.findall(rf"FLOCK +ADVISORY +WRITE +(\d+) +\w+:\w+:{number} ", locks)
+    return text if process and process.group(1) in owners else ""

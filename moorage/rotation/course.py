@@ -187,6 +187,24 @@ def aborted(state: State) -> State:
     return replace(state, phase=ABORT)
 
 
+def to_come(state: State) -> tuple[Step, ...]:
+    """The deeds from here to the end, if everybody is reached and does what is asked."""
+    steps: list[Step] = []
+    while state.phase != DONE:
+        step = next_step(state)
+        if step is None:
+            after = advance(state)
+            if after == state:
+                break
+            state = after
+            continue
+        steps.append(step)
+        if step.deed == MAKE:
+            state = made(state, "to be made", bridged=True)
+        state = done(begun(state, step), step, {name: Outcome(True) for name in step.members})
+    return tuple(steps)
+
+
 def _after(one: Member, deed: str, outcome: Outcome) -> Member:
     told = replace(one, absent=outcome.absent, why=outcome.why)
     if not outcome.ok:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from moorage.fleet.report import announcement
@@ -28,8 +28,11 @@ _HOLDS = {course.OLD: "the old CA", course.BOTH: "both", course.NEW: "the new CA
 _LISTED = 20  # members; of more, their numbers
 
 
-def plan(registry: str, state: State) -> list[str]:
-    """What a whole rotation will do, a sentence fragment each."""
+def plan(registry: str, state: State, steps: Sequence[Step]) -> list[str]:
+    """What a run will do, a sentence fragment each: one that begins, in the words of the whole, any
+    other by what is left (:func:`moorage.rotation.course.to_come`)."""
+    if state.new or state.phase != course.BOTH:
+        return [step(one) for one in steps]
     names = [one.name for one in state.members]
     who = announcement.named(names) if names else "nobody: no node was named"
     return [
@@ -46,12 +49,17 @@ def step(one: Step) -> str:
     return f"{_DEEDS[one.deed]}{whom}"
 
 
-def standing(state: State) -> Parts:
-    """The table of members, or of their numbers if they are many, and what keeps it back."""
+def standing(state: State, at_work: str = "") -> Parts:
+    """The table of members, or of their numbers if they are many, and what keeps it back.
+
+    ``at_work``: the command that is at work in this folder now; the table is of this instant then.
+    """
     yield from _numbers(state) if len(state.members) > _LISTED else _members(state)
     yield Line(f"Phase: {state.phase}.")
     blocking = course.blockers(state)
-    if blocking:
+    if at_work:
+        yield Line(f"At work in this folder now: {at_work}.")
+    elif blocking:
         names = announcement.named([one.name for one in blocking])
         yield Line(f"It waits for {names}. inv certs.rotate-ca --resume goes on with it;")
         yield Line(f"--without={blocking[0].name} does not wait for that one.")

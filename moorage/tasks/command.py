@@ -48,12 +48,14 @@ def command(
     *,
     help: dict[str, str] | None = None,
     lock: bool | str = False,
+    only_reads: str = "",
     reads_settings: bool = True,
     own_registry: str = "",
     **task_options: Any,
 ) -> Callable[[Callable[..., Any]], Task[Any]]:
     """Decorator. ``lock``: only one such task at a time in this folder; the name of a flag: where
-    it is given. ``reads_settings``: False for a task that judges the sources of settings itself; it
+    it is given. ``only_reads``: the name of a flag with which the task changes nothing, and needs
+    no lock. ``reads_settings``: False for a task that judges the sources of settings itself; it
     starts with the defaults. ``own_registry``: how a task is typed that is for a registry that
     Moorage runs; it is refused for somebody else's.
 
@@ -83,7 +85,8 @@ def command(
 
             work = partial(_own, body, own_registry) if own_registry else body
             with _logged(ui, v) as log:
-                document = _spoken(ui, log, partial(_call, start, work, lock, args, options))
+                locked = _locked(lock, only_reads, options)
+                document = _spoken(ui, log, partial(_call, start, work, locked, args, options))
                 code = _exit_code(document) if isinstance(document, dict) else 0
                 if code == 1:
                     ui.present(_where(log))
@@ -182,10 +185,17 @@ def _read(context: Context, *, reads_settings: bool) -> tuple[Settings, tuple[So
     return settings, edges.sources_of(context.config)
 
 
+def _locked(lock: bool | str, only_reads: str, options: dict[str, Any]) -> bool:
+    """Whether this run has to be the only one in the folder."""
+    if options.get(only_reads):
+        return False
+    return bool(options.get(lock)) if isinstance(lock, str) else lock
+
+
 def _call(
     start: Callable[[], Run],
     body: Callable[..., Any],
-    lock: bool | str,
+    locked: bool,
     args: tuple[Any, ...],
     options: dict[str, Any],
 ) -> Any:
@@ -199,8 +209,7 @@ def _call(
     signal.signal(signal.SIGHUP, _stop)
     run = start()
     name = f"inv {' '.join(sys.argv[1:2])}"
-    wanted = bool(options.get(lock)) if isinstance(lock, str) else lock
-    with project_lock(run.settings.state, name) if wanted else nullcontext():
+    with project_lock(run.settings.state, name) if locked else nullcontext():
         try:
             return body(run, *args, **options)
         except MoorageError as problem:

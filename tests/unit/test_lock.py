@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from moorage.errors import Refused
-from moorage.lock import project_lock
+from moorage.lock import holder, project_lock
 
 
 def test_second_comer_learns_who_holds_it(tmp_path: Path) -> None:
@@ -23,6 +23,13 @@ def test_second_comer_learns_who_holds_it(tmp_path: Path) -> None:
         pass
     with project_lock(tmp_path, "inv down"):
         pass
+
+
+def test_who_holds_it_is_told_without_taking_it(tmp_path: Path) -> None:
+    assert holder(tmp_path) == ""
+    with project_lock(tmp_path, "inv up"):
+        assert holder(tmp_path) == f"inv up (process {os.getpid()})"
+    assert holder(tmp_path) == ""  # its name is still in the file
 
 
 def test_killed_holder_frees_it(tmp_path: Path) -> None:

@@ -130,6 +130,26 @@ def test_a_death_at_any_instruction_is_gone_on_from(bridged: bool) -> None:
         assert (here.proved, here.failed) == ({"a", "b"}, []), lives
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_what_is_to_come_is_what_a_run_from_any_instruction_does(back: bool) -> None:
+    """Of one that goes on, and of one that goes back."""
+    compared = set()
+    for lives in range(1, steps_of(world(), begun())):
+        here = world(lives=lives)
+        with pytest.raises(Killed):
+            here.run(begun())
+        here.lives = float("inf")
+        state = here.disk or begun()
+        if back and not state.may_abort:
+            continue
+        state = course.aborted(state) if back else state
+        did: list[course.Step] = []
+        rotation.carry_on(state, here, here.keep, did.append)
+        assert course.to_come(state) == tuple(did), (lives, state)
+        compared.add(tuple(did))
+    assert len(compared) > (1 if back else 4)
+
+
 def test_sixty_four_nodes_killed_over_and_over() -> None:
     """Every run dies after 9 instructions more than the one before; each goes on from the disk."""
     names = [f"n{number:02}" for number in range(64)]

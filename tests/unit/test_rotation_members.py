@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from moorage.fleet.inventory.targets import parse_names
 from moorage.fleet.report import logbook
 from moorage.fleet.rollout import plans
 from moorage.fleet.rollout.operation import proof
+from moorage.lock import project_lock
 from moorage.pki import registry as pki
 from moorage.pki import succession
 from moorage.pki.roster import Resident, Roster
@@ -251,6 +253,50 @@ def test_the_tasks_refuse_what_would_cut_nodes_off(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert answers[-1]["waits_for"] == ["n1"]
     assert answers[-1]["members"][0]["absent"] is True
+    assert kept.read(here) == rotating
+
+
+def test_status_answers_beside_the_run_that_rotates_and_names_it(tmp_path: Path) -> None:
+    folder = copy(tmp_path)
+    here = project(folder)
+    assert inv(folder, ["certs.issue"])[0][0] == 0
+    kept.write(here, State(course.PROVE, "N", members=(Member("n1", holds=course.BOTH),)))
+    lines = [["certs.rotate-ca", "--status", *more] for more in ([], ["--json"])]
+    lines.append(["certs.rotate-ca", "--resume", "--json"])
+    with project_lock(here.state, "inv certs.rotate-ca"):
+        (code, words, _), (_, document, _), (_, busy, _) = inv(folder, *lines)
+    name = f"inv certs.rotate-ca (process {os.getpid()})"
+    assert (code, json.loads(document)["at_work"]) == (0, name)
+    assert f"At work in this folder now: {name}." in words
+    assert "--resume" not in words
+    assert json.loads(busy)["error"]["code"] == "busy"
+    code, words, _ = inv(folder, lines[0])[0]
+    assert "At work" not in words
+    assert "inv certs.rotate-ca --resume goes on with it" in words
+
+
+def test_a_dry_run_shows_the_way_that_is_asked_for(tmp_path: Path) -> None:
+    folder = copy(tmp_path)
+    here = project(folder)
+    assert inv(folder, ["certs.issue"])[0][0] == 0
+    held = Member("n1", holds=course.BOTH, touched=True)
+    rotating = State(course.PROVE, "N", members=(held, Member("n2")))
+    kept.write(here, rotating)
+    lines = [["certs.rotate-ca", way, "--dry-run"] for way in ("--abort", "--resume")]
+    back, on, document = inv(folder, *lines, [*lines[1], "--json"])
+    assert [line for line in back[1].splitlines() if line.startswith("would")] == [
+        "would hand out the old CA alone again",
+        "would take the new CA away: 1 node (n1)",
+        "would end the rotation",
+    ]
+    would = [line for line in on[1].splitlines() if line.startswith("would")]
+    assert would[:2] == [
+        "would hand out both CAs: 1 node (n2)",
+        "would have everybody pull under the new CA: 2 nodes (n1, n2)",
+    ]
+    assert "would take the old CA away: 2 nodes (n1, n2)" in would
+    assert not any("make a new CA" in line for line in would)
+    assert json.loads(document[1])["steps"][0] == {"deed": "hand-out", "members": ["n2"]}
     assert kept.read(here) == rotating
 
 

@@ -63,13 +63,14 @@ def renew(run: Run) -> object:
 
 @on_nodes(
     lock=True,
+    only_reads="status",
     own_registry="inv certs.rotate-ca",
     help={
-        "status": "show how far it has come, and whom it waits for",
+        "status": "show how far it has come, and whom it waits for; at once, while it runs too",
         "resume": "go on with it, and visit again who was absent or failed",
         "abort": "until the switch: take the new CA away again",
         "without": "do not wait for these members (as --status names them), a,b",
-        "dry_run": "say what would be done, and to whom",
+        "dry_run": "say what would be done, and to whom; with --resume and --abort too",
     },
 )
 def rotate_ca(
@@ -89,7 +90,7 @@ def rotate_ca(
     Example: inv certs.rotate-ca --resume --without=node3
     """
     from moorage.fleet.report import agreement
-    from moorage.rotation import rotation, telling
+    from moorage.rotation import course, rotation, telling
     from moorage.rotation.members import Means
 
     # `resume` is an option of every change in waves too, and is told by them.
@@ -97,7 +98,7 @@ def rotate_ca(
     _refuse_two_wishes(status, resume, abort)
     settings, ui = run.settings, run.ui
     if status:
-        return {**_rotation_told(run, rotation.under_way(settings)), "ok": True}
+        return _rotation_shown(run)
     cluster = nodes.cluster
     means = Means(settings, ui, nodes.fleet(), cluster.kubeconfig, cluster.context)
     names = [word.strip() for word in without.split(",") if word.strip()]
@@ -108,12 +109,14 @@ def rotate_ca(
         if not cluster.wanted:  # then the cluster that is named is that of the agents alone
             nodes = replace(nodes, cluster=replace(cluster, kubeconfig="", context=""))
         state = rotation.begin(means, nodes.any_chosen(), names)
+    steps = course.to_come(state)
+    actions = telling.plan(settings.registry_name, state, steps)
     if dry_run:
-        for line in telling.plan(settings.registry_name, state):
+        for line in actions:
             ui.show(f"would {line}")
-        return {**rotation.to_json(settings, state), "ok": True, "dry_run": True}
+        told = [{"deed": one.deed, "members": list(one.members)} for one in steps]
+        return {**rotation.to_json(settings, state), "ok": True, "dry_run": True, "steps": told}
     if ui.interactive and not abort and not agreement.given(settings, yes=ui.yes):
-        actions = telling.plan(settings.registry_name, state)
         ui.confirm(actions, question="Change these nodes?")
     return _rotation_told(run, rotation.go(means, state))
 
@@ -128,6 +131,17 @@ def _refuse_two_wishes(*wishes: bool) -> None:
             cause="each says another thing that shall be done",
             cure="leave all but one of them out",
         )
+
+
+def _rotation_shown(run: Run) -> dict[str, Any]:
+    """How far it has come, and who is at work in this folder now."""
+    from moorage.lock import holder
+    from moorage.rotation import rotation, telling
+
+    state, at_work = rotation.under_way(run.settings), holder(run.settings.state)
+    run.ui.present(telling.standing(state, at_work))
+    document = rotation.to_json(run.settings, state)
+    return {"ok": True, **document, "at_work": at_work or None}
 
 
 def _rotation_told(run: Run, state: State) -> dict[str, Any]:
