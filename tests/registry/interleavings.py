@@ -19,13 +19,14 @@ from moorage.registry.storage import collecting
 from moorage.registry.storage.layout import Layout
 from tests.registry.program import MANIFEST, Registry, digest_of, image
 
-# A collection as it is by hand takes an hour's grace. Here a push lasts some milliseconds, and a
-# second or two on a machine that has other things to do: less than each of these.
-POLICY = collecting.Policy(grace=3, settle=1.5, keep=4, look_every=0.1)
+# A collection by hand waits 10 s, for every request to end that may have looked before: that is
+# what each wait is here, however busy the machine. By hand its grace is an hour; one that is
+# shorter than a push has more pushes refused, and loses none.
+POLICY = collecting.Policy(grace=0.3, settle=2, keep=1, look_every=1, at_once=10)
 REPOSITORIES = ("team/a", "team/b")
 LAYERS = [bytes([65 + number]) * (1000 + number) for number in range(6)]
 # Garbage of other images: a collection with nothing to do is over before anything meets it.
-GARBAGE = 250
+GARBAGE = 3 * POLICY.at_once
 Collection = Callable[[Registry], None]
 
 
@@ -39,6 +40,10 @@ class Tally:
     deleted: int = 0
     killed: int = 0
     lost: list[str] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
 
     def __str__(self) -> str:
         return (
@@ -150,7 +155,8 @@ def litter(layout: Layout, chance: random.Random) -> None:
 
 def ours(registry: Registry) -> None:
     """Our collection, to its end."""
-    collecting.collect(Layout(registry.data), POLICY)
+    clock = collecting.Clock(sleep=registry.in_flight.wait)
+    collecting.collect(Layout(registry.data), POLICY, clock)
 
 
 def naive(registry: Registry) -> None:
@@ -167,12 +173,13 @@ def run(
     data.mkdir(parents=True)
     registry = Registry(data)
     registry.start()
+    last = 0.3
     try:
         with Clients(registry, chance, tally) as clients:
             for _ in range(count):
                 litter(Layout(data), chance)
-                time.sleep(chance.random() * 0.2)
-                _one(registry, clients, collection, chance, tally, kills=kills)
+                time.sleep(chance.random() * 0.1)
+                last = _one(registry, clients, collection, chance, tally, last, kills=kills)
                 tally.interleavings += 1
     finally:
         registry.kill()
@@ -185,13 +192,16 @@ def _one(
     collection: Collection,
     chance: random.Random,
     tally: Tally,
+    last: float,
     *,
     kills: bool,
-) -> None:
+) -> float:
+    """``last``: how many seconds the last whole collection took; returns those of this one."""
+    began = time.monotonic()
     worker = multiprocessing.get_context("fork").Process(target=collection, args=(registry,))
     worker.start()
     if kills and chance.random() < 0.3:
-        worker.join(chance.random() * 0.5)
+        worker.join(chance.random() * last)
         worker.kill()
         tally.killed += 1
     if kills and chance.random() < 0.1:
@@ -199,6 +209,7 @@ def _one(
         registry.start()
         tally.killed += 1
     worker.join()
+    took = last if worker.exitcode else time.monotonic() - began
     for one in clients.images:
         one.lock.acquire()
     try:
@@ -213,3 +224,4 @@ def _one(
     finally:
         for one in clients.images:
             one.lock.release()
+    return took

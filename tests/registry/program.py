@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import multiprocessing
 import socket
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,11 +28,42 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 
 
+class InFlight:
+    """The requests that are on their way, as a forked process sees them too."""
+
+    def __init__(self, threads: int = 16) -> None:
+        # Odd while a request of that thread is on its way; shared, as memory of the same page.
+        self._turns = multiprocessing.RawArray("Q", threads)
+        self._mine = threading.local()
+        self._free = iter(range(threads))
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Around each request."""
+        if not hasattr(self._mine, "slot"):
+            with self._lock:
+                self._mine.slot = next(self._free)
+        self._turns[self._mine.slot] += 1
+        try:
+            yield
+        finally:
+            self._turns[self._mine.slot] += 1
+
+    def wait(self, _seconds: float = 0) -> None:
+        """Until each request has ended that is on its way now."""
+        for slot, turn in enumerate(list(self._turns)):
+            while turn % 2 and self._turns[slot] == turn:
+                time.sleep(0.0005)
+
+
 class Registry:
     """One process over a data folder; it may be killed and started again."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
+        self.in_flight = InFlight()
+        self._mine = threading.local()
         self.program = program("docker-registry")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -67,12 +102,13 @@ class Registry:
         self, method: str, path: str, body: bytes = b"", **headers: str
     ) -> tuple[int, dict[str, str], bytes]:
         """One request -> status (0: none came back), headers in lower case, body."""
-        return self._ask_once(method, path, body, **headers)
+        with self.in_flight.one():
+            return self._ask_once(method, path, body, **headers)
 
     def _ask_once(
         self, method: str, path: str, body: bytes = b"", **headers: str
     ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = self._connection()
         try:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body or None, named)
@@ -80,9 +116,15 @@ class Registry:
             fields = {name.lower(): value for name, value in answer.getheaders()}
             return answer.status, fields, answer.read()
         except (OSError, http.client.HTTPException):
+            connection.close()  # the next request opens it again
             return 0, {}, b""
-        finally:
-            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        """One per thread, that stays open: a handshake costs more than what is asked."""
+        if not hasattr(self._mine, "connection"):
+            self._mine.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        found: http.client.HTTPConnection = self._mine.connection
+        return found
 
     # -- what clients do ----------------------------------------------------------------------
 

@@ -21,20 +21,19 @@ from moorage.registry.storage.layout import Layout
 from moorage.registry.storage.marking import Marked, Marker
 from moorage.registry.storage.setting_aside import Batch
 
-# So many blobs are taken between two looks at the links.
-_AT_ONCE = 100
-
 
 @dataclass(frozen=True)
 class Policy:
-    """All in seconds. ``grace``: no blob is taken that was pushed or linked less long ago; longer
-    than any push lasts. ``settle``: longer than the registry takes from looking whether a blob is
-    there to writing the link that relies on it. ``keep``: how long the way back stays open."""
+    """All but one in seconds. ``grace``: no blob is taken that was pushed or linked less long ago;
+    longer than any push lasts. ``settle``: longer than the registry takes from looking whether a
+    blob is there to writing the link that relies on it. ``keep``: how long the way back stays open.
+    ``at_once``: so many blobs are taken between two looks at the links."""
 
     grace: float = 3600.0
     settle: float = 10.0
     keep: float = 86400.0
     look_every: float = 1.0
+    at_once: int = 100
 
 
 @dataclass
@@ -128,8 +127,8 @@ class _Run:
             self._take_links(batch, chosen, marked)
             left = self._settled(batch, dict(chosen))
             listed = list(left.items())
-            for start in range(0, len(listed), _AT_ONCE):
-                self._take_blobs(batch, listed[start : start + _AT_ONCE])
+            for start in range(0, len(listed), self.policy.at_once):
+                self._take_blobs(batch, listed[start : start + self.policy.at_once])
             self._settled(batch, self.done.taken)
         kept = {k: v for k, v in self.done.taken.items() if k not in self.done.returned}
         self.done.aside, self.done.aside_bytes = len(kept), sum(kept.values())
