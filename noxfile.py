@@ -177,7 +177,9 @@ def inventories(session: nox.Session) -> None:
     lock = ROOT / "tests" / "bench" / "peers" / "requirements.lock"
     programs = _environment(session, "peers", "python", lock)
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"
-    session.run(*PYTEST, "tests/unit/test_fleet_ansible.py", env={"PATH": path}, external=True)
+    session.run(
+        *PYTEST, "tests/unit/fleet/inventory/test_ansible.py", env={"PATH": path}, external=True
+    )
 
 
 @nox.session

@@ -5,7 +5,7 @@ flag that it does not know, and with a traceback on a YAML file that it cannot r
 number, or a list of which ``| head`` has read enough. Users expect help, 2 and a sentence, and
 nothing in the last case. Invoke knows no optional positional word, either. Invoke has no
 hook for any of it, so its methods are wrapped here, and only here;
-``tests/unit/test_invoke_edges.py`` holds the wraps against the installed Invoke.
+``tests/unit/program/test_edges.py`` holds the wraps against the installed Invoke.
 """
 
 from __future__ import annotations

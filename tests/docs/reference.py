@@ -1,6 +1,7 @@
 """Reference pages made from the code: settings, tasks, error codes. Pure: text out.
 
-``python -m tests.docs --write`` writes them; ``tests/unit/test_docs.py`` fails when they are stale.
+``python -m tests.docs --write`` writes them; ``tests/unit/house/test_docs.py`` fails when they are
+stale.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from moorage.ui import UI
 from tests.debian import program
 from tests.registry.program import digest_of
 from tests.unit.elsewhere import registry_project
-from tests.unit.test_registry_life import Wire
+from tests.unit.registry.test_life import Wire
 
 pytestmark = pytest.mark.engine
 

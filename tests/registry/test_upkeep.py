@@ -35,7 +35,7 @@ from tests.debian import program
 from tests.loopback import Loopback, basic, loopback
 from tests.registry.test_backup import serve
 from tests.unit.elsewhere import registry_project
-from tests.unit.test_front import MANIFEST, push
+from tests.unit.registry.front.test_front import MANIFEST, push
 
 QUIET = UI(as_json=True)
 DAY = datetime.timedelta(days=1)

@@ -12,7 +12,7 @@ import pytest
 from moorage import commands
 from moorage.errors import MoorageError
 from moorage.settings import Settings
-from tests.unit.test_fleet_this_machine import Agent
+from tests.unit.fleet.rollout.test_this_machine import Agent
 
 NOBODY = 65534
 

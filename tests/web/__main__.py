@@ -23,7 +23,7 @@ from moorage.web.history import Point
 from moorage.web.story import Plot, Section, from_groups, from_rows
 from moorage.web.words import CHINESE
 from tests.unit.elsewhere import project
-from tests.unit.test_web import EVIL, Served, standing
+from tests.unit.web.test_page import EVIL, Served, standing
 from tests.web import browser
 from tests.web.browser import Tab
 from tests.web.elsewhere import other_site

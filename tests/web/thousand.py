@@ -15,7 +15,7 @@ from typing import Any
 from moorage.web import sources
 from moorage.web.history import History
 from tests.unit.elsewhere import project
-from tests.unit.test_web import Served, standing
+from tests.unit.web.test_page import Served, standing
 
 NODES = 1000
 

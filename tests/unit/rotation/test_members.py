@@ -1,0 +1,304 @@
+"""Who takes part in the rotation of a CA, how a cluster's agents do, and what the tasks refuse."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.wire.plan import Plan
+from agent.wire.report import CHANGED, FAILED, UNCHANGED, HostResult, Unproven
+from moorage.cluster.agents.documents import PLAN_KEY, UNTRUST, plan_secret
+from moorage.cluster.agents.states import STATUS, digest
+from moorage.errors import Refused
+from moorage.fleet.inventory import Target
+from moorage.fleet.inventory.targets import parse_names
+from moorage.fleet.report import logbook
+from moorage.fleet.rollout import plans
+from moorage.fleet.rollout.operation import proof
+from moorage.lock import project_lock
+from moorage.pki import registry as pki
+from moorage.pki import succession
+from moorage.pki.roster import Resident, Roster
+from moorage.registry import handed, users
+from moorage.registry.credentials import ensure
+from moorage.registry.front.configuration import proving_name
+from moorage.rotation import course, kept, members, rotation
+from moorage.rotation.course import Member, State
+from moorage.rotation.members import Means
+from moorage.settings import Settings
+from moorage.ui import UI
+from tests.unit.elsewhere import project
+from tests.unit.program.test_help import copy, inv
+
+
+def done(settings: Settings, verb: str, *names: str, status: str = CHANGED) -> None:
+    command, hosts = f"{verb} {settings.registry_name}", parse_names(names)
+    results = [HostResult(name, status) for name in names]
+    logbook.note(logbook.folder(settings), command, hosts, results)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    made = project(tmp_path)
+    pki.issue(made)
+    ensure(made)
+    users.for_purpose(made, users.NODES)
+    return made
+
+
+def test_whoever_was_trusted_takes_part_and_whoever_was_let_go_does_not(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(members, "DOCKER_CERTS", tmp_path)
+    monkeypatch.setattr(members, "_clusters", lambda _: [])
+    done(settings, "trust", "a", "admin@b:2222", "c")
+    done(settings, "untrust", "c")
+    done(settings, "trust", "d", status=FAILED)
+    Roster(settings).put("e", Resident("0" * 32, 7443, "1", 1))
+    assert [one.name for one in members.trusting(settings)] == ["a", "admin@b:2222", "e"]
+    means = Means(settings, UI(), None)  # type: ignore[arg-type]
+    found = members.found(means, [Target("a", "a"), Target("f", "f", ssh_args=("Port=22",))])
+    assert [one.name for one in found] == ["a", "f", "admin@b:2222", "e"]
+    assert [members._target(one) for one in found][1:3] == [
+        Target("f", "f", ssh_args=("Port=22",)),
+        Target("admin@b:2222", "b", "admin", 2222),
+    ]
+    (tmp_path / settings.registry_name).mkdir()
+    (tmp_path / settings.registry_name / "ca.crt").touch()
+    assert members.found(means, [])[-1] == Member(members.HERE, course.MACHINE)
+
+
+@pytest.mark.parametrize(
+    ("deeds", "stands"),
+    [
+        ("trust", True), ("trust untrust", False), ("trust undo", False),
+        ("trust trust undo", True), ("trust same undo", False), ("trust trust undo undo", False),
+        ("undo", False), ("trust undo trust", True), ("trust trust untrust undo", False),
+    ],
+)  # fmt: skip
+def test_an_undo_takes_back_one_trust(settings: Settings, deeds: str, stands: bool) -> None:
+    for word in deeds.split():
+        status = UNCHANGED if word == "same" else CHANGED
+        done(settings, "trust" if word == "same" else word, "a", status=status)
+    assert bool(members.trusting(settings)) is stands
+
+
+@pytest.mark.parametrize(
+    ("verified", "unproven", "ok"),
+    [(True, (), True), (None, (Unproven("docker", "it does not run"),), False), (None, (), False)],
+)
+def test_a_ca_is_proved_by_a_pull_and_by_nothing_else(
+    verified: bool | None, unproven: tuple[Unproven, ...], ok: bool
+) -> None:
+    result = HostResult("a", CHANGED, verified=verified, unproven=unproven)
+    assert members._outcome(result, course.PULL).ok is ok
+    assert members._outcome(result, course.HAND_OUT).ok
+
+
+# -- a cluster -----------------------------------------------------------------------------------
+
+
+class Where:
+    context, server = "prod", "https://prod:6443"
+
+    def __str__(self) -> str:
+        return f"{self.context} ({self.server})"
+
+
+@dataclass
+class Cluster:
+    """Stands in for an API server and the agents behind it, which say of a plan what is wished."""
+
+    settings: Settings
+    said: str = "trusted"
+    told: list[Plan] = field(default_factory=list)
+    where = Where()
+
+    def find(self, _path: str, _words: str) -> dict[str, Any] | None:
+        return plan_secret(self.settings, plans.wire(self.told[-1])) if self.told else None
+
+    def apply(self, _path: str, document: dict[str, Any], *_words: object, force: bool) -> None:
+        assert force
+        self.told.append(Plan.parse(base64.b64decode(document["data"][PLAN_KEY])))
+
+    def items(self, *_words: object, **_options: object) -> Iterator[dict[str, Any]]:
+        word = {"plan": digest(plans.wire(self.told[-1])), "status": self.said, "proven": True}
+        word["error"] = {"message": "no route"} if self.said == "failed" else None
+        metadata = {"name": "n1", "annotations": {STATUS: json.dumps(word)}}
+        yield {"metadata": metadata, "status": {"nodeInfo": {"operatingSystem": "linux"}}}
+
+
+@pytest.fixture
+def cluster(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    made = Cluster(settings)
+    monkeypatch.setattr(members, "_api", lambda _: made)
+    ca, login = pki.ca_pem(settings), proof(settings, None)
+    made.told.append(plans.make(settings, ca=ca, address="192.0.2.7", verify=login))
+    return made
+
+
+def test_the_agents_of_a_cluster_get_both_cas_and_prove_the_new_one(cluster: Cluster) -> None:
+    settings = cluster.settings
+    means = Means(settings, UI(), None)  # type: ignore[arg-type]
+    [one] = members._clusters(means)
+    assert (one.name, one.kind) == ("cluster/prod", course.CLUSTER)
+    succession.make(settings, ["192.0.2.7"])
+    assert members.visit(means, course.HAND_OUT, [one], "")[one.name].ok
+    assert (cluster.told[-1].registry.ca or "").count("BEGIN CERTIFICATE") == 2
+    assert cluster.told[-1].registry.address == "192.0.2.7"
+    assert members.visit(means, course.PULL, [one], "word")[one.name].ok
+    *_, proved, after = cluster.told
+    assert proved.verify is not None
+    assert after.verify is not None
+    assert (proved.verify.username, proved.verify.password) == (proving_name("192.0.2.7"), "word")
+    assert after.verify == proof(settings, None)
+
+
+def test_an_agent_that_fails_is_named_and_its_plan_has_the_usual_login(cluster: Cluster) -> None:
+    means = Means(cluster.settings, UI(), None)  # type: ignore[arg-type]
+    cluster.said = "failed"
+    told = members.visit(means, course.PULL, members._clusters(means), "word")
+    assert (told["cluster/prod"].ok, told["cluster/prod"].why) == (False, "n1: no route")
+    assert cluster.told[-1].verify == proof(cluster.settings, None)
+
+
+def test_a_cluster_whose_agents_serve_another_registry_takes_no_part(cluster: Cluster) -> None:
+    other = project(cluster.settings.root, registry=type(cluster.settings.registry)(port=5443))
+    assert members._clusters(Means(other, UI(), None)) == []  # type: ignore[arg-type]
+
+
+def test_another_cluster_proves_nothing_for_the_one_that_is_meant(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    means = Means(cluster.settings, UI(), None)  # type: ignore[arg-type]
+    [one] = members._clusters(means)
+    told = list(cluster.told)
+    monkeypatch.setattr(Where, "context", "staging")
+    monkeypatch.setattr(Where, "server", "https://staging:6443")
+    found = members.visit(means, course.PULL, [one], "word")[one.name]
+    assert (found.ok, found.absent) == (False, True)
+    assert "staging (https://staging:6443) is another cluster" in found.why
+    assert cluster.told == told
+
+
+def test_every_cluster_that_was_given_the_login_takes_part(cluster: Cluster) -> None:
+    means = Means(cluster.settings, UI(), None)  # type: ignore[arg-type]
+    name = users.name_for(users.NODES)
+    for server in ("https://prod:6443", "https://far:6443"):
+        handed.note(cluster.settings, [name], server)
+    assert [one.name for one in members._clusters(means)] == [
+        "cluster/prod", "cluster/https://far:6443",
+    ]  # fmt: skip
+    cluster.told.clear()
+    [far] = members._clusters(means)
+    assert not members.visit(means, course.HAND_OUT, [far], "")[far.name].ok
+
+
+def test_agents_that_take_the_trust_away_are_not_told_to_trust(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    means = Means(cluster.settings, UI(), None)  # type: ignore[arg-type]
+    document = plan_secret(cluster.settings, plans.wire(cluster.told[-1]), UNTRUST)
+    monkeypatch.setattr(cluster, "find", lambda *_: document)
+    assert members._clusters(means) == []
+
+
+@pytest.mark.parametrize("content", ["null", '"x"', "1", "[]", "{}", "no JSON"])
+def test_a_damaged_note_of_a_rotation_is_told(settings: Settings, content: str) -> None:
+    kept.path(settings).parent.mkdir(parents=True, exist_ok=True)
+    kept.path(settings).write_text(content)
+    with pytest.raises(Refused) as refused:
+        kept.read(settings)
+    assert refused.value.code == "rotation-unreadable"
+
+
+# -- the tasks -----------------------------------------------------------------------------------
+
+
+def test_the_tasks_refuse_what_would_cut_nodes_off(tmp_path: Path) -> None:
+    folder = copy(tmp_path)
+    here = project(folder)
+    assert inv(folder, ["certs.issue"])[0][0] == 0
+    rotating = State(course.DROP, "N", members=(Member("n1", why="no route", absent=True),))
+    done(here, "trust", "n1")
+    lines = [
+        ["certs.issue", "--new-ca", "--json"],
+        ["certs.issue", "--new-ca", "--at-once", "--json"],
+        ["certs.rotate-ca", "--status", "--json"],
+        ["certs.rotate-ca", "--status", "--abort", "--json"],
+        ["certs.rotate-ca", "--hosts=n1", "--json"],
+    ]
+    answers = [json.loads(out) for _, out, _ in inv(folder, *lines)]
+    codes = [one["error"]["code"] if "error" in one else one["ok"] for one in answers]
+    assert codes == ["ca-in-use", True, "no-rotation", "wrong-use", "front-silent"]
+    kept.write(here, rotating)
+    lines = [
+        ["certs.issue", "--new-ca", "--at-once", "--json"],
+        ["certs.rotate-ca", "--hosts=n1", "--json"],
+        ["certs.rotate-ca", "--abort", "--json"],
+        ["certs.rotate-ca", "--resume", "--without=n2", "--json"],
+        ["certs.rotate-ca", "--status", "--json"],
+    ]
+    answers = [json.loads(out) for _, out, _ in inv(folder, *lines)]
+    codes = [one["error"]["code"] if "error" in one else one["ok"] for one in answers]
+    assert codes == [
+        "rotation-under-way", "rotation-under-way", "rotation-switched", "no-such-member", True
+    ]  # fmt: skip
+    assert answers[-1]["waits_for"] == ["n1"]
+    assert answers[-1]["members"][0]["absent"] is True
+    assert kept.read(here) == rotating
+
+
+def test_status_answers_beside_the_run_that_rotates_and_names_it(tmp_path: Path) -> None:
+    folder = copy(tmp_path)
+    here = project(folder)
+    assert inv(folder, ["certs.issue"])[0][0] == 0
+    kept.write(here, State(course.PROVE, "N", members=(Member("n1", holds=course.BOTH),)))
+    lines = [["certs.rotate-ca", "--status", *more] for more in ([], ["--json"])]
+    lines.append(["certs.rotate-ca", "--resume", "--json"])
+    with project_lock(here.state, "inv certs.rotate-ca"):
+        (code, words, _), (_, document, _), (_, busy, _) = inv(folder, *lines)
+    name = f"inv certs.rotate-ca (process {os.getpid()})"
+    assert (code, json.loads(document)["at_work"]) == (0, name)
+    assert f"At work in this folder now: {name}." in words
+    assert "--resume" not in words
+    assert json.loads(busy)["error"]["code"] == "busy"
+    code, words, _ = inv(folder, lines[0])[0]
+    assert "At work" not in words
+    assert "inv certs.rotate-ca --resume goes on with it" in words
+
+
+def test_a_dry_run_shows_the_way_that_is_asked_for(tmp_path: Path) -> None:
+    folder = copy(tmp_path)
+    here = project(folder)
+    assert inv(folder, ["certs.issue"])[0][0] == 0
+    held = Member("n1", holds=course.BOTH, touched=True)
+    rotating = State(course.PROVE, "N", members=(held, Member("n2")))
+    kept.write(here, rotating)
+    lines = [["certs.rotate-ca", way, "--dry-run"] for way in ("--abort", "--resume")]
+    back, on, document = inv(folder, *lines, [*lines[1], "--json"])
+    assert [line for line in back[1].splitlines() if line.startswith("would")] == [
+        "would hand out the old CA alone again",
+        "would take the new CA away: 1 node (n1)",
+        "would end the rotation",
+    ]
+    would = [line for line in on[1].splitlines() if line.startswith("would")]
+    assert would[:2] == [
+        "would hand out both CAs: 1 node (n2)",
+        "would have everybody pull under the new CA: 2 nodes (n1, n2)",
+    ]
+    assert "would take the old CA away: 2 nodes (n1, n2)" in would
+    assert not any("make a new CA" in line for line in would)
+    assert json.loads(document[1])["steps"][0] == {"deed": "hand-out", "members": ["n2"]}
+    assert kept.read(here) == rotating
+
+
+def test_a_new_ca_is_made_at_once_where_nobody_trusts_the_present_one(settings: Settings) -> None:
+    rotation.refuse_if_trusted(settings, at_once=False)
