@@ -7,9 +7,7 @@ agents' plan. No runtime is restarted: each reads the files of a registry's CA a
 
 from __future__ import annotations
 
-import base64
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
@@ -28,6 +26,7 @@ from moorage.rotation.course import CLUSTER, MACHINE, NODE, PULL, Member, Outcom
 
 if TYPE_CHECKING:
     from agent.wire.plan import Plan, Verify
+    from moorage.cluster.agents.states import AgentState
     from moorage.cluster.api.client import Api
     from moorage.fleet.rollout.fleet import Fleet
     from moorage.settings import Settings
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 HERE = "this-machine"
 _AGENTS_SECONDS = 300.0
-_POLL = 1.0
 
 
 @dataclass(frozen=True)
@@ -184,21 +182,13 @@ def _api(means: Means) -> Api:
 def _agents_plan(api: Api, settings: Settings) -> Plan | None:
     """What the cluster's agents hold their nodes to; None if that is another registry's trust."""
     from agent.wire.plan import Plan
-    from moorage.cluster.agents.documents import ACTION_KEY, APPLY, PLAN, PLAN_KEY
-    from moorage.cluster.api import paths
+    from moorage.cluster.api import told
 
-    place = paths.one("Secret", PLAN, settings.kubernetes.agents_namespace)
-    live = api.find(place, "read the agents' plan")
-    if live is None:
-        return None
-    plan = Plan.parse(base64.b64decode(live["data"][PLAN_KEY]))
-    ours = (plan.registry.host, plan.registry.port) == (
-        settings.registry.host,
-        settings.registry.port,
-    )
+    found = told.of_registry(told.find(api, settings), settings.registry_name)
     # Agents that are to take the trust away, or to do nothing, are not told to trust again.
-    standing = base64.b64decode(live["data"][ACTION_KEY]) == APPLY.encode()
-    return plan if ours and standing else None
+    if found is None or found.action != told.APPLY:
+        return None
+    return Plan.parse(found.plan)
 
 
 def _cluster(means: Means, member: Member, password: str) -> Outcome:
@@ -244,20 +234,16 @@ def _tell_agents(api: Api, settings: Settings, plan: Plan) -> bytes:
 
 def _told_agents(means: Means, api: Api, plan: Plan) -> Outcome:
     """Until every agent has said that its node trusts, by a pull, or why not."""
-    from moorage.cluster.agents.states import FAILED, states
+    from moorage.cluster.agents.states import FAILED, wait
+    from moorage.cluster.api.told import APPLY, Told
 
-    sent = _tell_agents(api, means.settings, plan)
-    deadline = time.monotonic() + _AGENTS_SECONDS
+    def failed(left: Sequence[AgentState]) -> list[AgentState]:
+        return [one for one in left if one.status == FAILED]
+
+    told = Told(_tell_agents(api, means.settings, plan), APPLY)
     with means.ui.progress("wait for the cluster's agents") as update:
-        while True:
-            told = states(api, sent)
-            left = [one for one in told if not one.ok]
-            update(done=len(told) - len(left), total=len(told) or 1)
-            failed = next((one for one in left if one.status == FAILED), None)
-            late = time.monotonic() > deadline
-            if not left:
-                return Outcome(True)
-            if failed is not None or late:
-                one = failed or left[0]
-                return Outcome(False, why=f"{one.node.name}: {one.error or 'no word of its agent'}")
-            time.sleep(_POLL)
+        _, left = wait(api, told, _AGENTS_SECONDS, update, is_vain=lambda left: bool(failed(left)))
+    if not left:
+        return Outcome(True)
+    one = [*failed(left), *left][0]
+    return Outcome(False, why=f"{one.node.name}: {one.error or 'no word of its agent'}")

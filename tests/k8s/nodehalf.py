@@ -17,7 +17,7 @@ from typing import Any
 
 from moorage import archive
 from moorage.cluster.agents import documents as made_of
-from moorage.cluster.api import manifests
+from moorage.cluster.api import manifests, told
 from moorage.registry import handed, users
 from tests.k8s import collect, standin
 from tests.k8s.journey import Journey, NotHere
@@ -92,7 +92,7 @@ class NodeHalf:
         host, _, port = self.url.removeprefix("https://").partition(":")
         environment = {
             "MOORAGE_GRADE": self.grade,
-            "MOORAGE_PLAN": made_of.PLAN,
+            "MOORAGE_PLAN": told.PLAN,
             "MOORAGE_NAMESPACE": "moorage-system",
             "MOORAGE_NODE": self.node,
             "KUBERNETES_SERVICE_HOST": host,
@@ -132,7 +132,7 @@ def on(journey: Journey, grade: str) -> Iterator[NodeHalf]:
     }
     secret = made_of.plan_secret(journey.settings, plan)
     secret["metadata"]["resourceVersion"] = "1"
-    server.objects[f"/api/v1/namespaces/moorage-system/secrets/{made_of.PLAN}"] = secret
+    server.objects[f"/api/v1/namespaces/moorage-system/secrets/{told.PLAN}"] = secret
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         collect.certificates(folder)

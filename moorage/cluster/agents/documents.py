@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from moorage.cluster.api import manifests, ours, paths
+from moorage.cluster.api.told import ACTION_KEY, APPLY, PLAN, PLAN_KEY
 
 if TYPE_CHECKING:
     from moorage.archive import AgentArchive
@@ -17,8 +18,6 @@ GRADES = (AUTO, FILES, FULL)
 # The label that gives a node the grade full.
 GRADE_LABEL = "moorage.dev/agent-grade"
 
-PLAN, PLAN_KEY, ACTION_KEY = "moorage-plan", "plan.json", "action"
-APPLY, UNTRUST = "apply", "untrust"
 _ACCOUNT = "moorage-agent"
 _DEFAULT_IMAGE = "python:3.13-slim"
 

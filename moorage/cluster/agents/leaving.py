@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from moorage.cluster.agents import documents as made_of
-from moorage.cluster.agents.documents import (
-    GRADE_LABEL,
-    PLAN,
-    PLAN_KEY,
-    UNTRUST,
-    Wanted,
-)
+from moorage.cluster.agents.documents import GRADE_LABEL, Wanted
 from moorage.cluster.agents.rollout import apply, promote
-from moorage.cluster.agents.states import STATUS, AgentState, marked_nodes, states
-from moorage.cluster.api import paths
+from moorage.cluster.agents.states import STATUS, AgentState, marked_nodes, wait
+from moorage.cluster.api import paths, told
+from moorage.cluster.api.told import UNTRUST, Told
 from moorage.cluster.diagnosis.nodes import AGENTS_UNTRUST, TRUSTED, ClusterNode
 from moorage.errors import Refused
 
@@ -26,8 +20,6 @@ if TYPE_CHECKING:
     from moorage.settings import Settings
     from moorage.ui import UI
 
-_POLL = 1.0
-
 
 def take_trust_away(api: Api, settings: Settings, ui: UI, seconds: float) -> list[AgentState]:
     """Has every agent take the trust away on its node; returns those that did not in time.
@@ -35,7 +27,7 @@ def take_trust_away(api: Api, settings: Settings, ui: UI, seconds: float) -> lis
     A node whose config.toml was edited, over SSH perhaps, gets the grade full for that.
     """
     namespace = settings.kubernetes.agents_namespace
-    live = api.find(paths.one("Secret", PLAN, namespace), "read the agents' plan")
+    live = told.find(api, settings)
     if live is None:
         raise Refused(
             "no-agents",
@@ -43,22 +35,27 @@ def take_trust_away(api: Api, settings: Settings, ui: UI, seconds: float) -> lis
             cause="their plan is not there",
             cure="inv k8s.agents brings them; inv nodes.untrust takes trust away over SSH",
         )
-    plan = base64.b64decode(live["data"][PLAN_KEY])
+    plan = base64.b64decode(live["data"][told.PLAN_KEY])
     document = made_of.plan_secret(settings, plan, UNTRUST)
     api.apply(paths.of(document), document, "tell the agents", force=True)
-    deadline = time.monotonic() + seconds
+
+    def promoted(left: Sequence[AgentState]) -> bool:
+        if notes := promote(api, left):
+            ui.present(notes)
+            _bring_full(api, settings)
+        return False
+
     with ui.progress("wait for the agents to take the trust away") as update:
-        while True:
-            found = states(api, plan, UNTRUST)
-            left = [one for one in found if one.status != "untrusted"]
-            update(done=len(found) - len(left), total=len(found) or 1)
-            if not left or time.monotonic() > deadline:
-                _note(settings, [one.node for one in found if one not in left])
-                return left
-            if promoted := promote(api, left):
-                ui.present(promoted)
-                _bring_full(api, settings)
-            time.sleep(_POLL)
+        found, left = wait(
+            api,
+            Told(plan, UNTRUST),
+            seconds,
+            update,
+            is_done=lambda one: one.status == "untrusted",
+            is_vain=promoted,
+        )
+    _note(settings, [one.node for one in found if one not in left])
+    return list(left)
 
 
 def _note(settings: Settings, nodes: Sequence[ClusterNode]) -> None:

@@ -6,27 +6,24 @@ once no Secret and no plan holds them, in any cluster that got them.
 
 from __future__ import annotations
 
-import base64
 import json
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from moorage.cluster.agents import documents as made_of
 from moorage.cluster.agents.rollout import apply
-from moorage.cluster.agents.states import states
-from moorage.cluster.api import paths
+from moorage.cluster.agents.states import wait
+from moorage.cluster.api import told
 from moorage.cluster.login import admins, login, secrets
 from moorage.registry import Credentials, client, handed, service, users
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
     from moorage.cluster.login.pull_secret import Login
+    from moorage.output import Update
     from moorage.settings import Settings
     from moorage.ui import UI
-
-_POLL = 1.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,8 @@ def switch(
     )
     failed = [one for one in outcomes if one.error is not None]
     if users.name_for(users.NODES) in names:
-        why = _agents(api, settings, ui, seconds)
+        with ui.progress("wait for the agents to pull with it") as update:
+            why = _agents(api, settings, update, seconds)
         if why:
             left[users.name_for(users.NODES)] = why
     found = [one for one in admins.logins_held(api, settings) if one[1].user in names]
@@ -115,29 +113,20 @@ def _is_newest(settings: Settings, held: Login) -> bool:
     return client.ask(settings, "/v2/", login=Credentials(held.user, held.password)).status == 200
 
 
-def _agents(api: Api, settings: Settings, ui: UI, seconds: float) -> str:
+def _agents(api: Api, settings: Settings, update: Update, seconds: float) -> str:
     """The agents' plan with the newest password, pulled with by each of them; why not, else ""."""
-    path = paths.one("Secret", made_of.PLAN, settings.kubernetes.agents_namespace)
-    live = api.find(path, "read the agents' plan")
-    if live is None:
-        return ""
-    plan = base64.b64decode(live["data"][made_of.PLAN_KEY])
-    if admins.registry_of(json.loads(plan)) != settings.registry_name:
+    was = told.of_registry(told.find(api, settings), settings.registry_name)
+    if was is None:
         return ""  # another checkout's agents: our login is nothing for its registry
-    plan = _renewed(plan, handed.to_nodes(settings))
-    action = base64.b64decode(live["data"][made_of.ACTION_KEY]).decode()
-    apply(api, [made_of.plan_secret(settings, plan, action)])
-    deadline = time.monotonic() + seconds
-    with ui.progress("wait for the agents to pull with it") as update:
-        while True:
-            found = states(api, plan, action)
-            left = [one.node.name for one in found if not one.ok]
-            update(done=len(found) - len(left), total=len(found) or 1)
-            if action != made_of.APPLY or not left:
-                return ""
-            if time.monotonic() > deadline:
-                return f"the agents of {_some(left)} have not pulled with the new password yet"
-            time.sleep(_POLL)
+    plan = _renewed(was.plan, handed.to_nodes(settings))
+    apply(api, [made_of.plan_secret(settings, plan, was.action)])
+    if was.action != told.APPLY:
+        return ""
+    left = wait(api, told.Told(plan, told.APPLY), seconds, update).left
+    if not left:
+        return ""
+    names = _some(one.node.name for one in left)
+    return f"the agents of {names} have not pulled with the new password yet"
 
 
 def _renewed(plan: bytes, new: Credentials | None) -> bytes:

@@ -1,22 +1,28 @@
-"""What the agents say of their nodes: one annotation a Node. Pure but for listing Nodes."""
+"""What the agents say of their nodes: one annotation a Node. Pure but for listing Nodes, and
+waiting for a word."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from moorage.cluster.agents.documents import APPLY, FILES, FULL, GRADE_LABEL
+from moorage.cluster.agents.documents import FILES, FULL, GRADE_LABEL
 from moorage.cluster.api import ours, paths
+from moorage.cluster.api.told import APPLY, Told
 from moorage.cluster.diagnosis.nodes import TRUSTED, ClusterNode, from_document
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
+    from moorage.output import Update
 
 # What agent/daemonset writes onto its Node, and two of its words.
 STATUS = "moorage.dev/agent"
 NEEDS_FULL, FAILED = "needs-full", "failed"
+_POLL = 1.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,41 @@ def states(api: Api, plan: bytes, action: str = APPLY) -> list[AgentState]:
             state = _state(node, annotations.get(STATUS, ""), wanted)
             found.append(replace(state, labelled=labelled))
     return found
+
+
+class Heard(NamedTuple):
+    """What all agents say, and those of them that are not done."""
+
+    found: Sequence[AgentState]
+    left: Sequence[AgentState]
+
+
+def _goes_on(_left: Sequence[AgentState]) -> bool:
+    return False
+
+
+def wait(
+    api: Api,
+    told: Told,
+    seconds: float,
+    update: Update,
+    *,
+    is_done: Callable[[AgentState], bool] = lambda one: one.ok,
+    is_vain: Callable[[Sequence[AgentState]], bool] = _goes_on,
+) -> Heard:
+    """Waits until all agents have done what they were told; what they say then, or after
+    ``seconds``.
+
+    ``is_vain``: whether those that are left end the wait; asked once per look, if some are.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        found = states(api, told.plan, told.action)
+        left = [one for one in found if not is_done(one)]
+        update(done=len(found) - len(left), total=len(found) or 1)
+        if not left or time.monotonic() > deadline or is_vain(left):
+            return Heard(found, left)
+        time.sleep(_POLL)
 
 
 def _state(node: ClusterNode, annotation: str, wanted: str) -> AgentState:

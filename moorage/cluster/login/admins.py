@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from moorage.cluster.api import ours, paths
+from moorage.cluster.api import ours, paths, told
 from moorage.cluster.login import pull_secret
 from moorage.cluster.symptoms import keyring
 
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
 
 RENEW = "inv k8s.secret --renew"
 _TYPES = (pull_secret.TYPE, "kubernetes.io/dockercfg")
-_PLAN, _PLAN_KEY = "moorage-plan", "plan.json"
 
 
 @dataclass(frozen=True)
@@ -72,16 +69,15 @@ def _listed(api: Api, settings: Settings, namespace: str) -> Iterator[Mapping[st
     for kind in _TYPES:
         path = paths.all_of("Secret", namespace)
         yield from api.items(path, "list Secrets", fields=f"type={kind}")
-    agents = settings.kubernetes.agents_namespace
-    if namespace in ("", agents):
-        plan = api.find(paths.one("Secret", _PLAN, agents), "read the agents' plan")
+    if namespace in ("", settings.kubernetes.agents_namespace):
+        plan = told.find(api, settings)
         if plan is not None:
             yield plan
 
 
 def _logins(secret: Mapping[str, Any], registry: str) -> Iterable[pull_secret.Login]:
     """Those for our registry in a pull Secret, or in the agents' plan. Pure."""
-    if secret["metadata"]["name"] == _PLAN and secret.get("type") not in _TYPES:
+    if secret["metadata"]["name"] == told.PLAN and secret.get("type") not in _TYPES:
         return _in_plan(secret, registry)
     found = pull_secret.logins(secret)
     return {found[key] for key in keyring.serving(found, f"{registry}/x")}
@@ -89,19 +85,13 @@ def _logins(secret: Mapping[str, Any], registry: str) -> Iterable[pull_secret.Lo
 
 def _in_plan(secret: Mapping[str, Any], registry: str) -> Iterable[pull_secret.Login]:
     try:
-        plan = json.loads(base64.b64decode((secret.get("data") or {}).get(_PLAN_KEY) or ""))
-        if registry_of(plan) != registry:
+        found = told.of_registry(secret, registry)
+        if found is None:
             return ()
-        verify = plan["verify"]
+        verify = json.loads(found.plan)["verify"]
         return {pull_secret.Login(str(verify["username"]), str(verify["password"]))}
-    except (ValueError, TypeError, KeyError, binascii.Error):
+    except (ValueError, TypeError, KeyError):
         return ()
-
-
-def registry_of(plan: Mapping[str, Any]) -> str:
-    """The registry that the agents' plan is of, as image names spell it. Pure."""
-    host, port = plan["registry"]["host"], plan["registry"].get("port", 443)
-    return str(host) if port == 443 else f"{host}:{port}"
 
 
 def _admins(settings: Settings, logins: Iterable[pull_secret.Login]) -> list[str]:

@@ -20,7 +20,7 @@ from moorage.cluster.agents import documents as made_of
 from moorage.cluster.agents import rollout
 from moorage.cluster.agents.documents import Wanted
 from moorage.cluster.agents.states import AgentState, digest
-from moorage.cluster.api import manifests, ours, refusals
+from moorage.cluster.api import manifests, ours, refusals, told
 from moorage.cluster.diagnosis.nodes import ClusterNode
 from moorage.cluster.login import accounts, login, pull_secret
 from moorage.errors import Refused
@@ -438,7 +438,7 @@ def test_rights_are_the_least() -> None:
         for document in documents(ROOT / "k8s" / "agents" / "rbac.yaml")
         if "rules" in document
     }
-    assert rules["Role"][0]["resourceNames"] == [made_of.PLAN]
+    assert rules["Role"][0]["resourceNames"] == [told.PLAN]
     assert rules["ClusterRole"] == [
         {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]}
     ]

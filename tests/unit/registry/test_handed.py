@@ -22,7 +22,7 @@ from agent.wire import verbs
 from moorage import files
 from moorage.cluster.agents import documents as made_of
 from moorage.cluster.agents import rotation, states
-from moorage.cluster.api import ours, paths
+from moorage.cluster.api import ours, paths, told
 from moorage.cluster.api.client import Api
 from moorage.cluster.diagnosis import examine
 from moorage.cluster.login import access, admins, login, pull_secret, secrets
@@ -543,7 +543,7 @@ class StandinAgent:
 
     @property
     def plan(self) -> bytes:
-        return base64.b64decode(self.server.objects[self.path]["data"][made_of.PLAN_KEY])
+        return base64.b64decode(self.server.objects[self.path]["data"][told.PLAN_KEY])
 
     @property
     def login(self) -> Credentials:

@@ -14,8 +14,9 @@ import pytest
 
 from agent.wire.plan import Plan
 from agent.wire.report import CHANGED, FAILED, UNCHANGED, HostResult, Unproven
-from moorage.cluster.agents.documents import PLAN_KEY, UNTRUST, plan_secret
+from moorage.cluster.agents.documents import plan_secret
 from moorage.cluster.agents.states import STATUS, digest
+from moorage.cluster.api.told import PLAN_KEY, UNTRUST
 from moorage.errors import Refused
 from moorage.fleet.inventory import Target
 from moorage.fleet.inventory.targets import parse_names
