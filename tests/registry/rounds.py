@@ -26,8 +26,8 @@ from tests.loopback import Loopback, loopback
 from tests.registry import interleavings
 from tests.registry.interleavings import Clients, Tally
 from tests.registry.program import Registry
-from tests.unit import test_rotation_front as front
 from tests.unit.elsewhere import registry_project
+from tests.unit.rotation import test_front as front
 
 _NODES = ("a", "b", "c")
 

@@ -83,7 +83,7 @@ def test_one_that_fails_does_not_stop_the_others() -> None:
     codes = [result.error.code for result in results if result.error]
     assert codes == ["timeout", "agent-silent", "defect"]
     assert results[2].error is not None
-    assert "test_fleet_rollout.py" in results[2].error.cause
+    assert "test_rollout.py" in results[2].error.cause
 
 
 def interrupt_when(ready: Callable[[], bool]) -> threading.Thread:
