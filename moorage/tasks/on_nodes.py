@@ -112,6 +112,13 @@ class Nodes:
                 return ()
             raise
 
+    def beside_pods(self) -> Nodes:
+        """The same for a task that asks a cluster for its pods: --kubeconfig and --context name
+        that cluster, wherever the nodes come from."""
+        if self.cluster.wanted:
+            return self
+        return replace(self, cluster=replace(self.cluster, kubeconfig="", context=""))
+
     def or_at(self, host: str | None) -> Nodes:
         """The same with another word for ``--hosts``. Raises Refused where both are used."""
         from moorage.errors import Refused

@@ -49,6 +49,7 @@ def web(
             )  # fmt: skip
             run.ui.note(f"cluster: {api.where}")
             opened.enter_context(access.typed_for(api))
+            nodes = nodes.beside_pods()
         return page.serve(
             run.settings, run.ui, nodes.any_chosen(), place,
             reach=nodes.reach(), every=seconds, api=api, acts=actions,

@@ -9,13 +9,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from moorage.cluster.api import ours, paths
 from moorage.cluster.symptoms import causes
 from moorage.registry import handed, users
-from tests.k8s import nodehalf, spoilt
-from tests.k8s.journey import PREFIX, Journey
+from tests.k8s import nodehalf, page, spoilt
+from tests.k8s.journey import PREFIX, Journey, NotHere
 
 Step = Callable[[Journey], None]
 STEPS: list[Step] = []
@@ -342,6 +343,58 @@ def diagnoses_a_secret_that_is_not_there(journey: Journey) -> None:
         answer = journey.diagnosed(here, "secret-elsewhere")
         assert there in answer.causes["secret-elsewhere"]["cause"]
         journey.fixed(here)
+
+
+@variant
+def a_page_fixes_a_pod_whose_secret_was_removed(journey: Journey) -> None:
+    """The Secret is removed; the page shows why its pods wait, asks, makes it, and they run."""
+    secret = f"{PREFIX}-page"  # as no Secret elsewhere is called
+    with journey.namespace("page") as name:
+        journey.k8s("secret", f"--namespace={name}", f"--name={secret}", "--attach").want()
+        journey.api.delete(paths.one("Secret", secret, name), "delete a Secret")
+        journey.foreign(name, journey.settings.image_reference)
+        journey.diagnosed(name, "secret-missing")
+        words = ("--pods", "--actions", f"--kubeconfig={journey.kubeconfig}")
+        with page.opened(journey.project, *words) as browser:
+            link = journey.until(lambda: _fix_of(browser, name), "a fix on the page")
+            question = browser.get(link)
+            assert f"put the login into {name}<" in question
+            form = page.Form(question)
+            assert browser.send(form, Origin="http://evil.example") == 403
+            assert browser.send(form.with_fields(token="0" * 64)) == 403
+            assert journey.find("Secret", name, secret) is None
+            began = time.time()
+            assert browser.send(form) == 303
+            journey.running(name)
+            shown = journey.until(lambda: _done(browser), "the result on the page")
+            assert "; the pods run<" in shown
+        (log,) = [path for path in _logs(journey) if path.stat().st_mtime >= began]
+        asked, *_, ended = log.read_text().splitlines()
+        assert asked.startswith("inv k8s.diagnose ")
+        assert " --fix # asked for on the page by " in asked
+        assert "ended: 1 Secret holds the login; the pods run" in ended
+
+
+def _fix_of(browser: page.Browser, namespace: str) -> str:
+    """The link to the fix of what befell that namespace, "" while the page does not show it."""
+    for one in browser.get("/section/pods").split("<li>")[1:]:
+        pods = one.partition("<strong>")[2].partition(":")[0].split(", ")
+        if any(pod.startswith(f"{namespace}/") for pod in pods):
+            others = [pod for pod in pods if not pod.startswith(f"{namespace}/")]
+            if others:
+                raise NotHere(f"the page would fix {', '.join(others)} too")
+            (link,) = page.Form(one).links
+            return link
+    return ""
+
+
+def _done(browser: page.Browser) -> str:
+    shown = browser.get("/section/actions")
+    return "" if "under way" in shown else shown
+
+
+def _logs(journey: Journey) -> list[Path]:
+    return list((journey.settings.state / "log").glob("*-k8s.diagnose.log"))
 
 
 @variant

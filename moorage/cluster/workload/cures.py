@@ -15,6 +15,7 @@ from moorage.cluster.diagnosis.examine import Report
 from moorage.cluster.symptoms import causes
 from moorage.cluster.workload.recovery import BACK_OFF, made_anew, revive, still, wait
 from moorage.errors import MoorageError
+from moorage.output.said import joined, said
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
@@ -83,8 +84,12 @@ def announce(settings: Settings, report: Report) -> list[str]:
     fixable = [one for group in report.groups if group.fix for one in group.stuck]
     anew = sorted({one.name for one in fixable if made_anew(one)})
     if anew:
-        shown = ", ".join(anew[:6]) + (f" and {len(anew) - 6} more" if len(anew) > 6 else "")
-        actions.append(f"delete {shown}, so that they are made again and pull at once")
+        pods = ", ".join(anew[:6])
+        more = said("{pods} and {count} more", pods=pods, count=len(anew) - 6)
+        shown = more if len(anew) > 6 else pods
+        actions.append(
+            said("delete {pods}, so that they are made again and pull at once", pods=shown)
+        )
     return actions
 
 
@@ -168,8 +173,8 @@ def _issue(here: Here, groups: Sequence[Group]) -> str:
 
     del groups
     issued = pki.issue(here.settings, here.ui)
-    words = "issued again" if issued.changed else "it was good already"
-    return f"{words}; {_up(here, ())}"
+    words = said("issued again" if issued.changed else "it was good already")
+    return joined("; ", (words, _up(here, ())))
 
 
 def _up(here: Here, groups: Sequence[Group]) -> str:
@@ -178,7 +183,7 @@ def _up(here: Here, groups: Sequence[Group]) -> str:
 
     del groups
     status = registry.up(here.settings, engine.connect(here.settings), here.ui)
-    return "the registry was started" if status.changed else "the registry stood already"
+    return said("the registry was started" if status.changed else "the registry stood already")
 
 
 def _push(here: Here, groups: Sequence[Group]) -> str:
@@ -189,7 +194,7 @@ def _push(here: Here, groups: Sequence[Group]) -> str:
     client = engine.connect(here.settings)
     images.build(here.settings, client, here.ui)
     pushed = images.push(here.settings, client, here.ui)
-    return f"pushed {pushed.reference}"
+    return said("pushed {image}", image=pushed.reference)
 
 
 def _past_proxy(here: Here, groups: Sequence[Group]) -> str:
@@ -222,7 +227,12 @@ def _trust(here: Here, groups: Sequence[Group]) -> str:
     changed = {change.path for one in report.hosts for change in one.changes}
     if _HOSTS_FILE in changed:
         time.sleep(_HOSTS_FILE_AGE)
-    return f"{len(hosts)} nodes trust the registry"
+    count = len(hosts)
+    return (
+        said("{count} node trusts the registry", count=count)
+        if count == 1
+        else said("{count} nodes trust the registry", count=count)
+    )
 
 
 def _secret(here: Here, groups: Sequence[Group]) -> str:
@@ -237,7 +247,12 @@ def _secret(here: Here, groups: Sequence[Group]) -> str:
     failed = [one for one in outcomes if one.error]
     if failed and failed[0].error is not None:
         raise failed[0].error
-    return f"{len(outcomes)} Secrets hold the login"
+    count = len(outcomes)
+    return (
+        said("{count} Secret holds the login", count=count)
+        if count == 1
+        else said("{count} Secrets hold the login", count=count)
+    )
 
 
 def secret_places(
@@ -269,25 +284,37 @@ def secret_places(
 
 FIXES: dict[str, Fix] = {
     causes.ISSUE: Fix(
-        lambda settings, _: (
-            f"issue the certificate of {settings.registry_name} again and restart"
-            " the registry with it"
+        lambda settings, _: said(
+            "issue the certificate of {name} again and restart the registry with it",
+            name=settings.registry_name,
         ),
         _issue,
     ),
-    causes.UP: Fix(lambda settings, _: f"start the registry {settings.registry_name}", _up),
-    causes.PUSH: Fix(lambda settings, _: f"build and push {settings.image_reference}", _push),
+    causes.UP: Fix(
+        lambda settings, _: said("start the registry {name}", name=settings.registry_name), _up
+    ),
+    causes.PUSH: Fix(
+        lambda settings, _: said("build and push {image}", image=settings.image_reference), _push
+    ),
     causes.TRUST: Fix(
-        lambda _, groups: f"make {', '.join(_nodes(groups))} trust the registry, over SSH", _trust
+        lambda _, groups: said(
+            "make {nodes} trust the registry, over SSH", nodes=", ".join(_nodes(groups))
+        ),
+        _trust,
     ),
     causes.NO_PROXY: Fix(
-        lambda settings, groups: (
-            f"make {', '.join(_nodes(groups))} trust the registry, over SSH, and add"
-            f" {settings.registry.host} to NO_PROXY of their runtimes"
+        lambda settings, groups: said(
+            "make {nodes} trust the registry, over SSH, and add {host} to NO_PROXY of their"
+            " runtimes",
+            nodes=", ".join(_nodes(groups)),
+            host=settings.registry.host,
         ),
         _past_proxy,
     ),
     causes.SECRET: Fix(
-        lambda _, groups: f"put the login into {', '.join(_namespaces(groups))}", _secret
+        lambda _, groups: said(
+            "put the login into {namespaces}", namespaces=", ".join(_namespaces(groups))
+        ),
+        _secret,
     ),
 }

@@ -26,6 +26,8 @@ from moorage.fleet.inventory import Target
 from moorage.fleet.rollout.fleet import Fleet
 from moorage.lock import project_lock
 from moorage.settings import Settings
+from moorage.tasks import on_nodes
+from moorage.tasks.command import Run
 from moorage.ui import UI
 from moorage.web import sources
 from moorage.web.access import FORM, form_fields
@@ -364,3 +366,21 @@ def test_a_question_of_an_action_is_never_agreed_by_itself() -> None:
     with pytest.raises(Refused) as told:
         Voice().confirm(["delete the registry"])
     assert told.value.code == "not-confirmed"
+
+
+def test_a_kubeconfig_names_the_cluster_of_the_pods_wherever_the_nodes_come_from(
+    settings: Settings,
+) -> None:
+    named = on_nodes.Cluster(False, "", "/etc/kubernetes/admin.conf", "b")
+    once = on_nodes.Waves(None, None, None, False)
+    nodes = on_nodes.Nodes(
+        Run(settings, UI()), "node1", "", "", "", named, False, False, "", "web", once
+    )
+    with pytest.raises(Refused, match="go with --from-cluster"):
+        nodes.chosen()
+    assert [host.name for host in nodes.beside_pods().chosen()] == ["node1"]
+    asked = replace(nodes, cluster=replace(named, wanted=True))
+    assert asked.beside_pods() is asked  # they come from that cluster
+    selected = replace(nodes, cluster=replace(named, selector="a=b"))
+    with pytest.raises(Refused, match="go with --from-cluster"):
+        selected.beside_pods().chosen()
