@@ -108,6 +108,18 @@ def append_line(path: Path, line: str) -> None:
 
 
 @contextmanager
+def locked_beside(path: Path) -> Iterator[None]:
+    """Keeps others out for the length of a block, by a file beside ``path``. Raises OSError."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    lock = os.open(path.with_name(f".{path.name}.lock"), flags, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
     """Fills ``path`` as a whole or not at all: yields an empty folder that becomes it at the end.
 

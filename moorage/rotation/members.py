@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from agent.wire.report import CHANGED, UNREACHABLE, HostResult
+from agent.wire.report import UNREACHABLE, HostResult
 from moorage import fleet as this_machine
 from moorage.errors import MoorageError
 from moorage.fleet.inventory import Target
-from moorage.fleet.inventory.targets import parse_names
 from moorage.fleet.report import logbook
+from moorage.fleet.report import trusting as trusting_
+from moorage.fleet.report.trusting import TRUST, Standing
 from moorage.fleet.rollout import operation, plans
 from moorage.fleet.rollout.operation import Wish
 from moorage.fleet.rollout.this_machine import DOCKER_CERTS
@@ -38,7 +39,8 @@ _AGENTS_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Means:
-    """How members are reached. ``kubeconfig``, ``context``: "" for the cluster that is found."""
+    """How members are reached. ``kubeconfig``, ``context``: "" for the cluster that is found;
+    ``context`` may name several, with a comma between."""
 
     settings: Settings
     ui: UI
@@ -46,10 +48,19 @@ class Means:
     kubeconfig: str = ""
     context: str = ""
 
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        return tuple(one.strip() for one in self.context.split(",") if one.strip())
+
 
 def found(means: Means, hosts: Sequence[Target]) -> tuple[Member, ...]:
     """Who is to follow: ``hosts``, whatever node is known to trust the registry, this machine, and
     a cluster's agents."""
+    return (*without_clusters(means, hosts), *_clusters(means))
+
+
+def without_clusters(means: Means, hosts: Sequence[Target]) -> tuple[Member, ...]:
+    """Those of them that this machine's own files tell of."""
     known = {target.host for target in hosts} | {target.name for target in hosts}
     others = [
         one for one in trusting(means.settings) if one.host not in known and one.name not in known
@@ -59,29 +70,24 @@ def found(means: Means, hosts: Sequence[Target]) -> tuple[Member, ...]:
     ]
     if (DOCKER_CERTS / means.settings.registry_name / "ca.crt").exists():
         members.append(Member(HERE, MACHINE))
-    return (*members, *_clusters(means))
+    return tuple(members)
 
 
 def trusting(settings: Settings) -> list[Target]:
     """The nodes that trust the registry, as far as this folder knows: by what was done, and by the
-    agents that stay."""
-    stand: dict[str, int] = {}
-    for one in logbook.deeds(logbook.folder(settings), settings.registry_name):
-        if one.result.ok:
-            changed = one.result.status == CHANGED
-            stand[one.host] = _standing(stand.get(one.host, 0), one.verb, changed=changed)
-    noted = [name for name, count in stand.items() if count]
-    hosts = {target.host: target for target in parse_names(noted)} if noted else {}
+    agents that stay. Raises Refused (``trusting-unreadable``)."""
+    stand = standings(settings)
+    hosts = {one.target.host: one.target for one in stand.values() if one.changes}
+    gone = {one.target.host for one in stand.values() if not one.changes and one.last != TRUST}
     for host in Roster(settings).residents():
-        hosts.setdefault(host, Target(host, host))
+        if host not in gone:
+            hosts.setdefault(host, Target(host, host))
     return sorted(hosts.values(), key=lambda one: one.name)
 
 
-def _standing(before: int, verb: str, *, changed: bool) -> int:
-    """How many changes of a trust stand on a node after a deed: an undo takes one back. Pure."""
-    if verb == "trust":
-        return before + (changed or not before)
-    return max(before - 1, 0) if verb == "undo" else 0
+def standings(settings: Settings) -> Mapping[str, Standing]:
+    """How each host stands that something was ever done on, by its name in results."""
+    return trusting_.standings(logbook.folder(settings), settings.registry_name)
 
 
 def visit(
@@ -141,31 +147,35 @@ def _here(means: Means, deed: str, password: str) -> Outcome:
 
 
 def _clusters(means: Means) -> list[Member]:
-    """The cluster whose agents hold a plan for this registry, if there is one, and each that was
-    given the nodes' login before: it waits until it is reached, or let go.
+    """The clusters whose agents hold a plan for this registry, of those that are named, else of the
+    one that is found; and each that was given the nodes' login before: it waits until it is
+    reached, or let go.
 
     Raises MoorageError if one that was named does not answer; another is only warned of.
     """
-    named = bool(means.kubeconfig or means.context)
+    named = bool(means.kubeconfig or means.contexts)
+    elsewhere = given_the_login(means.settings)
     try:
-        api = _api(means)
-        plan = _agents_plan(api, means.settings)
+        asked = [_api(means, context) for context in means.contexts or ("",)]
+        found = [
+            Member(f"cluster/{api.where.context}", CLUSTER, way=api.where.server)
+            for api in asked
+            if _agents_plan(api, means.settings) is not None
+        ]
     except MoorageError as problem:
         if named:
             raise
-        elsewhere = _given_the_login(means.settings)
         if problem.code != "no-kubeconfig" and not elsewhere:
             means.ui.warn(
                 f"no cluster was asked whether it has agents of ours: {problem.message}; "
                 "--kubeconfig or --context names one that has"
             )
         return elsewhere
-    here = Member(f"cluster/{api.where.context}", CLUSTER, way=api.where.server)
-    found = [] if plan is None else [here]
-    return [*found, *(one for one in _given_the_login(means.settings) if one.way != here.way)]
+    ways = {api.where.server for api in asked}
+    return [*found, *(one for one in elsewhere if one.way not in ways)]
 
 
-def _given_the_login(settings: Settings) -> list[Member]:
+def given_the_login(settings: Settings) -> list[Member]:
     """The clusters whose agents pull with the nodes' login, by their API servers."""
     from moorage.registry import handed, users
 
@@ -173,10 +183,29 @@ def _given_the_login(settings: Settings) -> list[Member]:
     return [Member(f"cluster/{server}", CLUSTER, way=server) for server in sorted(held)]
 
 
-def _api(means: Means) -> Api:
+def _api(means: Means, context: str) -> Api:
     from moorage.cluster.login import access
 
-    return access.connect(means.settings, kubeconfig=means.kubeconfig, context=means.context)
+    return access.connect(means.settings, kubeconfig=means.kubeconfig, context=context)
+
+
+def _reached(means: Means, member: Member) -> Api | str:
+    """The cluster of a member, by the contexts that are named, else by any that leads to it; why
+    not, if none does."""
+    from moorage.cluster.login import access
+
+    wanted, why = member.way or member.name, ""
+    others = access.leading_to(means.settings, member.way, means.kubeconfig)
+    for context in dict.fromkeys((*(means.contexts or ("",)), *others)):
+        try:
+            api = _api(means, context)
+        except MoorageError as problem:
+            why = f"{problem.message}: {problem.cause}"
+            continue
+        if wanted in (api.where.server, f"cluster/{api.where.context}"):
+            return api
+        why = f"{api.where} is another cluster: --context or --kubeconfig names the right one"
+    return why
 
 
 def _agents_plan(api: Api, settings: Settings) -> Plan | None:
@@ -195,10 +224,9 @@ def _cluster(means: Means, member: Member, password: str) -> Outcome:
     """The same plan with the CAs in force; with the proving login while they are proved."""
     settings = means.settings
     try:
-        api = _api(means)
-        if (member.way or member.name) not in (api.where.server, f"cluster/{api.where.context}"):
-            why = f"{api.where} is another cluster: --context or --kubeconfig names the right one"
-            return Outcome(False, True, why)
+        api = _reached(means, member)
+        if isinstance(api, str):
+            return Outcome(False, True, api)
         plan = _agents_plan(api, settings)
         if plan is None:
             return Outcome(True)  # taken away meanwhile

@@ -13,7 +13,7 @@ from moorage.errors import MoorageError, Refused
 from moorage.fleet.report import announcement
 from moorage.pki import certificates, succession
 from moorage.registry import served, service
-from moorage.rotation import addresses, course, kept, members, proving, telling
+from moorage.rotation import addresses, course, joining, kept, members, proving, telling
 from moorage.rotation.course import Member, Outcome, State, Step
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Doing(Protocol):
     def narrow(self) -> None: ...
     def withdraw(self) -> None: ...
     def visit(self, deed: str, members: Sequence[Member]) -> Mapping[str, Outcome]: ...
+    def look(self, state: State) -> State: ...
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class Deeds:
             return members.visit(self.means, deed, members_, "")
         with proving.shown(self.settings) as password:
             return members.visit(self.means, deed, members_, password)
+
+    def look(self, state: State) -> State:
+        """With whoever came since, and without who left."""
+        return joining.look(self.means, state)
 
     def serve(self) -> None:
         """The new CA's leaf from the next handshake on. Raises MoorageError if it is not shown."""
@@ -91,6 +96,15 @@ def begin(means: Means, hosts: Sequence[Target], without: Sequence[str]) -> Stat
     now = datetime.datetime.now(datetime.UTC)
     state = State(members=members.found(means, hosts), began=now.isoformat(timespec="seconds"))
     return let_go(state, without)
+
+
+def resumed(means: Means, hosts: Sequence[Target], without: Sequence[str]) -> State:
+    """The rotation that is under way, with whoever came since. ``hosts``: to come as well.
+
+    Raises Refused, or MoorageError if a cluster that was named does not answer.
+    """
+    state = joining.look(means, under_way(means.settings), hosts)
+    return let_go(joining.joined(state, members.found(means, hosts)), without)
 
 
 def let_go(state: State, names: Sequence[str]) -> State:
@@ -181,13 +195,20 @@ def carry_on(
 ) -> State:
     """Does what can be done now; each member is gone to once per deed.
 
-    ``keep`` gets the state before and after each deed. What is returned is done, or has to wait
+    ``keep`` gets the state before and after each deed. Before a phase ends, it is looked again who
+    takes part. What is returned is done, or has to wait
     (:func:`moorage.rotation.course.blockers`). Raises what the deeds raise; what is kept is right.
     """
     tried: set[tuple[str, str]] = set()
     keep(state)
     while True:
         step = course.next_step(state, frozenset(tried))
+        if step is None or step.deed in (course.NARROW, course.FINISH):
+            now = doing.look(state)
+            if now != state:
+                state = now
+                keep(state)
+                continue
         if step is None:
             after = course.advance(state)
             if after == state:

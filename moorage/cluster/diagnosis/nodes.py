@@ -32,11 +32,11 @@ from moorage.cluster.symptoms.evidence import (
 )
 from moorage.cluster.symptoms.stuck import containers
 from moorage.errors import Refused
-from moorage.fleet.report import logbook
+from moorage.fleet.report import deeds, logbook
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
-    from moorage.fleet.report.logbook import Deed
+    from moorage.fleet.report.deeds import Deed
     from moorage.settings import Settings
 
 TRUSTED = "moorage.dev/trusted"
@@ -248,12 +248,12 @@ def prove(api: Api, settings: Settings, selector: str = "") -> list[Proof]:
             found[name].append(one)
     for name, one in _stuck_now(api, registry, found):
         found[name].append(one)
-    deeds = logbook.deeds(logbook.folder(settings), registry)
+    known = deeds.deeds(logbook.folder(settings), registry)
     for node in nodes:
         names = _names_of(node, nodes)
         found[node.name] += [
             _of_deed(deed, api.ahead)
-            for deed in deeds
+            for deed in known
             if deed.result.ok and names & {deed.host, deed.address}
         ]
         if when := node.trusted.get(registry):

@@ -59,6 +59,29 @@ def connect(settings: Settings, *, kubeconfig: str = "", context: str = "") -> A
     return api
 
 
+def leading_to(settings: Settings, server: str, kubeconfig: str = "") -> list[str]:
+    """The contexts whose API server has this URL, the current one first; [] without a kubeconfig
+    that can be read."""
+    try:
+        merged = [_read(file) for file in kubeconfig_files(settings, kubeconfig)[0]]
+    except Refused:
+        return []
+    clusters = {
+        one["name"]
+        for document in merged
+        for one in document.get("clusters") or ()
+        if (one.get("cluster") or {}).get("server") == server
+    }
+    found = [
+        str(one["name"])
+        for document in merged
+        for one in document.get("contexts") or ()
+        if (one.get("context") or {}).get("cluster") in clusters
+    ]
+    current = {document.get("current-context") for document in merged}
+    return sorted(found, key=lambda name: name not in current)
+
+
 def kubeconfig_files(settings: Settings, given: str = "") -> tuple[list[Path], str]:
     """The kubeconfig files to read, and who named them; [] stands for the pod's own account.
 

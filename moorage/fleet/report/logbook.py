@@ -22,11 +22,11 @@ from agent.wire.report import HostResult
 from moorage.errors import MoorageError, Refused
 from moorage.files import append_line, private_folder
 from moorage.fleet.inventory import Target
+from moorage.fleet.report import deeds, trusting
 
 if TYPE_CHECKING:
     from moorage.settings import Settings
 
-VERSION = 1
 KEPT = 20
 
 
@@ -71,15 +71,14 @@ class Logbook:
         book = cls(folder / f"{stamp}-{os.getpid()}.jsonl")
         book._write(
             {
-                "version": VERSION,
+                "version": deeds.VERSION,
                 "command": command,
                 "run": run,
                 "began": time.time(),
                 "hosts": [asdict(host) for host in hosts],
             }
         )
-        for old in sorted(folder.glob("*.jsonl"))[:-KEPT]:
-            old.unlink(missing_ok=True)
+        _forget(folder)
         return book
 
     def result(self, result: HostResult) -> None:
@@ -100,6 +99,16 @@ class Logbook:
                 cure="make room, or correct the folder's rights; then: inv nodes.trust --resume",
                 path=str(self.path),
             ) from None
+
+
+def _forget(folder: Path) -> None:
+    """The oldest of more than ``KEPT`` go, once it is kept elsewhere who trusts by them."""
+    old = sorted(folder.glob("*.jsonl"))[:-KEPT]
+    with contextlib.suppress(OSError, Refused):  # then they stay
+        if old:
+            trusting.keep(folder, old)
+            for path in old:
+                path.unlink(missing_ok=True)
 
 
 def newest(folder: Path, command: str) -> Unfinished:
@@ -146,7 +155,7 @@ def past(folder: Path) -> list[Past]:
 def _in_short(path: Path, changed: int, size: int) -> Past | None:
     """A rollout in short, read again only if its file has another time or size."""
     del changed, size
-    events = _events(path)
+    events = deeds.events(path)
     if not events:
         return None
     latest = {one["result"]["host"]: one["result"] for one in events if "result" in one}
@@ -154,36 +163,6 @@ def _in_short(path: Path, changed: int, size: int) -> Past | None:
     ended = next((str(one["end"]) for one in events if "end" in one), None)
     first = events[0]
     return Past(first["command"], first["began"], len(first["hosts"]), dict(counts), ended)
-
-
-class Deed(NamedTuple):
-    """What was done on one host. ``verb``: trust, untrust or undo; ``host`` as results call it,
-    ``address`` what was connected to; ``at``: seconds since 1970 by this machine's clock."""
-
-    verb: str
-    host: str
-    address: str
-    result: HostResult
-    at: float
-
-
-def deeds(folder: Path, registry: str) -> list[Deed]:
-    """Everything noted for one registry, oldest first."""
-    found = []
-    for path in sorted(folder.glob("*.jsonl")) if folder.exists() else []:
-        events = _events(path)
-        verb, _, about = str(events[0].get("command", "")).rpartition(" ") if events else ("",) * 3
-        if about != registry:
-            continue
-        address = {one["name"]: one["host"] for one in events[0]["hosts"]}
-        # Files of before 2026-11 have the time of their end only.
-        ended = next((one["at"] for one in events if "end" in one), events[0]["began"])
-        for event in events[1:]:
-            if "result" in event:
-                result = HostResult.from_json(event["result"])
-                at = float(event.get("at", ended))
-                found.append(Deed(verb, result.host, address.get(result.host, ""), result, at))
-    return found
 
 
 def note(
@@ -196,20 +175,9 @@ def note(
     book.end("")
 
 
-def _events(path: Path) -> list[dict[str, Any]]:
-    """A logbook's lines, [] for a file that is none. A last line cut off by a crash is left out."""
-    events = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            events.append(json.loads(line))
-        except ValueError:
-            continue
-    return events if events and events[0].get("version") == VERSION else []
-
-
 def _read(path: Path) -> Unfinished | None:
     """A logbook, or None for a file that is none."""
-    events = _events(path)
+    events = deeds.events(path)
     if not events:
         return None
     done: dict[str, HostResult] = {}
@@ -220,9 +188,6 @@ def _read(path: Path) -> Unfinished | None:
             done[result.host] = result
         elif "end" in event:
             ended = str(event["end"])
-    hosts = tuple(
-        Target(**host | {"ssh_args": tuple(host.get("ssh_args", ()))})
-        for host in events[0]["hosts"]
-    )
+    hosts = tuple(map(deeds.target, events[0]["hosts"]))
     run = str(events[0].get("run", ""))
     return Unfinished(path, str(events[0]["command"]), hosts, done, ended, run)

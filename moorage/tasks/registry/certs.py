@@ -69,6 +69,8 @@ def renew(run: Run) -> object:
         "status": "show how far it has come, and whom it waits for; at once, while it runs too",
         "resume": "go on with it, and visit again who was absent or failed",
         "abort": "until the switch: take the new CA away again",
+        "context": "the clusters whose agents follow, a,b; with --from-cluster that of the nodes",
+        "kubeconfig": "where these contexts are",
         "without": "do not wait for these members (as --status names them), a,b",
         "dry_run": "say what would be done, and to whom; with --resume and --abort too",
     },
@@ -100,14 +102,16 @@ def rotate_ca(
     if status:
         return _rotation_shown(run)
     cluster = nodes.cluster
+    if not cluster.wanted:  # then the cluster that is named is that of the agents alone
+        nodes = replace(nodes, cluster=replace(cluster, kubeconfig="", context=""))
     means = Means(settings, ui, nodes.fleet(), cluster.kubeconfig, cluster.context)
     names = [word.strip() for word in without.split(",") if word.strip()]
     if resume or abort:
-        state = rotation.let_go(rotation.under_way(settings), names)
+        rotation.under_way(settings)
+        come = nodes.chosen() if nodes.hosts or nodes.inventory or cluster.wanted else ()
+        state = rotation.resumed(means, come, names)
         state = rotation.give_up(state) if abort else state
     else:
-        if not cluster.wanted:  # then the cluster that is named is that of the agents alone
-            nodes = replace(nodes, cluster=replace(cluster, kubeconfig="", context=""))
         state = rotation.begin(means, nodes.any_chosen(), names)
     steps = course.to_come(state)
     actions = telling.plan(settings.registry_name, state, steps)

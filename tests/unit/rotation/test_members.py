@@ -30,7 +30,7 @@ from moorage.pki.roster import Resident, Roster
 from moorage.registry import handed, users
 from moorage.registry.credentials import ensure
 from moorage.registry.front.configuration import proving_name
-from moorage.rotation import course, kept, members, rotation
+from moorage.rotation import course, joining, kept, members, rotation
 from moorage.rotation.course import Member, State
 from moorage.rotation.members import Means
 from moorage.settings import Settings
@@ -103,6 +103,27 @@ def test_a_ca_is_proved_by_a_pull_and_by_nothing_else(
     assert members._outcome(result, course.HAND_OUT).ok
 
 
+def test_whoever_is_trusted_meanwhile_joins_and_whoever_is_untrusted_leaves(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(members, "DOCKER_CERTS", tmp_path)
+    means = Means(settings, UI(), None)  # type: ignore[arg-type]
+    done(settings, "trust", "a", "b")
+    Roster(settings).put("b", Resident("0" * 32, 7443, "1", 1))
+    began = "2026-01-01T00:00:00+00:00"
+    state = State(course.PROVE, "N", members=members.without_clusters(means, []), began=began)
+    assert joining.look(means, state) == state
+    done(settings, "untrust", "b")
+    done(settings, "trust", "c")
+    handed.note(settings, [users.name_for(users.NODES)], "https://far:6443")
+    after = joining.look(means, state)
+    assert [one.name for one in after.members] == ["a", "c", "cluster/https://far:6443"]
+    assert [one.touched for one in after.members] == [False, True, True]
+    assert joining.look(means, after) == after
+    asked = joining.look(means, after, [Target("d", "d"), Target("a", "a")])
+    assert [one.name for one in asked.members][-1] == "d"
+
+
 # -- a cluster -----------------------------------------------------------------------------------
 
 
@@ -139,7 +160,7 @@ class Cluster:
 @pytest.fixture
 def cluster(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     made = Cluster(settings)
-    monkeypatch.setattr(members, "_api", lambda _: made)
+    monkeypatch.setattr(members, "_api", lambda *_: made)
     ca, login = pki.ca_pem(settings), proof(settings, None)
     made.told.append(plans.make(settings, ca=ca, address="192.0.2.7", verify=login))
     return made
@@ -187,6 +208,36 @@ def test_another_cluster_proves_nothing_for_the_one_that_is_meant(
     assert (found.ok, found.absent) == (False, True)
     assert "staging (https://staging:6443) is another cluster" in found.why
     assert cluster.told == told
+
+
+def test_each_cluster_is_reached_by_the_context_that_leads_to_it(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two are named; a third is found by its API server in the kubeconfig, a fourth is not."""
+    settings, others = cluster.settings, {}
+    for name in ("prod", "far", "third"):
+        one = others[name] = Cluster(settings)
+        one.told.append(cluster.told[-1])
+        one.where = type("W", (), {"context": name, "server": f"https://{name}:6443"})()
+    config = tmp_path / "kubeconfig"
+    config.write_text(json.dumps({
+        "clusters": [{"name": "c", "cluster": {"server": "https://third:6443"}}],
+        "contexts": [{"name": "third", "context": {"cluster": "c"}}],
+    }))  # fmt: skip
+    monkeypatch.setattr(members, "_api", lambda _, context: others[context])
+    for server in ("https://third:6443", "https://fourth:6443"):
+        handed.note(settings, [users.name_for(users.NODES)], server)
+    means = Means(settings, UI(), None, str(config), "prod, far")  # type: ignore[arg-type]
+    found = members._clusters(means)
+    assert [one.name for one in found] == [
+        "cluster/prod", "cluster/far", "cluster/https://fourth:6443", "cluster/https://third:6443",
+    ]  # fmt: skip
+    succession.make(settings, ["192.0.2.7"])
+    told = members.visit(means, course.HAND_OUT, found, "")
+    assert [told[one.name].ok for one in found] == [True, True, False, True]
+    assert told["cluster/https://fourth:6443"].absent
+    for one in others.values():
+        assert (one.told[-1].registry.ca or "").count("BEGIN CERTIFICATE") == 2
 
 
 def test_every_cluster_that_was_given_the_login_takes_part(cluster: Cluster) -> None:

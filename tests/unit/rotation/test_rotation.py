@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moorage.errors import Refused
+from moorage.fleet.inventory import Target
+from moorage.fleet.report.trusting import Standing
 from moorage.pki.succession import Heir
-from moorage.rotation import addresses, course, kept, rotation
+from moorage.rotation import addresses, course, joining, kept, rotation
 from moorage.rotation.course import Member, Outcome, State
 from tests.unit.elsewhere import project
 
@@ -42,6 +45,9 @@ class World:
     proved: set[str] = field(default_factory=set)
     disk: State | None = None
     failed: list[str] = field(default_factory=list)
+    # A node "late" is trusted after so many instructions; -1 for none.
+    late: int = -1
+    done: int = 0
 
     def act(self, change: Callable[[], object]) -> None:
         """One instruction; everybody pulls after it."""
@@ -49,6 +55,9 @@ class World:
             raise Killed
         self.lives -= 1
         change()
+        self.done += 1
+        if self.done == self.late:
+            self.trust["late"] = self.handed
         self.failed += [name for name in self.trust if not self.pulls(name)]
 
     def pulls(self, name: str) -> bool:
@@ -72,6 +81,10 @@ class World:
 
     def withdraw(self) -> None:
         self.act(lambda: setattr(self, "handed", frozenset({"old"})))
+
+    def look(self, state: State) -> State:
+        """Whoever was trusted meanwhile, by what was handed out at that moment."""
+        return joining.joined(state, [Member(name) for name in self.trust])
 
     def visit(self, deed: str, members: Sequence[Member]) -> Mapping[str, Outcome]:
         told = {}
@@ -103,7 +116,7 @@ def begun(names: Sequence[str] = ("a", "b")) -> State:
 
 def steps_of(made: World, state: State) -> int:
     """The instructions of a run that nothing ends."""
-    counted = replace(made, trust=dict(made.trust), proved=set(), failed=[], lives=10**6)
+    counted = replace(made, trust=dict(made.trust), proved=set(), failed=[], lives=10**6, late=-1)
     counted.run(state)
     return 10**6 - int(counted.lives)
 
@@ -148,6 +161,42 @@ def test_what_is_to_come_is_what_a_run_from_any_instruction_does(back: bool) -> 
         assert course.to_come(state) == tuple(did), (lives, state)
         compared.add(tuple(did))
     assert len(compared) > (1 if back else 4)
+
+
+@pytest.mark.parametrize("bridged", [False, True])
+def test_a_node_that_is_trusted_meanwhile_follows_too(bridged: bool) -> None:
+    """At any instruction, beside a death at any other: it is never cut off, and ends as others."""
+    total, followed = steps_of(world(bridged=bridged), begun()), 0
+    for late, lives in itertools.product(range(1, total), (3, 7, 12, 99)):
+        here = world(bridged=bridged, late=late, lives=lives)
+        try:
+            state = here.run(begun())
+        except Killed:
+            here.lives = float("inf")
+            state = here.run(here.disk or begun())
+        assert (state.phase, here.failed) == (course.DONE, [])
+        # After the last look there is the new CA alone, and it is given that.
+        assert here.trust["late"] == frozenset({"new"}), (late, lives)
+        followed += "late" in {one.name for one in state.members}
+    assert followed > total
+
+
+def test_an_untrusted_node_is_not_gone_to_and_an_undone_one_has_the_old_ca() -> None:
+    began = "2026-11-28T12:00:00+00:00"
+    noon = datetime.datetime.fromisoformat(began).timestamp()
+    members = tuple(Member(name, holds=course.BOTH, proved=True) for name in "abcd")
+    state = State(course.PROVE, "N", members=members, began=began)
+    target = Target("x", "x")
+    after = joining.left(state, {
+        "a": Standing(target, 0, "untrust", noon + 5),
+        "b": Standing(target, 1, "undo", noon + 5),
+        "c": Standing(target, 1, "trust", noon + 5),
+        "d": Standing(target, 0, "untrust", noon - 5),
+    })  # fmt: skip
+    assert [(one.name, one.holds, one.proved) for one in after.members] == [
+        ("b", course.OLD, False), ("c", course.BOTH, True), ("d", course.BOTH, True),
+    ]  # fmt: skip
+    assert joining.left(after, {}) == after
 
 
 def test_sixty_four_nodes_killed_over_and_over() -> None:

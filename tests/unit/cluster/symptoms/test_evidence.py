@@ -22,7 +22,7 @@ from moorage.cluster.diagnosis.nodes import AGENTS_UNTRUST, Proof
 from moorage.cluster.symptoms import evidence
 from moorage.cluster.symptoms.evidence import Evidence, judged
 from moorage.fleet.inventory import Target
-from moorage.fleet.report import logbook
+from moorage.fleet.report import deeds, logbook
 from moorage.settings import Settings
 
 SETTINGS = Settings()
@@ -218,7 +218,7 @@ def test_a_logbook_of_before_has_the_time_of_its_end(folder: Path) -> None:
     old = [json.dumps({k: v for k, v in json.loads(line).items() if k != "at" or "end" in line})
            for line in lines]  # fmt: skip
     file.write_text("\n".join(old) + "\n")
-    (deed,) = logbook.deeds(folder, REGISTRY)
+    (deed,) = deeds.deeds(folder, REGISTRY)
     assert deed.at == NOON + 300
 
 

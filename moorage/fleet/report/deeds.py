@@ -1,0 +1,70 @@
+"""What was done on hosts, read from the logbooks (:mod:`moorage.fleet.report.logbook`)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agent.wire.report import HostResult
+from moorage.fleet.inventory import Target
+
+VERSION = 1
+
+
+class Deed(NamedTuple):
+    """What was done on one host. ``verb``: trust, untrust or undo; ``host`` as results call it,
+    ``address`` what was connected to, ``target`` all that was known of it; ``at``: seconds since
+    1970 by this machine's clock."""
+
+    verb: str
+    host: str
+    address: str
+    result: HostResult
+    at: float
+    target: Target | None = None
+
+
+def deeds(folder: Path, registry: str) -> list[Deed]:
+    """Everything noted for one registry, oldest first."""
+    found = []
+    for path in sorted(folder.glob("*.jsonl")) if folder.exists() else []:
+        about, noted = of(path)
+        found += noted if about == registry else []
+    return found
+
+
+def of(path: Path) -> tuple[str, list[Deed]]:
+    """The registry of one logbook ("" for a file that is none), and what was done by it."""
+    lines = events(path)
+    if not lines:
+        return "", []
+    verb, _, about = str(lines[0].get("command", "")).rpartition(" ")
+    hosts = {one.name: one for one in map(target, lines[0]["hosts"])}
+    # Files of before 2026-11 have the time of their end only.
+    ended = next((one["at"] for one in lines if "end" in one), lines[0]["began"])
+    found = []
+    for event in lines[1:]:
+        if "result" in event:
+            result = HostResult.from_json(event["result"])
+            at = float(event.get("at", ended))
+            where = hosts.get(result.host)
+            address = where.host if where is not None else ""
+            found.append(Deed(verb, result.host, address, result, at, where))
+    return about, found
+
+
+def target(document: dict[str, Any]) -> Target:
+    """A host as a logbook has it."""
+    return Target(**document | {"ssh_args": tuple(document.get("ssh_args", ()))})
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    """A logbook's lines, [] for a file that is none. A last line cut off by a crash is left out."""
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found if found and found[0].get("version") == VERSION else []
