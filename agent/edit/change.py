@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from agent.node.tree import File, Tree
@@ -29,6 +30,15 @@ class Change(NamedTuple):
         if self.before is None:
             return "created"
         return "removed" if self.after is None else "edited"
+
+    def missing_folders(self, exists: Callable[[str], bool]) -> tuple[str, ...]:
+        """The folders it needs that do not exist yet, outermost first."""
+        chain: list[str] = []
+        folder = PurePosixPath(self.target).parent
+        while self.after is not None and not exists(str(folder)):
+            chain.insert(0, str(folder))
+            folder = folder.parent
+        return tuple(chain)
 
 
 class Owned(NamedTuple):

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 
 from agent.engine import restarts, survey, words
 from agent.engine.proving import Outcome, Proving
-from agent.engine.steps import Step
 from agent.engine.survey import Before
 from agent.facts import Facts, gather
 from agent.formats.proposal import Proof
@@ -30,7 +29,7 @@ class WayBack:
         self._store = store
         self._out = out
         self._notes = notes
-        self._proving = proving
+        self.proving = proving
         self.before = Before()
         self.down: tuple[str, ...] = ()  # services that ran before a restart and do not now
 
@@ -59,13 +58,13 @@ class WayBack:
 
     def paused(self, facts: Facts, units: tuple[str, ...]) -> Iterator[Proof]:
         """The runtimes whose CRI must come back after these restarts."""
-        for part in table.at_work(facts) if units and self._proving.possible else ():
+        for part in table.at_work(facts) if units and self.proving.possible else ():
             for proof in part.proofs(facts):
                 if proof.kind == "cri" and proof.unit in units:
                     yield proof
 
     def roll_back(
-        self, transaction: Transaction | None, problem: BaseException, step: Step
+        self, transaction: Transaction | None, problem: BaseException, facts: Facts
     ) -> None:
         """Put everything back. ``problem`` is what led to it, and is raised again afterwards."""
         transaction = transaction or Transaction.pending(self._store)
@@ -74,7 +73,7 @@ class WayBack:
         touched = [one["path"] for one in transaction.intent["changes"]]
         try:
             restored = transaction.rollback(self.start_of)
-            self._restart_after_rollback(restored, step.facts)
+            self._restart_after_rollback(restored, facts)
             transaction.forget()
         except (AgentError, OSError) as second:
             raise words.not_put_back(problem, second, touched) from None
@@ -89,7 +88,7 @@ class WayBack:
         for unit in restored.restarts:
             self._host.restart(unit)
         for proof in self.paused(facts, restored.restarts) if facts is not None else ():
-            self._proving.prover.wait_for_cri(proof.socket)
+            self.proving.prover.wait_for_cri(proof.socket)
         if restored.restarts:
             self.start_again(along)
 

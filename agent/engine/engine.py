@@ -1,8 +1,7 @@
-"""From a plan to a node that pulls: recover, facts, changes, transaction, restarts, proof.
+"""From a plan to a node that pulls: the operations, and the phases of those that change it.
 
 Each operation is a generator of events whose last is the result; it raises nothing a user can
-cause. What a step is, :mod:`agent.engine.steps` decides; here it is carried out, and here is what
-becomes of a failure.
+cause. The phases of a change stand one below the other in :meth:`Engine._changed`.
 """
 
 from __future__ import annotations
@@ -11,30 +10,21 @@ import contextlib
 import platform
 import time
 from collections.abc import Iterator
-from functools import partial
 
-from agent.edit.change import SCRATCH
-from agent.engine import restarts, survey, words
-from agent.engine.back import WayBack, undisturbed
+from agent.engine import words
+from agent.engine.back import WayBack
+from agent.engine.looking import facts_event, still_waiting
+from agent.engine.phases import Phases
 from agent.engine.proving import Outcome, Prover, Proving
-from agent.engine.steps import Step, Steps, facts_event
 from agent.facts import gather
-from agent.formats.proposal import NO_UNIT
 from agent.journal import status
 from agent.journal.ledger import Store
 from agent.journal.lock import locked
-from agent.journal.transaction import Transaction, nothing_left
-from agent.node.host import TOOLS, WRITTEN_BY_TOOLS, Host
+from agent.journal.transaction import nothing_left
+from agent.node.host import Host
 from agent.node.tree import Tree
 from agent.runtimes import table
-from agent.wire.faults import (
-    AgentError,
-    Fault,
-    Interrupted,
-    NotAtOnceError,
-    RefusedError,
-    TrustError,
-)
+from agent.wire.faults import AgentError, Fault, Interrupted, NotAtOnceError, TrustError
 from agent.wire.plan import Plan
 from agent.wire.report import (
     CHANGED,
@@ -44,14 +34,11 @@ from agent.wire.report import (
     UNCHANGED,
     Event,
     ExplainEvent,
-    FileChange,
     HistoryEvent,
     ImagesEvent,
     NoteEvent,
-    RestartEvent,
     ResultEvent,
 )
-from agent.wire.version import __version__
 
 
 class Engine:
@@ -60,7 +47,6 @@ class Engine:
     def __init__(self, host: Host, prover: Prover | None = None) -> None:
         self._host = host
         self._store = Store(host.root)
-        self._steps = Steps(host, self._store)
         self._out = Outcome(host=platform.node())
         self._notes: list[str] = []
         self._proving = Proving(self._store, self._out, host.real, prover)
@@ -70,9 +56,7 @@ class Engine:
 
     def apply(self, plan: Plan, dry_run: bool = False) -> Iterator[Event]:
         """Bring the node into the plan's state and prove it, or put it back as it was."""
-        if dry_run:
-            return self._told(self._dry(self._steps.applied(plan)))
-        return self._told(self._under_lock("apply", plan, self._steps.applied(plan, proving=True)))
+        return self._told(self._dry("apply", plan) if dry_run else self._changed("apply", plan))
 
     def unchanged(self, plan: Plan) -> list[Event] | None:
         """What :meth:`apply` tells of a node that is as planned and proves it; else None.
@@ -85,13 +69,12 @@ class Engine:
         self._proving.writes_nothing = True
 
         def work() -> Iterator[Event]:
-            for step in self._steps.applied(plan):
-                if not isinstance(step, Step):
-                    yield step
-                elif step.changes or step.restarts:
-                    raise NotAtOnceError("there is something to do")
-                else:
-                    yield from self._proving.prove(step.plan, step.facts)
+            phases = self._phases("apply", plan)
+            yield from phases.look()
+            yield from phases.decide()
+            if not phases.step.idle:
+                raise NotAtOnceError("there is something to do")
+            yield from phases.prove()
 
         try:
             told = list(self._told(work()))
@@ -101,24 +84,20 @@ class Engine:
 
     def untrust(self, plan: Plan, dry_run: bool = False) -> Iterator[Event]:
         """Take the trust in the plan's registry away: the original bytes, or our lines out."""
-        if dry_run:
-            return self._told(self._dry(self._steps.untrusted(plan)))
-        return self._told(self._under_lock("untrust", plan, self._steps.untrusted(plan)))
+        return self._told(self._dry("untrust", plan) if dry_run else self._changed("untrust", plan))
 
     def undo(self, plan: Plan, dry_run: bool = False) -> Iterator[Event]:
         """Take the last apply of this node back, whichever registry it was for.
 
         Of the plan only the options count.
         """
-        if dry_run:
-            return self._told(self._dry(self._steps.undone(plan)))
-        return self._told(self._under_lock("undo", plan, self._steps.undone(plan)))
+        return self._told(self._dry("undo", plan) if dry_run else self._changed("undo", plan))
 
     def diff(self, plan: Plan) -> Iterator[Event]:
         """What differs from the plan, file by file; ``differs`` where anything does."""
 
         def work() -> Iterator[Event]:
-            yield from self._dry(self._steps.applied(plan))
+            yield from self._dry("apply", plan)
             if self._out.status == CHANGED:
                 self._out.status = DIFFERS
 
@@ -139,7 +118,7 @@ class Engine:
 
         def work() -> Iterator[Event]:
             records = list(self._store.records())
-            undone = {record.get("undoes"): record["number"] for record in records}
+            undone = {record.undoes: record.number for record in records}
             yield HistoryEvent(tuple(words.record(record, undone) for record in records))
 
         return self._told(work())
@@ -185,7 +164,9 @@ class Engine:
                 yield facts_event(gather(self._host))
             tree = Tree(self._host.root)
             yield status.standing(
-                self._store, lambda path: tree.read(path).content, self._steps.still_waiting()
+                self._store,
+                lambda path: tree.read(path).content,
+                still_waiting(self._host, self._store.waiting()),
             )
 
         return self._told(work())
@@ -230,18 +211,32 @@ class Engine:
             yield NoteEvent(note)
         yield ResultEvent(self._out.result())
 
-    def _under_lock(
-        self, operation: str, plan: Plan, steps: Iterator[Event | Step]
-    ) -> Iterator[Event]:
-        with locked(self._store, operation, plan.options.lock_wait):
-            yield from self._back.recovered(stop_running=plan.options.stop_running)
-            for step in steps:
-                if isinstance(step, Step):
-                    yield from self._carry_out(step)
-                else:
-                    yield step
+    def _phases(self, operation: str, plan: Plan) -> Phases:
+        return Phases(operation, plan, self._host, self._store, self._out, self._back)
 
-    def _dry(self, steps: Iterator[Event | Step]) -> Iterator[Event]:
+    def _changed(self, operation: str, plan: Plan) -> Iterator[Event]:
+        """A change of the node, phase by phase."""
+        phases = self._phases(operation, plan)
+        with locked(self._store, operation, plan.options.lock_wait):
+            yield from phases.recover()
+            yield from phases.look(proving=operation == "apply")
+            yield from phases.decide()
+            if phases.step.idle:
+                yield from phases.prove()
+                return
+            yield from phases.ask()
+            with phases.way_back():
+                yield from phases.begin()
+                phases.stage()
+                phases.judge()
+                yield from phases.write()
+                yield from phases.restart()
+                yield from phases.prove()
+                phases.commit()
+            phases.done()
+            self._back.refuse_what_stays_down()
+
+    def _dry(self, operation: str, plan: Plan) -> Iterator[Event]:
         """What would be done: every change as a diff, nothing touched."""
         if not self._store.readable:
             yield NoteEvent(
@@ -249,183 +244,15 @@ class Engine:
             )
         if self._store.pending() is not None:
             yield NoteEvent("an interrupted run would be rolled back first (recover)")
-        for step in steps:
-            if not isinstance(step, Step):
-                yield step
-                continue
-            for one in step.changes:
-                yield words.change_event(one)
-                self._out.changes.append(FileChange(one.path, one.action))
-            yield from self._would_restart(step)
-            self._out.status = CHANGED if step.changes or step.restarts else UNCHANGED
-        if self._steps.unread:
+        phases = self._phases(operation, plan)
+        yield from phases.look()
+        yield from phases.decide()
+        yield from phases.foresee()
+        self._out.status = UNCHANGED if phases.step.idle else CHANGED
+        if phases.step.unread:
             raise AgentError(
                 "not-root",
-                f"not all of it could be looked at: {'; '.join(self._steps.unread)}",
+                f"not all of it could be looked at: {'; '.join(phases.step.unread)}",
                 cause="this user may not read it",
                 cure="run it through sudo",
-            )
-
-    def _would_restart(self, step: Step) -> Iterator[Event]:
-        """The restarts of a dry run, and what they would stop."""
-        before = survey.look(self._host, step.facts, step.restarts)
-        for unit in step.restarts:
-            yield RestartEvent(unit, words.stopped_by(unit, before))
-            self._out.restarts.append(unit)
-        for said in restarts.words(before.foreseen):
-            yield NoteEvent(said)
-
-    # Doing
-
-    def _carry_out(self, step: Step) -> Iterator[Event]:
-        apply = step.operation == "apply"
-        if not step.changes and not step.restarts:
-            if apply:
-                yield from self._proving.prove(step.plan, step.facts)
-            return
-        if apply and step.plan.options.preflight and self._proving.possible:
-            address = step.plan.registry.address
-            yield from self._proving.timed(
-                "registry",
-                lambda: self._proving.prover.ask_registry(step.plan, address),
-                "beforehand",
-            )
-        now = step.restarts if step.plan.options.restart else ()
-        later = () if step.plan.options.restart else step.restarts
-        self._refuse_without_manager(now)
-        _refuse_without_unit(now)
-        if apply:
-            self._refuse_what_was_down(step, now)
-        before = self._back.before = survey.look(self._host, step.facts, now)
-        if not step.plan.options.stop_running:
-            restarts.refuse(before.foreseen, step.operation)
-        transaction: Transaction | None = None
-        proving = False
-        try:
-            transaction = Transaction.begin(
-                self._store,
-                step.operation,
-                step.plan.registry.name,
-                step.changes,
-                starts=before.starts,
-                waiting={
-                    unit: self._back.start_of(unit)
-                    for unit in (*later, *self._steps.still_waiting())
-                    if unit not in now and not unit.endswith(NO_UNIT)
-                },
-                ledgers=step.ledgers,
-                remove_folders=step.remove_folders,
-                undoes=step.undoes,
-                run=step.plan.options.run if step.operation == "undo" else "",
-                agent=__version__,
-                at_boot=self._host.boot_command,
-                along=before.foreseen.along,
-                agreed=step.plan.options.stop_running,
-                written=[WRITTEN_BY_TOOLS[unit] for unit in now if unit in WRITTEN_BY_TOOLS],
-            )
-            if transaction.unguarded:
-                yield NoteEvent(
-                    "a power loss from here on is mended by the next run, not at boot: "
-                    + transaction.unguarded
-                )
-            transaction.stage()
-            self._judge_candidate(step, transaction)
-            transaction.write()
-            for one in step.changes:
-                yield words.change_event(one)
-            yield from self._restart(transaction, now, step)
-            for unit in later:
-                yield NoteEvent(f"prepared; a restart of {unit} is waiting for you")
-            if apply:
-                proving = True
-                yield from self._proving.prove(step.plan, step.facts, waiting=later)
-            transaction.commit()
-        except BaseException as problem:
-            with undisturbed():
-                if (
-                    proving
-                    and isinstance(problem, AgentError)
-                    and not isinstance(problem, TrustError)
-                ):
-                    assert transaction is not None  # noqa: S101
-                    transaction.commit()
-                    self._note_done(step, now)
-                else:
-                    self._back.roll_back(transaction, problem, step)
-            raise
-        self._note_done(step, now)
-        self._back.refuse_what_stays_down()
-
-    def _note_done(self, step: Step, restarted: tuple[str, ...]) -> None:
-        self._out.status = CHANGED
-        self._out.changes = [FileChange(one.path, one.action) for one in step.changes]
-        self._out.restarts = list(restarted)
-
-    def _judge_candidate(self, step: Step, transaction: Transaction) -> None:
-        """Let the parts' own programs say what they make of the changed files."""
-        registry, applying = step.plan.registry, step.operation == "apply"
-        for part in table.at_work(step.facts):
-            for trial in part.judge(step.facts, step.changes, registry, applying):
-                folder = str(transaction.scratch(trial.files))
-                command = [word.replace(SCRATCH, folder) for word in trial.command]
-                command[0] = self._host.outside(command[0])
-                trial.verdict(self._host.run(command, brief=True))
-
-    def _restart(
-        self, transaction: Transaction, units: tuple[str, ...], step: Step
-    ) -> Iterator[Event]:
-        if not units:
-            return
-        transaction.restarting()
-        for unit in units:
-            yield RestartEvent(unit, words.stopped_by(unit, self._back.before))
-            try:
-                self._host.restart(unit)
-            except AgentError as problem:
-                raise TrustError.of(problem.fault) from None
-        for proof in self._back.paused(step.facts, units):
-            yield from self._proving.timed(
-                "cri", partial(self._proving.prover.wait_for_cri, proof.socket)
-            )
-        self._back.start_again()
-
-    # Small things
-
-    def _refuse_what_was_down(self, step: Step, units: tuple[str, ...]) -> None:
-        """A runtime that did not serve before cannot show that it does afterwards."""
-        for proof in self._back.paused(step.facts, units):
-            if self._proving.prover.cri_serves(proof.socket):
-                continue
-            try:
-                self._proving.prover.wait_for_cri(proof.socket)
-            except TrustError as problem:
-                raise RefusedError(
-                    "cri-down-before",
-                    f"nothing was touched: CRI did not serve here before ({problem})",
-                    cause="something in the runtime's configuration keeps its CRI from loading",
-                    cure=f"read why, and mend that first: journalctl -u {proof.unit} -n 50",
-                ) from None
-
-    def _refuse_without_manager(self, units: tuple[str, ...]) -> None:
-        services = [unit for unit in units if unit not in TOOLS]
-        if services and not self._host.restarts:
-            raise RefusedError(
-                "no-service-manager",
-                f"{services[0]} must be restarted, and neither systemd nor OpenRC is at work here",
-                cause="this agent restarts services through one of the two alone",
-                cure="apply with restart: false, then restart it by hand",
-            )
-
-
-def _refuse_without_unit(units: tuple[str, ...]) -> None:
-    """A runtime that somebody started by hand can be restarted by nobody else."""
-    for unit in units:
-        if unit.endswith(NO_UNIT):
-            name = unit[: -len(NO_UNIT)].rpartition(" ")[2]
-            raise RefusedError(
-                "no-unit",
-                f"nothing was touched: {name} runs here, must be restarted, and no service runs it",
-                cause="it was started by hand or by a script, so there is no unit to restart",
-                cure=f"prepare it (inv nodes.trust --no-restart), then restart {name} as it was "
-                "started, and prove it: inv nodes.verify",
             )

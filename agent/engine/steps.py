@@ -1,180 +1,192 @@
-"""What one transaction shall do: facts, a plan and our notes in, a :class:`Step` out.
+"""What one transaction shall do: facts, a plan and our notes in, a :class:`Step` out. Pure.
 
-Nothing is changed here. What a part of the node needs is its module's to say
-(agent.runtimes.table).
+Nothing is looked at here: :mod:`agent.engine.looking` did, and all that it saw is in the arguments.
+What a part of the node needs is its module's to say (agent.runtimes.table).
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
-from agent.edit.change import Change, Known, Ledger, Ledgers, Owned, once
-from agent.facts import Facts, gather
+from agent.edit.change import Change, Known, Ledgers, Owned, once
+from agent.facts import Facts
 from agent.formats.proposal import Proposal
 from agent.journal import rivals, undoing, withdrawal
-from agent.journal.ledger import Store
-from agent.journal.transaction import KEEP, missing_folders
+from agent.journal.record import Record
+from agent.journal.transaction import KEEP
 from agent.journal.withdrawal import Withdrawal
-from agent.node.host import Host
 from agent.node.tree import Tree
 from agent.runtimes import table
-from agent.wire.faults import RefusedError
+from agent.wire.faults import Fault, RefusedError
 from agent.wire.plan import Plan, Registry
-from agent.wire.report import Event, FactsEvent, NoteEvent
-from agent.wire.version import __version__
+
+
+class Noted(NamedTuple):
+    """What our notes on the node say, as far as an operation is about it.
+
+    ``records`` newest first, of an untrust the newest alone; ``ledgers`` what is ours now;
+    ``waiting`` the services whose restart was put off and that have not been restarted since;
+    ``all_readable`` whether this user may look at every file. Of an undo, ``earlier`` is what was
+    ours before the apply that it takes back, ``blobs`` are the bytes of that one by digest, and
+    ``damage`` is why they cannot be read.
+    """
+
+    records: tuple[Record, ...] = ()
+    ledgers: Ledgers = MappingProxyType({})
+    waiting: tuple[str, ...] = ()
+    all_readable: bool = True
+    earlier: Ledgers = MappingProxyType({})
+    blobs: Mapping[str | None, bytes | None] = MappingProxyType({})
+    damage: Fault | None = None
 
 
 class Step(NamedTuple):
-    """All that one transaction does."""
+    """All that one transaction does.
+
+    ``notes`` are to be told before it; ``refusal`` is why it is not to be taken at all, ``unread``
+    what keeps a look from telling all of it.
+    """
 
     operation: str
     plan: Plan
-    facts: Facts
-    changes: tuple[Change, ...]
-    restarts: tuple[str, ...]
-    ledgers: Ledgers
+    changes: tuple[Change, ...] = ()
+    restarts: tuple[str, ...] = ()
+    ledgers: Ledgers = MappingProxyType({})
     remove_folders: tuple[str, ...] = ()
     undoes: int | None = None
+    notes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    refusal: Fault | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.changes and not self.restarts
 
 
-class Steps:
-    """The ways to a step on one node: what there is to tell on the way, then the step itself.
+def decide(operation: str, facts: Facts, plan: Plan, noted: Noted) -> Step:
+    """The step of an apply, an untrust or an undo. Raises RefusedError for what is not understood.
 
-    ``unread`` has what this user may not look at. Each raises AgentError for what is refused.
+    Equal values make equal steps. ``facts`` of :meth:`agent.facts.seen.Noting.seen` open no file.
     """
-
-    def __init__(self, host: Host, store: Store) -> None:
-        self._host = host
-        self._store = store
-        self.unread: list[str] = []
-
-    def _proposed(self, facts: Facts, plan: Plan, owned: Ledger) -> dict[str, Proposal]:
-        proposals = {}
-        for part in table.chosen(plan):
-            try:
-                proposals[part] = table.propose(part, facts, plan, owned)
-            except RefusedError as problem:
-                # Only a look can come here without root; it tells of the other parts all the same.
-                if problem.code != "file-unreadable" or os.geteuid() == 0:
-                    raise
-                self.unread.append(str(problem))
-        return proposals
-
-    def applied(self, plan: Plan, *, proving: bool = False) -> Iterator[Event | Step]:
-        """Into the plan's state. ``proving``: it is to be proved there, not only looked at."""
-        plan.require_ca()
-        facts = gather(self._host, proving=proving)
-        yield facts_event(facts)
-        ledgers = self._store.ledgers()
-        owned = Known(facts.tree, ledgers.get(plan.registry.name, {}))
-        proposals = self._proposed(facts, plan, owned)
-        _require_runtime(proposals)
-        for part, proposal in proposals.items():
-            if proposal.absent and proposal.there:
-                yield NoteEvent(f"{part}: {proposal.absent}")
-            for note in proposal.notes:
-                yield NoteEvent(note)
-        changes = once(one for proposal in proposals.values() for one in proposal.changes)
-        for note in rivals.notes(
-            changes, owned, list(self._store.records()), _times(facts, changes)
-        ):
-            yield NoteEvent(note)
-        wanted = [unit for proposal in proposals.values() for unit in proposal.restarts]
-        restarts = tuple(dict.fromkeys([*wanted, *self.still_waiting()]))
-        yield Step(
-            operation="apply",
-            plan=plan,
-            facts=facts,
-            changes=changes,
-            restarts=restarts,
-            ledgers=_ledgers_with(ledgers, plan.registry, changes, facts.tree),
-        )
-
-    def untrusted(self, plan: Plan) -> Iterator[Event | Step]:
-        """Out of it: the original bytes, or our lines out."""
-        facts = gather(self._host)
-        yield facts_event(facts)
-        ledgers = self._store.ledgers()
-        if ledgers.get(plan.registry.name):
-            taken = withdrawal.of_registry(facts, ledgers, plan.registry)
-        elif not self._store.numbers():
-            taken = withdrawal.of_forgotten(facts, plan.registry)
-        else:
-            taken = withdrawal.Withdrawal((), ledgers)
-        if not taken.changes and not ledgers.get(plan.registry.name):
-            yield NoteEvent(f"nothing on this node is ours for {plan.registry.name}")
-        yield from self._taken(plan, facts, "untrust", taken)
-
-    def undone(self, plan: Plan) -> Iterator[Event | Step]:
-        """Back to before the last apply, whichever registry it was for; none where none stands."""
-        facts = gather(self._host)
-        yield facts_event(facts)
-        records = list(self._store.records())
-        if undoing.is_done(records, plan.options.run):
-            yield NoteEvent("this run has taken its apply back already")
-            return
-        last = undoing.last_apply(records)
-        if last is None:
-            yield NoteEvent("no apply of ours stands on this node: there is nothing to take back")
-            return
-        name, number = last["registry"], last["number"]
-        if name != plan.registry.name:
-            plan = replace(plan, registry=withdrawal.registry_of(name))
-        yield NoteEvent(f"takes back what was done for {name} on {last['time']} (number {number})")
-        before = next((one for one in records if one["number"] < number), None)
-        if before is None and number > 1:
-            raise RefusedError(
-                "history-too-short",
-                f"what was ours before number {number} is not known any more",
-                cause=f"only the last {KEEP} changes are kept",
-                cure="take all of the trust away instead: inv nodes.untrust",
-            )
-        ledgers = self._store.ledgers()
-        earlier = self._store.ledgers_of(before).get(name, {}) if before else {}
-        if earlier:
-            taken = withdrawal.of_apply(
-                facts, plan.registry, ledgers, last, earlier, self._store.read_blob
-            )
-        else:
-            taken = withdrawal.of_registry(facts, ledgers, plan.registry)
-        yield from self._taken(plan, facts, "undo", taken, number)
-
-    def _taken(
-        self, plan: Plan, facts: Facts, operation: str, taken: Withdrawal, undoes: int | None = None
-    ) -> Iterator[Event | Step]:
-        for note in taken.notes:
-            yield NoteEvent(note)
-        changes = once(taken.changes)
-        yield Step(
-            operation=operation,
-            plan=plan,
-            facts=facts,
-            changes=changes,
-            restarts=withdrawal.restarts(facts, changes),
-            ledgers=taken.ledgers,
-            remove_folders=taken.folders,
-            undoes=undoes,
-        )
-
-    def still_waiting(self) -> Iterator[str]:
-        """Services whose restart an earlier run put off and no one has made up for since."""
-        for unit, start in self._store.waiting().items():
-            if self._host.start_of(unit) == start:
-                yield unit
+    return _DECISIONS[operation](facts, plan, noted)
 
 
-def facts_event(facts: Facts) -> FactsEvent:
-    """Whom we are talking to, as every operation tells it first."""
-    return FactsEvent(
-        host=facts.nodename,
-        runtime=facts.runtime,
-        python=platform.python_version(),
-        agent=__version__,
+def _applied(facts: Facts, plan: Plan, noted: Noted) -> Step:
+    """Into the plan's state."""
+    owned = Known(facts.tree, noted.ledgers.get(plan.registry.name, {}))
+    proposals, unread = _proposed(facts, plan, owned, noted)
+    _require_runtime(proposals)
+    told: list[str] = []
+    for part, proposal in proposals.items():
+        if proposal.absent and proposal.there:
+            told.append(f"{part}: {proposal.absent}")
+        told += proposal.notes
+    changes = once(one for proposal in proposals.values() for one in proposal.changes)
+    told += rivals.notes(changes, owned, noted.records, _times(facts.tree, changes))
+    wanted = [unit for proposal in proposals.values() for unit in proposal.restarts]
+    return Step(
+        operation="apply",
+        plan=plan,
+        changes=changes,
+        restarts=tuple(dict.fromkeys([*wanted, *noted.waiting])),
+        ledgers=_ledgers_with(noted.ledgers, plan.registry, changes, facts.tree),
+        notes=tuple(told),
+        unread=unread,
+    )
+
+
+def _untrusted(facts: Facts, plan: Plan, noted: Noted) -> Step:
+    """Out of it: the original bytes, or our lines out."""
+    ours = noted.ledgers.get(plan.registry.name)
+    if ours:
+        taken = withdrawal.of_registry(facts, noted.ledgers, plan.registry)
+    elif not noted.records:
+        taken = withdrawal.of_forgotten(facts, plan.registry)
+    else:
+        taken = Withdrawal((), noted.ledgers)
+    nothing = f"nothing on this node is ours for {plan.registry.name}"
+    notes = () if taken.changes or ours else (nothing,)
+    return _taken("untrust", facts, plan, taken, notes)
+
+
+def _undone(facts: Facts, plan: Plan, noted: Noted) -> Step:
+    """Back to before the last apply, whichever registry it was for; nothing where none stands."""
+    if undoing.is_done(noted.records, plan.options.run):
+        return Step("undo", plan, notes=("this run has taken its apply back already",))
+    last = undoing.last_apply(noted.records)
+    if last is None:
+        nothing = "no apply of ours stands on this node: there is nothing to take back"
+        return Step("undo", plan, notes=(nothing,))
+    name, number = last.registry, last.number
+    if name != plan.registry.name:
+        plan = replace(plan, registry=withdrawal.registry_of(name))
+    notes = (f"takes back what was done for {name} on {last.time} (number {number})",)
+    short = undoing.too_short(undoing.before(noted.records, last), last)
+    if refusal := _too_short(number) if short else noted.damage:
+        return Step("undo", plan, notes=notes, refusal=refusal)
+    earlier = noted.earlier.get(name, {})
+    if earlier:
+        taken = withdrawal.of_apply(facts, plan.registry, noted.ledgers, last, earlier, noted.blobs)
+    else:
+        taken = withdrawal.of_registry(facts, noted.ledgers, plan.registry)
+    return _taken("undo", facts, plan, taken, notes, number)
+
+
+_DECISIONS: dict[str, Callable[[Facts, Plan, Noted], Step]] = {
+    "apply": _applied,
+    "untrust": _untrusted,
+    "undo": _undone,
+}
+
+
+def _proposed(
+    facts: Facts, plan: Plan, owned: Known, noted: Noted
+) -> tuple[dict[str, Proposal], tuple[str, ...]]:
+    """What each part needs; and, for one who may not read everything, what could not be read."""
+    proposals: dict[str, Proposal] = {}
+    unread: list[str] = []
+    for part in table.chosen(plan):
+        try:
+            proposals[part] = table.propose(part, facts, plan, owned)
+        except RefusedError as problem:
+            # Only a look can come here without root; it tells of the other parts all the same.
+            if problem.code != "file-unreadable" or noted.all_readable:
+                raise
+            unread.append(str(problem))
+    return proposals, tuple(unread)
+
+
+def _taken(
+    operation: str,
+    facts: Facts,
+    plan: Plan,
+    taken: Withdrawal,
+    notes: tuple[str, ...],
+    undoes: int | None = None,
+) -> Step:
+    changes = once(taken.changes)
+    return Step(
+        operation=operation,
+        plan=plan,
+        changes=changes,
+        restarts=withdrawal.restarts(facts, changes),
+        ledgers=taken.ledgers,
+        remove_folders=taken.folders,
+        undoes=undoes,
+        notes=(*notes, *taken.notes),
+    )
+
+
+def _too_short(number: int) -> Fault:
+    return Fault(
+        "history-too-short",
+        f"what was ours before number {number} is not known any more",
+        cause=f"only the last {KEEP} changes are kept",
+        cure="take all of the trust away instead: inv nodes.untrust",
     )
 
 
@@ -198,7 +210,7 @@ def _ledgers_with(
     known_before = Known(tree, mine)
     for one in changes:
         old = known_before.get(one.path)
-        before, folders = one.before, missing_folders(tree.root, one)
+        before, folders = one.before, one.missing_folders(tree.exists)
         if old is not None:
             folders = (*old.folders, *(path for path in folders if path not in old.folders))
         if old is not None and one.before == old.after:
@@ -211,10 +223,7 @@ def _ledgers_with(
     return {**ledgers, registry.name: mine}
 
 
-def _times(facts: Facts, changes: tuple[Change, ...]) -> dict[str, float]:
+def _times(tree: Tree, changes: tuple[Change, ...]) -> dict[str, float]:
     """When each file that is to change was last written, in seconds."""
-    times = {}
-    for one in changes:
-        with contextlib.suppress(OSError):
-            times[one.path] = facts.tree.outside(one.path).stat().st_mtime
-    return times
+    times = {one.path: tree.written(one.path) for one in changes}
+    return {path: time for path, time in times.items() if time is not None}

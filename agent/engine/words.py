@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 from agent.edit.change import Change
 from agent.engine import restarts
 from agent.engine.survey import Before
+from agent.journal.record import Record
 from agent.journal.transaction import Restored
 from agent.node.disk import WRITE_CODES
 from agent.wire.faults import AgentError
 from agent.wire.report import ChangeEvent
 
 
-def record(done: dict[str, Any], undone: dict[Any, int]) -> dict[str, Any]:
+def record(done: Record, undone: Mapping[int | None, int]) -> dict[str, Any]:
     """A finished transaction as `history` tells it."""
     return {
-        "number": done["number"],
-        "time": done["time"],
-        "operation": done["operation"],
-        "registry": done["registry"],
-        "by": done.get("by", ""),
-        "from": done.get("from", ""),
-        "agent": done["agent"],
-        "changes": [{"path": one["path"], "action": one["action"]} for one in done["changes"]],
-        "restarts": list(done["starts"]),
-        "undone_by": undone.get(done["number"]),
+        "number": done.number,
+        "time": done.time,
+        "operation": done.operation,
+        "registry": done.registry,
+        "by": done.by,
+        "from": done.origin,
+        "agent": done.agent,
+        "changes": [{"path": one.path, "action": one.action} for one in done.changes],
+        "restarts": list(done.starts),
+        "undone_by": undone.get(done.number),
     }
 
 

@@ -12,16 +12,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.edit.change import Ledgers, Owned
+from agent.journal.record import Record, RecordedFile
 from agent.wire.faults import AgentError
 
 STATE = "/var/lib/moorage"
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -74,15 +76,15 @@ class Store:
             return []
         return sorted(int(name) for name in names if name.isdigit())
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[Record]:
         """The finished transactions, newest first."""
         for number in reversed(self.numbers()):
-            yield self._load(self.history / f"{number:06}.json")
+            yield self._read(self.history / f"{number:06}.json", Record.of)
 
     def pending(self) -> dict[str, Any] | None:
         """The transaction that was under way when an agent last stopped, if any."""
         path = self.active / "intent.json"
-        return self._load(path) if os.path.exists(path) else None  # noqa: PTH110  (or no right)
+        return self._read(path, dict) if os.path.exists(path) else None  # noqa: PTH110  (or no right)
 
     @property
     def readable(self) -> bool:
@@ -96,33 +98,28 @@ class Store:
         newest = next(self.records(), None)
         return {} if newest is None else self.ledgers_of(newest)
 
-    def ledgers_of(self, record: dict[str, Any]) -> Ledgers:
+    def ledgers_of(self, record: Record) -> Ledgers:
         """What was ours once a finished transaction was done."""
         return {
-            registry: {item["path"]: self._owned(item) for item in items}
-            for registry, items in record["ledger"].items()
+            registry: {file.path: self._owned(file) for file in files}
+            for registry, files in record.ledger.items()
         }
 
-    def waiting(self) -> dict[str, str]:
+    def waiting(self) -> Mapping[str, str]:
         """Services whose restart was put off, and which start of each was running then."""
         newest = next(self.records(), None)
-        return dict(newest["waiting"]) if newest else {}
+        return newest.waiting if newest else {}
 
-    def _owned(self, item: dict[str, Any]) -> Owned:
-        return Owned(
-            part=item["part"],
-            path=item["path"],
-            before=self.read_blob(item["before"]),
-            after=self.read_blob(item["after"]),
-            folders=tuple(item["folders"]),
-            kept=item.get("kept", False),
-        )
+    def _owned(self, file: RecordedFile) -> Owned:
+        before, after = self.read_blob(file.before), self.read_blob(file.after)
+        return Owned(file.part, file.path, before, after, file.folders, file.kept)
 
-    def _load(self, path: Path) -> dict[str, Any]:
+    def _read(self, path: Path, kind: Callable[[dict[str, Any]], Read]) -> Read:
         try:
             document = json.loads(path.read_bytes())
             if document["version"] != 1:
                 raise ValueError(f"version {document['version']}")
+            return kind(document)
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise AgentError(
                 "state-damaged",
@@ -130,7 +127,6 @@ class Store:
                 cause="it was changed from outside, or a newer agent wrote it",
                 cure=f"restore {STATE} from a backup, or use the newer agent",
             ) from None
-        return dict(document)
 
 
 def as_json(ledgers: Ledgers) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from agent.edit.change import Change, Ledger
+from agent.journal.record import Record, RecordedChange
 
 # The comments tools put into files they manage: Ansible's `ansible_managed` and blockinfile,
 # Puppet's headers, Chef's and Salt's template habits, cloud-init's /etc/cloud/templates.
@@ -27,7 +27,7 @@ MARKS: tuple[tuple[str, re.Pattern[bytes]], ...] = (
 def notes(
     changes: Sequence[Change],
     owned: Ledger,
-    records: Sequence[dict[str, Any]],
+    records: Sequence[Record],
     modified: Mapping[str, float],
 ) -> tuple[str, ...]:
     """A sentence for each file of ours that somebody else has changed, so that it needs mending.
@@ -50,8 +50,8 @@ def suspect(content: bytes | None) -> str:
     return ""
 
 
-def _sentence(one: Change, records: Sequence[dict[str, Any]], modified: float | None) -> str:
-    left = next((r["time"] for r in records if _entry(r, one.path)), "")
+def _sentence(one: Change, records: Sequence[Record], modified: float | None) -> str:
+    left = next((r.time for r in records if _entry(r, one.path)), "")
     since = f" since we left it on {left}" if left else ""
     about = []
     if modified is not None:
@@ -70,18 +70,18 @@ def _sentence(one: Change, records: Sequence[dict[str, Any]], modified: float | 
     )
 
 
-def rounds(path: str, records: Sequence[dict[str, Any]]) -> int:
+def rounds(path: str, records: Sequence[Record]) -> int:
     """How often an apply had to mend what somebody else had changed in a file we had left."""
     count = 0
     for record, earlier in zip(records, records[1:]):
         entry = _entry(record, path)
-        if record["operation"] != "apply" or entry is None:
+        if record.operation != "apply" or entry is None:
             continue
-        items = earlier["ledger"].get(record["registry"], [])
-        left = next((item for item in items if item["path"] == path), None)
-        count += left is not None and entry["before"] != left["after"]
+        files = earlier.ledger.get(record.registry, ())
+        left = next((file for file in files if file.path == path), None)
+        count += left is not None and entry.before != left.after
     return count
 
 
-def _entry(record: dict[str, Any], path: str) -> dict[str, Any] | None:
-    return next((entry for entry in record["changes"] if entry["path"] == path), None)
+def _entry(record: Record, path: str) -> RecordedChange | None:
+    return next((entry for entry in record.changes if entry.path == path), None)

@@ -16,6 +16,7 @@ from typing import Any
 
 from agent.journal.ledger import Store, digest_of
 from agent.journal.lock import holder
+from agent.journal.record import RecordedFile
 from agent.node.disk import write_own
 from agent.wire.faults import AgentError
 from agent.wire.report import StatusEvent, Unproven
@@ -29,7 +30,7 @@ def standing(store: Store, read: Read, waiting: Iterable[str]) -> StatusEvent:
     pending = store.pending()
     records = store.records()
     newest = next(records, None)
-    ledgers = newest["ledger"] if newest else {}
+    ledgers = newest.ledger if newest else {}
     unproven, pulls = _unproven(store), _pulls(store)
     finished = itertools.chain([newest] if newest else [], records)
     return StatusEvent(
@@ -40,16 +41,14 @@ def standing(store: Store, read: Read, waiting: Iterable[str]) -> StatusEvent:
                 "pulled": pulls.get(name),
             }
             for name, owned in ledgers.items()
-            if not all(item.get("kept") for item in owned)
+            if not all(file.kept for file in owned)
         ),
         waiting=tuple(waiting),
         interrupted=pending["operation"] if pending else None,
         holder=holder(store),
-        applied=next((one["time"] for one in finished if one["operation"] == "apply"), None),
+        applied=next((one.time for one in finished if one.operation == "apply"), None),
         pulled=_pulled(store),
-        kept=tuple(
-            item["path"] for owned in ledgers.values() for item in owned if item.get("kept")
-        ),
+        kept=tuple(file.path for owned in ledgers.values() for file in owned if file.kept),
     )
 
 
@@ -108,14 +107,12 @@ def _pulls(store: Store) -> dict[str, dict[str, float]]:
     return {}
 
 
-def _trusted(registry: str, items: list[dict[str, Any]], read: Read) -> dict[str, Any]:
-    found = [(item, read(item["path"])) for item in items]
+def _trusted(registry: str, files: Iterable[RecordedFile], read: Read) -> dict[str, Any]:
+    found = [(file, read(file.path)) for file in files]
     authority = next((one for _, one in found if one and b"-----BEGIN CERTIFICATE" in one), b"")
     return {
         "registry": registry,
-        "files": [
-            {"path": item["path"], "state": _state(item["after"], now)} for item, now in found
-        ],
+        "files": [{"path": file.path, "state": _state(file.after, now)} for file, now in found],
         "ca_ends": ends(authority),
     }
 

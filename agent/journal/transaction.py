@@ -93,7 +93,7 @@ class Transaction:
         """
         for path in (*(change.target for change in changes), *written):
             refuse_unwritable(_outside(store.root, path))
-        made = [folder for change in changes for folder in missing_folders(store.root, change)]
+        made = [folder for change in changes for folder in _missing_folders(store.root, change)]
         intent = {
             "version": 1,
             "number": (store.numbers() or [0])[-1] + 1,
@@ -423,13 +423,10 @@ class Transaction:
     def _forget_old(self) -> None:
         for number in self._store.numbers()[:-KEEP]:
             (self._store.history / f"{number:06}.json").unlink()
-        needed = set()
-        for record in self._store.records():
-            items = [item for items in record["ledger"].values() for item in items]
-            for entry in [*record["changes"], *items]:
-                needed |= {entry["before"], entry["after"]}
-        if not next(self._store.records(), {}).get("ledger"):
-            needed = set()  # nothing is ours any more: no bytes of others' files are kept
+        records = list(self._store.records())
+        needed: set[str | None] = set()
+        if records and records[0].ledger:  # if nothing is ours, no bytes of others' files are kept
+            needed = needed.union(*(record.digests for record in records))
         for path in (self._store.folder / "blobs").iterdir():
             if path.name not in needed:
                 path.unlink()
@@ -537,19 +534,13 @@ def _intended(root: str, change: Change) -> dict[str, Any]:
     }
 
 
+def _missing_folders(root: str, change: Change) -> tuple[str, ...]:
+    return change.missing_folders(lambda folder: _outside(root, folder).exists())
+
+
 def _outside(root: str, path: str) -> Path:
     """Where a resolved path of the node really is."""
     return Path(root, path.lstrip("/"))
-
-
-def missing_folders(root: str, change: Change) -> tuple[str, ...]:
-    """The folders a change needs that do not exist yet, outermost first."""
-    chain: list[str] = []
-    folder = Path(change.target).parent
-    while change.after is not None and not _outside(root, str(folder)).exists():
-        chain.insert(0, str(folder))
-        folder = folder.parent
-    return tuple(chain)
 
 
 def _must_stay(target: Path) -> bool:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
-from typing import Any
 
-Record = dict[str, Any]
+from agent.journal.record import Record
 
 
 def last_apply(records: Sequence[Record]) -> Record | None:
@@ -18,27 +17,31 @@ def last_apply(records: Sequence[Record]) -> Record | None:
 
     One that changed no file (it made up for a restart alone) has nothing to take back.
     """
-    undone: set[int] = set()
+    undone: set[int | None] = set()
     untrusted: set[str] = set()
     for record in records:
-        if record["operation"] == "undo":
-            undone.add(record["undoes"])
-        elif record["operation"] == "untrust":
-            untrusted.add(record["registry"])
-        elif (
-            record["changes"]
-            and record["number"] not in undone
-            and record["registry"] not in untrusted
-        ):
+        if record.operation == "undo":
+            undone.add(record.undoes)
+        elif record.operation == "untrust":
+            untrusted.add(record.registry)
+        elif record.changes and record.number not in undone and record.registry not in untrusted:
             return record
     return None
 
 
+def before(records: Sequence[Record], last: Record) -> Record | None:
+    """The one before ``last``; ``records`` newest first."""
+    return next((one for one in records if one.number < last.number), None)
+
+
+def too_short(earlier: Record | None, last: Record) -> bool:
+    """Whether the record before ``last``, which tells what was ours then, is kept no more."""
+    return earlier is None and last.number > 1
+
+
 def is_done(records: Sequence[Record], run: str) -> bool:
     """Whether an undo of this run was made here: its answer was lost, and it is asked for again."""
-    return bool(run) and any(
-        record["operation"] == "undo" and record.get("run") == run for record in records
-    )
+    return bool(run) and any(record.operation == "undo" and record.run == run for record in records)
 
 
 def without(before: bytes, after: bytes, now: bytes) -> bytes | None:

@@ -6,12 +6,13 @@ since, our own lines go and theirs stay.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from agent.edit.change import Change, Known, Ledger, Ledgers, Owned, change, readable
 from agent.facts import Facts
 from agent.journal import undoing
+from agent.journal.record import Record
 from agent.node.tree import Tree
 from agent.runtimes import table
 from agent.wire.plan import Registry
@@ -75,21 +76,24 @@ def of_apply(
     facts: Facts,
     registry: Registry,
     ledgers: Ledgers,
-    record: dict[str, Any],
+    record: Record,
     earlier: Ledger,
-    blob: Callable[[str | None], bytes | None],
+    blobs: Mapping[str | None, bytes | None],
 ) -> Withdrawal:
-    """What one apply did to files that were ours before it too; ``earlier``: what was ours then."""
+    """What one apply did to files that were ours before it too; ``earlier``: what was ours then.
+
+    ``blobs``: the bytes of its files by their digests.
+    """
     name = registry.name
     mine = dict(ledgers.get(name, {}))
     changes: list[Change] = []
     notes: list[str] = []
     folders: list[str] = []
-    for entry in reversed(record["changes"]):
-        path = entry["path"]
-        before, after = blob(entry["before"]), blob(entry["after"])
-        known = Owned(entry["part"], path, before, after)
-        kept = table.TABLE[entry["part"]].kept(facts, known, Known(facts.tree, mine))
+    for entry in reversed(record.changes):
+        path = entry.path
+        before, after = blobs[entry.before], blobs[entry.after]
+        known = Owned(entry.part, path, before, after)
+        kept = table.TABLE[entry.part].kept(facts, known, Known(facts.tree, mine))
         if kept:
             notes.append(kept)
             continue
@@ -101,14 +105,13 @@ def of_apply(
         elif now is None or after is None:  # somebody else took it away, or made it anew
             wanted = now
         elif path not in earlier:
-            wanted = table.TABLE[entry["part"]].resource.strip(known, now, registry)
+            wanted = table.TABLE[entry.part].resource.strip(known, now, registry)
         else:
             merged = undoing.without(before or b"", after, now)
             wanted = now if merged is None else merged
             if merged is None:
                 notes.append(f"{path} is left alone: someone else changed our own lines in it")
-        mode = (entry["metadata"] or entry)["mode"]
-        changes.extend(change(entry["part"], file, wanted, mode))
+        changes.extend(change(entry.part, file, wanted, entry.mode))
         if path in earlier:
             mine[path] = earlier[path]
         else:

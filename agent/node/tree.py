@@ -51,6 +51,13 @@ class Tree:
         except OSError:
             return False
 
+    def written(self, path: str) -> float | None:
+        """When a file's bytes were last written (mtime, seconds); None where there is none."""
+        try:
+            return self.outside(path).stat().st_mtime
+        except OSError:
+            return None
+
     def changed(self, path: str) -> int:
         """When a file or folder, or what the system knows of it, last changed (ctime, ns); 0: none.
 

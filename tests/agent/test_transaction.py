@@ -21,6 +21,7 @@ import pytest
 from agent.journal import transaction
 from agent.journal.ledger import Store
 from agent.journal.lock import holder, locked
+from agent.journal.record import RecordedChange, RecordedFile
 from agent.journal.transaction import Transaction
 from agent.wire.faults import Interrupted
 from tests.agent.conftest import Box
@@ -393,12 +394,11 @@ def test_only_the_last_hundred_transactions_are_kept(
     store = Store(str(node.root))
     assert store.numbers() == [5, 6, 7, 8]
     kept = {path.name for path in (node.root / "var/lib/moorage/blobs").iterdir()}
-    named = {
-        digest
-        for record in store.records()
-        for entry in [*record["changes"], *record["ledger"]["my.registry.io"]]
-        for digest in (entry["before"], entry["after"])
-    }
+    entries: list[RecordedChange | RecordedFile] = []
+    for record in store.records():
+        entries += [*record.changes]
+        entries += [*record.ledger["my.registry.io"]]
+    named = {digest for entry in entries for digest in (entry.before, entry.after)}
     assert kept == named - {None}
     node.untrust()
     assert node.files() == before

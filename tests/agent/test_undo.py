@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agent.journal.record import Record, RecordedChange
 from agent.journal.undoing import last_apply, without
 from tests.agent.conftest import Box
 
@@ -204,10 +205,11 @@ def test_an_edit_is_taken_out_of_a_file_others_changed(
     assert without(before, after, now) == expected
 
 
-def record(number: int, operation: str, registry: str = "r", **more: Any) -> dict[str, Any]:
-    return {
-        "number": number, "operation": operation, "registry": registry, "changes": [1], **more
-    }  # fmt: skip
+HOSTS = RecordedChange("hosts", "/etc/hosts", "edited", None, None, 0o644)
+
+
+def record(number: int, operation: str, registry: str = "r", **more: Any) -> Record:
+    return Record(number, operation, registry, **{"changes": (HOSTS,), **more})
 
 
 @pytest.mark.parametrize(
@@ -217,13 +219,13 @@ def record(number: int, operation: str, registry: str = "r", **more: Any) -> dic
         ([record(1, "apply")], 1),
         ([record(2, "untrust"), record(1, "apply")], None),
         ([record(2, "untrust", "s"), record(1, "apply")], 1),
-        ([record(2, "apply", changes=[]), record(1, "apply")], 1),
+        ([record(2, "apply", changes=()), record(1, "apply")], 1),
         ([record(3, "undo", undoes=2), record(2, "apply"), record(1, "apply")], 1),
         ([record(4, "apply"), record(3, "untrust"), record(1, "apply")], 4),
     ],
 )
 def test_the_last_apply_is_the_newest_that_still_stands(
-    records: list[dict[str, Any]], number: int | None
+    records: list[Record], number: int | None
 ) -> None:
     found = last_apply(records)
-    assert (found and found["number"]) == number
+    assert (found and found.number) == number
