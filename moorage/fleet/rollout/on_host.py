@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from moorage.errors import MoorageError
+from moorage.errors import MoorageError, Refused
 from moorage.fleet.errand import errand, faults
 from moorage.fleet.report import agreement
 from moorage.fleet.residents import channel, residence
@@ -93,6 +93,15 @@ class Means:
             self.plans[key] = self.operation.plan(self.settings, address)
         return self.plans[key]
 
+    def renewed(self) -> Means:
+        """The same with the login that nodes have now: a rotation may have ended the one before."""
+        try:
+            operation = self.operation.renewed(self.settings)
+        except Refused:  # there is none any more; what the node says of the old one is what counts
+            return self
+        same = operation == self.operation
+        return self if same else replace(self, operation=operation, plans={})
+
 
 class _Routes:
     """The whole ways to hosts whose agents were only remembered, read when the first is wanted."""
@@ -115,7 +124,9 @@ class _Routes:
 
 
 def patiently(means: Means, route: Route, line: Line) -> HostResult:
-    """Tried again where the connection breaks, and where it wants an agreement that was given."""
+    """Tried again where the connection breaks, where it wants an agreement that was given, and
+    where the login that it was sent has been replaced before it pulled."""
+    means = means.renewed()
     result = retry.with_retries(
         lambda: (_by_agent if means.asks_agent(route) else _by_ssh)(means, route, line),
         means.settings.nodes.retries,
@@ -124,6 +135,9 @@ def patiently(means: Means, route: Route, line: Line) -> HostResult:
     )
     if means.agreed and agreement.wanted(result) and not means.operation.stop_running:
         return patiently(replace(means, operation=means.operation.agreed()), route, line)
+    refused = result.error is not None and result.error.code == "login-refused"
+    if refused and means.renewed() is not means:
+        return patiently(means, route, line)
     return result
 
 

@@ -101,6 +101,12 @@ class Operation:
         """The same once the user has agreed to what it stops."""
         return replace(self, stop_running=True)
 
+    def renewed(self, settings: Settings) -> Operation:
+        """The same with the login that nodes have now. Raises Refused if there is none."""
+        if self.pull is None or self.wish.proving:
+            return self
+        return replace(self, pull=proof(settings, self.wish.image))
+
     def plan(self, settings: Settings, address: str | None) -> Plan:
         return plans.make(
             settings,
