@@ -155,14 +155,15 @@ def loopback(settings: Settings) -> Iterator[Loopback]:
     try:
         for name in argv:
             made.start(name)
-        _wait(made)
+        ready(made)
         yield made
     finally:
         for name in list(made.running):
             made.stop(name, signal.SIGKILL)
 
 
-def _wait(made: Loopback) -> None:
+def ready(made: Loopback) -> None:
+    """Until both answer, as after a start."""
     deadline = time.monotonic() + 30
     while True:
         try:

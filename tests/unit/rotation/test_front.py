@@ -32,8 +32,8 @@ from moorage.errors import MoorageError, Refused
 from moorage.fleet.inventory import Target
 from moorage.fleet.report import FleetReport
 from moorage.fleet.rollout.operation import Operation, Wish
+from moorage.pki import certificates, presented, succession
 from moorage.pki import registry as pki
-from moorage.pki import succession
 from moorage.registry import handed, served, service, spec, users
 from moorage.registry.credentials import Credentials, credentials
 from moorage.registry.front.configuration import PAIRS, PROVING, proving_name
@@ -43,7 +43,7 @@ from moorage.rotation.rotation import Deeds
 from moorage.settings import Settings
 from moorage.ui import UI
 from tests.debian import unpacked
-from tests.loopback import Loopback, basic, loopback
+from tests.loopback import Loopback, basic, loopback, ready
 from tests.unit.elsewhere import registry_project
 from tests.unit.registry.front.test_front import push_blob
 
@@ -432,6 +432,32 @@ def test_the_ticket_lets_in_for_one_image_and_no_longer_than_the_proof(
         assert front.ask("GET", path, Credentials(PROVING, "x"))[0] == 401
     assert front.ask("GET", f"{where.path}?{where.query}")[0] == 401
     assert service.nameless(here) == service.pair(here)
+
+
+def test_whoever_names_the_server_never_meets_the_ca_to_come(
+    front: Loopback, tmp_path: Path
+) -> None:
+    """Nor after the front is started anew amid the proof, or the usual certificate renewed."""
+    here = front.settings
+    succession.make(here, ["127.0.0.1"])
+
+    def issuers() -> tuple[str, str]:
+        """Who signed what is shown with a server name, and without one."""
+        names = here.registry.host, "127.0.0.1"
+        shown = [presented.chain("127.0.0.1", one, here.registry.port, 5)[0] for one in names]
+        return certificates.facts(shown[0]).issuer, certificates.facts(shown[1]).issuer
+
+    old, heir = (certificates.load_certificates(one.encode())[0].subject.rfc4514_string()
+                 for one in (pki.ca_pem(here), succession.pem(here)))  # fmt: skip
+    assert old != heir
+    with proving.shown(here):
+        assert issuers() == (old, heir)
+        front.renew()
+        assert issuers() == (old, heir)
+        front.stop("front")
+        front.start("front")
+        ready(front)
+        assert issuers() == (old, heir)
 
 
 def test_a_front_of_an_earlier_moorage_is_told_to_be_renewed_first(

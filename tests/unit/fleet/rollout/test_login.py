@@ -83,7 +83,12 @@ def test_a_trust_beside_a_rotation_of_the_login_meets_no_401(
     """It ends between the plan of one node and its pull, and amid those of others."""
     names = [f"n{number}" for number in range(40)]
     due, slow = threading.Event(), nodes.meanwhile
-    other = threading.Thread(target=lambda: due.wait(60) and rotate(front))
+
+    def rotating() -> None:
+        assert due.wait(60)
+        rotate(front)
+
+    other = threading.Thread(target=rotating)
 
     def meanwhile(name: str) -> None:
         slow(name)
