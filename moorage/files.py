@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from moorage.errors import MoorageError
+
 
 def private_folder(path: Path, *, owner: tuple[int, int] | None = None) -> Path:
     """Makes ``path`` (and parents) if needed and keeps it 0700. Returns it. Raises OSError.
@@ -89,6 +91,26 @@ def give_tree(path: Path, owner: tuple[int, int]) -> None:
         for name in (*folders, *names):
             os.chown(Path(folder, name), *owner, follow_symlinks=False)
     os.chown(path, *owner, follow_symlinks=False)
+
+
+def remove_folder(path: Path) -> bool:
+    """Removes ``path`` and everything below it; whether it was there.
+
+    Raises MoorageError (``not-ours``) for what belongs to another user.
+    """
+    if not path.exists():
+        return False
+    try:
+        shutil.rmtree(path)
+    except PermissionError as problem:
+        raise MoorageError(
+            "not-ours",
+            f"{problem.filename} cannot be removed",
+            cause="it belongs to another user",
+            cure=f"sudo rm -rf {path}",
+            path=str(path),
+        ) from None
+    return True
 
 
 def append_line(path: Path, line: str) -> None:

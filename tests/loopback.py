@@ -16,9 +16,12 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from moorage.pki import registry as pki
-from moorage.registry import service, spec, users
+from moorage.registry import caching, service, spec, users
+from moorage.registry.caches import upstreams
+from moorage.registry.caches.upstreams import Upstream
 from moorage.registry.credentials import Credentials, ensure
 from moorage.registry.front import roles, runtime
 from moorage.registry.front.configuration import (
@@ -138,7 +141,9 @@ def loopback(settings: Settings) -> Iterator[Loopback]:
         f"127.0.0.1:{settings.registry.port}", f"127.0.0.1:{free_port()}", str(etc), str(run)
     )
     key = roles.haproxy_key(users.ensure_key(settings))
-    (etc / CONFIG).write_bytes(haproxy_cfg(places, key, drain_seconds=30))
+    caches = upstreams.read(settings)
+    routes = upstreams.cached(settings, caches)
+    (etc / CONFIG).write_bytes(haproxy_cfg(places, key, drain_seconds=30, caches=routes))
     (etc / "logins.map").write_bytes(roles.rows(users.everybody(settings)))
     (etc / PAIRS).write_bytes(pairs_list(str(etc)))
     (etc / "tls.pem").write_bytes(service.pair(settings))
@@ -151,6 +156,7 @@ def loopback(settings: Settings) -> Iterator[Loopback]:
         "registry": [registry, "serve", str(config)],
         "front": [haproxy, "-W", "-db", "-f", str(etc / CONFIG)],
     }
+    argv |= {f"cache-{one.file}": _cache(settings, registry, one) for one in caches}
     made = Loopback(settings, environment, argv)
     try:
         for name in argv:
@@ -160,6 +166,27 @@ def loopback(settings: Settings) -> Iterator[Loopback]:
     finally:
         for name in list(made.running):
             made.stop(name, signal.SIGKILL)
+
+
+def _cache(settings: Settings, registry: str, one: Upstream) -> list[str]:
+    """A cache's command, as its container has it, with this machine's paths."""
+    etc, store = upstreams.etc(settings, one), upstreams.store(settings, one)
+    options = spec.cache_options(name="", user="", etc=etc, data=store, run=service.run(settings))
+    places = {spec.ETC: etc, spec.DATA: store, spec.RUN: service.run(settings)}
+    for folder in (etc, store):
+        folder.mkdir(parents=True, mode=0o700)
+    for name, content in caching.files(settings, one).items():
+        text = content.decode().replace(f":{spec.METRICS_PORT}", f"127.0.0.1:{free_port()}")
+        (etc / name).write_text(_here(text, places))
+    variables = [f"{key}={_here(value, places)}" for key, value in options["environment"].items()]
+    script = [_here(word, places) for word in options["entrypoint"]]
+    return ["env", *variables, *script, registry, *options["command"]]
+
+
+def _here(text: str, places: Mapping[str, Path]) -> str:
+    for inner, outer in places.items():
+        text = text.replace(inner, str(outer))
+    return text
 
 
 def ready(made: Loopback) -> None:

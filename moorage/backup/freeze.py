@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import MoorageError
+from moorage.registry.caches import upstreams
 from moorage.registry.storage import manifest
 from moorage.registry.storage.layout import Layout
 from moorage.registry.storage.manifest import MAX_MANIFEST, Manifest
@@ -30,7 +31,7 @@ INDEX = "moorage.json"
 CERTS, REGISTRY, DATA, SETTINGS = "certs", "registry", "data", "invoke.yaml"
 
 # What `inv registry.up` makes of the rest, for the users that containers have on this machine.
-_MADE_AGAIN = ("etc", "front", "run")
+_MADE_AGAIN = ("etc", "front", "run", "caches-etc")
 
 
 @dataclass(frozen=True)
@@ -152,11 +153,12 @@ def _project(settings: Settings, folder: Path) -> None:
     """Both CAs, keys, roster; logins; settings. Small, and each replaced as a whole: copied."""
     shutil.copytree(settings.certs_dir, folder / CERTS, ignore=shutil.ignore_patterns(".*.lock"))
     source = settings.state / "registry"
-    data = settings.registry_data.resolve()
+    # What caches hold, their upstreams have as well.
+    data = [one.resolve() for one in (settings.registry_data, upstreams.stores(settings))]
 
     def passed_over(place: str, names: list[str]) -> list[str]:
         made = [name for name in names if Path(place) == source and name in _MADE_AGAIN]
-        return [*made, *(name for name in names if Path(place, name).resolve() == data)]
+        return [*made, *(name for name in names if Path(place, name).resolve() in data)]
 
     shutil.copytree(source, folder / REGISTRY, ignore=passed_over)
     if (settings.root / SETTINGS).exists():

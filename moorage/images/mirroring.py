@@ -24,6 +24,7 @@ from moorage.images.outcome import Outcome
 from moorage.images.skopeo import Access
 from moorage.references import Reference
 from moorage.registry import client, external
+from moorage.registry.caches import upstreams
 
 if TYPE_CHECKING:
     from moorage.registry.credentials import Credentials
@@ -114,6 +115,7 @@ class _Work:
         self._redirected = {
             one: asking.is_redirected(one) for one in {image.registry for image in images}
         }
+        self._cached = {one.name for one in upstreams.read(settings)}
         # Tags that another image of this run claims: one by digest beside it goes without.
         self._claimed = {(one.name, one.tag) for one in images if not one.digest}
 
@@ -148,6 +150,8 @@ class _Work:
         return Outcome(str(image), str(landed), wanted, changed=True)
 
     def _landing(self, image: Reference) -> Reference:
+        if image.registry in self._cached:
+            raise _is_cached(image)
         landed = references.landing(self.settings, image)
         if image.digest and (not image.tag or (image.name, image.tag) in self._claimed):
             return replace(landed, tag="")
@@ -236,6 +240,15 @@ def _parsed(image: Reference, content: bytes) -> dict[str, Any]:
         f"asking for {image} failed",
         cause=f"{image.registry} sent something else than a manifest",
         cure=f"curl -v https://{image.registry}/v2/ shows who answers",
+    )
+
+
+def _is_cached(image: Reference) -> MoorageError:
+    return MoorageError(
+        "cached-path",
+        f"{image} needs no mirroring: {image.registry} has a cache here",
+        cause="below that path images come from the cache, which fills itself by pulls",
+        cure=f"pull it here once; or inv registry.cache {image.registry} --remove, then mirror it",
     )
 
 

@@ -7,7 +7,6 @@ the containers can be thrown away at any time.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,7 +74,7 @@ def pending(settings: Settings, client: DockerClient | None) -> list[Action]:
 
     Raises Refused where :func:`up` would refuse: a port that is taken, a name that is not ours.
     """
-    from moorage.registry import container, image
+    from moorage.registry import caching, container, image
 
     external.require_own(settings, "inv registry.up")
     registry = settings.registry
@@ -95,6 +94,7 @@ def pending(settings: Settings, client: DockerClient | None) -> list[Action]:
             f"{verb} the container {registry.container}, and before it "
             f"{container.front_name(settings)} on {registry.listen}:{registry.port}"
         ),
+        *(Action(f"make or start the container {name}") for name in caching.names(settings)),
     ]
 
 
@@ -106,7 +106,7 @@ def up(settings: Settings, client: DockerClient, ui: UI) -> RegistryStatus:
     Refused or MoorageError with cause and cure; a running registry is taken down only once
     everything for its successor is there.
     """
-    from moorage.registry import container, image, service
+    from moorage.registry import caching, container, image, service
 
     external.require_own(settings, "inv registry.up")
     _require_local_engine()
@@ -117,43 +117,16 @@ def up(settings: Settings, client: DockerClient, ui: UI) -> RegistryStatus:
     login, spec, rewritten, given = _prepare(settings, client, named)
     ui.present(given)
     user, owner = container.user(client)
+    cached = caching.bring_up(settings, client, ui, named, user, owner)
     put = service.put(settings, client, front_image[0], user, owner)
-    changed = _brought_up(settings, client, ui, spec, rewritten)
+    changed = container.bring_up(settings, client, ui, spec, rewritten)
     _forget_earlier_build(settings)
-    changed |= _brought_up(settings, client, ui, service.wanted(settings, front_image, user), ())
+    changed |= container.bring_up(settings, client, ui, service.wanted(settings, front_image, user))
     if put:
         ui.note(f"the front has new {', '.join(put)}")
     with ui.progress(f"waiting for https://{settings.registry_name}"):
         container.wait(settings, client, login)
-    return _status(settings, client, changed=changed or bool(put))
-
-
-def _brought_up(
-    settings: Settings, client: DockerClient, ui: UI, wanted: Spec, rewritten: tuple[str, ...]
-) -> bool:
-    """One of the two containers, as it should be and running; whether it was changed."""
-    from moorage.registry import container
-    from moorage.registry.spec import STOP_SECONDS
-
-    name = wanted.options["name"]
-    found = container.find(settings, client, name)
-    if found is not None and container.is_current(found, wanted):
-        if found.status != "running":
-            found.start()
-            ui.note(f"started the container {name} again")
-            return True
-        if rewritten:
-            found.restart(timeout=STOP_SECONDS)
-            ui.note(f"the registry is started again: {', '.join(rewritten)} had been changed")
-        return bool(rewritten)
-    if found is not None:
-        why = ", ".join(rewritten) or "its image or its options"
-        ui.note(f"{name} is made again ({why} changed); images and logins stay")
-        with ui.progress(f"stopping {name}, once running downloads have ended"):
-            container.remove(found)
-    container.create(settings, client, wanted)
-    ui.note(f"made the container {name}")
-    return True
+    return _status(settings, client, changed=changed or cached or bool(put))
 
 
 def _forget_earlier_build(settings: Settings) -> None:
@@ -184,12 +157,18 @@ def down(
     Returns whether there was anything to remove. Raises Refused for a container that is not ours;
     with ``leave_others`` that one is left alone instead, and a note says so.
     """
-    from moorage.registry import container, image
+    from moorage.files import remove_folder
+    from moorage.registry import caching, container, image
+    from moorage.registry.caches import upstreams
     from moorage.registry.credentials import folder
 
     external.require_own(settings, "inv registry.down")
     changed = False
-    for name in (container.front_name(settings), settings.registry.container):
+    for name in (
+        container.front_name(settings),
+        settings.registry.container,
+        *caching.names(settings),
+    ):
         try:
             found = container.find(settings, client, name)
         except Refused as problem:
@@ -204,8 +183,8 @@ def down(
             changed = True
     if purge:
         changed |= image.forget(settings, client)
-        for path in (settings.registry_data, folder(settings)):
-            if _delete(path):
+        for path in (upstreams.stores(settings), settings.registry_data, folder(settings)):
+            if remove_folder(path):
                 ui.note(f"removed {path}")
                 changed = True
     return changed
@@ -302,7 +281,7 @@ def _prepare(
         users.for_purpose(settings, users.NODES)
         ensure_http_secret(settings)
         private_folder(etc, owner=owner)
-        given = _give(data, owner)
+        given = container.give(data, owner)
         spec = _spec(settings, image, user)
         present = {name: _read(etc / name) for name in spec.files}
         for name, content in spec.files.items():
@@ -345,7 +324,7 @@ def _spec(settings: Settings, image: tuple[str, str], user: str) -> Spec:
 def _stands(settings: Settings, client: DockerClient) -> bool:
     """Whether :func:`up` would leave both containers and all files alone. Changes nothing."""
     from moorage.docker import building
-    from moorage.registry import container, image, service, users
+    from moorage.registry import caching, container, image, service, users
     from moorage.registry.credentials import folder
 
     names = [image.present(settings, client, one) for one in (image.REGISTRY, image.FRONT)]
@@ -357,7 +336,11 @@ def _stands(settings: Settings, client: DockerClient) -> bool:
     named = [(name, building.image_id(client, name)) for name in names]
     try:
         wanted = (_spec(settings, named[0], user), service.wanted(settings, named[1], user))
-        as_they_should = not service.changed(settings) and users.kept(settings, users.NODES)
+        as_they_should = (
+            not service.changed(settings)
+            and users.kept(settings, users.NODES)
+            and caching.stand(settings, client, named[0], user)
+        )
     except MoorageError:
         return False
     return bool(as_they_should) and all(
@@ -418,31 +401,3 @@ def _read(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
-
-
-def _give(data: Path, owner: tuple[int, int] | None) -> list[Note]:
-    """Makes the data's folder, and everything in it the container user's; a note if it was not."""
-    from moorage.files import give_tree, private_folder
-
-    present = data.stat() if data.exists() else None
-    private_folder(data, owner=owner)
-    if present is not None and owner is not None and (present.st_uid, present.st_gid) != owner:
-        give_tree(data, owner)
-        return [Note(f"{data} now belongs to user {owner[0]}, as which the registry runs")]
-    return []
-
-
-def _delete(path: Path) -> bool:
-    if not path.exists():
-        return False
-    try:
-        shutil.rmtree(path)
-    except PermissionError as problem:
-        raise MoorageError(
-            "not-ours",
-            f"{problem.filename} cannot be removed",
-            cause="it belongs to another user",
-            cure=f"sudo rm -rf {path}",
-            path=str(path),
-        ) from None
-    return True

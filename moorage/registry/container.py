@@ -6,10 +6,13 @@ import os
 import re
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moorage.docker import engine
 from moorage.errors import MoorageError, Refused
+from moorage.files import give_tree, private_folder
+from moorage.output import Note
 from moorage.registry import client as https
 from moorage.registry.ports import listener
 from moorage.registry.spec import DIGEST_LABEL, STOP_SECONDS, Spec
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
     from moorage.registry.credentials import Credentials
     from moorage.settings import Settings
+    from moorage.ui import UI
 
 # A user of its own where root runs Moorage: the number that "nonroot" has in many images. Nobody
 # can log in with it, and the folders above its files are closed to everybody but root.
@@ -104,6 +108,44 @@ def create(settings: Settings, client: DockerClient, spec: Spec) -> None:
         _start(client, spec, labels)
     except APIError as problem:
         raise _not_started(settings, client, str(problem.explanation or problem)) from None
+
+
+def bring_up(
+    settings: Settings, client: DockerClient, ui: UI, wanted: Spec, rewritten: Sequence[str] = ()
+) -> bool:
+    """A container of ours as it should be, and running; whether it was changed.
+
+    ``rewritten``: files of it that somebody else had changed. Raises Refused or MoorageError.
+    """
+    name = wanted.options["name"]
+    found = find(settings, client, name)
+    if found is not None and is_current(found, wanted):
+        if found.status not in ("running", "restarting"):
+            found.start()
+            ui.note(f"started the container {name} again")
+            return True
+        if rewritten:
+            found.restart(timeout=STOP_SECONDS)
+            ui.note(f"{name} is started again: {', '.join(rewritten)} had been changed")
+        return bool(rewritten)
+    if found is not None:
+        why = ", ".join(rewritten) or "its image or its options"
+        ui.note(f"{name} is made again ({why} changed); images and logins stay")
+        with ui.progress(f"stopping {name}, once running downloads have ended"):
+            remove(found)
+    create(settings, client, wanted)
+    ui.note(f"made the container {name}")
+    return True
+
+
+def give(data: Path, owner: tuple[int, int] | None) -> list[Note]:
+    """Makes the data's folder, and everything in it the container user's; a note if it was not."""
+    present = data.stat() if data.exists() else None
+    private_folder(data, owner=owner)
+    if present is not None and owner is not None and (present.st_uid, present.st_gid) != owner:
+        give_tree(data, owner)
+        return [Note(f"{data} now belongs to user {owner[0]}, as which the registry runs")]
+    return []
 
 
 def remove(found: Container) -> None:

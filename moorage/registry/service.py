@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import MoorageError, Refused
 from moorage.files import private_folder, write_atomically
+from moorage.redaction import keep_secret
 from moorage.registry import container, spec, users
+from moorage.registry.caches import upstreams
 from moorage.registry.credentials import folder
 from moorage.registry.front import roles, runtime
 from moorage.registry.front.configuration import (
@@ -16,6 +19,7 @@ from moorage.registry.front.configuration import (
     NAMELESS,
     PAIR,
     PAIRS,
+    Cached,
     haproxy_cfg,
     pairs_list,
 )
@@ -42,14 +46,21 @@ def run(settings: Settings) -> Path:
 
 def files(settings: Settings) -> dict[str, bytes]:
     """What the front's files should be. Raises Refused without a login or a certificate."""
-    key = roles.haproxy_key(users.ensure_key(settings))
+    caches = upstreams.cached(settings, upstreams.read(settings))
     return {
-        CONFIG: haproxy_cfg(spec.front_places(), key, drain_seconds=spec.DRAIN_SECONDS),
+        CONFIG: configuration(settings, caches),
         LOGINS: roles.rows(users.everybody(settings)),
         PAIRS: pairs_list(spec.ETC),
         PAIR: pair(settings),
         NAMELESS: nameless(settings),
     }
+
+
+def configuration(settings: Settings, caches: Sequence[Cached]) -> bytes:
+    """HAProxy's, with these caches. The key in it is a secret, and kept out of texts."""
+    key = keep_secret(roles.haproxy_key(users.ensure_key(settings)))
+    drain = spec.DRAIN_SECONDS
+    return haproxy_cfg(spec.front_places(), key, drain_seconds=drain, caches=caches)
 
 
 def pair(settings: Settings) -> bytes:

@@ -60,6 +60,61 @@ health:
     threshold: 3
 """
 
+# What a cache has is kept: 2.8 forgets what it fetched seven days ago, but only with
+# `delete.enabled`, which is not set; 3 forgets nothing with `ttl: 0`, which 2.8 passes over.
+_CACHE_CONFIG = f"""\
+# Written by Moorage; a change here lasts until the next `inv registry.up`.
+version: 0.1
+log:
+  level: warn
+  formatter: text
+storage:
+  filesystem:
+    rootdirectory: {DATA}
+http:
+  net: unix
+  addr: {RUN}/{{socket}}
+  draintimeout: {DRAIN_SECONDS}s
+  secret: {{http_secret}}
+  headers:
+    X-Content-Type-Options: [nosniff]
+"""
+_PROXY_CONFIG = """\
+proxy:
+  remoteurl: {url}
+  ttl: 0
+"""
+_PROXY_LOGIN = """\
+  username: {user}
+  password: {password}
+"""
+_KEPT_CONFIG = f"""\
+  debug:
+    addr: :{METRICS_PORT}
+"""
+_READ_ONLY = """\
+  maintenance:
+    readonly:
+      enabled: true
+    uploadpurging:
+      enabled: false
+"""
+PROXY, KEPT, AUTHORITIES = "proxy.yml", "kept.yml", "authorities.pem"
+# A cache in 2.8 ends at its start if the upstream does not answer, or is not trusted. So a second
+# Distribution serves the same store, and the first one is started until it stays.
+_CACHE = f"""\
+REGISTRY_CONFIGURATION_PATH={ETC}/{KEPT} "$@" & kept=$!
+trap 'asked=yes; kill "$kept" "$cache" 2>/dev/null' TERM INT
+while [ -z "$asked" ]; do
+  kill -0 "$kept" 2>/dev/null || exit 1
+  "$@" & cache=$!
+  wait "$cache"
+  [ -n "$asked" ] || {{ sleep 5 & wait $!; }}
+done
+kill "$kept" "$cache" 2>/dev/null
+wait "$kept" "$cache"
+"""
+
 # wget is in the Alpine images of the Distribution, bash in Debian's; neither has both.
 _PROBE = f"""\
 if command -v wget >/dev/null; then
@@ -163,6 +218,57 @@ def front_options(
         "environment": {},
         # HAProxy makes room for every descriptor it may have.
         "ulimits": [{"Name": "nofile", "Soft": 20000, "Hard": 20000}],
+    }
+
+
+def cache_files(
+    url: str,
+    login: tuple[str, str] | None,
+    authorities: str,
+    sockets: tuple[str, str],
+    http_secret: str,
+) -> dict[str, bytes]:
+    """The files of a cache's container.
+
+    ``sockets``: that of the cache, and of what serves its store alone; ``authorities``: the CAs by
+    which the upstream is trusted beside those of the image, in PEM.
+    """
+    head, kept = (
+        _CACHE_CONFIG.format(socket=socket, http_secret=http_secret) for socket in sockets
+    )
+    proxy = _PROXY_CONFIG.format(url=url)
+    if login is not None:
+        # A JSON string is one of YAML 1.2, whatever the password has in it.
+        user, password = (json.dumps(word, ensure_ascii=False) for word in login)
+        proxy += _PROXY_LOGIN.format(user=user, password=password)
+    rooted = f"    rootdirectory: {DATA}\n"
+    return {
+        PROXY: (head + proxy).encode(),
+        KEPT: (kept.replace(rooted, rooted + _READ_ONLY) + _KEPT_CONFIG).encode(),
+        AUTHORITIES: authorities.encode(),
+    }
+
+
+def cache_options(*, name: str, user: str, etc: Path, data: Path, run: Path) -> dict[str, Any]:
+    """What a cache's container is made with. Nothing of it is published: the front has its sockets.
+
+    No password is in its environment or its command line.
+    """
+    return _common(name, user) | {
+        "entrypoint": ["sh", "-c", _CACHE, "sh"],
+        "command": ["serve"],
+        "ports": {},
+        "volumes": {
+            str(etc): {"bind": ETC, "mode": "ro,Z"},
+            str(data): {"bind": DATA, "mode": "rw,Z"},
+            str(run): {"bind": RUN, "mode": "rw,z"},
+        },
+        "environment": {
+            "OTEL_TRACES_EXPORTER": "none",
+            "REGISTRY_CONFIGURATION_PATH": f"{ETC}/{PROXY}",
+            # Go reads the image's own folder of CAs beside it.
+            "SSL_CERT_FILE": f"{ETC}/{AUTHORITIES}",
+        },
     }
 
 

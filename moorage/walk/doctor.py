@@ -179,6 +179,24 @@ def _registry(settings: Settings) -> list[Finding]:
     return [Finding("registry", "fine", f"serves https://{settings.registry_name}")]
 
 
+def _caches(settings: Settings) -> list[Finding]:
+    """Each cache of another registry; nothing if there is none."""
+    from moorage.docker import engine
+    from moorage.registry import standing
+
+    client = engine.connect(settings) if engine.answers(settings) else None
+    found = standing.all_of(settings, client) if client is not None else []
+    return [
+        Finding(
+            f"cache of {one.upstream.name}",
+            "fine" if one.fine else "wrong" if one.running else "missing",
+            one.problem or f"answers at {one.below}, {len(one.held.images)} images",
+            one.cure,
+        )
+        for one in found
+    ]
+
+
 def _external_ca(settings: Settings) -> list[Finding]:
     import datetime
 
@@ -287,6 +305,7 @@ CHECKS: tuple[Callable[[Settings], list[Finding]], ...] = (
     _certificate_ends,
     _rotation,
     _registry,
+    _caches,
     _name,
     _trust_here,
     _secrets,

@@ -113,7 +113,15 @@ def _purge_files(walk: Walk) -> bool:
     packages = apt.installed_by_us(walk.settings)
     if packages:
         apt.remove(packages, walk.ui, walk.settings)
-    folders = (walk.settings.certs_dir, walk.settings.registry_data, walk.settings.state)
+    from moorage.registry.caches import upstreams
+
+    caches = upstreams.stores(walk.settings)
+    folders = (
+        walk.settings.certs_dir,
+        walk.settings.registry_data,
+        caches,
+        walk.settings.state,
+    )
     for folder in folders:
         if folder.exists():
             _remove_tree(walk, folder)

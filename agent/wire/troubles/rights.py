@@ -60,6 +60,15 @@ _FRONT = (
         ),
     ),
     Trouble(
+        "cached-path",
+        r"\bof the cache of \S+: it fills itself\b",
+        engine=Told(
+            message="{name} takes no push there",
+            cause="it is the path of a cache of another registry, which fills itself by pulls",
+            cure="inv registry.cache --list names those paths; push to another one",
+        ),
+    ),
+    Trouble(
         "login-refused",
         r"\bthe login \S+ has expired\b",
         node=Told(

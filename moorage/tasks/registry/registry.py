@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from invoke.collection import Collection
 
 from moorage.tasks.command import Run, command
+from moorage.tasks.registry import caches
 
 if TYPE_CHECKING:
     from moorage.registry import RegistryStatus
@@ -81,14 +82,24 @@ def status(run: Run, show_password: bool = False) -> dict[str, Any]:
     from moorage import registry
     from moorage.docker import engine
 
+    cached: list[dict[str, Any]] = []
     if run.settings.registry.external:
         found = registry.external_status(run.settings)
     else:
-        found = registry.status(run.settings, engine.connect(run.settings))
+        client = engine.connect(run.settings)
+        found = registry.status(run.settings, client)
     password = registry.credentials(run.settings).password if show_password else ""
     _show(run, found, password)
+    if not found.external:
+        cached = caches.told(run, client)
     secret = {"password": password} if show_password else {}
-    return {"ok": found.healthy, **found.to_json(), "certificate": _served(run), **secret}
+    return {
+        "ok": found.healthy,
+        **found.to_json(),
+        "certificate": _served(run),
+        "caches": cached,
+        **secret,
+    }
 
 
 def _served(run: Run) -> dict[str, Any]:
@@ -429,5 +440,5 @@ def _show(run: Run, found: RegistryStatus, password: str = "") -> None:
 namespace = Collection(
     "registry",
     *(up, down, status, logs, ca, login),
-    *(collect, restore_blobs, verify, backup, restore),
+    *(collect, restore_blobs, verify, backup, restore, caches.cache),
 )
