@@ -181,8 +181,8 @@ def _registry(settings: Settings) -> list[Finding]:
 
 def _caches(settings: Settings) -> list[Finding]:
     """Each cache of another registry; nothing if there is none."""
+    from moorage.caches import standing
     from moorage.docker import engine
-    from moorage.registry import standing
 
     client = engine.connect(settings) if engine.answers(settings) else None
     found = standing.all_of(settings, client) if client is not None else []

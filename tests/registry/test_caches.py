@@ -20,14 +20,15 @@ import yaml
 
 from agent.formats import hosts_toml
 from moorage import references, registry
+from moorage.caches import answering, held, standing
 from moorage.errors import Refused
 from moorage.fleet.rollout import plans
 from moorage.images import mirroring
 from moorage.images.mirroring import Wish
 from moorage.images.skopeo import Access
 from moorage.pki import registry as pki
-from moorage.registry import answering, caching, service, spec, standing, users
-from moorage.registry.caches import held, upstreams
+from moorage.registry import caching, service, spec, users
+from moorage.registry.caches import upstreams
 from moorage.registry.caches.upstreams import Login, Upstream
 from moorage.registry.credentials import Credentials, credentials
 from moorage.registry.front.roles import User

@@ -1,1 +1,1 @@
-"""Pull-through caches of other registries: which there are, and what each holds."""
+"""Pull-through caches of other registries: which there are, and where."""

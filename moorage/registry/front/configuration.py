@@ -58,7 +58,7 @@ class Cached:
 
     @property
     def sockets(self) -> tuple[str, str]:
-        """That of the cache itself, and of what serves its store alone."""
+        """The socket of the cache itself, and of what serves its store alone."""
         return f"{self.name}.cache.sock", f"{self.name}.kept.sock"
 
 

@@ -11,8 +11,8 @@ from moorage.tasks.command import Run, command
 if TYPE_CHECKING:
     from docker import DockerClient
 
+    from moorage.caches.standing import Standing
     from moorage.registry.caches.upstreams import Login, Upstream
-    from moorage.registry.standing import Standing
 
 
 @command(
@@ -147,7 +147,7 @@ def _removed(
 
 def _listed(run: Run, named: tuple[str, ...]) -> dict[str, Any]:
     """How caches stand; of those that are named, each image too."""
-    from moorage.registry import standing
+    from moorage.caches import standing
 
     every = _standing(run, _engine(run))
     found = [one for one in every if not named or one.upstream.name in named]
@@ -175,7 +175,7 @@ def _planned(run: Run, actions: list[Any]) -> dict[str, Any]:
 
 
 def _standing(run: Run, client: DockerClient | None) -> list[Standing]:
-    from moorage.registry import standing
+    from moorage.caches import standing
 
     with run.ui.progress("asking the upstreams"):
         return standing.all_of(run.settings, client)
@@ -196,8 +196,8 @@ def _registry_runs(run: Run, client: DockerClient) -> bool:
 
 def _require_login(run: Run, one: Upstream) -> None:
     """Raises Refused (``registry-refuses``) for a login that the upstream does not take."""
+    from moorage.caches import answering
     from moorage.errors import Refused
-    from moorage.registry import answering
 
     if one.login is None:
         return

@@ -156,6 +156,7 @@ WRITES = {
     "moorage.backup.taking": "takes its own folders away",
     "moorage.backup.giving_back": "whole folders are renamed into their place",
     "moorage.registry.storage.setting_aside": "the order of renames is what loses no image",
+    "moorage.registry.caches.upstreams": "takes away what is remembered of an upstream",
     "moorage.registry.users": "takes a kept password away",
     "moorage.registry.service": "a configuration gets its name once HAProxy has read it",
     "moorage.fleet.errand.bootstrap": "runs on a node, before the agent is there",

@@ -6,11 +6,12 @@ import datetime
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from moorage.caches import answering, held
+from moorage.caches.answering import Answering
+from moorage.caches.held import Held
 from moorage.output import Table
-from moorage.registry import answering, caching, container
-from moorage.registry.answering import Answering
-from moorage.registry.caches import held, upstreams
-from moorage.registry.caches.held import Held
+from moorage.registry import caching, container
+from moorage.registry.caches import upstreams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
