@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import pytest
 import yaml
 
 from agent.formats import hosts_toml
-from moorage import references, registry
+from moorage import commands, references, registry
 from moorage.caches import answering, held, standing
 from moorage.errors import Refused
 from moorage.fleet.rollout import plans
@@ -33,7 +35,7 @@ from moorage.registry.caches.upstreams import Login, Upstream
 from moorage.registry.credentials import Credentials, credentials
 from moorage.registry.front.roles import User
 from moorage.registry.storage.layout import Layout
-from moorage.settings import NodesSettings, Settings
+from moorage.settings import ROOT, NodesSettings, Settings
 from moorage.ui import UI
 from tests.agent.authority import Authority
 from tests.distribution import PASSWORD, PUSHER, TokenServer
@@ -499,6 +501,77 @@ def test_an_upstream_that_has_a_cache_is_not_mirrored(settings: Settings, up: Tu
         assert pull(ours, f"{below(ours, up)}/team/app") == up.digests["team/app:1"]
 
 
+# -- the command -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inv(tmp_path: Path) -> Callable[..., tuple[int, Any, str]]:
+    """The whole command in a checkout of its own -> exit code, document, words."""
+    for name in ("moorage", "agent"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("tasks.py", "invoke.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    variables = {"INVOKE_REGISTRY_CONTAINER": f"moorage-test-{tmp_path.name[:30]}-{os.getpid()}"}
+
+    def call(*words: str) -> tuple[int, Any, str]:
+        argv = [sys.executable, "-m", "invoke", "registry.cache", *words, "--json"]
+        ran = commands.run(argv, cwd=tmp_path, env=variables, check=False)
+        return ran.returncode, json.loads(ran.stdout), ran.stderr.decode()
+
+    return call
+
+
+def test_the_command_adds_shows_and_removes(
+    inv: Callable[..., tuple[int, Any, str]], up: Turning, tmp_path: Path
+) -> None:
+    """With no registry that runs yet: `registry.up` makes the containers."""
+    (tmp_path / "ca.pem").write_text(up.authority.pem)
+    words = (up.name, f"--ca={tmp_path / 'ca.pem'}")
+    kept = tmp_path / ".moorage/registry/caches"
+    code, planned, said = inv(*words, "--dry-run")
+    assert (code, planned["changed"], kept.exists()) == (0, False, False), said
+    assert f"remoteurl: https://{up.name}" in said
+    assert "secret: [secret]" in said
+    assert f"+    acl of-{up.name.replace(':', '_')}" in said
+    assert planned["actions"]
+    code, made, said = inv(*words)
+    assert (code, made["changed"]) == (0, True), said
+    assert made["caches"][0]["state"] == "answers", made
+    assert made["caches"][0]["below"] == f"my.registry.io/{up.name.replace(':', '_')}"
+    assert inv(*words)[1]["changed"] is False
+    up.away()
+    code, listed, said = inv("--list", up.name)
+    (row,) = listed["caches"]
+    assert (code, row["state"], row["images"], row["listed"]) == (0, "away", 0, [])
+    code, refused, _ = inv(up.name, "--remove")
+    assert (code, refused["error"]["code"]) == (2, "not-confirmed")
+    code, gone, said = inv(up.name, "--remove", "--yes")
+    assert (code, gone["changed"]) == (0, True), said
+    assert not any(kept.iterdir())
+    assert inv(up.name, "--remove", "--yes")[1]["changed"] is False
+    assert inv()[1]["caches"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("https://quay.io",), "bad-upstream"),
+        (("--open",), "wrong-use"),
+        (("quay.io", "--remove", "--open"), "wrong-use"),
+        (("quay.io", "--open", "--closed"), "wrong-use"),
+        (("quay.io", "docker.io", "--login=x"), "wrong-use"),
+        (("quay.io", "--login=/nowhere"), "no-credentials"),
+        (("quay.io", "--ca=/nowhere"), "bad-upstream-ca"),
+    ],
+)
+def test_a_wrong_use_gets_one_sentence_and_changes_nothing(
+    inv: Callable[..., tuple[int, Any, str]], tmp_path: Path, words: tuple[str, ...], code: str
+) -> None:
+    ended, document, _ = inv(*words)
+    assert (ended, document["error"]["code"]) == (2, code)
+    assert not (tmp_path / ".moorage/registry/caches").exists()
+
+
 # -- in containers ---------------------------------------------------------------------------
 
 
@@ -554,7 +627,10 @@ def test_a_cache_lives_and_goes_with_the_registry(
         time.sleep(0.5)
     caching.take_away(settings, client, ui, only(made))
     caching.put_in_force(settings, client, ui)
-    assert pull_status(made, f"{place}/team/app") == 404
+    until = time.monotonic() + 30  # the front's worker of before ends once its connections have
+    while pull_status(made, f"{place}/team/app") != 404:
+        assert time.monotonic() < until
+        time.sleep(0.5)
     assert not client.containers.list(all=True, filters={"name": name})
     assert not upstreams.stores(settings).is_dir() or not any(upstreams.stores(settings).iterdir())
 
