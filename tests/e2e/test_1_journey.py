@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.debian import program
+from tests.e2e import upkeep
 from tests.e2e.machine import (
     LABEL,
     ROOT,
@@ -186,6 +188,43 @@ def test_trusted_again_they_pull_again() -> None:
         node(name, "sed '/# by the test/d' /etc/hosts > /tmp/h && cat /tmp/h > /etc/hosts")
     answer = good("nodes.trust", f"--hosts={','.join(NODES)}")
     assert all(host["verified"] for host in answer.hosts.values())
+
+
+def test_images_are_pruned_their_bytes_come_back_and_a_backup_restores(tmp_path: Path) -> None:
+    login = upkeep.operator()
+    for tag in ("old", "new"):
+        upkeep.push("short", tag, login, f"layer of {tag}".encode() * 1000)
+    pruned = good("images.prune", "--keep=1", "--yes").document
+    assert pruned["deleted"] == ["short:old"]
+    collected = good("registry.collect", "--grace=0s").document
+    assert collected["blobs"] == 3  # manifest, configuration, layer
+    assert len(good("registry.restore-blobs").document["blobs"]) == 3
+    assert good("registry.verify").document["wrong"] == []
+    path = f"{Path(program('restic')).parent}:{os.environ['PATH']}"
+    (tmp_path / "word").write_text("of a test\n")
+    at, word = tmp_path / "backup", f"--passphrase-file={tmp_path / 'word'}"
+    backed = good("registry.backup", str(at), word, PATH=path).document
+    there = upkeep.restored(at, tmp_path / "word", tmp_path / "scratch", path)
+    assert (there["tags"], backed["tags"]) == (2, 2)
+    ca = (ROOT / "certs" / "ca.crt").read_bytes()
+    assert (tmp_path / "scratch" / "certs" / "ca.crt").read_bytes() == ca
+
+
+def test_certificate_and_ca_are_replaced_under_pulls_on_three_containerds() -> None:
+    before = {name: containerd_pid(name) for name in NODES}
+    ca = (ROOT / "certs" / "ca.crt").read_bytes()
+    with upkeep.pulls("/v2/short/manifests/new", upkeep.operator()) as failed:
+        for _ in range(3):
+            assert good("certs.renew").document["changed"] is True
+        done = good("certs.rotate-ca", f"--hosts={','.join(NODES)}", "--yes").document
+    assert failed == []
+    assert done["phase"] == "done"
+    assert {one["name"] for one in done["members"]} >= set(NODES)
+    assert {one["holds"] for one in done["members"]} == {"new"}
+    assert (ROOT / "certs" / "ca.crt").read_bytes() != ca
+    assert {name: containerd_pid(name) for name in NODES} == before
+    verified = good("nodes.verify", f"--hosts={','.join(NODES)}").hosts
+    assert all(host["verified"] for host in verified.values())
 
 
 def test_a_new_node_fails_with_x509_until_it_is_trusted() -> None:
