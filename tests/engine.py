@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from moorage import settings
+from moorage.configuration import parsing
 from moorage.docker import engine
 from moorage.files import private_folder
 from moorage.settings import Settings
@@ -81,7 +81,7 @@ def _running(*programs: str) -> bool:
 
 def _settings() -> Settings:
     """The defaults, and the data folder that noxfile.py names for the tests' engine."""
-    return settings.parse({"engine": {"data": os.environ.get("INVOKE_ENGINE_DATA", "")}})
+    return parsing.parse({"engine": {"data": os.environ.get("INVOKE_ENGINE_DATA", "")}})
 
 
 def main() -> None:

@@ -105,7 +105,7 @@ def _restored_settings(settings: Settings, folder: Path) -> Settings:
     """This project with the settings of the backup: they say where data and certificates go."""
     import yaml
 
-    from moorage.settings import parse
+    from moorage.configuration.parsing import parse
 
     path = folder / freeze.SETTINGS
     if not path.exists():

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from moorage import settings
-from moorage.configuration import origins
+from moorage.configuration import origins, parsing
 from moorage.configuration.origins import Source
 from moorage.errors import Refused
 
@@ -39,7 +38,7 @@ def _invalid(sources: Sequence[Source]) -> Iterator[Refused]:
     told = ""
     while True:
         try:
-            settings.parse(tree, source=partial(origins.giver, sources))
+            parsing.parse(tree, source=partial(origins.giver, sources))
         except Refused as problem:
             if str(problem) == told:  # the default is in conflict with another value
                 return

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from moorage import settings
+from moorage.configuration import parsing
 
 DEFAULT = "default"
 
@@ -85,8 +86,8 @@ def refuse_unknown(sources: Sequence[Source], environment: Mapping[str, str]) ->
     """Raises Refused for a section, or a variable, that names no setting."""
     for source in sources:
         if source.kind in _OURS:
-            settings.unknown_sections(source.values, INVOKES_OWN, source=source.name)
-    settings.unknown_variables(environment)
+            parsing.unknown_sections(source.values, INVOKES_OWN, source=source.name)
+    parsing.unknown_variables(environment)
 
 
 def merged(sources: Sequence[Source]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The JSON Schema of ``invoke.yaml``, for editors: made from the dataclasses and their limits.
 
-What only several values together can get wrong stays with :func:`moorage.settings.parse`.
+What only several values together can get wrong stays with :mod:`moorage.configuration.parsing`.
 Draft 7 is what yaml-language-server reads: https://json-schema.org/draft-07
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from moorage import settings
+from moorage.configuration import allowed
 from moorage.configuration.origins import INVOKES_OWN
 
 _MEANINGS = Path(settings.__file__).with_name("meanings.toml")
@@ -57,11 +58,11 @@ def _value(place: str, hint: Any) -> dict[str, Any]:
         return {"anyOf": [_WORDS, {"type": "string"}]}
     if typing.get_origin(hint) is not None:  # Mapping[str, str]
         return {"type": "object", "additionalProperties": {"type": "string"}}
-    if place in settings.CHOICES:
-        return {"enum": list(settings.CHOICES[place])}
-    if place in settings.SPANS:
-        span = settings.SPANS[place]
+    if place in allowed.CHOICES:
+        return {"enum": list(allowed.CHOICES[place])}
+    if place in allowed.SPANS:
+        span = allowed.SPANS[place]
         return {"type": "integer", "minimum": span.low, "maximum": span.high}
-    if place in settings.FORMS:
-        return {"type": "string", "pattern": f"^(?:{settings.FORMS[place].pattern})$"}
+    if place in allowed.FORMS:
+        return {"type": "string", "pattern": f"^(?:{allowed.FORMS[place].pattern})$"}
     return {"type": {str: "string", int: "integer", bool: "boolean"}[hint]}

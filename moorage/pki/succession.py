@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 from moorage.errors import Refused
 from moorage.files import private_folder, write_atomically
+from moorage.pki import deciding
+from moorage.pki import folder as files
 from moorage.pki import registry as pki
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def make(settings: Settings, addresses: Sequence[str]) -> Heir:
     crt, key_file = place / "ca.crt", place / "ca.key"
     if not crt.exists():
         key = certificates.new_key(settings.certs.key)
-        names = (*pki.names(settings), *addresses)
+        names = (*deciding.names(settings), *addresses)
         made = certificates.make_ca(
             key,
             common_name=pki.ca_name(settings, now),
@@ -101,7 +103,7 @@ def pair_to_prove(settings: Settings, addresses: Sequence[str]) -> bytes:
     from moorage.pki import certificates
 
     key, now, heir = certificates.new_key(settings.certs.key), _now(), _heir(settings)
-    wanted = dict.fromkeys((*pki.names(settings), *addresses))
+    wanted = dict.fromkeys((*deciding.names(settings), *addresses))
     leaf = certificates.make_leaf(
         key,
         ca=heir,
@@ -139,7 +141,7 @@ def switch(settings: Settings) -> str:
 
     certs, place = settings.certs_dir, folder(settings)
     if not _switched(settings):
-        pki.keep_copies(certs, ("ca.crt", "ca.key", "registry.crt", "registry.key"), _now())
+        files.keep_copies(certs, ("ca.crt", "ca.key", "registry.crt", "registry.key"), _now())
     _make_bridge(settings)
     _make_leaf(settings)
     leaf = (place / "registry.crt").read_bytes()
@@ -191,7 +193,7 @@ def _make_leaf(settings: Settings) -> None:
         key,
         ca=_heir(settings),
         ca_key=_heirs_key(settings),
-        names=pki.names(settings),
+        names=deciding.names(settings),
         days=settings.certs.days,
         now=_now(),
     )

@@ -23,18 +23,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import invoke.program
-from invoke.config import AmbiguousMergeError, Config
+from invoke.config import Config
 from invoke.context import Context
-from invoke.exceptions import AmbiguousEnvVar, Exit, ParseError, UncastableEnvVar
+from invoke.exceptions import Exit, ParseError
 from invoke.parser.parser import ParseMachine
 from invoke.program import Program
 
-from moorage.program import pages
+from moorage.program import pages, reading
 
 if TYPE_CHECKING:
     from invoke.parser.argument import Argument
 
-    from moorage.configuration.origins import Source
     from moorage.errors import Refused
     from moorage.settings import Settings
 
@@ -62,10 +61,10 @@ def install() -> None:
     _wrap_help()
     _wrap(Program, "parse_tasks", _wrong_use)
     for kind in ("system", "user", "project", "runtime"):
-        _wrap(Config, f"load_{kind}", partial(_broken_file, kind))
-    _wrap(Config, "merge", _broken_merge)
+        _wrap(Config, f"load_{kind}", partial(reading.broken_file, kind))
+    _wrap(Config, "merge", reading.broken_merge)
     _wrap_empty_sections()
-    _wrap(Config, "load_shell_env", _broken_variable)
+    _wrap(Config, "load_shell_env", reading.broken_variable)
     _wrap_words()
     _wrap_lists()
 
@@ -340,60 +339,6 @@ def _unknown(word: str, names: Iterable[str]) -> Refused:
     )
 
 
-def _broken_file(kind: str, problem: Exception, config: Any) -> Refused:
-    # Whatever the YAML reader raises: bad syntax, not UTF-8, a folder, no permission.
-    return _unreadable(_path_of(config, kind), " ".join(str(problem).split()))
-
-
-def _path_of(config: Any, kind: str) -> str:
-    """The file of that kind that Invoke reads, or would."""
-    if kind == "runtime":
-        return str(config._runtime_path)
-    prefix = getattr(config, f"_{kind}_prefix")
-    names = [f"{prefix}invoke.{suffix}" for suffix in config._file_suffixes]
-    found = next((name for name in names if Path(name).expanduser().exists()), names[0])
-    return _shown(found)
-
-
-def _shown(path: str) -> str:
-    """A path as a user at this place would write it."""
-    whole = Path(path).expanduser().absolute()
-    here = Path.cwd()
-    return str(whole.relative_to(here) if whole.is_relative_to(here) else whole)
-
-
-def _broken_merge(problem: Exception, config: Any) -> Refused | None:
-    """Of a file whose section is a word where keys belong."""
-    if not isinstance(problem, AmbiguousMergeError):
-        return None
-    from moorage import settings
-
-    sections = settings.defaults()
-    path, section = next(
-        (
-            (source.name, section)
-            for source in sources_of(config)
-            for section in source.values
-            if section in sections and not hasattr(source.values[section], "keys")
-        ),
-        ("invoke.yaml", ""),
-    )
-    cause = f"a section of keys was expected{f' at {section}' if section else ''}: {problem}"
-    return _unreadable(path, cause)
-
-
-def _unreadable(path: str, cause: str) -> Refused:
-    from moorage.errors import Refused
-
-    return Refused(
-        "unreadable-settings",
-        f"{path} cannot be read",
-        cause=cause,
-        cure="correct the file at that place; docs/reference/settings.md lists every key",
-        path=path,
-    )
-
-
 def _wrap_empty_sections() -> None:
     """A section whose keys are all commented out is none, and ``-f`` names a file that is there.
 
@@ -414,69 +359,14 @@ def _wrap_empty_sections() -> None:
     def that_is_there(self: Config, merge: bool = True) -> None:
         path = self._runtime_path
         if path is not None and not Path(path).expanduser().exists():
-            raise _told(_unreadable(str(path), "there is no such file"))
+            raise _told(reading.unreadable(str(path), "there is no such file"))
         load_runtime(self, merge)
 
     Config._load_yaml = Config._load_yml = without_empty  # type: ignore[method-assign]
     Config.load_runtime = that_is_there  # type: ignore[method-assign]
 
 
-def _broken_variable(problem: Exception, _config: Any) -> Refused | None:
-    from moorage.errors import Refused
-
-    if not isinstance(problem, AmbiguousEnvVar | UncastableEnvVar | ValueError):
-        return None
-    # Invoke does not say which variable it was; the value that could not be cast tells.
-    name = next(
-        (
-            name
-            for name, value in os.environ.items()
-            if name.startswith("INVOKE_") and repr(value) in str(problem)
-        ),
-        "an INVOKE_* variable",
-    )
-    return Refused(
-        "bad-setting",
-        f"{name} in the environment has the wrong type",
-        cause=str(problem),
-        cure="moorage/settings.py lists every key with its type; correct or unset the variable",
-    )
-
-
-def _plain(value: Any) -> Any:
-    """Invoke's proxies of mappings -> dicts."""
-    return {key: _plain(value[key]) for key in value} if hasattr(value, "keys") else value
-
-
 def _settings_at(program: Program) -> Settings:
     """The settings before any task runs. Raises Refused (see moorage.settings)."""
     program.update_config()
-    return settings_of(Context(program.config))
-
-
-def settings_of(context: Context) -> Settings:
-    """Invoke's merged configuration -> Settings. Raises Refused (see moorage.settings)."""
-    from moorage import settings
-    from moorage.configuration import origins
-
-    sources = sources_of(context.config)
-    origins.refuse_unknown(sources, os.environ)
-    sections = {key: _plain(context.config[key]) for key in settings.defaults()}
-    return settings.parse(sections, source=partial(origins.giver, sources))
-
-
-def sources_of(config: Config) -> tuple[Source, ...]:
-    """What Invoke has read, each file by the path it was found at, in the order that wins."""
-    from moorage import settings
-    from moorage.configuration.origins import DEFAULT, Source
-
-    def source(kind: str) -> Source:
-        # Invoke counts a missing invoke.py as found, and empty.
-        path = str(getattr(config, f"_{kind}_path", None) or "")
-        path = path if Path(path).exists() else ""
-        values = getattr(config, f"_{kind}", None)
-        return Source(kind, _shown(path) if path else "", _plain(values or {}))
-
-    files = [source(kind) for kind in ("system", "user", "project")]
-    environment = Source("environment", "", _plain(getattr(config, "_env", None) or {}))
-    return (Source(DEFAULT, "", settings.defaults()), *files, environment, source("runtime"))
+    return reading.settings_of(Context(program.config))

@@ -178,11 +178,11 @@ def _exit_code(document: dict[str, Any]) -> int:
 
 def _read(context: Context, *, reads_settings: bool) -> tuple[Settings, tuple[Source, ...]]:
     """Raises Refused (see moorage.settings) unless the task judges the settings itself."""
-    from moorage.program import edges
+    from moorage.program import reading
     from moorage.settings import Settings
 
-    settings = edges.settings_of(context) if reads_settings else Settings()
-    return settings, edges.sources_of(context.config)
+    settings = reading.settings_of(context) if reads_settings else Settings()
+    return settings, reading.sources_of(context.config)
 
 
 def _locked(lock: bool | str, only_reads: str, options: dict[str, Any]) -> bool:

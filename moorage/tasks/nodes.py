@@ -6,6 +6,7 @@ from typing import Any
 
 from invoke.collection import Collection
 
+from moorage.configuration import parsing
 from moorage.tasks.command import Run, command
 from moorage.tasks.on_nodes import Nodes, on_nodes
 
@@ -53,7 +54,8 @@ def trust(
     Example: inv nodes.trust --hosts=node1,admin@node2 --learn-host-keys
     Example: inv nodes.trust --inventory=hosts.ini --limit=@web --dry-run
     """
-    settings = run.settings.with_nodes(
+    settings = parsing.with_nodes(
+        run.settings,
         parts=parts,
         mirrors=mirror,
         mirror_fallback=False if no_fallback else None,

@@ -22,7 +22,7 @@ from moorage import settings
 from moorage.cluster.api import paths
 from moorage.cluster.diagnosis.nodes import from_document
 from moorage.cluster.login import access
-from moorage.program.edges import settings_of
+from moorage.program.reading import settings_of
 from tests.k8s.journey import Journey, NotHere
 from tests.k8s.steps import STEPS, VARIANTS
 

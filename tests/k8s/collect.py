@@ -34,6 +34,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from moorage import archive, settings
+from moorage.configuration import parsing
 
 HERE = Path(__file__).resolve().parent / "messages.json"
 BRIDGE = "172.17.0.1"
@@ -88,7 +89,7 @@ class Case:
 def project() -> settings.Settings:
     """The settings of the project in the current folder."""
     found = Path.cwd() / "invoke.yaml"
-    return settings.parse(yaml.safe_load(found.read_text()) or {} if found.exists() else {})
+    return parsing.parse(yaml.safe_load(found.read_text()) or {} if found.exists() else {})
 
 
 def answering(status: int, body: dict[str, Any] | None = None, **headers: str) -> Handler:

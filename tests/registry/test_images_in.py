@@ -21,6 +21,7 @@ import pytest
 
 from agent.formats import hosts_toml, registries_conf
 from moorage import commands, references
+from moorage.configuration import parsing
 from moorage.errors import MoorageError
 from moorage.fleet.rollout import plans
 from moorage.images import mirroring, outcome, pushing, skopeo, sources
@@ -412,7 +413,7 @@ def test_a_real_containerd_pulls_the_unchanged_name_from_where_it_landed(
     assert found.fault is None
     settings = ours.settings
     plan = plans.make(
-        settings.with_nodes(mirrors=there.name, mirror_fallback=fallback),
+        parsing.with_nodes(settings, mirrors=there.name, mirror_fallback=fallback),
         ca=settings.ca_file.read_text(),
         address=None,
     )
@@ -450,7 +451,7 @@ def test_the_library_of_podman_and_crio_pulls_the_unchanged_name_too(
         name, digest = f"{there.name}/only/there:1", there.digests["only/there:1"]
     assert found.fault is None
     settings = ours.settings
-    wanted = settings.with_nodes(mirrors=there.name, mirror_fallback=fallback)
+    wanted = parsing.with_nodes(settings, mirrors=there.name, mirror_fallback=fallback)
     plan = plans.make(wanted, ca=settings.ca_file.read_text(), address=None)
     (mirror,) = plan.mirrors
     certs = home / ".config/containers/certs.d" / settings.registry_name

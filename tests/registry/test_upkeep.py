@@ -23,7 +23,7 @@ from moorage import upkeep
 from moorage.backup import container, restic
 from moorage.errors import MoorageError, Refused
 from moorage.pki import registry as pki
-from moorage.program import edges
+from moorage.program import reading
 from moorage.registry import served, spec
 from moorage.registry.credentials import credentials
 from moorage.registry.storage.layout import Layout
@@ -235,7 +235,7 @@ def typed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> tuple[int, dict[str, Any]]:
     """``inv upkeep --json`` -> exit code and document."""
-    monkeypatch.setattr(edges, "settings_of", lambda _: settings)
+    monkeypatch.setattr(reading, "settings_of", lambda _: settings)
     code = 0
     try:
         task.run(Context(), json=True)

@@ -9,6 +9,7 @@ import pytest
 
 from agent.wire.report import HostResult
 from agent.wire.verbs import named
+from moorage.configuration import parsing
 from moorage.fleet.rollout.fleet import Fleet
 from moorage.fleet.rollout.operation import Operation
 from moorage.pki.roster import Roster
@@ -92,7 +93,7 @@ def test_once_leaves_the_trust_and_nothing_of_the_agent(
     node: ResidentNode, ui: UI, registry: Registry
 ) -> None:
     node.sh("rm -rf /var/lib/moorage/agent")
-    once = node.settings.with_nodes(resident=False)
+    once = parsing.with_nodes(node.settings, resident=False)
     assert trust(node, ui, registry, once).ok
     assert node.sh(SERVICE)[0] != 0
     assert node.sh(ARCHIVES)[1].strip() == "0"

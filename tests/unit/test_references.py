@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from moorage import references
 from moorage.catalogue import lists
+from moorage.configuration.parsing import parse
 from moorage.errors import Refused
 from moorage.images import asking, sources
 from moorage.references import Reference
-from moorage.settings import NodesSettings, Settings, parse
+from moorage.settings import NodesSettings, Settings
 from moorage.ui import UI
 
 DIGEST = "sha256:" + "a" * 64

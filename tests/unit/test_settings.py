@@ -7,28 +7,29 @@ from typing import Any
 import pytest
 
 from moorage import settings
+from moorage.configuration import parsing
 from moorage.errors import Refused
 
 
 def test_defaults_are_the_names_of_the_tutorial() -> None:
-    parsed = settings.parse({})
+    parsed = parsing.parse({})
     assert parsed.registry_name == "my.registry.io"
     assert parsed.image_reference == "my.registry.io/serve_hostname:0.0.1"
 
 
 def test_defaults_for_invoke_parse_to_the_defaults() -> None:
-    assert settings.parse(settings.defaults()) == settings.Settings()
+    assert parsing.parse(settings.defaults()) == settings.Settings()
 
 
 def test_a_port_travels_in_the_name() -> None:
-    parsed = settings.parse({"registry": {"port": 5443}})
+    parsed = parsing.parse({"registry": {"port": 5443}})
     assert parsed.registry_name == "my.registry.io:5443"
     assert parsed.image_reference == "my.registry.io:5443/serve_hostname:0.0.1"
 
 
 def test_lists_may_be_words_with_commas_as_the_environment_gives_them() -> None:
-    assert settings.parse({"nodes": {"hosts": "a, b,c"}}).nodes.hosts == ("a", "b", "c")
-    assert settings.parse({"nodes": {"hosts": ["a", "b"]}}).nodes.hosts == ("a", "b")
+    assert parsing.parse({"nodes": {"hosts": "a, b,c"}}).nodes.hosts == ("a", "b", "c")
+    assert parsing.parse({"nodes": {"hosts": ["a", "b"]}}).nodes.hosts == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_lists_may_be_words_with_commas_as_the_environment_gives_them() -> None:
 )
 def test_a_password_in_an_address_is_not_repeated(host: str) -> None:
     with pytest.raises(Refused) as refusal:
-        settings.parse({"registry": {"host": host}})
+        parsing.parse({"registry": {"host": host}})
     told = f"{refusal.value} {refusal.value.cause} {refusal.value.cure}"
     assert "geheim" not in told
     assert "...@x.io" in told
@@ -45,20 +46,20 @@ def test_a_password_in_an_address_is_not_repeated(host: str) -> None:
 
 def test_unknown_key_names_its_nearest_neighbour() -> None:
     with pytest.raises(Refused) as refusal:
-        settings.parse({"registry": {"hots": "x.io"}})
+        parsing.parse({"registry": {"hots": "x.io"}})
     assert refusal.value.cause == "did you mean registry.host?"
 
 
 def test_unknown_section_names_its_nearest_neighbour() -> None:
     with pytest.raises(Refused, match="registri") as refusal:
-        settings.unknown_sections({"registri": {}}, frozenset({"run"}), source="invoke.yaml")
+        parsing.unknown_sections({"registri": {}}, frozenset({"run"}), source="invoke.yaml")
     assert "registry" in refusal.value.cause
 
 
 def test_misspelt_variable_is_not_passed_over() -> None:
     with pytest.raises(Refused, match="INVOKE_REGISTRY_PROT"):
-        settings.unknown_variables({"INVOKE_REGISTRY_PROT": "1"})
-    settings.unknown_variables({"INVOKE_REGISTRY_PORT": "1", "INVOKE_DEBUG": "1", "HOME": "/"})
+        parsing.unknown_variables({"INVOKE_REGISTRY_PROT": "1"})
+    parsing.unknown_variables({"INVOKE_REGISTRY_PORT": "1", "INVOKE_DEBUG": "1", "HOME": "/"})
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_wrong_value_names_key_and_what_is_expected(
     section: str, key: str, value: Any, expected: str
 ) -> None:
     with pytest.raises(Refused) as refusal:
-        settings.parse({section: {key: value}})
+        parsing.parse({section: {key: value}})
     assert f"{section}.{key}" in refusal.value.message
     assert expected in refusal.value.cause
     assert refusal.value.cure
@@ -109,8 +110,8 @@ def test_wrong_value_names_key_and_what_is_expected(
 
 def test_a_section_that_is_a_word_is_refused() -> None:
     with pytest.raises(Refused, match="registry"):
-        settings.parse({"registry": "my.registry.io"})
+        parsing.parse({"registry": "my.registry.io"})
 
 
 def test_an_empty_section_is_its_defaults() -> None:
-    assert settings.parse({"registry": None}) == settings.Settings()
+    assert parsing.parse({"registry": None}) == settings.Settings()

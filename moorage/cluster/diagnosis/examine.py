@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from moorage.cluster.api import ours, paths
 from moorage.cluster.api.refusals import ApiError
 from moorage.cluster.diagnosis import diagnosis, facts
-from moorage.cluster.diagnosis.diagnosis import NOT_ALLOWED, Group, Known, NodeImages, Secret
+from moorage.cluster.diagnosis.diagnosis import Group
+from moorage.cluster.diagnosis.known import NOT_ALLOWED, Known, NodeImages, Secret
 from moorage.cluster.login import admins, namespaces, pull_secret
 from moorage.cluster.symptoms import causes, keyring
 from moorage.cluster.symptoms.stuck import (

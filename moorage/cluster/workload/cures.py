@@ -14,6 +14,7 @@ from moorage.cluster.diagnosis import examine, owners
 from moorage.cluster.diagnosis.examine import Report
 from moorage.cluster.symptoms import causes
 from moorage.cluster.workload.recovery import BACK_OFF, made_anew, revive, still, wait
+from moorage.configuration import parsing
 from moorage.errors import MoorageError
 from moorage.output.said import joined, said
 
@@ -198,7 +199,7 @@ def _push(here: Here, groups: Sequence[Group]) -> str:
 
 
 def _past_proxy(here: Here, groups: Sequence[Group]) -> str:
-    return _trust(replace(here, settings=here.settings.with_nodes(fix_proxy=True)), groups)
+    return _trust(replace(here, settings=parsing.with_nodes(here.settings, fix_proxy=True)), groups)
 
 
 def _trust(here: Here, groups: Sequence[Group]) -> str:

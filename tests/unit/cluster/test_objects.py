@@ -23,9 +23,10 @@ from moorage.cluster.agents.states import AgentState, digest
 from moorage.cluster.api import manifests, ours, refusals, told
 from moorage.cluster.diagnosis.nodes import ClusterNode
 from moorage.cluster.login import accounts, login, pull_secret
+from moorage.configuration.parsing import parse
 from moorage.errors import Refused
 from moorage.registry import Credentials
-from moorage.settings import ROOT, Settings, parse
+from moorage.settings import ROOT, Settings
 
 SETTINGS = Settings()
 LOGIN = Credentials("moorage", "s3cret:words")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from moorage import settings
-from moorage.configuration import checking, origins, schema
+from moorage.configuration import checking, origins, parsing, schema
 from moorage.configuration.origins import Source
 from moorage.errors import Refused
 from tests.unit.program.test_help import ROOT, copy, inv
@@ -184,7 +184,7 @@ def test_the_schema_judges_as_the_parser_does(section: str) -> None:
 
 def parses(tree: dict[str, Any]) -> bool:
     try:
-        settings.parse(tree)
+        parsing.parse(tree)
     except Refused:
         return False
     return True

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from moorage.configuration.parsing import parse
 from moorage.docker import dockerd, engine
 from moorage.docker.engine import Endpoint
 from moorage.errors import Refused
-from moorage.settings import Settings, parse
+from moorage.settings import Settings
 from moorage.ui import UI
 from tests.unit.elsewhere import project
 

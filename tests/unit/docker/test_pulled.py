@@ -13,6 +13,7 @@ from docker import DockerClient
 from docker.errors import APIError
 
 from moorage import settings
+from moorage.configuration import parsing
 from moorage.docker import pulled
 from moorage.settings import Settings
 
@@ -61,7 +62,7 @@ def client() -> Iterator[DockerClient]:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setattr(settings, "ROOT", tmp_path)
-    return settings.parse({})
+    return parsing.parse({})
 
 
 def test_an_older_image_does_not_pass_for_the_one_that_could_not_be_pulled(

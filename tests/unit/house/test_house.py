@@ -148,7 +148,7 @@ WRITES = {
     "moorage.docker.building": "a tar in memory",
     "moorage.docker.debian": "mmdebstrap fills a file that is taken away",
     "moorage.docker.dockerd": "dockerd's own files, taken away after it",
-    "moorage.pki.registry": "a pair comes by two renames, in an order that survives a crash",
+    "moorage.pki.folder": "a pair comes by two renames, in an order that survives a crash",
     "moorage.pki.succession": "takes the folder of the CA to come away",
     "moorage.rotation.kept": "takes its own file away",
     "moorage.registry": "takes the registry's data away",
@@ -242,10 +242,6 @@ FULLER = {
 }
 LONGER = {
     "agent/journal/transaction.py": "the transaction and its journal are left as they are",
-    "moorage/cluster/diagnosis/diagnosis.py": "one table of causes",
-    "moorage/pki/registry.py": "what is decided and what is done about one pair of files",
-    "moorage/program/edges.py": "one edge of Invoke's after the other",
-    "moorage/settings.py": "a row per setting",
 }
 
 

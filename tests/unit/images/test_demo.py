@@ -16,7 +16,8 @@ import pytest
 
 from agent.wire.plan import Registry
 from agent.wire.troubles.told import classify
-from moorage import images, settings
+from moorage import images
+from moorage.configuration import parsing
 from moorage.docker import engine_faults, pulled
 from moorage.errors import MoorageError, Refused
 from moorage.images import wheels
@@ -103,7 +104,7 @@ def test_wheels_are_asked_for_no_newer_libc_than_the_bases() -> None:
 def client() -> Iterator[Any]:
     from moorage.docker import engine
 
-    config = settings.parse({})
+    config = parsing.parse({})
     engine.ensure(config, UI(yes=True))
     client = engine.connect(config)
     yield client
@@ -112,7 +113,7 @@ def client() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def image(client: Any) -> Iterator[str]:
-    config = settings.parse({"image": {"tag": "tested"}})
+    config = parsing.parse({"image": {"tag": "tested"}})
     first = images.build(config, client, UI())
     second = images.build(config, client, UI())
     assert second.image_id == first.image_id
@@ -185,7 +186,7 @@ def test_no_secret_is_in_the_image(client: Any, image: str) -> None:
 @pytest.mark.engine
 def test_a_base_without_python_is_refused(client: Any, image: str) -> None:
     bare = bare_image(client)
-    config = settings.parse({"image": {"base": bare, "tag": "bare"}})
+    config = parsing.parse({"image": {"base": bare, "tag": "bare"}})
     try:
         with pytest.raises(Refused) as refused:
             images.build(config, client, UI())
@@ -226,7 +227,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_a_name_just_made_is_asked_again_once_the_engines_cache_is_old(slept: list[float]) -> None:
-    here = settings.parse({"registry": {"host": "localhost"}})
+    here = parsing.parse({"registry": {"host": "localhost"}})
     engine = Engine("name-unresolved", "")
     assert images._once_the_name_is_known(here, engine.attempt) == "sha256:digest"
     assert slept == [5.5]
@@ -236,7 +237,7 @@ def test_a_name_just_made_is_asked_again_once_the_engines_cache_is_old(slept: li
     ("host", "code"), [("localhost", "login-refused"), ("nowhere.invalid", "name-unresolved")]
 )
 def test_nothing_else_is_tried_twice(host: str, code: str, slept: list[float]) -> None:
-    elsewhere = settings.parse({"registry": {"host": host}})
+    elsewhere = parsing.parse({"registry": {"host": host}})
     with pytest.raises(MoorageError) as problem:
         images._once_the_name_is_known(elsewhere, Engine(code).attempt)
     assert problem.value.code == code

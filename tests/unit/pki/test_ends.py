@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage.pki import certificates, ends
+from moorage.pki import certificates, deciding, ends
 from moorage.pki import registry as pki
 from moorage.pki.ends import End
 from moorage.registry import served
@@ -83,7 +83,7 @@ def make_short(settings: Settings, days: int) -> None:
     ca_key = certificates.load_key((folder / "ca.key").read_bytes())
     key = certificates.load_key((folder / "registry.key").read_bytes())
     made = certificates.make_leaf(
-        key, ca=ca, ca_key=ca_key, names=pki.names(settings), days=days, now=served_now()
+        key, ca=ca, ca_key=ca_key, names=deciding.names(settings), days=days, now=served_now()
     )
     (folder / "registry.crt").write_bytes(certificates.certificate_pem(made))
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from agent.wire.plan import Plan
 from moorage.errors import Refused
 from moorage.files import write_atomically
-from moorage.pki import certificates
+from moorage.pki import certificates, deciding
 from moorage.pki import registry as pki
 from moorage.settings import CertsSettings, RegistrySettings, Settings
 from tests.agent.words.certificates import own
@@ -144,9 +144,9 @@ def test_a_new_name_reissues_the_leaf_and_keeps_the_ca(tmp_path: Path) -> None:
 
 
 def test_only_an_address_that_is_set_stands_in_the_certificate(tmp_path: Path) -> None:
-    assert pki.names(project(tmp_path)) == ("my.registry.io",)
+    assert deciding.names(project(tmp_path)) == ("my.registry.io",)
     fixed = project(tmp_path, registry=RegistrySettings(address="10.0.0.9"))
-    assert pki.names(fixed) == ("my.registry.io", "10.0.0.9")
+    assert deciding.names(fixed) == ("my.registry.io", "10.0.0.9")
 
 
 def test_a_long_name_still_gets_a_certificate(tmp_path: Path) -> None:

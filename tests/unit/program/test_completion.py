@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import tasks
+from moorage.configuration.parsing import parse
 from moorage.program import completion
-from moorage.settings import Settings, parse
+from moorage.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
 

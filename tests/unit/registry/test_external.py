@@ -15,7 +15,8 @@ from agent.proof.verify import ask_registry
 from agent.wire.faults import AgentError
 from agent.wire.plan import Plan, Verify
 from agent.wire.plan import Registry as Wanted
-from moorage import registry, settings
+from moorage import registry
+from moorage.configuration import parsing
 from moorage.errors import MoorageError, Refused
 from moorage.fleet.rollout import operation, plans
 from moorage.logs import support
@@ -422,7 +423,8 @@ def test_every_cure_of_the_pulls_table_can_work_where_somebody_else_runs_it(
 
 
 def test_every_cause_of_a_stuck_pod_has_a_cure_that_can_work() -> None:
-    from moorage.cluster.diagnosis.diagnosis import Known, diagnose
+    from moorage.cluster.diagnosis.diagnosis import diagnose
+    from moorage.cluster.diagnosis.known import Known
     from moorage.cluster.symptoms import causes
     from moorage.cluster.symptoms.stuck import Stuck
 
@@ -484,7 +486,7 @@ def test_the_proving_pull_is_of_an_image_that_is_named(known: Settings) -> None:
     ],
 )
 def test_an_address_of_a_browser_is_the_same_registry(host: str, name: str) -> None:
-    found = settings.parse({"registry": {"host": host, "external": True}})
+    found = parsing.parse({"registry": {"host": host, "external": True}})
     assert found.registry_name == name
 
 
@@ -502,7 +504,7 @@ def test_an_address_of_a_browser_is_the_same_registry(host: str, name: str) -> N
 )
 def test_what_is_no_address_of_a_registry_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(Refused) as refused:
-        settings.parse({"registry": wrong})
+        parsing.parse({"registry": wrong})
     assert refused.value.code == "bad-setting"
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from moorage.configuration.parsing import BadSetting, parse
 from moorage.errors import Refused
 from moorage.registry import users
 from moorage.registry.credentials import credentials, ensure, folder
 from moorage.registry.front import roles
 from moorage.registry.front.roles import User
-from moorage.settings import BadSetting, Settings, parse
+from moorage.settings import Settings
 from tests.unit.elsewhere import project
 
 NOW = datetime.datetime(2026, 11, 28, tzinfo=datetime.UTC)

@@ -6,10 +6,11 @@ import signal
 
 import pytest
 
+from moorage.configuration.parsing import parse
 from moorage.errors import Refused
 from moorage.fleet.report import announcement
 from moorage.fleet.report.announcement import Change
-from moorage.settings import Settings, parse
+from moorage.settings import Settings
 from moorage.tasks.command import Run
 from moorage.tasks.on_nodes import Cluster, Nodes, Waves
 from moorage.ui import UI
@@ -19,7 +20,7 @@ SETTINGS = parse({"nodes": {"agent_port": 7555}})
 # Stands in for a task: what all six verbs do first, then a word in place of the work.
 TASK = """
 from moorage.fleet.report.announcement import Change
-from moorage.settings import parse
+from moorage.configuration.parsing import parse
 from moorage.ui import UI
 from tests.unit.tasks.test_asking import on_nodes
 import sys

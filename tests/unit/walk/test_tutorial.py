@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from moorage import commands
-from moorage.settings import parse
+from moorage.configuration.parsing import parse
 from moorage.tasks import learn
 from moorage.tasks.command import Run
 from moorage.ui import UI

@@ -17,8 +17,8 @@ import pytest
 
 from moorage.cluster.api.where import Where
 from moorage.cluster.diagnosis import diagnosis, examine, owners
-from moorage.cluster.diagnosis.diagnosis import Known
 from moorage.cluster.diagnosis.examine import Report
+from moorage.cluster.diagnosis.known import Known
 from moorage.cluster.symptoms import causes
 from moorage.cluster.workload import cures
 from moorage.errors import MoorageError, Refused

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from moorage.cluster.diagnosis import diagnosis
-from moorage.cluster.diagnosis.diagnosis import Known, NodeImages
+from moorage.cluster.diagnosis.known import NOT_ALLOWED, Known, NodeImages
 from moorage.cluster.symptoms import causes, keyring, stuck
 from moorage.cluster.symptoms.stuck import Stuck
 from moorage.cluster.workload import recovery
@@ -37,7 +37,7 @@ HELD = {
     ("web", "opaque"): {"type": "Opaque", "data": {}},
     ("web", "right"): secret(OURS, "moorage", "words"),
     ("web", "gone"): None,
-    ("web", "unread"): diagnosis.NOT_ALLOWED,
+    ("web", "unread"): NOT_ALLOWED,
 }
 IMAGES = (
     f"{OURS}/app:1",

@@ -12,8 +12,8 @@ import pytest
 
 from moorage.cluster.api.where import Where
 from moorage.cluster.diagnosis import diagnosis
-from moorage.cluster.diagnosis.diagnosis import NOT_ALLOWED, Known
 from moorage.cluster.diagnosis.examine import Report
+from moorage.cluster.diagnosis.known import NOT_ALLOWED, Known, NodeImages
 from moorage.cluster.login import pull_secret
 from moorage.cluster.symptoms import causes, stages, stuck, tags
 from moorage.cluster.symptoms.stuck import Stuck
@@ -474,10 +474,10 @@ def test_of_several_volumes_each_event_counts_for_its_own_image() -> None:
 # -- what the node has already ------------------------------------------------------------------
 
 NEVER = f'Container image "{REGISTRY}/app:1" is not present with pull policy of Never'
-NODE = diagnosis.NodeImages(frozenset({f"{REGISTRY}/app:1"}), True, "v1.36.2")
+NODE = NodeImages(frozenset({f"{REGISTRY}/app:1"}), True, "v1.36.2")
 
 
-def on(node: diagnosis.NodeImages, found: Stuck, **known: Any) -> diagnosis.Group:
+def on(node: NodeImages, found: Stuck, **known: Any) -> diagnosis.Group:
     return diagnosed(found, nodes={"n1": node}, **known)
 
 
@@ -500,7 +500,7 @@ def test_never_without_the_image_is_told_from_never_without_the_login() -> None:
 
 
 def test_a_node_that_names_some_of_its_images_proves_no_absence() -> None:
-    group = on(diagnosis.NodeImages(frozenset(), False, "v1.36.2"), never())
+    group = on(NodeImages(frozenset(), False, "v1.36.2"), never())
     assert group.code == "never-pull"
     assert "names some of its images" in group.cause
 

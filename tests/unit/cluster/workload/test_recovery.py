@@ -15,8 +15,8 @@ import pytest
 from moorage.cluster.api import paths
 from moorage.cluster.api.refusals import ApiError
 from moorage.cluster.diagnosis import diagnosis, examine, owners
-from moorage.cluster.diagnosis.diagnosis import Known
 from moorage.cluster.diagnosis.examine import Report
+from moorage.cluster.diagnosis.known import Known
 from moorage.cluster.symptoms import causes, stages, stuck
 from moorage.cluster.symptoms.stuck import Stuck
 from moorage.cluster.workload import recovery

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from agent.wire.plan import Mirror, Plan, Verify
+from moorage.configuration import parsing
 from moorage.errors import Refused
 from moorage.fleet.rollout import plans
 from moorage.fleet.rollout.this_machine import _passing_ca
@@ -94,7 +95,8 @@ def test_the_registrys_address_on_this_machine(listen: str, expected: str) -> No
 
 
 def test_the_settings_of_nodes_reach_the_plan_of_a_node() -> None:
-    wanted = settings().with_nodes(
+    wanted = parsing.with_nodes(
+        settings(),
         parts="docker, podman",
         mirrors="docker.io,quay.io",
         mirror_fallback=False,
@@ -112,7 +114,7 @@ def test_the_settings_of_nodes_reach_the_plan_of_a_node() -> None:
 
 
 def test_they_are_no_business_of_this_machine() -> None:
-    wanted = settings().with_nodes(mirrors="docker.io", insecure="http", system_store=True)
+    wanted = parsing.with_nodes(settings(), mirrors="docker.io", insecure="http", system_store=True)
     plan = plans.make(wanted, ca=CA, address=None, parts=plans.THIS_MACHINE_PARTS)
     assert (plan.parts, plan.mirrors) == (plans.THIS_MACHINE_PARTS, ())
     assert plan.registry.insecure is None
@@ -129,9 +131,9 @@ def test_they_are_no_business_of_this_machine() -> None:
 )
 def test_words_that_no_node_understands_are_refused_here(given: dict[str, str], word: str) -> None:
     with pytest.raises(Refused) as refusal:
-        plans.make(settings().with_nodes(**given), ca=CA, address=None)
+        plans.make(parsing.with_nodes(settings(), **given), ca=CA, address=None)
     assert word in f"{refusal.value} {refusal.value.cause} {refusal.value.cure}"
 
 
 def test_only_what_a_command_says_is_changed() -> None:
-    assert settings().with_nodes(mirrors=None, fix_proxy=None) == settings()
+    assert parsing.with_nodes(settings(), mirrors=None, fix_proxy=None) == settings()

@@ -86,15 +86,15 @@ def test_a_current_kubelet_takes_them_all(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("version", ["1.20", "v1.20.2", "latest", ""])
 def test_a_version_in_the_settings_is_three_numbers(version: str) -> None:
-    from moorage import settings
+    from moorage.configuration import parsing
 
     with pytest.raises(Refused, match=r"lab\.kubernetes_version"):
-        settings.parse({"lab": {"kubernetes_version": version}})
+        parsing.parse({"lab": {"kubernetes_version": version}})
 
 
 @pytest.mark.parametrize("place", ["http://example.org/release", "ftp://x", "example.org"])
 def test_a_release_without_tls_is_refused(place: str) -> None:
-    from moorage import settings
+    from moorage.configuration import parsing
 
     with pytest.raises(Refused, match=r"lab\.kubernetes_release"):
-        settings.parse({"lab": {"kubernetes_release": place}})
+        parsing.parse({"lab": {"kubernetes_release": place}})

@@ -15,10 +15,11 @@ import pytest
 import lab
 from lab.machines import access, images, limits
 from lab.machines.node import LabNode, Recipe, capabilities, container_name, host_config, number
+from moorage.configuration.parsing import parse
 from moorage.docker import engine
 from moorage.errors import MoorageError, Refused
 from moorage.mix import LINES, parse_mix
-from moorage.settings import LabSettings, Settings, parse
+from moorage.settings import LabSettings, Settings
 from moorage.ui import UI
 from tests.unit.elsewhere import project
 
@@ -250,7 +251,7 @@ def test_a_limit_that_somebody_else_has_changed_since_is_theirs(tmp_path: Path) 
 
 def test_checking_the_settings_does_not_load_the_lab() -> None:
     code = (
-        "import sys, json; from moorage.settings import parse; parse({}); "
+        "import sys, json; from moorage.configuration.parsing import parse; parse({}); "
         "print(json.dumps([m for m in sys.modules if m.startswith(('lab', 'docker'))]))"
     )
     import sys
