@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
 
+    from moorage.output import Progress
     from moorage.settings import Settings
     from moorage.ui import UI
 
@@ -53,7 +54,7 @@ def pending(settings: Settings, nodes: str | None = None) -> list[Action]:
     return actions
 
 
-def build(settings: Settings, client: DockerClient, ui: UI) -> Future[None] | None:
+def build(settings: Settings, client: DockerClient, progress: Progress) -> Future[None] | None:
     """Begins to build what the nodes of ``lab.nodes`` are made from; None if all is there.
 
     What it stands on is made before this returns. The rest goes on beside the caller, who waits for
@@ -62,7 +63,7 @@ def build(settings: Settings, client: DockerClient, ui: UI) -> Future[None] | No
     lines = _lines(settings, None)
     if not images.missing(settings, client, lines):
         return None
-    base = images.base(settings, client, ui)
+    base = images.base(settings, client, progress)
     done: Future[None] = Future()
 
     def work() -> None:
@@ -90,7 +91,7 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: str | None = Non
     lines = _lines(settings, nodes)
     _refuse_rootless(client)
     if images.missing(settings, client, lines):
-        base = images.base(settings, client, ui)
+        base = images.base(settings, client, ui.progress)
         with ui.progress("building the lab's nodes") as update:
             images.ensure(settings, client, lines, base, update)
     allowed = access.prepare(settings)
@@ -152,7 +153,7 @@ def down(settings: Settings, client: DockerClient, ui: UI, *, images: bool = Fal
     """
     from lab import kubernetes
 
-    cluster = kubernetes.down(settings, client, ui, images=images)
+    cluster = kubernetes.down(settings, client, ui.progress, images=images)
     found = list(containers.existing(settings, client).values())
     names = tuple(containers.node_of(container).name for container in found)
     if found:

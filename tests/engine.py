@@ -57,7 +57,7 @@ def _started(ours: Settings, ui: UI, users: IO[str]) -> bool:
 def _ensure(ours: Settings, ui: UI) -> None:
     if not engine.answers(ours) and not _running("dockerd", "containerd-shim"):
         _release(NAMESPACES)
-    engine.ensure(ours, ui)
+    engine.ensure(ours, ui.progress)
 
 
 def _release(namespaces: Path) -> None:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
 
+    from moorage.output import Progress
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 DIGEST = "io.moorage.digest"
 _READY_SECONDS = 90.0
@@ -107,7 +107,7 @@ def arguments(binaries_version: version.Version) -> dict[str, tuple[str, ...]]:
 def ensure(
     settings: Settings,
     client: DockerClient,
-    ui: UI,
+    progress: Progress,
     binaries: Binaries,
     authority: Authority,
     routes: str,
@@ -117,7 +117,7 @@ def ensure(
     ``routes``: see :func:`network.routes`. A new one begins with an empty cluster. Raises Refused
     where its name is taken, MoorageError where the engine does not start it.
     """
-    image = kit.ensure(settings, client, ui)
+    image = kit.ensure(settings, client, progress)
     flags = arguments(binaries.version)
     parts = [image, binaries.digest, authority.pem.decode(), flags, _NAMES]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -128,7 +128,7 @@ def ensure(
     else:
         if found is not None:
             containers.remove(found)
-        with ui.progress("making the cluster's control plane"):
+        with progress("making the cluster's control plane"):
             found = _make(settings, client, image, digest, binaries, authority, flags)
     found.put_archive("/", shipping.pack({"etc/kubernetes/routes": shipping.File(routes.encode())}))
     if found.status == "running":

@@ -21,7 +21,7 @@ from moorage.docker import engine
 from moorage.errors import MoorageError, Refused
 from moorage.files import private_folder, write_atomically
 from moorage.mix import parse_mix
-from moorage.output import Note, Update
+from moorage.output import Note, Progress, Update
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -112,7 +112,7 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: Sequence[LabNode
     ui.present(_left_out(nodes, members, programs.version))
     trust = authority.ensure(_folder(settings) / "authority.pem")
     subnets = {node.address: network.pod_subnet(number(f"moorage-{node.name}")) for node in members}
-    plane = control.ensure(settings, client, ui, programs, trust, network.routes(subnets))
+    plane = control.ensure(settings, client, ui.progress, programs, trust, network.routes(subnets))
     identity = _write_admin(settings, trust, plane.address)
     api = Api(plane.address, trust.pem, identity)
     plans = [
@@ -148,7 +148,9 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: Sequence[LabNode
     )
 
 
-def down(settings: Settings, client: DockerClient, ui: UI, *, images: bool = False) -> bool:
+def down(
+    settings: Settings, client: DockerClient, progress: Progress, *, images: bool = False
+) -> bool:
     """Removes the control plane, an unfinished build, and the keys. The nodes are the lab's.
 
     On nodes that run, pods are ended first: their control groups would outlast them. With
@@ -159,7 +161,7 @@ def down(settings: Settings, client: DockerClient, ui: UI, *, images: bool = Fal
     found = client.containers.list(all=True, filters=mine)
     there = _folder(settings).exists()
     if found or there:
-        with ui.progress("removing the cluster's pods and control plane"):
+        with progress("removing the cluster's pods and control plane"):
             nodes = client.containers.list(filters=engine.label_filter(settings, "lab"))
             with ThreadPoolExecutor(_AT_ONCE) as pool:
                 list(pool.map(worker.leave, nodes))

@@ -17,9 +17,8 @@ from moorage.output import unheard
 if TYPE_CHECKING:
     from docker import DockerClient
 
-    from moorage.output import Update
+    from moorage.output import Progress, Update
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 REPOSITORY = "moorage/lab"
 _FILES = Path(__file__).parent / "image"
@@ -45,10 +44,10 @@ def missing(settings: Settings, client: DockerClient, lines: Iterable[Line]) -> 
     )
 
 
-def base(settings: Settings, client: DockerClient, ui: UI) -> str:
+def base(settings: Settings, client: DockerClient, progress: Progress) -> str:
     """The image that the nodes' shared part is built from; made if it is needed and not there."""
     shared = building.exists(client, reference(settings, None))
-    return "" if shared else debian.base_image(settings, client, ui)
+    return "" if shared else debian.base_image(settings, client, progress)
 
 
 def ensure(

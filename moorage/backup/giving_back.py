@@ -20,8 +20,8 @@ from moorage.registry.storage.layout import Layout
 
 if TYPE_CHECKING:
     from moorage.backup.restic import Place
+    from moorage.output import Progress
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 _READY = "ready"
 
@@ -34,7 +34,7 @@ class Restored:
     tags: int
 
 
-def restore(settings: Settings, ui: UI, at: Place, snapshot: str = "") -> Restored:
+def restore(settings: Settings, progress: Progress, at: Place, snapshot: str = "") -> Restored:
     """Puts the newest proven backup in place, or that ``snapshot``.
 
     Raises Refused (``restore-over-data``, ``no-proven-backup``) or MoorageError
@@ -47,7 +47,7 @@ def restore(settings: Settings, ui: UI, at: Place, snapshot: str = "") -> Restor
         shutil.rmtree(folder, ignore_errors=True)
         files.private_folder(folder)
         try:
-            with ui.progress(f"getting {snapshot[:8]} back from {at.at}"):
+            with progress(f"getting {snapshot[:8]} back from {at.at}"):
                 restic.restore(at, snapshot, folder)
             _require_whole(folder)
             _require_empty(_restored_settings(settings, folder))

@@ -17,8 +17,8 @@ from moorage.registry.storage.opened import opened
 if TYPE_CHECKING:
     from moorage.backup.proof import Serve
     from moorage.backup.restic import Place
+    from moorage.output import Progress
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,18 @@ class BackedUp:
     left_out: tuple[str, ...]
 
 
-def back_up(settings: Settings, ui: UI, at: Place, serve: Serve) -> BackedUp:
+def back_up(settings: Settings, progress: Progress, at: Place, serve: Serve) -> BackedUp:
     """Raises Refused (``backup-no-room``; nothing is stored then) or MoorageError; a snapshot that
     was stored and not proven is never taken for a good one."""
     layout = opened(settings)
     first = restic.ensure(at)
-    with _scratch(layout, "frozen") as folder, ui.progress("freezing the registry"):
+    with _scratch(layout, "frozen") as folder, progress("freezing the registry"):
         frozen = freeze.freeze(settings, layout, folder)
         _require_room(layout, frozen.size)
-        with ui.progress(f"storing it at {at.at}"):
+        with progress(f"storing it at {at.at}"):
             snapshot = restic.backup(at, folder)
     with _scratch(layout, "proof") as folder:
-        with ui.progress("getting it back"):
+        with progress("getting it back"):
             restic.restore(at, snapshot, folder)
         if freeze.read_index(folder)["tags"] != frozen.tags:
             raise MoorageError(
@@ -52,7 +52,7 @@ def back_up(settings: Settings, ui: UI, at: Place, serve: Serve) -> BackedUp:
                 cause=f"snapshot {snapshot[:8]} was changed on its way",
                 cure="the same command again makes another",
             )
-        with ui.progress("pulling every tag from it") as update:
+        with progress("pulling every tag from it") as update:
             update(total=len(frozen.tags))
             with serve(folder / freeze.DATA) as address:
                 proof.pull_all(address, frozen.tags, lambda done: update(done=done))

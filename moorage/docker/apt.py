@@ -20,6 +20,7 @@ from moorage.errors import MoorageError, Refused
 from moorage.files import private_folder, write_atomically
 
 if TYPE_CHECKING:
+    from moorage.output import Progress
     from moorage.settings import Settings
     from moorage.ui import UI
 
@@ -101,7 +102,7 @@ def pending(packages: Sequence[str]) -> list[Action]:
     return [Action(f"install {', '.join(absent)} with apt-get{through}", asks=True)]
 
 
-def install(packages: Sequence[str], ui: UI, settings: Settings) -> None:
+def install(packages: Sequence[str], progress: Progress, settings: Settings) -> None:
     """Installs what is missing of ``packages``, without recommended packages or questions.
 
     Raises MoorageError with apt's own words, cause and cure; Refused where apt or root is missing.
@@ -110,7 +111,7 @@ def install(packages: Sequence[str], ui: UI, settings: Settings) -> None:
     if not absent:
         return
     _need_apt(absent)
-    with ui.progress(f"installing {', '.join(absent)}"):
+    with progress(f"installing {', '.join(absent)}"):
         if not any(_LISTS.glob("*_Packages*")):
             _apt(["update"])
         plan = _simulate(["install", *absent], retry=True)

@@ -26,9 +26,8 @@ from moorage.files import private_folder
 if TYPE_CHECKING:
     from docker import DockerClient
 
-    from moorage.output import Update
+    from moorage.output import Progress, Update
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 SUITE = "bookworm"
 _HUB_IMAGE = "debian:bookworm-slim"
@@ -95,7 +94,7 @@ def pending(settings: Settings) -> list[Action]:
     return _tools()
 
 
-def base_image(settings: Settings, client: DockerClient, ui: UI) -> str:
+def base_image(settings: Settings, client: DockerClient, progress: Progress) -> str:
     """The reference of the Debian base; makes it where it is not there yet.
 
     Raises MoorageError where neither Docker Hub nor a Debian mirror can be had.
@@ -106,12 +105,12 @@ def base_image(settings: Settings, client: DockerClient, ui: UI) -> str:
     if building.exists(client, reference):
         return reference
     if hub_answers(client, _HUB_IMAGE):
-        with ui.progress("building a Debian base from Docker Hub's") as update:
+        with progress("building a Debian base from Docker Hub's") as update:
             _from_hub(settings, client, reference, update)
     else:
-        apt.install(_packages(), ui, settings)
+        apt.install(_packages(), progress, settings)
         _tools()  # says what is still missing
-        with ui.progress("a Debian base from packages (mmdebstrap)") as update:
+        with progress("a Debian base from packages (mmdebstrap)") as update:
             _bootstrap(settings, client, reference, update)
     return reference
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
 
+    from moorage.output import Progress
     from moorage.settings import Settings
     from moorage.ui import UI
 
@@ -203,7 +204,7 @@ def pending(settings: Settings) -> list[Action]:
     return []
 
 
-def ensure(settings: Settings, ui: UI) -> None:
+def ensure(settings: Settings, progress: Progress) -> None:
     """Installs and starts this machine's engine where none answers.
 
     What was installed and started is remembered for :func:`stop` and ``apt.remove``. Raises
@@ -212,7 +213,7 @@ def ensure(settings: Settings, ui: UI) -> None:
     if not pending(settings):
         return
     if shutil.which("dockerd") is None:
-        apt.install(PACKAGES, ui, settings)
+        apt.install(PACKAGES, progress, settings)
         if answers(settings):  # the package's own scripts started it
             dockerd.remember(settings.state, "service")
             return
@@ -221,7 +222,7 @@ def ensure(settings: Settings, ui: UI) -> None:
     else:
         data = settings.engine.data
         options = ["--data-root", data] if data else []
-        with ui.progress("starting dockerd"):
+        with progress("starting dockerd"):
             dockerd.start(settings.state, ready=lambda: answers(settings), options=options)
     connect(settings).close()
 

@@ -19,9 +19,8 @@ from moorage.errors import MoorageError, Refused
 if TYPE_CHECKING:
     from docker import DockerClient
 
-    from moorage.output import Update
+    from moorage.output import Progress, Update
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 HUB_BASE = "python:3.13-slim"
 # The engine reads /etc/hosts through Go's resolver, which keeps what it read for five seconds
@@ -49,7 +48,7 @@ class PushedImage:
     changed: bool
 
 
-def build(settings: Settings, client: DockerClient, ui: UI) -> BuiltImage:
+def build(settings: Settings, client: DockerClient, progress: Progress) -> BuiltImage:
     """Builds ``serve_hostname/`` under the settings' reference; does nothing where it is built.
 
     Raises Refused for a base without a fit Python, MoorageError where base or wheels cannot be had.
@@ -59,18 +58,18 @@ def build(settings: Settings, client: DockerClient, ui: UI) -> BuiltImage:
     reference = settings.image_reference
     source = settings.root / "serve_hostname"
     present = _labels(client, reference)
-    base = _base(settings, client, ui, present.get(BASE_LABEL, ""))
+    base = _base(settings, client, progress, present.get(BASE_LABEL, ""))
     files = {name: (source / name).read_bytes() for name in _FILES}
     inputs = _digest([building.image_id(client, base).encode(), *files.values()])
     if present.get(INPUTS_LABEL) == inputs:
         return BuiltImage(reference, building.image_id(client, reference), changed=False)
-    with ui.progress("unpacking the wheels of aiohttp and uvloop"):
+    with progress("unpacking the wheels of aiohttp and uvloop"):
         python = wheels.interpreter(client, base)
         packages = wheels.unpacked(source / "requirements.lock", python, settings.state / "image")
     files |= {f"site-packages/{name}": content for name, content in packages.items()}
     title = reference
     before = building.image_id(client, reference)
-    with ui.progress(f"building {title}") as update:
+    with progress(f"building {title}") as update:
         image_id = building.build(
             client,
             files,
@@ -88,7 +87,7 @@ def build(settings: Settings, client: DockerClient, ui: UI) -> BuiltImage:
     return BuiltImage(reference, image_id, changed=image_id != before)
 
 
-def push(settings: Settings, client: DockerClient, ui: UI) -> PushedImage:
+def push(settings: Settings, client: DockerClient, progress: Progress) -> PushedImage:
     """Pushes the built image; does nothing where the registry has this very one.
 
     Raises MoorageError with the cause (trust, login, name, …) and its cure.
@@ -120,12 +119,12 @@ def push(settings: Settings, client: DockerClient, ui: UI) -> PushedImage:
             )
             return _follow(settings, events, what, update)
 
-    with ui.progress(what) as update:
+    with progress(what) as update:
         digest = _once_the_name_is_known(settings, lambda: attempt(update))
     return PushedImage(reference, digest, changed=digest != there)
 
 
-def pull(settings: Settings, client: DockerClient, ui: UI) -> float:
+def pull(settings: Settings, client: DockerClient, progress: Progress) -> float:
     """Pulls the image by this machine's engine, with the login; returns the seconds it took.
 
     Raises MoorageError with the cause (trust, login, name, …) and its cure.
@@ -147,7 +146,7 @@ def pull(settings: Settings, client: DockerClient, ui: UI) -> float:
             )
             return _follow(settings, events, what, update)
 
-    with ui.progress(what) as update:
+    with progress(what) as update:
         _once_the_name_is_known(settings, lambda: attempt(update))
     return round(time.monotonic() - started, 2)
 
@@ -179,7 +178,7 @@ def _known_here(name: str) -> bool:
     return True
 
 
-def _base(settings: Settings, client: DockerClient, ui: UI, former: str) -> str:
+def _base(settings: Settings, client: DockerClient, progress: Progress, former: str) -> str:
     """The base's reference; the image is here then. The one once chosen is kept while it is."""
     from docker.errors import APIError
 
@@ -190,9 +189,9 @@ def _base(settings: Settings, client: DockerClient, ui: UI, former: str) -> str:
             return name
     reference = HUB_BASE if wanted == "auto" else wanted
     if wanted == "auto" and not debian.hub_answers(client, HUB_BASE):
-        return debian.base_image(settings, client, ui)
+        return debian.base_image(settings, client, progress)
     try:
-        with ui.progress(f"pulling {reference}"):
+        with progress(f"pulling {reference}"):
             pulled.pull(settings, client, reference)
     except APIError as problem:
         kind = Refused if wanted != "auto" else MoorageError

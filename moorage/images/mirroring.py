@@ -27,6 +27,7 @@ from moorage.registry import client, external
 from moorage.registry.caches import upstreams
 
 if TYPE_CHECKING:
+    from moorage.output import Progress
     from moorage.registry.credentials import Credentials
     from moorage.settings import Settings
     from moorage.ui import UI
@@ -74,17 +75,17 @@ def mirror(
     skopeo.ensure(ui, settings)
     with skopeo.access(settings, login, authfile) as allowed:
         work = _Work(settings, login, allowed, wish, tuple(images))
-        found = dict(_at_once(work, images, ui))
+        found = dict(_at_once(work, images, ui.progress))
     return [found[image] for image in images]
 
 
 def _at_once(
-    work: _Work, images: Sequence[Reference], ui: UI
+    work: _Work, images: Sequence[Reference], progress: Progress
 ) -> Iterator[tuple[Reference, Outcome]]:
     pool = ThreadPoolExecutor(work.wish.at_once)
     try:
         what = "one image" if len(images) == 1 else f"{len(images)} images"
-        with ui.progress(f"mirroring {what}") as update:
+        with progress(f"mirroring {what}") as update:
             begun = {pool.submit(work.one, image): image for image in images}
             for done, future in enumerate(as_completed(begun), 1):
                 update(done=done, total=len(images))

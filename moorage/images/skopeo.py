@@ -67,7 +67,7 @@ def ensure(ui: UI, settings: Settings) -> None:
     if shutil.which("skopeo") is not None:
         return
     ui.confirm([action.text for action in apt.pending([PACKAGE])])
-    apt.install([PACKAGE], ui, settings)
+    apt.install([PACKAGE], ui.progress, settings)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ def lines(texts: Iterable[str]) -> Parts:
 
 # update(done=…, total=…, text=…): each optional; done and total in any one unit.
 Update = Callable[..., None]
+# progress(what), as a with-block: shows what goes on, and how far it is. Who takes this instead of
+# a UI can neither print nor ask.
+Progress = Callable[[str], AbstractContextManager[Update]]
 
 
 def unheard(**_progress: object) -> None:

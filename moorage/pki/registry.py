@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from moorage.actions import Action
 from moorage.errors import Refused
 from moorage.files import private_folder, write_atomically
-from moorage.output import Warn
+from moorage.output import Note, Warn
 from moorage.pki import deciding
 from moorage.pki import folder as files
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from moorage.pki.certificates import CertificateFacts
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _NEXT_CA = "inv certs.rotate-ca has every node trust the one that follows it"
@@ -33,13 +32,15 @@ _EXTERNAL_CA = "inv registry.ca --fetch, or name its PEM file as registry.ca in 
 
 @dataclass(frozen=True)
 class Issued:
-    """Where the certificates are, and whether this call made any. ``made`` says which and why."""
+    """Where the certificates are, and whether this call made any. ``made`` says which and why;
+    ``notes``, what people are told of it, and of what ends soon."""
 
     ca_path: Path
     cert_path: Path
     key_path: Path
     changed: bool
     made: tuple[str, ...] = ()
+    notes: tuple[Note | Warn, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,7 @@ def pending(settings: Settings, *, new_ca: bool = False) -> list[Action]:
     return [Action(text, path=path) for text, path in decision.actions(settings)]
 
 
-def issue(
-    settings: Settings, ui: UI | None = None, *, new_ca: bool = False, renew: bool = False
-) -> Issued:
+def issue(settings: Settings, *, new_ca: bool = False, renew: bool = False) -> Issued:
     """Makes the CA and the registry's certificate, or what is missing of them.
 
     ``new_ca``: replaces the CA, the old one kept as a dated copy. ``renew``: makes another leaf
@@ -116,17 +115,14 @@ def issue(
             write_atomically(folder / "registry.crt", content, mode=files.PUBLIC)
         for name in ("ca.key", "registry.key"):
             files.keep_private(folder / name)
-    if ui is not None:
-        for text in made:
-            ui.note(text)
-        ui.present(_ends_soon(settings, ca, now))
-        ui.present(_anothers_ends_soon(settings, now))
+    ending = (*_ends_soon(settings, ca, now), *_anothers_ends_soon(settings, now))
     return Issued(
         ca_path=folder / "ca.crt",
         cert_path=folder / "registry.crt",
         key_path=folder / "registry.key",
         changed=bool(made),
         made=made,
+        notes=(*map(Note, made), *ending),
     )
 
 

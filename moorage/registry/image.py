@@ -16,8 +16,8 @@ from moorage.errors import MoorageError, Refused
 if TYPE_CHECKING:
     from docker import DockerClient
 
+    from moorage.output import Progress
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 HUB_IMAGE = "registry:2"
 # One name for every checkout on this machine: the content is the same.
@@ -78,13 +78,13 @@ def planned(settings: Settings, client: DockerClient | None, recipe: Recipe = RE
 
 
 def ensure(
-    settings: Settings, client: DockerClient, ui: UI, recipe: Recipe = REGISTRY
+    settings: Settings, client: DockerClient, progress: Progress, recipe: Recipe = REGISTRY
 ) -> tuple[str, str]:
     """(reference, id) of the image, made or pulled where it is not there.
 
     Raises MoorageError where it can be had from nowhere.
     """
-    reference = _ensure(settings, client, ui, recipe)
+    reference = _ensure(settings, client, progress, recipe)
     return reference, building.image_id(client, reference)
 
 
@@ -102,20 +102,20 @@ def forget(settings: Settings, client: DockerClient) -> bool:
     return pulled.forget(settings, client) or done
 
 
-def _ensure(settings: Settings, client: DockerClient, ui: UI, recipe: Recipe) -> str:
+def _ensure(settings: Settings, client: DockerClient, progress: Progress, recipe: Recipe) -> str:
     wanted = _wanted(settings, recipe)
     here = present(settings, client, recipe)
     if here:
         return here
     pullable = wanted if wanted != "auto" else recipe.hub
     if wanted != "auto" or debian.hub_answers(client, recipe.hub):
-        with ui.progress(f"pulling {pullable}"):
+        with progress(f"pulling {pullable}"):
             _pull(settings, client, pullable)
         return pullable
-    base = debian.base_image(settings, client, ui)
+    base = debian.base_image(settings, client, progress)
     tag = recipe.tag(settings)
     title = f"{recipe.title} from Debian's {recipe.package}"
-    with ui.progress(f"building {title}") as update:
+    with progress(f"building {title}") as update:
         building.build(
             client,
             {"Dockerfile": recipe.dockerfile.encode()},

@@ -35,7 +35,7 @@ def renew(settings: Settings, ui: UI, *, another: bool = True) -> Renewed:
 
     external.require_own(settings, "inv certs.renew")
     service.require_running(settings)
-    pki.issue(settings, ui, renew=another)
+    ui.present(pki.issue(settings, renew=another).notes)
     changed = service.put_pair(settings)
     facts = pki.show(settings).registry
     if facts is None:

@@ -36,7 +36,7 @@ def up(run: Run, nodes: str | None = None, kubernetes: bool = False, yes: bool =
     if kubernetes:
         actions += clusters.pending(settings, nodes)
     ui.confirm([action.text for action in actions if action.asks])
-    engine.ensure(settings, ui)
+    engine.ensure(settings, ui.progress)
     client = engine.connect(settings)
     before = {node.container_id for node in lab.nodes(settings, client)}
     if kubernetes:

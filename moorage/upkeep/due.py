@@ -189,7 +189,7 @@ def _back_up(settings: Settings, ui: UI) -> Done:
 
     file = settings.root / Path(settings.upkeep.passphrase_file).expanduser()
     at = restic.place(settings.upkeep.backup, restic.read_passphrase(file))
-    done = taking.back_up(settings, ui, at, partial(container.serving, settings))
+    done = taking.back_up(settings, ui.progress, at, partial(container.serving, settings))
     if problem := taking.incomplete(done):
         raise problem
     words = f"backed up and proved: {done.tags} tags, {done.size:,} bytes of images"

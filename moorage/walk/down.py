@@ -24,7 +24,7 @@ def _engine_needed(walk: Walk) -> bool:
     if not engine.started_by_us(walk.settings):
         walk.ui.note("no Docker engine answers, and Moorage started none: nothing to remove in it")
         return False
-    engine.ensure(walk.settings, walk.ui)
+    engine.ensure(walk.settings, walk.ui.progress)
     return True
 
 

@@ -18,7 +18,7 @@ def _engine(walk: Walk) -> bool:
 
     if not engine.pending(walk.settings):
         return False
-    engine.ensure(walk.settings, walk.ui)
+    engine.ensure(walk.settings, walk.ui.progress)
     return True
 
 
@@ -31,7 +31,9 @@ def _certificates_pending(walk: Walk) -> list[Action]:
 def _certificates(walk: Walk) -> bool:
     from moorage.pki import registry as pki
 
-    return pki.issue(walk.settings, walk.ui).changed
+    issued = pki.issue(walk.settings)
+    walk.ui.present(issued.notes)
+    return issued.changed
 
 
 def _registry_pending(walk: Walk) -> list[Action]:
@@ -48,7 +50,7 @@ def _registry(walk: Walk) -> bool:
 
     # The slow part of the nodes needs nothing of the registry: both are built at once.
     if not walk.settings.nodes.hosts:
-        walk.lab_images = lab.build(walk.settings, walk.client, walk.ui)
+        walk.lab_images = lab.build(walk.settings, walk.client, walk.ui.progress)
     return registry.up(walk.settings, walk.client, walk.ui).changed
 
 
@@ -76,8 +78,8 @@ def _image_pending(walk: Walk) -> list[Action]:
 def _image(walk: Walk) -> bool:
     from moorage import images
 
-    built = images.build(walk.settings, walk.client, walk.ui)
-    pushed = images.push(walk.settings, walk.client, walk.ui)
+    built = images.build(walk.settings, walk.client, walk.ui.progress)
+    pushed = images.push(walk.settings, walk.client, walk.ui.progress)
     return built.changed or pushed.changed
 
 
@@ -129,7 +131,7 @@ def _verify(walk: Walk) -> bool:
     from moorage import images
 
     assert walk.this_machine is not None  # noqa: S101 - the walk's order; for the type checker
-    seconds = images.pull(walk.settings, walk.client, walk.ui)
+    seconds = images.pull(walk.settings, walk.client, walk.ui.progress)
     # The agent has proven the trust: a pull over loopback would succeed without any.
     walk.this_machine = replace(walk.this_machine, pull_seconds=seconds)
     return False

@@ -386,7 +386,7 @@ class Journey:
         from moorage.ui import UI
 
         ui = UI(as_json=True)
-        pki.issue(self.settings, ui)
+        pki.issue(self.settings)
         registry.up(self.settings, engine.connect(self.settings), ui)
 
 

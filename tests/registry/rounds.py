@@ -94,10 +94,10 @@ def restore(folder: Path, seed: int) -> list[str]:
         try:
             kept_image = registry.push("kept", "always", chance.randbytes(100_000))
             with Clients(registry, chance, Tally()):
-                taking.back_up(here, UI(as_json=True), place, _served)
+                taking.back_up(here, UI(as_json=True).progress, place, _served)
         finally:
             registry.kill()
-        giving_back.restore(there, UI(as_json=True), place)
+        giving_back.restore(there, UI(as_json=True).progress, place)
     return [f"seed {seed}: {one}" for one in _not_there(there.registry_data, kept_image)]
 
 

@@ -94,10 +94,10 @@ def tags(data: Path) -> dict[str, str]:
 def test_a_restored_machine_is_the_one_that_was_lost(
     settings: Settings, registry: Registry, place: Place, tmp_path: Path
 ) -> None:
-    done = taking.back_up(settings, QUIET, place, serve)
+    done = taking.back_up(settings, QUIET.progress, place, serve)
     assert (done.first, done.tags, done.left_out) == (True, 3, ())
     other = elsewhere(settings, tmp_path)
-    assert giving_back.restore(other, QUIET, place).tags == 3
+    assert giving_back.restore(other, QUIET.progress, place).tags == 3
     assert tags(other.registry_data) == tags(settings.registry_data)
     assert pki.ca_pem(other) == pki.ca_pem(settings)
     assert domain.credentials(other).password == domain.credentials(settings).password
@@ -121,9 +121,9 @@ def test_a_second_backup_stores_only_what_is_new(
     settings: Settings, registry: Registry, place: Place
 ) -> None:
     registry.push("a", "large", os.urandom(3_000_000))
-    taking.back_up(settings, QUIET, place, serve)
+    taking.back_up(settings, QUIET.progress, place, serve)
     before = _size(Path(place.at))
-    done = taking.back_up(settings, QUIET, place, serve)
+    done = taking.back_up(settings, QUIET.progress, place, serve)
     assert not done.first
     assert _size(Path(place.at)) - before < 300_000
 
@@ -149,12 +149,12 @@ def test_a_backup_amid_pushes_and_deletes_is_whole(
     thread.start()
     try:
         for _ in range(3):
-            taking.back_up(settings, QUIET, place, serve)
+            taking.back_up(settings, QUIET.progress, place, serve)
     finally:
         stop.set()
         thread.join()
     other = elsewhere(settings, tmp_path)
-    giving_back.restore(other, QUIET, place)
+    giving_back.restore(other, QUIET.progress, place)
     assert verifying.verify(Layout(other.registry_data)).wrong == ()
 
 
@@ -187,11 +187,11 @@ def test_a_backup_whose_blob_is_wrong_is_not_called_good(
     layout = Layout(settings.registry_data)
     layout.blob(digest_of(b"own")).write_bytes(b"owm")
     with pytest.raises(MoorageError) as problem:
-        taking.back_up(settings, QUIET, place, serve)
+        taking.back_up(settings, QUIET.progress, place, serve)
     assert problem.value.code == "backup-not-proven"
     assert digest_of(b"own") in problem.value.message
     with pytest.raises(MoorageError) as problem:
-        giving_back.restore(elsewhere(settings, tmp_path), QUIET, place)
+        giving_back.restore(elsewhere(settings, tmp_path), QUIET.progress, place)
     assert problem.value.code == "no-proven-backup"
 
 
@@ -203,11 +203,11 @@ def _nothing(settings: Settings) -> bool:
 def test_a_wrong_passphrase_changes_nothing(
     settings: Settings, registry: Registry, place: Place, tmp_path: Path
 ) -> None:
-    taking.back_up(settings, QUIET, place, serve)
+    taking.back_up(settings, QUIET.progress, place, serve)
     other = elsewhere(settings, tmp_path)
     for act in (
-        lambda at: giving_back.restore(other, QUIET, at),
-        lambda at: taking.back_up(settings, QUIET, at, serve),
+        lambda at: giving_back.restore(other, QUIET.progress, at),
+        lambda at: taking.back_up(settings, QUIET.progress, at, serve),
     ):
         with pytest.raises(MoorageError) as problem:
             act(replace(place, passphrase="another"))
@@ -219,17 +219,17 @@ def test_a_place_without_a_backup_is_said_to_be_one(
     settings: Settings, place: Place, tmp_path: Path
 ) -> None:
     with pytest.raises(MoorageError) as problem:
-        giving_back.restore(settings, QUIET, place)
+        giving_back.restore(settings, QUIET.progress, place)
     assert problem.value.code == "no-backup"
 
 
 def test_a_restore_over_data_is_refused(
     settings: Settings, registry: Registry, place: Place
 ) -> None:
-    taking.back_up(settings, QUIET, place, serve)
+    taking.back_up(settings, QUIET.progress, place, serve)
     before = pki.ca_pem(settings)
     with pytest.raises(MoorageError) as problem:
-        giving_back.restore(settings, QUIET, place)
+        giving_back.restore(settings, QUIET.progress, place)
     assert (problem.value.code, problem.value.exit_code) == ("restore-over-data", 2)
     assert pki.ca_pem(settings) == before
 
@@ -239,7 +239,7 @@ def test_a_backup_that_is_cut_off_or_damaged_changes_nothing(
     settings: Settings, registry: Registry, place: Place, tmp_path: Path, how: str
 ) -> None:
     registry.push("a", "large", os.urandom(2_000_000))
-    taking.back_up(settings, QUIET, place, serve)
+    taking.back_up(settings, QUIET.progress, place, serve)
     largest = max((Path(place.at) / "data").rglob("*"), key=lambda path: path.stat().st_size)
     largest.chmod(0o600)
     content = largest.read_bytes()
@@ -250,7 +250,7 @@ def test_a_backup_that_is_cut_off_or_damaged_changes_nothing(
         largest.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     other = elsewhere(settings, tmp_path)
     with pytest.raises(MoorageError) as problem:
-        giving_back.restore(other, QUIET, place)
+        giving_back.restore(other, QUIET.progress, place)
     assert problem.value.code == "backup-damaged"
     assert _nothing(other)
 
@@ -262,14 +262,14 @@ def test_a_restore_that_was_killed_is_ended_by_the_next(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    taking.back_up(settings, QUIET, place, serve)
+    taking.back_up(settings, QUIET.progress, place, serve)
     other = elsewhere(settings, tmp_path)
     real = giving_back._put_data
     monkeypatch.setattr(giving_back, "_put_data", _killed)
     with pytest.raises(KeyboardInterrupt):
-        giving_back.restore(other, QUIET, place)
+        giving_back.restore(other, QUIET.progress, place)
     monkeypatch.setattr(giving_back, "_put_data", real)
-    giving_back.restore(other, QUIET, place)
+    giving_back.restore(other, QUIET.progress, place)
     assert tags(other.registry_data) == tags(settings.registry_data)
     assert not (other.state / "restoring").exists()
 
@@ -285,7 +285,7 @@ def test_a_disk_without_room_for_the_proof_is_told_first(
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 8, 1))
     with pytest.raises(MoorageError) as problem:
-        taking.back_up(settings, QUIET, place, serve)
+        taking.back_up(settings, QUIET.progress, place, serve)
     assert problem.value.code == "backup-no-room"
     assert restic.snapshots(place) == []
 

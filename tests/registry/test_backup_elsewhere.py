@@ -108,12 +108,12 @@ def test_a_backup_elsewhere_is_proved_and_restored(
     place = restic.place(request.getfixturevalue(kind), PASSPHRASE)
     for number in range(20):
         registry.push("many", f"v{number}", os.urandom(100_000))
-    done = taking.back_up(settings, QUIET, place, serve)
+    done = taking.back_up(settings, QUIET.progress, place, serve)
     assert (done.first, done.tags, done.left_out) == (True, 23, ())
     assert ["proven" in one["tags"] for one in restic.snapshots(place)] == [True]
-    assert not taking.back_up(settings, QUIET, place, serve).first
+    assert not taking.back_up(settings, QUIET.progress, place, serve).first
     other = elsewhere(settings, tmp_path)
-    assert giving_back.restore(other, QUIET, place).tags == 23
+    assert giving_back.restore(other, QUIET.progress, place).tags == 23
     assert tags(other.registry_data) == tags(settings.registry_data)
     with pytest.raises(MoorageError) as problem:
         restic.ensure(Place(place.at, "another"))

@@ -54,12 +54,14 @@ def test_images_are_deleted_collected_backed_up_and_restored(
     assert digest_of(b"other") in done.taken
     assert wire.pull() == b"own"
     place = restic.place(str(tmp_path / "backups"), "correct horse")
-    backed_up = taking.back_up(settings, QUIET, place, partial(container.serving, settings))
+    backed_up = taking.back_up(
+        settings, QUIET.progress, place, partial(container.serving, settings)
+    )
     assert (backed_up.tags, backed_up.left_out) == (1, ())
     registry.down(settings, client, QUIET, purge=True)
     for path in sorted(settings.certs_dir.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
-    giving_back.restore(settings, QUIET, place)
+    giving_back.restore(settings, QUIET.progress, place)
     assert verifying.verify(opened(settings)).wrong == ()
     registry.up(settings, client, QUIET)
     assert Wire(settings).pull() == b"own"

@@ -165,7 +165,9 @@ def _source(settings: Settings, client: DockerClient, ui: UI) -> Callable[[Path]
     if place:
         why = release.why_not(place, wanted, architecture())
         if not why:
-            return lambda folder: release.download(place, wanted, architecture(), folder, ui)
+            return lambda folder: release.download(
+                place, wanted, architecture(), folder, ui.progress
+            )
         ui.note(f"the official release of Kubernetes {wanted} is out of reach ({why})")
     if wanted == source.VERSION:
         return lambda folder: source.build(settings, client, ui, folder)

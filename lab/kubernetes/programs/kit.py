@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
 
+    from moorage.output import Progress
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 PART = "cluster"
 _FILES = Path(__file__).parent.parent / "files"
@@ -32,7 +32,7 @@ def reference(settings: Settings) -> str:
     return f"{images.REPOSITORY}:cluster-{recipe.hexdigest()[:10]}"
 
 
-def ensure(settings: Settings, client: DockerClient, ui: UI) -> str:
+def ensure(settings: Settings, client: DockerClient, progress: Progress) -> str:
     """The image, built where it is not there yet; on the image that all lab nodes share.
 
     Raises MoorageError with the failing step's last words.
@@ -40,7 +40,7 @@ def ensure(settings: Settings, client: DockerClient, ui: UI) -> str:
     name = reference(settings)
     if building.exists(client, name):
         return name
-    with ui.progress("building the cluster's control plane") as update:
+    with progress("building the cluster's control plane") as update:
         building.build(
             client,
             {file: (_FILES / file).read_bytes() for file in _BUILD},

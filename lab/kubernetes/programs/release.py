@@ -15,8 +15,7 @@ from moorage.errors import MoorageError
 from moorage.files import write_stream
 
 if TYPE_CHECKING:
-    from moorage.output import Update
-    from moorage.ui import UI
+    from moorage.output import Progress, Update
 
 _PROBE_SECONDS = 5
 _STALL_SECONDS = 30
@@ -45,7 +44,9 @@ def why_not(place: str, version: str, architecture: str) -> str:
     return answer[0]
 
 
-def download(place: str, version: str, architecture: str, folder: Path, ui: UI) -> dict[str, str]:
+def download(
+    place: str, version: str, architecture: str, folder: Path, progress: Progress
+) -> dict[str, str]:
     """Every program of the release into ``folder``. Returns name -> SHA-256 (hex).
 
     Raises MoorageError where the line breaks or a program is not what its checksum says.
@@ -57,7 +58,7 @@ def download(place: str, version: str, architecture: str, folder: Path, ui: UI) 
         title = f"downloading Kubernetes {version}: {name} ({number} of {len(names)})"
         try:
             expected = _checksum(place, version, architecture, name, timeout=_STALL_SECONDS)
-            with ui.progress(title) as update, _open(address, _STALL_SECONDS) as answer:
+            with progress(title) as update, _open(address, _STALL_SECONDS) as answer:
                 sums[name] = write_stream(folder / name, _chunks(answer, update), mode=0o755)
         except (OSError, ValueError) as problem:
             raise MoorageError(

@@ -98,7 +98,7 @@ def _container(settings: Settings, client: DockerClient, ui: UI) -> Container:
     from docker.errors import NotFound
 
     script = _SCRIPT.read_bytes()
-    base = debian.base_image(settings, client, ui)
+    base = debian.base_image(settings, client, ui.progress)
     recipe = hashlib.sha256(script + base.encode()).hexdigest()[:16]
     try:
         found = client.containers.get(container_name(settings))

@@ -113,7 +113,7 @@ def by_rounds(
         if not all(one.ok for one in now):
             return done, report
         revived = revive(api, settings, report)
-        left = still(report, wait(api, settings, ui, report, revived, seconds))
+        left = still(report, wait(api, settings, ui.progress, report, revived, seconds))
         report = owners.with_last_tries(api, examine.typed(api, left))
         if places(report) <= tried:
             overtaken += 1
@@ -173,7 +173,8 @@ def _issue(here: Here, groups: Sequence[Group]) -> str:
     from moorage.pki import registry as pki
 
     del groups
-    issued = pki.issue(here.settings, here.ui)
+    issued = pki.issue(here.settings)
+    here.ui.present(issued.notes)
     words = said("issued again" if issued.changed else "it was good already")
     return joined("; ", (words, _up(here, ())))
 
@@ -193,8 +194,8 @@ def _push(here: Here, groups: Sequence[Group]) -> str:
 
     del groups
     client = engine.connect(here.settings)
-    images.build(here.settings, client, here.ui)
-    pushed = images.push(here.settings, client, here.ui)
+    images.build(here.settings, client, here.ui.progress)
+    pushed = images.push(here.settings, client, here.ui.progress)
     return said("pushed {image}", image=pushed.reference)
 
 

@@ -20,8 +20,8 @@ from moorage.cluster.symptoms.stuck import Stuck, containers, sandbox
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
     from moorage.cluster.diagnosis.diagnosis import Group
+    from moorage.output import Progress
     from moorage.settings import Settings
-    from moorage.ui import UI
 
 # The kubelet waits at most so long before it pulls again by itself.
 # https://kubernetes.io/docs/concepts/containers/images/#imagepullbackoff
@@ -197,7 +197,7 @@ def _lateness(pod: Mapping[str, Any]) -> str:
 def wait(
     api: Api,
     settings: Settings,
-    ui: UI,
+    progress: Progress,
     report: Report,
     revived: Revived = Revived(),
     seconds: float = BACK_OFF,
@@ -214,7 +214,7 @@ def wait(
     concerned = _Concerned(api, stuck, revived)
     deadline = time.monotonic() + seconds
     asked = 0.0
-    with ui.progress(f"wait for {len(concerned.names)} pods") as update:
+    with progress(f"wait for {len(concerned.names)} pods") as update:
         while True:
             seen = concerned.look()
             update(done=seen.ready, total=seen.pods or 1)

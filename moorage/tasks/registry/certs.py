@@ -35,7 +35,8 @@ def issue(run: Run, new_ca: bool = False, at_once: bool = False) -> object:
     if new_ca:
         rotation.refuse_under_way(run.settings)
         rotation.refuse_if_trusted(run.settings, at_once=at_once)
-    issued = pki.issue(run.settings, run.ui, new_ca=new_ca)
+    issued = pki.issue(run.settings, new_ca=new_ca)
+    run.ui.present(issued.notes)
     if not issued.changed:
         run.ui.say("unchanged: the certificates are still good")
     document = _shown(run)

@@ -25,7 +25,7 @@ def build(run: Run) -> dict[str, Any]:
     from moorage import images
     from moorage.docker import engine
 
-    built = images.build(run.settings, engine.connect(run.settings), run.ui)
+    built = images.build(run.settings, engine.connect(run.settings), run.ui.progress)
     run.ui.show(f"{'built' if built.changed else 'unchanged'}: {built.reference}")
     run.ui.show(f"  {built.image_id}")
     return {
@@ -66,7 +66,7 @@ def _push_demo(run: Run) -> dict[str, Any]:
     from moorage import images
     from moorage.docker import engine
 
-    pushed = images.push(run.settings, engine.connect(run.settings), run.ui)
+    pushed = images.push(run.settings, engine.connect(run.settings), run.ui.progress)
     run.ui.show(f"{'pushed' if pushed.changed else 'unchanged'}: {pushed.reference}")
     run.ui.show(f"  {pushed.digest}")
     return {

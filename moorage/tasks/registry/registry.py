@@ -270,7 +270,7 @@ def backup(run: Run, to: str, passphrase_file: str = "") -> dict[str, Any]:
     at = restic.place(to, _passphrase(run, passphrase_file))
     serve = partial(container.serving, run.settings)
     with outcomes.noted(run.settings, run.ui, "backup") as note:
-        done = taking.back_up(run.settings, run.ui, at, serve)
+        done = taking.back_up(run.settings, run.ui.progress, at, serve)
         note.problem = taking.incomplete(done)
     for name in done.left_out:
         run.ui.warn(f"left out, for it is not whole: {name}")
@@ -302,7 +302,7 @@ def restore(
     del yes
     at = restic.place(source, _passphrase(run, passphrase_file))
     run.ui.confirm([f"put the backup at {at.at} in place, its invoke.yaml too"])
-    done = giving_back.restore(run.settings, run.ui, at, snapshot)
+    done = giving_back.restore(run.settings, run.ui.progress, at, snapshot)
     run.ui.show(f"restored: {done.tags} tags, their logins, CAs, roster and settings")
     run.ui.show("  inv registry.up serves them")
     return {"ok": True, "changed": True, "at": at.at, **vars(done)}

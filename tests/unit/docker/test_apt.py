@@ -58,7 +58,7 @@ def test_a_system_without_apt_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("PATH", str(tmp_path))
     for ask in (
         lambda: apt.pending(["docker.io"]),
-        lambda: apt.install(["docker.io"], UI(), project(tmp_path)),
+        lambda: apt.install(["docker.io"], UI().progress, project(tmp_path)),
     ):
         with pytest.raises(Refused) as refusal:
             ask()
@@ -90,10 +90,10 @@ def packages():
 
 settings, ui = MagicMock(state=Path("/tmp/state")), MagicMock()
 before = packages()
-apt.install(["fakeroot"], ui, settings)
+apt.install(["fakeroot"], ui.progress, settings)
 brought = apt.installed_by_us(settings)
 again = packages()
-apt.install(["fakeroot"], ui, settings)
+apt.install(["fakeroot"], ui.progress, settings)
 assert packages() == again
 # Cut off in the worst place, as by a power failure: dpkg calls that "reinst-required".
 status = Path("/var/lib/dpkg/status")
@@ -101,7 +101,7 @@ text = status.read_text()
 begin = text.index("Package: fakeroot\\n")
 broken = text[begin:].replace("install ok installed", "install reinstreq half-installed", 1)
 status.write_text(text[:begin] + broken)
-apt.install(["fakeroot"], ui, settings)
+apt.install(["fakeroot"], ui.progress, settings)
 mended = packages() == again
 gone = apt.remove(brought, ui, settings)
 print(json.dumps({
@@ -119,7 +119,7 @@ def test_what_was_brought_is_mended_when_cut_off_and_taken_away_whole() -> None:
 
     ours = Settings()
     client = engine.connect(ours)
-    image = debian.base_image(ours, client, UI(yes=True))
+    image = debian.base_image(ours, client, UI(yes=True).progress)
     try:
         said = client.containers.run(
             image,

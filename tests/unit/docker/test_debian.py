@@ -134,7 +134,7 @@ def test_a_mirror_out_of_reach_leaves_no_image_behind(tmp_path: Path) -> None:
     client = engine.connect(settings)
     before = {image.id for image in client.images.list(all=True)}
     with pytest.raises(MoorageError) as failure:
-        debian.base_image(settings, client, UI(yes=True))
+        debian.base_image(settings, client, UI(yes=True).progress)
     assert "lab.mirror" in failure.value.cure
     assert not building.exists(client, debian.tag(settings))
     assert {image.id for image in client.images.list(all=True)} - before == set()

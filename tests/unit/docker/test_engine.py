@@ -160,7 +160,7 @@ def test_one_started_by_hand_keeps_its_data_where_settings_say(
     monkeypatch.setattr(dockerd, "systemd_is_running", lambda: False)
     monkeypatch.setattr(dockerd, "start", lambda *_, options, **__: given.append(options))
     monkeypatch.setattr(engine, "connect", lambda settings: socket.socket())
-    engine.ensure(parse({"engine": {"data": data}}), UI())
+    engine.ensure(parse({"engine": {"data": data}}), UI().progress)
     assert given == [options]
 
 
@@ -169,7 +169,7 @@ def test_one_that_answers_needs_nothing(tmp_path: Path) -> None:
     settings = project(tmp_path)
     assert engine.answers(settings)
     assert engine.pending(settings) == []
-    engine.ensure(settings, UI())
+    engine.ensure(settings, UI().progress)
     assert not engine.started_by_us(settings)
     assert not engine.stop(settings, UI())
 
@@ -183,7 +183,7 @@ def test_an_engine_in_which_others_work_stays_up(
     settings: Settings = project(tmp_path)
     dockerd.remember(settings.state, "dockerd")
     client = engine.connect(settings)
-    image = debian.base_image(Settings(), client, UI(yes=True))
+    image = debian.base_image(Settings(), client, UI(yes=True).progress)
     stranger = client.containers.run(
         image, ["sleep", "60"], detach=True, auto_remove=True, labels={engine.LABEL_PROJECT: ""}
     )

@@ -250,6 +250,32 @@ def test_no_folder_holds_more_than_one_looks_over() -> None:
     assert {name for name, count in counts.items() if count > MOST_FILES} == set(FULLER)
 
 
+# A function that takes a UI prints or asks: pure ones return values (moorage/output), and one that
+# only shows how far it is takes `progress`.
+MOST_THAT_SPEAK = 46
+
+
+def speaking(source: str) -> list[str]:
+    """The functions that take a UI."""
+    found = ast.walk(ast.parse(source))
+    functions = (one for one in found if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef))
+    return [one.name for one in functions if "ui" in _parameters(one.args)]
+
+
+def _parameters(of: ast.arguments) -> set[str]:
+    return {one.arg for one in (*of.posonlyargs, *of.args, *of.kwonlyargs)}
+
+
+def test_few_functions_take_a_ui() -> None:
+    found = {name: speaking(path.read_text()) for name, path in modules().items()}
+    assert sum(map(len, found.values())) <= MOST_THAT_SPEAK, found
+
+
+def test_a_function_that_takes_a_ui_is_seen() -> None:
+    source = "def f(ui): ...\nclass A:\n    async def g(self, *, ui=None): ...\ndef h(guide): ..."
+    assert speaking(source) == ["f", "g"]
+
+
 # Tests stand in rooms of the same names, so that whoever knows a module knows where its tests are.
 TESTS = ROOT / "tests" / "unit"
 OF_THE_WHOLE = "house"

@@ -105,7 +105,7 @@ def client() -> Iterator[Any]:
     from moorage.docker import engine
 
     config = parsing.parse({})
-    engine.ensure(config, UI(yes=True))
+    engine.ensure(config, UI(yes=True).progress)
     client = engine.connect(config)
     yield client
     client.close()
@@ -114,8 +114,8 @@ def client() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def image(client: Any) -> Iterator[str]:
     config = parsing.parse({"image": {"tag": "tested"}})
-    first = images.build(config, client, UI())
-    second = images.build(config, client, UI())
+    first = images.build(config, client, UI().progress)
+    second = images.build(config, client, UI().progress)
     assert second.image_id == first.image_id
     assert not second.changed
     yield first.reference
@@ -189,7 +189,7 @@ def test_a_base_without_python_is_refused(client: Any, image: str) -> None:
     config = parsing.parse({"image": {"base": bare, "tag": "bare"}})
     try:
         with pytest.raises(Refused) as refused:
-            images.build(config, client, UI())
+            images.build(config, client, UI().progress)
     finally:
         client.images.remove(bare, force=True)
     assert refused.value.code == "unfit-base"

@@ -249,7 +249,7 @@ def earlier_build(settings: Settings, client: Any) -> Any:
         for path in (etc, settings.registry_data, *etc.iterdir()):
             os.chown(path, *owner)
     return client.containers.run(
-        image.ensure(settings, client, UI())[0],
+        image.ensure(settings, client, UI().progress)[0],
         ["serve", "/etc/moorage/config.yml"],
         name=settings.registry.container,
         user=user,

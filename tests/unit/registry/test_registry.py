@@ -270,18 +270,18 @@ def test_a_neighbour_on_the_bridge_reaches_it(standing: Settings, client: Any) -
 
 @pytest.mark.engine
 def test_push_is_found_again_and_deletion_is_allowed(standing: Settings, client: Any) -> None:
-    images.build(standing, client, UI())
+    images.build(standing, client, UI().progress)
     try:
-        pushed = images.push(standing, client, UI())
+        pushed = images.push(standing, client, UI().progress)
         assert pushed.changed
         assert pushed.digest.startswith("sha256:")
-        again = images.push(standing, client, UI())
+        again = images.push(standing, client, UI().progress)
         assert (again.digest, again.changed) == (pushed.digest, False)
-        assert images.pull(standing, client, UI()) < 60
+        assert images.pull(standing, client, UI().progress) < 60
         login = registry.credentials(standing)
         path = f"/v2/{standing.image.name}/manifests/{pushed.digest}"
         assert https.ask(standing, path, login=login, method="DELETE").status == 202
-        assert images.push(standing, client, UI()).changed
+        assert images.push(standing, client, UI().progress).changed
     finally:
         client.images.remove(standing.image_reference, force=True)
 
@@ -290,12 +290,12 @@ def test_push_is_found_again_and_deletion_is_allowed(standing: Settings, client:
 def test_a_wrong_login_fails_the_push_in_words(standing: Settings, client: Any) -> None:
     path = folder(standing) / "password"
     right = path.read_text()
-    images.build(standing, client, UI())
+    images.build(standing, client, UI().progress)
     try:
         path.write_text("wrong\n")
         for attempt in (images.push, images.pull):
             with pytest.raises(MoorageError) as failed:
-                attempt(standing, client, UI())
+                attempt(standing, client, UI().progress)
             assert failed.value.code in ("registry-refuses", "login-refused")
             assert failed.value.cure
     finally:

@@ -193,7 +193,7 @@ def test_a_cured_sandbox_is_waited_for_and_told_if_it_still_lacks_its_image(
     server.objects["/api/v1/namespaces/web/pods/pod"] = before_sandbox()
     revived = recovery.revive(connected, SETTINGS, found)
     assert revived.deleted == ()
-    left = recovery.wait(connected, SETTINGS, QUIET, found, revived, 0.0)
+    left = recovery.wait(connected, SETTINGS, QUIET.progress, found, revived, 0.0)
     assert only(left).code == "x509-unknown-authority"
     assert left.waiting
 

@@ -276,7 +276,7 @@ def recovered(api: Cluster, report: Report, seconds: float = 20) -> Report:
     given: Any = api
     revived = recovery.revive(given, SETTINGS, report)
     api.looked = True
-    return recovery.wait(given, SETTINGS, UI_, report, revived, seconds)
+    return recovery.wait(given, SETTINGS, UI_.progress, report, revived, seconds)
 
 
 @pytest.mark.usefixtures("known")

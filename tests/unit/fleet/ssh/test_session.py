@@ -71,7 +71,7 @@ def client() -> DockerClient:
 def image(client: DockerClient) -> str:
     from moorage.docker import building, debian
 
-    base = debian.base_image(Settings(), client, UI(yes=True))
+    base = debian.base_image(Settings(), client, UI(yes=True).progress)
     return building.build(
         client,
         {"Dockerfile": DOCKERFILE},

@@ -292,7 +292,7 @@ def test_what_nodes_are_made_from_is_built_beside_the_caller(
     monkeypatch.setattr(images, "base", lambda *_: "base")
     monkeypatch.setattr(images, "ensure", ensure)
     monkeypatch.setattr(engine, "connect", lambda _: Unused())
-    begun = lab.build(project(tmp_path), Unused(), UI())  # type: ignore[arg-type]
+    begun = lab.build(project(tmp_path), Unused(), UI().progress)  # type: ignore[arg-type]
     assert begun is not None
     assert going.wait(20)
     assert not begun.done()
@@ -310,9 +310,9 @@ def test_a_build_that_fails_beside_the_caller_is_told_to_who_waits(
     monkeypatch.setattr(images, "base", lambda *_: "base")
     monkeypatch.setattr(images, "ensure", ensure)
     monkeypatch.setattr(engine, "connect", lambda _: Unused())
-    begun = lab.build(project(tmp_path), Unused(), UI())  # type: ignore[arg-type]
+    begun = lab.build(project(tmp_path), Unused(), UI().progress)  # type: ignore[arg-type]
     assert begun is not None
     with pytest.raises(MoorageError, match="system failed"):
         begun.result(20)
     monkeypatch.setattr(images, "missing", lambda *_: ())
-    assert lab.build(project(tmp_path), Unused(), UI()) is None  # type: ignore[arg-type]
+    assert lab.build(project(tmp_path), Unused(), UI().progress) is None  # type: ignore[arg-type]

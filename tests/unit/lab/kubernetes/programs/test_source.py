@@ -25,7 +25,7 @@ pytestmark = pytest.mark.engine
 @pytest.fixture
 def begun(tmp_path: Path) -> Iterator[tuple[Settings, docker.DockerClient, str, str]]:
     settings, client = project(tmp_path), docker.from_env(timeout=120)
-    base = debian.base_image(settings, client, UI(as_json=True))
+    base = debian.base_image(settings, client, UI(as_json=True).progress)
     script = source._SCRIPT.read_bytes()
     recipe = hashlib.sha256(script + base.encode()).hexdigest()[:16]
     try:
