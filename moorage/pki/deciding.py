@@ -38,7 +38,7 @@ def names(settings: Settings) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Decision:
+class Issuing:
     """``make_ca`` and ``make_leaf`` hold the reason, or "" where there is nothing to make.
 
     ``foreign_leaf``: the pair that is there may be wanted again, so a copy is kept.
@@ -63,7 +63,7 @@ class Decision:
         return texts
 
 
-def decide(settings: Settings, now: datetime.datetime, *, new_ca: bool) -> Decision:
+def decide(settings: Settings, now: datetime.datetime, *, new_ca: bool) -> Issuing:
     folder = settings.certs_dir
     if settings.root.is_relative_to(folder.resolve()):
         raise Refused(
@@ -74,7 +74,7 @@ def decide(settings: Settings, now: datetime.datetime, *, new_ca: bool) -> Decis
             path="invoke.yaml",
         )
     if new_ca:
-        return Decision("you asked for a new one", "it has to be signed by the new CA", True)
+        return Issuing("you asked for a new one", "it has to be signed by the new CA", True)
     certificate, key = files.staged_or_settled(folder)
     wrong = ""
     if _is_anothers(folder, key):
@@ -85,7 +85,7 @@ def decide(settings: Settings, now: datetime.datetime, *, new_ca: bool) -> Decis
                 raise
             wrong = problem.cause
     if certificate is None and key is None:
-        return Decision("there is none yet", "there is none of this CA yet", True)
+        return Issuing("there is none yet", "there is none of this CA yet", True)
     authorities = _usable_cas(folder, certificate, now)
     ca, ca_key = authorities[0], None
     if key is not None:
@@ -94,10 +94,10 @@ def decide(settings: Settings, now: datetime.datetime, *, new_ca: bool) -> Decis
     reason, foreign = reason or wrong, foreign or bool(wrong)
     if reason:
         _require_able(settings, ca, ca_key)
-    return Decision("", reason, foreign, ca, ca_key)
+    return Issuing("", reason, foreign, ca, ca_key)
 
 
-def with_another_leaf(settings: Settings, decision: Decision) -> Decision:
+def with_another_leaf(settings: Settings, decision: Issuing) -> Issuing:
     folder = settings.certs_dir
     anothers = _is_anothers(folder, files.read(folder / "ca.key"))
     if decision.make_leaf or anothers or decision.ca is None:
@@ -140,7 +140,7 @@ def _ours_can_sign_it(folder: Path, ca_pem: bytes | None, ca_key_pem: bytes | No
     )
 
 
-def _served_as_it_is(settings: Settings, ca_pem: bytes | None, now: datetime.datetime) -> Decision:
+def _served_as_it_is(settings: Settings, ca_pem: bytes | None, now: datetime.datetime) -> Issuing:
     """Nothing to make. Raises Refused where nodes would not accept what is there."""
     from moorage.pki import certificates, chain
 
@@ -159,7 +159,7 @@ def _served_as_it_is(settings: Settings, ca_pem: bytes | None, now: datetime.dat
         found = chain.trouble(folder, pem, tuple(dict.fromkeys(wanted)), now)
     if found is not None:
         raise refused_ca(found.code, found.path, found.cause, f"{found.cure}; or {_NEW_CA}")
-    return Decision("", "", ca=authorities[0])
+    return Issuing("", "", ca=authorities[0])
 
 
 def _readable_cas(folder: Path, pem: bytes | None) -> list[Certificate]:

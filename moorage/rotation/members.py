@@ -263,12 +263,12 @@ def _tell_agents(api: Api, settings: Settings, plan: Plan) -> bytes:
 def _told_agents(means: Means, api: Api, plan: Plan) -> Outcome:
     """Until every agent has said that its node trusts, by a pull, or why not."""
     from moorage.cluster.agents.states import FAILED, wait
-    from moorage.cluster.api.told import APPLY, Told
+    from moorage.cluster.api.told import APPLY, Order
 
     def failed(left: Sequence[AgentState]) -> list[AgentState]:
         return [one for one in left if one.status == FAILED]
 
-    told = Told(_tell_agents(api, means.settings, plan), APPLY)
+    told = Order(_tell_agents(api, means.settings, plan), APPLY)
     with means.ui.progress("wait for the cluster's agents") as update:
         _, left = wait(api, told, _AGENTS_SECONDS, update, is_vain=lambda left: bool(failed(left)))
     if not left:

@@ -11,7 +11,7 @@ from moorage.cluster.agents.documents import GRADE_LABEL, Wanted
 from moorage.cluster.agents.rollout import apply, promote
 from moorage.cluster.agents.states import STATUS, AgentState, marked_nodes, wait
 from moorage.cluster.api import paths, told
-from moorage.cluster.api.told import UNTRUST, Told
+from moorage.cluster.api.told import UNTRUST, Order
 from moorage.cluster.diagnosis.nodes import AGENTS_UNTRUST, TRUSTED, ClusterNode
 from moorage.errors import Refused
 
@@ -48,7 +48,7 @@ def take_trust_away(api: Api, settings: Settings, ui: UI, seconds: float) -> lis
     with ui.progress("wait for the agents to take the trust away") as update:
         found, left = wait(
             api,
-            Told(plan, UNTRUST),
+            Order(plan, UNTRUST),
             seconds,
             update,
             is_done=lambda one: one.status == "untrusted",

@@ -122,7 +122,7 @@ def _agents(api: Api, settings: Settings, update: Update, seconds: float) -> str
     apply(api, [made_of.plan_secret(settings, plan, was.action)])
     if was.action != told.APPLY:
         return ""
-    left = wait(api, told.Told(plan, told.APPLY), seconds, update).left
+    left = wait(api, told.Order(plan, told.APPLY), seconds, update).left
     if not left:
         return ""
     names = _some(one.node.name for one in left)

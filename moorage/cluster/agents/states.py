@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moorage.cluster.agents.documents import FILES, FULL, GRADE_LABEL
 from moorage.cluster.api import ours, paths
-from moorage.cluster.api.told import APPLY, Told
+from moorage.cluster.api.told import APPLY, Order
 from moorage.cluster.diagnosis.nodes import TRUSTED, ClusterNode, from_document
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _goes_on(_left: Sequence[AgentState]) -> bool:
 
 def wait(
     api: Api,
-    told: Told,
+    told: Order,
     seconds: float,
     update: Update,
     *,

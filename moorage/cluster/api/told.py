@@ -20,7 +20,7 @@ PLAN, PLAN_KEY, ACTION_KEY = "moorage-plan", "plan.json", "action"
 APPLY, UNTRUST = "apply", "untrust"
 
 
-class Told(NamedTuple):
+class Order(NamedTuple):
     """The plan, as JSON, and what to do with it: ``APPLY``, ``UNTRUST`` or a word to come."""
 
     plan: bytes
@@ -33,7 +33,7 @@ def find(api: Api, settings: Settings) -> dict[str, Any] | None:
     return api.find(path, "read the agents' plan")
 
 
-def of_registry(secret: Mapping[str, Any] | None, registry: str) -> Told | None:
+def of_registry(secret: Mapping[str, Any] | None, registry: str) -> Order | None:
     """What the agents are told about ``registry``, as image names spell it; None if their plan is
     another registry's, another checkout's perhaps. Pure.
 
@@ -47,4 +47,4 @@ def of_registry(secret: Mapping[str, Any] | None, registry: str) -> Told | None:
     if (str(host) if port == 443 else f"{host}:{port}") != registry:
         return None
     action = secret["data"].get(ACTION_KEY)
-    return Told(plan, APPLY if action is None else base64.b64decode(action).decode())
+    return Order(plan, APPLY if action is None else base64.b64decode(action).decode())

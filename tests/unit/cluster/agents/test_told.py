@@ -15,9 +15,9 @@ import pytest
 
 from moorage.cluster.agents import states
 from moorage.cluster.api import told
-from moorage.cluster.api.told import APPLY, UNTRUST, Told
+from moorage.cluster.api.told import APPLY, UNTRUST, Order
 
-PLAN = Told(b"{}", APPLY)
+PLAN = Order(b"{}", APPLY)
 
 
 def secret(registry: object, **more: str) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class Nodes:
     """Stands in for an API server: each look at the Nodes finds the next words of two agents."""
 
     words: list[tuple[str, str]]
-    told: Told = PLAN
+    told: Order = PLAN
     looks: int = 0
     seen: list[tuple[int, int]] = field(default_factory=list)
 
@@ -73,7 +73,7 @@ class Nodes:
     def update(self, *, done: int, total: int) -> None:
         self.seen.append((done, total))
 
-    def wait(self, plan: Told = PLAN, seconds: float = 60, **how: Any) -> list[str]:
+    def wait(self, plan: Order = PLAN, seconds: float = 60, **how: Any) -> list[str]:
         heard = states.wait(self, plan, seconds, self.update, **how)  # type: ignore[arg-type]
         return [one.node.name for one in heard.left]
 
@@ -95,8 +95,8 @@ def test_those_that_are_late_are_named() -> None:
 
 
 def test_what_agents_said_of_another_plan_or_another_word_does_not_count() -> None:
-    assert Nodes([("trusted", "trusted")]).wait(Told(b"[]", APPLY), 0) == ["n1", "n2"]
-    assert Nodes([("trusted", "trusted")]).wait(Told(b"{}", UNTRUST), 0) == ["n1", "n2"]
+    assert Nodes([("trusted", "trusted")]).wait(Order(b"[]", APPLY), 0) == ["n1", "n2"]
+    assert Nodes([("trusted", "trusted")]).wait(Order(b"{}", UNTRUST), 0) == ["n1", "n2"]
 
 
 def test_a_wait_that_is_in_vain_ends_at_once() -> None:
