@@ -21,7 +21,7 @@ from moorage.registry import Credentials, client, handed, service, users
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
     from moorage.cluster.login.pull_secret import Login
-    from moorage.output import Update
+    from moorage.output import Progress
     from moorage.settings import Settings
     from moorage.ui import UI
 
@@ -90,8 +90,7 @@ def switch(
     )
     failed = [one for one in outcomes if one.error is not None]
     if users.name_for(users.NODES) in names:
-        with ui.progress("wait for the agents to pull with it") as update:
-            why = _agents(api, settings, update, seconds)
+        why = _agents(api, settings, ui.progress, seconds)
         if why:
             left[users.name_for(users.NODES)] = why
     found = [one for one in admins.logins_held(api, settings) if one[1].user in names]
@@ -113,7 +112,7 @@ def _is_newest(settings: Settings, held: Login) -> bool:
     return client.ask(settings, "/v2/", login=Credentials(held.user, held.password)).status == 200
 
 
-def _agents(api: Api, settings: Settings, update: Update, seconds: float) -> str:
+def _agents(api: Api, settings: Settings, progress: Progress, seconds: float) -> str:
     """The agents' plan with the newest password, pulled with by each of them; why not, else ""."""
     was = told.of_registry(told.find(api, settings), settings.registry_name)
     if was is None:
@@ -122,7 +121,8 @@ def _agents(api: Api, settings: Settings, update: Update, seconds: float) -> str
     apply(api, [made_of.plan_secret(settings, plan, was.action)])
     if was.action != told.APPLY:
         return ""
-    left = wait(api, told.Order(plan, told.APPLY), seconds, update).left
+    with progress("wait for the agents to pull with it") as update:
+        left = wait(api, told.Order(plan, told.APPLY), seconds, update).left
     if not left:
         return ""
     names = _some(one.node.name for one in left)
