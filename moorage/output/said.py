@@ -38,14 +38,14 @@ class Joined(str):
         return made
 
 
-class OfFault(str):
-    """What an error says; its code tells the same in another language."""
+class Coded(str):
+    """What an error says; ``key``, its code, is what another language tells it by."""
 
-    code: str
+    key: str
 
-    def __new__(cls, text: str, code: str = "") -> OfFault:
+    def __new__(cls, text: str, key: str = "") -> Coded:
         made = super().__new__(cls, text)
-        made.code = code
+        made.key = key
         return made
 
 
@@ -65,8 +65,8 @@ def in_words(text: object, word: Callable[[str], str], fault: Callable[[str], st
     of a code says, "" if it does not know the code. All else stays as it is."""
     if isinstance(text, Joined):
         return word(text.mark).join(in_words(one, word, fault) for one in text.parts)
-    if isinstance(text, OfFault):
-        return fault(text.code) or str(text)
+    if isinstance(text, Coded):
+        return fault(text.key) or str(text)
     if not isinstance(text, Said):
         return str(text)
     if not text.given:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from moorage.actions import Action
 from moorage.errors import MoorageError, Refused
 from moorage.output import Note
+from moorage.output.said import Coded, joined, said
 from moorage.registry import external
 from moorage.registry.credentials import Credentials, credentials, if_any
 
@@ -199,7 +200,7 @@ def external_status(settings: Settings) -> RegistryStatus:
         login = if_any(settings)
         https.check_login(settings, login)
     except MoorageError as error:
-        problem = f"{error.message}: {error.cause}; {error.cure}"
+        problem = Coded(f"{error.message}: {error.cause}; {error.cure}", error.code)
     return RegistryStatus(
         url=f"https://{settings.registry_name}",
         container="",
@@ -356,19 +357,23 @@ def _status(settings: Settings, client: DockerClient, *, changed: bool) -> Regis
     found = container.find(settings, client)
     registry, front = settings.registry, container.front_name(settings)
     down = [
-        f"the container {name} is {'not there' if one is None else one.status}"
+        said("the container {name} is not there", name=name)
+        if one is None
+        else said("the container {name} is {state}", name=name, state=one.status)
         for name, one in (
             (registry.container, found),
             (front, container.find_front(settings, client)),
         )
         if one is None or one.status != "running"
     ]
-    running, problem = not down, "; ".join(down)
+    running = not down
+    problem: str = joined("; ", down)
     try:
         if running:
             https.check_login(settings, credentials(settings))
     except MoorageError as error:
-        problem = f"{error.message}: {error.cause}" if error.cause else error.message
+        words = f"{error.message}: {error.cause}" if error.cause else error.message
+        problem = Coded(words, error.code)
     state = {} if found is None else found.attrs["State"]
     return RegistryStatus(
         url=f"https://{settings.registry_name}",

@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import MoorageError, Refused
+from moorage.output.said import Coded, joined, said
 from moorage.ui import UI
-from moorage.web.story import Section, Trouble, from_rows
+from moorage.web.story import Section, Trouble, from_rows, trouble
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
@@ -145,8 +146,7 @@ class Actions:
         last = self._deeds[-1] if self._deeds else None
         if last is None or last.outcome is None or last.outcome.error is None:
             return ()
-        error = last.outcome.error
-        return (Trouble(last.question.typed, error.message, error.cause, error.cure),)
+        return (trouble(last.question.typed, last.outcome.error),)
 
     def question(self, kind: str, of: str) -> Question:
         """What agreeing would do. Raises Refused (``no-node``, ``no-finding``)."""
@@ -162,8 +162,11 @@ class Actions:
                 cause="only the nodes that inv web was started with can be verified here",
                 cure="inv nodes.verify --hosts=NODE",
             )
-        does = (f"prove that {name} trusts the registry: TLS, CRI and a pull; it changes no file",)
-        return Question("verify", name, f"inv nodes.verify --hosts={name}", does)
+        does = said(
+            "prove that {node} trusts the registry: TLS, CRI and a pull; it changes no file",
+            node=name,
+        )
+        return Question("verify", name, f"inv nodes.verify --hosts={name}", (does,))
 
     def _cure(self, wanted: str) -> Question:
         from moorage.cluster.workload import cures
@@ -229,9 +232,12 @@ class Actions:
         if result.error is not None:
             return Outcome(error=MoorageError.of(result.error, host=question.of))
         if result.unproven:
-            return Outcome(f"well; not proven: {', '.join(one.part for one in result.unproven)}")
-        took = "" if result.pull_seconds is None else f" by a pull in {result.pull_seconds:.1f} s"
-        return Outcome(f"proven{took}")
+            parts = ", ".join(one.part for one in result.unproven)
+            return Outcome(said("well; not proven: {parts}", parts=parts))
+        if result.pull_seconds is None:
+            return Outcome(said("proven"))
+        took = f"{result.pull_seconds:.1f}"
+        return Outcome(said("proven by a pull in {took} s", took=took))
 
     def _fix(self, question: Question) -> Outcome:
         """As ``k8s.diagnose --fix`` does it, of one cause, which must be what was agreed to."""
@@ -247,9 +253,9 @@ class Actions:
             done, after = cures.by_rounds(api, self._settings, voice, one)
         if failed := [each.error for each in done if each.error is not None]:
             return Outcome(error=failed[0])
-        words = "; ".join(each.words for each in done)
         left = len(after.stuck) + len(after.waiting)
-        return Outcome(f"{words}; {left} pods still wait" if left else f"{words}; the pods run")
+        end = said("{count} pods still wait", count=left) if left else said("the pods run")
+        return Outcome(joined("; ", (*(each.words for each in done), end)))
 
 
 def key(group: Group) -> str:
@@ -283,8 +289,11 @@ def _unseen(_: object) -> None:
 
 def _state(outcome: Outcome | None) -> str:
     if outcome is None:
-        return "under way"
-    return f"failed: {outcome.error.message}" if outcome.error is not None else outcome.words
+        return said("under way")
+    if outcome.error is not None:
+        problem = Coded(outcome.error.message, outcome.error.code)
+        return said("failed: {problem}", problem=problem)
+    return outcome.words
 
 
 def _when(seconds: float) -> str:

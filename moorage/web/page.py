@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moorage.output.typed import typed
-from moorage.web.words import CHINESE
+from moorage.web import words
+from moorage.web.story import trouble
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from moorage.errors import Refused
     from moorage.web.actions import Question
     from moorage.web.story import Section
 
@@ -56,17 +58,31 @@ def part(name: str, section: Section, lang: str) -> str:
     from moorage.web.drawing import drawn
 
     template = _environment().get_template("section.html.j2")
-    words = {"say": _say(lang), "word": _word(lang), "drawn_of": drawn}
-    return typed(template.render(name=name, section=section, **words))
+    given = {"say": _say(lang), "word": _word(lang), "tell": _tell(lang), "drawn_of": drawn}
+    troubles = [words.told(one, lang) for one in section.troubles]
+    return typed(template.render(name=name, section=section, troubles=troubles, **given))
 
 
 def confirmation(registry: str, question: Question, token: str, lang: str) -> str:
     """What is asked before an action; ``token`` goes back with the agreement."""
     template = _environment().get_template("confirm.html.j2")
     text = template.render(
-        registry=registry, question=question, token=token, lang=lang, say=_say(lang)
-    )
+        registry=registry, question=question, token=token, lang=lang,
+        say=_say(lang), tell=_tell(lang),
+    )  # fmt: skip
     return typed(text)
+
+
+def plain(text: str, lang: str) -> str:
+    """One sentence of ours without a page around it."""
+    return typed(_tell(lang)(text))
+
+
+def refused(problem: Refused, lang: str) -> str:
+    """Why something is not done, and the cure."""
+    told = words.told(trouble("", problem), lang)
+    why = f"{told.message}: {told.cause}." if told.cause else f"{told.message}。"
+    return typed(f"{why}\n{told.cure}")
 
 
 @cache
@@ -84,12 +100,17 @@ def _environment() -> Environment:
 
 def _say(lang: str) -> Any:
     """Our own words in the reader's language; what nodes and pods say stays as they said it."""
-    return (lambda text: CHINESE.get(text, text)) if lang == "zh" else _english
+    return words.chinese if lang == "zh" else _english
 
 
 def _word(lang: str) -> Any:
     """The same within a line, where English has no capital."""
-    return (lambda text: CHINESE.get(text, text)) if lang == "zh" else str
+    return words.chinese if lang == "zh" else str
+
+
+def _tell(lang: str) -> Any:
+    """A value: words of ours in the reader's language, and a name as it is."""
+    return words.value if lang == "zh" else str
 
 
 def _english(text: str) -> str:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from moorage.errors import MoorageError, Refused
+from moorage.output.said import said
 from moorage.web import page
 from moorage.web.access import (
     FORM,
@@ -142,36 +143,38 @@ class Server:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Every request's way in: the name it was asked by, the method, the path, the cookie."""
-        answer = self._table.get(request.path)
-        said = self._refusal(request, answer) or await answer(request)  # type: ignore[arg-type,misc]
-        if said.status in REFUSED:  # neither the query nor a cookie: a token may be in them
-            _log.info("refused: %s %.100r: %d", request.method, request.path, said.status)
-        return said
+        path = self._table.get(request.path)
+        answer = self._refusal(request, path) or await path(request)  # type: ignore[arg-type,misc]
+        if answer.status in REFUSED:  # neither the query nor a cookie: a token may be in them
+            _log.info("refused: %s %.100r: %d", request.method, request.path, answer.status)
+        return answer
 
     def _refusal(self, request: web.BaseRequest, answer: Handler | None) -> web.Response | None:
         if request.headers.get("Host", "") not in self.place.hosts:
-            return _said(421, "This page is served under its own name only.")
+            return _said(request, 421, "This page is served under its own name only.")
         if answer is None:
-            return _said(404, "There is no such page.")
+            return _said(request, 404, "There is no such page.")
         methods = ("GET", "POST") if request.path in ASKED else ("GET",)
         if request.method not in methods:
-            said = _said(405, "This page is read only.")
-            said.headers["Allow"] = ", ".join(methods)
-            return said
+            refused = _said(request, 405, "This page is read only.")
+            refused.headers["Allow"] = ", ".join(methods)
+            return refused
         if request.path != "/login" and not self.access.knows(self._session(request)):
-            return _said(403, "Open the link that `inv web` printed; it lets one browser in, once.")
+            way = "Open the link that `inv web` printed; it lets one browser in, once."
+            return _said(request, 403, way)
         return self._refused_form(request) if request.method == "POST" else None
 
     def _refused_form(self, request: web.BaseRequest) -> web.Response | None:
         """Every browser says where a form comes from; one that does not is not believed."""
         if request.headers.getall("Origin", []) != [f"http://{request.headers['Host']}"]:
-            return _said(403, "This was sent by another site, and nothing was done.")
+            return _said(request, 403, "This was sent by another site, and nothing was done.")
         if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
-            return _said(403, "This was sent by another site, and nothing was done.")
+            return _said(request, 403, "This was sent by another site, and nothing was done.")
         if request.content_type != FORM:
-            return _said(415, "A form of this page was expected.")
+            return _said(request, 415, "A form of this page was expected.")
         if request.content_length is None or request.content_length > MOST_FORM_BYTES:
-            return _said(413, f"A form of this page has {MOST_FORM_BYTES} bytes at most.")
+            most = said("A form of this page has {count} bytes at most.", count=MOST_FORM_BYTES)
+            return _said(request, 413, most)
         return None
 
     def _session(self, request: web.BaseRequest) -> str:
@@ -185,13 +188,14 @@ class Server:
     async def _log_in(self, request: web.BaseRequest) -> web.Response:
         session = self.access.log_in(request.query.get("token", ""))
         if session is None:
-            return _said(403, "This link was used already, or is not right: run `inv web` again.")
+            why = "This link was used already, or is not right: run `inv web` again."
+            return _said(request, 403, why)
         answer = web.Response(status=303, headers={**HEADERS, "Location": "/"})
         answer.set_cookie(self._cookie, session, httponly=True, samesite="Strict", path="/")
         return answer
 
     async def _page(self, request: web.BaseRequest) -> web.Response:
-        lang = page.language(request.headers.get("Accept-Language", ""))
+        lang = _language(request)
         headers = FORM_HEADERS if self._acts else HEADERS
         return _html(self._rendered("", lang), lang, headers)
 
@@ -203,8 +207,8 @@ class Server:
                 return await self._agreed(actions, kind, request)
             question = actions.question(kind, request.query.get("of", ""))
         except Refused as problem:
-            return _said(409, f"{problem.message}: {problem.cause}.\n{problem.cure}")
-        lang = page.language(request.headers.get("Accept-Language", ""))
+            return _refused(request, problem)
+        lang = _language(request)
         token = self.access.form_token(self._session(request))
         return _html(page.confirmation(self._registry, question, token, lang), lang, FORM_HEADERS)
 
@@ -216,16 +220,16 @@ class Server:
         except TimeoutError:
             fields = None
         if fields is None:
-            return _said(400, "This is not a form of this page; nothing was done.")
+            return _said(request, 400, "This is not a form of this page; nothing was done.")
         of, token = fields
         if not self.access.is_form_of(session, token):
-            return _said(403, "This form is of another session; nothing was done.")
+            return _said(request, 403, "This form is of another session; nothing was done.")
         who = f"{_user()}, session {self.access.short(session)}"
         actions.begin(actions.question(kind, of), who)
         return web.Response(status=303, headers={**HEADERS, "Location": "/#actions"})
 
     async def _section(self, request: web.BaseRequest) -> web.Response:
-        lang = page.language(request.headers.get("Accept-Language", ""))
+        lang = _language(request)
         return _html(self._rendered(request.path.rpartition("/")[2], lang), lang)
 
     def _rendered(self, name: str, lang: str) -> str:
@@ -321,8 +325,23 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _said(status: int, text: str) -> web.Response:
-    return web.Response(status=status, text=f"{text}\n", headers=HEADERS)
+def _language(request: web.BaseRequest) -> str:
+    return page.language(request.headers.get("Accept-Language", ""))
+
+
+def _said(request: web.BaseRequest, status: int, text: str) -> web.Response:
+    lang = _language(request)
+    return _plain(status, page.plain(said(text) if type(text) is str else text, lang), lang)
+
+
+def _refused(request: web.BaseRequest, problem: Refused) -> web.Response:
+    lang = _language(request)
+    return _plain(409, page.refused(problem, lang), lang)
+
+
+def _plain(status: int, text: str, lang: str) -> web.Response:
+    headers = {**HEADERS, "Content-Language": lang, "Vary": "Accept-Language"}
+    return web.Response(status=status, text=f"{text}\n", headers=headers)
 
 
 def _in_use(place: Place, why: str) -> Refused:

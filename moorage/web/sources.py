@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from moorage.errors import MoorageError
+from moorage.output.said import Coded, Said, joined, said
 from moorage.settings import REPOSITORY
-from moorage.web.story import Section, Trouble, from_groups, from_rows
+from moorage.web.story import Section, from_groups, from_rows, trouble
 
 if TYPE_CHECKING:
     from moorage.catalogue.listing import Repository
@@ -38,9 +39,11 @@ def registry(settings: Settings) -> Section:
         found = registries.external_status(settings)
     else:
         found = registries.status(settings, engine.connect(settings))
-    said = "answers" if found.healthy else f"not well: {found.problem}"
-    by = ("run by", "somebody else") if found.external else ("container", found.container)
-    rows = [("address", found.url), ("state", said), by]
+    state = said("answers")
+    if not found.healthy:
+        state = said("not well: {problem}", problem=found.problem)
+    by = ("run by", said("somebody else")) if found.external else ("container", found.container)
+    rows: list[tuple[str, str]] = [("address", found.url), ("state", state), by]
     rows += [("since", f"{found.since[:19]} UTC")] if found.since else []
     rows += [] if found.external else _front(settings)
     return from_rows(("", ""), [*rows, *_certificate(settings), *_disk(settings)])
@@ -53,9 +56,12 @@ def _front(settings: Settings) -> list[tuple[str, str]]:
     try:
         seen = traffic.requests(service.run(settings))
     except MoorageError as problem:
-        return [("front", f"{problem.message}: {problem.cure}")]
-    words = f"{seen.all} since its start, {seen.refused} refused, {seen.failed} failed"
-    return [("front", "answers"), ("requests", words)]
+        return [("front", Coded(f"{problem.message}: {problem.cure}", problem.code))]
+    words = said(
+        "{all} since its start, {refused} refused, {failed} failed",
+        all=seen.all, refused=seen.refused, failed=seen.failed,
+    )  # fmt: skip
+    return [("front", said("answers")), ("requests", words)]
 
 
 def _certificate(settings: Settings) -> list[tuple[str, str]]:
@@ -64,18 +70,20 @@ def _certificate(settings: Settings) -> list[tuple[str, str]]:
     try:
         shown = pki.show(settings).registry
     except MoorageError as problem:
-        return [("certificate", problem.message)]
+        return [("certificate", Coded(problem.message, problem.code))]
     if shown is None:
         return []
     days = int((shown.not_after.timestamp() - time.time()) // 86400)
-    return [("certificate", f"ends {shown.not_after:%Y-%m-%d}, in {days} days")]
+    ends = f"{shown.not_after:%Y-%m-%d}"
+    return [("certificate", said("ends {day}, in {days} days", day=ends, days=days))]
 
 
 def _disk(settings: Settings) -> list[tuple[str, str]]:
     if not settings.registry_data.exists():
         return []
     use = shutil.disk_usage(settings.registry_data)
-    return [("disk", f"{use.free / _GIB:.1f} of {use.total / _GIB:.1f} GiB free")]
+    free, total = f"{use.free / _GIB:.1f}", f"{use.total / _GIB:.1f}"
+    return [("disk", said("{free} of {total} GiB free", free=free, total=total))]
 
 
 def images(settings: Settings) -> Section:
@@ -98,8 +106,7 @@ def _stored(settings: Settings) -> Section:
     try:
         freed = _freed(layout)
     except MoorageError as problem:
-        trouble = Trouble("", problem.message, problem.cause, problem.cure)
-        return replace(shown, facts=(total,), troubles=(trouble,))
+        return replace(shown, facts=(total,), troubles=(trouble("", problem),))
     return replace(shown, facts=(total, ("a collection would free", freed)))
 
 
@@ -107,7 +114,8 @@ def _row(held: Repository, sizes: Mapping[str, int]) -> tuple[str, str, str, str
     """A repository; what several of its images share counts once."""
     tags = sorted(held.tags, key=lambda tag: -held.tags[tag].pushed)
     words = ", ".join(tags[:MOST_TAGS])
-    words += f" and {len(tags) - MOST_TAGS} more" if len(tags) > MOST_TAGS else ""
+    if len(tags) > MOST_TAGS:
+        words = said("{tags} and {count} more", tags=words, count=len(tags) - MOST_TAGS)
     parts = {part for one in held.manifests.values() for part in one.manifest.parts}
     taken = sum(sizes.get(digest, 0) for digest in parts | held.manifests.keys())
     pushed = max((one.pushed for one in held.manifests.values()), default=0.0)
@@ -120,12 +128,13 @@ def _freed(layout: Layout) -> str:
 
     found = collecting.planned(layout, collecting.Policy())
     if not found:
-        return "nothing"
-    return f"{_blobs(found.values())}: inv registry.collect"
+        return said("nothing")
+    return said("{blobs}: inv registry.collect", blobs=_blobs(found.values()))
 
 
 def _blobs(sizes: Collection[int]) -> str:
-    return f"{size(sum(sizes))} in {len(sizes)} blob{'' if len(sizes) == 1 else 's'}"
+    words = "{size} in {count} blob" if len(sizes) == 1 else "{size} in {count} blobs"
+    return said(words, size=size(sum(sizes)), count=len(sizes))
 
 
 def size(count: float) -> str:
@@ -149,10 +158,10 @@ def _listing(settings: Settings) -> Section:
     login = registries.if_any(settings)
     catalog = client.ask(settings, f"/v2/_catalog?n={MOST_REPOSITORIES}", login=login)
     names = _listed(catalog.body, "repositories")
-    rows = []
+    rows: list[tuple[str, str]] = []
     for name in names:
         if not REPOSITORY.fullmatch(name):  # one that cannot be asked for keeps no other back
-            rows.append((name, "not a name of a repository"))
+            rows.append((name, said("not a name of a repository")))
             continue
         answer = client.ask(settings, f"/v2/{name}/tags/list", login=login)
         rows.append((name, ", ".join(sorted(_listed(answer.body, "tags")))))
@@ -168,11 +177,16 @@ def users(settings: Settings) -> Section:
     rows = [
         (
             one["name"], one["role"], ", ".join(one["repositories"]),
-            (one["expires"] or "never")[:10], one["purpose"],
+            (one["expires"] or "")[:10] or said("never"), _purpose(one["purpose"]),
         )
         for one in told
     ]  # fmt: skip
     return from_rows(("login", "role", "repositories", "ends", "made for"), rows)
+
+
+def _purpose(of: str) -> str:
+    kind, _, namespace = of.partition(":")
+    return said("secret:{namespace}", namespace=namespace) if namespace else Said(kind)
 
 
 def _listed(body: bytes, name: str) -> list[str]:
@@ -190,15 +204,21 @@ def rollouts(settings: Settings) -> Section:
     rows = []
     for one in logbook.past(logbook.folder(settings)):
         done = sum(one.counts.values())
-        counts = ", ".join(f"{count} {status}" for status, count in sorted(one.counts.items()))
+        counts = joined(", ", (_counted(*pair) for pair in sorted(one.counts.items())))
         if one.ended is None:
-            state = f"{done} of {one.hosts}: under way, or killed"
+            state: str = said("{done} of {all}: under way, or killed", done=done, all=one.hosts)
         else:
-            state = one.ended or "ended"
+            state = Coded(one.ended, "not-begun") if one.ended else said("ended")
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.began))
-        rows.append((when, one.command, str(one.hosts), counts, state))
+        verb, _, registry = one.command.partition(" ")
+        command = said("{verb} {registry}", verb=Said(verb), registry=registry)
+        rows.append((when, command if registry else Said(verb), str(one.hosts), counts, state))
     note = "" if rows else "no rollout was begun in this folder"
     return from_rows(("began", "what", "nodes", "results", "state"), rows, note)
+
+
+def _counted(status: str, count: int) -> str:
+    return said("{count} {status}", count=count, status=Said(status))
 
 
 def pods(api: Api, settings: Settings, actions: Actions | None = None) -> Section:

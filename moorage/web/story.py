@@ -16,6 +16,7 @@ from moorage.errors import MoorageError
 from moorage.fleet.inventory.ranges import fold
 from moorage.fleet.state import table
 from moorage.fleet.state.host import Ours, Standing
+from moorage.output.said import said
 
 if TYPE_CHECKING:
     from moorage.web.history import Point
@@ -29,7 +30,8 @@ SECTIONS = (
 class Trouble:
     """Why something could not be looked at, or is not well: what it befell, and the cure.
 
-    ``fix``: what the page's own fix of it is known by, "" if the page has none.
+    ``fix``: what the page's own fix of it is known by, "" if the page has none; ``code``: that of
+    the error or the cause, by which another language tells it.
     """
 
     what: str
@@ -37,6 +39,12 @@ class Trouble:
     cause: str = ""
     cure: str = ""
     fix: str = ""
+    code: str = ""
+
+
+def trouble(what: str, problem: MoorageError) -> Trouble:
+    """Why ``what`` failed."""
+    return Trouble(what, problem.message, problem.cause, problem.cure, code=problem.code)
 
 
 @dataclass(frozen=True)
@@ -66,8 +74,7 @@ class Section:
 
 def failed(problem: MoorageError) -> Section:
     """A section that could not be looked at."""
-    one = Trouble("", problem.message, problem.cause, problem.cure)
-    return Section(troubles=(one,), seen=time.time())
+    return Section(troubles=(trouble("", problem),), seen=time.time())
 
 
 class Story:
@@ -127,7 +134,8 @@ class Story:
 def nodes(found: Sequence[Standing], expected: int, own: Ours, now: float) -> Section:
     """The nodes as the terminal shows them: alike ones in one row, silent ones by their cause."""
     if not found:
-        return Section(note=f"asking {expected} nodes" if expected else "no nodes are named here")
+        asking = said("asking {count} nodes", count=expected)
+        return Section(note=asking if expected else said("no nodes are named here"))
     columns, rows = table.folded(found, own, now)
     return Section(
         tuple(columns),
@@ -140,20 +148,22 @@ def nodes(found: Sequence[Standing], expected: int, own: Ours, now: float) -> Se
 
 def silent(found: Sequence[Standing]) -> tuple[Trouble, ...]:
     """The nodes that could not be asked, those of one cause in one."""
-    groups: dict[tuple[str, str, str], list[str]] = {}
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
     for one in found:
         if one.fault is not None:
             message = one.fault.message.replace(one.host, "HOST")
-            key = (message, one.fault.cause, one.fault.cure.replace(one.host, "HOST"))
+            cure = one.fault.cure.replace(one.host, "HOST")
+            key = (message, one.fault.cause, cure, one.fault.code)
             groups.setdefault(key, []).append(one.host)
     return tuple(_silent(hosts, *words) for words, hosts in groups.items())
 
 
-def _silent(hosts: Sequence[str], message: str, cause: str, cure: str) -> Trouble:
+def _silent(hosts: Sequence[str], message: str, cause: str, cure: str, code: str) -> Trouble:
     """Nodes of one cause; the cure can be copied for all of them at once."""
     names = fold(hosts)
     told = message.replace("HOST", names) if len(hosts) == 1 else message
-    return Trouble("" if names in told else names, told, cause, cure.replace("HOST", names))
+    what = "" if names in told else names
+    return Trouble(what, told, cause, cure.replace("HOST", names), code=code)
 
 
 def from_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Section:
@@ -172,6 +182,7 @@ def from_groups(groups: Sequence[Mapping[str, Any]], fixes: Sequence[str] = ()) 
             str(one["cause"]),
             str(one["cure"]),
             fix,
+            str(one.get("code", "")),
         )
         for one, fix in zip(groups, [*fixes, *[""] * (len(groups) - len(fixes))], strict=True)
     )

@@ -1,80 +1,92 @@
-"""The page's own words in Chinese, by the English; a test holds that none is missing."""
+"""What the page says in Chinese: its own words, values with their templates, and errors by code.
 
-CHINESE = {
-    "Moorage": "Moorage",
-    "To the content": "跳到正文",
-    "Sections": "栏目",
-    "nodes": "节点",
-    "registry": "仓库",
-    "images": "镜像",
-    "rollouts": "批量操作",
-    "pods": "无法拉取的 Pod",
-    "live": "实时更新中",
-    "connection lost; trying again": "连接已断开，正在重连",
-    "Copy": "复制",
-    "Copied": "已复制",
-    "looking": "正在查看",
-    "cause": "原因",
-    "cure": "解决办法",
-    "Agree": "确认",
-    "this will": "将要执行",
-    "the same by hand": "等同的命令",
-    "Go on": "继续",
-    "Back, and change nothing": "返回，不做任何更改",
-    "actions": "操作",
-    "let the page do it": "由本页面修复",
-    "verify a node": "验证一个节点",
-    "Verify": "验证",
-    "by": "发起人",
-    "result": "结果",
-    "history": "走势",
-    "users": "用户",
-    "pulls": "拉取次数",
-    "a minute": "次/分钟",
-    "disk in use": "已用磁盘",
-    "GiB": "GiB",
-    "drift put back": "漂移恢复",
-    "times a minute": "次/分钟",
-    "nodes not in order": "状态异常的节点",
-    "one number a minute, since the page began": "自页面启动起，每分钟一个数值",
-    "a line from the second number on": "从第二个数值起显示曲线",
-    "as a table": "表格",
-    "time": "时间",
-    "highest": "最高",
-    "lowest": "最低",
-    "login": "登录名",
-    "role": "角色",
-    "repositories": "镜像仓库范围",
-    "ends": "到期",
-    "made for": "用途",
-    "size": "大小",
-    "last push": "最近推送",
-    "together": "合计",
-    "a collection would free": "回收可释放",
-    "front": "前端（HAProxy）",
-    "requests": "请求",
-    "run by": "运维方",
-    "no images yet": "还没有镜像",
-    "there are more": "还有更多",
-    "no rollout was begun in this folder": "这个目录里还没有批量操作",
-    "every pod can pull": "所有 Pod 都能拉取",
-    "node": "节点",
-    "runtime": "运行时",
-    "trusts": "信任",
-    "our files": "我们的文件",
-    "agent": "Agent",
-    "ends in": "到期",
-    "last": "最近",
-    "to do": "待办",
-    "address": "地址",
-    "state": "状态",
-    "container": "容器",
-    "since": "启动于",
-    "certificate": "证书",
-    "disk": "磁盘",
-    "repository": "镜像仓库",
-    "tags": "标签",
-    "began": "开始",
-    "what": "操作",
-    "results": "结果",
-}
+A name that somebody else chose stays as it is, and so does a command. What a program said in
+English is shown beside an error, as its own words.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from moorage.output.said import in_words
+
+if TYPE_CHECKING:
+    from moorage.web.story import Trouble
+
+_TABLE = Path(__file__).parent / "chinese.toml"
+# What a cure that is nothing but commands begins with, each part of it.
+_PROGRAMS = (
+    "inv|kubectl|docker|sudo|systemctl|journalctl|ssh|ssh-keygen|ssh-copy-id|ssh-add|eval|curl"
+    "|crictl|ctr|df|ls|snap|git|dmesg|mount|timedatectl|ip|apt-get|mkdir|python3|dockerd|restic"
+)
+_PART = rf"(?:{_PROGRAMS})(?: (?:\"\$\([\w-]+\)\"|[^\s;()]*[^\s;(),:]))*"
+_COMMANDS = re.compile(rf"{_PART}(?:(?: && | \| |; ){_PART})*")
+# Words of English prose, which no command of a cure has.
+_PROSE = re.compile(
+    r"(?<![\w./=-])(?:a|again|an|and|answers|are|as|at|brings|by|explains|for|gives|in|installs|is"
+    r"|it|lists|makes|names|of|on|or|says|sends|serves|shows|so|starts|tells|that|the|then|there"
+    r"|this|to|why|with|writes)(?![\w./=-])"
+)
+
+
+class Fault(NamedTuple):
+    """What an error of one code means, and what to do; "" if the error's own cure is a command."""
+
+    means: str
+    cure: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A trouble as it is read. ``original``: what programs said in English, "" if that is shown."""
+
+    what: str
+    message: str
+    cause: str
+    cure: str
+    fix: str
+    original: str = ""
+
+
+def chinese(text: str) -> str:
+    """Words of the page itself: a title, a label, a note."""
+    return _words().get(text) or value(text)
+
+
+def value(text: object) -> str:
+    """A value: what is ours of it in Chinese."""
+    return in_words(text, lambda one: _words().get(one, one), lambda code: _fault(code).means)
+
+
+def told(one: Trouble, lang: str) -> Shown:
+    """The trouble in the reader's language: in Chinese by its code, beside its own words."""
+    if lang != "zh":
+        return Shown(one.what, one.message, one.cause, one.cure, one.fix)
+    fault = _fault(one.code)
+    original = "; ".join(part for part in (one.message, one.cause, one.cure) if part)
+    cure = one.cure if is_command(one.cure) else fault.cure
+    return Shown(one.what, fault.means or _fault("").means, "", cure, one.fix, original)
+
+
+def is_command(cure: str) -> bool:
+    """Whether a cure is nothing but commands to type, in any language the same."""
+    return _COMMANDS.fullmatch(cure) is not None and not _PROSE.search(cure)
+
+
+def _fault(code: str) -> Fault:
+    return Fault(*_table()["faults"].get(code, ("", "")))
+
+
+def _words() -> dict[str, str]:
+    found: dict[str, str] = _table()["words"]
+    return found
+
+
+@cache
+def _table() -> dict[str, dict[str, Any]]:
+    return tomllib.loads(_TABLE.read_text(encoding="utf-8"))

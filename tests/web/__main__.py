@@ -18,11 +18,13 @@ from pathlib import Path
 from agent.wire.faults import Fault
 from moorage.fleet.inventory import Target
 from moorage.fleet.state.host import Standing
+from moorage.output.said import Said, joined, said
+from moorage.web import words
 from moorage.web.actions import Actions, Outcome, Question
 from moorage.web.history import Point
 from moorage.web.story import Plot, Section, from_groups, from_rows
-from moorage.web.words import CHINESE
 from tests.unit.elsewhere import project
+from tests.unit.web.test_chinese import english
 from tests.unit.web.test_page import EVIL, Served, standing
 from tests.web import browser
 from tests.web.browser import Tab
@@ -43,7 +45,7 @@ class Proving(Actions):
     """A stand-in: its nodes prove their trust at once. All that comes before is the page's own."""
 
     def _verify(self, question: Question) -> Outcome:
-        return Outcome("proven by a pull in 1.2 s")
+        return Outcome(said("proven by a pull in {took} s", took="1.2"))
 
 
 def plotted() -> Section:
@@ -63,8 +65,10 @@ def plotted() -> Section:
 def filled(odd: str = EVIL, acts: bool = True) -> Served:
     """The real server, with nodes and sections of every kind; none of them is there."""
     group = {
-        "pods": ["web/shop-1", "web/shop-2"], "title": "the login is refused",
-        "cause": "the Secret's password is an old one", "cure": "inv k8s.secret --renew",
+        "code": "secret-wrong-login", "pods": ["web/shop-1", "web/shop-2"],
+        "title": "the login is refused",
+        "cause": "the Secret's password is an old one",
+        "cure": "inv k8s.secret --renew",
     }  # fmt: skip
     images = from_rows(
         ("repository", "tags", "size", "last push"),
@@ -73,18 +77,32 @@ def filled(odd: str = EVIL, acts: bool = True) -> Served:
             (odd, odd if odd == EVIL else "3.13, 3.12", "48.1 MB", "2026-11-02 09:00"),
         ],
     )
-    freed = ("a collection would free", "1.2 GB in 31 blobs: inv registry.collect")
+    blobs = said("{size} in {count} blobs", size="1.2 GB", count=31)
+    freed = ("a collection would free", said("{blobs}: inv registry.collect", blobs=blobs))
     users = from_rows(
         ("login", "role", "repositories", "ends", "made for"),
-        [("moorage", "admin", "**", "never", ""), ("robot", "push", "team/**", "2027-02-26", "")],
+        [
+            ("moorage", "admin", "**", said("never"), ""),
+            ("robot", "push", "team/**", "2027-02-26", ""),
+        ],
     )
+    command = said("{verb} {registry}", verb=Said("trust"), registry="my.registry.io")
+    two, one = Said("changed"), Said("failed")
+    told = (said("{count} {status}", count=n, status=what) for n, what in ((2, two), (1, one)))
+    counts = joined(", ", told)
     given = {
         "registry": lambda: from_rows(
             ("", ""),
             [
-                ("address", "https://my.registry.io"), ("state", "answers"),
-                ("requests", "10482 since its start, 31 refused, 0 failed"),
-                ("certificate", "ends 2027-08-20, in 265 days"),
+                ("address", "https://my.registry.io"), ("state", said("answers")),
+                (
+                    "requests",
+                    said(
+                        "{all} since its start, {refused} refused, {failed} failed",
+                        all=10482, refused=31, failed=0,
+                    ),
+                ),
+                ("certificate", said("ends {day}, in {days} days", day="2027-08-20", days=265)),
             ],
         ),
         "history": plotted,
@@ -92,7 +110,7 @@ def filled(odd: str = EVIL, acts: bool = True) -> Served:
         "users": lambda: users,
         "rollouts": lambda: from_rows(
             ("began", "what", "nodes", "results", "state"),
-            [("2026-11-28 17:00:00", "trust my.registry.io", "3", "2 changed, 1 failed", "ended")],
+            [("2026-11-28 17:00:00", command, "3", counts, said("ended"))],
         ),
         "pods": lambda: from_groups([group], ["0" * 24]),
     }  # fmt: skip
@@ -117,7 +135,9 @@ def _stand(hear: Callable[[Standing], None]) -> None:
     drifted = (("/etc/containerd/certs.d/my.registry.io/hosts.toml", "changed"),)
     hear(standing("db1", drifted=drifted))
     cure = "inv nodes.status --hosts=far1"
-    hear(Standing("far1", fault=Fault("x", "far1 does not answer", "no route to host", cure)))
+    hear(
+        Standing("far1", fault=Fault("no-route", "far1 does not answer", "no route to host", cure))
+    )
 
 
 async def _english(served: Served, profile: Path, pictures: Path | None) -> None:
@@ -217,7 +237,25 @@ async def _chinese(served: Served, profile: Path) -> None:
         await tab.open(served.server.link, WIDTHS[1])
         await tab.until("document.querySelectorAll('tbody tr').length >= 5")
         title = await tab.run("document.querySelector('#nodes h2').textContent")
-        check("Chinese by the browser's language", title == CHINESE["nodes"], title)
+        check("Chinese by the browser's language", title == words.chinese("nodes"), title)
+        left = {line: found for line in await _heard(tab) if (found := english(line))}
+        check("every word of the Chinese page is Chinese", not left, left)
+        await tab.open(f"{served.server.place.url}/verify?of=node01", WIDTHS[1])
+        left = {line: found for line in await _heard(tab) if (found := english(line))}
+        check("what is asked before an action is Chinese", not left, left)
+
+
+async def _heard(tab: Tab) -> list[str]:
+    """What is read, or read out: texts that are shown and not marked as a quotation, and labels."""
+    script = """[document.title, ...[...document.querySelectorAll('[aria-label]')]
+        .filter(one => !one.ariaLabel.includes('inv ')).map(one => one.ariaLabel),
+        ...[...document.body.querySelectorAll('*')]
+        .filter(one => !one.matches('code') && !one.closest('p[lang=en]'))
+        .flatMap(one => [...one.childNodes]).filter(one => one.nodeType === Node.TEXT_NODE)
+        .map(one => one.textContent.trim()).filter(one => one)]"""
+    found: list[str] = await tab.run(script)
+    assert len(found) > 5
+    return [one for one in found if one not in (EVIL, "app", "moorage")]  # names of others
 
 
 async def _pictures(served: Served, profile: Path, language: str, folder: Path) -> None:

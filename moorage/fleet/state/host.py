@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agent.wire.faults import Fault
 from agent.wire.report import HostResult
 from agent.wire.version import __version__, older
+from moorage.output.said import Said, joined, said
 from moorage.pki.ends import SOON
 
 if TYPE_CHECKING:
@@ -127,9 +128,12 @@ class Standing:
     def files_words(self) -> str:
         """Our files, as they are now."""
         if not self.drifted:
-            return f"{self.files} as left" if self.files else "-"
-        told = ", ".join(f"{path} {state}" for path, state in self.drifted)
-        return f"{len(self.drifted)} of {self.files} drifted: {told}"
+            return said("{count} as left", count=self.files) if self.files else "-"
+        told = (said("{path} {state}", path=path, state=Said(what)) for path, what in self.drifted)
+        return said(
+            "{count} of {files} drifted: {told}",
+            count=len(self.drifted), files=self.files, told=joined(", ", told),
+        )  # fmt: skip
 
     def drift_words(self, *, counted: bool = True) -> str:
         """What the agent has done about drift, where there was any; ``counted``: how often."""
@@ -137,46 +141,52 @@ class Standing:
             return ""
         resident, words = self.resident, []
         if resident.healed and counted:
-            words.append(f"put back {times(resident.healed)}: {', '.join(resident.last_files)}")
+            often, files = times(resident.healed), ", ".join(resident.last_files)
+            words.append(said("put back {often}: {files}", often=often, files=files))
         elif resident.healed:
-            words.append("put back since")
+            words.append(said("put back since"))
         if resident.drift == "stopped":
-            words.append("stopped: undone again and again")
+            words.append(said("stopped: undone again and again"))
         elif resident.drift == "failing":
-            words.append(f"cannot be put back: {resident.error}")
-        return "; ".join(words)
+            words.append(said("cannot be put back: {error}", error=resident.error))
+        return joined("; ", words)
 
     def to_do(self, ours: Ours, now: float) -> tuple[str, ...]:
         """What is left for a person to do, the next command where there is one."""
-        found = [f"restart {unit}" for unit in self.waiting]
+        found = [said("restart {unit}", unit=unit) for unit in self.waiting]
         if self.interrupted:
-            found.append(f"inv nodes.recover (an {self.interrupted} was cut off)")
+            cut = said("inv nodes.recover (an {operation} was cut off)", operation=self.interrupted)
+            found.append(cut)
         resident = self.resident
         if resident is not None and resident.drift == "stopped":
-            found.append("find out who undoes it, then inv nodes.trust")
+            found.append(said("find out who undoes it, then inv nodes.trust"))
         elif self.drifted and (resident is None or resident.drift == "failing"):
-            found.append("inv nodes.trust")
+            found.append(said("inv nodes.trust"))
         if self.unproven:
-            found.append(f"inv nodes.verify: not proven: {', '.join(self.unproven)}")
+            parts = ", ".join(self.unproven)
+            found.append(said("inv nodes.verify: not proven: {parts}", parts=parts))
         if self.ca_ends is not None and self.ca_ends < now + SOON.total_seconds():
-            found.append("inv certs.issue, then inv nodes.trust: its CA ends")
+            found.append(said("inv certs.issue, then inv nodes.trust: its CA ends"))
         if resident is not None:
             if resident.ends < now + SOON.total_seconds():
-                found.append("inv nodes.adopt: the agent's certificate ends")
+                found.append(said("inv nodes.adopt: the agent's certificate ends"))
             compared = ours.compared(resident.version, resident.digest)
             if compared == "newer":
-                found.append("update this folder (git pull): the agent is newer")
+                found.append(said("update this folder (git pull): the agent is newer"))
             elif compared != "same":
-                found.append("inv nodes.upgrade")
+                found.append(said("inv nodes.upgrade"))
         if self.busy:
-            found.append(f"busy: {self.busy}")
+            found.append(said("busy: {operation}", operation=self.busy))
         return tuple(found)
 
     def agent_words(self, ours: Ours) -> str:
         if self.resident is None:
             return "-"
         compared = ours.compared(self.resident.version, self.resident.digest)
-        return self.resident.version + ("" if compared == "same" else f", {compared}")
+        version = self.resident.version
+        if compared == "same":
+            return version
+        return said("{version}, {compared}", version=version, compared=Said(compared))
 
 
 def runtime_and_state(events: Iterable[Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
@@ -212,19 +222,19 @@ def span(times: Sequence[float | None], now: float, *, ahead: bool = False) -> s
     if not found:
         return "-"
     if ahead and found[0] <= 0:
-        return "ended"
+        return said("ended")
     first, last = _age(max(found[0], 0)), _age(max(found[-1], 0))
     if first == last:
         return last
-    number, unit = first.split()
-    return f"{number} to {last}" if unit == last.split()[1] else f"{first} to {last}"
+    begun = first.given["count"] if first.template == last.template else first
+    return said("{first} to {last}", first=begun, last=last)
 
 
-def _age(seconds: float) -> str:
-    for unit, size in (("d", DAY), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size or (unit == "min" and seconds >= size):
-            return f"{seconds // size:,.0f} {unit}"
-    return f"{seconds:.0f} s"
+def _age(seconds: float) -> Said:
+    for unit, size in (("{count} d", DAY), ("{count} h", 3600), ("{count} min", 60)):
+        if seconds >= 2 * size or (size == 60 and seconds >= size):
+            return said(unit, count=f"{seconds // size:,.0f}")
+    return said("{count} s", count=f"{seconds:.0f}")
 
 
 def _latest(*times: int | None) -> int | None:
@@ -239,4 +249,5 @@ def _since_1970(text: str | None) -> int | None:
 
 def times(count: int) -> str:
     """How often, in words."""
-    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+    few = {1: "once", 2: "twice"}
+    return said(few[count]) if count in few else said("{count} times", count=count)

@@ -12,8 +12,9 @@ from agent.wire.report import DIFFERS
 from moorage.fleet.inventory.ranges import fold
 from moorage.fleet.report import FleetReport, failures
 from moorage.fleet.report.waves import SMALL
-from moorage.fleet.state.host import DAY, Ours, Standing, span, times
+from moorage.fleet.state.host import DAY, Ours, Resident, Standing, span, times
 from moorage.output import Line, Parts, Table, lines
+from moorage.output.said import Said, joined, said
 
 if TYPE_CHECKING:
     from moorage.settings import Settings
@@ -76,45 +77,46 @@ def folded(found: Sequence[Standing], own: Ours, now: float) -> tuple[list[str],
     for (_, *words), alike in groups.items():
         names = fold(one.host for one in alike)
         if not few:
-            names = f"{len(alike)}: {names}"
+            names = said("{count}: {names}", count=len(alike), names=names)
         rows.append([names, *words[:-1], *_times(alike, now), words[-1]])
     return _without_empty(COLUMNS, rows) if rows else (COLUMNS, [])
 
 
 def _words(one: Standing, own: Ours, now: float, *, counted: bool) -> tuple[str, ...]:
     told = (one.files_words(), one.drift_words(counted=counted))
-    files = "\n".join(part for part in told if part)
+    files = joined("\n", (part for part in told if part))
     return (
         one.runtime,
         "\n".join(one.trusts) or "-",
         files,
         one.agent_words(own),
-        "\n".join(one.to_do(own, now)),
+        joined("\n", one.to_do(own, now)),
     )
 
 
 def _times(alike: Sequence[Standing], now: float) -> tuple[str, str]:
     """When certificates end, and when what was done last; two lines each, for a narrow terminal."""
     ends = {
-        "CA": span([one.ca_ends for one in alike], now, ahead=True),
-        "agent": span(
+        "CA {when}": span([one.ca_ends for one in alike], now, ahead=True),
+        "agent {when}": span(
             [one.resident.ends if one.resident else None for one in alike], now, ahead=True
         ),
     }
     last = {
-        "apply": span([one.applied for one in alike], now),
-        "pull": span([one.pulled for one in alike], now),
+        "apply {when}": span([one.applied for one in alike], now),
+        "pull {when}": span([one.pulled for one in alike], now),
     }
-    last = {what: f"{when} ago" for what, when in last.items() if when != "-"}
+    last = {what: said("{when} ago", when=when) for what, when in last.items() if when != "-"}
     seconds = sorted(one.pull_seconds for one in alike if one.pull_seconds is not None)
-    if seconds and "pull" in last:
-        took = list(dict.fromkeys(f"{one:.1f}" for one in (seconds[0], seconds[-1])))
-        last["pull"] += f", in {' to '.join(took)} s"
+    pull = "pull {when}"
+    if seconds and pull in last:
+        took = dict.fromkeys(f"{one:.1f}" for one in (seconds[0], seconds[-1]))
+        last[pull] = said("{ago}, in {took} s", ago=last[pull], took=joined(" to ", took))
     return _lines({what: when for what, when in ends.items() if when != "-"}), _lines(last)
 
 
 def _lines(told: Mapping[str, str]) -> str:
-    return "\n".join(f"{what} {words}" for what, words in told.items()) or "-"
+    return joined("\n", (said(what, when=when) for what, when in told.items())) or "-"
 
 
 def _without_empty(
@@ -132,33 +134,47 @@ def _without_empty(
 def summary(found: Sequence[Standing], own: Ours, now: float) -> str:
     """All nodes in one line."""
     asked = [one for one in found if one.fault is None]
-    counts = Counter("in order" if one.good else "not in order" for one in asked)
-    counts["not asked"] = len(found) - len(asked)
-    parts = [f"{count} {what}" for what, count in counts.items() if count]
-    words = [f"{_nodes(len(found))}: {', '.join(parts)}"]
-    if healed := sum(one.resident.healed for one in asked if one.resident):
-        words.append(f"drift put back {times(healed)}")
+    residents = [one.resident for one in asked if one.resident is not None]
+    words: list[str] = [said("{nodes}: {counts}", nodes=_nodes(len(found)), counts=_counts(found))]
+    if healed := sum(one.healed for one in residents):
+        words.append(said("drift put back {often}", often=times(healed)))
     if waiting := sum(bool(one.waiting) for one in asked):
-        words.append(f"a restart waits on {waiting}")
-    residents = [one for one in asked if one.resident is not None]
+        words.append(said("a restart waits on {count}", count=waiting))
     if residents:
-        compared = Counter(
-            own.compared(one.resident.version, one.resident.digest)
-            for one in residents
-            if one.resident
-        )
-        others = [f"{count} {what}" for what, count in compared.items() if what != "same"]
-        words.append(
-            f"{len(residents)} resident agent{'s' if len(residents) > 1 else ''}"
-            + (f", {', '.join(others)}" if others else "")
-        )
-    ends = [(one.resident.ends, one.host) for one in residents if one.resident is not None]
+        words.append(_residents(residents, own))
+    ends = [(one.resident.ends, one.host) for one in asked if one.resident is not None]
     ends += [(one.ca_ends, one.host) for one in asked if one.ca_ends is not None]
     if ends:
         first, host = min(ends)
-        words.append(f"the first certificate ends in {max(first - now, 0) / DAY:.0f} d ({host})")
-    return "; ".join(words)
+        days = f"{max(first - now, 0) / DAY:.0f}"
+        words.append(said("the first certificate ends in {days} d ({host})", days=days, host=host))
+    return joined("; ", words)
+
+
+def _counts(found: Sequence[Standing]) -> str:
+    counts = Counter(_how(one) for one in found)
+    order = sorted(counts, key=lambda what: what == "{count} not asked")
+    return joined(", ", (said(what, count=counts[what]) for what in order))
+
+
+def _how(one: Standing) -> str:
+    if one.fault is not None:
+        return "{count} not asked"
+    return "{count} in order" if one.good else "{count} not in order"
+
+
+def _residents(agents: Sequence[Resident], own: Ours) -> str:
+    """How many agents stay, and how many of them are not this folder's."""
+    one, many = "{count} resident agent", "{count} resident agents"
+    words = [said(many if len(agents) > 1 else one, count=len(agents))]
+    compared = Counter(own.compared(one.version, one.digest) for one in agents)
+    words += [
+        said("{count} {compared}", count=count, compared=Said(what))
+        for what, count in compared.items()
+        if what != "same"
+    ]
+    return joined(", ", words)
 
 
 def _nodes(count: int) -> str:
-    return f"{count} node{'' if count == 1 else 's'}"
+    return said("{count} node" if count == 1 else "{count} nodes", count=count)

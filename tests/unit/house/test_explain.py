@@ -21,6 +21,7 @@ HANDED_ON = {
     "*words.parts(problem)",
     "code",
     "str(fault['code'])",
+    "str(one.get('code', ''))",
     "str(said['code'])",
 }
 # Expressions that make a code of parts -> what they can come to.
