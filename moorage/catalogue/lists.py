@@ -88,8 +88,33 @@ def of_cluster(settings: Settings, ui: UI) -> list[Reference]:
 
 
 def unique(settings: Settings, found: Iterable[Reference]) -> list[Reference]:
-    """Each image once, those of our own registry left out: they are there."""
-    return [one for one in dict.fromkeys(found) if one.registry != settings.registry_name]
+    """Each image once, those of our own registry left out: they are there.
+
+    Raises Refused (``bad-setting``) if images of two registries would land on one path.
+    """
+    images = [one for one in dict.fromkeys(found) if one.registry != settings.registry_name]
+    _require_apart(settings, images)
+    return images
+
+
+def _require_apart(settings: Settings, images: Iterable[Reference]) -> None:
+    """By the name without tag: nodes could not tell whose image a tag of it is."""
+    first: dict[str, Reference] = {}
+    for one in images:
+        try:
+            path = references.landing(settings, one).name
+        except Refused:  # a path that is too long is that image's own fault, and said with it
+            continue
+        other = first.setdefault(path, one)
+        if other.name != one.name:
+            raise Refused(
+                "bad-setting",
+                f"{other.name} and {one.name} would both land as {path}",
+                cause=f"nodes.mirror_path is {settings.nodes.mirror_path!r}, which does not keep"
+                f" {other.registry} and {one.registry} apart",
+                cure="set nodes.mirror_path to '{registry}' in invoke.yaml, or leave one of the two"
+                " out of the list",
+            )
 
 
 def _of_object(document: Mapping[str, Any], before: str) -> Iterator[Reference]:

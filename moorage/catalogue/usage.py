@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -91,17 +91,11 @@ def ask(settings: Settings, api: Api | None, fleet: Fleet, *, without_nodes: boo
         outside = sorted(targets.keys() - known)
         said.append(f"{len(outside)} nodes were not asked" if outside else "no node is left")
         return Asked(references(filter(None, found), settings.nodes.mirror_path), tuple(said))
-    unasked = _agents(fleet, targets, found)
+    older: set[str] = set()
+    unasked = _agents(fleet, targets, found, older)
     silent = {name: why for name, why in unasked.items() if name not in known}
     if silent:
-        raise Refused(
-            "usage-unknown",
-            f"it is unknown what these nodes use: {', '.join(sorted(silent)[:5])}",
-            cause="; ".join(f"{name}: {silent[name]}" for name in sorted(silent)[:3])
-            + "; any image here might run on them",
-            cure="inv nodes.images says the same and more; --without-nodes (upkeep.without_nodes) "
-            "if what they run may be pruned",
-        )
+        raise _unknown(silent, [name for name in sorted(silent) if name in older])
     if targets:
         said.append(f"{len(targets) - len(unasked)} of {len(targets)} nodes, by their agents")
     return Asked(references(filter(None, found), settings.nodes.mirror_path), tuple(said))
@@ -120,8 +114,24 @@ def _nodes(settings: Settings) -> dict[str, Target]:
     return found
 
 
-def _agents(fleet: Fleet, targets: Mapping[str, Target], found: set[str]) -> dict[str, str]:
-    """Adds what the nodes have to ``found`` -> those that could not be asked, and why.
+def _unknown(silent: Mapping[str, str], older: Sequence[str]) -> Refused:
+    """``older``: those of them whose agent does not know the question."""
+    cure = "inv nodes.images says the same and more; --without-nodes (upkeep.without_nodes) if what"
+    upgrade = f"inv nodes.upgrade --hosts={','.join(older)}, then again; " if older else ""
+    return Refused(
+        "usage-unknown",
+        f"it is unknown what these nodes use: {', '.join(sorted(silent)[:5])}",
+        cause="; ".join(f"{name}: {silent[name]}" for name in sorted(silent)[:3])
+        + "; any image here might run on them",
+        cure=f"{upgrade}{cure} they run may be pruned",
+    )
+
+
+def _agents(
+    fleet: Fleet, targets: Mapping[str, Target], found: set[str], older: set[str]
+) -> dict[str, str]:
+    """Adds what the nodes have to ``found`` -> those that could not be asked, and why; to ``older``
+    those whose agent has no such path.
 
     Raises Refused (``clock-off``).
     """
@@ -139,6 +149,8 @@ def _agents(fleet: Fleet, targets: Mapping[str, Target], found: set[str]) -> dic
         if told is None:
             why = result.error.message if result.error else "it does not say"
             unasked[hosts[result.host]] = why
+            if result.error is not None and result.error.code == "not-served":
+                older.add(hosts[result.host])
             continue
         _require_clock(result.host, int(told["time"]))
         found.update(map(str, told["names"]))
@@ -206,18 +218,20 @@ def _in_spec(document: Any) -> Iterator[str]:
     if isinstance(document, dict):
         for key, inner in document.items():
             if key in _CONTAINERS and isinstance(inner, list):
-                yield from (str(one.get("image") or "") for one in inner if isinstance(one, dict))
+                yield from (_word(one.get("image")) for one in inner if isinstance(one, dict))
             elif key == "volumes" and isinstance(inner, list):  # image volumes, since 1.31
-                yield from (
-                    str((one.get("image") or {}).get("reference") or "")
-                    for one in inner
-                    if isinstance(one, dict)
-                )
+                volumes = (one.get("image") for one in inner if isinstance(one, dict))
+                yield from (_word(one.get("reference")) for one in volumes if isinstance(one, dict))
             elif key != "status":
                 yield from _in_spec(inner)
     elif isinstance(document, list):
         for inner in document:
             yield from _in_spec(inner)
+
+
+def _word(found: Any) -> str:
+    """What stands for an image's name; a number is none, and must not pass for one."""
+    return found if isinstance(found, str) else f"{found!r}, which is not a text" if found else ""
 
 
 def _repositories(path: str, mirror_path: str) -> Iterator[str]:

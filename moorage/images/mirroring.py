@@ -72,7 +72,7 @@ def mirror(
     login = registry.credentials(settings)
     client.check_login(settings, login)
     skopeo.require_name(settings)
-    skopeo.ensure(ui, settings)
+    skopeo.ensure(ui, settings, dry_run=wish.dry_run)
     with skopeo.access(settings, login, authfile) as allowed:
         work = _Work(settings, login, allowed, wish, tuple(images))
         found = dict(_at_once(work, images, ui.progress))
@@ -225,14 +225,16 @@ def offered(rows: Sequence[Any]) -> list[str]:
 
 def _name(row: dict[str, Any]) -> str:
     said = row.get("platform")
-    words = [said.get(key) for key in ("os", "architecture", "variant")] if said else []
+    if not isinstance(said, dict):
+        return ""
+    words = (said.get(key) for key in ("os", "architecture", "variant"))
     return "/".join(str(word) for word in words if word)
 
 
 def _parsed(image: Reference, content: bytes) -> dict[str, Any]:
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):  # RecursionError: nested deeper than it can be read
         found = None
     if isinstance(found, dict):
         return found

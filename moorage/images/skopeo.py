@@ -57,8 +57,8 @@ class Access:
         return ["--src-authfile", self.sources] if self.sources else []
 
 
-def ensure(ui: UI, settings: Settings) -> None:
-    """Installs skopeo if it is missing, once that was agreed to.
+def ensure(ui: UI, settings: Settings, *, dry_run: bool = False) -> None:
+    """Installs skopeo if it is missing, once that was agreed to; ``dry_run``: says so alone.
 
     Raises MoorageError with apt's own words, Refused if there is no apt, no root, or no agreement.
     """
@@ -66,7 +66,11 @@ def ensure(ui: UI, settings: Settings) -> None:
 
     if shutil.which("skopeo") is not None:
         return
-    ui.confirm([action.text for action in apt.pending([PACKAGE])])
+    actions = [action.text for action in apt.pending([PACKAGE])]
+    if dry_run:
+        ui.note(f"would {'; '.join(actions)}: what skopeo alone can tell is left out")
+        return
+    ui.confirm(actions)
     apt.install([PACKAGE], ui.progress, settings)
 
 

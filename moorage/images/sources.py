@@ -116,13 +116,14 @@ def _of_index(
     settings: Settings, path: Path, transport: str, index: Any, wanted: str
 ) -> tuple[Source, ...]:
     found = index.get("manifests") if isinstance(index, dict) else None
-    rows = [one.get("annotations") or {} for one in found or () if isinstance(one, dict)]
+    images = [one for one in _list(found) if isinstance(one, dict)]
+    rows = [said if isinstance(said := one.get("annotations"), dict) else {} for one in images]
     if not rows:
         raise _bad(path, "its index.json lists no image")
     sources = []
     for said in rows:
-        tag = str(said.get(_TAG) or "")
-        told = str(said.get(_NAME) or "") or (tag if set("/:") & set(tag) else "")
+        tag = _text(said.get(_TAG))
+        told = _text(said.get(_NAME)) or (tag if set("/:") & set(tag) else "")
         name = wanted or _familiar(told)
         word = f"{transport}:{path}{f':{tag}' if tag else ''}"
         sources.append(Source(word, _named(settings, path, name), exactly=True))
@@ -130,7 +131,7 @@ def _of_index(
 
 
 def _of_docker(settings: Settings, path: Path, manifest: Any, wanted: str) -> tuple[Source, ...]:
-    rows = [one for one in manifest if isinstance(one, dict)] if isinstance(manifest, list) else []
+    rows = [one for one in _list(manifest) if isinstance(one, dict)]
     sources = [
         Source(f"docker-archive:{path}:@{place}", _named(settings, path, name), exactly=False)
         for place, row in enumerate(rows)
@@ -148,7 +149,15 @@ def _familiar(name: str) -> str:
 
 
 def _tags(row: dict[str, Any]) -> list[str]:
-    return [str(tag) for tag in row.get("RepoTags") or ()]
+    return [tag for tag in _list(row.get("RepoTags")) if isinstance(tag, str)]
+
+
+def _list(found: Any) -> list[Any]:
+    return found if isinstance(found, list) else []
+
+
+def _text(found: Any) -> str:
+    return found if isinstance(found, str) else ""
 
 
 def _one_if(path: Path, wanted: str, sources: list[Source]) -> tuple[Source, ...]:

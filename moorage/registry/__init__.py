@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from moorage.actions import Action
 from moorage.errors import MoorageError, Refused
 from moorage.output import Note
-from moorage.output.said import Coded, joined, said
+from moorage.output.said import Coded, joined
 from moorage.registry import external
 from moorage.registry.credentials import Credentials, credentials, if_any
 
@@ -356,24 +356,16 @@ def _status(settings: Settings, client: DockerClient, *, changed: bool) -> Regis
 
     found = container.find(settings, client)
     registry, front = settings.registry, container.front_name(settings)
-    down = [
-        said("the container {name} is not there", name=name)
-        if one is None
-        else said("the container {name} is {state}", name=name, state=one.status)
-        for name, one in (
-            (registry.container, found),
-            (front, container.find_front(settings, client)),
-        )
-        if one is None or one.status != "running"
-    ]
+    down = container.down(
+        {registry.container: found, front: container.find_front(settings, client)}
+    )
     running = not down
     problem: str = joined("; ", down)
     try:
         if running:
             https.check_login(settings, credentials(settings))
     except MoorageError as error:
-        words = f"{error.message}: {error.cause}" if error.cause else error.message
-        problem = Coded(words, error.code)
+        problem = Coded(": ".join(filter(None, (error.message, error.cause))), error.code)
     state = {} if found is None else found.attrs["State"]
     return RegistryStatus(
         url=f"https://{settings.registry_name}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from moorage.docker import engine
 from moorage.errors import MoorageError, Refused
 from moorage.files import give_tree, private_folder
 from moorage.output import Note
+from moorage.output.said import Said, said
 from moorage.registry import client as https
 from moorage.registry.ports import listener
 from moorage.registry.spec import DIGEST_LABEL, STOP_SECONDS, Spec
@@ -39,6 +40,16 @@ def user(client: DockerClient) -> tuple[str, tuple[int, int] | None]:
     if os.geteuid() == 0:
         return f"{_NONROOT}:{_NONROOT}", (_NONROOT, _NONROOT)
     return f"{os.geteuid()}:{os.getegid()}", None
+
+
+def down(found: Mapping[str, Container | None]) -> list[str]:
+    """Those that do not run, by name, in words each."""
+    states = {name: one.status if one else "not there" for name, one in found.items()}
+    return [
+        said("the container {name} is {state}", name=name, state=Said(state))
+        for name, state in states.items()
+        if state != "running"
+    ]
 
 
 def front_name(settings: Settings) -> str:

@@ -320,7 +320,7 @@ def all_outcomes(folder: Path) -> Section:
         RegistryStatus("https://my.registry.io", "moorage-registry", 443, "u", True, True),
         RegistryStatus(
             "https://my.registry.io", "moorage-registry", 443, "u", False, False,
-            problem=said("the container {name} is not there", name="moorage-registry"),
+            problem=said("the container {name} is {state}", name="c1", state=Said("exited")),
         ),
         RegistryStatus(
             "https://my.registry.io", "", 443, "u", True, False, external=True,
