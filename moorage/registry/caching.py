@@ -114,8 +114,10 @@ def put_in_force(settings: Settings, client: DockerClient, ui: UI) -> bool:
     from moorage.registry import image
 
     user, owner = container.user(client)
-    changed = bring_up(settings, client, ui, image.ensure(settings, client, ui), user, owner)
-    front = image.ensure(settings, client, ui, image.FRONT)
+    changed = bring_up(
+        settings, client, ui, image.ensure(settings, client, ui.progress), user, owner
+    )
+    front = image.ensure(settings, client, ui.progress, image.FRONT)
     return bool(service.put(settings, client, front[0], user, owner)) or changed
 
 

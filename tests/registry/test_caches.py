@@ -23,6 +23,7 @@ import yaml
 from agent.formats import hosts_toml
 from moorage import commands, references, registry
 from moorage.caches import answering, held, standing
+from moorage.configuration import parsing
 from moorage.errors import Refused
 from moorage.fleet.rollout import plans
 from moorage.images import mirroring
@@ -394,7 +395,7 @@ def test_a_real_containerd_pulls_through_the_cache(
     for mirror_path in ("{registry}", ""):
         chosen = replace(settings, nodes=NodesSettings(mirror_path=mirror_path))
         plan = plans.make(
-            chosen.with_nodes(mirrors=up.name, mirror_fallback=False),
+            parsing.with_nodes(chosen, mirrors=up.name, mirror_fallback=False),
             ca=settings.ca_file.read_text(),
             address=None,
         )

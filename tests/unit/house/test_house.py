@@ -252,7 +252,7 @@ def test_no_folder_holds_more_than_one_looks_over() -> None:
 
 # A function that takes a UI prints or asks: pure ones return values (moorage/output), and one that
 # only shows how far it is takes `progress`.
-MOST_THAT_SPEAK = 46
+MOST_THAT_SPEAK = 50
 
 
 def speaking(source: str) -> list[str]:
