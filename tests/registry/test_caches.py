@@ -22,6 +22,7 @@ import yaml
 
 from agent.formats import hosts_toml
 from moorage import commands, references, registry
+from moorage.backup import freeze
 from moorage.caches import answering, held, standing
 from moorage.configuration import parsing
 from moorage.errors import Refused
@@ -478,6 +479,21 @@ def test_a_login_of_any_kind_reaches_the_configuration_whole(password: str) -> N
     assert kept["storage"]["maintenance"]["readonly"]["enabled"]
     for name in (spec.PROXY, spec.KEPT):
         assert "delete" not in yaml.safe_load(files[name])["storage"]  # else 2.8 forgets
+
+
+def test_a_backup_has_which_caches_there_are_and_nothing_that_they_hold(
+    settings: Settings, tmp_path: Path
+) -> None:
+    one = Upstream("quay.io", login=Login("u", "p"))
+    upstreams.keep(settings, one)
+    settings.certs_dir.mkdir()
+    for folder in (upstreams.etc(settings, one), upstreams.store(settings, one)):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("x")
+    freeze._project(settings, tmp_path)
+    copied = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    caches = f"{freeze.REGISTRY}/caches/quay.io"
+    assert copied == {f"{caches}/upstream.json", f"{caches}/login"}
 
 
 def test_a_spoilt_file_is_named(settings: Settings) -> None:
