@@ -31,7 +31,8 @@ class Trouble:
     """Why something could not be looked at, or is not well: what it befell, and the cure.
 
     ``fix``: what the page's own fix of it is known by, "" if the page has none; ``code``: that of
-    the error or the cause, by which another language tells it.
+    the error or the cause, by which another language tells it; ``about``: who it befell, if
+    ``message`` names them.
     """
 
     what: str
@@ -40,6 +41,7 @@ class Trouble:
     cure: str = ""
     fix: str = ""
     code: str = ""
+    about: str = ""
 
 
 def trouble(what: str, problem: MoorageError) -> Trouble:
@@ -163,7 +165,7 @@ def _silent(hosts: Sequence[str], message: str, cause: str, cure: str, code: str
     names = fold(hosts)
     told = message.replace("HOST", names) if len(hosts) == 1 else message
     what = "" if names in told else names
-    return Trouble(what, told, cause, cure.replace("HOST", names), code=code)
+    return Trouble(what, told, cause, cure.replace("HOST", names), code=code, about=names)
 
 
 def from_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Section:

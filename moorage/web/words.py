@@ -70,7 +70,8 @@ def told(one: Trouble, lang: str) -> Shown:
     fault = _fault(one.code)
     original = "; ".join(part for part in (one.message, one.cause, one.cure) if part)
     cure = one.cure if is_command(one.cure) else fault.cure
-    return Shown(one.what, fault.means or _fault("").means, "", cure, one.fix, original)
+    what = one.what or one.about
+    return Shown(what, fault.means or _fault("").means, "", cure, one.fix, original)
 
 
 def is_command(cure: str) -> bool:

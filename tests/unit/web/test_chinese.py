@@ -29,7 +29,7 @@ from moorage.web import page, sources, words
 from moorage.web.actions import Actions, Outcome, Question
 from moorage.web.history import Point
 from moorage.web.server import EVERY
-from moorage.web.story import SECTIONS, Plot, Section, from_groups, from_rows, trouble
+from moorage.web.story import SECTIONS, Plot, Section, from_groups, from_rows, silent, trouble
 from tests.unit.elsewhere import project
 from tests.unit.web.test_page import Served, serving, standing, wait_for
 
@@ -129,6 +129,15 @@ def test_every_error_that_the_page_can_show_has_its_chinese() -> None:
         assert words.is_command(cure) or re.search(r"[一-鿿]", cure), code
         assert not means.endswith("。"), code
         assert not english(means), code
+
+
+def test_a_node_that_is_silent_is_named_in_chinese_too() -> None:
+    fault = Fault("no-route", "far1 does not answer", "no route", "inv nodes.status --hosts=far1")
+    (one,) = silent([Standing("far1", fault=fault)])
+    assert words.told(one, "en").what == ""  # its message has the name
+    assert (words.told(one, "zh").what, words.told(one, "zh").message) == (
+        "far1", "到这个地址没有网络路由"
+    )  # fmt: skip
 
 
 def test_a_name_of_somebody_else_is_never_translated() -> None:
