@@ -1,8 +1,11 @@
 """What Moorage can do, at a glance. ``inv --list`` shows it, ``inv --help TASK`` explains it."""
 
+import os
+
 from invoke.collection import Collection
 
 from moorage import settings
+from moorage.configuration import profiles
 from moorage.program import edges
 from moorage.tasks import config, k8s, lab, learn, monitoring, nodes, top, web
 from moorage.tasks.registry import certs, image, images, registry, upkeep, users
@@ -29,4 +32,4 @@ namespace = Collection(
     monitoring.namespace,
     web.web,
 )
-namespace.configure(settings.defaults())
+namespace.configure(settings.defaults(profiles.current(os.environ)))

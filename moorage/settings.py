@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from moorage.output.typed import file_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -174,7 +177,7 @@ class UpkeepSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of one run."""
+    """All settings of one run. ``profile``: whose they are; empty for ``invoke.yaml``."""
 
     engine: EngineSettings = field(default_factory=EngineSettings)
     registry: RegistrySettings = field(default_factory=RegistrySettings)
@@ -184,6 +187,7 @@ class Settings:
     nodes: NodesSettings = field(default_factory=NodesSettings)
     kubernetes: KubernetesSettings = field(default_factory=KubernetesSettings)
     upkeep: UpkeepSettings = field(default_factory=UpkeepSettings)
+    profile: str = ""
 
     @property
     def root(self) -> Path:
@@ -191,13 +195,23 @@ class Settings:
         return ROOT
 
     @property
+    def home(self) -> Path:
+        """Where this profile's state and certificates are: the project's folder, or one in it."""
+        return home_of(self.root, self.profile)
+
+    @property
+    def file(self) -> Path:
+        """The file of these settings."""
+        return self.root / file_of(self.profile)
+
+    @property
     def state(self) -> Path:
         """What Moorage remembers between runs; git-ignored, 0700."""
-        return ROOT / ".moorage"
+        return self.home / ".moorage"
 
     @property
     def certs_dir(self) -> Path:
-        return ROOT / self.certs.dir
+        return self.home / self.certs.dir
 
     @property
     def ca_file(self) -> Path:
@@ -212,7 +226,7 @@ class Settings:
 
     @property
     def registry_data(self) -> Path:
-        return ROOT / self.registry.data
+        return self.home / self.registry.data
 
     @property
     def registry_name(self) -> str:
@@ -225,7 +239,18 @@ class Settings:
         return f"{self.registry_name}/{self.image.name}:{self.image.tag}"
 
 
-def defaults() -> dict[str, Any]:
+def sections() -> dict[str, Any]:
+    """The sections of settings -> their dataclasses."""
+    hints = typing.get_type_hints(Settings)
+    return {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)}
+
+
+def home_of(root: Path, profile: str) -> Path:
+    """Where a profile's state and certificates are; ``profile``: a checked name, or empty."""
+    return root / "profiles" / profile if profile else root
+
+
+def defaults(profile: str = "") -> dict[str, Any]:
     """Every key with its default, for Invoke: it reads ``INVOKE_*`` only for keys it knows.
 
     Lists are written as comma-separated strings, the one form an environment variable can carry.
@@ -237,4 +262,22 @@ def defaults() -> dict[str, Any]:
         return ",".join(value) if isinstance(value, tuple) else value
 
     tree: dict[str, Any] = plain(dataclasses.asdict(Settings()))
+    del tree["profile"]
+    for section, names in names_of(profile).items():
+        tree[section] |= names
     return tree
+
+
+def names_of(profile: str) -> dict[str, dict[str, str]]:
+    """What is called by a name of its own in each profile, so that two never meet."""
+    if not profile:
+        return {}
+    return {
+        "registry": {"container": f"moorage-registry-{profile}"},
+        "lab": {"prefix": f"{profile}-lab"},
+        "kubernetes": {
+            "secret": f"my-registry-{profile}",
+            "pod": f"private-reg-{profile}",
+            "agents_namespace": f"moorage-system-{profile}",
+        },
+    }

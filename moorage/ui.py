@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from moorage import output
 from moorage.errors import MoorageError, Refused
-from moorage.output.typed import VARIABLE, typed, typed_document
+from moorage.output.typed import changes, typed, typed_document
 from moorage.redaction import keep_secret
 
 if TYPE_CHECKING:
@@ -344,7 +344,7 @@ class UI:
     def document(self, document: Any) -> None:
         """The one document of a run under ``--json``, the last line under ``--json-lines``."""
         self.documented = True
-        if self.as_json and VARIABLE in os.environ:
+        if self.as_json and changes():
             document = typed_document(document)
         if self.as_lines:
             self.event({"event": "report", **document})

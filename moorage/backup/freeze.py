@@ -161,8 +161,8 @@ def _project(settings: Settings, folder: Path) -> None:
         return [*made, *(name for name in names if Path(place, name).resolve() in data)]
 
     shutil.copytree(source, folder / REGISTRY, ignore=passed_over)
-    if (settings.root / SETTINGS).exists():
-        shutil.copy2(settings.root / SETTINGS, folder / SETTINGS)
+    if settings.file.exists():
+        shutil.copy2(settings.file, folder / SETTINGS)
 
 
 def _write(path: Path, digest: str, pushed: float) -> None:

@@ -111,7 +111,7 @@ def _restored_settings(settings: Settings, folder: Path) -> Settings:
     if not path.exists():
         return settings
     tree: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
-    parsed = parse(tree, source=str(path))
+    parsed = parse(tree, source=str(path), profile=settings.profile)
     given = {one.name: getattr(parsed, one.name) for one in dataclasses.fields(parsed)}
     return dataclasses.replace(settings, **given)
 
@@ -130,7 +130,7 @@ def _put_in_place(settings: Settings, folder: Path) -> None:
             shutil.copytree(certs, draft, dirs_exist_ok=True)
     _put_data(settings, folder / freeze.DATA)
     config = folder / freeze.SETTINGS
-    present = settings.root / freeze.SETTINGS
+    present = settings.file
     if config.exists() and (not present.exists() or present.read_bytes() != config.read_bytes()):
         if present.exists():
             kept = settings.state / f"{freeze.SETTINGS}.before-restore"

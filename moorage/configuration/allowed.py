@@ -66,7 +66,9 @@ FORMS: Mapping[str, Form] = {
         rf"|(?:{COMPONENT}/)*\{{registry\}}",
         "{registry}, a path before it such as mirror/{registry}, or nothing",
     ),
-    "lab.prefix": Form(r"[a-z]([a-z-]{0,38}[a-z])?", "letters a to z and '-', at most 40"),
+    "lab.prefix": Form(
+        r"[a-z]([a-z0-9-]{0,38}[a-z])?", "a-z, 0-9 and '-', at most 40; a letter first and last"
+    ),
     "lab.mirror": Form(r"auto|https?://\S+", "auto, or an http address"),
     "lab.kubernetes_version": Form(
         r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}", "a version such as 1.20.2"

@@ -17,7 +17,14 @@ from typing import Any
 
 from moorage.configuration.allowed import CHOICES, FORMS, LABEL, SPANS
 from moorage.errors import Refused
-from moorage.settings import KubernetesSettings, LabSettings, NodesSettings, Settings
+from moorage.settings import (
+    KubernetesSettings,
+    LabSettings,
+    NodesSettings,
+    Settings,
+    names_of,
+    sections,
+)
 
 # Who gave a value: one name for all, or a function from a key's place to the name.
 Giver = str | Callable[[str], str]
@@ -66,15 +73,15 @@ def _is_file(source: str) -> bool:
     return os.sep in source or source.endswith((".yaml", ".yml", ".json", ".py"))
 
 
-def parse(tree: Mapping[str, Any], *, source: Giver = "invoke.yaml") -> Settings:
+def parse(tree: Mapping[str, Any], *, source: Giver = "invoke.yaml", profile: str = "") -> Settings:
     """A nested mapping -> Settings.
 
     Keys of Invoke itself (``tasks``, ``run``, ``sudo``, …) are passed over. Raises Refused with
     the file, the key, and what is expected.
     """
-    sections: dict[str, Any] = {}
-    kinds = typing.get_type_hints(Settings)
-    for section, kind in kinds.items():
+    parsed: dict[str, Any] = {}
+    own = names_of(profile)
+    for section, kind in sections().items():
         given = tree.get(section, {})
         if given is None:
             given = {}
@@ -82,8 +89,8 @@ def parse(tree: Mapping[str, Any], *, source: Giver = "invoke.yaml") -> Settings
             raise BadSetting(source, section, f"a section of keys, not {_describe(given)}")
         if section == "registry" and given.get("external") is True:
             given = _without_url(given, source)
-        sections[section] = _parse_section(source, section, kind, given)
-    settings = Settings(**sections)
+        parsed[section] = _parse_section(source, section, kind, {**own.get(section, {}), **given})
+    settings = Settings(**parsed, profile=profile)
     _check(settings, source)
     return settings
 
@@ -106,7 +113,7 @@ def with_nodes(settings: Settings, **given: str | bool | None) -> Settings:
 
 def unknown_sections(tree: Mapping[str, Any], known: frozenset[str], *, source: str) -> None:
     """Raises Refused for a top-level key that is neither ours nor in ``known`` (Invoke's own)."""
-    ours = set(typing.get_type_hints(Settings))
+    ours = set(sections())
     for key in tree:
         if key not in ours and key not in known:
             raise UnknownSetting(source, str(key), "", ours)
@@ -117,8 +124,7 @@ def unknown_variables(environment: Mapping[str, str]) -> None:
 
     Invoke passes over what it does not know; a misspelt variable would go unnoticed.
     """
-    kinds = typing.get_type_hints(Settings)
-    for section, kind in kinds.items():
+    for section, kind in sections().items():
         prefix = f"INVOKE_{section.upper()}_"
         hints = typing.get_type_hints(kind)
         # A section of keys has no form that one variable could carry; Invoke reads none.

@@ -23,7 +23,7 @@ _WORDS = {"type": "array", "items": {"type": "string"}}
 def schema() -> dict[str, Any]:
     """What ``invoke.yaml`` may hold, as JSON Schema."""
     meanings = tomllib.loads(_MEANINGS.read_text(encoding="utf-8"))
-    kinds = typing.get_type_hints(settings.Settings)
+    kinds = settings.sections()
     ours = {
         section: _section(section, kind, meanings[section], settings.defaults()[section])
         for section, kind in kinds.items()

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moorage.actions import Action
+from moorage.configuration import profiles
 from moorage.docker import apt, dockerd
 from moorage.errors import MoorageError, Refused
+from moorage.output.typed import OPTION
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -59,7 +61,7 @@ class Endpoint:
 
 def labels(settings: Settings, part: str) -> dict[str, str]:
     """The labels of what belongs to ``part`` (registry, lab, image, base) of this project."""
-    return {LABEL_PROJECT: str(settings.root), LABEL_PART: part}
+    return {LABEL_PROJECT: str(settings.home), LABEL_PART: part}
 
 
 def refuse_stranger(settings: Settings, found: Container, away: str, setting: str) -> None:
@@ -69,13 +71,19 @@ def refuse_stranger(settings: Settings, found: Container, away: str, setting: st
     takes another name.
     """
     project = str(found.labels.get(LABEL_PROJECT, ""))
-    if project == str(settings.root):
+    if project == str(settings.home):
         return
     if not project:
         cause, cure = "Moorage did not make it", f"docker rename {found.name} another-name"
     elif _is_checkout(project):
         cause = f"it belongs to the checkout in {project}"
         cure = f"cd {shlex.quote(project)} && ./run inv {away}"
+        if project == str(settings.root):  # a profile's own commands would name the profile
+            cure = f"inv {OPTION}={profiles.DEFAULT} {away}"
+    elif _is_checkout(folder := profiles.checkout_of(project).folder):
+        profile = profiles.checkout_of(project).profile
+        cause = f"it belongs to the profile {profile} of the checkout in {folder}"
+        cure = f"cd {shlex.quote(folder)} && ./run inv {OPTION}={profile} {away}"
     else:
         cause = f"it belongs to a checkout in {project}, a folder that is not here any more"
         label = shlex.quote(f"label={LABEL_PROJECT}={project}")
@@ -101,7 +109,7 @@ def _is_checkout(folder: str) -> bool:
 
 def label_filter(settings: Settings, part: str = "") -> dict[str, str | list[str] | bool]:
     """An engine filter for what is ours: of one ``part``, or of all of them."""
-    chosen = [f"{LABEL_PROJECT}={settings.root}"]
+    chosen = [f"{LABEL_PROJECT}={settings.home}"]
     return {"label": [*chosen, f"{LABEL_PART}={part}"] if part else chosen}
 
 
@@ -357,7 +365,7 @@ def _running_strangers(settings: Settings) -> Sequence[str]:
         return [
             str(container.name)
             for container in client.containers.list()
-            if container.labels.get(LABEL_PROJECT) != str(settings.root)
+            if container.labels.get(LABEL_PROJECT) != str(settings.home)
         ]
     finally:
         client.close()

@@ -65,13 +65,13 @@ class Issuing:
 
 def decide(settings: Settings, now: datetime.datetime, *, new_ca: bool) -> Issuing:
     folder = settings.certs_dir
-    if settings.root.is_relative_to(folder.resolve()):
+    if settings.home.is_relative_to(folder.resolve()):
         raise Refused(
             "bad-setting",
             f"certs.dir cannot be {settings.certs.dir!r}",
             cause="the folder is closed to everybody else (0700), and this one holds the project",
             cure="name a folder of its own, such as certs",
-            path="invoke.yaml",
+            path=settings.file.name,
         )
     if new_ca:
         return Issuing("you asked for a new one", "it has to be signed by the new CA", True)

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from moorage.configuration.profiles import DEFAULT, there
 from moorage.errors import MoorageError
+from moorage.output.typed import OPTION
 
 if TYPE_CHECKING:
     from invoke.collection import Collection
@@ -70,13 +72,21 @@ def candidates(
     contexts = {str(one.name): one for one in collection.to_contexts()}
     context = next((contexts[word] for word in reversed(line[1:]) if word in contexts), None)
     before = line[-1] if len(line) > 1 else ""
+    if current.startswith(f"{OPTION}=") or before == OPTION:
+        typed = current.removeprefix(f"{OPTION}=")
+        named = [name for name in _profiles(settings) if name.startswith(typed)]
+        return [f"{current.removesuffix(typed)}{name}" for name in named]
     if context is not None and "=" in current and current.startswith("--"):
         flag, _, typed = current.partition("=")
         return [f"{flag}={one}" for one in _values(context, flag, typed, settings)]
     if context is not None and _takes_value(context, before):
         return _values(context, before, current, settings)
     if current.startswith("-"):
-        flags = _flags(context) if context is not None else ("--help", "--list", "--version")
+        flags = (
+            _flags(context)
+            if context is not None
+            else ("--help", "--list", f"{OPTION}=", "--version")
+        )
         return [flag for flag in flags if flag.startswith(current)]
     if context is not None and before == context.name and context.positional_args:
         word = _values(context, str(context.positional_args[0].name), current, settings)
@@ -92,7 +102,14 @@ def _takes_value(context: ParserContext, flag: str) -> bool:
 def _flags(context: ParserContext) -> list[str]:
     names = [flag for flag in context.flag_names() if flag.startswith("--")]
     whole = [f"{name}=" if _takes_value(context, name) else name for name in names]
-    return [*whole, "--help"]
+    return [*whole, f"{OPTION}=", "--help"]
+
+
+def _profiles(settings: Callable[[], Settings]) -> list[str]:
+    try:
+        return [*there(settings().root), DEFAULT]
+    except (MoorageError, OSError):
+        return []
 
 
 def _values(

@@ -29,12 +29,14 @@ from invoke.exceptions import Exit, ParseError
 from invoke.parser.parser import ParseMachine
 from invoke.program import Program
 
+from moorage.configuration import profiles
+from moorage.errors import Refused
+from moorage.output.typed import PROFILE
 from moorage.program import pages, reading
 
 if TYPE_CHECKING:
     from invoke.parser.argument import Argument
 
-    from moorage.errors import Refused
     from moorage.settings import Settings
 
 # Invoke's core options that would promise what no task of ours does: none runs a command of
@@ -56,6 +58,7 @@ def install() -> None:
     # At its end Python looks for garbage among all that was loaded, for 35 ms; the system gets its
     # memory back either way.
     atexit.register(gc.freeze)
+    _wrap_profile()
     _wrap(Program, "parse_core", _wrong_use)
     _replace_answers()
     _wrap_help()
@@ -67,6 +70,48 @@ def install() -> None:
     _wrap(Config, "load_shell_env", reading.broken_variable)
     _wrap_words()
     _wrap_lists()
+
+
+def _wrap_profile() -> None:
+    """``--profile=NAME`` counts wherever it stands, and chooses the project's file of settings.
+
+    Taken out of the command line, for a task may get words of any number before it, and Invoke
+    reads the file before it reads what stands behind a task.
+    """
+    normalize_argv, load_project = Program.normalize_argv, Config.load_project
+
+    @functools.wraps(normalize_argv)
+    def without_profile(self: Program, argv: Any) -> None:
+        normalize_argv(self, argv)
+        environment = dict(os.environ)
+        os.environ.pop(PROFILE, None)  # a refusal's own commands carry no wrong one
+        try:
+            found = profiles.chosen(self.argv, environment)
+        except Refused as problem:
+            raise _told(problem) from None
+        if self.argv == sys.argv:
+            sys.argv[:] = found.words  # what a log or a lock calls this command
+        self.argv = found.words
+        if found.profile:
+            os.environ[PROFILE] = found.profile
+
+    @functools.wraps(load_project)
+    def of_profile(self: Config, merge: bool = True) -> None:
+        name, folder = profiles.current(os.environ), self._project_prefix
+        if name and folder is not None:
+            try:
+                profiles.require(Path(folder), name)
+            except Refused as problem:
+                del os.environ[PROFILE]
+                raise _told(problem) from None
+            self._set(file_prefix=f"invoke.{name}")
+        try:
+            load_project(self, merge)
+        finally:
+            self._set(file_prefix=None)
+
+    Program.normalize_argv = without_profile  # type: ignore[method-assign]
+    Config.load_project = of_profile  # type: ignore[method-assign]
 
 
 def _replace_answers() -> None:
@@ -177,8 +222,6 @@ def _wrap_lists() -> None:
 
 
 def _refuse_meaningless(program: Program) -> None:
-    from moorage.errors import Refused
-
     for name in sorted(_MEANINGLESS):
         if not program.args[name].got_value:
             continue
@@ -293,8 +336,6 @@ def _told(refusal: Refused) -> Exit:
 
 
 def _wrong_use(problem: Exception, _program: Any) -> Refused | None:
-    from moorage.errors import Refused
-
     if not isinstance(problem, ParseError):
         return None
     context = problem.context
@@ -329,8 +370,6 @@ _task_names: list[str] = []
 
 def _unknown(word: str, names: Iterable[str]) -> Refused:
     """The refusal of a word that is neither a task nor a namespace."""
-    from moorage.errors import Refused
-
     meant = pages.nearest(word, names)
     return Refused(
         "wrong-use",
@@ -369,4 +408,5 @@ def _wrap_empty_sections() -> None:
 def _settings_at(program: Program) -> Settings:
     """The settings before any task runs. Raises Refused (see moorage.settings)."""
     program.update_config()
+    program.config.load_collection(program.collection.configuration())  # the defaults
     return reading.settings_of(Context(program.config))

@@ -115,6 +115,7 @@ CORE = (
     ("NAMESPACE", "the tasks of a namespace, such as: nodes"),
     ("--list", "all tasks, a line per task (--list-format=json for programs)"),
     ("-f FILE", "settings from FILE, over those of invoke.yaml"),
+    ("--profile=NAME", "another registry: settings from invoke.NAME.yaml, state of its own"),
     ("--print-completion-script=SHELL", "completion for bash, zsh or fish"),
     ("--version", "Moorage's version"),
 )

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 from invoke.config import AmbiguousMergeError, Config
 from invoke.exceptions import AmbiguousEnvVar, UncastableEnvVar
 
+from moorage.configuration import profiles
+from moorage.output.typed import file_of
+
 if TYPE_CHECKING:
     from invoke.context import Context
 
@@ -25,8 +28,9 @@ def settings_of(context: Context) -> Settings:
 
     sources = sources_of(context.config)
     origins.refuse_unknown(sources, os.environ)
-    sections = {key: _plain(context.config[key]) for key in settings.defaults()}
-    return parsing.parse(sections, source=partial(origins.giver, sources))
+    sections = {key: _plain(context.config[key]) for key in settings.sections()}
+    profile = profiles.current(os.environ)
+    return parsing.parse(sections, source=partial(origins.giver, sources), profile=profile)
 
 
 def sources_of(config: Config) -> tuple[Source, ...]:
@@ -43,7 +47,8 @@ def sources_of(config: Config) -> tuple[Source, ...]:
 
     files = [source(kind) for kind in ("system", "user", "project")]
     environment = Source("environment", "", _plain(getattr(config, "_env", None) or {}))
-    return (Source(DEFAULT, "", settings.defaults()), *files, environment, source("runtime"))
+    usual = settings.defaults(profiles.current(os.environ))
+    return (Source(DEFAULT, "", usual), *files, environment, source("runtime"))
 
 
 def _plain(value: Any) -> Any:
@@ -61,7 +66,8 @@ def _path_of(config: Any, kind: str) -> str:
     if kind == "runtime":
         return str(config._runtime_path)
     prefix = getattr(config, f"_{kind}_prefix")
-    names = [f"{prefix}invoke.{suffix}" for suffix in config._file_suffixes]
+    stem = file_of(profiles.current(os.environ) if kind == "project" else "").removesuffix("yaml")
+    names = [f"{prefix}{stem}{suffix}" for suffix in config._file_suffixes]
     found = next((name for name in names if Path(name).expanduser().exists()), names[0])
     return _shown(found)
 

@@ -82,7 +82,7 @@ def of_another_checkout(settings: Settings, client: DockerClient) -> str:
     for found in client.containers.list(filters={"label": f"{engine.LABEL_PART}=registry"}):
         folder = str(found.labels.get(engine.LABEL_PROJECT, ""))
         registry = settings.registry
-        if folder not in ("", str(settings.root)) and (
+        if folder not in ("", str(settings.home)) and (
             found.name in (registry.container, front_name(settings))
             or registry.port in _published(found)
         ):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import shlex
 import signal
 import sys
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import Task, task
+
+from moorage.configuration import profiles
 
 if TYPE_CHECKING:
     from moorage.configuration.origins import Source
@@ -144,10 +147,13 @@ def _logged(ui: UI, level: int) -> Iterator[CommandLog]:
     import logging
 
     from moorage.logs import command_log
-    from moorage.settings import ROOT
+    from moorage.settings import Settings
 
-    words = shlex.join(["inv", *sys.argv[1:]])
-    log = command_log.begin(ROOT / ".moorage" / "log", words, say=ui.trace, level=level)
+    profile = profiles.current(os.environ)
+    # The task first: the log's file is named after it.
+    words = shlex.join(["inv", *sys.argv[1:], *profiles.options(os.environ)])
+    folder = Settings(profile=profile).state / "log"
+    log = command_log.begin(folder, words, say=ui.trace, level=level)
     try:
         yield log
     except Exit:
@@ -181,7 +187,8 @@ def _read(context: Context, *, reads_settings: bool) -> tuple[Settings, tuple[So
     from moorage.program import reading
     from moorage.settings import Settings
 
-    settings = reading.settings_of(context) if reads_settings else Settings()
+    profile = profiles.current(os.environ)
+    settings = reading.settings_of(context) if reads_settings else Settings(profile=profile)
     return settings, reading.sources_of(context.config)
 
 

@@ -30,7 +30,12 @@ def show(run: Run, changed: bool = False) -> dict[str, Any]:
         run.ui.table(("setting", "value", "from"), rows)
     else:
         run.ui.show("every setting has its default")
-    return {"ok": True, "settings": [one._asdict() for one in shown], "files": _files(run)}
+    return {
+        "ok": True,
+        "settings": [one._asdict() for one in shown],
+        "files": _files(run),
+        "profile": run.settings.profile,
+    }
 
 
 @command(reads_settings=False)
@@ -49,6 +54,7 @@ def check(run: Run) -> dict[str, Any]:
     document = {
         "ok": not found,
         "files": _files(run),
+        "profile": run.settings.profile,
         "problems": [problem.to_json() for problem in found],
     }
     if not found:

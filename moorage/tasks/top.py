@@ -239,7 +239,9 @@ def support(run: Run, hosts: str = "") -> dict[str, Any]:
 
     settings = [one._asdict() for one in origins.settings_in(run.sources)]
     findings = [one.to_json() for one in examination.examine(run.settings, run.ui, hosts)]
-    path, names = packing.write(run.settings, {"settings": settings, "findings": findings})
+    path, names = packing.write(
+        run.settings, {"settings": settings, "findings": findings, "profile": run.settings.profile}
+    )
     for name in names:
         run.ui.note(name)
     run.ui.show(f"wrote {path}; look through it before you send it")

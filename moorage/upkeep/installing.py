@@ -49,7 +49,9 @@ def chosen() -> str:
 def job_of(settings: Settings) -> schedule.Job:
     """The job of this checkout: each has a registry's container of another name."""
     user = pwd.getpwuid(os.geteuid()).pw_name
-    return schedule.Job(settings.registry.container, user, settings.root, settings.upkeep.at)
+    return schedule.Job(
+        settings.registry.container, user, settings.root, settings.upkeep.at, settings.profile
+    )
 
 
 def announced(settings: Settings) -> list[str]:

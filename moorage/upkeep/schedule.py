@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moorage.errors import Refused
+from moorage.output.typed import OPTION
+from moorage.settings import home_of
 
 # crontab(5): the rest of a line is the shell's, and the shell takes this for a comment.
 _MARK = "# moorage: upkeep of {name}"
@@ -25,7 +27,7 @@ After=network-online.target docker.service
 Type=oneshot
 User={user}
 WorkingDirectory={folder}
-ExecStart=/bin/sh -c "exec ./run inv upkeep"
+ExecStart=/bin/sh -c "exec ./run {command}"
 Nice=10
 IOSchedulingClass=idle
 """
@@ -48,19 +50,30 @@ WantedBy=timers.target
 
 @dataclass(frozen=True)
 class Job:
-    """Whose upkeep runs when. ``name`` tells two checkouts of one machine apart; ``at``: HH:MM by
-    the machine's clock; ``folder`` has the checkout."""
+    """Whose upkeep runs when. ``name`` tells two registries of one machine apart; ``at``: HH:MM by
+    the machine's clock; ``folder`` has the checkout; ``profile``: a checked name, or empty."""
 
     name: str
     user: str
     folder: Path
     at: str
+    profile: str = ""
+
+    @property
+    def command(self) -> str:
+        """What is run in the folder, behind ``./run``."""
+        return " ".join(("inv", *([f"{OPTION}={self.profile}"] if self.profile else []), "upkeep"))
+
+    @property
+    def kept(self) -> str:
+        """Where the words of the last run by cron are kept."""
+        return str(home_of(Path(), self.profile) / ".moorage/upkeep.out")
 
 
 def service(job: Job) -> str:
     """The unit that runs it once (systemd.service(5)). Raises Refused for an impossible folder."""
     folder = _one_line(str(job.folder)).replace("%", "%%")
-    return _SERVICE.format(name=job.name, user=job.user, folder=folder)
+    return _SERVICE.format(name=job.name, user=job.user, folder=folder, command=job.command)
 
 
 def timer(job: Job) -> str:
@@ -75,10 +88,9 @@ def crontab(before: str, job: Job) -> str:
     Refused for an impossible folder.
     """
     hour, minute = map(int, job.at.split(":"))
-    kept = ".moorage/upkeep.out"
     command = (
         f"cd {shlex.quote(_one_line(str(job.folder)))} && "
-        f"{{ ./run inv upkeep >{kept} 2>&1 || cat {kept}; }} {_mark(job.name)}"
+        f"{{ ./run {job.command} >{job.kept} 2>&1 || cat {job.kept}; }} {_mark(job.name)}"
     )
     # crontab(5): % begins the command's standard input unless it is escaped.
     line = f"{minute} {hour} * * * " + command.replace("%", r"\%")

@@ -86,7 +86,7 @@ def _purge_engine(walk: Walk) -> bool:
     if not walk.settings.registry.external:
         registry.down(walk.settings, walk.client, walk.ui, purge=True, leave_others=True)
     _lab_gone(walk, images=True)
-    label = f"io.moorage.project={walk.settings.root}"
+    label = f"io.moorage.project={walk.settings.home}"
     for image in walk.client.images.list(all=False, filters={"label": label}):
         for tag in [*image.tags, image.id]:
             _forget_image(walk, str(tag))

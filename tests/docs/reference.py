@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
-import typing
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -21,7 +20,7 @@ import tasks
 from moorage.configuration import schema
 from moorage.explanations import explanations
 from moorage.program import pages
-from moorage.settings import Settings, defaults
+from moorage.settings import defaults, sections
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "reference"
@@ -66,9 +65,13 @@ def settings() -> str:
         "is wrong, and editors with a YAML language server complete and check keys by "
         "[invoke.schema.json](invoke.schema.json), which the first line of `invoke.yaml` names.",
         "What is laid over what, the last one wins: defaults, `/etc/invoke.yaml`, "
-        "`~/.invoke.yaml`, `invoke.yaml`, the environment, `-f FILE`.",
+        "`~/.invoke.yaml`, `invoke.yaml`, the environment, `-f FILE`. With `--profile=NAME` (or "
+        "`INVOKE_PROFILE`), `invoke.NAME.yaml` takes the place of `invoke.yaml`, and by default "
+        "`registry.container`, `lab.prefix`, `kubernetes.secret`, `kubernetes.pod` and "
+        "`kubernetes.agents_namespace` have the profile's name in them "
+        "([more](../how-to/use-the-registry-you-have.md#several-from-one-checkout)).",
     ]
-    kinds, known = typing.get_type_hints(Settings), meanings()
+    kinds, known = sections(), meanings()
     for section, values in defaults().items():
         lines += [f"## {section}", "| key | type | default | meaning |", "|---|---|---|---|"]
         types = {one.name: str(one.type) for one in dataclasses.fields(kinds[section])}

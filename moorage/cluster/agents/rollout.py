@@ -13,6 +13,7 @@ from moorage.cluster.agents.plan import make_plan
 from moorage.cluster.agents.states import FAILED, NEEDS_FULL, AgentState, states
 from moorage.cluster.api import manifests, ours, paths
 from moorage.cluster.api.refusals import nothing_changed_yet
+from moorage.cluster.api.told import PLAN
 from moorage.cluster.diagnosis import examine
 from moorage.cluster.diagnosis.nodes import ClusterNode, from_document
 from moorage.cluster.login import login, secrets
@@ -56,6 +57,7 @@ def roll_out(
     from moorage import archive
     from moorage.registry import handed, users
 
+    refuse_a_second(api, settings)
     documents = [from_document(one) for one in api.items(paths.all_of("Node"), "list nodes")]
     nodes = [node for node in documents if node.platform.startswith("linux")]
     plan = make_plan(settings, nodes)
@@ -96,6 +98,30 @@ def roll_out(
             found, report = _wait(api, settings, wanted, plan, update)
     _forget_old_archives(api, settings, done)
     return Rolled(tuple(found), done, report)
+
+
+def refuse_a_second(api: Api, settings: Settings) -> None:
+    """Raises Refused (``agents-elsewhere``) if agents of another namespace are on the nodes.
+
+    Rights on Nodes, and what is noted on each Node, are the cluster's: there is one set of agents.
+    """
+    binding = paths.one("ClusterRoleBinding", "moorage-agent")
+    live = api.find(binding, "read whose the agents are")
+    if live is None or not ours.is_ours(live):  # somebody else's is refused for itself
+        return
+    own = settings.kubernetes.agents_namespace
+    spaces = {str(one.get("namespace", own)) for one in live.get("subjects") or ()} - {own}
+    for space in sorted(spaces):
+        if api.find(paths.one("Secret", PLAN, space), "read the agents' plan") is None:
+            continue  # they are gone, and this was left
+        raise Refused(
+            "agents-elsewhere",
+            f"nothing was changed: agents in the namespace {space} keep this cluster's trust",
+            cause="one set of agents is on a cluster's nodes, and another profile, or another "
+            "kubernetes.agents_namespace, has brought it",
+            cure="inv nodes.trust --from-cluster has the nodes trust this registry beside it; to "
+            "change whose the agents are, first inv k8s.agents --remove with the settings of those",
+        )
 
 
 def _of_other_grades(

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from agent.wire.faults import Fault
@@ -22,6 +22,7 @@ from moorage.fleet.errand import errand
 from moorage.fleet.inventory.ranges import fold
 from moorage.fleet.residents import channel
 from moorage.pki import authority as authorities
+from moorage.pki import neighbours
 from moorage.pki.roster import Resident, Roster
 
 if TYPE_CHECKING:
@@ -87,7 +88,10 @@ class Residents:
         self, route: Route, session: Session, tell: Callable[[dict[str, Any]], None]
     ) -> Invitation:
         """For a host's apply in ``session``, that its agent may stay after it."""
-        return Invitation(self._authority, self._roster, route, session, self._port, tell)
+        return Invitation(
+            self._authority, self._roster, route, session, self._port, tell,
+            partial(neighbours.holder, self._settings),
+        )  # fmt: skip
 
     @contextlib.contextmanager
     def line(self, route: Route, session: Session | None = None) -> Iterator[Channel | None]:
@@ -164,6 +168,7 @@ class Invitation:
         session: Session,
         port: int,
         tell: Callable[[dict[str, Any]], None],
+        neighbour: Callable[[str], str],
     ) -> None:
         self._authority = authority
         self._roster = roster
@@ -171,6 +176,7 @@ class Invitation:
         self._session = session
         self._port = port
         self._tell = tell
+        self._neighbour = neighbour
         self._resident: Resident | None = None
         self._asked = ""
 
@@ -179,6 +185,10 @@ class Invitation:
         if event["event"] != "request":
             return None
         host = self._route.target.host
+        if theirs := self._neighbour(str(event.get("id"))):
+            words = "the agent of the profile {} stays on this node, and keeps this trust too"
+            self._tell({"event": "note", "message": words.format(theirs)})
+            return b"\n"
         if (known := self._under_another_name(str(event.get("id")))) is not None:
             self._roster.put(host, replace(known, address=address_of(self._route)))
             return b"\n"
@@ -263,13 +273,17 @@ def adopt(settings: Settings, visit: Visit, *, port: int | None, loopback: bool)
     authority, roster = authorities.Authority.open(settings), Roster(settings)
     name, host = visit.route.name, visit.route.target.host
     port = settings.nodes.agent_port if port is None else port
-    former, resident, refused = "", None, None
+    former, resident = "", None
+    refused: MoorageError | None = None
 
     def reply(event: dict[str, Any]) -> bytes | None:
         nonlocal former, resident, refused
         if event["event"] != "request":
             return None
         former = str(event.get("id"))
+        if theirs := neighbours.holder(settings, former):
+            refused = neighbours.not_ours(theirs, host)
+            return b"\n"
         try:
             identity = roster.identity(host, former)
             document, resident = _granted(authority, identity, event, port, loopback=loopback)
@@ -333,11 +347,33 @@ def _of_those_done(
 
 
 def release(settings: Settings, visit: Visit) -> HostResult:
-    """Takes the agent away whole; the trust stays."""
+    """Takes the agent away whole; the trust stays.
+
+    Raises Refused (``another-profiles``) where another profile of this checkout commands it.
+    """
+    _refuse_a_neighbours(settings, visit)
     result = visit.errand(("release",))
     if result.ok:
         Roster(settings).drop(visit.route.target.host)
     return result
+
+
+def _refuse_a_neighbours(settings: Settings, visit: Visit) -> None:
+    host = visit.route.target.host
+    if host in Roster(settings).residents() or not neighbours.any_resident(settings):
+        return
+    asked = ""
+
+    def reply(event: dict[str, Any]) -> bytes | None:
+        nonlocal asked
+        if event["event"] != "request":
+            return None
+        asked = str(event.get("id"))
+        return b"\n"  # no: the node goes on as it was
+
+    visit.errand(("reside",), reply)
+    if theirs := neighbours.holder(settings, asked):
+        raise neighbours.not_ours(theirs, host)
 
 
 def upgrade(residents: Residents, visit: Visit, *, downgrade: bool = False) -> HostResult:

@@ -22,6 +22,7 @@ from invoke.parser import Parser
 from invoke.parser.context import ParserContext
 
 import tasks
+from moorage.configuration import profiles
 from moorage.output.typed import VARIABLE, typed, typed_document
 from moorage.program import pages
 
@@ -184,6 +185,7 @@ def parse(command: str) -> list[str]:
     program, *words = shlex.split(command)
     assert program == "inv"
     parser = Parser(contexts=NAMESPACE.to_contexts())
+    words = profiles.chosen(words, {}).words
     return [str(one.name) for one in parser.parse_argv(words) if one.name]
 
 
