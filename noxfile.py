@@ -68,7 +68,10 @@ def unit(session: nox.Session) -> None:
 
 @nox.session
 def registry(session: nox.Session) -> None:
-    """Collections amid pushes, deletes and kills; by hand, `-- --full` is 10,000 of them."""
+    """Collections amid pushes, deletes and kills, then rotations of the CA and restores; by hand.
+
+    `-- --full`: 10,000 of them; `-- --resume` goes on where a run was stopped.
+    """
     session.run("python", "-m", "tests.registry", *session.posargs, external=True)
 
 
