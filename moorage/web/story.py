@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from agent.wire.faults import Fault
 from moorage.errors import MoorageError
 from moorage.fleet.inventory.ranges import fold
 from moorage.fleet.state import table
@@ -28,25 +29,21 @@ SECTIONS = (
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why something could not be looked at, or is not well: what it befell, and the cure.
+    """Why something could not be looked at, or is not well: what it befell, and the fault.
 
-    ``fix``: what the page's own fix of it is known by, "" if the page has none; ``code``: that of
-    the error or the cause, by which another language tells it; ``about``: who it befell, if
-    ``message`` names them.
+    ``fix``: what the page's own fix of it is known by, "" if the page has none; ``about``: who it
+    befell, if the fault's message names them. Another language tells the fault by its code.
     """
 
     what: str
-    message: str
-    cause: str = ""
-    cure: str = ""
+    fault: Fault
     fix: str = ""
-    code: str = ""
     about: str = ""
 
 
 def trouble(what: str, problem: MoorageError) -> Trouble:
     """Why ``what`` failed."""
-    return Trouble(what, problem.message, problem.cause, problem.cure, code=problem.code)
+    return Trouble(what, problem.fault)
 
 
 @dataclass(frozen=True)
@@ -150,22 +147,22 @@ def nodes(found: Sequence[Standing], expected: int, own: Ours, now: float) -> Se
 
 def silent(found: Sequence[Standing]) -> tuple[Trouble, ...]:
     """The nodes that could not be asked, those of one cause in one."""
-    groups: dict[tuple[str, str, str, str], list[str]] = {}
+    groups: dict[Fault, list[str]] = {}
     for one in found:
         if one.fault is not None:
             message = one.fault.message.replace(one.host, "HOST")
             cure = one.fault.cure.replace(one.host, "HOST")
-            key = (message, one.fault.cause, cure, one.fault.code)
-            groups.setdefault(key, []).append(one.host)
-    return tuple(_silent(hosts, *words) for words, hosts in groups.items())
+            alike = replace(one.fault, message=message, cure=cure, host="", path="")
+            groups.setdefault(alike, []).append(one.host)
+    return tuple(_silent(hosts, fault) for fault, hosts in groups.items())
 
 
-def _silent(hosts: Sequence[str], message: str, cause: str, cure: str, code: str) -> Trouble:
+def _silent(hosts: Sequence[str], fault: Fault) -> Trouble:
     """Nodes of one cause; the cure can be copied for all of them at once."""
     names = fold(hosts)
-    told = message.replace("HOST", names) if len(hosts) == 1 else message
-    what = "" if names in told else names
-    return Trouble(what, told, cause, cure.replace("HOST", names), code=code, about=names)
+    message = fault.message.replace("HOST", names) if len(hosts) == 1 else fault.message
+    told = replace(fault, message=message, cure=fault.cure.replace("HOST", names))
+    return Trouble("" if names in message else names, told, about=names)
 
 
 def from_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Section:
@@ -180,11 +177,8 @@ def from_groups(groups: Sequence[Mapping[str, Any]], fixes: Sequence[str] = ()) 
     troubles = tuple(
         Trouble(
             f"{', '.join(one['pods'][:5])}{' …' if len(one['pods']) > 5 else ''}",
-            str(one["title"]),
-            str(one["cause"]),
-            str(one["cure"]),
+            Fault(str(one.get("code", "")), str(one["title"]), str(one["cause"]), str(one["cure"])),
             fix,
-            str(one.get("code", "")),
         )
         for one, fix in zip(groups, [*fixes, *[""] * (len(groups) - len(fixes))], strict=True)
     )

@@ -34,7 +34,7 @@ _PROSE = re.compile(
 )
 
 
-class Fault(NamedTuple):
+class Meaning(NamedTuple):
     """What an error of one code means, and what to do; "" if the error's own cure is a command."""
 
     means: str
@@ -60,18 +60,19 @@ def chinese(text: str) -> str:
 
 def value(text: object) -> str:
     """A value: what is ours of it in Chinese."""
-    return in_words(text, lambda one: _words().get(one, one), lambda code: _fault(code).means)
+    return in_words(text, lambda one: _words().get(one, one), lambda code: _meaning(code).means)
 
 
 def told(one: Trouble, lang: str) -> Shown:
     """The trouble in the reader's language: in Chinese by its code, beside its own words."""
+    fault = one.fault
     if lang != "zh":
-        return Shown(one.what, one.message, one.cause, one.cure, one.fix)
-    fault = _fault(one.code)
-    original = "; ".join(part for part in (one.message, one.cause, one.cure) if part)
-    cure = one.cure if is_command(one.cure) else fault.cure
+        return Shown(one.what, fault.message, fault.cause, fault.cure, one.fix)
+    known = _meaning(fault.code)
+    original = "; ".join(part for part in (fault.message, fault.cause, fault.cure) if part)
+    cure = fault.cure if is_command(fault.cure) else known.cure
     what = one.what or one.about
-    return Shown(what, fault.means or _fault("").means, "", cure, one.fix, original)
+    return Shown(what, known.means or _meaning("").means, "", cure, one.fix, original)
 
 
 def is_command(cure: str) -> bool:
@@ -79,8 +80,8 @@ def is_command(cure: str) -> bool:
     return _COMMANDS.fullmatch(cure) is not None and not _PROSE.search(cure)
 
 
-def _fault(code: str) -> Fault:
-    return Fault(*_table()["faults"].get(code, ("", "")))
+def _meaning(code: str) -> Meaning:
+    return Meaning(*_table()["faults"].get(code, ("", "")))
 
 
 def _words() -> dict[str, str]:

@@ -239,7 +239,7 @@ def test_a_real_agent_is_asked_and_its_words_are_shown(tmp_path: Path) -> None:
             assert agree(made, "verify", "node1")[0] == 303
             wait_for(lambda: not actions.under_way)
             (trouble,) = actions.section().troubles
-            assert trouble.message == words
+            assert trouble.fault.message == words
 
 
 def test_a_log_of_an_action_leaves_the_page_s_own_open(
@@ -339,7 +339,7 @@ def test_a_command_at_work_in_this_folder_is_waited_for(settings: Settings, clus
         with project_lock(settings.state, "inv up"):
             agree(made, "fix", trust(cluster.report))
             wait_for(lambda: not actions.under_way)
-        assert "inv up (process" in actions.section().troubles[0].message
+        assert "inv up (process" in actions.section().troubles[0].fault.message
     assert not cluster.fixed
 
 

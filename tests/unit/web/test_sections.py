@@ -95,7 +95,7 @@ def test_a_damaged_manifest_is_told_beside_the_images(front: Loopback) -> None:
         path.write_bytes(content)
         _age(path.parent, 7200)
     assert [row[0] for row in found.rows] == ["team/app"]
-    assert "cannot be read" in found.troubles[0].message
+    assert "cannot be read" in found.troubles[0].fault.message
 
 
 def test_users_are_shown_with_their_roles_and_without_a_secret(front: Loopback) -> None:
