@@ -7,7 +7,9 @@ Issuing again reuses what is still good; :mod:`moorage.pki.deciding` says what t
 from __future__ import annotations
 
 import datetime
+import itertools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -228,10 +230,17 @@ def _anothers_ends_soon(settings: Settings, now: datetime.datetime) -> list[Warn
     ]
 
 
-def ca_name(settings: Settings, now: datetime.datetime) -> str:
-    """The common name of a CA that is made now."""
+def ca_name(settings: Settings, now: datetime.datetime, present: Iterable[Certificate] = ()) -> str:
+    """The common name of a CA that is made now, beside those that are ``present``."""
     # The second tells two CAs of one registry apart in a node's trust store.
-    return f"CA of {settings.registry.host}"[:45] + f" {now:%Y%m%dT%H%M%SZ}"
+    taken = " ".join(one.subject.rfc4514_string() for one in present)
+    seconds = itertools.count()
+    names = (_ca_name(settings, now + datetime.timedelta(seconds=one)) for one in seconds)
+    return next(name for name in names if name not in taken)
+
+
+def _ca_name(settings: Settings, made: datetime.datetime) -> str:
+    return f"CA of {settings.registry.host}"[:45] + f" {made:%Y%m%dT%H%M%SZ}"
 
 
 def _ca_certificates(settings: Settings) -> list[Certificate]:

@@ -83,7 +83,7 @@ def make(settings: Settings, addresses: Sequence[str]) -> Heir:
         names = (*deciding.names(settings), *addresses)
         made = certificates.make_ca(
             key,
-            common_name=pki.ca_name(settings, now),
+            common_name=pki.ca_name(settings, now, _present(settings)),
             days=settings.certs.ca_days,
             now=now,
             permitted=tuple(dict.fromkeys(names)) if settings.certs.name_constraints else None,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -24,6 +27,18 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
+class Short(x509.ExtensionType):
+    """Constraints as an earlier Moorage gave them to its CA, whatever is asked for."""
+
+    oid = x509.BasicConstraints.oid
+
+    def __new__(cls, ca: bool, path_length: int | None, real: Any = x509.BasicConstraints) -> Any:
+        return real(ca, 0 if ca else None)
+
+
+Short.register(x509.BasicConstraints)
+
+
 @pytest.fixture(params=["path length 1", "path length 0"])
 def settings(
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -32,11 +47,7 @@ def settings(
     made = project(tmp_path / "project")
     with monkeypatch.context() as patch:
         if request.param == "path length 0":
-            short = x509.BasicConstraints(ca=True, path_length=0)
-            real = x509.BasicConstraints
-            patch.setattr(
-                x509, "BasicConstraints", lambda ca, path_length: short if ca else real(False, None)
-            )
+            patch.setattr(x509, "BasicConstraints", Short)
         pki.issue(made)
     return made
 
@@ -46,6 +57,15 @@ def accepted(settings: Settings, ca: str) -> bool:
     folder = settings.certs_dir
     now = succession._now()
     return chain.trouble(folder, ca, (HOST,), now) is None
+
+
+def test_a_ca_of_the_same_second_has_another_name(settings: Settings) -> None:
+    present = certificates.load_certificates(pki.ca_pem(settings).encode())[0]
+    subject = present.subject.rfc4514_string()
+    (stamp,) = re.findall(r"\d{8}T\d{6}Z", subject)
+    made = datetime.datetime.strptime(stamp, "%Y%m%dT%H%M%SZ")
+    assert pki.ca_name(settings, made) in subject
+    assert pki.ca_name(settings, made, [present]) not in subject
 
 
 def whole(settings: Settings) -> bool:
