@@ -25,7 +25,7 @@ from moorage.settings import Settings
 
 # Files of this folder that are a secret as a whole, line by line.
 _SECRET_FILES = (
-    *("password", "http-secret", "logins/*", "*.login"),
+    *("password", "http-secret", "logins/*", "*.login", "caches/*/login"),
     *("*.key", "*token*", "*.kubeconfig", "kubeconfig"),
 )
 _BASE64_LINE = re.compile(r"[A-Za-z0-9+/=_-]{20,}")
@@ -67,7 +67,7 @@ def _lines(path: Path) -> Iterator[str]:
     if path.name in ("password", "http-secret"):
         yield text.strip()
         return
-    if path.suffix == ".login":  # user:password
+    if path.suffix == ".login" or path.name == "login":  # user:password
         yield text.strip("\n").partition(":")[2]
         return
     yield from _BASE64_LINE.findall(text)

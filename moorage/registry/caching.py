@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,6 +30,8 @@ _BUNDLES = (
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
+
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[\sA-Za-z0-9+/=]+-----END CERTIFICATE-----")
 
 
 class _Owned(NamedTuple):
@@ -62,7 +65,8 @@ def authorities(one: Upstream) -> str:
     """
     bundle = next((path for path in map(Path, _BUNDLES) if path.exists()), None)
     own = "" if bundle is None else bundle.read_text(encoding="utf-8", errors="replace")
-    return "\n".join(filter(None, (own, one.ca)))
+    # Without the comments between them, which may be in any language; ssl takes ASCII alone.
+    return "".join(f"{pem}\n" for pem in _CERTIFICATE.findall(f"{own}\n{one.ca}"))
 
 
 def wanted(settings: Settings, one: Upstream, image: tuple[str, str], user: str) -> spec.Spec:

@@ -35,12 +35,16 @@ def look(means: Means, state: State, hosts: Sequence[Target] = ()) -> State:
 
 
 def joined(state: State, found: Sequence[Member]) -> State:
-    """The state with those of ``found`` that it does not have.
+    """The state with those of ``found`` that it does not have, each once.
 
     What such a one holds is not known: it is gone to as if it had the old CA alone. Pure.
     """
     known = {place for one in state.members for place in _places(one)}
-    new = [replace(one, touched=True) for one in found if not known & _places(one)]
+    new: list[Member] = []
+    for one in found:
+        if not known & _places(one):
+            new.append(replace(one, touched=True))
+            known |= _places(one)
     return replace(state, members=(*state.members, *new))
 
 

@@ -35,6 +35,7 @@ from moorage.registry import caching, service, spec, users
 from moorage.registry.caches import upstreams
 from moorage.registry.caches.upstreams import Login, Upstream
 from moorage.registry.credentials import Credentials, credentials
+from moorage.registry.front.configuration import proving_name
 from moorage.registry.front.roles import User
 from moorage.registry.storage.layout import Layout
 from moorage.settings import ROOT, NodesSettings, Settings
@@ -247,7 +248,12 @@ def test_a_cache_that_is_open_is_read_without_a_login_and_shows_nothing_of_ours(
         mirrored(ours, up, "secret/app")
         path = f"{below(ours, up)}/secret/app/manifests/1"
         assert ours.ask("GET", path, headers=ACCEPT)[0] == 404
-        assert ours.ask("GET", path, credentials(settings), headers=ACCEPT)[0] == 200
+        login = credentials(settings)
+        assert ours.ask("GET", path, login, headers=ACCEPT)[0] == 200
+        # A name alone is nobody's: neither the operator's, nor the one that proves a CA.
+        assert ours.ask("GET", path, Credentials(login.user, "x"), headers=ACCEPT)[0] == 404
+        proving = Credentials(proving_name("elsewhere.test"), "x")
+        assert ours.ask("GET", f"{place}/manifests/1", proving, headers=ACCEPT)[0] == 200
 
 
 # -- what was pulled once goes on ------------------------------------------------------------
@@ -654,3 +660,12 @@ def test_a_cache_lives_and_goes_with_the_registry(
 
 def pull_status(made: Loopback, place: str) -> int:
     return made.ask("GET", f"{place}/manifests/1", credentials(made.settings), headers=ACCEPT)[0]
+
+
+def test_a_ca_with_words_in_any_language_is_taken_without_them(
+    settings: Settings, up: Turning
+) -> None:
+    made = Upstream(up.name, ca=f"# Zürich\n{up.authority.pem}# Ende: Köln\n")
+    assert caching.authorities(made).isascii()
+    assert up.authority.pem.strip() in caching.authorities(made)
+    assert answering.ask(settings, made).state == answering.ANSWERS

@@ -201,12 +201,20 @@ def test_no_secret_is_in_logs_and_bundle_of_real_commands(tmp_path: Path) -> Non
         assert not [line for line in issued if line in text], name
 
 
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("registry/password", PASSWORD),
+        ("registry/caches/docker.io/login", f"robot:{PASSWORD}\n"),
+    ],
+)
 def test_a_bundle_with_a_secret_is_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, text: str
 ) -> None:
     settings = project(tmp_path)
-    (tmp_path / ".moorage" / "registry").mkdir(parents=True)
-    (tmp_path / ".moorage" / "registry" / "password").write_text(PASSWORD)
+    path = settings.state / place
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
     monkeypatch.setattr(support, "redacted", lambda text: text)
     with pytest.raises(MoorageError) as problem:
         support.write(settings, {"findings": [PASSWORD]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -362,3 +363,10 @@ def test_this_machines_addresses_are_read_from_the_kernels_tables() -> None:
     assert addresses.six(six) == ["fd00::2"]
     assert addresses.four(Path("/proc/net/fib_trie").read_text()).count("127.0.0.1") == 1
     assert addresses.four("") == []
+
+
+def test_who_is_found_twice_comes_once() -> None:
+    """Two runs of nodes.trust that both go to node9, and --hosts=node9 beside them."""
+    way = json.dumps({"host": "node9"})
+    found = [Member("node9"), Member("node9"), Member("root@node9", way=way), Member("node8")]
+    assert [one.name for one in joining.joined(State(), found).members] == ["node9", "node8"]
