@@ -7,6 +7,7 @@ What a part of the node needs is its module's to say (agent.runtimes.table).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -92,12 +93,7 @@ def _applied(facts: Facts, plan: Plan, noted: Noted) -> Step:
         plan=plan,
         changes=changes,
         restarts=tuple(dict.fromkeys([*wanted, *noted.waiting])),
-        ledgers=withdrawal.known_to_others(
-            _ledgers_with(noted.ledgers, plan.registry, changes, facts.tree),
-            plan.registry.name,
-            changes,
-            facts.tree,
-        ),
+        ledgers=_ledgers_with(noted.ledgers, plan.registry, changes, facts.tree),
         notes=tuple(told),
         unread=unread,
     )
@@ -118,15 +114,16 @@ def _untrusted(facts: Facts, plan: Plan, noted: Noted) -> Step:
 
 
 def _undone(facts: Facts, plan: Plan, noted: Noted) -> Step:
-    """Back to before the last apply for the plan's registry; nothing where none stands."""
+    """Back to before the last apply, whichever registry it was for; nothing where none stands."""
     if undoing.is_done(noted.records, plan.options.run):
         return Step("undo", plan, notes=("this run has taken its apply back already",))
-    name = plan.registry.name
-    last = undoing.last_apply(noted.records, name)
+    last = undoing.last_apply(noted.records)
     if last is None:
-        others = [one for one in undoing.standing(noted.records) if one != name]
-        return Step("undo", plan, notes=(_nothing_to_undo(name, others),))
-    number = last.number
+        nothing = "no apply of ours stands on this node: there is nothing to take back"
+        return Step("undo", plan, notes=(nothing,))
+    name, number = last.registry, last.number
+    if name != plan.registry.name:
+        plan = replace(plan, registry=withdrawal.registry_of(name))
     notes = (f"takes back what was done for {name} on {last.time} (number {number})",)
     short = undoing.too_short(undoing.before(noted.records, last), last)
     if refusal := _too_short(number) if short else noted.damage:
@@ -177,18 +174,11 @@ def _taken(
         plan=plan,
         changes=changes,
         restarts=withdrawal.restarts(facts, changes),
-        ledgers=withdrawal.known_to_others(taken.ledgers, plan.registry.name, changes, facts.tree),
+        ledgers=taken.ledgers,
         remove_folders=taken.folders,
         undoes=undoes,
         notes=(*notes, *taken.notes),
     )
-
-
-def _nothing_to_undo(name: str, others: list[str]) -> str:
-    nothing = f"no apply for {name} stands on this node: there is nothing to take back"
-    if not others:
-        return nothing
-    return f"{nothing}; those for {', '.join(others)} are theirs to take back"
 
 
 def _too_short(number: int) -> Fault:
@@ -228,8 +218,6 @@ def _ledgers_with(
         elif one.before is not None:
             known = old or Owned(one.part, one.path, one.before, None)
             before = table.TABLE[one.part].resource.strip(known, one.before, registry)
-            if withdrawal.made_by_us(ledgers, one.path, tree, but=registry.name):
-                before = None
         part, path = (one.part, one.path) if old is None else (old.part, old.path)
         mine[path] = Owned(part, path, before, one.after, folders)
     return {**ledgers, registry.name: mine}

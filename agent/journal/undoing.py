@@ -12,8 +12,8 @@ from difflib import SequenceMatcher
 from agent.journal.record import Record
 
 
-def last_apply(records: Sequence[Record], registry: str) -> Record | None:
-    """The newest apply for a registry that still stands; ``records`` newest first.
+def last_apply(records: Sequence[Record]) -> Record | None:
+    """The newest apply that still stands; ``records`` newest first.
 
     One that changed no file (it made up for a restart alone) has nothing to take back.
     """
@@ -24,20 +24,9 @@ def last_apply(records: Sequence[Record], registry: str) -> Record | None:
             undone.add(record.undoes)
         elif record.operation == "untrust":
             untrusted.add(record.registry)
-        elif (
-            record.changes
-            and record.number not in undone
-            and record.registry not in untrusted
-            and record.registry == registry
-        ):
+        elif record.changes and record.number not in undone and record.registry not in untrusted:
             return record
     return None
-
-
-def standing(records: Sequence[Record]) -> list[str]:
-    """The registries of which an apply still stands, each once."""
-    names = dict.fromkeys(record.registry for record in records)
-    return [name for name in names if last_apply(records, name) is not None]
 
 
 def before(records: Sequence[Record], last: Record) -> Record | None:

@@ -48,7 +48,7 @@ def of_registry(facts: Facts, ledgers: Ledgers, registry: Registry) -> Withdrawa
             stays = {item.path: _after(item, left)._replace(kept=True), **stays}
             changes.extend(left)
             continue
-        changes.extend(_taken_back(facts, item, registry, others))
+        changes.extend(_taken_back(facts, item, registry))
         for folder in reversed(item.folders):
             if not _inherited(folder, others) and folder not in folders:
                 folders.append(folder)
@@ -113,7 +113,7 @@ def of_apply(
                 notes.append(f"{path} is left alone: someone else changed our own lines in it")
         changes.extend(change(entry.part, file, wanted, entry.mode))
         if path in earlier:
-            mine[path] = _as_left(earlier[path], now, wanted, mine.get(path), registry)
+            mine[path] = earlier[path]
         else:
             gone = mine.pop(path, None)
             folders += gone.folders if gone is not None else ()
@@ -134,57 +134,6 @@ def registry_of(name: str) -> Registry:
     """A registry by the name a record knows it by."""
     host, _, port = name.partition(":")
     return Registry(host, int(port or 443))
-
-
-def known_to_others(
-    ledgers: Ledgers, registry: str, changes: tuple[Change, ...], tree: Tree
-) -> Ledgers:
-    """The ledgers once ``changes`` are made for ``registry``: no drift to another one.
-
-    If a file with lines of several was as another registry had left it, it still is afterwards.
-    """
-    found = dict(ledgers)
-    for name, ledger in ledgers.items():
-        if name != registry:
-            known = Known(tree, ledger)
-            owned = ((known.get(one.path), one) for one in changes)
-            told = {old.path: _told(old, one, registry_of(name)) for old, one in owned if old}
-            found[name] = {**ledger, **told}
-    return found
-
-
-def made_by_us(ledgers: Ledgers, path: str, tree: Tree, *, but: str = "") -> bool:
-    """Whether a registry, other than ``but``, has lines in a file that was none before us."""
-    known = (Known(tree, ledger).get(path) for name, ledger in ledgers.items() if name != but)
-    return any(one is not None and one.before is None for one in known)
-
-
-def _told(old: Owned, one: Change, registry: Registry) -> Owned:
-    """A file of another registry after a change."""
-    if one.after is None or old.after is None or old.after != one.before:
-        return old
-    return _left_as(old, one.after, registry)
-
-
-def _left_as(old: Owned, content: bytes, registry: Registry) -> Owned:
-    """A file of ours that has another registry's lines in it now, or no more."""
-    left = old._replace(after=content)
-    if old.before is None:  # there is no file once the lines of all are gone
-        return left
-    return left._replace(before=table.TABLE[old.part].resource.strip(left, content, registry))
-
-
-def _as_left(
-    earlier: Owned,
-    now: bytes | None,
-    wanted: bytes | None,
-    latest: Owned | None,
-    registry: Registry,
-) -> Owned:
-    """What was ours before an apply, once that is taken back: another registry's lines stay in."""
-    if latest is None or latest.after != now or wanted is None or earlier.after is None:
-        return earlier
-    return _left_as(earlier, wanted, registry)
 
 
 def _heir(item: Owned, others: Ledgers) -> str | None:
@@ -239,16 +188,13 @@ def _inherited(folder: str, others: dict[str, dict[str, Owned]]) -> bool:
     return False
 
 
-def _taken_back(
-    facts: Facts, item: Owned, registry: Registry, others: Ledgers
-) -> tuple[Change, ...]:
+def _taken_back(facts: Facts, item: Owned, registry: Registry) -> tuple[Change, ...]:
     """The change that takes one of our files back: the original where it is as we left it."""
     file = facts.tree.read(item.path)
     content = readable(file)
     if content is None:
         return ()
-    shared = item.before is None and made_by_us(others, item.path, facts.tree)
-    if content == item.after and not shared:
+    if content == item.after:
         return change(item.part, file, item.before)
     stripped = table.TABLE[item.part].resource.strip(item, content, registry)
     return change(item.part, file, stripped)

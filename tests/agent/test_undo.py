@@ -104,13 +104,10 @@ def test_an_undo_is_about_the_registry_of_that_apply(node: Box) -> None:
     during = node.files()
     other = {"host": "two.registry.io", "port": 5000, "address": "10.0.0.2"}
     node.apply(registry=other, verify=None)
-    result = node.run(node.engine().undo(node.plan(registry=other, verify=None)))
+    result = undo(node)
     assert result["status"] == "changed"
     assert "two.registry.io:5000" in notes(result)[0]
     assert node.files() == during
-    again = node.run(node.engine().undo(node.plan(registry=other, verify=None)))
-    assert again["status"] == "unchanged"
-    assert "those for my.registry.io are theirs to take back" in notes(again)[0]
 
 
 def test_an_undo_that_is_only_tried_changes_nothing(node: Box) -> None:
@@ -230,5 +227,5 @@ def record(number: int, operation: str, registry: str = "r", **more: Any) -> Rec
 def test_the_last_apply_is_the_newest_that_still_stands(
     records: list[Record], number: int | None
 ) -> None:
-    found = last_apply(records, "r")
+    found = last_apply(records)
     assert (found and found.number) == number
