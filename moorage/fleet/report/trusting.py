@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agent.wire.report import CHANGED
+from agent.wire.report import FAILED, UNCHANGED
 from moorage.errors import Refused
 from moorage.files import locked_beside, write_atomically
 from moorage.fleet.inventory import Target
@@ -86,11 +86,17 @@ def keep(folder: Path, going: Sequence[Path]) -> None:
 
 def _add(found: Hosts, done: Iterable[Deed]) -> None:
     for one in done:
-        if one.result.ok:
+        if one.result.ok or _kept(one):
             before = found[one.host].changes if one.host in found else 0
-            changes = _after(before, one.verb, changed=one.result.status == CHANGED)
+            changes = _after(before, one.verb, changed=one.result.status != UNCHANGED)
             target = one.target or parse_names([one.host])[0]
             found[one.host] = Standing(target, changes, one.verb, one.at)
+
+
+def _kept(one: Deed) -> bool:
+    """Whether a trust failed and stands: its proof met a fault that was not the trust's, such as an
+    image that was not there yet. Pure."""
+    return one.verb == TRUST and one.result.status == FAILED and bool(one.result.changes)
 
 
 def _after(before: int, verb: str, *, changed: bool) -> int:

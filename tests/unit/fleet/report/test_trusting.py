@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.wire.report import CHANGED, UNCHANGED, HostResult
+from agent.wire.report import (
+    CHANGED,
+    FAILED,
+    ROLLED_BACK,
+    UNCHANGED,
+    UNREACHABLE,
+    FileChange,
+    HostResult,
+)
 from moorage.errors import Refused
 from moorage.files import private_folder
 from moorage.fleet.inventory import Target
@@ -44,6 +52,22 @@ def test_a_node_is_known_after_any_number_of_rollouts(tmp_path: Path) -> None:
     assert len(found) == 3 + 3 * logbook.KEPT
     assert trusting.standings(tmp_path, REGISTRY)["web1"].target == first
     assert trusting.standings(tmp_path, "another:5000") == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "changes", "trusts"),
+    [(FAILED, 1, True), (FAILED, 0, False), (ROLLED_BACK, 1, False), (UNREACHABLE, 0, False)],
+)
+def test_a_trust_that_failed_and_stands_is_one(
+    tmp_path: Path, status: str, changes: int, trusts: bool
+) -> None:
+    """image-missing, login-refused: the change is right, so the agent keeps it."""
+    change = FileChange("/etc/hosts", "edited")
+    result = HostResult("a", status, changes=(change,) * changes)
+    logbook.note(tmp_path, f"trust {REGISTRY}", [Target("a", "a")], [result])
+    assert standing(tmp_path) == ({"a": 1} if trusts else {})
+    done(tmp_path, "untrust", Target("a", "a"))
+    assert standing(tmp_path) == {"a": 0}
 
 
 def test_a_death_between_the_sum_and_the_unlink_counts_nothing_twice(tmp_path: Path) -> None:
