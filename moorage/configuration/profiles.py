@@ -19,6 +19,8 @@ from moorage.output.typed import OPTION, PROFILE, file_of
 DEFAULT = "default"
 # A part of names that Docker, Kubernetes and file systems take, however they put it together.
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
+# What our own containers end in: moorage-registry-front, moorage-registry-cache-docker.io.
+_OURS = re.compile(r"(?:.*-)?(?:front|cache-.*)")
 _SUFFIXES = ("yaml", "yml", "json", "py")  # what Invoke reads
 
 
@@ -126,6 +128,13 @@ def _required(name: str) -> str:
 def _checked(name: str) -> str:
     if name == DEFAULT:
         return ""
+    if _OURS.fullmatch(name):
+        raise Refused(
+            "bad-profile",
+            f"invalid profile {name[:40]!r}: its registry would have another container's name",
+            cause="containers of Moorage's own end in -front and -cache-NAME",
+            cure="choose another name, and call its settings invoke.NAME.yaml",
+        )
     if _NAME.fullmatch(name):
         return name
     shown = name if len(name) <= 40 else f"{name[:40]}..."

@@ -81,6 +81,15 @@ def test_an_unknown_profile_names_file_profiles_and_the_next_command(project: Pa
     assert not (project / "profiles").exists(), err
 
 
+@pytest.mark.parametrize("name", ["front", "a-front", "cache-localhost", "a-cache-docker"])
+def test_a_name_that_one_of_our_containers_has_is_refused(name: str) -> None:
+    with pytest.raises(Refused) as caught:
+        profiles.chosen([f"--profile={name}"], {})
+    assert "another container's name" in str(caught.value)
+    assert profiles.chosen(["--profile=frontend"], {}).profile == "frontend"
+    assert profiles.chosen(["--profile=cache"], {}).profile == "cache"
+
+
 @pytest.mark.parametrize(
     "name",
     ["../x", "..", "/etc/x", "a/b", "A", "1a", "-a", "a-", "a" * 33, "a.b", "a b", "a\n", "é", ""],
