@@ -28,9 +28,7 @@ DIGEST_LABEL = "io.moorage.config"
 DRAIN_SECONDS = 30
 STOP_SECONDS = DRAIN_SECONDS + 10
 
-# No `cache: blobdescriptor`: Distribution 2.8 to 3.1 go on believing in a blob that garbage-collect
-# has deleted, and take a push that nobody can pull (distribution#3743, #4269; docs/registry.md).
-_CONFIG = f"""\
+_STORAGE = f"""\
 # Written by Moorage; a change here lasts until the next `inv registry.up`.
 version: 0.1
 log:
@@ -39,16 +37,22 @@ log:
 storage:
   filesystem:
     rootdirectory: {DATA}
-  delete:
-    enabled: true
+"""
+_HTTP = f"""\
 http:
   net: unix
-  addr: {RUN}/{REGISTRY_SOCKET}
+  addr: {RUN}/{{socket}}
   draintimeout: {DRAIN_SECONDS}s
   secret: {{http_secret}}
   headers:
     X-Content-Type-Options: [nosniff]
-  debug:
+"""
+# No `cache: blobdescriptor`: Distribution 2.8 to 3.1 go on believing in a blob that garbage-collect
+# has deleted, and take a push that nobody can pull (distribution#3743, #4269; docs/registry.md).
+_CONFIG = f"""\
+{_STORAGE}  delete:
+    enabled: true
+{_HTTP}  debug:
     addr: :{METRICS_PORT}
     prometheus:
       enabled: true
@@ -63,41 +67,23 @@ health:
 # What a cache has is kept: 2.8 forgets what it fetched seven days ago, but only with
 # `delete.enabled`, which is not set; 3 forgets nothing with `ttl: 0`, which 2.8 passes over.
 _CACHE_CONFIG = f"""\
-# Written by Moorage; a change here lasts until the next `inv registry.up`.
-version: 0.1
-log:
-  level: warn
-  formatter: text
-storage:
-  filesystem:
-    rootdirectory: {DATA}
-http:
-  net: unix
-  addr: {RUN}/{{socket}}
-  draintimeout: {DRAIN_SECONDS}s
-  secret: {{http_secret}}
-  headers:
-    X-Content-Type-Options: [nosniff]
-"""
-_PROXY_CONFIG = """\
-proxy:
-  remoteurl: {url}
+{_STORAGE}{_HTTP}proxy:
+  remoteurl: {{url}}
   ttl: 0
 """
 _PROXY_LOGIN = """\
-  username: {user}
-  password: {password}
+  username: {}
+  password: {}
 """
+# What serves a cache's store alone.
 _KEPT_CONFIG = f"""\
-  debug:
-    addr: :{METRICS_PORT}
-"""
-_READ_ONLY = """\
-  maintenance:
+{_STORAGE}  maintenance:
     readonly:
       enabled: true
     uploadpurging:
       enabled: false
+{_HTTP}  debug:
+    addr: :{METRICS_PORT}
 """
 PROXY, KEPT, AUTHORITIES = "proxy.yml", "kept.yml", "authorities.pem"
 # A cache in 2.8 ends at its start if the upstream does not answer, or is not trusted. So a second
@@ -172,7 +158,7 @@ class Spec:
 
 def config_yaml(http_secret: str) -> bytes:
     """The Distribution's configuration file. ``http_secret``: hexadecimal digits."""
-    return _CONFIG.format(http_secret=http_secret).encode()
+    return _CONFIG.format(socket=REGISTRY_SOCKET, http_secret=http_secret).encode()
 
 
 def front_places() -> Places:
@@ -233,18 +219,14 @@ def cache_files(
     ``sockets``: that of the cache, and of what serves its store alone; ``authorities``: the CAs by
     which the upstream is trusted beside those of the image, in PEM.
     """
-    head, kept = (
-        _CACHE_CONFIG.format(socket=socket, http_secret=http_secret) for socket in sockets
-    )
-    proxy = _PROXY_CONFIG.format(url=url)
+    proxy = _CACHE_CONFIG.format(socket=sockets[0], http_secret=http_secret, url=url)
     if login is not None:
         # A JSON string is one of YAML 1.2, whatever the password has in it.
-        user, password = (json.dumps(word, ensure_ascii=False) for word in login)
-        proxy += _PROXY_LOGIN.format(user=user, password=password)
-    rooted = f"    rootdirectory: {DATA}\n"
+        words = (json.dumps(one, ensure_ascii=False) for one in login)
+        proxy += _PROXY_LOGIN.format(*words)
     return {
-        PROXY: (head + proxy).encode(),
-        KEPT: (kept.replace(rooted, rooted + _READ_ONLY) + _KEPT_CONFIG).encode(),
+        PROXY: proxy.encode(),
+        KEPT: _KEPT_CONFIG.format(socket=sockets[1], http_secret=http_secret).encode(),
         AUTHORITIES: authorities.encode(),
     }
 
