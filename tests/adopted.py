@@ -37,6 +37,7 @@ from moorage.settings import CertsSettings, NodesSettings
 from moorage.settings import Settings as Operators
 from tests.agent.authority import Authority as RegistryAuthority
 from tests.agent.conftest import Box
+from tests.ports import free_port
 
 IDENTITY = "1" * 32
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,12 +94,6 @@ def adopt(
     home.authority.write_text(authority.pem)
     home.write_settings(Settings(identity, address, port, until))
     return Resident(identity, port, serial, until)
-
-
-def free_port(address: str = "127.0.0.1") -> int:
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
 
 
 class Agent:

@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from tests.agent.authority import Authority
 from tests.debian import program
-from tests.unit.elsewhere import free_port
+from tests.ports import free_port
 
 NAME = "localhost"
 ISSUER, SERVICE = "stand-in", "registry"

@@ -34,7 +34,7 @@ from moorage.registry.front.configuration import (
 )
 from moorage.settings import Settings
 from tests.debian import unpacked
-from tests.unit.elsewhere import free_port
+from tests.ports import free_port
 
 PACKAGES = (
     "docker-registry",

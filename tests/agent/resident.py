@@ -22,6 +22,7 @@ from agent.resident.home import Home, Settings
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box
 from tests.agent.fleet import NODE_ID, SERVER, Fleet
+from tests.ports import free_port
 
 PROGRAM = """
 import sys
@@ -53,9 +54,7 @@ class Resident:
         self.home.certificate.write_bytes(pair)
         self.home.key.write_bytes(pair)
         self.home.authority.write_bytes(fleet.path.read_bytes())
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         settings = Settings(NODE_ID, "127.0.0.1", self.port, int(time.time()) + 86400)
         self.home.write_settings(settings)
         self.log = box.root.parent / "agent.log"

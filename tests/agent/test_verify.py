@@ -20,6 +20,7 @@ from agent.wire.plan import Plan, Registry, Verify
 from agent.wire.troubles.told import classify
 from tests.agent.authority import Authority
 from tests.agent.words.certificates import own
+from tests.ports import free_port
 
 LOGIN = "Basic " + base64.b64encode(b"u:p").decode()
 
@@ -217,9 +218,7 @@ def test_a_page_beside_a_401_is_a_login_that_nginx_asks_for(
 
 
 def test_nothing_there_is_told_as_such(authority: Authority) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     error = failure(port, authority.pem)
     assert error.code == "registry-refused"
     assert str(port) in error.fault.cause

@@ -25,7 +25,8 @@ import bcrypt
 from moorage.registry.credentials import credentials
 from tests.bench.measure import Row
 from tests.loopback import Loopback, basic, loopback, programs
-from tests.unit.elsewhere import free_port, registry_project
+from tests.ports import free_port
+from tests.unit.elsewhere import registry_project
 
 ROUNDS, SECONDS, CONNECTIONS = 7, 2.0, 4
 BYTES = 500_000_000

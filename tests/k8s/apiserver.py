@@ -10,7 +10,6 @@ import io
 import os
 import platform
 import shutil
-import socket
 import subprocess
 import tarfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 import yaml
 
 from moorage.settings import ROOT, Settings
+from tests.ports import free_port
 
 ADMIN, READER = "admin-token", "reader-token"
 
@@ -80,7 +80,7 @@ def _is_control(tags: list[str]) -> bool:
 @contextlib.contextmanager
 def running(folder: Path, etcd: str, server: str) -> Iterator[ApiServer]:
     """Both, from start to end; what they say is in ``folder``."""
-    store, peer, port = _free_port(), _free_port(), _free_port()
+    store, peer, port = free_port(), free_port(), free_port()
     tokens = folder / "tokens.csv"
     tokens.write_text(f"{ADMIN},admin,1,system:masters\n{READER},reader,2\n")
     subprocess.run(
@@ -180,10 +180,3 @@ def _wait(server: ApiServer, process: subprocess.Popen[bytes], log: Path) -> Non
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(log.read_text()[-2000:]) from None
         time.sleep(0.2)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

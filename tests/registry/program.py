@@ -9,7 +9,6 @@ from __future__ import annotations
 import http.client
 import json
 import multiprocessing
-import socket
 import subprocess
 import threading
 import time
@@ -23,6 +22,7 @@ import yaml
 
 from moorage.registry import spec
 from tests.debian import program
+from tests.ports import free_port
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -65,9 +65,7 @@ class Registry:
         self.in_flight = InFlight()
         self._mine = threading.local()
         self.program = program("docker-registry")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.config = data.with_name(f"{data.name}.yml")
         self.config.write_text(configuration(data, self.port))
         self._process: subprocess.Popen[bytes] | None = None

@@ -23,9 +23,9 @@ from moorage.backup.restic import Place
 from moorage.errors import MoorageError
 from moorage.settings import Settings
 from tests.debian import unpacked
+from tests.ports import free_port
 from tests.registry.program import Registry
 from tests.registry.test_backup import QUIET, _restic, elsewhere, registry, serve, settings, tags
-from tests.unit.elsewhere import free_port
 
 __all__ = ["_restic", "registry", "settings"]
 PASSPHRASE = "correct horse"

@@ -21,7 +21,7 @@ from typing import Any
 from tests.agent.authority import Authority
 from tests.debian import program
 from tests.images.upstream import fill
-from tests.unit.elsewhere import free_port
+from tests.ports import free_port
 
 LIMITED = {"errors": [{"code": "TOOMANYREQUESTS", "message": "You have reached your pull rate"}]}
 

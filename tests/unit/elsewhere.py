@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from moorage.settings import ROOT, CertsSettings, RegistrySettings, Settings
+from tests.ports import free_port
 
 
 def project(root: Path, **sections: Any) -> Settings:
@@ -52,10 +52,3 @@ def registry_project(root: Path, **registry: Any) -> Settings:
 
 def certs(root: Path, **certs: Any) -> Settings:
     return project(root, certs=CertsSettings(**certs))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from moorage.settings import ROOT
-from tests.unit.elsewhere import free_port
+from tests.ports import free_port
 
 APP = ROOT / "serve_hostname" / "app.py"
 

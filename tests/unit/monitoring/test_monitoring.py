@@ -28,7 +28,8 @@ from moorage.pki.authority import AGENT_NAME, Authority
 from moorage.pki.roster import Roster
 from moorage.settings import CertsSettings, Settings, UpkeepSettings
 from moorage.upkeep import outcomes, textfile
-from tests.adopted import Folder, adopted, adopted_by_address, free_port
+from tests.adopted import Folder, adopted, adopted_by_address
+from tests.ports import free_port
 from tests.prometheus import program
 
 ROOT = Path(__file__).parents[3]

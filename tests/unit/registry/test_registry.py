@@ -36,7 +36,8 @@ from moorage.registry.front import configuration
 from moorage.settings import CertsSettings, Settings
 from moorage.ui import UI
 from moorage.walk import down, phase
-from tests.unit.elsewhere import free_port, project, registry_project
+from tests.ports import free_port
+from tests.unit.elsewhere import project, registry_project
 
 # -- without an engine -----------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from moorage.settings import ROOT, LabSettings, Settings
 from moorage.ui import UI
 from tests.k8s import standin
 from tests.k8s.standin import Standin, failure
+from tests.ports import free_port
 from tests.unit.elsewhere import project
 
 SETTINGS = Settings()
@@ -178,9 +178,7 @@ def test_what_is_no_kubernetes_is_told_as_that(server: Standin, connected: Api) 
 
 
 def test_nothing_that_listens_is_said_at_once(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     began = time.monotonic()
     with pytest.raises(ApiError) as problem:
         access.connect(SETTINGS, kubeconfig=str(standin.kubeconfig(tmp_path, url)))

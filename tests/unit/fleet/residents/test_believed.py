@@ -28,8 +28,9 @@ from moorage.pki.authority import CLOCK_SECONDS, Authority
 from moorage.pki.roster import Resident, Roster
 from moorage.settings import ROOT, CertsSettings, Settings
 from moorage.ui import UI
-from tests.adopted import IDENTITY, Agent, Folder, adopt, adopted, free_port
+from tests.adopted import IDENTITY, Agent, Folder, adopt, adopted
 from tests.agent.conftest import Box
+from tests.ports import free_port
 
 HOUR = timedelta(hours=1)
 

@@ -20,7 +20,8 @@ from moorage.errors import MoorageError, Refused
 from moorage.files import write_stream
 from moorage.settings import LabSettings
 from moorage.ui import UI
-from tests.unit.elsewhere import free_port, project
+from tests.ports import free_port
+from tests.unit.elsewhere import project
 from tests.unit.lab.kubernetes.programs import release_stand_in
 
 # No engine is asked for anything here.
