@@ -103,9 +103,7 @@ def check_ports(settings: Settings, client: DockerClient, ours: Sequence[Contain
         ("port", registry.listen, registry.port),
         ("metrics_port", "127.0.0.1", registry.metrics_port),
     ):
-        if port in held:
-            continue
-        holder = _holder(settings, client, address, port)
+        holder = "" if port in held else _holder(settings, client, address, port)
         if holder:
             raise _port_taken(key, port, holder)
 
@@ -285,17 +283,19 @@ def _port_taken(key: str, port: int, holder: str) -> Refused:
 
 
 def _not_started(settings: Settings, client: DockerClient, words: str) -> MoorageError:
-    registry = settings.registry
-    if "address already in use" in words or "port is already allocated" in words:
-        for key, address, port in (
-            ("port", registry.listen, registry.port),
-            ("metrics_port", "127.0.0.1", registry.metrics_port),
-        ):
-            holder = _holder(settings, client, address, port)
-            if holder:
-                return _port_taken(key, port, holder)
     cure = "inv doctor"
-    if "cannot assign requested address" in words:
+    if "address already in use" in words or "port is already allocated" in words:
+        try:
+            check_ports(settings, client, (find(settings, client), find_front(settings, client)))
+        except Refused as taken:
+            return taken
+        # Nobody listens there: an outgoing connection has it (ip(7), ip_local_port_range).
+        cure = (
+            "inv registry.up once more, for a connection of this machine has the port for the "
+            "moment; registry.port and registry.metrics_port in invoke.yaml are safe below "
+            "/proc/sys/net/ipv4/ip_local_port_range"
+        )
+    elif "cannot assign requested address" in words:
         cure = "registry.listen in invoke.yaml has to be an address of this machine"
     elif "privileged port" in words:
         cure = "choose a port above 1023: registry.port in invoke.yaml"

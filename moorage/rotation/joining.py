@@ -7,7 +7,6 @@ dropped before it has the new one. One that is untrusted meanwhile is not gone t
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -49,9 +48,9 @@ def joined(state: State, found: Sequence[Member]) -> State:
 
 
 def _places(one: Member) -> set[str]:
-    """What tells it from others: its name, and the host or API server by which it is reached."""
+    """What tells it from others: its name, and the place or API server by which it is reached."""
     if one.kind == NODE:
-        return {one.name, str(json.loads(one.way)["host"])} if one.way else {one.name}
+        return {one.name, str(members.target(one).place)} if one.way else {one.name}
     return {one.name, one.way} if one.way else {one.name}
 
 

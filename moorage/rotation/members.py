@@ -61,13 +61,12 @@ def found(means: Means, hosts: Sequence[Target]) -> tuple[Member, ...]:
 
 def without_clusters(means: Means, hosts: Sequence[Target]) -> tuple[Member, ...]:
     """Those of them that this machine's own files tell of."""
-    known = {target.host for target in hosts} | {target.name for target in hosts}
+    known = {target.place for target in hosts}
+    names = {target.name for target in hosts}
     others = [
-        one for one in trusting(means.settings) if one.host not in known and one.name not in known
+        one for one in trusting(means.settings) if one.place not in known and one.name not in names
     ]
-    members = [
-        Member(target.name, NODE, way=json.dumps(asdict(target))) for target in (*hosts, *others)
-    ]
+    members = [Member(one.name, NODE, way=json.dumps(asdict(one))) for one in (*hosts, *others)]
     if (DOCKER_CERTS / means.settings.registry_name / "ca.crt").exists():
         members.append(Member(HERE, MACHINE))
     return tuple(members)
@@ -77,12 +76,15 @@ def trusting(settings: Settings) -> list[Target]:
     """The nodes that trust the registry, as far as this folder knows: by what was done, and by the
     agents that stay. Raises Refused (``trusting-unreadable``)."""
     stand = standings(settings)
-    hosts = {one.target.host: one.target for one in stand.values() if one.changes}
-    gone = {one.target.host for one in stand.values() if not one.changes and one.last != TRUST}
-    for host in Roster(settings).residents():
-        if host not in gone:
-            hosts.setdefault(host, Target(host, host))
-    return sorted(hosts.values(), key=lambda one: one.name)
+    # Two ports of one address are two nodes; an agent that stays is known by its host alone.
+    found = {one.target.place: one.target for one in stand.values() if one.changes}
+    known = {host for host, _ in found}
+    known |= {
+        one.target.place[0] for one in stand.values() if not one.changes and one.last != TRUST
+    }
+    residents = (Target(host, host) for host in Roster(settings).residents())
+    found |= {one.place: one for one in residents if one.place[0] not in known}
+    return sorted(found.values(), key=lambda one: one.name)
 
 
 def standings(settings: Settings) -> Mapping[str, Standing]:
@@ -100,7 +102,7 @@ def visit(
     told: dict[str, Outcome] = {}
     nodes = [one for one in members if one.kind == NODE]
     if nodes:
-        targets = [_target(one) for one in nodes]
+        targets = [target(one) for one in nodes]
         report = means.fleet.run("trust", targets, Wish(restart=False, proving=password))
         told |= {one.host: _outcome(one, deed) for one in report.hosts}
         report.stop_if_interrupted()
@@ -112,7 +114,8 @@ def visit(
     return told
 
 
-def _target(member: Member) -> Target:
+def target(member: Member) -> Target:
+    """How a node is reached."""
     document = json.loads(member.way)
     return Target(**{**document, "ssh_args": tuple(document["ssh_args"])})
 

@@ -45,7 +45,7 @@ def of(path: Path) -> tuple[str, list[Deed]]:
     ended = next((one["at"] for one in lines if "end" in one), lines[0]["began"])
     found = []
     for event in lines[1:]:
-        if "result" in event:
+        if "result" in event and not event.get("before"):
             result = HostResult.from_json(event["result"])
             at = float(event.get("at", ended))
             where = hosts.get(result.host)

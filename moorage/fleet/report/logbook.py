@@ -84,6 +84,10 @@ class Logbook:
     def result(self, result: HostResult) -> None:
         self._write({"result": result.to_json(), "at": time.time()})
 
+    def settled_before(self, result: HostResult) -> None:
+        """What the run before this one did, and has noted: it is no second deed."""
+        self._write({"result": result.to_json(), "at": time.time(), "before": True})
+
     def end(self, why: str) -> None:
         """``why`` is "" where every host was gone to."""
         self._write({"end": why, "at": time.time()})

@@ -175,7 +175,7 @@ class _Booked:
     def begin(self) -> Logbook:
         book = logbook.Logbook.begin(self.folder, self.command, self.targets, self.operation.run)
         for result in self.before.values():
-            book.result(result)
+            book.settled_before(result)
         return book
 
     def whole(self, report: FleetReport) -> FleetReport:

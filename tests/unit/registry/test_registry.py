@@ -393,6 +393,21 @@ def test_a_taken_port_names_its_holder(standing: Settings, client: Any, tmp_path
 
 
 @pytest.mark.engine
+def test_a_port_that_a_connection_has_is_no_fault_of_ours(tmp_path: Path, client: Any) -> None:
+    made = registry_project(tmp_path)
+    pki.issue(made)
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as outgoing:
+        outgoing.bind(("127.0.0.1", made.registry.port))
+        outgoing.connect(server.getsockname())
+        with pytest.raises(MoorageError) as problem:
+            registry.up(made, client, UI())
+    assert problem.value.code == "registry-not-started"
+    assert "a connection of this machine" in problem.value.cure
+    registry.down(made, client, UI())
+    assert not client.containers.list(all=True, filters={"name": made.registry.container})
+
+
+@pytest.mark.engine
 def test_a_strangers_container_is_refused_and_stays(
     standing: Settings, client: Any, tmp_path: Path
 ) -> None:

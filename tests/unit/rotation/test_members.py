@@ -67,13 +67,39 @@ def test_whoever_was_trusted_takes_part_and_whoever_was_let_go_does_not(
     means = Means(settings, UI(), None)  # type: ignore[arg-type]
     found = members.found(means, [Target("a", "a"), Target("f", "f", ssh_args=("Port=22",))])
     assert [one.name for one in found] == ["a", "f", "admin@b:2222", "e"]
-    assert [members._target(one) for one in found][1:3] == [
+    assert [members.target(one) for one in found][1:3] == [
         Target("f", "f", ssh_args=("Port=22",)),
         Target("admin@b:2222", "b", "admin", 2222),
     ]
     (tmp_path / settings.registry_name).mkdir()
     (tmp_path / settings.registry_name / "ca.crt").touch()
     assert members.found(means, [])[-1] == Member(members.HERE, course.MACHINE)
+
+
+def test_two_ports_of_one_address_are_two_nodes(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(members, "DOCKER_CERTS", tmp_path)
+    done(settings, "trust", "10.0.0.1:2201", "10.0.0.1:2202")
+    means = Means(settings, UI(), None)  # type: ignore[arg-type]
+    both = members.without_clusters(means, [])
+    assert [one.name for one in both] == ["10.0.0.1:2201", "10.0.0.1:2202"]
+    (third,) = parse_names(["10.0.0.1:2203"])
+    asked = joining.look(means, State(course.PROVE, "N", members=both), [third])
+    assert [one.name for one in asked.members] == ["10.0.0.1:2201", "10.0.0.1:2202", third.name]
+    done(settings, "untrust", "10.0.0.1:2202")
+    assert [one.name for one in members.trusting(settings)] == ["10.0.0.1:2201"]
+
+
+def test_what_a_resumed_run_found_done_is_done_once(settings: Settings) -> None:
+    folder, command = logbook.folder(settings), f"trust {settings.registry_name}"
+    done(settings, "trust", "a")
+    again = logbook.Logbook.begin(folder, command, parse_names(["a", "b"]))
+    again.settled_before(HostResult("a", CHANGED))
+    again.result(HostResult("b", FAILED))
+    assert logbook.newest(folder, command).settled == {"a"}
+    done(settings, "undo", "a")
+    assert members.trusting(settings) == []
 
 
 @pytest.mark.parametrize(
