@@ -143,7 +143,7 @@ def loopback(settings: Settings) -> Iterator[Loopback]:
     key = roles.haproxy_key(users.ensure_key(settings))
     caches = upstreams.read(settings)
     routes = upstreams.cached(settings, caches)
-    (etc / CONFIG).write_bytes(haproxy_cfg(places, key, drain_seconds=30, caches=routes))
+    (etc / CONFIG).write_bytes(haproxy_cfg(places, key, caches=routes))
     (etc / "logins.map").write_bytes(roles.rows(users.everybody(settings)))
     (etc / PAIRS).write_bytes(pairs_list(str(etc)))
     (etc / "tls.pem").write_bytes(service.pair(settings))

@@ -59,8 +59,7 @@ def files(settings: Settings) -> dict[str, bytes]:
 def configuration(settings: Settings, caches: Sequence[Cached]) -> bytes:
     """HAProxy's, with these caches. The key in it is a secret, and kept out of texts."""
     key = keep_secret(roles.haproxy_key(users.ensure_key(settings)))
-    drain = spec.DRAIN_SECONDS
-    return haproxy_cfg(spec.front_places(), key, drain_seconds=drain, caches=caches)
+    return haproxy_cfg(spec.front_places(), key, caches=caches)
 
 
 def pair(settings: Settings) -> bytes:

@@ -110,15 +110,17 @@ exec bash -c 'exec 3<>/dev/tcp/127.0.0.1/{METRICS_PORT}
 printf "GET /debug/health HTTP/1.0\\r\\n\\r\\n" >&3
 read -r _ code _ <&3 && [ "$code" = 200 ]'
 """
-# The first process of the front: the image's own entrypoint, and a wait behind it. A front that
-# has drained (SIGUSR1 to HAProxy) has handed the rest of each answer to the kernel, whose sockets
-# (4 MB each) end with the container's network, that is, with its first process: Docker 20.10 cut
-# 4 MB off a slow download. proc_net_tcp(5): 1388 is port 5000; FIN_WAIT1, LAST_ACK and CLOSING are
+# The first process of the front: the image's own entrypoint, and a wait behind it. SIGUSR1 drains
+# HAProxy, and SIGTERM ends it if that takes too long; its `hard-stop-after` would also cut what
+# runs in a worker that a reload leaves behind. A front that has drained has handed the rest of each
+# answer to the kernel, whose sockets (4 MB each) end with the container's network, that is, with
+# its first process: Docker 20.10 cut 4 MB off a slow download. proc_net_tcp(5): 1388 is port 5000; FIN_WAIT1, LAST_ACK and CLOSING are
 # not delivered yet; FIN_WAIT2 is delivered, though perhaps to a docker-proxy that still has to pass
 # it on.
 _LINGER = f"""\
 "$@" & child=$!
-trap 'asked=yes; kill -USR1 "$child" 2>/dev/null' TERM INT
+trap 'asked=yes; kill -USR1 "$child" 2>/dev/null
+(sleep {DRAIN_SECONDS}; kill -TERM "$child" 2>/dev/null) &' TERM INT
 trap 'kill -USR2 "$child" 2>/dev/null' USR2
 while :; do wait "$child"; code=$?; kill -0 "$child" 2>/dev/null || break; done
 in_state() {{

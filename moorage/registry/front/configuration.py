@@ -189,9 +189,7 @@ def _cache_backends(places: Places, caches: Sequence[Cached]) -> str:
     )
 
 
-def haproxy_cfg(
-    places: Places, key: str, *, drain_seconds: int, caches: Sequence[Cached] = ()
-) -> bytes:
+def haproxy_cfg(places: Places, key: str, *, caches: Sequence[Cached] = ()) -> bytes:
     """The configuration file. ``key``: of the logins' HMAC, in Base64; it is a secret."""
     text = _Template(Path(__file__).with_name("haproxy.cfg.in").read_text()).substitute(
         _REFUSALS,
@@ -211,7 +209,6 @@ def haproxy_cfg(
         rest=_REST,
         json="content-type application/json",
         challenge=_CHALLENGE,
-        drain=drain_seconds,
         hold=HOLD_SECONDS,
         ours_socket=_OURS_SOCKET,
         cached_socket=_CACHED_SOCKET,

@@ -210,7 +210,8 @@ def test_a_download_that_stands_still_does_not_hold_the_registry_for_ever(
     settings: Settings, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spec, "_CONFIG", spec._CONFIG.replace(f"{spec.DRAIN_SECONDS}s", "3s"))
-    monkeypatch.setattr(spec, "DRAIN_SECONDS", 3)
+    drain = f"sleep {spec.DRAIN_SECONDS}"
+    monkeypatch.setattr(spec, "_LINGER", spec._LINGER.replace(drain, "sleep 3"))
     registry.up(settings, client, UI())
     wire = Wire(settings)
     digest = wire.push_blob(os.urandom(100_000_000))

@@ -19,6 +19,7 @@ from moorage.errors import MoorageError, Refused
 from moorage.registry import service, users
 from moorage.registry.credentials import Credentials, credentials
 from moorage.registry.front import runtime
+from moorage.registry.front.configuration import CONFIG
 from moorage.registry.front.roles import User
 from moorage.settings import CertsSettings
 from tests.loopback import Loopback, basic, loopback
@@ -387,6 +388,11 @@ def test_a_front_that_is_away_is_told_as_such(tmp_path: Path) -> None:
         with pytest.raises(MoorageError) as failed:
             attempt()
         assert (failed.value.code, failed.value.cure) == ("front-silent", "inv registry.up")
+
+
+def test_a_worker_that_a_reload_leaves_ends_with_its_last_download(front: Loopback) -> None:
+    """By hand, on a download of 43 s over a reload: whole, and cut after 30 s with that option."""
+    assert "hard-stop-after" not in Path(front.etc, CONFIG).read_text()
 
 
 def test_the_front_ends_when_its_downloads_have(front: Loopback) -> None:
