@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -22,6 +24,7 @@ from moorage.errors import MoorageError, Refused
 from moorage.files import private_folder, write_atomically
 from moorage.mix import parse_mix
 from moorage.output import Note, Progress, Update
+from moorage.registry import handed
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -167,9 +170,17 @@ def down(
                 list(pool.map(worker.leave, nodes))
             for container in found:
                 containers.remove(container)
+    _take_back_logins(settings)
     shutil.rmtree(_folder(settings), ignore_errors=True)
     gone = kit.forget(settings, client) if images else False
     return bool(found) or there or gone
+
+
+def _take_back_logins(settings: Settings) -> None:
+    """The logins that the cluster got are gone with it; else a rotation would wait for it."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, Refused):
+        document = json.loads(kubeconfig_path(settings).read_bytes())
+        handed.forget(settings, document["clusters"][0]["cluster"]["server"])
 
 
 def _members(nodes: Sequence[LabNode], programs: version.Version) -> list[LabNode]:

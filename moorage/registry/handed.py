@@ -104,8 +104,7 @@ def behind(settings: Settings, user: User) -> list[str]:
 
 def let_go(settings: Settings, holder: str) -> None:
     """Forgets a cluster that is gone. Raises Refused if none of that URL got a login."""
-    before = holders(settings)
-    known = sorted({one for held in before.values() for one in held})
+    known = sorted({one for held in holders(settings).values() for one in held})
     if holder not in known:
         raise Refused(
             "unknown-holder",
@@ -113,11 +112,18 @@ def let_go(settings: Settings, holder: str) -> None:
             cause=f"those that did: {', '.join(known) or 'none'}",
             cure="name one of these with --without",
         )
+    forget(settings, holder)
+
+
+def forget(settings: Settings, holder: str) -> None:
+    """Holds nothing any more, if it ever did: no rotation waits for it."""
+    before = holders(settings)
     after = {
         name: {one: proof for one, proof in held.items() if one != holder}
         for name, held in before.items()
     }
-    _keep(settings, after)
+    if after != before:
+        _keep(settings, after)
 
 
 def _keep(settings: Settings, held: Mapping[str, Mapping[str, str]]) -> None:

@@ -114,9 +114,9 @@ read -r _ code _ <&3 && [ "$code" = 200 ]'
 # HAProxy, and SIGTERM ends it if that takes too long; its `hard-stop-after` would also cut what
 # runs in a worker that a reload leaves behind. A front that has drained has handed the rest of each
 # answer to the kernel, whose sockets (4 MB each) end with the container's network, that is, with
-# its first process: Docker 20.10 cut 4 MB off a slow download. proc_net_tcp(5): 1388 is port 5000; FIN_WAIT1, LAST_ACK and CLOSING are
-# not delivered yet; FIN_WAIT2 is delivered, though perhaps to a docker-proxy that still has to pass
-# it on.
+# its first process: Docker 20.10 cut 4 MB off a slow download. proc_net_tcp(5): 1388 is port 5000;
+# FIN_WAIT1, LAST_ACK and CLOSING are not delivered yet; FIN_WAIT2 is delivered, though perhaps to a
+# docker-proxy that still has to pass it on.
 _LINGER = f"""\
 "$@" & child=$!
 trap 'asked=yes; kill -USR1 "$child" 2>/dev/null

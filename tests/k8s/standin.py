@@ -62,6 +62,8 @@ class Standin:
         if request.path in self.lists:
             return self._page(request)
         found = self.objects.get(request.path)
+        if request.method == "DELETE":
+            self.objects.pop(request.path, None)
         if found is None:
             return failure(404, "NotFound", f'"{request.path}" not found')
         return web.json_response(found)

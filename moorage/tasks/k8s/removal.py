@@ -55,15 +55,28 @@ def rm(
                 if chosen:  # a misspelt one must not look clean
                     namespaces.choose(api, namespaces.Choice(namespace))
                 ui.show("Nothing of ours is there.")
+                if not dry_run:
+                    _forget(run, api, found, chosen)
             return {"ok": True, "dry_run": dry_run, "cluster": told(api), "actions": actions}
         ui.confirm(actions)
         outcomes = take_away(run, api, found)
         if any(thing.kind == "DaemonSet" for thing in found.things) and not chosen:
             agents.forget_nodes(api)
         kept = left(run, outcomes)
+        if not kept:
+            _forget(run, api, found, chosen)
         words = f"Removed {len(outcomes) - kept} of {len(outcomes)}"
         ui.show(f"{words}; why not the others, is said above." if kept else f"{words}.")
         return removed(api, outcomes)
+
+
+def _forget(run: Run, api: Api, found: Found, chosen: Sequence[str]) -> None:
+    """A cluster that was looked through whole holds no login any more; no rotation waits for it."""
+    from moorage.cluster.login import admins
+    from moorage.registry import handed
+
+    if not found.unseen and not chosen and not admins.logins_held(api, run.settings):
+        handed.forget(run.settings, api.where.server)
 
 
 def take_away(run: Run, api: Api, found: Found) -> list[Removed]:

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from aiohttp import web
 
 from agent.wire import verbs
+from lab.kubernetes import authority, kubeconfig, lifecycle
 from moorage import files
 from moorage.cluster.agents import documents as made_of
 from moorage.cluster.agents import rotation, states
@@ -38,6 +40,7 @@ from moorage.registry.credentials import credentials, ensure, keep
 from moorage.registry.front.roles import User
 from moorage.settings import Settings
 from moorage.tasks.command import Run
+from moorage.tasks.k8s import removal as removal_task
 from moorage.tasks.k8s.secret import secret
 from moorage.tasks.registry import users as users_tasks
 from moorage.ui import UI
@@ -285,7 +288,8 @@ def lists_what_it_has(server: Standin) -> None:
         kind = request.query.get("fieldSelector", "").removeprefix("type=")
         found = [one for one in found if kind in ("", one["type"])]
         server.lists["/api/v1/secrets"] = found
-        server.lists["/api/v1/pods"] = []
+        for kind in ("pods", "serviceaccounts", "namespaces/web/serviceaccounts"):
+            server.lists[f"/api/v1/{kind}"] = []
         server.lists["/api/v1/namespaces/web/secrets"] = [
             one for one in found if one["metadata"]["namespace"] == "web"
         ]
@@ -362,7 +366,8 @@ def run_task(task: Any, settings: Settings, words: list[str]) -> Any:
     for word in words:
         name, _, value = word.removeprefix("--").partition("=")
         options[name.replace("-", "_")] = value or True
-    return inspect.unwrap(task.body)(Run(settings, QUIET), **options)
+    ui = UI(yes=True) if options.get("yes") else QUIET
+    return inspect.unwrap(task.body)(Run(settings, ui), **options)
 
 
 def test_doctor_asks_no_cluster_where_none_is_known(
@@ -625,6 +630,43 @@ def test_the_task_says_what_waits_and_what_another_run_would_do(
     assert done["ok"] is False
     done = run_task(users_tasks.rotate, settings, [f"--without={elsewhere}"])
     assert done["logins"] == [{"name": "moorage-secrets", "why": "", "status": "rotated"}]
+
+
+def test_a_cluster_that_nothing_of_ours_is_in_any_more_is_not_waited_for(
+    holding: Api,
+    server: Standin,
+    front: Loopback,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings, here = front.settings, holding.where.server
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "standin.kubeconfig"))
+    copied = next(one for one in in_secrets(server) if one.user == "moorage-secrets")
+    give(server, settings, "copy", copied)
+    run_task(removal_task.rm, settings, ["--namespace=web", "--yes"])
+    run_task(removal_task.rm, settings, ["--yes"])
+    assert here in handed.holders(settings)["moorage-secrets"]  # somebody's copy has it still
+    del server.objects[path("copy")]
+    run_task(removal_task.rm, settings, ["--dry-run"])
+    assert here in handed.holders(settings)["moorage-secrets"]
+    run_task(removal_task.rm, settings, ["--yes"])
+    assert not any(handed.holders(settings).values())
+
+
+def test_the_labs_cluster_takes_what_it_got_with_it(front: Loopback) -> None:
+    settings = front.settings
+    there = lifecycle.kubeconfig_path(settings)
+    there.parent.mkdir(parents=True, exist_ok=True)
+    pair = authority.Pair(b"certificate", b"key")
+    for server in ("https://10.0.0.7:6443", "https://other.example:6443"):
+        handed.note(settings, ["moorage-nodes"], server)
+    there.write_text(
+        kubeconfig.render(server="https://10.0.0.7:6443", ca=b"", user="admin", pair=pair)
+    )
+    engine = Mock()
+    engine.containers.list.return_value = []
+    assert lifecycle.down(settings, engine, QUIET.progress)
+    assert set(handed.holders(settings)["moorage-nodes"]) == {"https://other.example:6443"}
 
 
 def test_a_front_that_is_away_keeps_a_rotation_from_beginning(settings: Settings) -> None:
