@@ -75,7 +75,7 @@ def _forget(run: Run, api: Api, found: Found, chosen: Sequence[str]) -> None:
     from moorage.cluster.login import admins
     from moorage.registry import handed
 
-    if not found.unseen and not chosen and not admins.logins_held(api, run.settings):
+    if not (found.unseen or chosen or any(admins.logins_held(api, run.settings))):
         handed.forget(run.settings, api.where.server)
 
 
