@@ -216,7 +216,7 @@ def _agents_plan(api: Api, settings: Settings) -> Plan | None:
     from agent.wire.plan import Plan
     from moorage.cluster.api import told
 
-    found = told.of_registry(told.find(api, settings), settings.registry_name)
+    found = told.order(api, settings)
     # Agents that are to take the trust away, or to do nothing, are not told to trust again.
     if found is None or found.action != told.APPLY:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ def take_trust_away(api: Api, settings: Settings, ui: UI, seconds: float) -> lis
             cause="their plan is not there",
             cure="inv k8s.agents brings them; inv nodes.untrust takes trust away over SSH",
         )
-    plan = base64.b64decode(live["data"][told.PLAN_KEY])
+    plan = told.plan(live, settings)
     document = made_of.plan_secret(settings, plan, UNTRUST)
     api.apply(paths.of(document), document, "tell the agents", force=True)
 

@@ -114,7 +114,7 @@ def _is_newest(settings: Settings, held: Login) -> bool:
 
 def _agents(api: Api, settings: Settings, progress: Progress, seconds: float) -> str:
     """The agents' plan with the newest password, pulled with by each of them; why not, else ""."""
-    was = told.of_registry(told.find(api, settings), settings.registry_name)
+    was = told.order(api, settings)
     if was is None:
         return ""  # another checkout's agents: our login is nothing for its registry
     plan = _renewed(was.plan, handed.to_nodes(settings))

@@ -10,7 +10,10 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from agent.wire.faults import PlanError
+from agent.wire.plan import Plan
 from moorage.cluster.api import paths
+from moorage.errors import Refused
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
@@ -31,6 +34,39 @@ def find(api: Api, settings: Settings) -> dict[str, Any] | None:
     """The Secret; None if there are no agents."""
     path = paths.one("Secret", PLAN, settings.kubernetes.agents_namespace)
     return api.find(path, "read the agents' plan")
+
+
+def order(api: Api, settings: Settings) -> Order | None:
+    """What the agents of this registry are told now; None if there are none, or another's.
+
+    Raises Refused (``agents-plan-unreadable``).
+    """
+    try:
+        found = of_registry(find(api, settings), settings.registry_name)
+        if found is not None:
+            Plan.parse(found.plan)
+    except (ValueError, KeyError, TypeError, AttributeError, PlanError) as problem:
+        raise _unreadable(settings, problem) from None
+    return found
+
+
+def plan(secret: Mapping[str, Any], settings: Settings) -> bytes:
+    """The plan in it, as JSON. Raises Refused as above; what the plan says is not judged."""
+    try:
+        return base64.b64decode(secret["data"][PLAN_KEY])
+    except (ValueError, KeyError, TypeError) as problem:
+        raise _unreadable(settings, problem) from None
+
+
+def _unreadable(settings: Settings, problem: Exception) -> Refused:
+    where = f"{settings.kubernetes.agents_namespace}/{PLAN}"
+    cause = str(problem) if isinstance(problem, PlanError) else f"it has no {PLAN_KEY} of ours"
+    return Refused(
+        "agents-plan-unreadable",
+        f"the Secret {where} holds no plan that agents could follow",
+        cause=f"{cause}; something else has written it",
+        cure="inv k8s.agents writes it again",
+    )
 
 
 def of_registry(secret: Mapping[str, Any] | None, registry: str) -> Order | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,6 +17,7 @@ from agent.wire.plan import Plan
 from agent.wire.report import CHANGED, FAILED, UNCHANGED, HostResult, Unproven
 from moorage.cluster.agents.documents import plan_secret
 from moorage.cluster.agents.states import STATUS, digest
+from moorage.cluster.api import told
 from moorage.cluster.api.told import PLAN_KEY, UNTRUST
 from moorage.errors import Refused
 from moorage.fleet.inventory import Target
@@ -207,6 +209,25 @@ def test_the_agents_of_a_cluster_get_both_cas_and_prove_the_new_one(cluster: Clu
     assert after.verify is not None
     assert (proved.verify.username, proved.verify.password) == (proving_name("192.0.2.7"), "word")
     assert after.verify == proof(settings, None)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{}, {"plan.json": "no base64"}, {"plan.json": "e30="}, {"plan.json": "W10="}, None,
+     {"plan.json": base64.b64encode(b'{"registry": {"host": "my.registry.io"}}').decode()}],
+)  # fmt: skip
+def test_a_spoilt_plan_of_the_agents_is_told_with_its_cure(
+    settings: Settings, data: dict[str, str] | None
+) -> None:
+    api = Mock()
+    api.find.return_value = {"metadata": {"name": "moorage-plan"}, "data": data}
+    with pytest.raises(Refused) as refused:
+        told.order(api, settings)
+    assert (refused.value.code, refused.value.cure[:14]) == (
+        "agents-plan-unreadable",
+        "inv k8s.agents",
+    )
+    assert "moorage-system/moorage-plan" in refused.value.message
 
 
 def test_an_agent_that_fails_is_named_and_its_plan_has_the_usual_login(cluster: Cluster) -> None:
