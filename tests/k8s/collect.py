@@ -282,7 +282,8 @@ class Node:
         self._address = ""
 
     def run(self, words: str, stdin: bytes = b"") -> str:
-        done = subprocess.run([*self._ssh, words], input=stdin, capture_output=True, check=True)
+        done = subprocess.run([*self._ssh, words], input=stdin, capture_output=True, check=False)
+        assert done.returncode == 0, f"{words}: {done.stderr.decode(errors='replace')}"
         return done.stdout.decode().strip()
 
     def prepare(self, folder: Path, pyz: bytes) -> str:

@@ -205,7 +205,9 @@ def _prepare(half: NodeHalf, ca: Path, plan: bytes) -> None:
             ssh.run(f"mkdir -p {volume['hostPath']['path']}")
     image = half.journey.built()
     half.journey.inv("nodes.preload", image, f"--hosts={half.node}").want(0)
+    # containerd may be at work on what the preload brought; that it failed once was seen.
     ssh.run(
-        f"ctr -n moorage images ls -q | grep -qx {image} || ctr -n k8s.io images export - {image}"
-        " | ctr -n moorage images import -"
+        f"for _ in 1 2 3; do ctr -n moorage images ls -q | grep -qx {image} && exit;"
+        f" ctr -n k8s.io images export {WORK}/image.tar {image} &&"
+        f" ctr -n moorage images import {WORK}/image.tar && exit; sleep 1; done; exit 1"
     )
