@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from moorage.actions import Action
 from moorage.files import private_folder, remove_folder, write_atomically
-from moorage.redaction import redacted
+from moorage.redaction import HIDDEN, redacted
 from moorage.registry import container, service, spec
 from moorage.registry.caches import upstreams
 from moorage.registry.credentials import ensure_http_secret, folder
-from moorage.registry.front.configuration import CONFIG, Cached
+from moorage.registry.front.configuration import CONFIG, Cached, haproxy_cfg
+from moorage.registry.storage.layout import Layout
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -53,9 +54,12 @@ def names(settings: Settings) -> tuple[str, ...]:
 
 def files(settings: Settings, one: Upstream) -> dict[str, bytes]:
     """The files of a cache's container. The one with the upstream's login is a secret."""
+    return _files(one, ensure_http_secret(settings))
+
+
+def _files(one: Upstream, http_secret: str) -> dict[str, bytes]:
     sockets = Cached(one.name, one.file, "").sockets
-    secret = ensure_http_secret(settings)
-    return spec.cache_files(one.url, one.login, authorities(one), sockets, secret)
+    return spec.cache_files(one.url, one.login, authorities(one), sockets, http_secret)
 
 
 def authorities(one: Upstream) -> str:
@@ -146,11 +150,11 @@ def planned(
 ) -> list[Action]:
     """What it takes to come from one list of caches to another, with the files that it changes.
 
-    Nothing of a login or another secret is in it.
+    Nothing of a login or another secret is in it, and none is made for it.
     """
     known = {one.name: one for one in before}
     left = {one.name for one in after}
-    actions = []
+    actions = hidden(settings, before, after)
     for one in after:
         earlier = known.get(one.name)
         if earlier != one:
@@ -164,6 +168,23 @@ def planned(
     ]
     if actions:
         actions.append(_of_front(settings, before, after))
+    return actions
+
+
+def hidden(
+    settings: Settings, before: tuple[Upstream, ...], after: tuple[Upstream, ...]
+) -> list[Action]:
+    """What the registry has itself below the path of a cache to come: nobody gets it meanwhile."""
+    known = {one.name for one in before}
+    own = Layout(settings.registry_data).repositories()
+    actions = []
+    for one in after:
+        path = upstreams.path(settings, one)
+        below = [name for name in own if name == path or name.startswith(f"{path}/")]
+        if below and one.name not in known:
+            count = f"{len(below)} repositories" if len(below) > 1 else "1 repository"
+            text = f"hide {count} of the registry's own until the cache goes again: {below[0]}"
+            actions.append(Action(f"{text}, ..." if len(below) > 1 else text))
     return actions
 
 
@@ -186,9 +207,9 @@ def _up(
 
 def _of_file(settings: Settings, earlier: Upstream | None, one: Upstream, text: str) -> Action:
     path = upstreams.etc(settings, one) / spec.PROXY
-    before = None if earlier is None else _shown(files(settings, earlier)[spec.PROXY])
+    before = None if earlier is None else _shown(_files(earlier, HIDDEN)[spec.PROXY])
     return Action(
-        text, path=str(path), before=before, after=_shown(files(settings, one)[spec.PROXY])
+        text, path=str(path), before=before, after=_shown(_files(one, HIDDEN)[spec.PROXY])
     )
 
 
@@ -196,7 +217,7 @@ def _of_front(
     settings: Settings, before: tuple[Upstream, ...], after: tuple[Upstream, ...]
 ) -> Action:
     texts = [
-        _shown(service.configuration(settings, upstreams.cached(settings, each)))
+        _shown(haproxy_cfg(spec.front_places(), HIDDEN, caches=upstreams.cached(settings, each)))
         for each in (before, after)
     ]
     text = f"have {container.front_name(settings)} send pulls to these caches"

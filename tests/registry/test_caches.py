@@ -557,6 +557,15 @@ def test_the_command_adds_shows_and_removes(
     assert "secret: [secret]" in said
     assert f"+    acl of-{up.name.replace(':', '_')}" in said
     assert planned["actions"]
+    secrets = [tmp_path / ".moorage/registry" / name for name in ("http-secret", "front-key")]
+    assert not any(one.exists() for one in secrets)
+    own = f"{up.name.replace(':', '_')}/mirrored"
+    there = Layout(tmp_path / ".moorage/registry/data").tag_link(own, "1")
+    there.parent.mkdir(parents=True)
+    code, refused, said = inv(*words)
+    assert (code, refused["error"]["code"], kept.exists()) == (2, "not-confirmed", False)
+    assert f"hide 1 repository of the registry's own until the cache goes again: {own}" in said
+    shutil.rmtree(tmp_path / ".moorage/registry/data")
     code, made, said = inv(*words)
     assert (code, made["changed"]) == (0, True), said
     assert made["caches"][0]["state"] == "answers", made

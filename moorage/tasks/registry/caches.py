@@ -102,15 +102,15 @@ def _made(
     actions = caching.planned(run.settings, before, after)
     if dry_run:
         return _planned(run, actions)
+    if hidden := caching.hidden(run.settings, before, after):
+        run.ui.confirm([one.text for one in hidden])
     for one in after:
         if one.name in named and one not in before:
             _require_login(run, one)
             kept.keep(run.settings, one)
     client = _engine(run)
-    changed = bool(actions)
-    if client is not None and _registry_runs(run, client):
-        changed |= caching.put_in_force(run.settings, client, run.ui)
-    else:
+    changed = _in_force(run, client) or bool(actions)
+    if client is None or not _registry_runs(run, client):
         run.ui.note("the registry does not run; inv registry.up makes it, with its caches")
     found = [one for one in _standing(run, client) if one.upstream.name in named]
     for cached in found:
@@ -132,16 +132,17 @@ def _removed(
     actions = caching.planned(run.settings, before, left)
     if dry_run:
         return _planned(run, actions)
-    if not leaving:
-        run.ui.show(f"Unchanged: there is no cache of {', '.join(named)}.")
-        return {"ok": True, "changed": False, "caches": []}
-    run.ui.confirm([one.text for one in actions])
     client = _engine(run)
+    if not leaving:
+        # A removal that was killed may have left the front as it was.
+        changed = _in_force(run, client)
+        run.ui.show(f"There is no cache of {', '.join(named)}.")
+        return {"ok": True, "changed": changed, "caches": []}
+    run.ui.confirm([one.text for one in actions])
     for one in leaving:
         caching.take_away(run.settings, client, run.ui, one)
         run.ui.show(f"removed the cache of {one.name}")
-    if client is not None and _registry_runs(run, client):
-        caching.put_in_force(run.settings, client, run.ui)
+    _in_force(run, client)
     return {"ok": True, "changed": True, "caches": []}
 
 
@@ -185,6 +186,15 @@ def _engine(run: Run) -> DockerClient | None:
     from moorage.docker import engine
 
     return engine.connect(run.settings) if engine.answers(run.settings) else None
+
+
+def _in_force(run: Run, client: DockerClient | None) -> bool:
+    """Whether a registry that runs had other caches than it should."""
+    from moorage.registry import caching
+
+    if client is None or not _registry_runs(run, client):
+        return False
+    return caching.put_in_force(run.settings, client, run.ui)
 
 
 def _registry_runs(run: Run, client: DockerClient) -> bool:
