@@ -120,7 +120,7 @@ class Store:
             if document["version"] != 1:
                 raise ValueError(f"version {document['version']}")
             return kind(document)
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
             raise AgentError(
                 "state-damaged",
                 f"{path} cannot be read: {problem}",

@@ -234,7 +234,7 @@ class Transaction:
         # The rename was the commit, and a fault from here on must not undo what is done. Should the
         # power fail before it is on the disk, recovery finds the intent and goes back to the old.
         on_step("committed")
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, AgentError):
             sync_folder(self._store.history)
             sync_folder(self._store.active)
             disarm(self._store.root)

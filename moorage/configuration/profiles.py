@@ -93,7 +93,8 @@ def there(folder: Path) -> list[str]:
     """The profiles whose settings are in ``folder``, by their names."""
     found = (path.name.split(".") for path in folder.glob("invoke.*.*"))
     names = {words[1] for words in found if len(words) == 3 and words[2] in _SUFFIXES}
-    return sorted(name for name in names if _NAME.fullmatch(name) and name != DEFAULT)
+    usable = (name for name in names if _NAME.fullmatch(name) and not _OURS.fullmatch(name))
+    return sorted(name for name in usable if name != DEFAULT)
 
 
 def require(folder: Path, name: str) -> None:

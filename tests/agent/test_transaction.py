@@ -414,6 +414,25 @@ def test_damaged_notes_are_an_error_and_no_guess(node: Box) -> None:
     assert node.files() == during
 
 
+@pytest.mark.parametrize("spoilt", [b"", b"[]", b'{"version": 1}', b"\xff"])
+def test_an_old_note_that_is_damaged_undoes_no_change(node: Box, spoilt: bytes) -> None:
+    node.apply()
+    (node.root / "var/lib/moorage/history/000001.json").write_bytes(spoilt)
+    # It is the newest yet, and says what is ours: nothing is done by guess.
+    during = node.files()
+    assert node.apply(registry={"address": "10.0.0.2"})["code"] == "state-damaged"
+    assert node.files() == during
+
+
+def test_an_older_note_that_is_damaged_keeps_no_trust(node: Box) -> None:
+    before = node.files()
+    node.apply()
+    node.apply(registry={"address": "10.0.0.2"})
+    (node.root / "var/lib/moorage/history/000001.json").write_bytes(b"damaged")
+    assert node.untrust()["status"] == "changed"
+    assert node.files() == before
+
+
 def test_sigkill_of_the_real_command_at_random_instants(node: Box) -> None:
     old = node.files()
     node.apply()
