@@ -6,7 +6,12 @@ Every such error carries where it happened, the cause and the cure; it is format
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from agent.wire.faults import Failure
+
+# What reading a document of our own raises once something else has changed it.
+SPOILT = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 class MoorageError(Failure):
@@ -23,3 +28,9 @@ class Refused(MoorageError):
     """Wrong use, bad input, or something we will not do unasked. Nothing was changed. Exit 2."""
 
     exit_code = 2
+
+
+def spoilt(code: str, path: Path, problem: Exception, cure: str) -> Refused:
+    """The refusal of a file of our own that something else has changed."""
+    cause = str(problem) or type(problem).__name__
+    return Refused(code, f"{path} cannot be used", cause=cause, cure=cure, path=str(path))

@@ -13,7 +13,6 @@ from moorage.registry import container, service, spec
 from moorage.registry.caches import upstreams
 from moorage.registry.credentials import ensure_http_secret, folder
 from moorage.registry.front.configuration import CONFIG, Cached, haproxy_cfg
-from moorage.registry.storage.layout import Layout
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -154,7 +153,7 @@ def planned(
     """
     known = {one.name: one for one in before}
     left = {one.name for one in after}
-    actions = hidden(settings, before, after)
+    actions = []
     for one in after:
         earlier = known.get(one.name)
         if earlier != one:
@@ -168,23 +167,6 @@ def planned(
     ]
     if actions:
         actions.append(_of_front(settings, before, after))
-    return actions
-
-
-def hidden(
-    settings: Settings, before: tuple[Upstream, ...], after: tuple[Upstream, ...]
-) -> list[Action]:
-    """What the registry has itself below the path of a cache to come: nobody gets it meanwhile."""
-    known = {one.name for one in before}
-    own = Layout(settings.registry_data).repositories()
-    actions = []
-    for one in after:
-        path = upstreams.path(settings, one)
-        below = [name for name in own if name == path or name.startswith(f"{path}/")]
-        if below and one.name not in known:
-            count = f"{len(below)} repositories" if len(below) > 1 else "1 repository"
-            text = f"hide {count} of the registry's own until the cache goes again: {below[0]}"
-            actions.append(Action(f"{text}, ..." if len(below) > 1 else text))
     return actions
 
 

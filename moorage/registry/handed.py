@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moorage.errors import Refused
+from moorage.errors import SPOILT, Refused, spoilt
 from moorage.files import private_folder, write_atomically
 from moorage.registry import service, users
 from moorage.registry.credentials import Credentials, folder, if_any
@@ -76,14 +76,10 @@ def holders(settings: Settings) -> Mapping[str, Mapping[str, str]]:
         }
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise Refused(
-            "users-unreadable",
-            f"{_path(settings)} cannot be used",
-            cause=str(problem) or type(problem).__name__,
-            cure=f"without it a rotation does not wait for other clusters: rm {_path(settings)}",
-            path=str(_path(settings)),
-        ) from None
+    except SPOILT as problem:
+        path = _path(settings)
+        cure = f"without it a rotation does not wait for other clusters: rm {path}"
+        raise spoilt("users-unreadable", path, problem, cure) from None
 
 
 def proven(settings: Settings, names: Iterable[str], holder: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moorage.errors import Refused
+from moorage.errors import SPOILT, Refused, spoilt
 from moorage.files import private_folder, write_atomically
 from moorage.redaction import keep_secret
 from moorage.registry.credentials import Credentials, credentials, folder
@@ -38,14 +38,9 @@ def read(settings: Settings) -> tuple[User, ...]:
         users = [_user(one) for one in document["users"]]
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError, KeyError, TypeError, Refused) as problem:
-        raise Refused(
-            "users-unreadable",
-            f"{path} cannot be used",
-            cause=str(problem) or type(problem).__name__,
-            cure=f"put its last good copy back; without it all logins but yours end: rm {path}",
-            path=str(path),
-        ) from None
+    except (*SPOILT, Refused) as problem:
+        cure = f"put its last good copy back; without it all logins but yours end: rm {path}"
+        raise spoilt("users-unreadable", path, problem, cure) from None
     return tuple(sorted(users, key=lambda one: one.name))
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moorage.errors import Refused
+from moorage.errors import SPOILT, spoilt
 from moorage.files import private_folder, write_atomically
 from moorage.rotation.course import DONE, Member, State
 
@@ -29,15 +29,12 @@ def read(settings: Settings) -> State | None:
         return _state(json.loads(file.read_bytes()))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise Refused(
-            "rotation-unreadable",
-            f"{file} cannot be used",
-            cause=str(problem) or type(problem).__name__,
-            cure=f"put its last good copy back; or rm {file}, inv nodes.trust for every node, and "
-            "inv certs.rotate-ca again",
-            path=str(file),
-        ) from None
+    except SPOILT as problem:
+        cure = (
+            f"put its last good copy back; or rm {file}, inv nodes.trust for every node, and "
+            "inv certs.rotate-ca again"
+        )
+        raise spoilt("rotation-unreadable", file, problem, cure) from None
 
 
 def write(settings: Settings, state: State) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agent.wire.report import FAILED, UNCHANGED
-from moorage.errors import Refused
+from moorage.errors import SPOILT, spoilt
 from moorage.files import locked_beside, write_atomically
 from moorage.fleet.inventory import Target
 from moorage.fleet.inventory.targets import parse_names
@@ -130,15 +130,12 @@ def _read(folder: Path) -> tuple[set[str], dict[str, Hosts]]:
         return set(document["folded"]), summed
     except FileNotFoundError:
         return set(), {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise Refused(
-            "trusting-unreadable",
-            f"{path} cannot be used",
-            cause=str(problem) or type(problem).__name__,
-            cure=f"put its last good copy back; or rm {path}, and name every node that trusts by "
-            "--hosts where it matters (certs.rotate-ca)",
-            path=str(path),
-        ) from None
+    except SPOILT as problem:
+        cure = (
+            f"put its last good copy back; or rm {path}, and name every node that trusts by "
+            "--hosts where it matters (certs.rotate-ca)"
+        )
+        raise spoilt("trusting-unreadable", path, problem, cure) from None
 
 
 def _hosts(document: Mapping[str, Any]) -> Hosts:

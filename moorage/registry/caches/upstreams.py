@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.wire.plan import Mirror
 from moorage import references
-from moorage.errors import Refused
+from moorage.errors import SPOILT, Refused, spoilt
 from moorage.files import private_folder, remove_folder, write_atomically
 from moorage.redaction import keep_secret
 from moorage.registry.front.configuration import Cached
@@ -155,14 +155,9 @@ def _read(settings: Settings, place: Path) -> Upstream:
         user, _, password = login.partition(":")
         given = Login(user, keep_secret(password)) if login else None
         return Upstream(parse(settings, name), open_, given, _text(place / "ca.crt"))
-    except (OSError, ValueError, KeyError, TypeError, Refused) as problem:
-        raise Refused(
-            "caches-unreadable",
-            f"{place} cannot be used",
-            cause=str(problem) or type(problem).__name__,
-            cure=f"take it away and add the cache again: rm -r {place}",
-            path=str(place),
-        ) from None
+    except (*SPOILT, Refused) as problem:
+        cure = f"take it away and add the cache again: rm -r {place}"
+        raise spoilt("caches-unreadable", place, problem, cure) from None
 
 
 def _text(path: Path) -> str:

@@ -96,13 +96,15 @@ def _made(
     *,
     dry_run: bool,
 ) -> dict[str, Any]:
+    from moorage.caches import hiding
     from moorage.registry import caching
     from moorage.registry.caches import upstreams as kept
 
-    actions = caching.planned(run.settings, before, after)
+    hidden = hiding.hidden(run.settings, before, after)
+    actions = [*hidden, *caching.planned(run.settings, before, after)]
     if dry_run:
         return _planned(run, actions)
-    if hidden := caching.hidden(run.settings, before, after):
+    if hidden:
         run.ui.confirm([one.text for one in hidden])
     for one in after:
         if one.name in named and one not in before:
@@ -136,7 +138,7 @@ def _removed(
     if not leaving:
         # A removal that was killed may have left the front as it was.
         changed = _in_force(run, client)
-        run.ui.show(f"There is no cache of {', '.join(named)}.")
+        run.ui.show(f"There is no such cache: {', '.join(named)}.")
         return {"ok": True, "changed": changed, "caches": []}
     run.ui.confirm([one.text for one in actions])
     for one in leaving:
