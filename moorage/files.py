@@ -76,6 +76,14 @@ def write_kept(path: Path, content: bytes, *, mode: int) -> bool:
     return True
 
 
+def content_of(path: Path) -> bytes | None:
+    """What is in a file; None if there is none. Raises OSError."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
 def readable_folder(path: Path) -> Path:
     """Makes ``path`` (and parents) if needed, open to readers. Returns it. Raises OSError."""
     path.mkdir(parents=True, exist_ok=True)
@@ -150,23 +158,20 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     """
     private_folder(path.parent)
     draft, old = path.with_name(f".{path.name}.draft"), path.with_name(f".{path.name}.old")
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-    lock = os.open(path.with_name(f".{path.name}.lock"), flags, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked_beside(path):
         for left in (draft, old):
             shutil.rmtree(left, ignore_errors=True)
         draft.mkdir(mode=0o700)
-        yield draft
-        # What is named is on disk: a crash must not leave a whole folder with empty files.
-        os.sync()
-        if path.exists():
-            path.rename(old)
-        draft.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-        os.close(lock)
+        try:
+            yield draft
+            # What is named is on disk: a crash must not leave a whole folder with empty files.
+            os.sync()
+            if path.exists():
+                path.rename(old)
+            draft.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moorage.errors import Refused
-from moorage.files import write_atomically
+from moorage.files import content_of, write_atomically
 
 PUBLIC, SECRET = 0o644, 0o600
 # A new CA is complete under these names before it replaces anything: two renames are not atomic,
@@ -62,10 +62,7 @@ def keep_private(path: Path) -> None:
 
 def read(path: Path) -> bytes | None:
     with understood(path):
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            return None
+        return content_of(path)
 
 
 @contextlib.contextmanager

@@ -5,18 +5,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import Refused
-from moorage.files import private_folder, write_atomically
+from moorage.files import locked_beside, private_folder, write_atomically
 
 if TYPE_CHECKING:
     from moorage.settings import Settings
@@ -128,16 +125,7 @@ class Roster:
     @contextmanager
     def _changed(self) -> Iterator[dict[str, Any]]:
         private_folder(self._path.parent)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        lock = os.open(_beside(self._path), flags, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked_beside(self._path):
             document = self._read()
             yield document
             write_atomically(self._path, json.dumps(document, indent=1).encode())
-        finally:
-            os.close(lock)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lock")

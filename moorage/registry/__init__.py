@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moorage.actions import Action
@@ -270,7 +269,7 @@ def _prepare(
 
     The notes are on whose the data are now.
     """
-    from moorage.files import private_folder, write_atomically
+    from moorage.files import content_of, private_folder, write_atomically
     from moorage.registry import container, users
     from moorage.registry.credentials import ensure, ensure_http_secret, folder
 
@@ -284,7 +283,7 @@ def _prepare(
         private_folder(etc, owner=owner)
         given = container.give(data, owner)
         spec = _spec(settings, image, user)
-        present = {name: _read(etc / name) for name in spec.files}
+        present = {name: content_of(etc / name) for name in spec.files}
         for name, content in spec.files.items():
             if present[name] != content:
                 write_atomically(etc / name, content, owner=owner)
@@ -391,10 +390,3 @@ def _image_name(found: Any) -> str:
     except ImageNotFound:
         tags = []
     return str(tags[0] if tags else found.attrs["Image"])
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None

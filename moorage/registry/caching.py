@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from moorage.actions import Action
-from moorage.files import private_folder, remove_folder, write_atomically
+from moorage.files import content_of, private_folder, remove_folder, write_atomically
 from moorage.redaction import HIDDEN, redacted
 from moorage.registry import container, service, spec
 from moorage.registry.caches import upstreams
@@ -181,7 +181,7 @@ def _up(
     etc = private_folder(upstreams.etc(settings, one), owner=owned.owner)
     ui.present(container.give(upstreams.store(settings, one), owned.owner))
     should = wanted(settings, one, image, owned.user)
-    rewritten = [name for name, text in should.files.items() if _read(etc / name) != text]
+    rewritten = [name for name, text in should.files.items() if content_of(etc / name) != text]
     for file in rewritten:
         write_atomically(etc / file, should.files[file], owner=owned.owner)
     return container.bring_up(settings, client, ui, should, rewritten)
@@ -208,10 +208,3 @@ def _of_front(
 
 def _shown(content: bytes) -> str:
     return redacted(content.decode())
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import MoorageError, Refused
-from moorage.files import private_folder, write_atomically
+from moorage.files import content_of, private_folder, write_atomically
 from moorage.redaction import keep_secret
 from moorage.registry import container, spec, users
 from moorage.registry.caches import upstreams
@@ -73,7 +73,7 @@ def pair(settings: Settings) -> bytes:
 def nameless(settings: Settings) -> bytes:
     """The pair for clients that name no server: one of the CA to come while that is proved, else
     the same as for all others."""
-    return _read(settings.certs_dir / TO_PROVE) or pair(settings)
+    return content_of(settings.certs_dir / TO_PROVE) or pair(settings)
 
 
 def wanted(settings: Settings, image: tuple[str, str], user: str) -> spec.Spec:
@@ -92,7 +92,9 @@ def wanted(settings: Settings, image: tuple[str, str], user: str) -> spec.Spec:
 def changed(settings: Settings) -> tuple[str, ...]:
     """The names of the files that are not as they should be."""
     should = files(settings)
-    return tuple(name for name, content in should.items() if _read(etc(settings) / name) != content)
+    return tuple(
+        name for name, content in should.items() if content_of(etc(settings) / name) != content
+    )
 
 
 def put(
@@ -147,7 +149,7 @@ def put_logins(settings: Settings) -> bool:
 
 def has_logins(settings: Settings) -> bool | None:
     """Whether the front has the logins as they are now; None if none was made here yet."""
-    content = _read(etc(settings) / LOGINS)
+    content = content_of(etc(settings) / LOGINS)
     return None if content is None else content == roles.rows(users.everybody(settings))
 
 
@@ -223,7 +225,7 @@ def _check(client: DockerClient, image: str, user: str, folder: Path) -> None:
 
 
 def _issued(path: Path) -> bytes:
-    content = _read(path)
+    content = content_of(path)
     if content is None:
         raise Refused(
             "no-certificates",
@@ -233,10 +235,3 @@ def _issued(path: Path) -> bytes:
             path=str(path),
         )
     return content
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None

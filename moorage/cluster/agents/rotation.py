@@ -86,7 +86,7 @@ def switch(
         api,
         ui,
         secrets.every_one_of_ours(api, settings),
-        secrets.wish(settings, login.read(settings, "")),
+        secrets.wish(settings, login.read(settings, ""), standing=True),
     )
     failed = [one for one in outcomes if one.error is not None]
     if users.name_for(users.NODES) in names:

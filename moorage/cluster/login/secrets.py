@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from moorage.settings import Settings
     from moorage.ui import UI
 
-CREATED, UPDATED, REPLACED, UNCHANGED, FAILED = (
-    "created", "updated", "replaced", "unchanged", "failed"
+CREATED, UPDATED, REPLACED, UNCHANGED, GONE, FAILED = (
+    "created", "updated", "replaced", "unchanged", "gone", "failed"
 )  # fmt: skip
 
 # What is found -> what is done about it; "": refused unless --replace, then what is after the bar.
@@ -56,13 +56,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Wish:
-    """What is wanted everywhere. ``accounts``: the ServiceAccounts to attach it to."""
+    """What is wanted everywhere. ``accounts``: the ServiceAccounts to attach it to; ``standing``:
+    only where one stands, for it may go, with its namespace perhaps, while others are written."""
 
     server: str
     logins: Logins
     labels: dict[str, str]
     accounts: tuple[str, ...] = ()
     replace: bool = False
+    standing: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,16 @@ class _Found:
 
 
 def wish(
-    settings: Settings, logins: Logins, *, attach: Sequence[str] = (), replace: bool = False
+    settings: Settings,
+    logins: Logins,
+    *,
+    attach: Sequence[str] = (),
+    replace: bool = False,
+    standing: bool = False,
 ) -> Wish:
     """The wish for the settings' registry."""
     labels = ours.labels(settings, "secret")
-    return Wish(settings.registry_name, logins, labels, tuple(attach), replace)
+    return Wish(settings.registry_name, logins, labels, tuple(attach), replace, standing)
 
 
 def every_one_of_ours(api: Api, settings: Settings) -> list[Place]:
@@ -134,8 +141,8 @@ def apply(
         for one in found:
             ui.present(_foretold(one))
         return [Outcome(one.place, one.step, one.attach) for one in found]
-    found = _with_logins(api, found, wanted)
-    work = [one for one in found if one.step != UNCHANGED or one.attach]
+    there = _with_logins(api, [one for one in found if one.step != GONE], wanted)
+    work = [one for one in there if one.step != UNCHANGED or one.attach]
     done: dict[Place, Outcome] = {}
     if work:
         with ui.progress(f"write {_spaces(len(work))}") as update:
@@ -143,7 +150,8 @@ def apply(
                 work, lambda one: _write(api, one, wanted), parallel=api.parallel, update=update
             )
         done = {outcome.place: outcome for outcome in outcomes}
-    return [done.get(one.place) or Outcome(one.place, UNCHANGED) for one in found]
+    stays = {one.place: GONE if one.step == GONE else UNCHANGED for one in found}
+    return [done.get(place) or Outcome(place, status) for place, status in stays.items()]
 
 
 def stands(api: Api, place: Place, wanted: Wish) -> bool:
@@ -162,6 +170,8 @@ def _look(api: Api, place: Place, wanted: Wish) -> _Found:
     path = paths.one("Secret", place.name, place.namespace)
     try:
         live = api.find(path, f"read Secret {place}")
+        if live is None and wanted.standing:
+            return _Found(place, GONE)
         held = {login.user for login in pull_secret.logins(live or {}).values()}
         purpose = wanted.logins.purpose(place.namespace, held)
         document = _document(place, wanted, wanted.logins.planned(purpose))
@@ -176,8 +186,20 @@ def _look(api: Api, place: Place, wanted: Wish) -> _Found:
             api.delete(path, f"delete Secret {place}", dry=True)
         attach = accounts.attach(api, place.namespace, wanted.accounts, place.name, dry=True)
     except ApiError as problem:
+        if _went(api, place, wanted):
+            return _Found(place, GONE)
         return _Found(place, "", error=problem)
     return _Found(place, step, tuple(attach), live, document, purpose=purpose)
+
+
+def _went(api: Api, place: Place, wanted: Wish) -> bool:
+    """Whether a Secret went meanwhile that was to be changed only if it stands."""
+    if not wanted.standing:
+        return False
+    try:
+        return api.find(paths.one("Secret", place.name, place.namespace), "read it") is None
+    except ApiError:
+        return False
 
 
 def _with_logins(api: Api, found: Sequence[_Found], wanted: Wish) -> list[_Found]:
@@ -200,11 +222,21 @@ def _write(api: Api, found: _Found, wanted: Wish) -> Outcome:
             uid = found.live["metadata"]["uid"]
             api.delete(path, f"delete Secret {place}", uid=uid)
         if found.step != UNCHANGED:
-            api.apply(path, found.wanted, what, force=wanted.replace)
+            api.apply(path, _only_that(found, wanted), what, force=wanted.replace)
         attached = accounts.attach(api, place.namespace, found.attach, place.name)
     except ApiError as problem:
+        if _went(api, place, wanted):
+            return Outcome(place, GONE)
         return Outcome(place, FAILED, tuple(attached), problem)
     return Outcome(place, found.step, tuple(attached))
+
+
+def _only_that(found: _Found, wanted: Wish) -> dict[str, Any]:
+    """The document; with the uid, a newer API server makes none if that very Secret is gone."""
+    if not wanted.standing or found.live is None or found.step != UPDATED:
+        return found.wanted
+    metadata = {**found.wanted["metadata"], "uid": found.live["metadata"]["uid"]}
+    return {**found.wanted, "metadata": metadata}
 
 
 def _spaces(count: int) -> str:
@@ -236,7 +268,7 @@ def _not_ours(place: Place, state: str) -> Refused:
 
 def _foretold(found: _Found) -> Parts:
     path = f"Secret {found.place}"
-    if found.step != UNCHANGED:
+    if found.step not in (UNCHANGED, GONE):
         before = pull_secret.hidden(found.live, found.wanted)
         yield Diff(path, before, pull_secret.hidden(found.wanted, found.live))
     for name in found.attach:

@@ -78,7 +78,7 @@ def secret(
     accounts = _accounts(attach, service_accounts)
     name = ours.check_object_name("Secret", name or settings.kubernetes.secret)
     logins = login.read(settings, credentials, per_namespace=per_namespace)
-    wanted = secrets.wish(settings, logins, attach=accounts, replace=replace)
+    wanted = secrets.wish(settings, logins, attach=accounts, replace=replace, standing=renew)
     with cluster_of(run, kubeconfig, context) as api:
         if renew:
             with nothing_changed_yet():

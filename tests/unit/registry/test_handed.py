@@ -505,6 +505,30 @@ def test_a_cluster_that_is_not_there_keeps_the_old_password_right(
     assert status(front, before["moorage-secrets"]) == 401
 
 
+@pytest.mark.parametrize("goes", ["before it is read", "before it is written"])
+def test_a_secret_that_goes_with_its_namespace_fails_no_renewal(
+    holding: Api, server: Standin, front: Loopback, tmp_path: Path, goes: str
+) -> None:
+    lists, file = server.trouble, tmp_path / "login"
+    file.write_text("new:words")
+
+    def heard(request: web.Request) -> web.StreamResponse | None:
+        if request.path == path("shop"):
+            if goes == "before it is read" or request.method == "PATCH":
+                server.objects.pop(path("shop"), None)
+            if request.method == "PATCH":
+                return standin.failure(403, "Forbidden", "namespace shop is being terminated")
+        return lists(request)
+
+    server.trouble = heard
+    wanted = secrets.wish(front.settings, login.read(front.settings, str(file)), standing=True)
+    places = [Place(one, "my-registry") for one in ("web", "shop", "base")]
+    done = secrets.apply(holding, QUIET, places, wanted)
+    assert {one.place.namespace: one.status for one in done}["shop"] == secrets.GONE
+    assert not any(one.error for one in done)
+    assert path("shop") not in server.objects
+
+
 def test_a_copy_that_is_not_ours_keeps_the_old_password_right(
     holding: Api, server: Standin, front: Loopback
 ) -> None:
