@@ -19,10 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from moorage.pki import registry as pki
-from moorage.registry import caching, service, spec, users
+from moorage.registry import caching, service, spec
 from moorage.registry.caches import upstreams
 from moorage.registry.caches.upstreams import Upstream
-from moorage.registry.credentials import Credentials, ensure
 from moorage.registry.front import roles, runtime
 from moorage.registry.front.configuration import (
     CONFIG,
@@ -32,6 +31,8 @@ from moorage.registry.front.configuration import (
     haproxy_cfg,
     pairs_list,
 )
+from moorage.registry.logins import users
+from moorage.registry.logins.credentials import Credentials, ensure
 from moorage.settings import Settings
 from tests.debian import unpacked
 from tests.ports import free_port

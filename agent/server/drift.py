@@ -20,7 +20,7 @@ from typing import Any
 from agent.journal import desired
 from agent.journal.ledger import Store
 from agent.journal.lock import holder
-from agent.server.watch import Watch
+from agent.node.watch import Watch
 from agent.server.work import BusyError, Operation, Work, events
 from agent.wire.faults import AgentError
 from agent.wire.plan import Plan

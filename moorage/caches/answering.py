@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from moorage.errors import MoorageError
-from moorage.registry import caching, tokens
+from moorage.registry import caching
+from moorage.registry.logins import tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

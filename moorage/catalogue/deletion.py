@@ -21,7 +21,7 @@ from moorage.errors import MoorageError, Refused
 from moorage.registry import client
 
 if TYPE_CHECKING:
-    from moorage.registry.credentials import Credentials
+    from moorage.registry.logins.credentials import Credentials
     from moorage.settings import Settings
 
 _EMPTY = b"{}"

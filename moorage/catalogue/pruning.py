@@ -18,7 +18,7 @@ from moorage.registry.storage.opened import opened
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
     from moorage.fleet.rollout.fleet import Fleet
-    from moorage.registry.credentials import Credentials
+    from moorage.registry.logins.credentials import Credentials
     from moorage.settings import Settings
 
 # Clocks that are set from time to time jump by less.

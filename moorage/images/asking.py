@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moorage.references import HUB, Reference
-from moorage.registry import tokens
 from moorage.registry.client import MANIFEST_TYPES, basic
-from moorage.registry.credentials import Credentials
+from moorage.registry.logins import tokens
+from moorage.registry.logins.credentials import Credentials
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager

@@ -23,12 +23,13 @@ from moorage.images.asking import Asker, Login
 from moorage.images.outcome import Outcome
 from moorage.images.skopeo import Access
 from moorage.references import Reference
-from moorage.registry import client, external
+from moorage.registry import client
 from moorage.registry.caches import upstreams
+from moorage.registry.logins import external
 
 if TYPE_CHECKING:
     from moorage.output import Progress
-    from moorage.registry.credentials import Credentials
+    from moorage.registry.logins.credentials import Credentials
     from moorage.settings import Settings
     from moorage.ui import UI
 

@@ -13,10 +13,11 @@ from moorage.images.outcome import Outcome
 from moorage.images.skopeo import Access
 from moorage.images.sources import Source
 from moorage.references import Reference
-from moorage.registry import client, external
+from moorage.registry import client
+from moorage.registry.logins import external
 
 if TYPE_CHECKING:
-    from moorage.registry.credentials import Credentials
+    from moorage.registry.logins.credentials import Credentials
     from moorage.settings import Settings
     from moorage.ui import UI
 

@@ -22,7 +22,7 @@ from moorage.files import passing_folder, private_folder, write_atomically
 from moorage.references import Reference
 
 if TYPE_CHECKING:
-    from moorage.registry.credentials import Credentials
+    from moorage.registry.logins.credentials import Credentials
     from moorage.settings import Settings
     from moorage.ui import UI
 

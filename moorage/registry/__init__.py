@@ -15,8 +15,8 @@ from moorage.actions import Action
 from moorage.errors import MoorageError, Refused
 from moorage.output import Note
 from moorage.output.said import Coded, joined
-from moorage.registry import external
-from moorage.registry.credentials import Credentials, credentials, if_any
+from moorage.registry.logins import external
+from moorage.registry.logins.credentials import Credentials, credentials, if_any
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -131,7 +131,7 @@ def up(settings: Settings, client: DockerClient, ui: UI) -> RegistryStatus:
 
 def _forget_earlier_build(settings: Settings) -> None:
     """What the registry had when it had the port, TLS and the login itself."""
-    from moorage.registry.credentials import folder
+    from moorage.registry.logins.credentials import folder
 
     for name in ("tls.crt", "tls.key", "htpasswd"):
         (folder(settings) / "etc" / name).unlink(missing_ok=True)
@@ -160,7 +160,7 @@ def down(
     from moorage.files import remove_folder
     from moorage.registry import caching, container, image
     from moorage.registry.caches import upstreams
-    from moorage.registry.credentials import folder
+    from moorage.registry.logins.credentials import folder
 
     external.require_own(settings, "inv registry.down")
     changed = False
@@ -270,8 +270,9 @@ def _prepare(
     The notes are on whose the data are now.
     """
     from moorage.files import content_of, private_folder, write_atomically
-    from moorage.registry import container, users
-    from moorage.registry.credentials import ensure, ensure_http_secret, folder
+    from moorage.registry import container
+    from moorage.registry.logins import users
+    from moorage.registry.logins.credentials import ensure, ensure_http_secret, folder
 
     user, owner = container.user(client)
     etc, data = folder(settings) / "etc", settings.registry_data
@@ -302,7 +303,7 @@ def _prepare(
 def _spec(settings: Settings, image: tuple[str, str], user: str) -> Spec:
     """What the container should be, from what is on disk; writes nothing."""
     from moorage.registry import service, spec
-    from moorage.registry.credentials import ensure_http_secret, folder
+    from moorage.registry.logins.credentials import ensure_http_secret, folder
 
     etc = folder(settings) / "etc"
     registry = settings.registry
@@ -324,8 +325,9 @@ def _spec(settings: Settings, image: tuple[str, str], user: str) -> Spec:
 def _stands(settings: Settings, client: DockerClient) -> bool:
     """Whether :func:`up` would leave both containers and all files alone. Changes nothing."""
     from moorage.docker import building
-    from moorage.registry import caching, container, image, service, users
-    from moorage.registry.credentials import folder
+    from moorage.registry import caching, container, image, service
+    from moorage.registry.logins import users
+    from moorage.registry.logins.credentials import folder
 
     names = [image.present(settings, client, one) for one in (image.REGISTRY, image.FRONT)]
     secrets = [folder(settings) / name for name in ("http-secret", "front-key")]

@@ -11,8 +11,8 @@ from moorage.files import content_of, private_folder, remove_folder, write_atomi
 from moorage.redaction import HIDDEN, redacted
 from moorage.registry import container, service, spec
 from moorage.registry.caches import upstreams
-from moorage.registry.credentials import ensure_http_secret, folder
 from moorage.registry.front.configuration import CONFIG, Cached, haproxy_cfg
+from moorage.registry.logins.credentials import ensure_http_secret, folder
 
 if TYPE_CHECKING:
     from docker import DockerClient

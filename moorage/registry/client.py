@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from moorage.errors import MoorageError
-from moorage.registry import external
+from moorage.registry.logins import external
 
 if TYPE_CHECKING:
-    from moorage.registry.credentials import Credentials
+    from moorage.registry.logins.credentials import Credentials
     from moorage.settings import RegistrySettings, Settings
 
 # https://github.com/distribution/distribution/blob/main/docs/content/spec/api.md
@@ -67,7 +67,7 @@ def ask(
     """
     from moorage.pki import chain
     from moorage.pki import registry as pki
-    from moorage.registry import tokens
+    from moorage.registry.logins import tokens
 
     ca = pki.ca_pem(settings)
     headers = {"Accept": accept, **basic(login)}

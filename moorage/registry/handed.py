@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from moorage.errors import SPOILT, Refused, spoilt
 from moorage.files import private_folder, write_atomically
-from moorage.registry import service, users
-from moorage.registry.credentials import Credentials, folder, if_any
+from moorage.registry import service
+from moorage.registry.logins import users
+from moorage.registry.logins.credentials import Credentials, folder, if_any
 
 if TYPE_CHECKING:
     from moorage.registry.front.roles import User

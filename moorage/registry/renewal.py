@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from moorage.errors import MoorageError
 from moorage.registry import client as https
-from moorage.registry import external, served, service
+from moorage.registry import served, service
+from moorage.registry.logins import external
 
 if TYPE_CHECKING:
     from moorage.settings import Settings

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from moorage.errors import MoorageError, Refused
 from moorage.files import content_of, private_folder, write_atomically
 from moorage.redaction import keep_secret
-from moorage.registry import container, spec, users
+from moorage.registry import container, spec
 from moorage.registry.caches import upstreams
-from moorage.registry.credentials import folder
 from moorage.registry.front import roles, runtime
 from moorage.registry.front.configuration import (
     CONFIG,
@@ -23,6 +22,8 @@ from moorage.registry.front.configuration import (
     haproxy_cfg,
     pairs_list,
 )
+from moorage.registry.logins import users
+from moorage.registry.logins.credentials import folder
 
 if TYPE_CHECKING:
     from docker import DockerClient

@@ -180,7 +180,8 @@ def _clusters(means: Means) -> list[Member]:
 
 def given_the_login(settings: Settings) -> list[Member]:
     """The clusters whose agents pull with the nodes' login, by their API servers."""
-    from moorage.registry import handed, users
+    from moorage.registry import handed
+    from moorage.registry.logins import users
 
     held = handed.holders(settings).get(users.name_for(users.NODES), {})
     return [Member(f"cluster/{server}", CLUSTER, way=server) for server in sorted(held)]

@@ -19,9 +19,10 @@ from moorage.errors import MoorageError, Refused
 from moorage.pki import chain, succession
 from moorage.redaction import keep_secret
 from moorage.registry import client as https
-from moorage.registry import service, users
+from moorage.registry import service
 from moorage.registry.front import roles
 from moorage.registry.front.configuration import PROVING
+from moorage.registry.logins import users
 from moorage.rotation import addresses
 
 if TYPE_CHECKING:

@@ -220,7 +220,7 @@ def _call(
         try:
             return body(run, *args, **options)
         except MoorageError as problem:
-            from moorage.registry import external
+            from moorage.registry.logins import external
 
             raise external.advised(run.settings, problem) from None
 
@@ -228,7 +228,7 @@ def _call(
 def _own(body: Callable[..., Any], typed: str, run: Run, *args: Any, **options: Any) -> Any:
     """The task's work. Raises Refused (``registry-external``) for somebody else's registry."""
     if run.settings.registry.external:
-        from moorage.registry import external
+        from moorage.registry.logins import external
 
         external.require_own(run.settings, typed)
     return body(run, *args, **options)

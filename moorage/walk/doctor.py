@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from moorage.errors import MoorageError
-from moorage.registry import external
+from moorage.registry.logins import external
 from moorage.settings import Settings
 from moorage.ui import UI
 
@@ -248,7 +248,7 @@ def _trust_here(settings: Settings) -> list[Finding]:
 def _secrets(settings: Settings) -> list[Finding]:
     """Secrets of the cluster, if one is known here, with a login that may delete."""
     from moorage.cluster.login import access, admins
-    from moorage.registry import users
+    from moorage.registry.logins import users
 
     if not users.has_operator(settings):
         return []

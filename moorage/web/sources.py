@@ -171,7 +171,7 @@ def _listing(settings: Settings) -> Section:
 
 def users(settings: Settings) -> Section:
     """Who may do what at our own registry, and until when; no password, and no proof of one."""
-    from moorage.registry import users as logins
+    from moorage.registry.logins import users as logins
 
     told = [one.to_json() for one in logins.everybody(settings)]
     rows = [

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import bcrypt
 
-from moorage.registry.credentials import credentials
+from moorage.registry.logins.credentials import credentials
 from tests.bench.measure import Row
 from tests.loopback import Loopback, basic, loopback, programs
 from tests.ports import free_port

@@ -26,9 +26,9 @@ from agent.resident.home import Settings as AgentSettings
 from moorage.pki import registry as pki
 from moorage.pki.authority import Authority
 from moorage.pki.roster import Resident, Roster
-from moorage.registry import users
 from moorage.registry.front import roles
 from moorage.registry.front.roles import User
+from moorage.registry.logins import users
 from moorage.settings import ROOT, Settings
 from tests.agent.real import LAB, NAME, OF_NODES, PASSWORD, REGISTRY, USER, Registry, images
 from tests.fleet import simulated

@@ -26,7 +26,7 @@ from moorage import references
 from moorage.images import mirroring, skopeo
 from moorage.images.mirroring import Wish
 from moorage.registry import client
-from moorage.registry.credentials import credentials
+from moorage.registry.logins.credentials import credentials
 from moorage.settings import Settings
 from moorage.ui import UI
 from tests.images.line import line

@@ -18,7 +18,8 @@ from typing import Any
 from moorage import archive
 from moorage.cluster.agents import documents as made_of
 from moorage.cluster.api import manifests, told
-from moorage.registry import handed, users
+from moorage.registry import handed
+from moorage.registry.logins import users
 from tests.k8s import collect, standin
 from tests.k8s.journey import Journey, NotHere
 from tests.k8s.standin import Standin

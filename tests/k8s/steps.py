@@ -14,7 +14,8 @@ from typing import Any
 
 from moorage.cluster.api import ours, paths
 from moorage.cluster.symptoms import causes
-from moorage.registry import handed, users
+from moorage.registry import handed
+from moorage.registry.logins import users
 from tests.k8s import nodehalf, page, spoilt
 from tests.k8s.journey import PREFIX, Journey, NotHere
 

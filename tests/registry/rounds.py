@@ -15,8 +15,9 @@ from unittest import mock
 
 from moorage.backup import giving_back, restic, taking
 from moorage.pki import registry as pki
-from moorage.registry import handed, spec, users
-from moorage.registry.credentials import ensure
+from moorage.registry import handed, spec
+from moorage.registry.logins import users
+from moorage.registry.logins.credentials import ensure
 from moorage.registry.storage.layout import Layout
 from moorage.rotation import course, kept, members, rotation
 from moorage.rotation.rotation import Deeds

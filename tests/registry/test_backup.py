@@ -18,7 +18,7 @@ from moorage.errors import MoorageError
 from moorage.pki import authority
 from moorage.pki import registry as pki
 from moorage.pki.roster import Resident, Roster
-from moorage.registry.credentials import ensure
+from moorage.registry.logins.credentials import ensure
 from moorage.registry.storage import collecting, verifying
 from moorage.registry.storage.layout import Layout
 from moorage.settings import Settings

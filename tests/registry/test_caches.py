@@ -31,12 +31,13 @@ from moorage.images import mirroring
 from moorage.images.mirroring import Wish
 from moorage.images.skopeo import Access
 from moorage.pki import registry as pki
-from moorage.registry import caching, service, spec, users
+from moorage.registry import caching, service, spec
 from moorage.registry.caches import upstreams
 from moorage.registry.caches.upstreams import Login, Upstream
-from moorage.registry.credentials import Credentials, credentials
 from moorage.registry.front.configuration import proving_name
 from moorage.registry.front.roles import User
+from moorage.registry.logins import users
+from moorage.registry.logins.credentials import Credentials, credentials
 from moorage.registry.storage.layout import Layout
 from moorage.settings import ROOT, NodesSettings, Settings
 from moorage.ui import UI

@@ -20,7 +20,7 @@ from moorage.fleet.rollout.fleet import Fleet
 from moorage.pki import registry as pki
 from moorage.pki.roster import Resident, Roster
 from moorage.registry import client, spec
-from moorage.registry.credentials import ensure, folder
+from moorage.registry.logins.credentials import ensure, folder
 from moorage.registry.storage.layout import Layout
 from moorage.registry.storage.opened import for_collection
 from moorage.settings import NodesSettings, Settings

@@ -29,7 +29,7 @@ from moorage.images.mirroring import Wish
 from moorage.images.outcome import Outcome
 from moorage.references import Reference
 from moorage.registry import client
-from moorage.registry.credentials import Credentials, credentials, keep
+from moorage.registry.logins.credentials import Credentials, credentials, keep
 from moorage.settings import ROOT, NodesSettings, RegistrySettings
 from moorage.ui import UI
 from tests.agent.authority import Authority

@@ -25,7 +25,7 @@ from moorage.errors import MoorageError, Refused
 from moorage.pki import registry as pki
 from moorage.program import reading
 from moorage.registry import served, spec
-from moorage.registry.credentials import credentials
+from moorage.registry.logins.credentials import credentials
 from moorage.registry.storage.layout import Layout
 from moorage.settings import Settings, UpkeepSettings
 from moorage.tasks.registry import upkeep as task

@@ -55,7 +55,8 @@ def roll_out(
 ) -> Rolled:
     """Brings an agent onto every node and waits until each has proven its trust."""
     from moorage import archive
-    from moorage.registry import handed, users
+    from moorage.registry import handed
+    from moorage.registry.logins import users
 
     refuse_a_second(api, settings)
     documents = [from_document(one) for one in api.items(paths.all_of("Node"), "list nodes")]

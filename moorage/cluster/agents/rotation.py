@@ -16,7 +16,8 @@ from moorage.cluster.agents.rollout import apply
 from moorage.cluster.agents.states import wait
 from moorage.cluster.api import told
 from moorage.cluster.login import admins, login, secrets
-from moorage.registry import Credentials, client, handed, service, users
+from moorage.registry import Credentials, client, handed, service
+from moorage.registry.logins import users
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api

@@ -16,7 +16,7 @@ from moorage.cluster.symptoms import causes, keyring
 from moorage.cluster.symptoms.causes import Cause
 from moorage.cluster.symptoms.stuck import Stuck
 from moorage.cluster.symptoms.tags import nearest
-from moorage.registry import external
+from moorage.registry.logins import external
 
 
 @dataclass(frozen=True)

@@ -287,7 +287,7 @@ def _accepted(
 
 def _users(settings: Settings) -> tuple[User, ...]:
     """The logins beside the operator's; none for somebody else's registry."""
-    from moorage.registry import users
+    from moorage.registry.logins import users
 
     try:
         return () if settings.registry.external else users.read(settings)
@@ -296,7 +296,7 @@ def _users(settings: Settings) -> tuple[User, ...]:
 
 
 def _is_kept(settings: Settings, login: pull_secret.Login) -> bool:
-    from moorage.registry import users
+    from moorage.registry.logins import users
 
     named = [one for one in _users(settings) if one.name == login.user]
     return any(users.is_right(settings, one, login.password) for one in named)

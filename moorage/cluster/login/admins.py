@@ -46,7 +46,7 @@ def holders(api: Api, settings: Settings, namespace: str = "") -> tuple[Holder, 
     it was never up. Raises ApiError if Secrets may not be listed, Refused if the logins here cannot
     be read.
     """
-    from moorage.registry import users
+    from moorage.registry.logins import users
 
     if settings.registry.external or not users.has_operator(settings):
         return ()
@@ -95,7 +95,7 @@ def _in_plan(secret: Mapping[str, Any], registry: str) -> Iterable[pull_secret.L
 
 
 def _admins(settings: Settings, logins: Iterable[pull_secret.Login]) -> list[str]:
-    from moorage.registry import users
+    from moorage.registry.logins import users
 
     known = {one.name: one for one in users.everybody(settings) if one.role == "admin"}
     return sorted(

@@ -62,7 +62,7 @@ class Own:
 
     def purpose(self, namespace: str, held: Set[str]) -> str:
         """All Secrets, or those of this namespace."""
-        from moorage.registry import users
+        from moorage.registry.logins import users
 
         own = users.of_namespace(namespace)
         return own if self.per_namespace or users.name_for(own) in held else users.SECRETS
@@ -85,7 +85,8 @@ def read(settings: Settings, source: str, *, per_namespace: bool = False) -> Log
 
     Raises Refused if there is none, or it is something else than one line ``user:password``.
     """
-    from moorage.registry import credentials, external, login
+    from moorage.registry import credentials
+    from moorage.registry.logins import external, login
 
     if source:
         return Given(login.read(source))

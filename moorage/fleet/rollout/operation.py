@@ -11,7 +11,7 @@ from moorage.errors import Refused
 from moorage.fleet.report import FleetReport
 from moorage.fleet.rollout import plans
 from moorage.fleet.state.host import runtime_and_state
-from moorage.registry import external
+from moorage.registry.logins import external
 
 if TYPE_CHECKING:
     from agent.wire.plan import Plan, Verify

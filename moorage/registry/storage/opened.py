@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moorage.errors import Refused
-from moorage.registry import external
+from moorage.registry.logins import external
 from moorage.registry.storage.layout import Layout
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def for_collection(settings: Settings) -> Layout:
     With a cache of blobs' descriptors it answers "exists" for ever, takes the push and has no image
     (distribution#3743); registries of our earlier builds have one until they are made anew.
     """
-    from moorage.registry.credentials import folder
+    from moorage.registry.logins.credentials import folder
     from moorage.registry.spec import CONFIG
 
     external.require_own(settings, "inv registry.collect")

@@ -224,8 +224,8 @@ def _require_login(run: Run, one: Upstream) -> None:
 
 
 def _login(source: str) -> Login | None:
-    from moorage.registry import login
     from moorage.registry.caches.upstreams import Login
+    from moorage.registry.logins import login
 
     if not source:
         return None

@@ -358,7 +358,8 @@ def _fetch_ca(run: Run, fingerprint: str) -> bool:
     """Stores what the user agrees to; returns whether it is another than before. Raises Refused."""
     from moorage.pki import certificates, presented
     from moorage.pki import registry as pki
-    from moorage.registry import client, external
+    from moorage.registry import client
+    from moorage.registry.logins import external
 
     settings, ui = run.settings, run.ui
     external.require_external(settings, "inv registry.ca --fetch")
@@ -394,9 +395,10 @@ def login(run: Run, credentials: str = "", user: str = "") -> dict[str, Any]:
     Example: inv registry.login --credentials=-
     """
     from moorage.errors import Refused
-    from moorage.registry import client, external
-    from moorage.registry import login as given
-    from moorage.registry.credentials import keep, login_file
+    from moorage.registry import client
+    from moorage.registry.logins import external
+    from moorage.registry.logins import login as given
+    from moorage.registry.logins.credentials import keep, login_file
 
     settings = run.settings
     external.require_external(settings, "inv registry.login")

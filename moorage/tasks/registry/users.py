@@ -41,9 +41,9 @@ def add(
     """
     import datetime
 
-    from moorage.registry import users
     from moorage.registry.front import roles
     from moorage.registry.front.roles import User
+    from moorage.registry.logins import users
 
     wanted = User(
         roles.check_name(name),
@@ -75,7 +75,7 @@ def password(run: Run, name: str, dry_run: bool = False) -> dict[str, Any]:
     Example: inv users.password robot
     Example: inv users.password robot --json
     """
-    from moorage.registry import users
+    from moorage.registry.logins import users
 
     users.refuse_reserved(run.settings, name)
     user = users.find(run.settings, name)
@@ -100,7 +100,7 @@ def remove(run: Run, name: str, dry_run: bool = False) -> dict[str, Any]:
     Example: inv users.remove robot
     Example: inv users.remove robot --dry-run
     """
-    from moorage.registry import users
+    from moorage.registry.logins import users
 
     users.refuse_operators(run.settings, name)
     there = any(one.name == name for one in users.read(run.settings))
@@ -181,7 +181,7 @@ def list_(run: Run) -> dict[str, Any]:
     Example: inv users.list
     Example: inv users.list --json
     """
-    from moorage.registry import users
+    from moorage.registry.logins import users
 
     found = [one.to_json() for one in users.everybody(run.settings)]
     rows = [

@@ -35,9 +35,10 @@ from moorage.fleet.rollout import plans
 from moorage.fleet.rollout.operation import Operation, Wish, proof
 from moorage.output import Warn
 from moorage.pki import registry as pki
-from moorage.registry import Credentials, handed, service, spec, users
-from moorage.registry.credentials import credentials, ensure, keep
+from moorage.registry import Credentials, handed, service, spec
 from moorage.registry.front.roles import User
+from moorage.registry.logins import users
+from moorage.registry.logins.credentials import credentials, ensure, keep
 from moorage.settings import Settings
 from moorage.tasks.command import Run
 from moorage.tasks.k8s import removal as removal_task

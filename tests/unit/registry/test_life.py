@@ -24,7 +24,7 @@ from moorage.errors import MoorageError
 from moorage.pki import registry as pki
 from moorage.registry import client as https
 from moorage.registry import container, image, spec
-from moorage.registry.credentials import ensure
+from moorage.registry.logins.credentials import ensure
 from moorage.settings import Settings
 from moorage.ui import UI
 from tests.unit.elsewhere import registry_project

@@ -26,13 +26,10 @@ from moorage.errors import MoorageError, Refused
 from moorage.fleet.rollout import this_machine
 from moorage.pki import registry as pki
 from moorage.registry import client as https
-from moorage.registry import handed, ports, service, spec, users
-from moorage.registry.credentials import (
-    ensure,
-    ensure_http_secret,
-    folder,
-)
+from moorage.registry import handed, ports, service, spec
 from moorage.registry.front import configuration
+from moorage.registry.logins import users
+from moorage.registry.logins.credentials import ensure, ensure_http_secret, folder
 from moorage.settings import CertsSettings, Settings
 from moorage.ui import UI
 from moorage.walk import down, phase

@@ -34,9 +34,10 @@ from moorage.fleet.report import FleetReport
 from moorage.fleet.rollout.operation import Operation, Wish
 from moorage.pki import certificates, presented, succession
 from moorage.pki import registry as pki
-from moorage.registry import handed, served, service, spec, users
-from moorage.registry.credentials import Credentials, credentials
+from moorage.registry import handed, served, service, spec
 from moorage.registry.front.configuration import PAIRS, PROVING, proving_name
+from moorage.registry.logins import users
+from moorage.registry.logins.credentials import Credentials, credentials
 from moorage.rotation import course, kept, members, proving, rotation
 from moorage.rotation.members import Means
 from moorage.rotation.rotation import Deeds

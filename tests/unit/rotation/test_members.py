@@ -29,9 +29,10 @@ from moorage.lock import project_lock
 from moorage.pki import registry as pki
 from moorage.pki import succession
 from moorage.pki.roster import Resident, Roster
-from moorage.registry import handed, users
-from moorage.registry.credentials import ensure
+from moorage.registry import handed
 from moorage.registry.front.configuration import proving_name
+from moorage.registry.logins import users
+from moorage.registry.logins.credentials import ensure
 from moorage.rotation import course, joining, kept, members, rotation
 from moorage.rotation.course import Member, State
 from moorage.rotation.members import Means

@@ -23,8 +23,9 @@ from moorage.fleet.report.logbook import Logbook
 from moorage.fleet.state import host
 from moorage.fleet.state.host import Standing
 from moorage.output.said import Coded, Said, in_words, joined, said
-from moorage.registry import RegistryStatus, users
+from moorage.registry import RegistryStatus
 from moorage.registry.front.roles import User
+from moorage.registry.logins import users
 from moorage.web import page, sources, words
 from moorage.web.actions import Actions, Outcome, Question
 from moorage.web.history import Point

@@ -301,7 +301,7 @@ def test_no_secret_is_in_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     canary = "canary-8d3f"
     from moorage import registry as registries
     from moorage.registry import client
-    from moorage.registry.credentials import Credentials
+    from moorage.registry.logins.credentials import Credentials
 
     settings = theirs()
     monkeypatch.setattr(registries, "if_any", lambda _: Credentials("moorage", canary))

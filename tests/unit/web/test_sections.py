@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from moorage.errors import MoorageError
-from moorage.registry import service, users
-from moorage.registry.credentials import Credentials, credentials
+from moorage.registry import service
 from moorage.registry.front import traffic
 from moorage.registry.front.roles import User
+from moorage.registry.logins import users
+from moorage.registry.logins.credentials import Credentials, credentials
 from moorage.registry.storage.layout import Layout
 from moorage.web import page, sources
 from moorage.web.drawing import drawn

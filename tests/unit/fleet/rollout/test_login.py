@@ -22,8 +22,9 @@ from moorage.fleet.rollout.fleet import Fleet
 from moorage.fleet.rollout.operation import Wish
 from moorage.fleet.rollout.rollout import Line
 from moorage.fleet.ssh.routes import Route
-from moorage.registry import handed, spec, users
-from moorage.registry.credentials import Credentials
+from moorage.registry import handed, spec
+from moorage.registry.logins import users
+from moorage.registry.logins.credentials import Credentials
 from moorage.ui import UI
 from tests.loopback import Loopback, loopback
 from tests.unit.elsewhere import registry_project

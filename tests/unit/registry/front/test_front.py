@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 
 from moorage.errors import MoorageError, Refused
-from moorage.registry import service, users
-from moorage.registry.credentials import Credentials, credentials
+from moorage.registry import service
 from moorage.registry.front import runtime
 from moorage.registry.front.configuration import CONFIG
 from moorage.registry.front.roles import User
+from moorage.registry.logins import users
+from moorage.registry.logins.credentials import Credentials, credentials
 from moorage.settings import CertsSettings
 from tests.loopback import Loopback, basic, loopback
 from tests.unit.elsewhere import registry_project

@@ -2,7 +2,7 @@
 
 What only a registry of our own can do is refused in one sentence, and a cure that would need such a
 registry is replaced. Its CA is :attr:`moorage.settings.Settings.ca_file`, its login is kept by
-:mod:`moorage.registry.credentials`.
+:mod:`moorage.registry.logins.credentials`.
 """
 
 from __future__ import annotations

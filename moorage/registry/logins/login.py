@@ -7,7 +7,7 @@ from pathlib import Path
 
 from moorage.errors import Refused
 from moorage.redaction import keep_secret
-from moorage.registry.credentials import Credentials
+from moorage.registry.logins.credentials import Credentials
 
 _MOST = 4096
 

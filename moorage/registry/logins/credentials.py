@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from moorage.errors import Refused
 from moorage.files import private_folder, write_atomically
 from moorage.redaction import keep_secret
-from moorage.registry import external
+from moorage.registry.logins import external
 
 if TYPE_CHECKING:
     from moorage.settings import Settings

@@ -10,10 +10,10 @@ import pytest
 
 from moorage.configuration.parsing import BadSetting, parse
 from moorage.errors import Refused
-from moorage.registry import users
-from moorage.registry.credentials import credentials, ensure, folder
 from moorage.registry.front import roles
 from moorage.registry.front.roles import User
+from moorage.registry.logins import users
+from moorage.registry.logins.credentials import credentials, ensure, folder
 from moorage.settings import Settings
 from tests.unit.elsewhere import project
 

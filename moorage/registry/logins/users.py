@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from moorage.errors import SPOILT, Refused, spoilt
 from moorage.files import private_folder, write_atomically
 from moorage.redaction import keep_secret
-from moorage.registry.credentials import Credentials, credentials, folder
 from moorage.registry.front import roles
 from moorage.registry.front.roles import User
+from moorage.registry.logins.credentials import Credentials, credentials, folder
 
 if TYPE_CHECKING:
     from moorage.settings import Settings

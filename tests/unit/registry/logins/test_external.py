@@ -23,9 +23,10 @@ from moorage.logs import support
 from moorage.pki import certificates, presented
 from moorage.pki import registry as pki
 from moorage.redaction import redacted
-from moorage.registry import client, external, renewal, tokens
-from moorage.registry import login as given
-from moorage.registry.credentials import Credentials, keep, login_file
+from moorage.registry import client, renewal
+from moorage.registry.logins import external, tokens
+from moorage.registry.logins import login as given
+from moorage.registry.logins.credentials import Credentials, keep, login_file
 from moorage.settings import CertsSettings, ImageSettings, RegistrySettings, Settings
 from moorage.ui import UI
 from moorage.walk import doctor
