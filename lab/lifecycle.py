@@ -12,7 +12,7 @@ from lab.machines.node import LabNode, Recipe, bounding_set, capabilities, host_
 from moorage.actions import Action
 from moorage.docker import building, debian, engine
 from moorage.errors import Refused
-from moorage.mix import Line, parse_mix
+from moorage.mix import ContainerdLine, parse_mix
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -181,14 +181,14 @@ def nodes(settings: Settings, client: DockerClient) -> list[LabNode]:
     return running
 
 
-def _lines(settings: Settings, nodes: str | None) -> tuple[Line, ...]:
+def _lines(settings: Settings, nodes: str | None) -> tuple[ContainerdLine, ...]:
     if nodes is None:
         return parse_mix(settings.lab.nodes, source="lab.nodes")
     return parse_mix(nodes)
 
 
 def _recipes(
-    settings: Settings, client: DockerClient, lines: Sequence[Line], public_key: str
+    settings: Settings, client: DockerClient, lines: Sequence[ContainerdLine], public_key: str
 ) -> list[Recipe]:
     names = {line: images.reference(settings, line) for line in set(lines)}
     ids = {line: building.image_id(client, name) for line, name in names.items()}

@@ -11,7 +11,7 @@ MOST = 64
 
 
 @dataclass(frozen=True)
-class Line:
+class ContainerdLine:
     """A containerd line: the Debian suite that carries it, and how its version begins.
 
     sid's 2.x moves on, so nothing more of a version is ever asked for.
@@ -25,19 +25,19 @@ class Line:
 LINES = {
     line.name: line
     for line in (
-        Line("1.6", "bookworm", "1.6."),
-        Line("1.7", "trixie", "1.7."),
-        Line("2", "sid", "2."),
+        ContainerdLine("1.6", "bookworm", "1.6."),
+        ContainerdLine("1.7", "trixie", "1.7."),
+        ContainerdLine("2", "sid", "2."),
     )
 }
 
 
-def parse_mix(text: str, *, source: str = "--nodes") -> tuple[Line, ...]:
+def parse_mix(text: str, *, source: str = "--nodes") -> tuple[ContainerdLine, ...]:
     """``1.6,1.7*2,2`` -> the line of lab1, of lab2, and so on; 1 to 64 of them.
 
     ``source`` names where the text comes from. Raises Refused with what is expected.
     """
-    chosen: list[Line] = []
+    chosen: list[ContainerdLine] = []
     for part in text.split(","):
         found = re.fullmatch(r"\s*([^\s*]+)\s*(?:\*\s*([0-9]{1,4}))?\s*", part)
         name = found[1] if found else part.strip()

@@ -34,7 +34,7 @@ class Spelled(NamedTuple):
     digest: str
 
 
-class Home(NamedTuple):
+class ImageHome(NamedTuple):
     """Where an image is, with what its name leaves unsaid."""
 
     registry: str
@@ -76,7 +76,7 @@ def split(reference: str) -> Spelled:
     return Spelled(head, tag, digest) if colon and "/" not in tag else Spelled(name, "", digest)
 
 
-def home_of(reference: str) -> Home:
+def home_of(reference: str) -> ImageHome:
     """``busybox:1`` -> ``docker.io`` and ``library/busybox``; nothing is judged."""
     return _home(split(reference).name, HUB)
 
@@ -129,12 +129,12 @@ def below(form: str, registry: str) -> str:
     return form.replace("{registry}", registry.lower().replace(":", "_"))
 
 
-def _home(name: str, home: str) -> Home:
+def _home(name: str, home: str) -> ImageHome:
     first, slash, rest = name.partition("/")
     if not (slash and is_registry(first)):
-        return Home(home, f"library/{name}" if home == HUB and not slash else name)
+        return ImageHome(home, f"library/{name}" if home == HUB and not slash else name)
     registry = HUB if first == HUB_HOST else first
-    return Home(registry, f"library/{rest}" if registry == HUB and "/" not in rest else rest)
+    return ImageHome(registry, f"library/{rest}" if registry == HUB and "/" not in rest else rest)
 
 
 def _outer(text: str) -> str:

@@ -317,7 +317,7 @@ class UI:
                     self.note(text)
                 case output.Warn(text):
                     self.warn(text)
-                case output.Failure(problem):
+                case output.PartFailure(problem):
                     self.error(problem)
 
     def show(self, text: str) -> None:

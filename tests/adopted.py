@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from agent.resident.home import Home, Settings
+from agent.resident.home import AgentSettings, Home
 from agent.wire.verbs import Call, named
 from moorage.fleet.inventory import Target
 from moorage.fleet.residents.residence import Residents
@@ -92,7 +92,7 @@ def adopt(
     )
     home.certificate.write_text(pem)
     home.authority.write_text(authority.pem)
-    home.write_settings(Settings(identity, address, port, until))
+    home.write_settings(AgentSettings(identity, address, port, until))
     return Resident(identity, port, serial, until)
 
 

@@ -28,7 +28,7 @@ class ApiTrouble(Exception):
         self.status = status
 
 
-class Api:
+class NodeApi:
     """The cluster's API server, as this pod's ServiceAccount."""
 
     def __init__(self, here: Surroundings) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.daemonset import scrape
-from agent.daemonset.api import Api, ApiTrouble
+from agent.daemonset.api import ApiTrouble, NodeApi
 from agent.daemonset.hosts import FilesHost, FullHost, PodProver
 from agent.daemonset.surroundings import Surroundings
 from agent.engine.engine import Engine
@@ -51,7 +51,7 @@ READY_PORT = 8079
 
 
 @dataclass(frozen=True)
-class Wish:
+class PlanWish:
     """What the Secret says: ``apply`` or ``untrust`` this plan; ``digest`` names it."""
 
     action: str
@@ -60,13 +60,13 @@ class Wish:
     version: str = ""
 
     @classmethod
-    def of(cls, plan: bytes, action: str, version: str = "") -> Wish:
+    def of(cls, plan: bytes, action: str, version: str = "") -> PlanWish:
         digest = hashlib.sha256(plan + b"\0" + action.encode()).hexdigest()[:16]
         return cls(action or "apply", plan, digest, version)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LoopOutcome:
     """How an operation ended: a status of the core's, ``needs-full`` or ``untrusted``.
 
     ``pulled``: the kubelet's runtime has, through CRI. ``unproven`` are other parts.
@@ -85,11 +85,11 @@ class Outcome:
 class Loop:
     """One pod's life."""
 
-    def __init__(self, here: Surroundings, api: Api | None = None) -> None:
+    def __init__(self, here: Surroundings, api: NodeApi | None = None) -> None:
         self._here = here
-        self._api = api or Api(here)
+        self._api = api or NodeApi(here)
         self._changed = threading.Event()
-        self._wish: Wish | None = None
+        self._wish: PlanWish | None = None
         self._told = ""
         self._good_since = 0.0
         self._good_digest = ""
@@ -130,17 +130,17 @@ class Loop:
 
     # -- one round ------------------------------------------------------------------------------
 
-    def _carry_out(self, proven: bool) -> Outcome:
+    def _carry_out(self, proven: bool) -> LoopOutcome:
         wish = self._wish or self._mounted()
         if self._stands(wish):
-            return Outcome("unchanged")
+            return LoopOutcome("unchanged")
         outcome = self._operate(wish)
         self._good_since = time.monotonic() if outcome.good else 0.0
         self._good_digest = wish.digest
         self._tell(wish, outcome, proven)
         return outcome
 
-    def _stands(self, wish: Wish) -> bool:
+    def _stands(self, wish: PlanWish) -> bool:
         """Whether what was proven a while ago is still as it was left: a look, no proof."""
         lately = time.monotonic() - self._good_since < PROOF_SECONDS and self._good_since > 0
         if not lately or wish.digest != self._good_digest or wish.action == "untrust":
@@ -153,29 +153,33 @@ class Loop:
         last = events[-1]
         return isinstance(last, ResultEvent) and last.result.status == "unchanged"
 
-    def _operate(self, wish: Wish) -> Outcome:
+    def _operate(self, wish: PlanWish) -> LoopOutcome:
         try:
             engine, plan = self._engine(wish)
             untrust = wish.action == "untrust"
             if self._here.grade == "files":
                 if _was_cut_off(engine):
-                    return Outcome(NEEDS_FULL, _more("an interrupted run has to be rolled back"))
+                    return LoopOutcome(
+                        NEEDS_FULL, _more("an interrupted run has to be rolled back")
+                    )
                 dry = engine.untrust(plan, True) if untrust else engine.apply(plan, True)
                 why = _beyond_files(list(dry))
                 if why is not None:
-                    return Outcome(NEEDS_FULL if why.code == NEEDS_FULL else FAILED, why)
+                    return LoopOutcome(NEEDS_FULL if why.code == NEEDS_FULL else FAILED, why)
                 engine, plan = self._engine(wish)
             if untrust:
                 return _ended(engine.untrust(plan), UNTRUSTED)
             return _ended(engine.apply(plan))
         except AgentError as problem:
-            return Outcome(FAILED, problem.fault)
+            return LoopOutcome(FAILED, problem.fault)
         except ApiTrouble as problem:
-            return Outcome(FAILED, Fault("no-api", f"the API server does not answer: {problem}"))
+            return LoopOutcome(
+                FAILED, Fault("no-api", f"the API server does not answer: {problem}")
+            )
         except OSError as problem:
-            return Outcome(FAILED, Fault("io-error", f"{problem.filename}: {problem.strerror}"))
+            return LoopOutcome(FAILED, Fault("io-error", f"{problem.filename}: {problem.strerror}"))
 
-    def _engine(self, wish: Wish) -> tuple[Engine, Plan]:
+    def _engine(self, wish: PlanWish) -> tuple[Engine, Plan]:
         """A core, good for one operation, and the plan fitted to the grade."""
         plan = Plan.parse(wish.plan)
         self._registry = plan.registry.name
@@ -192,16 +196,16 @@ class Loop:
 
     # -- the plan -------------------------------------------------------------------------------
 
-    def _mounted(self) -> Wish:
+    def _mounted(self) -> PlanWish:
         """The Secret as the kubelet mounted it; up to a minute old, but there without the API."""
         folder = Path(self._here.plan)
         action = "apply"
         with suppress(OSError):
             action = (folder / ACTION).read_text("utf-8").strip()
         try:
-            return Wish.of((folder / PLAN).read_bytes(), action)
+            return PlanWish.of((folder / PLAN).read_bytes(), action)
         except OSError:
-            return Wish.of(b"", action)
+            return PlanWish.of(b"", action)
 
     def _follow(self) -> None:
         with suppress(ApiTrouble, KeyError, ValueError):
@@ -221,14 +225,14 @@ class Loop:
                 time.sleep(pause)
                 pause = min(pause * 2, 30.0)
 
-    def _take(self, wish: Wish) -> None:
+    def _take(self, wish: PlanWish) -> None:
         if self._wish is None or wish.digest != self._wish.digest:
             self._wish = wish
             self._changed.set()
 
     # -- the Node -------------------------------------------------------------------------------
 
-    def _tell(self, wish: Wish, outcome: Outcome, proven: bool) -> None:
+    def _tell(self, wish: PlanWish, outcome: LoopOutcome, proven: bool) -> None:
         """Annotates the Node where something is new, and lifts the taint when a pull is proven.
 
         A node that was put right is news too: what failed there before counts no more.
@@ -260,7 +264,7 @@ class Loop:
             return
         self._told = text
 
-    def _annotate(self, text: str, outcome: Outcome, pull: bool) -> None:
+    def _annotate(self, text: str, outcome: LoopOutcome, pull: bool) -> None:
         node = self._api.node()
         annotations = node["metadata"].get("annotations") or {}
         trusted = _object(annotations.get(TRUSTED, ""))
@@ -311,14 +315,14 @@ class _Readiness:
                 listener.accept()[0].close()
 
 
-def _wish(secret: dict[str, Any]) -> Wish:
+def _wish(secret: dict[str, Any]) -> PlanWish:
     data = secret.get("data") or {}
     action = base64.b64decode(data.get(ACTION, "")).decode("utf-8") or "apply"
     version = secret["metadata"]["resourceVersion"]
-    return Wish.of(base64.b64decode(data[PLAN]), action, version)
+    return PlanWish.of(base64.b64decode(data[PLAN]), action, version)
 
 
-def _ended(events: Any, status: str = "") -> Outcome:
+def _ended(events: Any, status: str = "") -> LoopOutcome:
     """Runs an operation to its result, and prints what it does as the other faces do."""
     last: ResultEvent | None = None
     for event in events:
@@ -327,14 +331,14 @@ def _ended(events: Any, status: str = "") -> Outcome:
         if not isinstance(event, ResultEvent) or not event.result.ok:
             sys.stdout.write(json.dumps(event_to_json(event)) + "\n")
     if last is None:
-        return Outcome(FAILED, Fault("internal-error", "the operation ended without a result"))
+        return LoopOutcome(FAILED, Fault("internal-error", "the operation ended without a result"))
     result = last.result
     if result.error is not None and result.error.code == "interrupted":
         raise Interrupted("SIGTERM")
     if result.ok and result.status == "changed":
         sys.stdout.write(json.dumps(event_to_json(last)) + "\n")
     sys.stdout.flush()
-    return Outcome(
+    return LoopOutcome(
         status if status and result.ok else result.status,
         result.error,
         pulled=result.ok and result.pull_seconds is not None and not _in_doubt(result),

@@ -60,7 +60,7 @@ Ledger = Mapping[str, Owned]
 Ledgers = Mapping[str, Ledger]
 
 
-class Known(Mapping[str, Owned]):
+class OwnedPaths(Mapping[str, Owned]):
     """What is ours, looked up by any path that leads to the file: a folder may be a link."""
 
     def __init__(self, tree: Tree, ledger: Ledger) -> None:

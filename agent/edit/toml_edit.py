@@ -39,7 +39,7 @@ class Entry(NamedTuple):
         return len(self.keys) == len(self.raw)
 
 
-class Layout(NamedTuple):
+class TomlLayout(NamedTuple):
     """Where everything stands in a text that is known to be valid TOML."""
 
     text: str
@@ -63,7 +63,7 @@ class Layout(NamedTuple):
         return "\r\n" if self.text.count("\r\n") * 2 > self.text.count("\n") else "\n"
 
 
-def scan(text: str) -> Layout:
+def scan(text: str) -> TomlLayout:
     """The places of all tables and keys."""
     headers: list[Header] = []
     entries: list[Entry] = []
@@ -72,7 +72,7 @@ def scan(text: str) -> Layout:
     while True:
         place = _BLANK.match(text, place).end()  # type: ignore[union-attr]
         if place >= len(text):
-            return Layout(text, tuple(headers), tuple(entries))
+            return TomlLayout(text, tuple(headers), tuple(entries))
         start = text.rfind("\n", 0, place) + 1
         if text[place] == "[":
             array = text.startswith("[[", place)
@@ -244,7 +244,7 @@ def _indent(text: str, start: int) -> str:
     return _SPACE.match(text, start)[0]  # type: ignore[index]
 
 
-def _top(layout: Layout) -> int:
+def _top(layout: TomlLayout) -> int:
     """Where a first key can stand: before the first table, below what is said above it."""
     if not layout.headers:
         return len(layout.text)
@@ -271,7 +271,7 @@ def _replaced(text: str, entry: Entry, literal: str) -> str:
     return text[: entry.value] + literal + noted + text[entry.value_end :]
 
 
-def _released(layout: Layout, entry: Entry, comment: str) -> str:
+def _released(layout: TomlLayout, entry: Entry, comment: str) -> str:
     text = layout.text
     mark = _mark(text, entry)
     assert mark is not None  # noqa: S101
@@ -287,14 +287,14 @@ def _released(layout: Layout, entry: Entry, comment: str) -> str:
     return _cut(text, above, entry.end)
 
 
-def _insert_line(layout: Layout, place: int, line: str) -> str:
+def _insert_line(layout: TomlLayout, place: int, line: str) -> str:
     text, newline = layout.text, layout.newline
     if place == len(text) and text and not text.endswith("\n"):
         return text + newline + line
     return text[:place] + line + newline + text[place:]
 
 
-def _append(layout: Layout, lines: list[str]) -> str:
+def _append(layout: TomlLayout, lines: list[str]) -> str:
     """Lines at the end; a text without a last newline stays one, so that ``_cut`` gives it back."""
     text, newline = layout.text, layout.newline
     block = newline.join(lines)

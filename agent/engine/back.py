@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator, Sequence
 
 from agent.engine import restarts, survey, words
-from agent.engine.proving import Outcome, Proving
+from agent.engine.proving import ProofOutcome, Proving
 from agent.engine.survey import Before
 from agent.facts import Facts, gather
 from agent.formats.proposal import Proof
@@ -23,7 +23,7 @@ class WayBack:
     """One node's; ``before`` is how it was before its services were restarted."""
 
     def __init__(
-        self, host: Host, store: Store, out: Outcome, notes: list[str], proving: Proving
+        self, host: Host, store: Store, out: ProofOutcome, notes: list[str], proving: Proving
     ) -> None:
         self._host = host
         self._store = store

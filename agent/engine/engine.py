@@ -15,7 +15,7 @@ from agent.engine import words
 from agent.engine.back import WayBack
 from agent.engine.looking import facts_event, still_waiting
 from agent.engine.phases import Phases
-from agent.engine.proving import Outcome, Prover, Proving
+from agent.engine.proving import ProofOutcome, Prover, Proving
 from agent.facts import gather
 from agent.journal import status
 from agent.journal.ledger import Store
@@ -47,7 +47,7 @@ class Engine:
     def __init__(self, host: Host, prover: Prover | None = None) -> None:
         self._host = host
         self._store = Store(host.root)
-        self._out = Outcome(host=platform.node())
+        self._out = ProofOutcome(host=platform.node())
         self._notes: list[str] = []
         self._proving = Proving(self._store, self._out, host.real, prover)
         self._back = WayBack(host, self._store, self._out, self._notes, self._proving)

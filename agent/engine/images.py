@@ -35,14 +35,14 @@ class Unasked(NamedTuple):
     because: str
 
 
-class Found(NamedTuple):
+class FoundImages(NamedTuple):
     """References, digests and ids as the runtimes have them, each once."""
 
     names: tuple[str, ...] = ()
     unasked: tuple[Unasked, ...] = ()
 
 
-def look(host: Host, facts: Facts) -> Found:
+def look(host: Host, facts: Facts) -> FoundImages:
     """Ask all runtimes of the node. Changes nothing, raises nothing."""
     names: dict[str, None] = {}
     unasked: list[Unasked] = []
@@ -51,7 +51,7 @@ def look(host: Host, facts: Facts) -> Found:
             unasked.append(one)
         else:
             names[one] = None
-    return Found(tuple(names), tuple(unasked))
+    return FoundImages(tuple(names), tuple(unasked))
 
 
 def _each(host: Host, facts: Facts) -> Iterator[str | Unasked]:

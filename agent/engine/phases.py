@@ -14,7 +14,7 @@ from agent.edit.change import SCRATCH
 from agent.engine import looking, restarts, steps, survey, words
 from agent.engine.back import WayBack, undisturbed
 from agent.engine.looking import Seen
-from agent.engine.proving import Outcome, Proving
+from agent.engine.proving import ProofOutcome, Proving
 from agent.engine.steps import Step
 from agent.facts import Facts, gather
 from agent.formats.proposal import NO_UNIT
@@ -37,7 +37,7 @@ class Phases:
     transaction: Transaction | None = None
 
     def __init__(
-        self, operation: str, plan: Plan, host: Host, store: Store, out: Outcome, back: WayBack
+        self, operation: str, plan: Plan, host: Host, store: Store, out: ProofOutcome, back: WayBack
     ) -> None:
         self._operation = operation
         self._plan = plan

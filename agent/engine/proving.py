@@ -12,7 +12,7 @@ from agent.facts import Facts
 from agent.formats.proposal import Proof
 from agent.journal import status
 from agent.journal.ledger import Store
-from agent.node.threads import Asked
+from agent.node.threads import Awaited
 from agent.proof import decision
 from agent.runtimes import table
 from agent.wire.faults import AgentError, Fault
@@ -32,7 +32,7 @@ class Prover(Protocol):
 
 
 @dataclass
-class Outcome:
+class ProofOutcome:
     """The result in the making."""
 
     host: str = ""
@@ -65,7 +65,7 @@ class Proving:
     ``real``: whether this is the node itself and no tree of files; ``given``: who makes the proofs.
     """
 
-    def __init__(self, store: Store, out: Outcome, real: bool, given: Prover | None) -> None:
+    def __init__(self, store: Store, out: ProofOutcome, real: bool, given: Prover | None) -> None:
         self._store = store
         self._out = out
         self._real = real
@@ -93,7 +93,7 @@ class Proving:
         decided = decision.decide(facts, plan, waiting, self.prover.cannot)
         serving = () if waiting else tuple(_sockets(facts, plan))
         # Both answers take a few milliseconds to come, and neither needs the other.
-        asked = {one: Asked(partial(self.prover.cri_serves, one)) for one in serving}
+        asked = {one: Awaited(partial(self.prover.cri_serves, one)) for one in serving}
         yield from self.timed("registry", lambda: self.prover.ask_registry(plan))
         for one in serving:
             if not asked[one].answer():

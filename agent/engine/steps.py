@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple
 
-from agent.edit.change import Change, Known, Ledgers, Owned, once
+from agent.edit.change import Change, Ledgers, Owned, OwnedPaths, once
 from agent.facts import Facts
 from agent.formats.proposal import Proposal
 from agent.journal import rivals, undoing, withdrawal
@@ -77,7 +77,7 @@ def decide(operation: str, facts: Facts, plan: Plan, noted: Noted) -> Step:
 
 def _applied(facts: Facts, plan: Plan, noted: Noted) -> Step:
     """Into the plan's state."""
-    owned = Known(facts.tree, noted.ledgers.get(plan.registry.name, {}))
+    owned = OwnedPaths(facts.tree, noted.ledgers.get(plan.registry.name, {}))
     proposals, unread = _proposed(facts, plan, owned, noted)
     _require_runtime(proposals)
     told: list[str] = []
@@ -144,7 +144,7 @@ _DECISIONS: dict[str, Callable[[Facts, Plan, Noted], Step]] = {
 
 
 def _proposed(
-    facts: Facts, plan: Plan, owned: Known, noted: Noted
+    facts: Facts, plan: Plan, owned: OwnedPaths, noted: Noted
 ) -> tuple[dict[str, Proposal], tuple[str, ...]]:
     """What each part needs; and, for one who may not read everything, what could not be read."""
     proposals: dict[str, Proposal] = {}
@@ -207,7 +207,7 @@ def _ledgers_with(
 ) -> Ledgers:
     """The ledgers once the changes are made: before us stays what it was before us."""
     mine: dict[str, Owned] = dict(ledgers.get(registry.name, {}))
-    known_before = Known(tree, mine)
+    known_before = OwnedPaths(tree, mine)
     for one in changes:
         old = known_before.get(one.path)
         before, folders = one.before, one.missing_folders(tree.exists)

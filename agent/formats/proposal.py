@@ -85,7 +85,7 @@ def unit_of(name: str, unit: str) -> str:
     return unit or name + NO_UNIT
 
 
-class Finding(NamedTuple):
+class Explained(NamedTuple):
     """A row of what `nodes.explain` tells: a strategy of a part, and whether it is the one taken.
 
     ``strategy`` names the row in the part's table (``docs/runtimes.md``, ``docs/containerd.md``),

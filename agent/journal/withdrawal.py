@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from agent.edit.change import Change, Known, Ledger, Ledgers, Owned, change, readable
+from agent.edit.change import Change, Ledger, Ledgers, Owned, OwnedPaths, change, readable
 from agent.facts import Facts
 from agent.journal import undoing
 from agent.journal.record import Record
@@ -41,7 +41,7 @@ def of_registry(facts: Facts, ledgers: Ledgers, registry: Registry) -> Withdrawa
             others[heir] = {item.path: _after(item, left), **others[heir]}
             changes.extend(left)
             continue
-        kept = table.TABLE[item.part].kept(facts, item, Known(facts.tree, owned))
+        kept = table.TABLE[item.part].kept(facts, item, OwnedPaths(facts.tree, owned))
         if kept:
             notes.append(kept)
             left = table.TABLE[item.part].left(facts, item, registry)
@@ -93,7 +93,7 @@ def of_apply(
         path = entry.path
         before, after = blobs[entry.before], blobs[entry.after]
         known = Owned(entry.part, path, before, after)
-        kept = table.TABLE[entry.part].kept(facts, known, Known(facts.tree, mine))
+        kept = table.TABLE[entry.part].kept(facts, known, OwnedPaths(facts.tree, mine))
         if kept:
             notes.append(kept)
             continue

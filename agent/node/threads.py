@@ -21,7 +21,7 @@ def begin(work: Callable[[], None], name: str) -> threading.Thread:
     return thread
 
 
-class Asked(Generic[Answer]):
+class Awaited(Generic[Answer]):
     """A question whose answer is waited for later: other work goes on in the meantime."""
 
     def __init__(self, ask: Callable[[], Answer]) -> None:

@@ -19,7 +19,7 @@ _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 
 
-class Watch:
+class FileWatch:
     """Calls ``changed`` when something happens to one of the paths of :meth:`on`."""
 
     def __init__(self, changed: Callable[[], None]) -> None:

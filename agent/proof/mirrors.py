@@ -16,7 +16,7 @@ from agent.node.tree import Tree
 from agent.wire.plan import Registry
 
 
-class Asked(NamedTuple):
+class AskedMirror(NamedTuple):
     """A host that is asked before the registry: ``path`` names it, ``cas`` are its CA files."""
 
     host: Registry
@@ -24,7 +24,7 @@ class Asked(NamedTuple):
     cas: tuple[str, ...] = ()
 
 
-def before(tree: Tree, roots: tuple[str, ...], registry: Registry) -> tuple[Asked, ...]:
+def before(tree: Tree, roots: tuple[str, ...], registry: Registry) -> tuple[AskedMirror, ...]:
     """The mirrors of a registry in the first folder that counts, in the order of its file."""
     for folder in (f"{root}/{name}" for root in roots for name in (*names(registry.name), DEFAULT)):
         path = f"{folder}/hosts.toml"
@@ -36,13 +36,13 @@ def before(tree: Tree, roots: tuple[str, ...], registry: Registry) -> tuple[Aske
     return ()
 
 
-def pem(tree: Tree, asked: Asked) -> str:
+def pem(tree: Tree, asked: AskedMirror) -> str:
     """The CA certificates that the runtime has for a host."""
     found = (tree.read(path).content or b"" for path in asked.cas)
     return "\n".join(content.decode("ascii", "replace") for content in found)
 
 
-def _mirrors(path: str, content: bytes, registry: Registry) -> tuple[Asked, ...]:
+def _mirrors(path: str, content: bytes, registry: Registry) -> tuple[AskedMirror, ...]:
     try:
         tables = parse(content).get("host")
     except TomlError:
@@ -53,7 +53,7 @@ def _mirrors(path: str, content: bytes, registry: Registry) -> tuple[Asked, ...]
         if host is None or host.name == registry.name or not isinstance(table, dict):
             continue
         if "resolve" in table.get("capabilities", ("resolve",)) and not table.get("skip_verify"):
-            found.append(Asked(host, path, _paths(path, table.get("ca"))))
+            found.append(AskedMirror(host, path, _paths(path, table.get("ca"))))
     return tuple(found)
 
 

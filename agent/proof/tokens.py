@@ -17,7 +17,7 @@ REFUSED = (401, 403)
 _MOST = 1 << 20
 
 
-class Server(NamedTuple):
+class TokenServer(NamedTuple):
     """Where tokens are issued, and for what: a ``Bearer`` challenge, taken apart."""
 
     host: str
@@ -25,7 +25,7 @@ class Server(NamedTuple):
     path: str
 
 
-def server(challenge: str, repository: str) -> Optional[Server]:  # noqa: UP045  (3.9)
+def server(challenge: str, repository: str) -> Optional[TokenServer]:  # noqa: UP045  (3.9)
     """The server of a challenge, asked for a pull of ``repository``; None if a login may not go
     there, since the address is not https. Pure."""
     scheme, _, rest = challenge.partition(" ")
@@ -41,11 +41,11 @@ def server(challenge: str, repository: str) -> Optional[Server]:  # noqa: UP045 
     asked["scope"] = f"repository:{repository}:pull"
     query = "&".join(filter(None, (realm.query, urlencode(asked))))
     path = f"{realm.path or '/'}?{query}"
-    return Server(host, port, path) if re.fullmatch(r"[\x21-\x7e]+", path) else None
+    return TokenServer(host, port, path) if re.fullmatch(r"[\x21-\x7e]+", path) else None
 
 
 def fetch(
-    found: Server,
+    found: TokenServer,
     headers: Mapping[str, str],
     connect: Callable[[str, int], http.client.HTTPConnection],
 ) -> tuple[int, str]:

@@ -25,7 +25,7 @@ from agent.wire.faults import AgentError
 
 
 @dataclass(frozen=True)
-class Settings:
+class AgentSettings:
     """How this agent serves.
 
     ``id`` is in its certificate, which ends at ``until`` (seconds since 1970).
@@ -37,7 +37,7 @@ class Settings:
     until: int
 
     @classmethod
-    def parse(cls, document: bytes) -> Settings:
+    def parse(cls, document: bytes) -> AgentSettings:
         """Raises AgentError ``bad-settings`` for anything but what :meth:`to_bytes` writes."""
         try:
             data = json.loads(document)
@@ -109,15 +109,15 @@ class Home:
     def authority(self) -> Path:
         return self.folder / "authority.pem"
 
-    def settings(self) -> Settings | None:
+    def settings(self) -> AgentSettings | None:
         """None where no agent resides. Raises AgentError where its settings are spoilt."""
         try:
             content = (self.folder / "settings.json").read_bytes()
         except FileNotFoundError:
             return None
-        return Settings.parse(content)
+        return AgentSettings.parse(content)
 
-    def write_settings(self, settings: Settings) -> None:
+    def write_settings(self, settings: AgentSettings) -> None:
         write_own(self.folder / "settings.json", settings.to_bytes(), 0o600)
 
     def generation(self) -> int:

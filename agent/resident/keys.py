@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agent.node.disk import write_own
 from agent.node.host import Host
-from agent.resident.home import Home, Settings
+from agent.resident.home import AgentSettings, Home
 from agent.wire.faults import AgentError
 
 
@@ -37,7 +37,7 @@ def request(host: Host, key: Path) -> str:
     return _run(host, [binary, "req", "-new", *made, "-sha256", "-subj", "/O=Moorage"])
 
 
-def take(home: Home, settings: Settings, document: bytes) -> Settings:
+def take(home: Home, settings: AgentSettings, document: bytes) -> AgentSettings:
     """Puts a renewed certificate in the place of the old one, with its key.
 
     Raises AgentError where it does not belong to the key of the last request, or not to the CA.

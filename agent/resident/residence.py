@@ -20,7 +20,7 @@ from agent.journal.ledger import Store
 from agent.node.disk import write_own
 from agent.node.host import Host
 from agent.resident import keys, service, upgrade
-from agent.resident.home import Home, Settings
+from agent.resident.home import AgentSettings, Home
 from agent.wire.faults import AgentError, Fault, Interrupted
 from agent.wire.report import (
     CHANGED,
@@ -167,11 +167,11 @@ def _identity(home: Home) -> str:
     return os.urandom(16).hex() if present is None else present.id
 
 
-def _parse(document: bytes) -> tuple[Settings, bytes, bytes]:
+def _parse(document: bytes) -> tuple[AgentSettings, bytes, bytes]:
     try:
         data = json.loads(document)
         words = {name: data.pop(name) for name in ("certificate", "authority")}
-        settings = Settings.parse(json.dumps(data).encode())
+        settings = AgentSettings.parse(json.dumps(data).encode())
         return settings, words["certificate"].encode("ascii"), words["authority"].encode("ascii")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise AgentError(
@@ -182,7 +182,7 @@ def _parse(document: bytes) -> tuple[Settings, bytes, bytes]:
         ) from None
 
 
-def _require_free(settings: Settings) -> None:
+def _require_free(settings: AgentSettings) -> None:
     family = socket.AF_INET6 if ":" in settings.listen else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

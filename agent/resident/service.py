@@ -13,7 +13,7 @@ from pathlib import Path
 from agent.journal.ledger import Store
 from agent.node.disk import write_own
 from agent.node.host import Host
-from agent.resident.home import Home, Settings
+from agent.resident.home import AgentSettings, Home
 from agent.wire.faults import AgentError
 
 NAME = "moorage-agent"
@@ -90,7 +90,7 @@ def start(host: Host, manager: str, patience: float = START_SECONDS) -> None:
         _run(host, ["rc-service", NAME, "restart"], timeout=max(patience, 60))
 
 
-def wait_until_serving(manager: str, settings: Settings) -> None:
+def wait_until_serving(manager: str, settings: AgentSettings) -> None:
     """Wait where the service manager does not. Raises AgentError ``agent-does-not-start``."""
     if manager == "systemd":
         return

@@ -19,7 +19,7 @@ from pathlib import Path
 from agent.node.disk import write_own
 from agent.node.host import Host
 from agent.resident import service
-from agent.resident.home import Home, Settings
+from agent.resident.home import AgentSettings, Home
 from agent.wire.faults import AgentError, Fault
 from agent.wire.report import CHANGED, UNCHANGED, Event, FileChange, HostResult, ResultEvent
 from agent.wire.version import __version__, older
@@ -57,7 +57,9 @@ def upgrade(host: Host, node: str, *, downgrade: bool = False) -> Iterator[Event
     yield ResultEvent(HostResult(host=node, status=CHANGED, changes=(change,), restarts=restarts))
 
 
-def _exchange(host: Host, home: Home, settings: Settings, content: bytes, before: bytes) -> None:
+def _exchange(
+    host: Host, home: Home, settings: AgentSettings, content: bytes, before: bytes
+) -> None:
     """The trial begins before the archive is there: cut off anywhere, one that answers is left."""
     manager = service.manager_of(host)
     write_own(home.previous, before, 0o600)

@@ -18,7 +18,7 @@ from agent.edit.toml import TomlError, at, parse
 from agent.facts import Facts
 from agent.facts.daemons import option
 from agent.formats.authorities import certificates, strip_certificates
-from agent.formats.proposal import Finding, Proof, Proposal, unit_of
+from agent.formats.proposal import Explained, Proof, Proposal, unit_of
 from agent.node.tree import File
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
@@ -59,16 +59,16 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     return Proposal(tuple(changes), restarts(facts, changes), notes)
 
 
-def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
     """Whether its file needs the table."""
     if PART not in facts.others:
-        return (Finding(PART, "buildkitd.toml", False, "there is no BuildKit here"),)
+        return (Explained(PART, "buildkitd.toml", False, "there is no BuildKit here"),)
     try:
         needs = bool(propose(facts, plan, {}).changes)
     except RefusedError as problem:
-        return (Finding(PART, "refused", True, f"{problem} ({problem.code})"),)
+        return (Explained(PART, "refused", True, f"{problem} ({problem.code})"),)
     why = "needs the registry's table; one restart" if needs else "has the registry's table"
-    return (Finding(PART, "buildkitd.toml", True, f"it {why}"),)
+    return (Explained(PART, "buildkitd.toml", True, f"it {why}"),)
 
 
 def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:

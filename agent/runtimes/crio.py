@@ -14,7 +14,7 @@ from agent.edit.toml import TomlError, at, parse
 from agent.facts import Facts
 from agent.facts.daemons import option
 from agent.formats import registries_conf
-from agent.formats.proposal import Finding, Proof, Proposal, unit_of
+from agent.formats.proposal import Explained, Proof, Proposal, unit_of
 from agent.node.host import RELOAD
 from agent.node.tree import Tree
 from agent.runtimes.podman import explained
@@ -41,10 +41,10 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     return Proposal(changes, restarts(facts, changes))
 
 
-def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
     """Which folder counts, and why."""
     if PART not in facts.others:
-        return (Finding(PART, "certs.d", False, "there is no CRI-O here"),)
+        return (Explained(PART, "certs.d", False, "there is no CRI-O here"),)
     return explained(PART, facts, plan, "read at every pull, no restart")
 
 

@@ -24,7 +24,7 @@ from agent.formats.authorities import (
     certificates,
     strip_certificates,
 )
-from agent.formats.proposal import Finding, Proof, Proposal, unit_of
+from agent.formats.proposal import Explained, Proof, Proposal, unit_of
 from agent.node.host import RELOAD
 from agent.node.tree import File, Tree
 from agent.wire.faults import RefusedError
@@ -80,34 +80,34 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     return Proposal(tuple(changes), restarts(facts, changes), tuple(notes))
 
 
-def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
     """Where each engine looks for the registry's CA, and whether ours is there."""
     if not facts.dockers:
-        return (Finding(PART, "certs.d", False, "there is no Docker Engine here"),)
-    found: list[Finding] = []
+        return (Explained(PART, "certs.d", False, "there is no Docker Engine here"),)
+    found: list[Explained] = []
     for engine in facts.dockers:
         who = f"the rootless engine of {engine.home}" if engine.home else "the engine"
         problem = _out_of_reach(facts.tree, engine)
         if problem:
-            found.append(Finding(PART, "certs.d", False, problem))
+            found.append(Explained(PART, "certs.d", False, problem))
             continue
         place = f"{engine.certs}/{plan.registry.name}"
         try:
             changes = _ca_files(facts.tree, engine, plan.registry, {})
         except RefusedError as refusal:
-            found.append(Finding(PART, "certs.d", False, f"{who}: {refusal}"))
+            found.append(Explained(PART, "certs.d", False, f"{who}: {refusal}"))
             continue
         why = f"the CA comes into {changes[0].path}" if changes else f"a file in {place} has the CA"
         needed = not plan.registry.plain_http
         found.append(
-            Finding(PART, "certs.d", needed, f"{who}: {why}; read at every pull, no restart")
+            Explained(PART, "certs.d", needed, f"{who}: {why}; read at every pull, no restart")
         )
         if engine.containerd_store and plan.mirrors:
             why = f"{who}: containerd's image store asks mirrors by hosts.toml in {engine.certs}"
-            found.append(Finding(PART, "hosts.toml", True, why))
+            found.append(Explained(PART, "hosts.toml", True, why))
         for key in _wanted(plan, engine):
             found.append(
-                Finding(PART, key, True, f"{who}: {key} in {engine.config}, taken up at a reload")
+                Explained(PART, key, True, f"{who}: {key} in {engine.config}, taken up at a reload")
             )
     return tuple(found)
 

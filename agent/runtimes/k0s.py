@@ -14,7 +14,7 @@ from agent.edit.toml import TomlError, at, parse
 from agent.facts import Facts, Runtime
 from agent.facts.daemons import option
 from agent.formats import certs_d
-from agent.formats.proposal import Finding, Proof, Proposal, unit_of
+from agent.formats.proposal import Explained, Proof, Proposal, unit_of
 from agent.runtimes import containerd
 from agent.runtimes.containerd import reliance
 from agent.runtimes.containerd.state import TABLES
@@ -56,22 +56,22 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     return Proposal(tuple(changes), restarts(facts, changes))
 
 
-def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
     """Whose folder is used, or why none can be."""
     if PART not in facts.others:
-        return (Finding(PART, "drop-in", False, "there is no k0s here"),)
+        return (Explained(PART, "drop-in", False, "there is no k0s here"),)
     found = facts.others[PART]
     if not _pulls(found) or _endpoint(found):
-        return (Finding(PART, "drop-in", False, _whose(found)),)
+        return (Explained(PART, "drop-in", False, _whose(found)),)
     try:
         _require_managed(facts)
         _refuse_mirrors(facts)
         root = _folder(facts)
     except RefusedError as problem:
-        return (Finding(PART, "refused", True, f"{problem} ({problem.code})"),)
+        return (Explained(PART, "refused", True, f"{problem} ({problem.code})"),)
     return (
-        Finding(PART, "folder", bool(root), f"a drop-in names {root}" if root else "none does"),
-        Finding(PART, "drop-in", not root, f"{DROP_IN} names {ROOT}; one restart"),
+        Explained(PART, "folder", bool(root), f"a drop-in names {root}" if root else "none does"),
+        Explained(PART, "drop-in", not root, f"{DROP_IN} names {ROOT}; one restart"),
     )
 
 

@@ -17,10 +17,10 @@ from agent.edit.utf8 import encoding
 from agent.facts import Facts, Runtime
 from agent.formats import plain
 from agent.formats.authorities import certificates, strip_certificates
-from agent.formats.proposal import Finding, Proof, Proposal, unit_of
+from agent.formats.proposal import Explained, Proof, Proposal, unit_of
 from agent.node.tree import File, Tree
 from agent.runtimes import k3s_config
-from agent.runtimes.k3s_config import Told
+from agent.runtimes.k3s_config import PullConfig
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
 from agent.wire.runtimes.declaration import Declaration, Kind
@@ -47,11 +47,11 @@ MARK = "# moorage"
 
 
 @dataclass(frozen=True)
-class _Found:
+class _FoundProduct:
     """One of the two on this node, what it is told, and its file."""
 
     runtime: Runtime
-    told: Told
+    told: PullConfig
     path: str
     folder: str
 
@@ -72,20 +72,20 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     return Proposal(tuple(changes), restarts(facts, changes), tuple(_unspeakable(plan)))
 
 
-def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
     """Which file, and whether it can be edited."""
     if not any(kind in facts.others for kind in KINDS):
-        return (Finding(PART, "registries.yaml", False, "there is no k3s or RKE2 here"),)
+        return (Explained(PART, "registries.yaml", False, "there is no k3s or RKE2 here"),)
     try:
         found = _found(facts)
         proposal = propose(facts, plan, {})
     except RefusedError as problem:
-        return (Finding(PART, "refused", True, f"{problem} ({problem.code})"),)
+        return (Explained(PART, "refused", True, f"{problem} ({problem.code})"),)
     why = proposal.absent or (
         f"{found[0].path} {'needs' if proposal.changes else 'has'} the registry; "
         "it is read at the start alone"
     )
-    return (Finding(PART, "registries.yaml", not proposal.absent, why),)
+    return (Explained(PART, "registries.yaml", not proposal.absent, why),)
 
 
 def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
@@ -153,7 +153,7 @@ def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _whose(one: _Found) -> str:
+def _whose(one: _FoundProduct) -> str:
     """Who pulls for one whose own containerd does not."""
     name, told = one.runtime.name, one.told
     if not told.agent:
@@ -163,7 +163,7 @@ def _whose(one: _Found) -> str:
     return f"{name} uses the runtime at {told.endpoint}: that one's own part looks after it"
 
 
-def _refuse_template(tree: Tree, one: _Found) -> None:
+def _refuse_template(tree: Tree, one: _FoundProduct) -> None:
     """A template that leaves registries.yaml out: a restart would bring nothing."""
     path, lacks = k3s_config.template(tree, one.told)
     if lacks:
@@ -175,7 +175,7 @@ def _refuse_template(tree: Tree, one: _Found) -> None:
         )
 
 
-def _found(facts: Facts, *, strictly: bool = True) -> list[_Found]:
+def _found(facts: Facts, *, strictly: bool = True) -> list[_FoundProduct]:
     """Both, where they are. ``strictly``: what is not understood is refused, not left out."""
     found = []
     for kind in KINDS:
@@ -187,12 +187,12 @@ def _found(facts: Facts, *, strictly: bool = True) -> list[_Found]:
             except RefusedError:
                 if strictly:
                     raise
-                told = Told(False, "", f"{folder}/registries.yaml", "")
-            found.append(_Found(runtime, told, told.registries, f"{folder}/moorage"))
+                told = PullConfig(False, "", f"{folder}/registries.yaml", "")
+            found.append(_FoundProduct(runtime, told, told.registries, f"{folder}/moorage"))
     return found
 
 
-def _authorities(tree: Tree, one: _Found, plan: Plan) -> list[Change]:
+def _authorities(tree: Tree, one: _FoundProduct, plan: Plan) -> list[Change]:
     if plan.registry.plain_http:
         return []
     file = tree.read(_authority(one, plan.registry))
@@ -200,11 +200,11 @@ def _authorities(tree: Tree, one: _Found, plan: Plan) -> list[Change]:
     return [] if same else list(change(PART, file, plan.registry.ca_bytes))
 
 
-def _authority(one: _Found, registry: Registry) -> str:
+def _authority(one: _FoundProduct, registry: Registry) -> str:
     return f"{one.folder}/{registry.name.replace(':', '_')}.crt"
 
 
-def _edited(tree: Tree, one: _Found, plan: Plan) -> tuple[Change, ...]:
+def _edited(tree: Tree, one: _FoundProduct, plan: Plan) -> tuple[Change, ...]:
     file = tree.read(one.path)
     content = readable(file) or b""
     codec = encoding(content)

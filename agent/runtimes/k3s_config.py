@@ -20,7 +20,7 @@ _KEYS = ("docker", "container-runtime-endpoint", "private-registry", "data-dir",
 _TRUE = ("true", "yes", "on", "y", "1", "t")
 
 
-class Told(NamedTuple):
+class PullConfig(NamedTuple):
     """What decides who pulls, and by what.
 
     ``endpoint`` is the socket of a runtime that is not its own, "" for its own; with ``docker`` it
@@ -39,7 +39,7 @@ class Told(NamedTuple):
         return self.agent and not self.docker and not self.endpoint
 
 
-def read(tree: Tree, runtime: Runtime) -> Told:
+def read(tree: Tree, runtime: Runtime) -> PullConfig:
     """Raises RefusedError for a file that is not understood where it counts."""
     folder = f"/etc/rancher/{runtime.name}"
     told = _from_files(tree, _config(runtime, f"{folder}/config.yaml"))
@@ -47,7 +47,7 @@ def read(tree: Tree, runtime: Runtime) -> Told:
     told = {"data-dir": data, **told, **_from_options(runtime.argv)}
     registries = told.get("private-registry", "")
     endpoint = told.get("container-runtime-endpoint", "")
-    return Told(
+    return PullConfig(
         docker=told.get("docker", "").lower() in _TRUE,
         endpoint=endpoint[len("unix://") :] if endpoint.startswith("unix://") else endpoint,
         registries=registries if registries.startswith("/") else f"{folder}/registries.yaml",
@@ -107,7 +107,7 @@ def _refused(path: str, why: str) -> RefusedError:
 _BASE = re.compile(r'\{\{-?\s*template\s+"base"')
 
 
-def template(tree: Tree, told: Told) -> tuple[str, str]:
+def template(tree: Tree, told: PullConfig) -> tuple[str, str]:
     """The template that its containerd's configuration is made from, and what is wrong with it.
 
     Empty words for none. The one for version 3 counts where containerd reads that version, as the

@@ -10,7 +10,7 @@ from __future__ import annotations
 from agent.edit.change import Ledger, Owned
 from agent.facts import Facts
 from agent.formats import certs_d
-from agent.formats.proposal import Finding, Proof, Proposal
+from agent.formats.proposal import Explained, Proof, Proposal
 from agent.runtimes import containerd
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
@@ -48,13 +48,13 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     return Proposal(certs_d.changes(PART, facts.tree, ROOT, plan, owned))
 
 
-def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
     """Whether its containerd reads the folder."""
     if PART not in facts.others:
-        return (Finding(PART, "certs.d", False, "there is no MicroK8s here"),)
+        return (Explained(PART, "certs.d", False, "there is no MicroK8s here"),)
     reads = _reads_folders(facts)
     return (
-        Finding(PART, "certs.d", reads, f"{TEMPLATE} {'names' if reads else 'does not name'} it"),
+        Explained(PART, "certs.d", reads, f"{TEMPLATE} {'names' if reads else 'does not name'} it"),
     )
 
 

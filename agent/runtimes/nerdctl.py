@@ -13,7 +13,7 @@ from agent.edit.toml import TomlError, parse
 from agent.facts import Facts
 from agent.facts.containerd import CONTAINERD_SOCKET
 from agent.formats import certs_d
-from agent.formats.proposal import Finding, Proof, Proposal
+from agent.formats.proposal import Explained, Proof, Proposal
 from agent.runtimes import containerd
 from agent.wire.plan import Plan, Registry
 from agent.wire.runtimes.declaration import IMAGE, Declaration, Kind
@@ -38,13 +38,13 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     return Proposal(certs_d.changes(PART, facts.tree, _root(facts), plan, owned))
 
 
-def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
     """Which folder, and by whose word."""
     if PART not in facts.others:
-        return (Finding(PART, "hosts_dir", False, "there is no nerdctl here"),)
+        return (Explained(PART, "hosts_dir", False, "there is no nerdctl here"),)
     root = _root(facts)
     why = f"{root}, {'the default' if root == DEFAULT else f'named in {CONFIG}'}; no restart"
-    return (Finding(PART, "hosts_dir", True, why),)
+    return (Explained(PART, "hosts_dir", True, why),)
 
 
 def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:

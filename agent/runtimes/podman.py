@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.edit.change import Ledger, Owned
 from agent.facts import Facts
 from agent.formats import registries_conf
-from agent.formats.proposal import Finding, Proof, Proposal
+from agent.formats.proposal import Explained, Proof, Proposal
 from agent.wire.plan import Plan, Registry
 from agent.wire.runtimes.declaration import AUTH, IMAGE, Declaration, Kind
 
@@ -37,20 +37,20 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     return Proposal(registries_conf.changes(PART, facts, plan, owned), notes=tuple(notes))
 
 
-def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
     """Which folder counts, and why."""
     if PART not in facts.others:
-        return (Finding(PART, "certs.d", False, "there is no Podman, Buildah or Skopeo here"),)
+        return (Explained(PART, "certs.d", False, "there is no Podman, Buildah or Skopeo here"),)
     return explained(PART, facts, plan, "read at every pull")
 
 
-def explained(part: str, facts: Facts, plan: Plan, when: str) -> tuple[Finding, ...]:
+def explained(part: str, facts: Facts, plan: Plan, when: str) -> tuple[Explained, ...]:
     """The findings for whatever reads the folders of containers/image."""
     place = registries_conf.folder(facts.tree, plan.registry, {})
-    found = [Finding(part, "certs.d", not plan.registry.plain_http, f"{place}, {when}")]
+    found = [Explained(part, "certs.d", not plan.registry.plain_http, f"{place}, {when}")]
     if plan.registry.plain_http or plan.mirrors:
         why = f"a drop-in in {registries_conf.DROP_INS}: it has no other place"
-        found.append(Finding(part, "registries.conf.d", True, why))
+        found.append(Explained(part, "registries.conf.d", True, why))
     return tuple(found)
 
 

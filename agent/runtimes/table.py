@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from agent.edit.change import Change, Ledger, Owned
 from agent.facts import Facts
-from agent.formats.proposal import Finding, Proof, Proposal, Trial
+from agent.formats.proposal import Explained, Proof, Proposal, Trial
 from agent.system import hosts, proxy
 from agent.wire.plan import Plan, Registry
 from agent.wire.runtimes.declaration import Declaration
@@ -25,7 +25,7 @@ class Resource(Protocol):
 
     def propose(self, facts: Facts, plan: Plan, owned: Ledger) -> Proposal: ...
     def strip(self, owned: Owned, content: bytes, registry: Registry) -> bytes | None: ...
-    def explain(self, facts: Facts, plan: Plan) -> tuple[Finding, ...]: ...
+    def explain(self, facts: Facts, plan: Plan) -> tuple[Explained, ...]: ...
 
 
 def _no_restart(facts: Facts, changes: tuple[Change, ...]) -> tuple[str, ...]:
@@ -178,7 +178,7 @@ def propose(name: str, facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     return part.resource.propose(facts, plan, owned)
 
 
-def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
     """What each part of the plan would do on this node, and why."""
     return tuple(
         finding for name in chosen(plan) for finding in TABLE[name].resource.explain(facts, plan)

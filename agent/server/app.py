@@ -27,7 +27,7 @@ from agent.journal.ledger import Store
 from agent.node.host import Host, Onlooker
 from agent.node.memory import Memory
 from agent.resident import keys, upgrade
-from agent.resident.home import Home, Settings
+from agent.resident.home import AgentSettings, Home
 from agent.server import metrics, openapi, tls
 from agent.server.doors import Doors
 from agent.server.drift import Drift
@@ -86,7 +86,7 @@ class App:
     def __init__(
         self,
         root: str,
-        settings: Settings,
+        settings: AgentSettings,
         *,
         digest: str = "",
         prover: Prover | None = None,

@@ -20,7 +20,7 @@ from typing import Any
 from agent.journal import desired
 from agent.journal.ledger import Store
 from agent.journal.lock import holder
-from agent.node.watch import Watch
+from agent.node.watch import FileWatch
 from agent.server.work import BusyError, Operation, Work, events
 from agent.wire.faults import AgentError
 from agent.wire.plan import Plan
@@ -77,7 +77,7 @@ class Drift:
         self._patience = Patience()
         self._wake = asyncio.Event()
         self._forgotten = asyncio.Event()
-        self._watch = Watch(self._wake.set)
+        self._watch = FileWatch(self._wake.set)
         self._fine: str = ""
         self._stamp: tuple[object, ...] = ()
         self._paths: tuple[str, ...] = ()

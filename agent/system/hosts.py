@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from agent.edit.change import Change, Ledger, Owned, change, readable
 from agent.facts import Facts
-from agent.formats.proposal import Finding, Proposal
+from agent.formats.proposal import Explained, Proposal
 from agent.system import cloud_init
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
@@ -41,22 +41,22 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     return Proposal(tuple(changes))
 
 
-def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
     """Whether the hosts file needs our entry, has one, or has somebody else's."""
     try:
         proposal = propose(facts, plan, {})
     except RefusedError as problem:
-        return (Finding(PART, "refused", True, f"{problem} ({problem.code})"),)
+        return (Explained(PART, "refused", True, f"{problem} ({problem.code})"),)
     if proposal.absent:
-        return (Finding(PART, "left-to-dns", True, proposal.absent),)
+        return (Explained(PART, "left-to-dns", True, proposal.absent),)
     registry = plan.registry
     what = f"{PATH} {'needs' if proposal.changes else 'has'} {registry.address} {registry.host}"
-    found = [Finding(PART, "entry" if proposal.changes else "entry-there", True, what)]
+    found = [Explained(PART, "entry" if proposal.changes else "entry-there", True, what)]
     for path in cloud_init.templates(facts.tree):
         why = (
             f"cloud-init writes {PATH} from {path} again at each boot, so the entry goes there too"
         )
-        found.append(Finding(PART, "cloud-init-template", True, why))
+        found.append(Explained(PART, "cloud-init-template", True, why))
     return tuple(found)
 
 

@@ -14,7 +14,7 @@ from agent.edit import json_edit
 from agent.edit.change import Change, Ledger, Owned, change
 from agent.facts import Facts, Proxied
 from agent.facts.proxies import OURS, folder
-from agent.formats.proposal import Finding, Proposal
+from agent.formats.proposal import Explained, Proposal
 from agent.wire.plan import Plan, Registry
 
 PART = "proxy"
@@ -35,11 +35,11 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     return Proposal(tuple(changes), restarts(facts, changes), tuple(notes))
 
 
-def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
     """The services behind a proxy, and whether they leave the registry out."""
     asking = _asking(facts, plan)
     return tuple(
-        Finding(
+        Explained(
             PART,
             "drop-in" if one in asking and plan.options.fix_proxy else "note",
             one in asking,

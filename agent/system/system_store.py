@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from agent.edit.change import Change, Ledger, Owned, change
 from agent.facts import Facts
 from agent.formats.authorities import certificates, pem, strip_certificates
-from agent.formats.proposal import Finding, Proof, Proposal
+from agent.formats.proposal import Explained, Proof, Proposal
 from agent.wire.plan import Plan, Registry
 
 PART = "system"
@@ -57,11 +57,11 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     return Proposal(tuple(changes), restarts(facts, changes))
 
 
-def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
     """The distribution's way, and those of others."""
     taken = _way(facts)
     return tuple(
-        Finding(
+        Explained(
             PART,
             way.name,
             way is taken,

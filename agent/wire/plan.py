@@ -75,7 +75,7 @@ class Registry:
                 found.append(_WithPort(one.host, one.port, one.address, one.ca, (), one.insecure))
         return tuple(found)
 
-    def reference(self, image: str) -> Reference | None:
+    def reference(self, image: str) -> ImageName | None:
         """``image`` taken apart, or None if it is no image of this registry in any spelling."""
         found = (reference(image, one.name) for one in self.spellings if one.host == self.host)
         return next((one for one in found if one is not None), None)
@@ -387,20 +387,20 @@ _REFERENCE = re.compile(
 )
 
 
-class Reference(NamedTuple):
+class ImageName(NamedTuple):
     """An image under a registry, taken apart: ``version`` is its digest, else its tag."""
 
     repository: str
     version: str
 
 
-def reference(image: str, registry: str) -> Reference | None:
+def reference(image: str, registry: str) -> ImageName | None:
     """``image`` taken apart, or None where it is no image under ``registry``."""
     prefix = registry + "/"
     match = _REFERENCE.fullmatch(image[len(prefix) :]) if image.startswith(prefix) else None
     if match is None or len(prefix + match["repository"]) > 255:
         return None
-    return Reference(match["repository"], match["digest"] or match["tag"] or "latest")
+    return ImageName(match["repository"], match["digest"] or match["tag"] or "latest")
 
 
 def _check_verify(verify: Verify, registry: Registry) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from moorage.docker import building, debian, engine
 from moorage.errors import MoorageError
-from moorage.mix import LINES, Line
+from moorage.mix import LINES, ContainerdLine
 from moorage.output import unheard
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ REPOSITORY = "moorage/lab"
 _FILES = Path(__file__).parent / "image"
 
 
-def reference(settings: Settings, line: Line | None) -> str:
+def reference(settings: Settings, line: ContainerdLine | None) -> str:
     """The name of the image of a line; None stands for the part that all share.
 
     It changes with whatever goes into the image, so that an image of that name is the right one.
@@ -35,7 +35,9 @@ def reference(settings: Settings, line: Line | None) -> str:
     return f"{REPOSITORY}:{line.name if line else 'node'}-{recipe.hexdigest()[:10]}"
 
 
-def missing(settings: Settings, client: DockerClient, lines: Iterable[Line]) -> tuple[Line, ...]:
+def missing(
+    settings: Settings, client: DockerClient, lines: Iterable[ContainerdLine]
+) -> tuple[ContainerdLine, ...]:
     """Those of ``lines``, each once, whose image is not there."""
     return tuple(
         line
@@ -53,7 +55,7 @@ def base(settings: Settings, client: DockerClient, progress: Progress) -> str:
 def ensure(
     settings: Settings,
     client: DockerClient,
-    lines: Iterable[Line],
+    lines: Iterable[ContainerdLine],
     base: str,
     update: Update = unheard,
 ) -> None:
@@ -103,7 +105,7 @@ def _forget_superseded(settings: Settings, client: DockerClient) -> None:
                     client.images.remove(name)
 
 
-def _build_line(settings: Settings, client: DockerClient, line: Line) -> None:
+def _build_line(settings: Settings, client: DockerClient, line: ContainerdLine) -> None:
     name = reference(settings, line)
     building.build(
         client,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moorage.mix import Line
+from moorage.mix import ContainerdLine
 
 LABEL_LINE = "io.moorage.lab.containerd"
 LABEL_RECIPE = "io.moorage.lab.recipe"
@@ -55,7 +55,7 @@ class Recipe:
 
     prefix: str
     number: int
-    line: Line
+    line: ContainerdLine
     image: str
     image_id: str
     host_config: Mapping[str, Any]

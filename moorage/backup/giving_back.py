@@ -19,7 +19,7 @@ from moorage.registry.storage import verifying
 from moorage.registry.storage.layout import Layout
 
 if TYPE_CHECKING:
-    from moorage.backup.restic import Place
+    from moorage.backup.restic import BackupPlace
     from moorage.output import Progress
     from moorage.settings import Settings
 
@@ -27,14 +27,16 @@ _READY = "ready"
 
 
 @dataclass(frozen=True)
-class Restored:
+class RestoredBackup:
     """``snapshot`` is "" if an earlier run had got it; ``tags``: how many images came back."""
 
     snapshot: str
     tags: int
 
 
-def restore(settings: Settings, progress: Progress, at: Place, snapshot: str = "") -> Restored:
+def restore(
+    settings: Settings, progress: Progress, at: BackupPlace, snapshot: str = ""
+) -> RestoredBackup:
     """Puts the newest proven backup in place, or that ``snapshot``.
 
     Raises Refused (``restore-over-data``, ``no-proven-backup``) or MoorageError
@@ -58,7 +60,7 @@ def restore(settings: Settings, progress: Progress, at: Place, snapshot: str = "
     document = freeze.read_index(folder)
     _put_in_place(_restored_settings(settings, folder), folder)
     shutil.rmtree(folder)
-    return Restored(snapshot, len(document["tags"]))
+    return RestoredBackup(snapshot, len(document["tags"]))
 
 
 def _require_empty(settings: Settings) -> None:
@@ -78,7 +80,7 @@ def _require_empty(settings: Settings) -> None:
             )
 
 
-def _newest(at: Place) -> str:
+def _newest(at: BackupPlace) -> str:
     proven = [one for one in restic.snapshots(at) if "proven" in (one.get("tags") or ())]
     if not proven:
         raise Refused(

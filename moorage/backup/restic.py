@@ -29,14 +29,14 @@ _LOCKED = re.compile(r"repository is already locked|unable to create lock")
 
 
 @dataclass(frozen=True)
-class Place:
+class BackupPlace:
     """Where backups are: restic's word for it, and the passphrase. No ``repr`` shows that."""
 
     at: str
     passphrase: str = field(repr=False)
 
 
-def place(text: str, passphrase: str) -> Place:
+def place(text: str, passphrase: str) -> BackupPlace:
     """A folder, ``sftp:user@host:/folder`` or ``s3:https://host/bucket``.
 
     Raises Refused (``wrong-use``) for anything else, (``no-program``) if there is no restic.
@@ -57,7 +57,7 @@ def place(text: str, passphrase: str) -> Place:
             cause="it keeps the backups, encrypted and without doubles",
             cure="sudo apt-get install restic",
         )
-    return Place(text if scheme else str(Path(text).expanduser().resolve()), passphrase)
+    return BackupPlace(text if scheme else str(Path(text).expanduser().resolve()), passphrase)
 
 
 def read_passphrase(file: Path) -> str:
@@ -74,7 +74,7 @@ def read_passphrase(file: Path) -> str:
     return keep_secret(found[0])
 
 
-def ensure(at: Place) -> bool:
+def ensure(at: BackupPlace) -> bool:
     """Makes the repository if there is none -> whether it was made. Raises MoorageError."""
     try:
         _run(at, "cat", "config")
@@ -86,7 +86,7 @@ def ensure(at: Place) -> bool:
     return False
 
 
-def backup(at: Place, folder: Path) -> str:
+def backup(at: BackupPlace, folder: Path) -> str:
     """Stores ``folder`` -> the snapshot's id.
 
     Hard links are made anew each time, which changes a file's ctime and nothing in it.
@@ -101,23 +101,23 @@ def backup(at: Place, folder: Path) -> str:
     raise MoorageError("backup-failed", "restic does not say what it stored", cause=said[-200:])
 
 
-def restore(at: Place, snapshot: str, target: Path) -> None:
+def restore(at: BackupPlace, snapshot: str, target: Path) -> None:
     """Puts a snapshot into ``target``. Raises MoorageError (``backup-damaged``)."""
     _run(at, "restore", snapshot, "--target", str(target))
 
 
-def prove(at: Place, snapshot: str) -> None:
+def prove(at: BackupPlace, snapshot: str) -> None:
     """Notes of a snapshot that it was served and pulled from."""
     _run(at, "tag", "--add=proven", snapshot)
 
 
-def snapshots(at: Place) -> list[dict[str, Any]]:
+def snapshots(at: BackupPlace) -> list[dict[str, Any]]:
     """Ours, the oldest first; ``proven`` is in the ``tags`` of those that are."""
     found: list[dict[str, Any]] = json.loads(_run(at, "snapshots", "--json", "--tag=moorage"))
     return sorted(found or [], key=lambda one: str(one["time"]))
 
 
-def _run(at: Place, *words: str, cwd: Path | None = None) -> str:
+def _run(at: BackupPlace, *words: str, cwd: Path | None = None) -> str:
     # Without that file, restic 0.14 says on stdout that it reads a password, before its JSON.
     argv = ["restic", "--repo", at.at, "--password-file", "/dev/stdin", *words]
     done = commands.run(
@@ -129,7 +129,7 @@ def _run(at: Place, *words: str, cwd: Path | None = None) -> str:
     return done.stdout.decode(errors="replace")
 
 
-def _explained(at: Place, verb: str, code: int, words: str) -> MoorageError:
+def _explained(at: BackupPlace, verb: str, code: int, words: str) -> MoorageError:
     if _WRONG_PASSPHRASE.search(words) or code == 12:
         return Refused(
             "backup-passphrase",

@@ -16,7 +16,7 @@ from moorage.registry.storage.opened import opened
 
 if TYPE_CHECKING:
     from moorage.backup.proof import Serve
-    from moorage.backup.restic import Place
+    from moorage.backup.restic import BackupPlace
     from moorage.output import Progress
     from moorage.settings import Settings
 
@@ -32,7 +32,7 @@ class BackedUp:
     left_out: tuple[str, ...]
 
 
-def back_up(settings: Settings, progress: Progress, at: Place, serve: Serve) -> BackedUp:
+def back_up(settings: Settings, progress: Progress, at: BackupPlace, serve: Serve) -> BackedUp:
     """Raises Refused (``backup-no-room``; nothing is stored then) or MoorageError; a snapshot that
     was stored and not proven is never taken for a good one."""
     layout = opened(settings)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Standing:
+class CacheStanding:
     """A cache as it is. ``below``: where its images are asked for, as image names spell it."""
 
     upstream: Upstream
@@ -91,7 +91,7 @@ _SAID = {
 }
 
 
-def all_of(settings: Settings, client: DockerClient | None) -> list[Standing]:
+def all_of(settings: Settings, client: DockerClient | None) -> list[CacheStanding]:
     """Every cache, by the name of its upstream. ``client`` None: no engine answers.
 
     Raises Refused for what cannot be read, or for a container that is not ours.
@@ -101,7 +101,7 @@ def all_of(settings: Settings, client: DockerClient | None) -> list[Standing]:
         return []
     asked = answering.ask_all(settings, each)
     return [
-        Standing(
+        CacheStanding(
             one,
             f"{settings.registry_name}/{upstreams.path(settings, one)}",
             _runs(settings, client, one),
@@ -112,7 +112,7 @@ def all_of(settings: Settings, client: DockerClient | None) -> list[Standing]:
     ]
 
 
-def table(found: Sequence[Standing]) -> Table:
+def table(found: Sequence[CacheStanding]) -> Table:
     """Caches, a row each. Pure."""
     return Table(
         ("cache", "upstream", "state", "read by", "images", "size", "confirmed"),
@@ -133,7 +133,7 @@ def table(found: Sequence[Standing]) -> Table:
     )
 
 
-def images(one: Standing) -> Table:
+def images(one: CacheStanding) -> Table:
     """What a cache holds, a row per image. Pure."""
     return Table(
         ("image", "digest", "confirmed"),

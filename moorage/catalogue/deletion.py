@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from moorage.catalogue.listing import Repository
-from moorage.catalogue.retention import Verdict, subject_of
+from moorage.catalogue.retention import TagVerdict, subject_of
 from moorage.errors import MoorageError, Refused
 from moorage.registry import client
 
@@ -30,7 +30,7 @@ _TRIES, _AGAIN_SECONDS = 20, 0.1
 
 
 @dataclass(frozen=True)
-class Step:
+class DeletionStep:
     """One deletion: a tag alone, or with ``tag`` "" a manifest and every tag of it (``tags``)."""
 
     repository: str
@@ -39,11 +39,11 @@ class Step:
     tags: tuple[str, ...] = ()
 
 
-def steps(verdicts: Iterable[Verdict], held: Sequence[Repository]) -> list[Step]:
+def steps(verdicts: Iterable[TagVerdict], held: Sequence[Repository]) -> list[DeletionStep]:
     """What to delete, in an order that may be cut off anywhere: an index before its children, an
     image before what is said of it. Pure."""
     going = [one for one in verdicts if one.goes]
-    tags = [Step(one.repository, one.digest, one.tag) for one in going if not one.whole]
+    tags = [DeletionStep(one.repository, one.digest, one.tag) for one in going if not one.whole]
     whole = dict.fromkeys(
         (one.repository, one.digest)
         for one in sorted(going, key=lambda one: (not one.tag, bool(subject_of(one.tag))))
@@ -58,7 +58,7 @@ def steps(verdicts: Iterable[Verdict], held: Sequence[Repository]) -> list[Step]
     return [
         *tags,
         *(
-            Step(name, digest, tags=tagged.get(name, {}).get(digest, ()))
+            DeletionStep(name, digest, tags=tagged.get(name, {}).get(digest, ()))
             for name, digest in sorted(whole, key=depth)
         ),
     ]
@@ -82,7 +82,7 @@ def _parents(held: Sequence[Repository]) -> dict[tuple[str, str], list[tuple[str
     return found
 
 
-def of_reference(held: Repository, tag: str, digest: str) -> tuple[list[Step], list[str]]:
+def of_reference(held: Repository, tag: str, digest: str) -> tuple[list[DeletionStep], list[str]]:
     """What deletes one tag, or one digest with its tags -> (the steps, what to warn of). Pure.
 
     Raises Refused: ``no-such-image``, ``image-part-of`` for a child of an index that stays.
@@ -107,12 +107,12 @@ def of_reference(held: Repository, tag: str, digest: str) -> tuple[list[Step], l
         )
     if tag and (others or parents):
         rest = f"also {', '.join(others)}" if others else f"a part of {parents[0]}"
-        return [Step(held.name, found, tag)], [f"{found} stays: it is {rest}"]
+        return [DeletionStep(held.name, found, tag)], [f"{found} stays: it is {rest}"]
     warnings = [f"these tags go with it: {', '.join(others)}"] if others else []
     return _whole(held, found), warnings
 
 
-def _whole(held: Repository, digest: str) -> list[Step]:
+def _whole(held: Repository, digest: str) -> list[DeletionStep]:
     """The manifest, then what no other manifest and no tag of the repository needs of it."""
     found, waiting = [digest], [digest]
     while waiting:
@@ -125,7 +125,7 @@ def _whole(held: Repository, digest: str) -> list[Step]:
                 found.append(other)
                 waiting.append(other)
     tags = _by_digest(held)
-    return [Step(held.name, one, tags=tags.get(one, ())) for one in found]
+    return [DeletionStep(held.name, one, tags=tags.get(one, ())) for one in found]
 
 
 def _free(held: Repository, digest: str, gone: Sequence[str]) -> bool:
@@ -137,17 +137,17 @@ def _free(held: Repository, digest: str, gone: Sequence[str]) -> bool:
     return not tagged and all(parent in gone for parent in parents)
 
 
-def carry_out(settings: Settings, login: Credentials, step: Step) -> None:
+def carry_out(settings: Settings, login: Credentials, step: DeletionStep) -> None:
     """One step; what is gone already is fine. Raises MoorageError (``delete-refused``)."""
     if step.tag:
         _untag(settings, login, step)
         return
     if not _delete(settings, login, step.repository, step.digest):
         for tag in step.tags:
-            _untag_if_left(settings, login, Step(step.repository, step.digest, tag))
+            _untag_if_left(settings, login, DeletionStep(step.repository, step.digest, tag))
 
 
-def _untag_if_left(settings: Settings, login: Credentials, step: Step) -> None:
+def _untag_if_left(settings: Settings, login: Credentials, step: DeletionStep) -> None:
     """Distribution deletes a manifest first and its tags then: cut off in between, or amid the push
     of another tag (it answers 500), it leaves tags that name nothing, and that stay for ever."""
     for _ in range(_TRIES):
@@ -163,24 +163,24 @@ def _untag_if_left(settings: Settings, login: Credentials, step: Step) -> None:
     )
 
 
-def _names_nothing(settings: Settings, login: Credentials, step: Step) -> bool:
+def _names_nothing(settings: Settings, login: Credentials, step: DeletionStep) -> bool:
     tags = client.ask(settings, f"/v2/{step.repository}/tags/list", login=login, timeout=60)
     listed = tags.status == 200 and step.tag in (json.loads(tags.body).get("tags") or ())
     return listed and _is_gone(settings, login, step)
 
 
-def _is_gone(settings: Settings, login: Credentials, step: Step) -> bool:
+def _is_gone(settings: Settings, login: Credentials, step: DeletionStep) -> bool:
     # Without the kinds named, Distribution says of an OCI manifest that it is unknown.
     accept = client.MANIFEST_TYPES
     path = _path(step)
     return client.ask(settings, path, login=login, method="HEAD", accept=accept).status == 404
 
 
-def _path(step: Step) -> str:
+def _path(step: DeletionStep) -> str:
     return f"/v2/{step.repository}/manifests/{step.tag or step.digest}"
 
 
-def _untag(settings: Settings, login: Credentials, step: Step) -> None:
+def _untag(settings: Settings, login: Credentials, step: DeletionStep) -> None:
     path = _path(step)
     answer = client.ask(settings, path, login=login, method="DELETE")
     if answer.status in (202, 404):
@@ -197,7 +197,7 @@ def _untag(settings: Settings, login: Credentials, step: Step) -> None:
     _delete(settings, login, step.repository, digest)
 
 
-def _throw_away(settings: Settings, login: Credentials, step: Step) -> bytes:
+def _throw_away(settings: Settings, login: Credentials, step: DeletionStep) -> bytes:
     """A manifest that no other tag can have, over an empty configuration that is uploaded."""
     digest = f"sha256:{hashlib.sha256(_EMPTY).hexdigest()}"
     begun = client.ask(
@@ -226,7 +226,7 @@ def _throw_away(settings: Settings, login: Credentials, step: Step) -> bytes:
 
 def _delete(settings: Settings, login: Credentials, repository: str, digest: str) -> bool:
     """Whether it and its tags went now; False: it is gone, but some of its tags may be left."""
-    step = Step(repository, digest)
+    step = DeletionStep(repository, digest)
     answer = client.ask(settings, _path(step), login=login, method="DELETE", timeout=60)
     if answer.status == 202:
         return True
@@ -235,7 +235,7 @@ def _delete(settings: Settings, login: Credentials, repository: str, digest: str
     return False
 
 
-def _refused(step: Step, answer: client.Answer) -> MoorageError:
+def _refused(step: DeletionStep, answer: client.Answer) -> MoorageError:
     name = f"{step.repository}{':' + step.tag if step.tag else '@' + step.digest}"
     return MoorageError(
         "delete-refused",

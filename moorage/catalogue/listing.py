@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldManifest:
     """A manifest that a repository has, tagged or not; ``pushed`` in seconds since 1970."""
 
     manifest: Manifest
@@ -34,7 +34,7 @@ class Repository:
 
     name: str
     tags: Mapping[str, Link]
-    manifests: Mapping[str, Held]
+    manifests: Mapping[str, HeldManifest]
 
     def size(self, digest: str) -> int:
         """Bytes of a manifest's layers and configuration, and of its children's."""
@@ -82,7 +82,7 @@ def _read(layout: Layout, name: str) -> Repository:
         name,
         layout.tags(name),
         {
-            digest: Held(lenient(layout, digest) or Manifest(), pushed)
+            digest: HeldManifest(lenient(layout, digest) or Manifest(), pushed)
             for digest, pushed in layout.revisions(name).items()
         },
     )

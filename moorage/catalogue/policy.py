@@ -13,7 +13,7 @@ _DURATION = re.compile(r"(\d{1,6})([smhdw])")
 
 
 @dataclass(frozen=True)
-class Policy:
+class RetentionPolicy:
     """Which tags stay. A tag goes if it is neither among the ``keep`` newest of its repository nor
     younger than ``older_than`` seconds; None for either: that says nothing, and with both None no
     tag goes. ``untagged``: manifests without a tag go, too. ``protect``: patterns of what stays."""
@@ -34,11 +34,11 @@ class Policy:
         return next((p for p in self.protect if any(fnmatchcase(n, p) for n in names)), "")
 
 
-def parse(keep: str, older_than: str, protect: str, *, untagged: bool) -> Policy:
+def parse(keep: str, older_than: str, protect: str, *, untagged: bool) -> RetentionPolicy:
     """The policy of a command line. Raises Refused (``wrong-use``) for what is none."""
     if keep and not (keep.isascii() and keep.isdigit() and len(keep) < 7):
         raise Refused("wrong-use", f"invalid --keep {keep!r}: not a number", cure="--keep=10")
-    policy = Policy(
+    policy = RetentionPolicy(
         int(keep) if keep else None,
         seconds("--older-than", older_than) if older_than else None,
         untagged,

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from moorage.catalogue import deletion, listing, retention, usage
-from moorage.catalogue.policy import Policy
-from moorage.catalogue.retention import InUse, Verdict
+from moorage.catalogue.policy import RetentionPolicy
+from moorage.catalogue.retention import InUse, TagVerdict
 from moorage.errors import Refused
 from moorage.output import Update, unheard
 from moorage.registry.storage.opened import opened
@@ -26,16 +26,16 @@ _CLOCK_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class PrunePlan:
     """What a prune would do, and who was asked what is in use."""
 
-    policy: Policy
+    policy: RetentionPolicy
     in_use: InUse
     said_by: tuple[str, ...]
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[TagVerdict, ...]
 
     @property
-    def going(self) -> list[Verdict]:
+    def going(self) -> list[TagVerdict]:
         return [one for one in self.verdicts if one.goes]
 
 
@@ -43,11 +43,11 @@ def plan(
     settings: Settings,
     api: Api | None,
     fleet: Fleet,
-    policy: Policy,
+    policy: RetentionPolicy,
     *,
     everything: bool,
     without_nodes: bool,
-) -> Plan:
+) -> PrunePlan:
     """Asks ``api``, if there is a cluster, and the nodes of ``fleet`` what is in use, then decides.
 
     Changes nothing.
@@ -70,12 +70,12 @@ def plan(
             cause="every tag there goes by it",
             cure="keep some: --keep=1, or --protect; --all if that is what you want",
         )
-    return Plan(policy, asked.in_use, asked.said_by, verdicts)
+    return PrunePlan(policy, asked.in_use, asked.said_by, verdicts)
 
 
 def carry_out(
-    settings: Settings, login: Credentials, made: Plan, update: Update = unheard
-) -> list[Verdict]:
+    settings: Settings, login: Credentials, made: PrunePlan, update: Update = unheard
+) -> list[TagVerdict]:
     """Deletes what was planned and still goes -> that. Raises MoorageError.
 
     A repository is read and judged again just before: what was pushed meanwhile counts.
@@ -83,7 +83,7 @@ def carry_out(
     layout = opened(settings)
     names = sorted({one.repository for one in made.going})
     planned = {(one.name, one.digest) for one in made.going}
-    done: list[Verdict] = []
+    done: list[TagVerdict] = []
     for count, name in enumerate(names, 1):
         held = listing.repositories(layout)
         judged = retention.decide(held, made.policy, made.in_use, time.time())
@@ -111,9 +111,9 @@ def _require_clock(held: Sequence[listing.Repository], now: float) -> None:
         )
 
 
-def _require_matches(policy: Policy, held: Sequence[listing.Repository]) -> None:
+def _require_matches(policy: RetentionPolicy, held: Sequence[listing.Repository]) -> None:
     for pattern in policy.protect:
-        alone = Policy(protect=(pattern,))
+        alone = RetentionPolicy(protect=(pattern,))
         if not any(alone.protects(one.name, tag) for one in held for tag in one.tags):
             raise Refused(
                 "prune-matches-nothing",

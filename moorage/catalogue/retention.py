@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from moorage.catalogue.listing import Repository
-from moorage.catalogue.policy import Policy
+from moorage.catalogue.policy import RetentionPolicy
 
 _COMPANION = re.compile(r"sha256-([0-9a-f]{64})(?:\..+)?")
 # A manifest without a tag may be a child whose index is still being pushed.
@@ -30,7 +30,7 @@ class InUse:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TagVerdict:
     """One tag (or, with ``tag`` "", one untagged manifest), whether it goes, and why.
 
     ``whole``: its manifest goes as well; else the tag alone. ``size`` in bytes, ``pushed`` in
@@ -58,8 +58,8 @@ def subject_of(tag: str) -> str:
 
 
 def decide(
-    held: Sequence[Repository], policy: Policy, in_use: InUse, now: float
-) -> tuple[Verdict, ...]:
+    held: Sequence[Repository], policy: RetentionPolicy, in_use: InUse, now: float
+) -> tuple[TagVerdict, ...]:
     """A verdict per tag and per untagged manifest. ``now`` in seconds since 1970."""
     used = _used(held, in_use)
     reasons = {one.name: _tags(one, policy, used, in_use, now) for one in held}
@@ -91,7 +91,7 @@ def decide(
     )
 
 
-def emptied(verdicts: Iterable[Verdict]) -> list[str]:
+def emptied(verdicts: Iterable[TagVerdict]) -> list[str]:
     """Repositories that would be left without a single image."""
     left: dict[str, bool] = {}
     for one in verdicts:
@@ -101,7 +101,7 @@ def emptied(verdicts: Iterable[Verdict]) -> list[str]:
 
 
 def _tags(
-    one: Repository, policy: Policy, used: set[Place], in_use: InUse, now: float
+    one: Repository, policy: RetentionPolicy, used: set[Place], in_use: InUse, now: float
 ) -> dict[str, tuple[bool, str]]:
     """Whether each tag of an image goes, by itself, and why."""
     images = [tag for tag in one.tags if not subject_of(tag)]
@@ -126,7 +126,7 @@ def _tags(
     return {tag: verdict(tag) for tag in images}
 
 
-def _because(policy: Policy) -> str:
+def _because(policy: RetentionPolicy) -> str:
     parts = []
     if policy.keep is not None:
         parts.append(f"not among the {policy.keep} newest")
@@ -193,7 +193,7 @@ def _said_of(held: Sequence[Repository]) -> Mapping[str, set[Place]]:
     return said
 
 
-def _alone(pushed: float, policy: Policy, now: float) -> tuple[bool, str]:
+def _alone(pushed: float, policy: RetentionPolicy, now: float) -> tuple[bool, str]:
     if not policy.untagged:
         return False, "untagged, and --untagged was not given"
     if now - pushed <= max(policy.older_than or 0.0, _UNTAGGED_SECONDS):
@@ -207,7 +207,7 @@ def _verdicts(
     going: set[Place],
     alone: Mapping[Place, tuple[bool, str]],
     used: set[Place],
-) -> list[Verdict]:
+) -> list[TagVerdict]:
     found = []
     for tag, link in one.tags.items():
         place = (one.name, link.digest)
@@ -216,7 +216,7 @@ def _verdicts(
         if goes and not whole:
             why += "; its manifest stays, for others"
         size = one.size(link.digest)
-        found.append(Verdict(one.name, tag, link.digest, goes, why, whole, size, link.pushed))
+        found.append(TagVerdict(one.name, tag, link.digest, goes, why, whole, size, link.pushed))
     tagged = {link.digest for link in one.tags.values()}
     for digest, manifest in one.manifests.items():
         place = (one.name, digest)
@@ -227,7 +227,7 @@ def _verdicts(
         why = why or (alone[place][1] if place in alone else "belongs to one that ")
         why += ("goes" if whole else "stays") if why.endswith(" that ") else ""
         size = one.size(digest)
-        found.append(Verdict(one.name, "", digest, whole, why, whole, size, manifest.pushed))
+        found.append(TagVerdict(one.name, "", digest, whole, why, whole, size, manifest.pushed))
     return found
 
 

@@ -37,7 +37,7 @@ _STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerSt
 
 
 @dataclass(frozen=True)
-class Asked:
+class ImagesInUse:
     """What is in use, and who said so: a word for the cluster and one for the nodes."""
 
     in_use: InUse
@@ -75,7 +75,9 @@ def of_objects(documents: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             yield from one.get("names") or ()
 
 
-def ask(settings: Settings, api: Api | None, fleet: Fleet, *, without_nodes: bool = False) -> Asked:
+def ask(
+    settings: Settings, api: Api | None, fleet: Fleet, *, without_nodes: bool = False
+) -> ImagesInUse:
     """Asks the cluster, if there is one, then by ``fleet`` the agent of every known node.
 
     What a node of the cluster uses the cluster says too, so that one of those may be silent.
@@ -90,7 +92,7 @@ def ask(settings: Settings, api: Api | None, fleet: Fleet, *, without_nodes: boo
     if without_nodes:
         outside = sorted(targets.keys() - known)
         said.append(f"{len(outside)} nodes were not asked" if outside else "no node is left")
-        return Asked(references(filter(None, found), settings.nodes.mirror_path), tuple(said))
+        return ImagesInUse(references(filter(None, found), settings.nodes.mirror_path), tuple(said))
     older: set[str] = set()
     unasked = _agents(fleet, targets, found, older)
     silent = {name: why for name, why in unasked.items() if name not in known}
@@ -98,7 +100,7 @@ def ask(settings: Settings, api: Api | None, fleet: Fleet, *, without_nodes: boo
         raise _unknown(silent, [name for name in sorted(silent) if name in older])
     if targets:
         said.append(f"{len(targets) - len(unasked)} of {len(targets)} nodes, by their agents")
-    return Asked(references(filter(None, found), settings.nodes.mirror_path), tuple(said))
+    return ImagesInUse(references(filter(None, found), settings.nodes.mirror_path), tuple(said))
 
 
 def _nodes(settings: Settings) -> dict[str, Target]:

@@ -7,22 +7,22 @@ from functools import partial
 from typing import Any
 
 from moorage.configuration import origins, parsing
-from moorage.configuration.origins import Source
+from moorage.configuration.origins import SettingSource
 from moorage.errors import Refused
 
 
-def problems(sources: Sequence[Source], environment: Mapping[str, str]) -> list[Refused]:
+def problems(sources: Sequence[SettingSource], environment: Mapping[str, str]) -> list[Refused]:
     """Everything that any task would refuse in these sources; each names its source."""
     return [*_unknown(sources, environment), *_invalid(sources)]
 
 
-def _unknown(sources: Sequence[Source], environment: Mapping[str, str]) -> Iterator[Refused]:
-    one_by_one: list[tuple[list[Source], Mapping[str, str]]] = [
+def _unknown(sources: Sequence[SettingSource], environment: Mapping[str, str]) -> Iterator[Refused]:
+    one_by_one: list[tuple[list[SettingSource], Mapping[str, str]]] = [
         ([source._replace(values={section: values})], {})
         for source in sources
         for section, values in source.values.items()
     ]
-    variables: list[tuple[list[Source], Mapping[str, str]]] = [
+    variables: list[tuple[list[SettingSource], Mapping[str, str]]] = [
         ([], {name: value}) for name, value in environment.items()
     ]
     for given, variable in (*one_by_one, *variables):
@@ -32,7 +32,7 @@ def _unknown(sources: Sequence[Source], environment: Mapping[str, str]) -> Itera
             yield problem
 
 
-def _invalid(sources: Sequence[Source]) -> Iterator[Refused]:
+def _invalid(sources: Sequence[SettingSource]) -> Iterator[Refused]:
     """What does not parse: each refused value is taken out, until the rest is right."""
     tree = origins.merged(sources)
     told = ""

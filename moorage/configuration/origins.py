@@ -24,7 +24,7 @@ SECTIONS = frozenset(settings.defaults())
 _OURS = frozenset(("project", "runtime"))
 
 
-class Source(NamedTuple):
+class SettingSource(NamedTuple):
     """What one file, or the environment, says.
 
     ``kind`` is one of default, system, user, project, environment and runtime; ``name`` is the
@@ -53,7 +53,7 @@ def variable_of(place: str) -> str:
     return f"INVOKE_{place.replace('.', '_').upper()}"
 
 
-def settings_in(sources: Sequence[Source]) -> list[Setting]:
+def settings_in(sources: Sequence[SettingSource]) -> list[Setting]:
     """Every value that counts, in the order of the first source (the defaults).
 
     Sections of keys of the user's own (``nodes.groups``) are laid over each other key by key.
@@ -68,7 +68,7 @@ def settings_in(sources: Sequence[Source]) -> list[Setting]:
     ]
 
 
-def giver(sources: Sequence[Source], place: str) -> str:
+def giver(sources: Sequence[SettingSource], place: str) -> str:
     """Who gave the value at ``place``, as a user would call it: for messages.
 
     A place that no source has is answered for by the project's file, or what stands for it.
@@ -82,7 +82,7 @@ def giver(sources: Sequence[Source], place: str) -> str:
     return project or "invoke.yaml"
 
 
-def refuse_unknown(sources: Sequence[Source], environment: Mapping[str, str]) -> None:
+def refuse_unknown(sources: Sequence[SettingSource], environment: Mapping[str, str]) -> None:
     """Raises Refused for a section, or a variable, that names no setting."""
     for source in sources:
         if source.kind in _OURS:
@@ -90,7 +90,7 @@ def refuse_unknown(sources: Sequence[Source], environment: Mapping[str, str]) ->
     parsing.unknown_variables(environment)
 
 
-def merged(sources: Sequence[Source]) -> dict[str, Any]:
+def merged(sources: Sequence[SettingSource]) -> dict[str, Any]:
     """The sections of settings with the values that count; as Invoke merges them."""
     whole: dict[str, Any] = {}
     for source in sources:
@@ -107,7 +107,7 @@ def _lay(below: dict[str, Any], values: Mapping[str, Any]) -> None:
             below[key] = value
 
 
-def _called(source: Source, place: str) -> str:
+def _called(source: SettingSource, place: str) -> str:
     if source.kind == "environment":
         return variable_of(place)
     return source.name or source.kind

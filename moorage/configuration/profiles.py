@@ -24,7 +24,7 @@ _OURS = re.compile(r"(?:.*-)?(?:front|cache-.*)")
 _SUFFIXES = ("yaml", "yml", "json", "py")  # what Invoke reads
 
 
-class Line(NamedTuple):
+class ProfiledLine(NamedTuple):
     """A command line without the words that choose a profile, and what they choose."""
 
     words: list[str]
@@ -56,7 +56,7 @@ def options(environment: Mapping[str, str]) -> list[str]:
     return [f"{OPTION}={name}"] if name else []
 
 
-def chosen(words: Sequence[str], environment: Mapping[str, str]) -> Line:
+def chosen(words: Sequence[str], environment: Mapping[str, str]) -> ProfiledLine:
     """Takes the profile out of a command line; an option wins over the environment.
 
     What stands behind ``--`` is not ours, unless a shell asks for completion: then that is the
@@ -86,7 +86,7 @@ def chosen(words: Sequence[str], environment: Mapping[str, str]) -> Line:
             cure="run the command once per profile",
         )
     name = names[0] if names else environment.get(PROFILE, "")
-    return Line(kept, _checked(name) if name else "")
+    return ProfiledLine(kept, _checked(name) if name else "")
 
 
 def there(folder: Path) -> list[str]:

@@ -58,7 +58,7 @@ RUN set -eu; \\
 
 
 @dataclass(frozen=True)
-class Mirror:
+class DebianMirror:
     """Where Debian's packages come from: base addresses, ``security`` empty where unknown."""
 
     main: str
@@ -146,20 +146,20 @@ _reach: dict[str, bool] = {}
 
 
 @lru_cache(maxsize=8)
-def mirror(wanted: str = "auto") -> Mirror | None:
+def mirror(wanted: str = "auto") -> DebianMirror | None:
     """The mirror to use: ``wanted``, else on Debian the machine's own.
 
     None: the default of mmdebstrap or of the image from the Hub.
     """
     if wanted != "auto":
-        return Mirror(wanted.rstrip("/"))
+        return DebianMirror(wanted.rstrip("/"))
     if shutil.which("apt-get") is None:
         return None
     done = commands.run(["apt-get", "update", "--print-uris"], check=False)
     return own_mirror(_os_release(), done.stdout.decode(errors="replace"))
 
 
-def own_mirror(os_release: dict[str, str], uris: str) -> Mirror | None:
+def own_mirror(os_release: dict[str, str], uris: str) -> DebianMirror | None:
     """The mirror among ``uris`` (what ``apt-get update`` would fetch), if this system is Debian's.
 
     An address on this machine itself cannot be reached from a container, and one with a password
@@ -177,7 +177,7 @@ def own_mirror(os_release: dict[str, str], uris: str) -> Mirror | None:
         debians = re.search(r"/debian(-security)?$", site)
         if suite in roles and debians and not here:
             found.setdefault(roles[suite], site)
-    return Mirror(**found) if "main" in found else None
+    return DebianMirror(**found) if "main" in found else None
 
 
 def _from_hub(settings: Settings, client: DockerClient, reference: str, update: Update) -> None:

@@ -20,8 +20,8 @@ from moorage import references, registry
 from moorage.errors import MoorageError, Refused
 from moorage.images import asking, skopeo
 from moorage.images.asking import Asker, Login
-from moorage.images.outcome import Outcome
-from moorage.images.skopeo import Access
+from moorage.images.outcome import ImageOutcome
+from moorage.images.skopeo import SkopeoAccess
 from moorage.references import Reference
 from moorage.registry import client
 from moorage.registry.caches import upstreams
@@ -38,7 +38,7 @@ _SCARCE = 64 << 20  # bytes: a disk with less is what a failing registry suffers
 
 
 @dataclass(frozen=True)
-class Wish:
+class MirrorWish:
     """How images are mirrored. ``platform``: that one alone, as linux/arm64; "" for all.
 
     ``update``: a tag that moved at its registry since is moved here too. ``at_once``: images.
@@ -63,8 +63,8 @@ def platform(text: str) -> str:
 
 
 def mirror(
-    settings: Settings, images: Sequence[Reference], authfile: str, wish: Wish, ui: UI
-) -> list[Outcome]:
+    settings: Settings, images: Sequence[Reference], authfile: str, wish: MirrorWish, ui: UI
+) -> list[ImageOutcome]:
     """Mirrors ``images`` and returns what became of each; one that fails stops no other.
 
     ``authfile``: logins of their registries; "" for those that skopeo finds. Raises MoorageError if
@@ -82,7 +82,7 @@ def mirror(
 
 def _at_once(
     work: _Work, images: Sequence[Reference], progress: Progress
-) -> Iterator[tuple[Reference, Outcome]]:
+) -> Iterator[tuple[Reference, ImageOutcome]]:
     pool = ThreadPoolExecutor(work.wish.at_once)
     try:
         what = "one image" if len(images) == 1 else f"{len(images)} images"
@@ -103,8 +103,8 @@ class _Work:
         self,
         settings: Settings,
         login: Credentials,
-        allowed: Access,
-        wish: Wish,
+        allowed: SkopeoAccess,
+        wish: MirrorWish,
         images: tuple[Reference, ...],
     ) -> None:
         self.settings, self.login, self.allowed, self.wish = settings, login, allowed, wish
@@ -121,7 +121,7 @@ class _Work:
         # Tags that another image of this run claims: one by digest beside it goes without.
         self._claimed = {(one.name, one.tag) for one in images if not one.digest}
 
-    def one(self, image: Reference) -> Outcome:
+    def one(self, image: Reference) -> ImageOutcome:
         """What becomes of one image."""
         place = ""
         try:
@@ -130,17 +130,17 @@ class _Work:
             return self._mirrored(image, landed)
         except MoorageError as problem:
             told = external.advised(self.settings, self._judged(problem))
-            return Outcome(str(image), place, fault=told.fault)
+            return ImageOutcome(str(image), place, fault=told.fault)
 
-    def _mirrored(self, image: Reference, landed: Reference) -> Outcome:
+    def _mirrored(self, image: Reference, landed: Reference) -> ImageOutcome:
         wanted = self._wanted(image)
         there = self._there(replace(landed, digest=image.digest and wanted))
         if there == wanted:
-            return Outcome(str(image), str(landed), wanted)
+            return ImageOutcome(str(image), str(landed), wanted)
         if image.tag and not image.digest and there and not self.wish.update:
             raise _moved(image, landed, there, wanted)
         if self.wish.dry_run:
-            return Outcome(str(image), str(landed), wanted, changed=True)
+            return ImageOutcome(str(image), str(landed), wanted, changed=True)
         source = replace(image, digest=wanted)
         aim = replace(landed, digest="") if landed.tag else replace(landed, digest=wanted)
         skopeo.copy(f"docker://{source.pinned}", aim, self.allowed, exactly=True, stop=self.stop)
@@ -149,7 +149,7 @@ class _Work:
         )
         if after != wanted:
             raise _changed(image, wanted, after)
-        return Outcome(str(image), str(landed), wanted, changed=True)
+        return ImageOutcome(str(image), str(landed), wanted, changed=True)
 
     def _landing(self, image: Reference) -> Reference:
         if image.registry in self._cached:

@@ -10,7 +10,7 @@ from agent.wire.faults import Fault
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ImageOutcome:
     """One image: ``image`` as it was asked for, ``landed`` where it is now, with its ``digest``.
 
     ``changed``: the registry did not have it before. ``fault``: why it is not there.
@@ -29,7 +29,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Cause:
+class CommonCause:
     """A cause that several images share, with the first one's words."""
 
     fault: Fault
@@ -39,17 +39,19 @@ class Cause:
         return {**self.fault.to_json(), "images": list(self.images)}
 
 
-def causes(outcomes: Sequence[Outcome]) -> tuple[Cause, ...]:
+def causes(outcomes: Sequence[ImageOutcome]) -> tuple[CommonCause, ...]:
     """The causes, the most frequent first: faults of one code and one cure are one."""
-    found: dict[tuple[str, str], list[Outcome]] = {}
+    found: dict[tuple[str, str], list[ImageOutcome]] = {}
     for one in outcomes:
         if one.fault is not None:
             found.setdefault((one.fault.code, one.fault.cure), []).append(one)
-    rows = [Cause(_first(group), tuple(one.image for one in group)) for group in found.values()]
+    rows = [
+        CommonCause(_first(group), tuple(one.image for one in group)) for group in found.values()
+    ]
     return tuple(sorted(rows, key=lambda row: -len(row.images)))
 
 
-def document(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def document(outcomes: Sequence[ImageOutcome]) -> dict[str, Any]:
     """The result as JSON types; ``ok`` only if every image is there."""
     failed = sum(one.fault is not None for one in outcomes)
     return {
@@ -61,5 +63,5 @@ def document(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def _first(group: Sequence[Outcome]) -> Fault:
+def _first(group: Sequence[ImageOutcome]) -> Fault:
     return next(one.fault for one in group if one.fault is not None)

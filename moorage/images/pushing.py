@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from moorage import registry
 from moorage.errors import MoorageError
 from moorage.images import skopeo, sources
-from moorage.images.outcome import Outcome
-from moorage.images.skopeo import Access
+from moorage.images.outcome import ImageOutcome
+from moorage.images.skopeo import SkopeoAccess
 from moorage.images.sources import Source
 from moorage.references import Reference
 from moorage.registry import client
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from moorage.ui import UI
 
 
-def push(settings: Settings, names: Sequence[str], wanted: str, ui: UI) -> list[Outcome]:
+def push(settings: Settings, names: Sequence[str], wanted: str, ui: UI) -> list[ImageOutcome]:
     """Pushes every one of ``names`` and returns what became of each; one that fails stops no other.
 
     ``wanted``: under which name the only image goes. Raises MoorageError if the registry cannot be
@@ -32,7 +32,7 @@ def push(settings: Settings, names: Sequence[str], wanted: str, ui: UI) -> list[
     client.check_login(settings, login)
     skopeo.require_name(settings)
     skopeo.ensure(ui, settings)
-    found: list[Outcome] = []
+    found: list[ImageOutcome] = []
     with skopeo.access(settings, login) as allowed:
         for name in names:
             with ui.progress(f"pushing {name}"):
@@ -41,8 +41,8 @@ def push(settings: Settings, names: Sequence[str], wanted: str, ui: UI) -> list[
 
 
 def _of_name(
-    settings: Settings, name: str, wanted: str, allowed: Access, login: Credentials
-) -> list[Outcome]:
+    settings: Settings, name: str, wanted: str, allowed: SkopeoAccess, login: Credentials
+) -> list[ImageOutcome]:
     try:
         if sources.is_file(name):
             each = sources.of_file(settings, name, wanted)
@@ -51,20 +51,20 @@ def _of_name(
         with sources.of_engine(settings, name, wanted, folder) as source:
             return [_one(settings, name, source, allowed, login)]
     except MoorageError as problem:
-        return [Outcome(name, fault=external.advised(settings, problem).fault)]
+        return [ImageOutcome(name, fault=external.advised(settings, problem).fault)]
 
 
 def _one(
-    settings: Settings, name: str, source: Source, allowed: Access, login: Credentials
-) -> Outcome:
+    settings: Settings, name: str, source: Source, allowed: SkopeoAccess, login: Credentials
+) -> ImageOutcome:
     try:
         before = _digest(settings, source.target, login)
         skopeo.copy(source.word, source.target, allowed, exactly=source.exactly)
         after = _digest(settings, source.target, login)
     except MoorageError as problem:
         fault = external.advised(settings, problem).fault
-        return Outcome(name, str(source.target), fault=fault)
-    return Outcome(name, str(source.target), after, changed=after != before)
+        return ImageOutcome(name, str(source.target), fault=fault)
+    return ImageOutcome(name, str(source.target), after, changed=after != before)
 
 
 def _digest(settings: Settings, image: Reference, login: Credentials) -> str:

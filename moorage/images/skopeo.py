@@ -33,7 +33,7 @@ _RETRIES = 3
 
 
 @dataclass(frozen=True)
-class Access:
+class SkopeoAccess:
     """The files by which skopeo reaches registries; "" for what it finds by itself.
 
     ``authfile`` and ``certs`` are for our registry, ``sources`` has the logins of the others;
@@ -75,7 +75,9 @@ def ensure(ui: UI, settings: Settings, *, dry_run: bool = False) -> None:
 
 
 @contextmanager
-def access(settings: Settings, login: Credentials | None, sources: str = "") -> Iterator[Access]:
+def access(
+    settings: Settings, login: Credentials | None, sources: str = ""
+) -> Iterator[SkopeoAccess]:
     """The login and the CA of our registry as files (0600) for the length of a block.
 
     ``sources``: a file with the logins of other registries, of containers-auth.json(5).
@@ -94,13 +96,13 @@ def access(settings: Settings, login: Credentials | None, sources: str = "") -> 
             private_folder(folder / "certs")
             write_atomically(folder / "certs" / "ca.crt", pki.ca_pem(settings).encode())
             certs = str(folder / "certs")
-        yield Access(str(folder), authfile, certs, sources)
+        yield SkopeoAccess(str(folder), authfile, certs, sources)
 
 
 def copy(
     source: str,
     target: Reference,
-    allowed: Access,
+    allowed: SkopeoAccess,
     *,
     exactly: bool,
     stop: Event | None = None,
@@ -120,7 +122,7 @@ def copy(
         )
 
 
-def manifest(image: Reference, allowed: Access, *, config: bool = False) -> bytes:
+def manifest(image: Reference, allowed: SkopeoAccess, *, config: bool = False) -> bytes:
     """The manifest of an image of another registry, or its configuration, as it is there.
 
     Raises MoorageError with skopeo's words, explained.
@@ -139,7 +141,7 @@ def digest_of(content: bytes) -> str:
 
 
 @dataclass(frozen=True)
-class _Row:
+class _SourceRow:
     code: str
     words: str
     message: str
@@ -150,7 +152,7 @@ class _Row:
 _LOGIN_THERE = "log in there: skopeo login {host}; or name a file of logins: --authfile=FILE"
 # What is said of our own registry is explained as of an engine (moorage.docker.engine_faults).
 _ROWS = (
-    _Row(
+    _SourceRow(
         "digest-changed",
         r"[Dd]igest mismatch|does not match provided manifest digest"
         r"|[Dd]igest did not match|manifest digest .* does not match",
@@ -158,49 +160,49 @@ _ROWS = (
         "the bytes were changed on the way, or are damaged there",
         "run this again; if it stays so, tell whoever runs {host}, and take it from elsewhere",
     ),
-    _Row(
+    _SourceRow(
         "rate-limit",
         r"toomanyrequests|too many requests|\b429\b",
         "{host} takes no more requests for now",
         "its limit for this login, or for this address without one, is reached",
         "wait, or " + _LOGIN_THERE + "; then run this again: it goes on from here",
     ),
-    _Row(
+    _SourceRow(
         "x509-unknown-authority",
         r"x509: ",
         "the certificate of {host} is not trusted here",
         "its CA is neither in this system's store nor in certs.d",
         "put its CA into /etc/containers/certs.d/{host}/ca.crt, then run this again",
     ),
-    _Row(
+    _SourceRow(
         "login-refused",
         r"unauthorized|authentication required|\b401\b|insufficient_scope|denied|invalid username",
         "{host} refuses the login, or wants one",
         "the login is wrong, none was given, or this user may not pull the image",
         _LOGIN_THERE,
     ),
-    _Row(
+    _SourceRow(
         "image-missing",
         r"manifest unknown|name unknown|repository name not known|\b404\b",
         "{host} has no such image",
         "the name or the tag is wrong, or it was deleted there",
         "correct the reference, or leave it out",
     ),
-    _Row(
+    _SourceRow(
         "name-unresolved",
         r"no such host|server misbehaving|Temporary failure in name resolution",
         "the name {host} does not resolve on this machine",
         "DNS does not know it, or there is no network",
         "correct the reference, or this machine's DNS: getent hosts {name}",
     ),
-    _Row(
+    _SourceRow(
         "registry-down",
         r"connection refused|no route to host|network is unreachable",
         "nothing answers at {host}",
         "the port is closed there, or no way leads to it",
         "curl -v https://{host}/v2/ shows what answers; then run this again",
     ),
-    _Row(
+    _SourceRow(
         "registry-timeout",
         r"i/o timeout|deadline exceeded|TLS handshake timeout|timed out",
         "{host} does not answer in time",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from moorage.errors import Refused
 from moorage.files import readable_folder, write_kept
 from moorage.monitoring import dashboard, prometheus, rules, scraping
-from moorage.monitoring.scraping import Answer, Node
+from moorage.monitoring.scraping import Node, ScrapeAnswer
 from moorage.pki.authority import Authority
 from moorage.pki.roster import Roster
 
@@ -35,7 +35,7 @@ class Monitoring:
     folder: Path
     changed: tuple[str, ...]
     ends: int
-    answers: tuple[Answer, ...]
+    answers: tuple[ScrapeAnswer, ...]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -100,4 +100,4 @@ def days_left(found: Monitoring) -> int:
     return int((found.ends - time.time()) // DAY)
 
 
-__all__ = ["Answer", "Monitoring", "Node", "days_left", "setup"]
+__all__ = ["Monitoring", "Node", "ScrapeAnswer", "days_left", "setup"]

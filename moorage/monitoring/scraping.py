@@ -46,7 +46,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ScrapeAnswer:
     """``state``: scraped, older (its build or certificate is from before viewers) or closed."""
 
     node: Node
@@ -62,7 +62,7 @@ def nodes(residents: Mapping[str, Resident]) -> tuple[Node, ...]:
     return tuple(found.values())
 
 
-def ask(found: Sequence[Node], ca: str, folder: Path) -> tuple[Answer, ...]:
+def ask(found: Sequence[Node], ca: str, folder: Path) -> tuple[ScrapeAnswer, ...]:
     """Each agent's answer to the viewer's pair in ``folder``, many at a time."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -72,18 +72,18 @@ def ask(found: Sequence[Node], ca: str, folder: Path) -> tuple[Answer, ...]:
         return tuple(pool.map(lambda node: _asked(node, context), found))
 
 
-def _asked(node: Node, context: ssl.SSLContext) -> Answer:
+def _asked(node: Node, context: ssl.SSLContext) -> ScrapeAnswer:
     if not node.address:
-        return Answer(node, CLOSED, _only_by_ssh(node))
+        return ScrapeAnswer(node, CLOSED, _only_by_ssh(node))
     try:
         status, content = _get(node, context)
     except ssl.SSLCertVerificationError as problem:
-        return Answer(node, OLDER, _before_viewers(node, problem.verify_message))
+        return ScrapeAnswer(node, OLDER, _before_viewers(node, problem.verify_message))
     except (OSError, http.client.HTTPException) as problem:
-        return Answer(node, CLOSED, _closed(node, str(problem)))
+        return ScrapeAnswer(node, CLOSED, _closed(node, str(problem)))
     if status == 200:
-        return Answer(node, SCRAPED)
-    return Answer(node, OLDER, _before_viewers(node, _words(status, content)))
+        return ScrapeAnswer(node, SCRAPED)
+    return ScrapeAnswer(node, OLDER, _before_viewers(node, _words(status, content)))
 
 
 def _get(node: Node, context: ssl.SSLContext) -> tuple[int, bytes]:

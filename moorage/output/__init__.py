@@ -49,13 +49,13 @@ class Warn(NamedTuple):
     text: str
 
 
-class Failure(NamedTuple):
+class PartFailure(NamedTuple):
     """An error that did not end the run."""
 
     problem: MoorageError
 
 
-Part = Line | Table | Patch | Diff | Note | Warn | Failure
+Part = Line | Table | Patch | Diff | Note | Warn | PartFailure
 Parts = Iterable[Part]
 
 

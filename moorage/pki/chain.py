@@ -22,7 +22,7 @@ _PARTIAL_CHAIN = ssl.VerifyFlags(0x80000)
 
 
 @dataclass(frozen=True)
-class Trouble:
+class ChainTrouble:
     """Why a certificate cannot be served; ``path`` is the file, ``cure`` what puts it right."""
 
     code: str
@@ -46,7 +46,9 @@ def client_context(ca: str) -> ssl.SSLContext:
     return context
 
 
-def trouble(folder: Path, ca: str, names: Sequence[str], now: datetime.datetime) -> Trouble | None:
+def trouble(
+    folder: Path, ca: str, names: Sequence[str], now: datetime.datetime
+) -> ChainTrouble | None:
     """What keeps ``registry.crt`` and ``registry.key`` in ``folder`` from being served, or None.
 
     ``ca``: the certificates that nodes are given (PEM); ``names``: what it has to be valid for.
@@ -58,7 +60,9 @@ def trouble(folder: Path, ca: str, names: Sequence[str], now: datetime.datetime)
     try:
         chain = certificates.load_certificates(crt.read_bytes())
     except ValueError as problem:
-        return Trouble("certificate-unreadable", crt, str(problem), f"put it there as PEM: {crt}")
+        return ChainTrouble(
+            "certificate-unreadable", crt, str(problem), f"put it there as PEM: {crt}"
+        )
     return (
         _of_the_key(crt, key, chain)
         or _of_the_time(crt, chain, now)
@@ -67,43 +71,51 @@ def trouble(folder: Path, ca: str, names: Sequence[str], now: datetime.datetime)
     )
 
 
-def _of_the_key(crt: Path, path: Path, chain: Sequence[Certificate]) -> Trouble | None:
+def _of_the_key(crt: Path, path: Path, chain: Sequence[Certificate]) -> ChainTrouble | None:
     from moorage.pki import certificates
 
     try:
         public = certificates.public_key_of(path.read_bytes())
     except certificates.Encrypted as problem:
         cure = f"openssl pkey -in {path} -out {path}.open && mv {path}.open {path}"
-        return Trouble("certificate-key-unreadable", path, str(problem), cure)
+        return ChainTrouble("certificate-key-unreadable", path, str(problem), cure)
     except ValueError as problem:
         cure = f"put the private key of {crt.name} there, as PEM"
-        return Trouble("certificate-key-unreadable", path, str(problem), cure)
+        return ChainTrouble("certificate-key-unreadable", path, str(problem), cure)
     fits = [number for number, one in enumerate(chain, 1) if one.public_key() == public]
     if not fits:
         cause = f"it is not the key of {crt} ({_name(chain[0])})"
-        return Trouble("certificate-key-mismatch", path, cause, f"put the key of {crt.name} there")
+        return ChainTrouble(
+            "certificate-key-mismatch", path, cause, f"put the key of {crt.name} there"
+        )
     if fits[0] > 1:
         said = f"{path.name} belongs to certificate {fits[0]} in it ({_name(chain[fits[0] - 1])})"
         cure = "put the server's certificate first in the file, then the one that signed it"
-        return Trouble("certificate-order", crt, f"{said}, and the server's has to be first", cure)
+        return ChainTrouble(
+            "certificate-order", crt, f"{said}, and the server's has to be first", cure
+        )
     return None
 
 
-def _of_the_time(crt: Path, chain: Sequence[Certificate], now: datetime.datetime) -> Trouble | None:
+def _of_the_time(
+    crt: Path, chain: Sequence[Certificate], now: datetime.datetime
+) -> ChainTrouble | None:
     for one in chain:
         begin, end = one.not_valid_before_utc, one.not_valid_after_utc
         if end <= now:
             cause = f"{_name(one)} in it ended on {end:%Y-%m-%d %H:%M} UTC"
             cure = "put the certificate that follows it there, with its key and its chain"
-            return Trouble("certificate-expired", crt, cause, cure)
+            return ChainTrouble("certificate-expired", crt, cause, cure)
         if begin > now:
             cause = f"{_name(one)} in it begins on {begin:%Y-%m-%d %H:%M} UTC"
             cure = "set this machine's clock (timedatectl), or wait until then"
-            return Trouble("certificate-not-yet-valid", crt, cause, cure)
+            return ChainTrouble("certificate-not-yet-valid", crt, cause, cure)
     return None
 
 
-def _of_the_chain(crt: Path, key: Path, chain: Sequence[Certificate], ca: str) -> Trouble | None:
+def _of_the_chain(
+    crt: Path, key: Path, chain: Sequence[Certificate], ca: str
+) -> ChainTrouble | None:
     from moorage.pki import certificates
 
     words = _refusal(crt, key, ca, None)
@@ -118,18 +130,18 @@ def _of_the_chain(crt: Path, key: Path, chain: Sequence[Certificate], ca: str) -
                 f"{_name(last)} was issued by {_issuer(last)}, which is neither in it nor in ca.crt"
             )
             cure = f"append the certificate of {_issuer(last)} to {crt}, or put it into ca.crt"
-            return Trouble("certificate-chain", crt, cause, cure)
+            return ChainTrouble("certificate-chain", crt, cause, cure)
         if above == last:
             cause = f"it leads to {_name(last)}, which is not in ca.crt"
-            return Trouble("certificate-chain", crt, cause, f"put {_name(last)} into ca.crt")
+            return ChainTrouble("certificate-chain", crt, cause, f"put {_name(last)} into ca.crt")
         last, seen = above, seen + 1
     cure = f"openssl verify -CAfile {crt.parent / 'ca.crt'} -untrusted {crt} {crt} says more"
-    return Trouble("certificate-chain", crt, f"OpenSSL refuses it: {words}", cure)
+    return ChainTrouble("certificate-chain", crt, f"OpenSSL refuses it: {words}", cure)
 
 
 def _of_the_names(
     crt: Path, key: Path, leaf: Certificate, ca: str, names: Sequence[str]
-) -> Trouble | None:
+) -> ChainTrouble | None:
     from moorage.pki import certificates
 
     has = certificates.facts(leaf).names
@@ -141,7 +153,7 @@ def _of_the_names(
             if not has:
                 cause += "; a common name (CN) alone counts for no client any more"
             cure = f"get one that has {name}, or take {name} out of invoke.yaml"
-            return Trouble("certificate-names", crt, cause, cure)
+            return ChainTrouble("certificate-names", crt, cause, cure)
     return None
 
 

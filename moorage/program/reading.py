@@ -16,7 +16,7 @@ from moorage.output.typed import file_of
 if TYPE_CHECKING:
     from invoke.context import Context
 
-    from moorage.configuration.origins import Source
+    from moorage.configuration.origins import SettingSource
     from moorage.errors import Refused
     from moorage.settings import Settings
 
@@ -33,22 +33,22 @@ def settings_of(context: Context) -> Settings:
     return parsing.parse(sections, source=partial(origins.giver, sources), profile=profile)
 
 
-def sources_of(config: Config) -> tuple[Source, ...]:
+def sources_of(config: Config) -> tuple[SettingSource, ...]:
     """What Invoke has read, each file by the path it was found at, in the order that wins."""
     from moorage import settings
-    from moorage.configuration.origins import DEFAULT, Source
+    from moorage.configuration.origins import DEFAULT, SettingSource
 
-    def source(kind: str) -> Source:
+    def source(kind: str) -> SettingSource:
         # Invoke counts a missing invoke.py as found, and empty.
         path = str(getattr(config, f"_{kind}_path", None) or "")
         path = path if Path(path).exists() else ""
         values = getattr(config, f"_{kind}", None)
-        return Source(kind, _shown(path) if path else "", _plain(values or {}))
+        return SettingSource(kind, _shown(path) if path else "", _plain(values or {}))
 
     files = [source(kind) for kind in ("system", "user", "project")]
-    environment = Source("environment", "", _plain(getattr(config, "_env", None) or {}))
+    environment = SettingSource("environment", "", _plain(getattr(config, "_env", None) or {}))
     usual = settings.defaults(profiles.current(os.environ))
-    return (Source(DEFAULT, "", usual), *files, environment, source("runtime"))
+    return (SettingSource(DEFAULT, "", usual), *files, environment, source("runtime"))
 
 
 def _plain(value: Any) -> Any:

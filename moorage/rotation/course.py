@@ -68,7 +68,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MemberOutcome:
     """What became of a deed on one member."""
 
     ok: bool
@@ -77,7 +77,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Step:
+class RotationStep:
     """One deed; ``members``: on whom, () for one of this machine's own."""
 
     deed: str
@@ -87,7 +87,7 @@ class Step:
 Tried = frozenset[tuple[str, str]]
 
 
-def next_step(state: State, tried: Tried = frozenset()) -> Step | None:
+def next_step(state: State, tried: Tried = frozenset()) -> RotationStep | None:
     """What is to be done now; None if the rotation is done, or has to wait.
 
     ``tried``: deeds and members of this run; each is tried once a run.
@@ -95,18 +95,18 @@ def next_step(state: State, tried: Tried = frozenset()) -> Step | None:
     if state.phase == DONE:
         return None
     if state.phase == ABORT and not state.narrowed:
-        return Step(WITHDRAW)
+        return RotationStep(WITHDRAW)
     if state.phase != ABORT and not state.new:
-        return Step(MAKE)
+        return RotationStep(MAKE)
     if state.phase == SWITCH:
-        return Step(SERVE)
+        return RotationStep(SERVE)
     for deed, due in _visits(state):
         left = tuple(one.name for one in due if (deed, one.name) not in tried)
         if left:
-            return Step(deed, left)
+            return RotationStep(deed, left)
     if state.phase not in (DROP, ABORT) or blockers(state):
         return None
-    return Step(FINISH if state.narrowed else NARROW)
+    return RotationStep(FINISH if state.narrowed else NARROW)
 
 
 def _visits(state: State) -> tuple[tuple[str, list[Member]], ...]:
@@ -151,7 +151,7 @@ def _blocks_the_switch(one: Member, bridged: bool) -> bool:
     return not one.proved
 
 
-def begun(state: State, step: Step) -> State:
+def begun(state: State, step: RotationStep) -> State:
     """The state before a deed: what is cut off may have been done."""
     members = tuple(
         replace(one, touched=True) if one.name in step.members else one for one in state.members
@@ -159,7 +159,9 @@ def begun(state: State, step: Step) -> State:
     return replace(state, members=members)
 
 
-def done(state: State, step: Step, outcomes: Mapping[str, Outcome] | None = None) -> State:
+def done(
+    state: State, step: RotationStep, outcomes: Mapping[str, MemberOutcome] | None = None
+) -> State:
     """The state after a deed. ``outcomes``: by member, of a deed that goes to members."""
     if step.members:
         told = outcomes or {}
@@ -187,9 +189,9 @@ def aborted(state: State) -> State:
     return replace(state, phase=ABORT)
 
 
-def to_come(state: State) -> tuple[Step, ...]:
+def to_come(state: State) -> tuple[RotationStep, ...]:
     """The deeds from here to the end, if everybody is reached and does what is asked."""
-    steps: list[Step] = []
+    steps: list[RotationStep] = []
     while state.phase != DONE:
         step = next_step(state)
         if step is None:
@@ -201,11 +203,11 @@ def to_come(state: State) -> tuple[Step, ...]:
         steps.append(step)
         if step.deed == MAKE:
             state = made(state, "to be made", bridged=True)
-        state = done(begun(state, step), step, {name: Outcome(True) for name in step.members})
+        state = done(begun(state, step), step, {name: MemberOutcome(True) for name in step.members})
     return tuple(steps)
 
 
-def _after(one: Member, deed: str, outcome: Outcome) -> Member:
+def _after(one: Member, deed: str, outcome: MemberOutcome) -> Member:
     told = replace(one, absent=outcome.absent, why=outcome.why)
     if not outcome.ok:
         return told

@@ -17,7 +17,7 @@ from moorage.rotation.course import NODE, OLD, Member, State
 
 if TYPE_CHECKING:
     from moorage.fleet.inventory import Target
-    from moorage.fleet.report.trusting import Standing
+    from moorage.fleet.report.trusting import HostStanding
     from moorage.rotation.members import Means
 
 
@@ -54,7 +54,7 @@ def _places(one: Member) -> set[str]:
     return {one.name, one.way} if one.way else {one.name}
 
 
-def left(state: State, standings: Mapping[str, Standing]) -> State:
+def left(state: State, standings: Mapping[str, HostStanding]) -> State:
     """The state without nodes that were untrusted since it began; one whose last change was undone
     holds what it held before. Pure."""
     since = datetime.datetime.fromisoformat(state.began).timestamp() if state.began else 0.0

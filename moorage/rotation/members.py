@@ -18,12 +18,12 @@ from moorage.errors import MoorageError
 from moorage.fleet.inventory import Target
 from moorage.fleet.report import logbook
 from moorage.fleet.report import trusting as trusting_
-from moorage.fleet.report.trusting import TRUST, Standing
+from moorage.fleet.report.trusting import TRUST, HostStanding
 from moorage.fleet.rollout import operation, plans
 from moorage.fleet.rollout.operation import Wish
 from moorage.fleet.rollout.this_machine import DOCKER_CERTS
 from moorage.pki.roster import Roster
-from moorage.rotation.course import CLUSTER, MACHINE, NODE, PULL, Member, Outcome
+from moorage.rotation.course import CLUSTER, MACHINE, NODE, PULL, Member, MemberOutcome
 
 if TYPE_CHECKING:
     from agent.wire.plan import Plan, Verify
@@ -87,19 +87,19 @@ def trusting(settings: Settings) -> list[Target]:
     return sorted(found.values(), key=lambda one: one.name)
 
 
-def standings(settings: Settings) -> Mapping[str, Standing]:
+def standings(settings: Settings) -> Mapping[str, HostStanding]:
     """How each host stands that something was ever done on, by its name in results."""
     return trusting_.standings(logbook.folder(settings), settings.registry_name)
 
 
 def visit(
     means: Means, deed: str, members: Sequence[Member], password: str
-) -> Mapping[str, Outcome]:
+) -> Mapping[str, MemberOutcome]:
     """Brings them the CAs that are in force, and has each pull.
 
     ``password``: of the login that proves the CA to come, "" for the usual one.
     """
-    told: dict[str, Outcome] = {}
+    told: dict[str, MemberOutcome] = {}
     nodes = [one for one in members if one.kind == NODE]
     if nodes:
         targets = [target(one) for one in nodes]
@@ -120,18 +120,20 @@ def target(member: Member) -> Target:
     return Target(**{**document, "ssh_args": tuple(document["ssh_args"])})
 
 
-def _outcome(result: HostResult, deed: str) -> Outcome:
+def _outcome(result: HostResult, deed: str) -> MemberOutcome:
     """Trusted is enough for what is handed out; a CA is proved by a pull, and by nothing else."""
     if result.error is not None:
         why = f"{result.error.message}: {result.error.cause}"
-        return Outcome(False, result.status == UNREACHABLE, why)
+        return MemberOutcome(False, result.status == UNREACHABLE, why)
     if deed == PULL and not result.verified:
         parts = "; ".join(f"{one.part}: {one.because}" for one in result.unproven)
-        return Outcome(False, why=f"it has not pulled: {parts or 'nothing there pulls images'}")
-    return Outcome(result.ok, why="" if result.ok else result.status)
+        return MemberOutcome(
+            False, why=f"it has not pulled: {parts or 'nothing there pulls images'}"
+        )
+    return MemberOutcome(result.ok, why="" if result.ok else result.status)
 
 
-def _here(means: Means, deed: str, password: str) -> Outcome:
+def _here(means: Means, deed: str, password: str) -> MemberOutcome:
     """This machine's Docker; its login for a proof is the usual one's place."""
     settings = means.settings
     pull = None
@@ -142,7 +144,7 @@ def _here(means: Means, deed: str, password: str) -> Outcome:
     try:
         result = this_machine.trust_this_machine(settings, means.ui, pull=pull)
     except MoorageError as problem:
-        return Outcome(False, why=f"{problem.message}: {problem.cause}")
+        return MemberOutcome(False, why=f"{problem.message}: {problem.cause}")
     return _outcome(result, deed)
 
 
@@ -224,16 +226,16 @@ def _agents_plan(api: Api, settings: Settings) -> Plan | None:
     return Plan.parse(found.plan)
 
 
-def _cluster(means: Means, member: Member, password: str) -> Outcome:
+def _cluster(means: Means, member: Member, password: str) -> MemberOutcome:
     """The same plan with the CAs in force; with the proving login while they are proved."""
     settings = means.settings
     try:
         api = _reached(means, member)
         if isinstance(api, str):
-            return Outcome(False, True, api)
+            return MemberOutcome(False, True, api)
         plan = _agents_plan(api, settings)
         if plan is None:
-            return Outcome(True)  # taken away meanwhile
+            return MemberOutcome(True)  # taken away meanwhile
         usual = replace(
             plan,
             registry=replace(plan.registry, ca=operation.ca(settings)),
@@ -246,7 +248,9 @@ def _cluster(means: Means, member: Member, password: str) -> Outcome:
         finally:
             _tell_agents(api, settings, usual)
     except MoorageError as problem:
-        return Outcome(False, problem.code == "unreachable", f"{problem.message}: {problem.cause}")
+        return MemberOutcome(
+            False, problem.code == "unreachable", f"{problem.message}: {problem.cause}"
+        )
 
 
 def _proving(plan: Plan, password: str) -> Verify | None:
@@ -264,7 +268,7 @@ def _tell_agents(api: Api, settings: Settings, plan: Plan) -> bytes:
     return plans.wire(plan)
 
 
-def _told_agents(means: Means, api: Api, plan: Plan) -> Outcome:
+def _told_agents(means: Means, api: Api, plan: Plan) -> MemberOutcome:
     """Until every agent has said that its node trusts, by a pull, or why not."""
     from moorage.cluster.agents.states import FAILED, wait
     from moorage.cluster.api.told import APPLY, Order
@@ -276,6 +280,6 @@ def _told_agents(means: Means, api: Api, plan: Plan) -> Outcome:
     with means.ui.progress("wait for the cluster's agents") as update:
         _, left = wait(api, told, _AGENTS_SECONDS, update, is_vain=lambda left: bool(failed(left)))
     if not left:
-        return Outcome(True)
+        return MemberOutcome(True)
     one = [*failed(left), *left][0]
-    return Outcome(False, why=f"{one.node.name}: {one.error or 'no word of its agent'}")
+    return MemberOutcome(False, why=f"{one.node.name}: {one.error or 'no word of its agent'}")

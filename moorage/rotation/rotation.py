@@ -14,7 +14,7 @@ from moorage.fleet.report import announcement
 from moorage.pki import certificates, succession
 from moorage.registry import served, service
 from moorage.rotation import addresses, course, joining, kept, members, proving, telling
-from moorage.rotation.course import Member, Outcome, State, Step
+from moorage.rotation.course import Member, MemberOutcome, RotationStep, State
 
 if TYPE_CHECKING:
     from moorage.fleet.inventory import Target
@@ -31,7 +31,7 @@ class Doing(Protocol):
     def serve(self) -> None: ...
     def narrow(self) -> None: ...
     def withdraw(self) -> None: ...
-    def visit(self, deed: str, members: Sequence[Member]) -> Mapping[str, Outcome]: ...
+    def visit(self, deed: str, members: Sequence[Member]) -> Mapping[str, MemberOutcome]: ...
     def look(self, state: State) -> State: ...
 
 
@@ -49,7 +49,7 @@ class Deeds:
         """The new CA, handed out from now on beside the old one by whatever hands one out."""
         return succession.make(self.settings, addresses.of_registry(self.settings))
 
-    def visit(self, deed: str, members_: Sequence[Member]) -> Mapping[str, Outcome]:
+    def visit(self, deed: str, members_: Sequence[Member]) -> Mapping[str, MemberOutcome]:
         """A pull under the new CA is one by the login that the front sends on to it."""
         if deed != course.PULL:
             return members.visit(self.means, deed, members_, "")
@@ -191,7 +191,7 @@ def carry_on(
     state: State,
     doing: Doing,
     keep: Callable[[State], None],
-    tell: Callable[[Step], None] = lambda _: None,
+    tell: Callable[[RotationStep], None] = lambda _: None,
 ) -> State:
     """Does what can be done now; each member is gone to once per deed.
 
@@ -223,7 +223,7 @@ def carry_on(
         keep(state)
 
 
-def _did(state: State, step: Step, doing: Doing) -> State:
+def _did(state: State, step: RotationStep, doing: Doing) -> State:
     if step.deed == course.MAKE:
         heir = doing.make()
         return course.made(state, heir.fingerprint, bridged=heir.bridged)

@@ -11,7 +11,7 @@ from moorage.output import Line, Parts, Table
 from moorage.rotation import course
 
 if TYPE_CHECKING:
-    from moorage.rotation.course import Member, State, Step
+    from moorage.rotation.course import Member, RotationStep, State
 
 _DEEDS = {
     course.MAKE: "make a new CA, handed out beside the old one from now on",
@@ -28,7 +28,7 @@ _HOLDS = {course.OLD: "the old CA", course.BOTH: "both", course.NEW: "the new CA
 _LISTED = 20  # members; of more, their numbers
 
 
-def plan(registry: str, state: State, steps: Sequence[Step]) -> list[str]:
+def plan(registry: str, state: State, steps: Sequence[RotationStep]) -> list[str]:
     """What a run will do, a sentence fragment each: one that begins, in the words of the whole, any
     other by what is left (:func:`moorage.rotation.course.to_come`)."""
     if state.new or state.phase != course.BOTH:
@@ -43,7 +43,7 @@ def plan(registry: str, state: State, steps: Sequence[Step]) -> list[str]:
     ]
 
 
-def step(one: Step) -> str:
+def step(one: RotationStep) -> str:
     """A deed that begins."""
     whom = f": {announcement.named(one.members)}" if one.members else ""
     return f"{_DEEDS[one.deed]}{whom}"

@@ -25,7 +25,7 @@ from invoke.tasks import Task, task
 from moorage.configuration import profiles
 
 if TYPE_CHECKING:
-    from moorage.configuration.origins import Source
+    from moorage.configuration.origins import SettingSource
     from moorage.errors import MoorageError
     from moorage.logs.command_log import CommandLog
     from moorage.output import Note
@@ -44,7 +44,7 @@ class Run:
     settings: Settings
     ui: UI
     # What was read, each source over those before it.
-    sources: tuple[Source, ...] = ()
+    sources: tuple[SettingSource, ...] = ()
 
 
 def command(
@@ -182,7 +182,7 @@ def _exit_code(document: dict[str, Any]) -> int:
     return NOT_PROVEN if document.get("proven") is False else 0
 
 
-def _read(context: Context, *, reads_settings: bool) -> tuple[Settings, tuple[Source, ...]]:
+def _read(context: Context, *, reads_settings: bool) -> tuple[Settings, tuple[SettingSource, ...]]:
     """Raises Refused (see moorage.settings) unless the task judges the settings itself."""
     from moorage.program import reading
     from moorage.settings import Settings

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from moorage.fleet.inventory import Target
     from moorage.fleet.report import FleetReport
-    from moorage.fleet.report.announcement import Change
+    from moorage.fleet.report.announcement import Announced
     from moorage.fleet.rollout.fleet import Fleet, Pace
     from moorage.fleet.rollout.operation import Reach
     from moorage.output import Parts
@@ -51,7 +51,7 @@ IN_WAVES = {
 
 
 @dataclass(frozen=True)
-class Cluster:
+class ClusterChoice:
     """``--from-cluster`` and what goes with it."""
 
     wanted: bool
@@ -79,7 +79,7 @@ class Nodes:
     inventory: str
     limit: str
     exclude: str
-    cluster: Cluster
+    cluster: ClusterChoice
     learn_host_keys: bool
     ask_sudo_password: bool
     report: str
@@ -241,7 +241,7 @@ class Nodes:
             self.agree([host.name for host in hosts], change)
         return self.told(fleet.run(task, hosts, Wish(**wish), self.pace()), show=show)
 
-    def agree(self, hosts: Sequence[str], change: Change) -> None:
+    def agree(self, hosts: Sequence[str], change: Announced) -> None:
         """Asks a person at a terminal; elsewhere, and after an agreement beforehand, it goes on.
 
         Raises Refused (``not-confirmed``) after a no; no node was touched then.
@@ -325,7 +325,7 @@ def on_nodes(
                 inventory,
                 limit,
                 exclude,
-                Cluster(from_cluster, selector, kubeconfig, context),
+                ClusterChoice(from_cluster, selector, kubeconfig, context),
                 learn_host_keys,
                 ask_sudo_password,
                 report,

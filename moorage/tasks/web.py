@@ -34,9 +34,9 @@ def web(
     """
     from moorage import web as page
     from moorage.fleet import watch
-    from moorage.web.access import DEFAULT, Place
+    from moorage.web.access import DEFAULT, PagePlace
 
-    place = Place.parse(listen if listen is not None else DEFAULT)
+    place = PagePlace.parse(listen if listen is not None else DEFAULT)
     seconds = watch.seconds(every)
     with ExitStack() as opened:
         api = None

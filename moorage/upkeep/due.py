@@ -15,8 +15,8 @@ from moorage.output import Note
 from moorage.upkeep import outcomes
 
 if TYPE_CHECKING:
-    from moorage.catalogue.policy import Policy
-    from moorage.catalogue.pruning import Plan
+    from moorage.catalogue.policy import RetentionPolicy
+    from moorage.catalogue.pruning import PrunePlan
     from moorage.registry.storage import collecting
     from moorage.registry.storage.layout import Layout
     from moorage.settings import Settings
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BACKUP_SECONDS = 20 * 3600.0
 
 
-class Done(NamedTuple):
+class PartDone(NamedTuple):
     """What a part did, in words and in figures for ``--json``."""
 
     words: str
@@ -41,7 +41,7 @@ class Due:
     """
 
     words: str
-    work: Callable[[UI], Done] | None = None
+    work: Callable[[UI], PartDone] | None = None
     asked: bool = True
     figures: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
@@ -109,7 +109,7 @@ def collection(settings: Settings) -> Due:
         layout = for_collection(settings)
     except Refused as problem:
         return _nothing_yet(problem)
-    policy = collecting.Policy(grace=seconds("upkeep.grace", settings.upkeep.grace))
+    policy = collecting.CollectionPolicy(grace=seconds("upkeep.grace", settings.upkeep.grace))
     found = collecting.planned(layout, policy)
     size, aside = sum(found.values()), len(setting_aside.batches(layout))
     if not found and not aside:
@@ -125,7 +125,7 @@ def backup(settings: Settings) -> Due:
     place = settings.upkeep.backup
     if not place:
         return Due("no place is set (upkeep.backup)", asked=False)
-    last, now = outcomes.read(settings).parts.get("backup", outcomes.Outcome()), time.time()
+    last, now = outcomes.read(settings).parts.get("backup", outcomes.PartOutcome()), time.time()
     at = f"{datetime.datetime.fromtimestamp(last.succeeded, datetime.UTC):%Y-%m-%d %H:%M} UTC"
     if not last.code and now - BACKUP_SECONDS < last.succeeded <= now:
         return Due(f"the last good one is of {at}", asked=False)
@@ -141,38 +141,38 @@ PARTS: Mapping[str, Look] = {
 }
 
 
-def policy_of(settings: Settings) -> Policy | None:
+def policy_of(settings: Settings) -> RetentionPolicy | None:
     """The prune policy of the settings; None if there is none. Raises Refused."""
-    from moorage.catalogue.policy import Policy, seconds
+    from moorage.catalogue.policy import RetentionPolicy, seconds
 
     wanted = settings.upkeep
     older = seconds("upkeep.older_than", wanted.older_than) if wanted.older_than else None
-    policy = Policy(wanted.keep or None, older, wanted.untagged, wanted.protect)
+    policy = RetentionPolicy(wanted.keep or None, older, wanted.untagged, wanted.protect)
     return policy if policy.of_tags or policy.untagged else None
 
 
 # -- doing it -------------------------------------------------------------------------------------
 
 
-def _renew(settings: Settings, ui: UI) -> Done:
+def _renew(settings: Settings, ui: UI) -> PartDone:
     from moorage.registry import renewal as renewing
 
     done = renewing.renew(settings, ui, another=False)
     words = f"another certificate is served, until {done.not_after:%Y-%m-%d}"
-    return Done(words, {"served": done.fingerprint, "until": done.not_after.isoformat()})
+    return PartDone(words, {"served": done.fingerprint, "until": done.not_after.isoformat()})
 
 
-def _prune(settings: Settings, plan: Plan, ui: UI) -> Done:
+def _prune(settings: Settings, plan: PrunePlan, ui: UI) -> PartDone:
     from moorage import registry
     from moorage.catalogue import pruning as catalogue
 
     with ui.progress("deleting images") as update:
         gone = catalogue.carry_out(settings, registry.credentials(settings), plan, update)
     words = f"{len(gone)} tags and manifests were deleted"
-    return Done(words, {"images": [one.name for one in gone]})
+    return PartDone(words, {"images": [one.name for one in gone]})
 
 
-def _collect(layout: Layout, policy: collecting.Policy) -> Done:
+def _collect(layout: Layout, policy: collecting.CollectionPolicy) -> PartDone:
     from moorage.registry.storage import collecting
 
     done = collecting.collect(layout, policy)
@@ -181,10 +181,10 @@ def _collect(layout: Layout, policy: collecting.Policy) -> Done:
         f"and {done.freed_bytes:,} bytes of earlier ones came free"
     )
     figures = {"blobs": done.aside, "bytes": done.aside_bytes, "freed_bytes": done.freed_bytes}
-    return Done(words, {**figures, "returned": sorted(done.returned)})
+    return PartDone(words, {**figures, "returned": sorted(done.returned)})
 
 
-def _back_up(settings: Settings, ui: UI) -> Done:
+def _back_up(settings: Settings, ui: UI) -> PartDone:
     from moorage.backup import container, restic, taking
 
     file = settings.root / Path(settings.upkeep.passphrase_file).expanduser()
@@ -193,7 +193,7 @@ def _back_up(settings: Settings, ui: UI) -> Done:
     if problem := taking.incomplete(done):
         raise problem
     words = f"backed up and proved: {done.tags} tags, {done.size:,} bytes of images"
-    return Done(words, {"at": at.at, "snapshot": done.snapshot, "tags": done.tags})
+    return PartDone(words, {"at": at.at, "snapshot": done.snapshot, "tags": done.tags})
 
 
 def _nothing_yet(problem: Refused) -> Due:

@@ -28,7 +28,7 @@ _FILE = "upkeep.json"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PartOutcome:
     """How one part last went. Times in seconds since 1970, 0 for never; ``seconds``: how long the
     last attempt took. ``code`` and ``message`` are those of a failure that no success has followed.
     """
@@ -45,7 +45,7 @@ class Notes:
     """``ran``: when ``inv upkeep`` last came to its end, in seconds since 1970, 0 for never."""
 
     ran: int = 0
-    parts: Mapping[str, Outcome] = field(default_factory=dict)
+    parts: Mapping[str, PartOutcome] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {"ran": self.ran, "parts": {name: asdict(one) for name, one in self.parts.items()}}
@@ -66,7 +66,7 @@ def read(settings: Settings) -> Notes:
         return Notes()
 
 
-class Note:
+class BlockNote:
     """What a block says of itself. ``wanted``: False if it turned out that nothing was tried;
     ``problem``: a failure that the block ended well with, all the same."""
 
@@ -76,13 +76,13 @@ class Note:
 
 
 @contextmanager
-def noted(settings: Settings, ui: UI, part: str, *, refusals: bool = False) -> Iterator[Note]:
+def noted(settings: Settings, ui: UI, part: str, *, refusals: bool = False) -> Iterator[BlockNote]:
     """Notes how the block went; what it raises goes on.
 
     ``refusals``: a Refused counts as a failure too. To a person who typed a wrong word it does not:
     nothing was tried then. A block that is stopped by Ctrl-C or SIGTERM leaves no note.
     """
-    began, note = time.time(), Note()
+    began, note = time.time(), BlockNote()
     try:
         yield note
     except Exception as problem:
@@ -102,7 +102,7 @@ def ran(settings: Settings) -> None:
 
 def _note(settings: Settings, ui: UI, part: str, began: float, problem: Exception | None) -> None:
     now, notes = time.time(), read(settings)
-    before = notes.parts.get(part, Outcome())
+    before = notes.parts.get(part, PartOutcome())
     spent = round(max(now - began, 0.0), 3)
     if problem is None:
         outcome = replace(before, succeeded=int(now), seconds=spent, code="", message="")
@@ -122,8 +122,8 @@ def _write(settings: Settings, notes: Notes) -> None:
     write_atomically(path(settings), (json.dumps(notes.to_json()) + "\n").encode())
 
 
-def _outcome(said: Mapping[str, Any]) -> Outcome:
-    return Outcome(
+def _outcome(said: Mapping[str, Any]) -> PartOutcome:
+    return PartOutcome(
         int(said["succeeded"]),
         int(said["failed"]),
         float(said["seconds"]),

@@ -10,7 +10,7 @@ from moorage.walk.phase import Phase, Walk
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
-    from moorage.cluster.login.secrets import Place, Wish
+    from moorage.cluster.login.secrets import Place, SecretWish
     from moorage.cluster.workload.deploy import Workload
 
 
@@ -102,7 +102,7 @@ def _place(walk: Walk) -> Place:
     return Place(kubernetes.namespaces[0], kubernetes.secret)
 
 
-def _wish(walk: Walk) -> Wish:
+def _wish(walk: Walk) -> SecretWish:
     from moorage.cluster.login import login, secrets
 
     return secrets.wish(walk.settings, login.read(walk.settings, ""))

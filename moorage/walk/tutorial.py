@@ -10,7 +10,7 @@ from typing import NamedTuple
 from moorage.settings import Settings
 
 
-class Step(NamedTuple):
+class TutorialStep(NamedTuple):
     """One step: why, the commands by hand, and tasks that do the same."""
 
     title: str
@@ -19,13 +19,13 @@ class Step(NamedTuple):
     ours: tuple[str, ...]
 
 
-def steps(settings: Settings) -> tuple[Step, ...]:
+def steps(settings: Settings) -> tuple[TutorialStep, ...]:
     """The journey for the registry of these settings, with the lab's first node as the node."""
     name, host = settings.registry_name, settings.registry.host
     node, image = f"{settings.lab.prefix}1", settings.image_reference
     folder = f"/etc/containerd/certs.d/{name}"
     return (
-        Step(
+        TutorialStep(
             "A certificate",
             "The registry speaks TLS, so it needs a certificate that nodes can check by a CA.",
             (
@@ -39,7 +39,7 @@ def steps(settings: Settings) -> tuple[Step, ...]:
             ),
             ("inv certs.issue",),
         ),
-        Step(
+        TutorialStep(
             "A registry with a login",
             "It serves the certificate and lets in whoever knows the password.",
             (
@@ -50,19 +50,19 @@ def steps(settings: Settings) -> tuple[Step, ...]:
             ),
             ("inv registry.up",),
         ),
-        Step(
+        TutorialStep(
             "An image to pull",
             "Without one there is nothing to prove.",
             (f"docker build -t {image} .", f"docker login {name}", f"docker push {image}"),
             ("inv image.build image.push",),
         ),
-        Step(
+        TutorialStep(
             "A node",
             "A throw-away node in Docker, with systemd, containerd and SSH; yours stay untouched.",
             ("(none: by hand you would try it on a real node)",),
             ("inv lab.up",),
         ),
-        Step(
+        TutorialStep(
             "The node knows the registry and trusts it",
             "Name, CA and config.toml by hand, on each node. A typing error in config.toml keeps"
             " containerd from serving.",
@@ -75,13 +75,13 @@ def steps(settings: Settings) -> tuple[Step, ...]:
             ),
             (f"inv nodes.trust --hosts={node} --dry-run", f"inv nodes.trust --hosts={node}"),
         ),
-        Step(
+        TutorialStep(
             "The proof",
             "A node that is set up is not yet a node that can pull.",
             (f"crictl pull --creds moorage:PASSWORD {image}",),
             (f"inv nodes.verify --hosts={node}",),
         ),
-        Step(
+        TutorialStep(
             "A Secret, so that pods can pull",
             "Needs a cluster: inv up --kubernetes makes one of the lab's nodes.",
             (
@@ -92,7 +92,7 @@ def steps(settings: Settings) -> tuple[Step, ...]:
             ),
             ("inv k8s.secret --namespace=default --attach",),
         ),
-        Step(
+        TutorialStep(
             "All of it away again",
             "By hand: from memory. Moorage knows what each file had before.",
             (f"rm -r {folder}; vi /etc/hosts /etc/containerd/config.toml; ...",),

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from moorage.web import sources
-from moorage.web.access import Place
+from moorage.web.access import PagePlace
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
@@ -30,7 +30,7 @@ def serve(
     settings: Settings,
     ui: UI,
     hosts: Sequence[str | Target],
-    place: Place,
+    place: PagePlace,
     *,
     reach: Reach | None = None,
     every: float = USUAL_SECONDS,

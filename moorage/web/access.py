@@ -49,14 +49,14 @@ MOST_FORM_BYTES = 4096
 
 
 @dataclass(frozen=True)
-class Place:
+class PagePlace:
     """Where the page is served: an address of loopback, and a port (0: any that is free)."""
 
     address: str
     port: int
 
     @classmethod
-    def parse(cls, text: str) -> Place:
+    def parse(cls, text: str) -> PagePlace:
         """From ``ADDRESS:PORT``, ``[::1]:PORT`` or ``PORT``. Raises Refused."""
         host, _, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from moorage.errors import MoorageError, Refused
 from moorage.output.said import Coded, joined, said
 from moorage.ui import UI
-from moorage.web.story import Section, Trouble, from_rows, trouble
+from moorage.web.story import Section, StoryTrouble, from_rows, trouble
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
@@ -45,7 +45,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ActionOutcome:
     """What became of an action: in words, or with the failure."""
 
     words: str = ""
@@ -53,14 +53,14 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Deed:
+class AgreedAction:
     """An action that was agreed to. ``began``: seconds since 1970; ``outcome``: None while it is
     under way."""
 
     began: float
     who: str
     question: Question
-    outcome: Outcome | None = None
+    outcome: ActionOutcome | None = None
 
 
 class Voice(UI):
@@ -118,7 +118,7 @@ class Actions:
         self._api = api
         self._report: Report | None = None
         self._guard = threading.Lock()
-        self._deeds: tuple[Deed, ...] = ()
+        self._deeds: tuple[AgreedAction, ...] = ()
 
     # -- what is offered -----------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ class Actions:
         shown = from_rows(("began", "by", "what", "result"), rows)
         return replace(shown, offers=tuple(self._hosts), troubles=self._failures())
 
-    def _failures(self) -> tuple[Trouble, ...]:
+    def _failures(self) -> tuple[StoryTrouble, ...]:
         """Why the newest action failed, if it did."""
         last = self._deeds[-1] if self._deeds else None
         if last is None or last.outcome is None or last.outcome.error is None:
@@ -184,7 +184,7 @@ class Actions:
 
     def begin(self, question: Question, who: str) -> None:
         """Begins in a thread. Raises Refused (``busy``) while another action is under way."""
-        deed = Deed(time.time(), who, question)
+        deed = AgreedAction(time.time(), who, question)
         with self._guard:
             if self.under_way:
                 raise Refused(
@@ -197,7 +197,7 @@ class Actions:
         self._show(self.section())
         threading.Thread(target=self._carry_out, args=(deed,), name="web-action").start()
 
-    def _carry_out(self, deed: Deed) -> None:
+    def _carry_out(self, deed: AgreedAction) -> None:
         """Its log begins with the command and who asked, and ends with the result."""
         from moorage.logs import command_log
 
@@ -213,33 +213,35 @@ class Actions:
             self._deeds = (*self._deeds[:-1], replace(deed, outcome=outcome))
         self._show(self.section())
 
-    def _outcome(self, question: Question) -> Outcome:
+    def _outcome(self, question: Question) -> ActionOutcome:
         work = {"verify": self._verify, "fix": self._fix}[question.kind]
         try:
             return work(question)
         except MoorageError as problem:
-            return Outcome(error=problem)
+            return ActionOutcome(error=problem)
         except Exception as problem:
             _log.exception("a defect of Moorage")
             words = f"{type(problem).__name__}: {problem}"[:500]
-            return Outcome(error=MoorageError("defect", "this could not be done", cause=words))
+            return ActionOutcome(
+                error=MoorageError("defect", "this could not be done", cause=words)
+            )
 
-    def _verify(self, question: Question) -> Outcome:
+    def _verify(self, question: Question) -> ActionOutcome:
         from moorage.fleet.rollout.fleet import Fleet
 
         fleet = Fleet(self._settings, Voice(), self._reach)
         (result,) = fleet.run("verify", [self._hosts[question.of]]).hosts
         if result.error is not None:
-            return Outcome(error=MoorageError.of(result.error, host=question.of))
+            return ActionOutcome(error=MoorageError.of(result.error, host=question.of))
         if result.unproven:
             parts = ", ".join(one.part for one in result.unproven)
-            return Outcome(said("well; not proven: {parts}", parts=parts))
+            return ActionOutcome(said("well; not proven: {parts}", parts=parts))
         if result.pull_seconds is None:
-            return Outcome(said("proven"))
+            return ActionOutcome(said("proven"))
         took = f"{result.pull_seconds:.1f}"
-        return Outcome(said("proven by a pull in {took} s", took=took))
+        return ActionOutcome(said("proven by a pull in {took} s", took=took))
 
-    def _fix(self, question: Question) -> Outcome:
+    def _fix(self, question: Question) -> ActionOutcome:
         """As ``k8s.diagnose --fix`` does it, of one cause, which must be what was agreed to."""
         from moorage.cluster.diagnosis import examine, owners
         from moorage.cluster.login import access
@@ -252,10 +254,10 @@ class Actions:
             one = owners.with_last_tries(api, found)
             done, after = cures.by_rounds(api, self._settings, voice, one)
         if failed := [each.error for each in done if each.error is not None]:
-            return Outcome(error=failed[0])
+            return ActionOutcome(error=failed[0])
         left = len(after.stuck) + len(after.waiting)
         end = said("{count} pods still wait", count=left) if left else said("the pods run")
-        return Outcome(joined("; ", (*(each.words for each in done), end)))
+        return ActionOutcome(joined("; ", (*(each.words for each in done), end)))
 
 
 def key(group: Group) -> str:
@@ -287,7 +289,7 @@ def _unseen(_: object) -> None:
     """Shows nothing: the log is for later."""
 
 
-def _state(outcome: Outcome | None) -> str:
+def _state(outcome: ActionOutcome | None) -> str:
     if outcome is None:
         return said("under way")
     if outcome.error is not None:

@@ -30,7 +30,7 @@ from moorage.web.access import (
     HEADERS,
     MOST_FORM_BYTES,
     Access,
-    Place,
+    PagePlace,
     form_fields,
 )
 from moorage.web.story import SECTIONS, Section, Story, failed
@@ -61,7 +61,7 @@ class Server:
     """One page. ``follow`` feeds the nodes' standings until ``unfollow``; ``sources`` are asked
     again and again, each in a thread of its own."""
 
-    def __init__(self, place: Place, registry: str, sources: dict[str, Source]) -> None:
+    def __init__(self, place: PagePlace, registry: str, sources: dict[str, Source]) -> None:
         self.place = place
         self.access = Access()
         self.story: Story
@@ -116,7 +116,7 @@ class Server:
         except OSError as problem:
             raise _in_use(self.place, str(problem)) from None
         sockets = site._server.sockets  # type: ignore[union-attr]
-        self.place = Place(self.place.address, sockets[0].getsockname()[1])
+        self.place = PagePlace(self.place.address, sockets[0].getsockname()[1])
         self._rendered("", "en")  # the first browser waits for no template to be compiled
         asking = [asyncio.ensure_future(self._ask(name)) for name in self.sources]
         ready()
@@ -344,7 +344,7 @@ def _plain(status: int, text: str, lang: str) -> web.Response:
     return web.Response(status=status, text=f"{text}\n", headers=headers)
 
 
-def _in_use(place: Place, why: str) -> Refused:
+def _in_use(place: PagePlace, why: str) -> Refused:
     return Refused(
         "page-port-in-use",
         f"port {place.port} of {place.address} cannot be listened on",

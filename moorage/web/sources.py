@@ -126,7 +126,7 @@ def _row(held: Repository, sizes: Mapping[str, int]) -> tuple[str, str, str, str
 def _freed(layout: Layout) -> str:
     from moorage.registry.storage import collecting
 
-    found = collecting.planned(layout, collecting.Policy())
+    found = collecting.planned(layout, collecting.CollectionPolicy())
     if not found:
         return said("nothing")
     return said("{blobs}: inv registry.collect", blobs=_blobs(found.values()))

@@ -28,7 +28,7 @@ SECTIONS = (
 
 
 @dataclass(frozen=True)
-class Trouble:
+class StoryTrouble:
     """Why something could not be looked at, or is not well: what it befell, and the fault.
 
     ``fix``: what the page's own fix of it is known by, "" if the page has none; ``about``: who it
@@ -41,9 +41,9 @@ class Trouble:
     about: str = ""
 
 
-def trouble(what: str, problem: MoorageError) -> Trouble:
+def trouble(what: str, problem: MoorageError) -> StoryTrouble:
     """Why ``what`` failed."""
-    return Trouble(what, problem.fault)
+    return StoryTrouble(what, problem.fault)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Section:
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
     note: str = ""
-    troubles: tuple[Trouble, ...] = ()
+    troubles: tuple[StoryTrouble, ...] = ()
     seen: float | None = None
     offers: tuple[str, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
@@ -145,7 +145,7 @@ def nodes(found: Sequence[Standing], expected: int, own: Ours, now: float) -> Se
     )
 
 
-def silent(found: Sequence[Standing]) -> tuple[Trouble, ...]:
+def silent(found: Sequence[Standing]) -> tuple[StoryTrouble, ...]:
     """The nodes that could not be asked, those of one cause in one."""
     groups: dict[Fault, list[str]] = {}
     for one in found:
@@ -157,12 +157,12 @@ def silent(found: Sequence[Standing]) -> tuple[Trouble, ...]:
     return tuple(_silent(hosts, fault) for fault, hosts in groups.items())
 
 
-def _silent(hosts: Sequence[str], fault: Fault) -> Trouble:
+def _silent(hosts: Sequence[str], fault: Fault) -> StoryTrouble:
     """Nodes of one cause; the cure can be copied for all of them at once."""
     names = fold(hosts)
     message = fault.message.replace("HOST", names) if len(hosts) == 1 else fault.message
     told = replace(fault, message=message, cure=fault.cure.replace("HOST", names))
-    return Trouble("" if names in message else names, told, about=names)
+    return StoryTrouble("" if names in message else names, told, about=names)
 
 
 def from_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Section:
@@ -175,7 +175,7 @@ def from_groups(groups: Sequence[Mapping[str, Any]], fixes: Sequence[str] = ()) 
     """Why pods cannot pull: a trouble per cause, with the cure to copy. ``fixes``: what the page's
     fix of each is known by, "" if there is none."""
     troubles = tuple(
-        Trouble(
+        StoryTrouble(
             f"{', '.join(one['pods'][:5])}{' …' if len(one['pods']) > 5 else ''}",
             Fault(str(one.get("code", "")), str(one["title"]), str(one["cause"]), str(one["cure"])),
             fix,

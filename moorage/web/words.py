@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from moorage.output.said import in_words
 
 if TYPE_CHECKING:
-    from moorage.web.story import Trouble
+    from moorage.web.story import StoryTrouble
 
 _TABLE = Path(__file__).parent / "chinese.toml"
 # What a cure that is nothing but commands begins with, each part of it.
@@ -42,7 +42,7 @@ class Meaning(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownTrouble:
     """A trouble as it is read. ``original``: what programs said in English, "" if that is shown."""
 
     what: str
@@ -63,16 +63,16 @@ def value(text: object) -> str:
     return in_words(text, lambda one: _words().get(one, one), lambda code: _meaning(code).means)
 
 
-def told(one: Trouble, lang: str) -> Shown:
+def told(one: StoryTrouble, lang: str) -> ShownTrouble:
     """The trouble in the reader's language: in Chinese by its code, beside its own words."""
     fault = one.fault
     if lang != "zh":
-        return Shown(one.what, fault.message, fault.cause, fault.cure, one.fix)
+        return ShownTrouble(one.what, fault.message, fault.cause, fault.cure, one.fix)
     known = _meaning(fault.code)
     original = "; ".join(part for part in (fault.message, fault.cause, fault.cure) if part)
     cure = fault.cure if is_command(fault.cure) else known.cure
     what = one.what or one.about
-    return Shown(what, known.means or _meaning("").means, "", cure, one.fix, original)
+    return ShownTrouble(what, known.means or _meaning("").means, "", cure, one.fix, original)
 
 
 def is_command(cure: str) -> bool:

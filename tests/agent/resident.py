@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agent.resident.home import Home, Settings
+from agent.resident.home import AgentSettings, Home
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box
 from tests.agent.fleet import NODE_ID, SERVER, Fleet
@@ -55,7 +55,7 @@ class Resident:
         self.home.key.write_bytes(pair)
         self.home.authority.write_bytes(fleet.path.read_bytes())
         self.port = free_port()
-        settings = Settings(NODE_ID, "127.0.0.1", self.port, int(time.time()) + 86400)
+        settings = AgentSettings(NODE_ID, "127.0.0.1", self.port, int(time.time()) + 86400)
         self.home.write_settings(settings)
         self.log = box.root.parent / "agent.log"
         self.environment = {**os.environ, **environment}

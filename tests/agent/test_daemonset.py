@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
-from agent.daemonset.api import Api
-from agent.daemonset.loop import TRUSTED, Loop, Outcome, Wish
+from agent.daemonset.api import NodeApi
+from agent.daemonset.loop import TRUSTED, Loop, LoopOutcome, PlanWish
 from agent.daemonset.surroundings import Surroundings
 
 HERE = Surroundings("n1", "files", "moorage-system", "moorage-plan", "192.0.2.1", 443)
@@ -28,11 +28,11 @@ class _Node:
 
 def test_a_node_that_was_put_right_has_a_newer_proof_than_what_failed_before() -> None:
     node = _Node()
-    loop = Loop(HERE, cast(Api, node))
-    wish = Wish.of(b"{}", "apply")
+    loop = Loop(HERE, cast(NodeApi, node))
+    wish = PlanWish.of(b"{}", "apply")
     for status in ("changed", "unchanged", "unchanged"):
-        loop._tell(wish, Outcome(status), proven=True)
+        loop._tell(wish, LoopOutcome(status), proven=True)
     assert len(node.told) == 1
-    loop._tell(wish, Outcome("changed"), proven=True)
+    loop._tell(wish, LoopOutcome("changed"), proven=True)
     assert len(node.told) == 2
     assert json.loads(node.told[1][TRUSTED])

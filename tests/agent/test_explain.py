@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.facts import gather
-from agent.formats.proposal import Finding
+from agent.formats.proposal import Explained
 from agent.node.host import Host
 from agent.runtimes import docker
 from agent.system import hosts
@@ -12,7 +12,7 @@ from tests.agent.conftest import Box
 
 def test_docker_tells_where_the_ca_comes_or_already_is(box: Box) -> None:
     assert docker.explain(gather(Host(str(box.root))), box.plan()) == (
-        Finding("docker", "certs.d", False, "there is no Docker Engine here"),
+        Explained("docker", "certs.d", False, "there is no Docker Engine here"),
     )
     box.with_docker()
     facts = gather(Host(str(box.root)))

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from agent.edit.change import Known, Owned
+from agent.edit.change import Owned, OwnedPaths
 from agent.node.tree import Tree
 from tests.agent.conftest import Box
 from tests.agent.test_containerd_kept import SECOND, status
@@ -102,7 +102,7 @@ def test_what_is_ours_is_found_by_any_path_that_leads_to_it(box: Box) -> None:
     node = linked(box, "all of containerd's")
     path = f"/etc/docker/certs.d/{NAME}/ca.crt"
     ledger = {path: Owned("docker", path, None, b"a CA")}
-    known = Known(Tree(str(node.root)), ledger)
+    known = OwnedPaths(Tree(str(node.root)), ledger)
     assert known[f"/etc/containerd/certs.d/{NAME}/ca.crt"] is known[path] is ledger[path]
     assert f"/etc/containerd/certs.d/{NAME}/hosts.toml" not in known
     assert list(known) == [path]

@@ -16,7 +16,7 @@ pytest.importorskip("jsonschema")
 
 import jsonschema
 
-from agent.resident.home import Settings
+from agent.resident.home import AgentSettings
 from agent.server import openapi
 from agent.server.app import App
 from tests.agent.conftest import Box
@@ -89,7 +89,7 @@ def test_it_is_an_openapi_document_of_the_very_paths(document: Document, tmp_pat
     }
 
     async def table() -> set[tuple[str, str]]:
-        return set(App(str(tmp_path), Settings(NODE_ID, "127.0.0.1", 1, 0)).table)
+        return set(App(str(tmp_path), AgentSettings(NODE_ID, "127.0.0.1", 1, 0)).table)
 
     import asyncio
 

@@ -11,7 +11,7 @@ from agent.facts import Runtime, gather
 from agent.node.host import Host
 from agent.node.tree import Tree
 from agent.runtimes import k3s_config, table
-from agent.runtimes.k3s_config import Told
+from agent.runtimes.k3s_config import PullConfig
 from agent.wire.faults import RefusedError
 from tests.agent.conftest import Box
 from tests.agent.test_runtimes import lay_out, only, process
@@ -21,7 +21,7 @@ DATA = "/var/lib/rancher/k3s"
 CONFIG = "/etc/rancher/k3s/config.yaml"
 
 
-def told(box: Box, *argv: str, **environment: str) -> Told:
+def told(box: Box, *argv: str, **environment: str) -> PullConfig:
     runtime = Runtime("k3s", argv=("/usr/local/bin/k3s", "server", *argv), environment=environment)
     return k3s_config.read(Tree(str(box.root)), runtime)
 
@@ -47,7 +47,7 @@ def told(box: Box, *argv: str, **environment: str) -> Told:
 )
 def test_config_yaml_is_read_where_it_counts(box: Box, text: bytes, docker: bool) -> None:
     box.write(CONFIG, text)
-    assert told(box) == Told(docker, "", USUAL, DATA)
+    assert told(box) == PullConfig(docker, "", USUAL, DATA)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_drop_ins_come_in_order_and_the_command_line_is_last(box: Box) -> None:
     box.write(f"{CONFIG}.d/60.YML", b"docker: false\ncontainer-runtime-endpoint: unix:///c.sock\n")
     box.write(f"{CONFIG}.d/70.txt", b"private-registry: /ignored.yaml\n")
     (box.root / f"{CONFIG[1:]}.d/80.yaml").mkdir()
-    assert told(box) == Told(False, "/c.sock", "/b.yaml", "/a")
-    assert told(box, "--docker", "--data-dir=/d/") == Told(True, "/c.sock", "/b.yaml", "/d")
+    assert told(box) == PullConfig(False, "/c.sock", "/b.yaml", "/a")
+    assert told(box, "--docker", "--data-dir=/d/") == PullConfig(True, "/c.sock", "/b.yaml", "/d")
     assert told(box, "--private-registry", "/e.yaml").registries == "/e.yaml"
     assert told(box, "--docker=true", "--docker=false").docker is False
     assert told(box, "-docker").docker is True
@@ -99,7 +99,9 @@ def test_another_config_file_is_the_one_of_the_variable_then_of_the_option(box: 
     box.write("/srv/b.yaml.d/10.yaml", b"disable-agent: true\n")
     assert told(box, K3S_CONFIG_FILE="/srv/a.yaml").docker
     assert not told(box, "--config", "/srv/b.yaml").agent
-    assert told(box, "-c=/srv/b.yaml", K3S_CONFIG_FILE="/srv/a.yaml") == Told(True, "", USUAL, DATA)
+    assert told(box, "-c=/srv/b.yaml", K3S_CONFIG_FILE="/srv/a.yaml") == PullConfig(
+        True, "", USUAL, DATA
+    )
     with pytest.raises(RefusedError, match="not on this node"):
         told(box, "--config=https://config.corp/k3s.yaml")
 

@@ -14,7 +14,7 @@ import pytest
 
 from agent.node.host import Host
 from agent.resident import service, upgrade
-from agent.resident.home import Home, Settings
+from agent.resident.home import AgentSettings, Home
 from agent.wire.faults import AgentError, Interrupted
 from agent.wire.report import HostResult, ResultEvent
 
@@ -44,7 +44,7 @@ class Manager:
 def home(tmp_path: Path) -> Home:
     made = Home(str(tmp_path / "node"))
     made.folder.mkdir(parents=True)
-    made.write_settings(Settings("1" * 32, "127.0.0.1", 7443, 2_000_000_000))
+    made.write_settings(AgentSettings("1" * 32, "127.0.0.1", 7443, 2_000_000_000))
     made.archive.write_bytes(archive_of(tmp_path / "before", "0.0.1"))
     return made
 

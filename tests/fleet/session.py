@@ -21,8 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent.journal.ledger import Store
 from agent.journal.lock import holder
-from agent.resident.home import Home
-from agent.resident.home import Settings as AgentSettings
+from agent.resident.home import AgentSettings, Home
 from moorage.pki import registry as pki
 from moorage.pki.authority import Authority
 from moorage.pki.roster import Resident, Roster

@@ -24,7 +24,7 @@ import yaml
 
 from moorage import references
 from moorage.images import mirroring, skopeo
-from moorage.images.mirroring import Wish
+from moorage.images.mirroring import MirrorWish
 from moorage.registry import client
 from moorage.registry.logins.credentials import credentials
 from moorage.settings import Settings
@@ -46,7 +46,7 @@ from moorage.images import mirroring, outcome
 from moorage.ui import UI
 from tests.unit.elsewhere import registry_project
 settings = registry_project(Path(sys.argv[1]), port=int(sys.argv[2]))
-found = mirroring.mirror(settings, lists.of_file(sys.argv[3]), "", mirroring.Wish(), UI())
+found = mirroring.mirror(settings, lists.of_file(sys.argv[3]), "", mirroring.MirrorWish(), UI())
 for row in outcome.causes(found):
     _say(row.fault, len(row.images))
 sys.exit(not outcome.document(found)["ok"])
@@ -147,7 +147,7 @@ def _race(
 def _mirrored(settings: Settings, port: int, names: list[str]) -> float:
     images = [references.parse(f"localhost:{port}/{name}") for name in names]
     began = time.monotonic()
-    found = mirroring.mirror(settings, images, "", Wish(at_once=6), UI())
+    found = mirroring.mirror(settings, images, "", MirrorWish(at_once=6), UI())
     assert not any(one.fault for one in found), found
     return time.monotonic() - began
 

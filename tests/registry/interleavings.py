@@ -22,7 +22,7 @@ from tests.registry.program import MANIFEST, Registry, digest_of, image
 # A collection by hand waits 10 s, for every request to end that may have looked before: that is
 # what each wait is here, however busy the machine. By hand its grace is an hour; one that is
 # shorter than a push has more pushes refused, and loses none.
-POLICY = collecting.Policy(grace=0.3, settle=2, keep=1, look_every=1, at_once=10)
+POLICY = collecting.CollectionPolicy(grace=0.3, settle=2, keep=1, look_every=1, at_once=10)
 REPOSITORIES = ("team/a", "team/b")
 LAYERS = [bytes([65 + number]) * (1000 + number) for number in range(6)]
 # Garbage of other images: a collection with nothing to do is over before anything meets it.

@@ -13,7 +13,7 @@ import pytest
 
 from moorage import registry as domain
 from moorage.backup import freeze, giving_back, restic, taking
-from moorage.backup.restic import Place
+from moorage.backup.restic import BackupPlace
 from moorage.errors import MoorageError
 from moorage.pki import authority
 from moorage.pki import registry as pki
@@ -72,7 +72,7 @@ def registry(settings: Settings) -> Iterator[Registry]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path) -> BackupPlace:
     return restic.place(str(tmp_path / "backups"), "correct horse")
 
 
@@ -92,7 +92,7 @@ def tags(data: Path) -> dict[str, str]:
 
 
 def test_a_restored_machine_is_the_one_that_was_lost(
-    settings: Settings, registry: Registry, place: Place, tmp_path: Path
+    settings: Settings, registry: Registry, place: BackupPlace, tmp_path: Path
 ) -> None:
     done = taking.back_up(settings, QUIET.progress, place, serve)
     assert (done.first, done.tags, done.left_out) == (True, 3, ())
@@ -118,7 +118,7 @@ def test_a_restored_machine_is_the_one_that_was_lost(
 
 
 def test_a_second_backup_stores_only_what_is_new(
-    settings: Settings, registry: Registry, place: Place
+    settings: Settings, registry: Registry, place: BackupPlace
 ) -> None:
     registry.push("a", "large", os.urandom(3_000_000))
     taking.back_up(settings, QUIET.progress, place, serve)
@@ -133,7 +133,7 @@ def _size(folder: Path) -> int:
 
 
 def test_a_backup_amid_pushes_and_deletes_is_whole(
-    settings: Settings, registry: Registry, place: Place, tmp_path: Path
+    settings: Settings, registry: Registry, place: BackupPlace, tmp_path: Path
 ) -> None:
     stop = threading.Event()
 
@@ -165,7 +165,7 @@ def test_what_is_collected_after_the_freeze_is_in_the_backup(
     digest = registry.push("a", "gone", b"only here", config=b'{"a":1}')
     frozen = freeze.freeze(settings, layout, layout.data / "moorage" / "frozen")
     registry.delete("a", digest)
-    policy = collecting.Policy(grace=0, settle=0, keep=0)
+    policy = collecting.CollectionPolicy(grace=0, settle=0, keep=0)
     assert digest in collecting.collect(layout, policy).taken
     with serve(frozen.folder / freeze.DATA) as at:
         from moorage.backup import proof
@@ -182,7 +182,7 @@ def test_a_damaged_image_is_left_out_and_named(settings: Settings, registry: Reg
 
 
 def test_a_backup_whose_blob_is_wrong_is_not_called_good(
-    settings: Settings, registry: Registry, place: Place, tmp_path: Path
+    settings: Settings, registry: Registry, place: BackupPlace, tmp_path: Path
 ) -> None:
     layout = Layout(settings.registry_data)
     layout.blob(digest_of(b"own")).write_bytes(b"owm")
@@ -201,7 +201,7 @@ def _nothing(settings: Settings) -> bool:
 
 
 def test_a_wrong_passphrase_changes_nothing(
-    settings: Settings, registry: Registry, place: Place, tmp_path: Path
+    settings: Settings, registry: Registry, place: BackupPlace, tmp_path: Path
 ) -> None:
     taking.back_up(settings, QUIET.progress, place, serve)
     other = elsewhere(settings, tmp_path)
@@ -216,7 +216,7 @@ def test_a_wrong_passphrase_changes_nothing(
 
 
 def test_a_place_without_a_backup_is_said_to_be_one(
-    settings: Settings, place: Place, tmp_path: Path
+    settings: Settings, place: BackupPlace, tmp_path: Path
 ) -> None:
     with pytest.raises(MoorageError) as problem:
         giving_back.restore(settings, QUIET.progress, place)
@@ -224,7 +224,7 @@ def test_a_place_without_a_backup_is_said_to_be_one(
 
 
 def test_a_restore_over_data_is_refused(
-    settings: Settings, registry: Registry, place: Place
+    settings: Settings, registry: Registry, place: BackupPlace
 ) -> None:
     taking.back_up(settings, QUIET.progress, place, serve)
     before = pki.ca_pem(settings)
@@ -236,7 +236,7 @@ def test_a_restore_over_data_is_refused(
 
 @pytest.mark.parametrize("how", ["cut off", "flipped"])
 def test_a_backup_that_is_cut_off_or_damaged_changes_nothing(
-    settings: Settings, registry: Registry, place: Place, tmp_path: Path, how: str
+    settings: Settings, registry: Registry, place: BackupPlace, tmp_path: Path, how: str
 ) -> None:
     registry.push("a", "large", os.urandom(2_000_000))
     taking.back_up(settings, QUIET.progress, place, serve)
@@ -258,7 +258,7 @@ def test_a_backup_that_is_cut_off_or_damaged_changes_nothing(
 def test_a_restore_that_was_killed_is_ended_by_the_next(
     settings: Settings,
     registry: Registry,
-    place: Place,
+    place: BackupPlace,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -279,7 +279,7 @@ def _killed(*_: object) -> None:
 
 
 def test_a_disk_without_room_for_the_proof_is_told_first(
-    settings: Settings, registry: Registry, place: Place, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, registry: Registry, place: BackupPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import shutil
 
@@ -305,7 +305,7 @@ def test_a_place_elsewhere_is_taken_as_it_is(text: str) -> None:
 
 
 def test_the_passphrase_is_in_no_command_line_and_no_repr(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: BackupPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from moorage import commands
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from moorage.backup import giving_back, restic, taking
-from moorage.backup.restic import Place
+from moorage.backup.restic import BackupPlace
 from moorage.errors import MoorageError
 from moorage.settings import Settings
 from tests.debian import unpacked
@@ -116,7 +116,7 @@ def test_a_backup_elsewhere_is_proved_and_restored(
     assert giving_back.restore(other, QUIET.progress, place).tags == 23
     assert tags(other.registry_data) == tags(settings.registry_data)
     with pytest.raises(MoorageError) as problem:
-        restic.ensure(Place(place.at, "another"))
+        restic.ensure(BackupPlace(place.at, "another"))
     assert problem.value.code == "backup-passphrase"
 
 

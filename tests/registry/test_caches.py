@@ -28,12 +28,12 @@ from moorage.configuration import parsing
 from moorage.errors import Refused
 from moorage.fleet.rollout import plans
 from moorage.images import mirroring
-from moorage.images.mirroring import Wish
-from moorage.images.skopeo import Access
+from moorage.images.mirroring import MirrorWish
+from moorage.images.skopeo import SkopeoAccess
 from moorage.pki import registry as pki
 from moorage.registry import caching, service, spec
 from moorage.registry.caches import upstreams
-from moorage.registry.caches.upstreams import Login, Upstream
+from moorage.registry.caches.upstreams import Upstream, UpstreamLogin
 from moorage.registry.front.configuration import proving_name
 from moorage.registry.front.roles import User
 from moorage.registry.logins import users
@@ -374,10 +374,10 @@ def test_the_upstreams_login_is_kept_here_and_in_no_argument(
             },
         )
         given = Upstream(up.name, ca=tokens.authority.pem)
-        assert answering.ask(settings, replace(given, login=Login("nobody", "x"))).state == (
-            answering.REFUSES
-        )
-        one = replace(given, login=Login(PUSHER, PASSWORD))
+        assert answering.ask(
+            settings, replace(given, login=UpstreamLogin("nobody", "x"))
+        ).state == (answering.REFUSES)
+        one = replace(given, login=UpstreamLogin(PUSHER, PASSWORD))
         assert answering.ask(settings, one).state == answering.ANSWERS
         upstreams.keep(settings, one)
         with running(settings) as ours:
@@ -491,7 +491,7 @@ def test_a_login_of_any_kind_reaches_the_configuration_whole(password: str) -> N
 def test_a_backup_has_which_caches_there_are_and_nothing_that_they_hold(
     settings: Settings, tmp_path: Path
 ) -> None:
-    one = Upstream("quay.io", login=Login("u", "p"))
+    one = Upstream("quay.io", login=UpstreamLogin("u", "p"))
     upstreams.keep(settings, one)
     settings.certs_dir.mkdir()
     for folder in (upstreams.etc(settings, one), upstreams.store(settings, one)):
@@ -517,7 +517,9 @@ def test_an_upstream_that_has_a_cache_is_not_mirrored(settings: Settings, up: Tu
     upstreams.keep(settings, Upstream(up.name, ca=up.authority.pem))
     with running(settings) as ours:
         image = references.parse(f"{up.name}/team/app:1")
-        work = mirroring._Work(settings, credentials(settings), Access(), Wish(), (image,))
+        work = mirroring._Work(
+            settings, credentials(settings), SkopeoAccess(), MirrorWish(), (image,)
+        )
         found = work.one(image)
         assert found.fault is not None
         assert found.fault.code == "cached-path"

@@ -13,12 +13,12 @@ import pytest
 from moorage.errors import MoorageError
 from moorage.registry.storage import collecting
 from moorage.registry.storage import setting_aside as aside
-from moorage.registry.storage.collecting import Policy
+from moorage.registry.storage.collecting import CollectionPolicy
 from moorage.registry.storage.layout import Layout
 from tests.registry import interleavings
 from tests.registry.program import INDEX, Registry, digest_of, image, index
 
-AT_ONCE = Policy(grace=0, settle=0, keep=86400)
+AT_ONCE = CollectionPolicy(grace=0, settle=0, keep=86400)
 FOR_GOOD = replace(AT_ONCE, keep=0)
 
 
@@ -75,14 +75,14 @@ def test_a_push_under_way_is_left_alone(registry: Registry, layout: Layout) -> N
     """Its blobs are there, and no manifest names them yet."""
     registry.push_blob("a", b"{}")
     registry.push_blob("a", b"layer")
-    assert collecting.collect(layout, Policy(settle=0)).taken == {}
+    assert collecting.collect(layout, CollectionPolicy(settle=0)).taken == {}
     assert registry.push_manifest("a", "late", image(b"{}", b"layer")) == 201
     assert registry.pull("a", "late") == ""
 
 
 def test_a_blob_that_was_just_mounted_is_left_alone(registry: Registry, layout: Layout) -> None:
     registry.push("a", "one", b"layer")
-    grace = Policy(grace=3600, settle=0)
+    grace = CollectionPolicy(grace=3600, settle=0)
     old = layout.blob(digest_of(b"layer"))
     registry.delete("a", digest_of(image(b"{}", b"layer")))
     for path in (*layout.top.rglob("link"), *layout.top.rglob("data")):

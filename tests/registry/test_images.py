@@ -210,7 +210,7 @@ def _aged(served: Registry, name: str, tag: str, days: float) -> None:
     os.utime(path, (at, at))
 
 
-def _prune(settings: Settings, **options: str | bool) -> pruning.Plan:
+def _prune(settings: Settings, **options: str | bool) -> pruning.PrunePlan:
     wanted = policy.parse(
         str(options.get("keep", "")), str(options.get("older_than", "")),
         str(options.get("protect", "")), untagged=bool(options.get("untagged")),

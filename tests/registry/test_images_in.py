@@ -25,8 +25,8 @@ from moorage.configuration import parsing
 from moorage.errors import MoorageError
 from moorage.fleet.rollout import plans
 from moorage.images import mirroring, outcome, pushing, skopeo, sources
-from moorage.images.mirroring import Wish
-from moorage.images.outcome import Outcome
+from moorage.images.mirroring import MirrorWish
+from moorage.images.outcome import ImageOutcome
 from moorage.references import Reference
 from moorage.registry import client
 from moorage.registry.logins.credentials import Credentials, credentials, keep
@@ -67,9 +67,9 @@ def there(tmp_path: Path, home: Path) -> Iterator[Upstream]:
 
 def _mirror(
     ours: Loopback, *images: str | Reference, authfile: str = "", **wish: object
-) -> list[Outcome]:
+) -> list[ImageOutcome]:
     each = [one if isinstance(one, Reference) else references.parse(one) for one in images]
-    return mirroring.mirror(ours.settings, each, authfile, Wish(**wish), UI())  # type: ignore[arg-type]
+    return mirroring.mirror(ours.settings, each, authfile, MirrorWish(**wish), UI())  # type: ignore[arg-type]
 
 
 def _digest(ours: Loopback, landed: str) -> str:
@@ -78,7 +78,7 @@ def _digest(ours: Loopback, landed: str) -> str:
     return client.manifest_digest(ours.settings, login, image.repository, image.version)
 
 
-def _only(found: list[Outcome]) -> Outcome:
+def _only(found: list[ImageOutcome]) -> ImageOutcome:
     (one,) = found
     return one
 
@@ -330,8 +330,8 @@ def test_a_registry_of_somebody_elses_takes_them_too(
         keep(settings, Credentials(PUSHER, PASSWORD))
         pushed = _only(pushing.push(settings, [str(layout)], "team/app:2", UI()))
         image = references.parse(f"{there.name}/library/nginx:1")
-        mirrored = _only(mirroring.mirror(settings, [image], "", Wish(), UI()))
-        again = _only(mirroring.mirror(settings, [image], "", Wish(), UI()))
+        mirrored = _only(mirroring.mirror(settings, [image], "", MirrorWish(), UI()))
+        again = _only(mirroring.mirror(settings, [image], "", MirrorWish(), UI()))
         # That robot may pull alone.
         keep(settings, Credentials(ROBOT, PASSWORD))
         refused = _only(pushing.push(settings, [str(layout)], "team/app:3", UI())).fault

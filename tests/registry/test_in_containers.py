@@ -50,7 +50,7 @@ def test_images_are_deleted_collected_backed_up_and_restored(
     for step in steps:
         deletion.carry_out(settings, registry.credentials(settings), step)
     layout = for_collection(settings)
-    done = collecting.collect(layout, collecting.Policy(grace=0, settle=0))
+    done = collecting.collect(layout, collecting.CollectionPolicy(grace=0, settle=0))
     assert digest_of(b"other") in done.taken
     assert wire.pull() == b"own"
     place = restic.place(str(tmp_path / "backups"), "correct horse")

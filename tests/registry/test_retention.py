@@ -7,9 +7,9 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moorage.catalogue.listing import Held, Repository
-from moorage.catalogue.policy import Policy
-from moorage.catalogue.retention import InUse, Verdict, decide, emptied, subject_of
+from moorage.catalogue.listing import HeldManifest, Repository
+from moorage.catalogue.policy import RetentionPolicy
+from moorage.catalogue.retention import InUse, TagVerdict, decide, emptied, subject_of
 from moorage.registry.storage.layout import Link
 from moorage.registry.storage.manifest import Manifest
 
@@ -30,7 +30,7 @@ def repositories(draw: st.DrawFn) -> Repository:
     for place, digest in enumerate(present):
         children = draw(st.lists(st.sampled_from(present[:place] or [""]), unique=True, max_size=3))
         subject = draw(st.sampled_from(["", "", *present[:place]]))
-        manifests[digest] = Held(
+        manifests[digest] = HeldManifest(
             Manifest(children=tuple(filter(None, children)), subject=subject, config=f"c{digest}"),
             NOW - draw(st.floats(0, 90)) * DAY,
         )
@@ -42,7 +42,7 @@ def repositories(draw: st.DrawFn) -> Repository:
 
 
 policies = st.builds(
-    Policy,
+    RetentionPolicy,
     st.none() | st.integers(0, 3),
     st.none() | st.sampled_from([0.0, 10 * DAY, 60 * DAY]),
     st.booleans(),
@@ -56,7 +56,7 @@ uses = st.builds(
 held = st.lists(repositories(), min_size=1, max_size=3, unique_by=lambda one: one.name)
 
 
-def after(found: list[Repository], verdicts: tuple[Verdict, ...]) -> list[Repository]:
+def after(found: list[Repository], verdicts: tuple[TagVerdict, ...]) -> list[Repository]:
     """What is left once that is carried out."""
     tags = {(one.repository, one.tag) for one in verdicts if one.goes and one.tag}
     gone = {(one.repository, one.digest) for one in verdicts if one.whole}
@@ -77,7 +77,7 @@ def after(found: list[Repository], verdicts: tuple[Verdict, ...]) -> list[Reposi
 @settings(max_examples=150, deadline=None)
 @given(held, policies, uses)
 def test_no_child_of_what_is_left_goes(
-    found: list[Repository], policy: Policy, in_use: InUse
+    found: list[Repository], policy: RetentionPolicy, in_use: InUse
 ) -> None:
     for before, left in zip(found, after(found, decide(found, policy, in_use, NOW)), strict=True):
         for manifest in left.manifests.values():
@@ -89,7 +89,7 @@ def test_no_child_of_what_is_left_goes(
 @settings(max_examples=150, deadline=None)
 @given(held, policies, uses)
 def test_no_signature_of_what_is_left_goes(
-    found: list[Repository], policy: Policy, in_use: InUse
+    found: list[Repository], policy: RetentionPolicy, in_use: InUse
 ) -> None:
     left = after(found, decide(found, policy, in_use, NOW))
     digests = {digest for one in left for digest in one.manifests}
@@ -102,7 +102,9 @@ def test_no_signature_of_what_is_left_goes(
 
 @settings(max_examples=150, deadline=None)
 @given(held, policies, uses)
-def test_nothing_in_use_goes(found: list[Repository], policy: Policy, in_use: InUse) -> None:
+def test_nothing_in_use_goes(
+    found: list[Repository], policy: RetentionPolicy, in_use: InUse
+) -> None:
     for before, left in zip(found, after(found, decide(found, policy, in_use, NOW)), strict=True):
         for tag, link in before.tags.items():
             if (before.name, tag) in in_use.tags:
@@ -119,7 +121,7 @@ def test_nothing_in_use_goes(found: list[Repository], policy: Policy, in_use: In
 @settings(max_examples=100, deadline=None)
 @given(held, policies, uses)
 def test_a_tag_goes_by_the_policy_alone(
-    found: list[Repository], policy: Policy, in_use: InUse
+    found: list[Repository], policy: RetentionPolicy, in_use: InUse
 ) -> None:
     verdicts = {(one.repository, one.tag): one for one in decide(found, policy, in_use, NOW)}
     for one in found:
@@ -142,7 +144,7 @@ def test_a_tag_goes_by_the_policy_alone(
 @settings(max_examples=100, deadline=None)
 @given(held, policies, uses)
 def test_a_second_prune_finds_nothing_of_the_first(
-    found: list[Repository], policy: Policy, in_use: InUse
+    found: list[Repository], policy: RetentionPolicy, in_use: InUse
 ) -> None:
     left = after(found, decide(found, policy, in_use, NOW))
     again = decide(left, replace(policy, untagged=False), in_use, NOW)
@@ -156,17 +158,17 @@ def one(name: str = "app", **tags: str) -> Repository:
         for place, (tag, digest) in enumerate(tags.items())
     }
     return Repository(
-        name, links, {link.digest: Held(Manifest(), link.pushed) for link in links.values()}
+        name, links, {link.digest: HeldManifest(Manifest(), link.pushed) for link in links.values()}
     )
 
 
-def goes(verdicts: tuple[Verdict, ...]) -> set[str]:
+def goes(verdicts: tuple[TagVerdict, ...]) -> set[str]:
     return {one.tag or one.digest for one in verdicts if one.goes}
 
 
 def test_the_newest_stay_and_the_reason_is_told() -> None:
     found = [one(v1=DIGESTS[1], v2=DIGESTS[2], v3=DIGESTS[3])]
-    verdicts = {v.tag: v for v in decide(found, Policy(keep=2), InUse(), NOW)}
+    verdicts = {v.tag: v for v in decide(found, RetentionPolicy(keep=2), InUse(), NOW)}
     assert {tag for tag, v in verdicts.items() if v.goes} == {"v1"}
     assert verdicts["v3"].why == "among the 2 newest"
     assert (verdicts["v1"].why, verdicts["v1"].whole) == ("not among the 2 newest", True)
@@ -174,7 +176,7 @@ def test_the_newest_stay_and_the_reason_is_told() -> None:
 
 def test_a_tag_whose_manifest_another_tag_needs_goes_alone() -> None:
     found = [one(old=DIGESTS[1], latest=DIGESTS[1])]
-    verdicts = {v.tag: v for v in decide(found, Policy(keep=1), InUse(), NOW)}
+    verdicts = {v.tag: v for v in decide(found, RetentionPolicy(keep=1), InUse(), NOW)}
     assert (verdicts["old"].goes, verdicts["old"].whole) == (True, False)
     assert "stays, for others" in verdicts["old"].why
 
@@ -186,34 +188,37 @@ def test_a_signature_goes_with_its_image() -> None:
         companion(DIGESTS[1]): Link(DIGESTS[5], NOW),
         companion(DIGESTS[2]): Link(DIGESTS[6], NOW),
     }
-    manifests = {**found[0].manifests, **{d: Held(Manifest(), NOW) for d in DIGESTS[5:7]}}
+    manifests = {**found[0].manifests, **{d: HeldManifest(Manifest(), NOW) for d in DIGESTS[5:7]}}
     held_ = [Repository("app", tags, manifests)]
-    assert goes(decide(held_, Policy(keep=1), InUse(), NOW)) == {"v1", companion(DIGESTS[1])}
+    assert goes(decide(held_, RetentionPolicy(keep=1), InUse(), NOW)) == {
+        "v1",
+        companion(DIGESTS[1]),
+    }
 
 
 def test_a_node_that_runs_one_platform_keeps_the_whole_index() -> None:
     tags = {"v1": Link(DIGESTS[1], NOW - 9 * DAY), "v2": Link(DIGESTS[3], NOW)}
     manifests = {
-        DIGESTS[1]: Held(Manifest(children=(DIGESTS[2],)), NOW - 9 * DAY),
-        DIGESTS[2]: Held(Manifest(), NOW - 9 * DAY),
-        DIGESTS[3]: Held(Manifest(), NOW),
+        DIGESTS[1]: HeldManifest(Manifest(children=(DIGESTS[2],)), NOW - 9 * DAY),
+        DIGESTS[2]: HeldManifest(Manifest(), NOW - 9 * DAY),
+        DIGESTS[3]: HeldManifest(Manifest(), NOW),
     }
     found = [Repository("app", tags, manifests)]
-    assert goes(decide(found, Policy(keep=1), InUse(), NOW)) == {"v1", DIGESTS[2]}
+    assert goes(decide(found, RetentionPolicy(keep=1), InUse(), NOW)) == {"v1", DIGESTS[2]}
     running = InUse(digests=frozenset({DIGESTS[2]}))
-    assert goes(decide(found, Policy(keep=1), running, NOW)) == set()
+    assert goes(decide(found, RetentionPolicy(keep=1), running, NOW)) == set()
 
 
 def test_a_child_whose_index_is_still_being_pushed_is_no_garbage() -> None:
-    found = [Repository("app", {}, {DIGESTS[1]: Held(Manifest(), NOW - 3600)})]
-    assert goes(decide(found, Policy(untagged=True), InUse(), NOW)) == set()
-    old = [Repository("app", {}, {DIGESTS[1]: Held(Manifest(), NOW - 2 * DAY)})]
-    assert goes(decide(old, Policy(untagged=True), InUse(), NOW)) == {DIGESTS[1]}
-    assert goes(decide(old, Policy(keep=0), InUse(), NOW)) == set()
+    found = [Repository("app", {}, {DIGESTS[1]: HeldManifest(Manifest(), NOW - 3600)})]
+    assert goes(decide(found, RetentionPolicy(untagged=True), InUse(), NOW)) == set()
+    old = [Repository("app", {}, {DIGESTS[1]: HeldManifest(Manifest(), NOW - 2 * DAY)})]
+    assert goes(decide(old, RetentionPolicy(untagged=True), InUse(), NOW)) == {DIGESTS[1]}
+    assert goes(decide(old, RetentionPolicy(keep=0), InUse(), NOW)) == set()
 
 
 def test_a_repository_that_would_be_empty_is_named() -> None:
     found = [one("dead", v1=DIGESTS[1]), one("alive", v1=DIGESTS[2], v2=DIGESTS[3])]
-    assert emptied(decide(found, Policy(older_than=99.5 * DAY), InUse(), NOW)) == ["dead"]
-    assert emptied(decide(found, Policy(keep=0), InUse(), NOW)) == ["alive", "dead"]
-    assert emptied(decide(found, Policy(keep=1), InUse(), NOW)) == []
+    assert emptied(decide(found, RetentionPolicy(older_than=99.5 * DAY), InUse(), NOW)) == ["dead"]
+    assert emptied(decide(found, RetentionPolicy(keep=0), InUse(), NOW)) == ["alive", "dead"]
+    assert emptied(decide(found, RetentionPolicy(keep=1), InUse(), NOW)) == []

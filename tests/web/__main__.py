@@ -20,7 +20,7 @@ from moorage.fleet.inventory import Target
 from moorage.fleet.state.host import Standing
 from moorage.output.said import Said, joined, said
 from moorage.web import words
-from moorage.web.actions import Actions, Outcome, Question
+from moorage.web.actions import ActionOutcome, Actions, Question
 from moorage.web.history import Point
 from moorage.web.story import Plot, Section, from_groups, from_rows
 from tests.unit.elsewhere import project
@@ -44,8 +44,8 @@ def check(name: str, good: bool, words: object = "") -> None:
 class Proving(Actions):
     """A stand-in: its nodes prove their trust at once. All that comes before is the page's own."""
 
-    def _verify(self, question: Question) -> Outcome:
-        return Outcome(said("proven by a pull in {took} s", took="1.2"))
+    def _verify(self, question: Question) -> ActionOutcome:
+        return ActionOutcome(said("proven by a pull in {took} s", took="1.2"))
 
 
 def plotted() -> Section:

@@ -21,7 +21,7 @@ from agent.facts import Containerd, Facts
 from agent.formats import certs_d, hosts_toml, plain
 from agent.formats.authorities import certificates, strip_certificates
 from agent.formats.hosts_toml import PART
-from agent.formats.proposal import Finding, Proof, Proposal, unit_of
+from agent.formats.proposal import Explained, Proof, Proposal, unit_of
 from agent.node.tree import Tree
 from agent.runtimes.containerd import (
     carried,
@@ -36,7 +36,13 @@ from agent.runtimes.containerd import (
 from agent.runtimes.containerd.config import Drafts
 from agent.runtimes.containerd.judge import candidate, differs_in_trust_alone, judge
 from agent.runtimes.containerd.layers import Layers
-from agent.runtimes.containerd.state import TABLES, State, cri_is_off, read, registry_table
+from agent.runtimes.containerd.state import (
+    TABLES,
+    ContainerdState,
+    cri_is_off,
+    read,
+    registry_table,
+)
 from agent.runtimes.containerd.strategies import STRATEGIES, choose, rows
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
@@ -87,7 +93,7 @@ class Situation:
     plan: Plan
     owned: Ledger
     merged: dict[str, Any]
-    state: State
+    state: ContainerdState
     layers: Layers
     notes: list[str] = field(default_factory=list)
 
@@ -116,17 +122,17 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     return Proposal(once(changes), tuple(dict.fromkeys(units)), tuple(notes))
 
 
-def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
+def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
     """Each row of ``STRATEGIES``: whether it applies on this node, and why or why not.
 
     A containerd that is not there, or a configuration that is refused before the table is reached,
     is told in one row before the others. Several containerds are told one after the other.
     """
     if not facts.containerds:
-        return (Finding(PART, "none", False, "there is no containerd here"),)
+        return (Explained(PART, "none", False, "there is no containerd here"),)
     several = len(facts.containerds) > 1
     return tuple(
-        Finding(PART, row.strategy, row.applies, f"{found.config.path}: {row.why}")
+        Explained(PART, row.strategy, row.applies, f"{found.config.path}: {row.why}")
         if several
         else row
         for found in facts.containerds
@@ -259,17 +265,17 @@ def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(units))
 
 
-def _explain(found: Containerd, tree: Tree, plan: Plan) -> tuple[Finding, ...]:
+def _explain(found: Containerd, tree: Tree, plan: Plan) -> tuple[Explained, ...]:
     try:
         situation = _situation(found, tree, plan, {})
     except RefusedError as problem:
         return (
-            Finding(PART, "refused", True, f"{problem} ({problem.code})"),
-            *(Finding(PART, one.name, False, "not reached") for one in STRATEGIES),
+            Explained(PART, "refused", True, f"{problem} ({problem.code})"),
+            *(Explained(PART, one.name, False, "not reached") for one in STRATEGIES),
         )
     if cri_is_off(situation.merged):
-        return (Finding(PART, "none", False, "its CRI plugin is disabled: it serves Docker"),)
-    return tuple(Finding(PART, *row) for row in rows(situation.state))
+        return (Explained(PART, "none", False, "its CRI plugin is disabled: it serves Docker"),)
+    return tuple(Explained(PART, *row) for row in rows(situation.state))
 
 
 def _propose(found: Containerd, tree: Tree, plan: Plan, owned: Ledger) -> Proposal:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from agent.runtimes.containerd.state import State
+from agent.runtimes.containerd.state import ContainerdState
 
 
 class Condition(NamedTuple):
     """Something a row asks of a state, and how to say whether it is so."""
 
-    holds: Callable[[State], bool]
+    holds: Callable[[ContainerdState], bool]
     yes: str
     no: str
 
@@ -32,11 +32,11 @@ class Strategy(NamedTuple):
     edits: bool = False
     refusal: tuple[str, str] | None = None
 
-    def applies(self, state: State) -> bool:
+    def applies(self, state: ContainerdState) -> bool:
         return all(condition.holds(state) for condition in self.when)
 
 
-class Row(NamedTuple):
+class StrategyRow(NamedTuple):
     """What became of one row: whether it applies, and why or why not."""
 
     name: str
@@ -126,22 +126,22 @@ STRATEGIES: tuple[Strategy, ...] = (
 )
 
 
-def choose(state: State) -> Strategy:
+def choose(state: ContainerdState) -> Strategy:
     """The first row that applies."""
     return next(row for row in STRATEGIES if row.applies(state))
 
 
-def rows(state: State) -> tuple[Row, ...]:
+def rows(state: ContainerdState) -> tuple[StrategyRow, ...]:
     """Every row of the table, and why it was taken or not."""
     chosen = choose(state)
     return tuple(_row(strategy, state, chosen) for strategy in STRATEGIES)
 
 
-def _row(strategy: Strategy, state: State, chosen: Strategy) -> Row:
+def _row(strategy: Strategy, state: ContainerdState, chosen: Strategy) -> StrategyRow:
     failed = next((one for one in strategy.when if not one.holds(state)), None)
     if failed is not None:
-        return Row(strategy.name, False, failed.no)
+        return StrategyRow(strategy.name, False, failed.no)
     if strategy is not chosen:
-        return Row(strategy.name, False, f"{chosen.name} comes first")
+        return StrategyRow(strategy.name, False, f"{chosen.name} comes first")
     reasons = "; ".join(one.yes for one in strategy.when) or "no row before it applies"
-    return Row(strategy.name, True, f"{reasons}: {strategy.does}")
+    return StrategyRow(strategy.name, True, f"{reasons}: {strategy.does}")

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Kind:
+class ApiKind:
     """``group`` is the API's first part of the path; ``plural`` its name there."""
 
     group: str
@@ -16,35 +16,35 @@ class Kind:
     namespaced: bool = True
 
 
-KINDS: dict[str, Kind] = {
-    "Namespace": Kind("/api/v1", "namespaces", namespaced=False),
-    "Node": Kind("/api/v1", "nodes", namespaced=False),
-    "Pod": Kind("/api/v1", "pods"),
-    "Service": Kind("/api/v1", "services"),
-    "Secret": Kind("/api/v1", "secrets"),
-    "ConfigMap": Kind("/api/v1", "configmaps"),
-    "ServiceAccount": Kind("/api/v1", "serviceaccounts"),
-    "Event": Kind("/api/v1", "events"),
-    "Deployment": Kind("/apis/apps/v1", "deployments"),
-    "DaemonSet": Kind("/apis/apps/v1", "daemonsets"),
-    "ReplicaSet": Kind("/apis/apps/v1", "replicasets"),
-    "ControllerRevision": Kind("/apis/apps/v1", "controllerrevisions"),
-    "StatefulSet": Kind("/apis/apps/v1", "statefulsets"),
-    "ReplicationController": Kind("/api/v1", "replicationcontrollers"),
-    "Job": Kind("/apis/batch/v1", "jobs"),
-    "CronJob": Kind("/apis/batch/v1", "cronjobs"),
-    "PersistentVolumeClaim": Kind("/api/v1", "persistentvolumeclaims"),
-    "Ingress": Kind("/apis/networking.k8s.io/v1", "ingresses"),
-    "Role": Kind("/apis/rbac.authorization.k8s.io/v1", "roles"),
-    "RoleBinding": Kind("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
-    "ClusterRole": Kind("/apis/rbac.authorization.k8s.io/v1", "clusterroles", namespaced=False),
-    "ClusterRoleBinding": Kind(
+KINDS: dict[str, ApiKind] = {
+    "Namespace": ApiKind("/api/v1", "namespaces", namespaced=False),
+    "Node": ApiKind("/api/v1", "nodes", namespaced=False),
+    "Pod": ApiKind("/api/v1", "pods"),
+    "Service": ApiKind("/api/v1", "services"),
+    "Secret": ApiKind("/api/v1", "secrets"),
+    "ConfigMap": ApiKind("/api/v1", "configmaps"),
+    "ServiceAccount": ApiKind("/api/v1", "serviceaccounts"),
+    "Event": ApiKind("/api/v1", "events"),
+    "Deployment": ApiKind("/apis/apps/v1", "deployments"),
+    "DaemonSet": ApiKind("/apis/apps/v1", "daemonsets"),
+    "ReplicaSet": ApiKind("/apis/apps/v1", "replicasets"),
+    "ControllerRevision": ApiKind("/apis/apps/v1", "controllerrevisions"),
+    "StatefulSet": ApiKind("/apis/apps/v1", "statefulsets"),
+    "ReplicationController": ApiKind("/api/v1", "replicationcontrollers"),
+    "Job": ApiKind("/apis/batch/v1", "jobs"),
+    "CronJob": ApiKind("/apis/batch/v1", "cronjobs"),
+    "PersistentVolumeClaim": ApiKind("/api/v1", "persistentvolumeclaims"),
+    "Ingress": ApiKind("/apis/networking.k8s.io/v1", "ingresses"),
+    "Role": ApiKind("/apis/rbac.authorization.k8s.io/v1", "roles"),
+    "RoleBinding": ApiKind("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
+    "ClusterRole": ApiKind("/apis/rbac.authorization.k8s.io/v1", "clusterroles", namespaced=False),
+    "ClusterRoleBinding": ApiKind(
         "/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings", namespaced=False
     ),
-    "ValidatingAdmissionPolicy": Kind(
+    "ValidatingAdmissionPolicy": ApiKind(
         "/apis/admissionregistration.k8s.io/v1", "validatingadmissionpolicies", namespaced=False
     ),
-    "ValidatingAdmissionPolicyBinding": Kind(
+    "ValidatingAdmissionPolicyBinding": ApiKind(
         "/apis/admissionregistration.k8s.io/v1",
         "validatingadmissionpolicybindings",
         namespaced=False,

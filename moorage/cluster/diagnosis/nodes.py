@@ -66,7 +66,7 @@ class ClusterNode:
 
 
 @dataclass(frozen=True)
-class Proof:
+class TrustProof:
     """Whether a node trusts the registry (None: unknown), and what says so."""
 
     node: ClusterNode
@@ -237,7 +237,7 @@ def _other_addresses(status: Mapping[str, Any], taken: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(address for address in found if address and address != taken))
 
 
-def prove(api: Api, settings: Settings, selector: str = "") -> list[Proof]:
+def prove(api: Api, settings: Settings, selector: str = "") -> list[TrustProof]:
     """Every node, with what is known of its trust in our registry."""
     nodes = addresses(api, selector)
     registry = settings.registry_name
@@ -259,7 +259,7 @@ def prove(api: Api, settings: Settings, selector: str = "") -> list[Proof]:
         if when := node.trusted.get(registry):
             at = clocks.by_server(node.name, seconds(when))
             found[node.name].append(Evidence(at, True, AGENT, f"its agent proved it at {when}"))
-    return [Proof(node, *judged(found[node.name], node.created)) for node in nodes]
+    return [TrustProof(node, *judged(found[node.name], node.created)) for node in nodes]
 
 
 def _names_of(node: ClusterNode, nodes: Sequence[ClusterNode]) -> set[str]:

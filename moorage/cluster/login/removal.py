@@ -11,7 +11,7 @@ from moorage.cluster.api import many, ours, paths
 from moorage.cluster.api.refusals import ApiError
 from moorage.cluster.login import accounts, strangers
 from moorage.errors import MoorageError
-from moorage.output import Failure, Parts, Update, Warn, unheard
+from moorage.output import PartFailure, Parts, Update, Warn, unheard
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
@@ -76,7 +76,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RemovalOutcome:
     """What became of one thing: ``removed``, ``gone`` before, ``kept`` or ``leaving`` (``why``),
     ``failed``."""
 
@@ -184,28 +184,28 @@ def _thing(kind: str, document: Mapping[str, Any], detach: tuple[str, ...] = ())
     return Thing(kind, namespace, metadata["name"], metadata["uid"], detach)
 
 
-def remove(api: Api, found: Found, update: Update = unheard) -> list[Outcome]:
+def remove(api: Api, found: Found, update: Update = unheard) -> list[RemovalOutcome]:
     """Removes it, kind by kind; what fails is in its outcome, and the others go on."""
     attached = [one for one in found.things if one.detach]
     own = [one for one in found.things if not one.detach]
     batches = [attached, *([one for one in own if one.kind == kind] for kind in KINDS)]
-    outcomes: list[Outcome] = []
+    outcomes: list[RemovalOutcome] = []
     for batch in batches:
         outcomes += many.each(batch, lambda one: _remove(api, one), parallel=api.parallel)
         update(done=len(outcomes), total=len(found.things))
     return _once_gone(api, outcomes)
 
 
-def failures(outcomes: Sequence[Outcome]) -> Parts:
+def failures(outcomes: Sequence[RemovalOutcome]) -> Parts:
     """What is not away, and why."""
     for one in outcomes:
         if one.error:
-            yield Failure(one.error)
+            yield PartFailure(one.error)
         if one.why:
             yield Warn(f"{one.status}: {one.thing.words}: {one.why}")
 
 
-def _once_gone(api: Api, outcomes: Sequence[Outcome]) -> list[Outcome]:
+def _once_gone(api: Api, outcomes: Sequence[RemovalOutcome]) -> list[RemovalOutcome]:
     """Pods end their programs first, and a namespace its content: "removed" shall be true."""
     deadline = time.monotonic() + _GONE_SECONDS
     return [
@@ -243,7 +243,7 @@ def _last_word(live: Mapping[str, Any]) -> str:
     )
 
 
-def _remove(api: Api, thing: Thing) -> Outcome:
+def _remove(api: Api, thing: Thing) -> RemovalOutcome:
     path = paths.one(thing.kind, thing.name, thing.namespace)
     try:
         if thing.detach:
@@ -252,14 +252,16 @@ def _remove(api: Api, thing: Thing) -> Outcome:
                 for name in thing.detach
                 if accounts.detach(api, thing.namespace, [thing.name], name)
             ]
-            return Outcome(thing, "removed" if changed else "gone")
+            return RemovalOutcome(thing, "removed" if changed else "gone")
         others = strangers.within(api, thing.name) if thing.kind == "Namespace" else []
         if others:
             more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-            return Outcome(thing, "kept", None, f"it holds what is not ours: {others[0]}{more}")
+            return RemovalOutcome(
+                thing, "kept", None, f"it holds what is not ours: {others[0]}{more}"
+            )
         there = api.delete(path, thing.action, uid=thing.uid)
     except ApiError as problem:
         if problem.status == 409:  # another object of that name: not the one we saw
-            return Outcome(thing, "gone")
-        return Outcome(thing, "failed", problem)
-    return Outcome(thing, "removed" if there else "gone")
+            return RemovalOutcome(thing, "gone")
+        return RemovalOutcome(thing, "failed", problem)
+    return RemovalOutcome(thing, "removed" if there else "gone")

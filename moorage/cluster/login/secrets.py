@@ -55,7 +55,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Wish:
+class SecretWish:
     """What is wanted everywhere. ``accounts``: the ServiceAccounts to attach it to; ``standing``:
     only where one stands, for it may go, with its namespace perhaps, while others are written."""
 
@@ -68,7 +68,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SecretOutcome:
     """What became of one place; ``attached``: the ServiceAccounts that were changed."""
 
     place: Place
@@ -91,7 +91,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _FoundSecret:
     """One place as it is, and the step to take; ``wanted`` holds the login, so no repr."""
 
     place: Place
@@ -110,10 +110,10 @@ def wish(
     attach: Sequence[str] = (),
     replace: bool = False,
     standing: bool = False,
-) -> Wish:
+) -> SecretWish:
     """The wish for the settings' registry."""
     labels = ours.labels(settings, "secret")
-    return Wish(settings.registry_name, logins, labels, tuple(attach), replace, standing)
+    return SecretWish(settings.registry_name, logins, labels, tuple(attach), replace, standing)
 
 
 def every_one_of_ours(api: Api, settings: Settings) -> list[Place]:
@@ -125,8 +125,8 @@ def every_one_of_ours(api: Api, settings: Settings) -> list[Place]:
 
 
 def apply(
-    api: Api, ui: UI, places: Sequence[Place], wanted: Wish, *, dry_run: bool = False
-) -> list[Outcome]:
+    api: Api, ui: UI, places: Sequence[Place], wanted: SecretWish, *, dry_run: bool = False
+) -> list[SecretOutcome]:
     """Brings every place into the wished state, or with ``dry_run`` shows what would change.
 
     Raises Refused, with nothing changed, where one of them cannot be; what fails after that is in
@@ -140,10 +140,10 @@ def apply(
     if dry_run:
         for one in found:
             ui.present(_foretold(one))
-        return [Outcome(one.place, one.step, one.attach) for one in found]
+        return [SecretOutcome(one.place, one.step, one.attach) for one in found]
     there = _with_logins(api, [one for one in found if one.step != GONE], wanted)
     work = [one for one in there if one.step != UNCHANGED or one.attach]
-    done: dict[Place, Outcome] = {}
+    done: dict[Place, SecretOutcome] = {}
     if work:
         with ui.progress(f"write {_spaces(len(work))}") as update:
             outcomes = many.each(
@@ -151,10 +151,10 @@ def apply(
             )
         done = {outcome.place: outcome for outcome in outcomes}
     stays = {one.place: GONE if one.step == GONE else UNCHANGED for one in found}
-    return [done.get(place) or Outcome(place, status) for place, status in stays.items()]
+    return [done.get(place) or SecretOutcome(place, status) for place, status in stays.items()]
 
 
-def stands(api: Api, place: Place, wanted: Wish) -> bool:
+def stands(api: Api, place: Place, wanted: SecretWish) -> bool:
     """Whether a place is as wished already. Raises ApiError or Refused where it cannot become so.
 
     Changes and shows nothing.
@@ -165,13 +165,13 @@ def stands(api: Api, place: Place, wanted: Wish) -> bool:
     return found.step == UNCHANGED and not found.attach
 
 
-def _look(api: Api, place: Place, wanted: Wish) -> _Found:
+def _look(api: Api, place: Place, wanted: SecretWish) -> _FoundSecret:
     """One place as it is; the server has agreed to the step by a dry run."""
     path = paths.one("Secret", place.name, place.namespace)
     try:
         live = api.find(path, f"read Secret {place}")
         if live is None and wanted.standing:
-            return _Found(place, GONE)
+            return _FoundSecret(place, GONE)
         held = {login.user for login in pull_secret.logins(live or {}).values()}
         purpose = wanted.logins.purpose(place.namespace, held)
         document = _document(place, wanted, wanted.logins.planned(purpose))
@@ -179,7 +179,9 @@ def _look(api: Api, place: Place, wanted: Wish) -> _Found:
         plain, _, replacing = _STEPS[state].partition("|")
         step = plain or (replacing if wanted.replace else "")
         if not step:
-            return _Found(place, "", live=live, wanted=document, error=_not_ours(place, state))
+            return _FoundSecret(
+                place, "", live=live, wanted=document, error=_not_ours(place, state)
+            )
         if step in (CREATED, UPDATED):
             api.apply(path, document, f"write Secret {place}", force=wanted.replace, dry=True)
         elif step == REPLACED:
@@ -187,12 +189,12 @@ def _look(api: Api, place: Place, wanted: Wish) -> _Found:
         attach = accounts.attach(api, place.namespace, wanted.accounts, place.name, dry=True)
     except ApiError as problem:
         if _went(api, place, wanted):
-            return _Found(place, GONE)
-        return _Found(place, "", error=problem)
-    return _Found(place, step, tuple(attach), live, document, purpose=purpose)
+            return _FoundSecret(place, GONE)
+        return _FoundSecret(place, "", error=problem)
+    return _FoundSecret(place, step, tuple(attach), live, document, purpose=purpose)
 
 
-def _went(api: Api, place: Place, wanted: Wish) -> bool:
+def _went(api: Api, place: Place, wanted: SecretWish) -> bool:
     """Whether a Secret went meanwhile that was to be changed only if it stands."""
     if not wanted.standing:
         return False
@@ -202,17 +204,17 @@ def _went(api: Api, place: Place, wanted: Wish) -> bool:
         return False
 
 
-def _with_logins(api: Api, found: Sequence[_Found], wanted: Wish) -> list[_Found]:
+def _with_logins(api: Api, found: Sequence[_FoundSecret], wanted: SecretWish) -> list[_FoundSecret]:
     """Nothing refuses any more: the logins that were only planned are made."""
     logins = wanted.logins.made([one.purpose for one in found], api.where.server)
     return [replace(one, wanted=_document(one.place, wanted, logins[one.purpose])) for one in found]
 
 
-def _document(place: Place, wanted: Wish, login: Credentials) -> dict[str, Any]:
+def _document(place: Place, wanted: SecretWish, login: Credentials) -> dict[str, Any]:
     return pull_secret.document(place.name, place.namespace, wanted.server, login, wanted.labels)
 
 
-def _write(api: Api, found: _Found, wanted: Wish) -> Outcome:
+def _write(api: Api, found: _FoundSecret, wanted: SecretWish) -> SecretOutcome:
     place = found.place
     path = paths.one("Secret", place.name, place.namespace)
     what = f"write Secret {place}"
@@ -226,12 +228,12 @@ def _write(api: Api, found: _Found, wanted: Wish) -> Outcome:
         attached = accounts.attach(api, place.namespace, found.attach, place.name)
     except ApiError as problem:
         if _went(api, place, wanted):
-            return Outcome(place, GONE)
-        return Outcome(place, FAILED, tuple(attached), problem)
-    return Outcome(place, found.step, tuple(attached))
+            return SecretOutcome(place, GONE)
+        return SecretOutcome(place, FAILED, tuple(attached), problem)
+    return SecretOutcome(place, found.step, tuple(attached))
 
 
-def _only_that(found: _Found, wanted: Wish) -> dict[str, Any]:
+def _only_that(found: _FoundSecret, wanted: SecretWish) -> dict[str, Any]:
     """The document; with the uid, a newer API server makes none if that very Secret is gone."""
     if not wanted.standing or found.live is None or found.step != UPDATED:
         return found.wanted
@@ -243,7 +245,7 @@ def _spaces(count: int) -> str:
     return "one namespace" if count == 1 else f"{count} namespaces"
 
 
-def _refuse_all_or_none(found: Sequence[_Found]) -> None:
+def _refuse_all_or_none(found: Sequence[_FoundSecret]) -> None:
     errors = [one.error for one in found if one.error is not None]
     for error in errors:
         if isinstance(error, ApiError):
@@ -266,7 +268,7 @@ def _not_ours(place: Place, state: str) -> Refused:
     )
 
 
-def _foretold(found: _Found) -> Parts:
+def _foretold(found: _FoundSecret) -> Parts:
     path = f"Secret {found.place}"
     if found.step not in (UNCHANGED, GONE):
         before = pull_secret.hidden(found.live, found.wanted)

@@ -42,7 +42,7 @@ class Here:
 
 
 @dataclass(frozen=True)
-class Done:
+class CureOutcome:
     """What became of one cure."""
 
     fix: str
@@ -96,14 +96,14 @@ def announce(settings: Settings, report: Report) -> list[str]:
 
 def by_rounds(
     api: Api, settings: Settings, ui: UI, report: Report, seconds: float = BACK_OFF
-) -> tuple[list[Done], Report]:
+) -> tuple[list[CureOutcome], Report]:
     """Cures, makes pods anew and waits, until they run or nothing new has come up.
 
     A pod that is made anew may land where another cure is missing: each round but the first is for
     such, and is asked for by itself. Returns every cure, and what is stuck in the end.
     """
     here = Here(api, settings, ui)
-    done: list[Done] = []
+    done: list[CureOutcome] = []
     tried = set[tuple[str, str]]()
     overtaken = 0
     while True:
@@ -135,18 +135,18 @@ def _made_too_early(report: Report) -> bool:
     )
 
 
-def fix(here: Here, report: Report) -> list[Done]:
+def fix(here: Here, report: Report) -> list[CureOutcome]:
     """Runs the cures; one that fails keeps only those that come after it from being tried."""
-    done: list[Done] = []
+    done: list[CureOutcome] = []
     for name, groups in plan(report):
         codes = tuple(dict.fromkeys(group.code for group in groups))
         try:
             with here.ui.phase(FIXES[name].words(here.settings, groups)):
                 words = FIXES[name].run(here, groups)
         except MoorageError as problem:
-            done.append(Done(name, codes, False, problem.message, problem))
+            done.append(CureOutcome(name, codes, False, problem.message, problem))
             break
-        done.append(Done(name, codes, True, words))
+        done.append(CureOutcome(name, codes, True, words))
     return done
 
 

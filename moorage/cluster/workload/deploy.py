@@ -49,7 +49,7 @@ def tutorial(settings: Settings) -> Workload:
 
 
 @dataclass(frozen=True)
-class Step:
+class DeployStep:
     """One object: what is there, what it would become, and so what is done."""
 
     document: dict[str, Any]
@@ -69,7 +69,7 @@ class Deployed:
     ``report``: the diagnosis, where a pod could not pull; ``problem``: what else went wrong.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[DeployStep, ...]
     pods: tuple[waiting.PodState, ...]
     seconds: float
     answer: str = ""
@@ -95,7 +95,7 @@ class Deployed:
         }
 
 
-def plan(api: Api, settings: Settings, wanted: Workload) -> list[Step]:
+def plan(api: Api, settings: Settings, wanted: Workload) -> list[DeployStep]:
     """What there is to do. The server has agreed to each step by a dry run; nothing is changed.
 
     Raises Refused where an object of that name is somebody else's, or the server would refuse.
@@ -106,12 +106,12 @@ def plan(api: Api, settings: Settings, wanted: Workload) -> list[Step]:
         return [_step(api, document, wanted) for document in documents]
 
 
-def _step(api: Api, document: dict[str, Any], wanted: Workload) -> Step:
+def _step(api: Api, document: dict[str, Any], wanted: Workload) -> DeployStep:
     path, words = paths.of(document), paths.words(document)
     live = api.find(path, f"read {words}")
     if live is None:
         _agreed(api, path, document, wanted)
-        return Step(document, CREATED)
+        return DeployStep(document, CREATED)
     if not ours.is_ours(live):
         raise Refused(
             "not-ours",
@@ -121,17 +121,17 @@ def _step(api: Api, document: dict[str, Any], wanted: Workload) -> Step:
             f" {document['kind'].lower()} -n {wanted.fit.namespace} {wanted.fit.name}",
         )
     if live["kind"] == "Pod" and (why := _beyond_help(live)):
-        return Step(document, REPLACED, live, why)
+        return DeployStep(document, REPLACED, live, why)
     try:
         after = _agreed(api, path, document, wanted)
     except ApiError as problem:
         if problem.status != 422:
             raise
-        return Step(document, REPLACED, live, "what differs cannot be changed in place")
+        return DeployStep(document, REPLACED, live, "what differs cannot be changed in place")
     if live["kind"] == "Pod" and _images(live) != _images(after):
         # Changed in place, it would be Ready by its old container for a while, even for ever.
-        return Step(document, REPLACED, live, "its image is another")
-    return Step(document, UNCHANGED if manifests.same(live, after) else UPDATED, live)
+        return DeployStep(document, REPLACED, live, "its image is another")
+    return DeployStep(document, UNCHANGED if manifests.same(live, after) else UPDATED, live)
 
 
 def _images(pod: dict[str, Any]) -> list[str]:
@@ -164,7 +164,7 @@ def _agreed(api: Api, path: str, document: dict[str, Any], wanted: Workload) -> 
             time.sleep(0.5)
 
 
-def foretold(steps: Sequence[Step]) -> Parts:
+def foretold(steps: Sequence[DeployStep]) -> Parts:
     """Each step as a diff, as --dry-run wants it."""
     for step in steps:
         if step.action == UNCHANGED:
@@ -176,7 +176,7 @@ def foretold(steps: Sequence[Step]) -> Parts:
 
 
 def carry_out(
-    api: Api, settings: Settings, ui: UI, wanted: Workload, steps: Sequence[Step]
+    api: Api, settings: Settings, ui: UI, wanted: Workload, steps: Sequence[DeployStep]
 ) -> Deployed:
     """Does the steps and waits until every pod is ready, or cannot become so.
 

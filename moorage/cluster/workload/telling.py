@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from moorage.output import Failure, Line, Parts, Table, Warn, lines
+from moorage.output import Line, PartFailure, Parts, Table, Warn, lines
 
 if TYPE_CHECKING:
     from moorage.cluster.diagnosis.diagnosis import Group
@@ -82,7 +82,7 @@ def deployed(image: str, done: Deployed, *, changed: bool) -> Parts:
     if done.report is not None:
         yield from diagnosis(done.report)
     if done.problem is not None:
-        yield Failure(done.problem)
+        yield PartFailure(done.problem)
     if done.ok:
         words = "It" if changed else "Nothing changed: it"
         yield Line(f"{words} runs from {image} (ready after {done.seconds} s).")

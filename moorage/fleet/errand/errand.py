@@ -106,7 +106,7 @@ def _bootstrap() -> str:
 Reply = Callable[[dict[str, Any]], "bytes | None"]
 
 
-class Answer:
+class ErrandAnswer:
     """Reads what comes back, as it comes: JSON events on stdout, anything else is kept as words.
 
     ``on_event`` gets each event but the result. A login shell's greeting or a forced command's
@@ -203,12 +203,12 @@ def _event(line: bytes) -> dict[str, Any] | None:
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
 
 
-def absent(answer: Answer) -> bool:
+def absent(answer: ErrandAnswer) -> bool:
     """Whether the archive (or the Python it was installed with) has to be brought first."""
     return not answer.begun and (answer.status == ABSENT or answer.status in _GONE)
 
 
-def host_result(name: str, answer: Answer, user: str) -> HostResult:
+def host_result(name: str, answer: ErrandAnswer, user: str) -> HostResult:
     """What an ended errand means for the host called ``name``."""
     if answer.result is not None:
         document = {key: value for key, value in answer.result.items() if key in _RESULT_KEYS}
@@ -226,7 +226,7 @@ def failed(name: str, fault: Fault, status: str = FAILED) -> HostResult:
     return HostResult(host=name, status=status, error=fault)
 
 
-def _fault(answer: Answer, user: str) -> Fault:
+def _fault(answer: ErrandAnswer, user: str) -> Fault:
     status = answer.status
     if answer.too_much:
         return faults.not_an_answer("it answered without end")

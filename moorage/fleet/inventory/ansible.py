@@ -31,7 +31,7 @@ class _Group:
 
 
 @dataclass
-class Tree:
+class InventoryTree:
     """An inventory under construction."""
 
     source: str
@@ -140,7 +140,7 @@ def require_alone(source: str) -> None:
 
 def read_ini(text: str, source: str) -> Inventory:
     """An inventory in Ansible's INI form. Raises Refused (``bad-inventory``) with the line."""
-    tree = Tree(source)
+    tree = InventoryTree(source)
     section, kind = "ungrouped", "hosts"
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw.strip()
@@ -211,7 +211,7 @@ def read_yaml(text: str, source: str) -> Inventory:
             f"it is a dynamic inventory of the plugin {groups['plugin']}, which only Ansible runs",
             cure="install ansible-core (apt-get install ansible-core); then the same command again",
         )
-    tree = Tree(source)
+    tree = InventoryTree(source)
     for name, body in groups.items():
         if body is None or isinstance(body, Mapping):
             _yaml_group(tree, str(name), body)
@@ -230,7 +230,7 @@ def _loader() -> Any:
         pass
 
     for tag in ("!vault", "!vault-encrypted"):
-        Loader.add_constructor(tag, lambda *_: variables.Encrypted())
+        Loader.add_constructor(tag, lambda *_: variables.VaultValue())
     Loader.add_constructor("!unsafe", _unsafe)
     return Loader
 
@@ -246,7 +246,7 @@ def _unsafe(loader: Any, node: Any) -> Any:
     return loader.construct_scalar(node)
 
 
-def _yaml_group(tree: Tree, name: str, body: Any) -> None:
+def _yaml_group(tree: InventoryTree, name: str, body: Any) -> None:
     group = tree.group(name)
     for key, value in _section(body, tree.source, f"group {name}").items():
         if key not in ("hosts", "vars", "children"):

@@ -84,6 +84,6 @@ def _plain(value: Any) -> Any:
     """Values that Ansible marks come as ``{"__ansible_vault": …}``, ``{"__ansible_unsafe": …}``."""
     if isinstance(value, Mapping):
         if "__ansible_vault" in value:
-            return variables.Encrypted()
+            return variables.VaultValue()
         return value.get("__ansible_unsafe", value)
     return value

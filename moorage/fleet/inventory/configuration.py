@@ -33,7 +33,9 @@ def read(text: str, source: str) -> Inventory:
     return Inventory(tuple(named.values()), {}, OPENSSH)
 
 
-def _names(file: files.File, within: tuple[files.Line, ...]) -> Iterator[tuple[str, str]]:
+def _names(
+    file: files.ConfigFile, within: tuple[files.ConfigLine, ...]
+) -> Iterator[tuple[str, str]]:
     """Name and place. ``within``: the Host lines that the file is included under."""
     for block in file.blocks:
         is_host = block.head is not None and block.head.keyword == "host"
@@ -43,11 +45,11 @@ def _names(file: files.File, within: tuple[files.Line, ...]) -> Iterator[tuple[s
                     yield name, block.head.place
         inner = (*within, block.head) if block.head is not None and is_host else within
         for item in block.body:
-            if isinstance(item, files.File):
+            if isinstance(item, files.ConfigFile):
                 yield from _names(item, inner)
 
 
-def _fits(name: str, line: files.Line) -> bool:
+def _fits(name: str, line: files.ConfigLine) -> bool:
     if any(words.fits(name, word[1:]) for word in line.words if word.startswith("!")):
         return False
     return any(words.fits(name, word) for word in line.words if not word.startswith("!"))

@@ -41,7 +41,7 @@ class Unusable(ValueError):
     """The host cannot be reached as its variables say; the text says which, and why."""
 
 
-class Encrypted:
+class VaultValue:
     """The place of a value that ansible-vault has encrypted."""
 
 
@@ -102,7 +102,7 @@ def _text(values: Mapping[str, Any], names: tuple[str, ...]) -> str:
     found = ""
     for name in names:
         value = values.get(name)
-        if isinstance(value, Encrypted):
+        if isinstance(value, VaultValue):
             raise Unusable(f"{name} is encrypted by ansible-vault")
         if value is None or value == "":
             continue

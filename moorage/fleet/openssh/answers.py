@@ -71,7 +71,7 @@ class _Theirs:
         if config is not None:
             files.require_readable(config)
         self._says_user = True
-        self._memory: memory.Memory | None = None
+        self._memory: memory.AnswerMemory | None = None
         with contextlib.suppress(Refused):  # what is wrong with it, ssh will tell
             self._look(folder)
 
@@ -80,9 +80,9 @@ class _Theirs:
         self._says_user = any(line.keyword == "user" for file in found for line in file.lines())
         if folder is not None and memory.can_be_kept(found):
             name = hashlib.sha256(str(source(self._config)).encode()).hexdigest()[:16]
-            self._memory = memory.Memory.of(folder / f"{name}.json", self._state(found))
+            self._memory = memory.AnswerMemory.of(folder / f"{name}.json", self._state(found))
 
-    def _state(self, found: tuple[files.File, ...]) -> str:
+    def _state(self, found: tuple[files.ConfigFile, ...]) -> str:
         return memory.state(found, self._ssh.version, str(os.getuid()), files.me())
 
     def options(self, query: Query) -> Options:

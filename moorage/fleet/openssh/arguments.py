@@ -36,7 +36,7 @@ def read(words: Sequence[str]) -> CommandLine:
 
     Options may follow the destination too; what follows them then is a command.
     """
-    draft, left = _Draft(), list(words)
+    draft, left = _ArgumentsDraft(), list(words)
     rest: list[str] = []
     while left:
         word = left.pop(0)
@@ -53,7 +53,7 @@ def read(words: Sequence[str]) -> CommandLine:
 
 
 @dataclass
-class _Draft:
+class _ArgumentsDraft:
     options: list[str] = field(default_factory=list)
     config: str = ""
     forwards: str = ""

@@ -26,7 +26,7 @@ _DEPTH = 16
 
 
 @dataclass(frozen=True)
-class Line:
+class ConfigLine:
     """One line: its keyword in small letters, the rest as it stands there, and its arguments."""
 
     place: str
@@ -39,8 +39,8 @@ class Line:
 class Block:
     """``head``: the Host or Match line, None for what stands before the first."""
 
-    head: Line | None
-    body: tuple[Line | File, ...]
+    head: ConfigLine | None
+    body: tuple[ConfigLine | ConfigFile, ...]
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -52,28 +52,28 @@ class Block:
 
 
 @dataclass(frozen=True)
-class File:
+class ConfigFile:
     """A file that was read: its blocks in order, and the SHA-256 of what was in it."""
 
     path: Path
     digest: str
     blocks: tuple[Block, ...]
 
-    def all(self) -> Iterator[File]:
+    def all(self) -> Iterator[ConfigFile]:
         """The file, and those it includes."""
         yield self
         for block in self.blocks:
             for item in block.body:
-                if isinstance(item, File):
+                if isinstance(item, ConfigFile):
                     yield from item.all()
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[ConfigLine]:
         """Every line, those of included files too, and of blocks that are about no host."""
         for block in self.blocks:
             if block.head is not None:
                 yield block.head
             for item in block.body:
-                if isinstance(item, File):
+                if isinstance(item, ConfigFile):
                     yield from item.lines()
                 else:
                     yield item
@@ -122,7 +122,7 @@ def tilde(name: str) -> Path:
     return home() / name[2:] if name.startswith("~/") else Path(name).expanduser()
 
 
-def read(config: Path | None) -> tuple[File, ...]:
+def read(config: Path | None) -> tuple[ConfigFile, ...]:
     """The user's file and the system's, or ``config`` alone in their place, as ``ssh -F`` does it.
 
     Raises Refused (``bad-ssh-config``) with file and line.
@@ -154,7 +154,7 @@ class _Kind:
         return SYSTEM.parent if self.system else home() / ".ssh"
 
 
-def parse(content: bytes, path: Path, *, system: bool = False, depth: int = 0) -> File:
+def parse(content: bytes, path: Path, *, system: bool = False, depth: int = 0) -> ConfigFile:
     """``content`` as the file at ``path``; what it includes is read. Raises as ``read``."""
     try:
         text = content.decode("utf-8")
@@ -173,16 +173,16 @@ def parse(content: bytes, path: Path, *, system: bool = False, depth: int = 0) -
         else:
             draft.body.append(line)
     draft.end()
-    return File(path, hashlib.sha256(content).hexdigest(), tuple(draft.blocks))
+    return ConfigFile(path, hashlib.sha256(content).hexdigest(), tuple(draft.blocks))
 
 
 @dataclass
 class _Draft:
     blocks: list[Block] = field(default_factory=list)
-    head: Line | None = None
-    body: list[Line | File] = field(default_factory=list)
+    head: ConfigLine | None = None
+    body: list[ConfigLine | ConfigFile] = field(default_factory=list)
 
-    def begin(self, head: Line) -> None:
+    def begin(self, head: ConfigLine) -> None:
         self.end()
         self.head = head
 
@@ -191,7 +191,7 @@ class _Draft:
         self.body = []
 
 
-def _read(path: Path, kind: _Kind, depth: int) -> File:
+def _read(path: Path, kind: _Kind, depth: int) -> ConfigFile:
     if depth > _DEPTH:
         raise unreadable(str(path), "files include each other without end")
     try:
@@ -214,7 +214,7 @@ def _require_own(path: Path, found: os.stat_result) -> None:
         )
 
 
-def _line(raw: str, place: str) -> Line | None:
+def _line(raw: str, place: str) -> ConfigLine | None:
     text = raw.strip(" \t\r\n\f")
     if not text or text.startswith("#"):
         return None
@@ -224,12 +224,12 @@ def _line(raw: str, place: str) -> Line | None:
             raise words.Malformed(f"nothing stands after {keyword}")
         # A command's quotes are the shell's affair.
         raw_rest = keyword in ("proxycommand", "localcommand", "remotecommand", "match")
-        return Line(place, keyword, rest, () if raw_rest else words.arguments(rest))
+        return ConfigLine(place, keyword, rest, () if raw_rest else words.arguments(rest))
     except words.Malformed as problem:
         raise unreadable(place, str(problem)) from None
 
 
-def line_of(option: str, place: str) -> Line:
+def line_of(option: str, place: str) -> ConfigLine:
     """``KEYWORD=VALUE``, as after ``ssh -o``, as a line. Raises Refused."""
     line = _line(option, place)
     if line is None:
@@ -237,8 +237,8 @@ def line_of(option: str, place: str) -> Line:
     return line
 
 
-def _included(line: Line, kind: _Kind, depth: int) -> list[Line | File]:
-    found: list[Line | File] = []
+def _included(line: ConfigLine, kind: _Kind, depth: int) -> list[ConfigLine | ConfigFile]:
+    found: list[ConfigLine | ConfigFile] = []
     for pattern in line.words:
         if re.search(r"[$%]", pattern):
             raise unreadable(line.place, f"Include {pattern}: tokens and variables are not read")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moorage.fleet.openssh.files import File, Line
+from moorage.fleet.openssh.files import ConfigFile, ConfigLine
 from moorage.fleet.openssh.program import Query
 
 _VERSION = 1
@@ -26,7 +26,7 @@ _MOST = 10_000
 _FILES = 16
 
 
-def can_be_kept(files: Sequence[File]) -> bool:
+def can_be_kept(files: Sequence[ConfigFile]) -> bool:
     """Whether the files alone decide what is answered to a question. Pure."""
     return not any(_outside(line) for file in files for line in file.lines())
 
@@ -37,14 +37,14 @@ def may_be_kept(query: Query) -> bool:
     return "${" not in said and "canonicalize" not in said and "include" not in said
 
 
-def _outside(line: Line) -> bool:
+def _outside(line: ConfigLine) -> bool:
     if line.keyword == "match":
         return _OUTSIDE.search(line.rest) is not None
     return line.keyword == "canonicalizehostname" or "${" in line.rest
 
 
 @dataclass
-class Memory:
+class AnswerMemory:
     """The answers in one file of ``.moorage``. ``state``: what they hold for, see :func:`state`."""
 
     path: Path
@@ -53,7 +53,7 @@ class Memory:
     _new: bool = False
 
     @classmethod
-    def of(cls, path: Path, state: str) -> Memory:
+    def of(cls, path: Path, state: str) -> AnswerMemory:
         """Those that hold for this ``state``; none from a file that cannot be read."""
         try:
             document: Any = json.loads(path.read_bytes())
@@ -93,7 +93,7 @@ class Memory:
         self._new = False
 
 
-def state(files: Sequence[File], *others: str) -> str:
+def state(files: Sequence[ConfigFile], *others: str) -> str:
     """The digest of all files that are read, and of whatever else decides."""
     found = hashlib.sha256()
     for file in files:

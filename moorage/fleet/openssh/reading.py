@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from moorage.fleet.openssh import words
-from moorage.fleet.openssh.files import Block, File, Line, unreadable
+from moorage.fleet.openssh.files import Block, ConfigFile, ConfigLine, unreadable
 
 # What is found: a keyword in small letters -> its values.
 Options = Mapping[str, tuple[str, ...]]
@@ -81,20 +81,20 @@ class _Pass:
     found: dict[str, tuple[str, ...]]
     final: bool = False
 
-    def through(self, files: Sequence[File]) -> None:
+    def through(self, files: Sequence[ConfigFile]) -> None:
         for file in files:
             self._file(file)
 
-    def _file(self, file: File) -> None:
+    def _file(self, file: ConfigFile) -> None:
         for block in file.about(self.host):
             active = self._met(block)
             for item in block.body:
-                if not isinstance(item, File):
+                if not isinstance(item, ConfigFile):
                     self.line(item, active=active)
                 elif active:
                     self._file(item)
 
-    def line(self, line: Line, *, active: bool = True) -> None:
+    def line(self, line: ConfigLine, *, active: bool = True) -> None:
         """Keeps what the line says, if nothing said it before."""
         key = _ALIASES.get(line.keyword, line.keyword)
         if key in _COMMANDS:
@@ -121,7 +121,7 @@ class _Pass:
             if active:
                 self.found.setdefault(key, (value,))
 
-    def _require_clear(self, line: Line) -> None:
+    def _require_clear(self, line: ConfigLine) -> None:
         # Measured: with 9.2p1 the host is reached directly, with 10.0p2 by the command.
         if _first(self.found, "proxyjump").lower() == "none":
             raise unreadable(
@@ -138,7 +138,7 @@ class _Pass:
             return _host_line(head, self.host)
         return self._match_line(head)
 
-    def _match_line(self, head: Line) -> bool:
+    def _match_line(self, head: ConfigLine) -> bool:
         """Whether every condition is met. Raises Refused if one of them decides and cannot be."""
         met, undecided = True, ""
         for name, negated, patterns in _conditions(head):
@@ -180,7 +180,7 @@ class _Pass:
         return _first(self.found, "user") or self.local_user
 
 
-def check(files: Sequence[File]) -> bool:
+def check(files: Sequence[ConfigFile]) -> bool:
     """Refuses a line that OpenSSH would not take either, whichever host it is about.
 
     Returns whether some Match line asks for a second pass by ``final``, met or not.
@@ -203,7 +203,7 @@ _DECIDED = ("host", "originalhost", "user", "localuser", "tagged")
 _CONDITIONS = frozenset((*_DECIDED, "exec", "localnetwork", "version", "sessiontype", "command"))
 
 
-def _conditions(head: Line) -> Iterator[tuple[str, bool, str]]:
+def _conditions(head: ConfigLine) -> Iterator[tuple[str, bool, str]]:
     """``(name, negated, patterns)`` each. Raises Refused for a line that OpenSSH refuses too."""
     rest, count = head.rest, 0
     try:
@@ -227,7 +227,7 @@ def _conditions(head: Line) -> Iterator[tuple[str, bool, str]]:
         raise unreadable(head.place, str(problem)) from None
 
 
-def _host_line(head: Line, host: str) -> bool:
+def _host_line(head: ConfigLine, host: str) -> bool:
     met = False
     for pattern in head.words:
         if pattern.startswith("!"):
@@ -238,7 +238,7 @@ def _host_line(head: Line, host: str) -> bool:
     return met
 
 
-def _only(line: Line) -> str:
+def _only(line: ConfigLine) -> str:
     if not line.words or not line.words[0]:
         raise unreadable(line.place, f"nothing stands after {line.keyword}")
     if len(line.words) > 1:
@@ -246,7 +246,7 @@ def _only(line: Line) -> str:
     return line.words[0]
 
 
-def _checked(line: Line, key: str) -> str:
+def _checked(line: ConfigLine, key: str) -> str:
     value = _only(line)
     if key == "port" and not (value.isdecimal() and 1 <= int(value) <= 65535):
         raise unreadable(line.place, f"a port is a number from 1 to 65535, not {value!r}")
@@ -269,12 +269,12 @@ def host_name(pattern: str, host: str) -> str:
 class Reading:
     """The files, checked. Raises Refused (``bad-ssh-config``) for what is not understood."""
 
-    def __init__(self, files: Sequence[File], local_user: str) -> None:
+    def __init__(self, files: Sequence[ConfigFile], local_user: str) -> None:
         self._files = files
         self._local_user = local_user
         self._wants_final = check(files)
 
-    def options(self, host: str, given: Sequence[Line]) -> Options:
+    def options(self, host: str, given: Sequence[ConfigLine]) -> Options:
         """What the files say of ``host``. ``given``: what the command line says before them."""
         first = _Pass(host, host, self._local_user, {})
         for line in given:

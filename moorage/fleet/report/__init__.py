@@ -185,7 +185,7 @@ def _row(result: HostResult, runtime: str, dry_run: bool) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Cause:
+class FailureGroup:
     """One failure and all the hosts that share it; ``names`` are folded: node[01-16]."""
 
     hosts: tuple[str, ...]
@@ -203,7 +203,7 @@ class Cause:
         return fold(self.hosts)
 
 
-def causes(results: Sequence[HostResult]) -> list[Cause]:
+def causes(results: Sequence[HostResult]) -> list[FailureGroup]:
     """The failures, each once, those of most hosts first."""
     groups: dict[tuple[str, str, str, str], list[str]] = {}
     for result in results:
@@ -218,7 +218,7 @@ def causes(results: Sequence[HostResult]) -> list[Cause]:
     for (code, *alike), hosts in groups.items():
         name = hosts[0] if len(hosts) == 1 else "NODE"
         message, cause, cure = (text.replace("\0", name) for text in alike)
-        found.append(Cause(tuple(hosts), code, message, cause, cure))
+        found.append(FailureGroup(tuple(hosts), code, message, cause, cure))
     return sorted(found, key=lambda one: -one.count)
 
 

@@ -36,7 +36,7 @@ _STAYS = (
 
 
 @dataclass(frozen=True)
-class Change:
+class Announced:
     """One verb on its nodes. ``port`` is where an agent will listen, None if none is to stay."""
 
     verb: str
@@ -45,12 +45,12 @@ class Change:
     loopback: bool = False
 
 
-def change_of(verb: str, settings: Settings, wish: Wish) -> Change | None:
+def change_of(verb: str, settings: Settings, wish: Wish) -> Announced | None:
     """What a verb will do, None for one that changes nothing, or is only rehearsed. Pure."""
     if verb not in _DOES or wish.dry_run:
         return None
     stays = verb == "adopt" or (verb == "trust" and settings.nodes.resident)
-    return Change(
+    return Announced(
         verb,
         restarts=verb in _MAY_RESTART and wish.restart,
         port=(wish.port or settings.nodes.agent_port) if stays else None,
@@ -58,7 +58,7 @@ def change_of(verb: str, settings: Settings, wish: Wish) -> Change | None:
     )
 
 
-def actions(registry: str, hosts: Sequence[str], change: Change) -> list[str]:
+def actions(registry: str, hosts: Sequence[str], change: Announced) -> list[str]:
     """What will be done, a sentence fragment each. Pure."""
     told = [_DOES[change.verb].format(hosts=named(hosts), registry=registry)]
     if change.restarts:

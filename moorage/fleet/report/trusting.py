@@ -26,7 +26,7 @@ _VERSION = 1
 TRUST, UNDO = "trust", "undo"
 
 
-class Standing(NamedTuple):
+class HostStanding(NamedTuple):
     """How a host stands. ``changes``: of a trust that stand there, 0 if it does not trust;
     ``last``: the verb of the last deed, ``at``: when (seconds since 1970)."""
 
@@ -36,7 +36,7 @@ class Standing(NamedTuple):
     at: float
 
 
-Hosts = dict[str, Standing]
+Hosts = dict[str, HostStanding]
 
 
 def standings(folder: Path, registry: str) -> Hosts:
@@ -90,7 +90,7 @@ def _add(found: Hosts, done: Iterable[Deed]) -> None:
             before = found[one.host].changes if one.host in found else 0
             changes = _after(before, one.verb, changed=one.result.status != UNCHANGED)
             target = one.target or parse_names([one.host])[0]
-            found[one.host] = Standing(target, changes, one.verb, one.at)
+            found[one.host] = HostStanding(target, changes, one.verb, one.at)
 
 
 def _kept(one: Deed) -> bool:
@@ -140,7 +140,7 @@ def _read(folder: Path) -> tuple[set[str], dict[str, Hosts]]:
 
 def _hosts(document: Mapping[str, Any]) -> Hosts:
     return {
-        name: Standing(
+        name: HostStanding(
             deeds.target(one["target"]), int(one["changes"]), str(one["last"]), float(one["at"])
         )
         for name, one in document.items()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from agent.wire.version import __version__
 from moorage.errors import MoorageError
 from moorage.fleet.errand import faults, timeouts
-from moorage.fleet.errand.errand import Answer
+from moorage.fleet.errand.errand import ErrandAnswer
 from moorage.pki.authority import AGENT_NAME
 
 if TYPE_CHECKING:
@@ -107,12 +107,12 @@ class Channel:
         plan: bytes,
         on_event: Callable[[dict[str, Any]], None],
         patience: float,
-    ) -> Answer:
+    ) -> ErrandAnswer:
         """The errand over HTTPS: the same events; the status is 0, or -1 for a broken line.
 
         Raises MoorageError ``agent-silent`` where an agent has begun and then says nothing.
         """
-        verb, answer = call.verb, Answer(on_event)
+        verb, answer = call.verb, ErrandAnswer(on_event)
         self._socket.settimeout(min(HEAD_SECONDS, patience))
         try:
             response = self._request(verb.method, call.target, plan if verb.plan else None)

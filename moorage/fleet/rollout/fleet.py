@@ -21,7 +21,7 @@ from moorage.fleet.report.waves import ALL_AT_ONCE, Policy, Schedule, schedule
 from moorage.fleet.residents import residence
 from moorage.fleet.rollout import on_host, plans
 from moorage.fleet.rollout.operation import Operation, Reach, Wish, advised, report_of
-from moorage.fleet.rollout.rollout import Outcome, Rollout
+from moorage.fleet.rollout.rollout import HostOutcome, Rollout
 from moorage.fleet.ssh import routing
 from moorage.fleet.state import table
 
@@ -270,7 +270,7 @@ class _Run:
         self._routes = routes
         self._policy = policy
         self._book = book
-        self._outcomes: list[Outcome] = []
+        self._outcomes: list[HostOutcome] = []
         self._stopped = 0
         self._halted = ""
 
@@ -294,7 +294,7 @@ class _Run:
     ) -> None:
         """Goes to these hosts, and takes their outcomes; by a ``plan``, until it says to stop."""
         settings, ui = self._fleet.settings, self._fleet.ui
-        means = on_host.Means.of(
+        means = on_host.HostMeans.of(
             settings, operation, self._archive, reach, routes,
             agreed=agreement.given(settings, yes=ui.yes),
         )  # fmt: skip
@@ -312,7 +312,7 @@ class _Run:
         if plan is not None:
             self._halted = rollout.halted
 
-    def _note(self, outcome: Outcome) -> None:
+    def _note(self, outcome: HostOutcome) -> None:
         if self._book is not None:
             self._book.result(outcome.result)
 
@@ -360,7 +360,7 @@ def _with_new_addresses(
     settings: Settings,
     hosts: Sequence[str | Target],
     routes: Sequence[Route],
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[HostOutcome],
 ) -> list[Route]:
     """Lab nodes out of reach that the engine has given new addresses since, with those.
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from moorage.archive import AgentArchive
     from moorage.fleet.inventory import Target
     from moorage.fleet.rollout.operation import Operation, Reach
-    from moorage.fleet.rollout.rollout import Line
+    from moorage.fleet.rollout.rollout import HostLine
     from moorage.fleet.ssh.routes import Route
     from moorage.settings import Settings
 
@@ -34,7 +34,7 @@ ASKED_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class Means:
+class HostMeans:
     """What the work on all hosts of a run shares.
 
     ``sessions`` bounds those over SSH where more hosts than that are asked at once over HTTPS.
@@ -61,7 +61,7 @@ class Means:
         routes: Sequence[Route],
         *,
         agreed: bool = False,
-    ) -> Means:
+    ) -> HostMeans:
         sessions = threading.BoundedSemaphore(settings.nodes.parallel)
         residents = Residents(settings, adopting=operation.stay)
         known = _Routes(settings, routes)
@@ -93,7 +93,7 @@ class Means:
             self.plans[key] = self.operation.plan(self.settings, address)
         return self.plans[key]
 
-    def renewed(self) -> Means:
+    def renewed(self) -> HostMeans:
         """The same with the login that nodes have now: a rotation may have ended the one before."""
         try:
             operation = self.operation.renewed(self.settings)
@@ -123,7 +123,7 @@ class _Routes:
         return self._found[route.target]
 
 
-def patiently(means: Means, route: Route, line: Line) -> HostResult:
+def patiently(means: HostMeans, route: Route, line: HostLine) -> HostResult:
     """Tried again where the connection breaks, where it wants an agreement that was given, and
     where the login that it was sent has been replaced before it pulled."""
     means = means.renewed()
@@ -141,7 +141,7 @@ def patiently(means: Means, route: Route, line: Line) -> HostResult:
     return result
 
 
-def _by_agent(means: Means, route: Route, line: Line) -> HostResult:
+def _by_agent(means: HostMeans, route: Route, line: HostLine) -> HostResult:
     """By the agent that stays there, if it answers; else as if none did."""
     residents = means.residents
     asked = False
@@ -172,7 +172,7 @@ def _by_agent(means: Means, route: Route, line: Line) -> HostResult:
         return errand.failed(route.name, faults.since(lost, problem.message))
 
 
-def _by_ssh(means: Means, route: Route, line: Line, *, served: bool = False) -> HostResult:
+def _by_ssh(means: HostMeans, route: Route, line: HostLine, *, served: bool = False) -> HostResult:
     """In an SSH session: through it where an agent is ``served``, else by an errand."""
     operation, residents = means.operation, means.residents
     with means.sessions, _connected(route, line) as session, line.open(session):
@@ -195,7 +195,7 @@ def _by_ssh(means: Means, route: Route, line: Line, *, served: bool = False) -> 
 
 
 # What is done about the agent that stays: a conversation in the session, in place of one errand.
-_VISITS: dict[str, Callable[[Means, Visit], HostResult]] = {
+_VISITS: dict[str, Callable[[HostMeans, Visit], HostResult]] = {
     "reside": lambda means, visit: residence.adopt(
         means.settings, visit, port=means.operation.wish.port,
         loopback=means.operation.wish.loopback,
@@ -208,7 +208,7 @@ _VISITS: dict[str, Callable[[Means, Visit], HostResult]] = {
 
 
 @contextlib.contextmanager
-def _another_way(line: Line) -> Iterator[None]:
+def _another_way(line: HostLine) -> Iterator[None]:
     """Try the next way if no agent of ours answers; report one that refuses us."""
     try:
         yield
@@ -216,7 +216,7 @@ def _another_way(line: Line) -> Iterator[None]:
         _tell_refusal(line, problem)
 
 
-def _tell_refusal(line: Line, problem: channel.NoAnswer) -> None:
+def _tell_refusal(line: HostLine, problem: channel.NoAnswer) -> None:
     if isinstance(problem, channel.RefusesUs):
         line.tell({"event": "note", "message": f"{problem}; it is asked over SSH"})
 
@@ -229,7 +229,7 @@ def _flags(settings: Settings, operation: Operation) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _connected(route: Route, line: Line) -> Iterator[ssh.Session]:
+def _connected(route: Route, line: HostLine) -> Iterator[ssh.Session]:
     """A session, unless the run was stopped while this host waited for its turn."""
     line.go_on()
     with ssh.connect(route) as session:

@@ -16,7 +16,7 @@ from moorage.registry.logins import external
 if TYPE_CHECKING:
     from agent.wire.plan import Plan, Verify
     from agent.wire.report import HostResult
-    from moorage.fleet.rollout.rollout import Outcome
+    from moorage.fleet.rollout.rollout import HostOutcome
     from moorage.settings import Settings
 
 
@@ -183,7 +183,7 @@ def advised(settings: Settings, result: HostResult) -> HostResult:
 
 
 def report_of(
-    outcomes: Sequence[Outcome], operation: Operation, stopped: int, halted: str
+    outcomes: Sequence[HostOutcome], operation: Operation, stopped: int, halted: str
 ) -> FleetReport:
     """What the hosts told, gathered. ``stopped``: the number of a signal, 0 for none."""
     runtimes: dict[str, str] = {}

@@ -20,7 +20,7 @@ from moorage.files import write_stream
 from moorage.fleet.errand import errand, faults
 from moorage.fleet.report import FleetReport, failures
 from moorage.fleet.rollout.operation import Reach
-from moorage.fleet.rollout.rollout import Line, Rollout
+from moorage.fleet.rollout.rollout import HostLine, Rollout
 from moorage.fleet.ssh import routing
 from moorage.fleet.ssh import session as ssh
 from moorage.output import Parts, Table, lines
@@ -39,7 +39,7 @@ _CHUNK = 1 << 20
 _PATIENCE = 300.0
 
 
-class Image:
+class SavedImage:
     """An image of an engine's, saved into ``folder`` when the first node wants it.
 
     ``name`` in full; ``id``: ``sha256:…`` of its configuration.
@@ -105,7 +105,7 @@ def preload(
 
         learn_host_keys(ui, routes, settings.nodes.parallel)
     with tempfile.TemporaryDirectory(prefix="moorage-preload-") as folder:
-        kept = Image(found, tag, Path(folder))
+        kept = SavedImage(found, tag, Path(folder))
         works = [(route.name, partial(_on_host, kept, route, reach)) for route in routes]
         outcomes, stopped = Rollout(works, settings.nodes.parallel).run(ui, f"load {image}")
     runtimes = {
@@ -158,7 +158,7 @@ def in_full(name: str) -> str:
     return f"docker.io/{path}" if "/" in path else f"docker.io/library/{path}"
 
 
-def _on_host(image: Image, route: Route, reach: Reach, line: Line) -> HostResult:
+def _on_host(image: SavedImage, route: Route, reach: Reach, line: HostLine) -> HostResult:
     become = errand.Become(route.user != "root", reach.sudo_password)
     with ssh.connect(route) as session, line.open(session):
         answer = session.program(
@@ -193,7 +193,7 @@ def _script() -> str:
     return "\n".join(line for line in lines if line)
 
 
-def _runtimes(line: Line) -> dict[str, Any] | None:
+def _runtimes(line: HostLine) -> dict[str, Any] | None:
     return next((event for event in line.events if event["event"] == "runtimes"), None)
 
 
@@ -205,7 +205,7 @@ NO_RUNTIME = Fault(
 )
 
 
-def _fault(answer: errand.Answer, user: str) -> Fault:
+def _fault(answer: errand.ErrandAnswer, user: str) -> Fault:
     status = answer.status
     if status == -1:
         return faults.connection_lost(answer.begun)

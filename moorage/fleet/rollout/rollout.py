@@ -38,14 +38,14 @@ class Cuttable(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class HostOutcome:
     """A host's result and the events that led to it."""
 
     result: HostResult
     events: tuple[Event, ...] = ()
 
 
-class Line:
+class HostLine:
     """What the work on one host gets: where to tell events, and when to stop."""
 
     def __init__(self, name: str, rollout: Rollout) -> None:
@@ -92,10 +92,10 @@ class Stopped(Exception):
 
 
 # A host's name and its news; a signal has a number and no name.
-Messages = queue.SimpleQueue[tuple[str, "Event | Outcome | int"]]
+Messages = queue.SimpleQueue[tuple[str, "Event | HostOutcome | int"]]
 
 # One host's work. May raise MoorageError; ssh.Unreachable where nothing came about.
-Work = Callable[[Line], HostResult]
+Work = Callable[[HostLine], HostResult]
 
 
 class Rollout:
@@ -110,7 +110,7 @@ class Rollout:
         works: Sequence[tuple[str, Work]],
         parallel: int,
         plan: Schedule | None = None,
-        told: Callable[[Outcome], None] = lambda _: None,
+        told: Callable[[HostOutcome], None] = lambda _: None,
     ) -> None:
         self.works = works
         self.messages: Messages = queue.SimpleQueue()
@@ -137,14 +137,14 @@ class Rollout:
 
     def run(
         self, ui: UI, title: str, *, dry_run: bool = False, quiet: bool = False
-    ) -> tuple[list[Outcome], int]:
+    ) -> tuple[list[HostOutcome], int]:
         """Does it all, telling the progress. Returns the outcomes in order, and what stopped it.
 
         That is the number of a signal, 0 for none. ``quiet``: only failures get a line each.
         Threads are daemons: a host that hangs in a connect does not keep the program alive.
         """
         self._ui = ui
-        done: dict[str, Outcome] = {}
+        done: dict[str, HostOutcome] = {}
         stopped_by = 0
         shown = 0.0
         board = Board(title, len(self.works))
@@ -165,7 +165,7 @@ class Rollout:
                         stopped_by = message
                         self._stop(done, faults.STOPPED)
                         ui.warn("Ctrl-C again cuts their lines")
-                elif isinstance(message, Outcome):
+                elif isinstance(message, HostOutcome):
                     done[name] = message
                     board.ended(name, message.result.status)
                     if not (quiet and message.result.ok):
@@ -193,7 +193,7 @@ class Rollout:
             threading.Thread(target=self._worker, name=f"fleet-{number}", daemon=True).start()
         return wave
 
-    def _after(self, board: Board, wave: Wave, done: dict[str, Outcome]) -> Wave:
+    def _after(self, board: Board, wave: Wave, done: dict[str, HostOutcome]) -> Wave:
         """Whether to stop, or to begin the next wave, now that one more host is done."""
         if self.stopping:
             return wave
@@ -215,7 +215,7 @@ class Rollout:
         elif text := describe(event):
             board.heard(name, text, now)
 
-    def _stop(self, done: dict[str, Outcome], fault: Fault) -> None:
+    def _stop(self, done: dict[str, HostOutcome], fault: Fault) -> None:
         """Begins no further host; those that were not begun get ``fault``."""
         with self.guard:
             self._stopping.set()
@@ -224,27 +224,27 @@ class Rollout:
             self._todo.clear()
             self._later.clear()
         for name in waiting:
-            done[name] = Outcome(errand.failed(name, fault))
+            done[name] = HostOutcome(errand.failed(name, fault))
         self._ui.warn(
             f"stopping{': ' + self.halted if self.halted else ''}: "
             f"{len(self.works) - len(done)} hosts under way come to their end, "
             f"{len(waiting)} are not begun"
         )
 
-    def _cut(self, done: dict[str, Outcome]) -> None:
+    def _cut(self, done: dict[str, HostOutcome]) -> None:
         with self.guard:
             sessions = list(self.open.values())
         with contextlib.suppress(queue.Empty):
             while True:  # whoever has just ended has a result of its own
                 name, message = self.messages.get_nowait()
-                if isinstance(message, Outcome):
+                if isinstance(message, HostOutcome):
                     done[name] = message
         for session in sessions:
             # A thread of its own: closing may wait for a line that is dead.
             threading.Thread(target=session.close, daemon=True).start()
         for name, _ in self.works:
             fault = faults.STOPPED_MIDWAY if name in self.begun else faults.STOPPED
-            done.setdefault(name, Outcome(errand.failed(name, fault)))
+            done.setdefault(name, HostOutcome(errand.failed(name, fault)))
 
     def _worker(self) -> None:
         while True:
@@ -252,12 +252,12 @@ class Rollout:
                 if not self._todo or self.halted:
                     return
                 name, work = self._todo.popleft()
-            line = Line(name, self)
+            line = HostLine(name, self)
             self.messages.put((name, {"event": "begun"}))
             result = _done(name, work, line)
             if not result.ok:
                 self._count_failure()
-            self.messages.put((name, Outcome(result, tuple(line.events))))
+            self.messages.put((name, HostOutcome(result, tuple(line.events))))
 
     def _count_failure(self) -> None:
         """Here and not where results are shown: no worker begins another host in between."""
@@ -268,7 +268,7 @@ class Rollout:
             self.halted = self.halted or why
 
 
-def _done(name: str, work: Work, line: Line) -> HostResult:
+def _done(name: str, work: Work, line: HostLine) -> HostResult:
     from moorage.fleet.ssh.session import Unreachable
 
     try:

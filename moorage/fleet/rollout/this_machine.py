@@ -207,7 +207,7 @@ def _agent(
         check=False,
     )
     events: list[Event] = []
-    answer = errand.Answer(events.append)
+    answer = errand.ErrandAnswer(events.append)
     answer.stdout(done.stdout)
     answer.stderr(done.stderr)
     answer.end()

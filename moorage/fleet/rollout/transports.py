@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agent.wire.plan import Plan
     from agent.wire.verbs import Call
     from moorage.archive import AgentArchive
-    from moorage.fleet.errand.errand import Answer, Become
+    from moorage.fleet.errand.errand import Become, ErrandAnswer
     from moorage.fleet.residents.channel import Channel
     from moorage.fleet.residents.residence import Invitation
     from moorage.fleet.ssh.session import Session
@@ -35,7 +35,7 @@ class Transport(Protocol):
     def local_address(self) -> str:
         """This machine's own address on the way; "" if there is none that the node could use."""
 
-    def operate(self, call: Call, planned: Planned, hear: Hear) -> Answer:
+    def operate(self, call: Call, planned: Planned, hear: Hear) -> ErrandAnswer:
         """Carries ``call`` out by the plan that is ``planned`` for a host reached from there.
 
         ``hear`` gets the events as they come. Raises MoorageError.
@@ -53,7 +53,7 @@ class Https:
     def local_address(self) -> str:
         return self.by or self.channel.local_address
 
-    def operate(self, call: Call, planned: Planned, hear: Hear) -> Answer:
+    def operate(self, call: Call, planned: Planned, hear: Hear) -> ErrandAnswer:
         body, patience = b"", ANSWER_SECONDS
         plan = planned(self.local_address)
         if call.verb.plan:
@@ -78,7 +78,7 @@ class Errand:
     def local_address(self) -> str:
         return self.session.local_address
 
-    def operate(self, call: Call, planned: Planned, hear: Hear) -> Answer:
+    def operate(self, call: Call, planned: Planned, hear: Hear) -> ErrandAnswer:
         invitation, plan = self.invitation, planned(self.local_address)
         return self.session.errand(
             self.archive,

@@ -20,7 +20,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Entry:
+class HostKeyEntry:
     """One line: ``marker`` is "", "@revoked" or "@cert-authority"; ``blob`` is the key itself."""
 
     names: str
@@ -30,12 +30,12 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownKeys:
     """What the files say about one host."""
 
-    keys: tuple[Entry, ...] = ()
-    revoked: tuple[Entry, ...] = ()
-    authorities: tuple[Entry, ...] = ()
+    keys: tuple[HostKeyEntry, ...] = ()
+    revoked: tuple[HostKeyEntry, ...] = ()
+    authorities: tuple[HostKeyEntry, ...] = ()
 
     def has(self, blob: bytes) -> bool:
         return any(entry.blob == blob for entry in self.keys)
@@ -44,10 +44,10 @@ class Known:
         return any(entry.blob == blob for entry in self.revoked)
 
 
-class Entries(tuple[Entry, ...]):
+class Entries(tuple[HostKeyEntry, ...]):
     """Entries in their order, and which of them can be about a name."""
 
-    def about(self, name: str) -> Iterator[Entry]:
+    def about(self, name: str) -> Iterator[HostKeyEntry]:
         """Those that name it, and those with patterns and hashes; a few of thousands."""
         for place in sorted({*self._unclear, *self._by_name.get(name, ())}):
             yield self[place]
@@ -82,7 +82,7 @@ def read(paths: Iterable[Path]) -> Entries:
 @lru_cache(maxsize=16)
 def _read(looks: tuple[tuple[Path, int, int, int], ...]) -> Entries:
     """Once for each state of the files: every host of thousands asks for them."""
-    entries: list[Entry] = []
+    entries: list[HostKeyEntry] = []
     for path, *_ in looks:
         with contextlib.suppress(FileNotFoundError):
             entries += parse(path.read_text(encoding="utf-8", errors="replace"))
@@ -103,11 +103,11 @@ def parse(text: str) -> Entries:
             blob = base64.b64decode(fields[2], validate=True)
         except binascii.Error:
             continue
-        entries.append(Entry(fields[0], fields[1], blob, marker))
+        entries.append(HostKeyEntry(fields[0], fields[1], blob, marker))
     return Entries(entries)
 
 
-def lookup(entries: Entries, host: str, port: int, *, alias: str = "") -> Known:
+def lookup(entries: Entries, host: str, port: int, *, alias: str = "") -> KnownKeys:
     """What is known about ``host``.
 
     With ``alias`` (HostKeyAlias) that name alone counts, without a port. Else ``[host]:port``, and
@@ -118,16 +118,18 @@ def lookup(entries: Entries, host: str, port: int, *, alias: str = "") -> Known:
     known = _named(entries, spelled)
     if not known.keys and spelled != plain:
         bare = _named(entries, plain)
-        return Known(bare.keys, known.revoked + bare.revoked, known.authorities + bare.authorities)
+        return KnownKeys(
+            bare.keys, known.revoked + bare.revoked, known.authorities + bare.authorities
+        )
     return known
 
 
-def _named(entries: Entries, name: str) -> Known:
-    found: dict[str, list[Entry]] = {"": [], "@revoked": [], "@cert-authority": []}
+def _named(entries: Entries, name: str) -> KnownKeys:
+    found: dict[str, list[HostKeyEntry]] = {"": [], "@revoked": [], "@cert-authority": []}
     for entry in entries.about(name):
         if entry.marker in found and _matches(entry.names, name):
             found[entry.marker].append(entry)
-    return Known(*(tuple(found[marker]) for marker in ("", "@revoked", "@cert-authority")))
+    return KnownKeys(*(tuple(found[marker]) for marker in ("", "@revoked", "@cert-authority")))
 
 
 def _matches(names: str, name: str) -> bool:

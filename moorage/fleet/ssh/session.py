@@ -16,8 +16,8 @@ from moorage.errors import MoorageError
 from moorage.fleet.errand import faults, timeouts
 from moorage.fleet.errand.errand import (
     ABSENT,
-    Answer,
     Become,
+    ErrandAnswer,
     Reply,
     absent,
     as_root,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from paramiko import PKey, Transport
 
     from moorage.archive import AgentArchive
-    from moorage.fleet.ssh.known_hosts import Known
+    from moorage.fleet.ssh.known_hosts import KnownKeys
     from moorage.fleet.ssh.routes import Route
 
 _log = logging.getLogger("moorage.ssh")
@@ -118,14 +118,14 @@ class Session:
         on_event: Callable[[dict[str, Any]], None],
         patience: float,
         reply: Reply | None = None,
-    ) -> Answer:
+    ) -> ErrandAnswer:
         """Runs the agent with ``words`` and ``plan``; brings it first where it is not there.
 
         ``patience``: seconds of silence that are borne. ``reply``: what an event is answered with
         on the agent's standard input, which ends after it. The answer's status is the exit status,
         -1 where the connection broke. Raises MoorageError ``agent-silent``.
         """
-        answer = Answer(on_event, reply)
+        answer = ErrandAnswer(on_event, reply)
         # One that leaves nothing behind has left nothing here before.
         answer.status = ABSENT
         if "--once" not in words:
@@ -133,7 +133,7 @@ class Session:
             answer.status = self._run(warm, (plan,), become, answer, patience)
         if absent(answer):
             content = archive.path.read_bytes()
-            answer = Answer(on_event, reply)
+            answer = ErrandAnswer(on_event, reply)
             cold = cold_words(archive.digest, len(content), words)
             answer.status = self._run(cold, (content, plan), become, answer, patience)
         return answer
@@ -145,14 +145,19 @@ class Session:
         become: Become,
         on_event: Callable[[dict[str, Any]], None],
         patience: float,
-    ) -> Answer:
+    ) -> ErrandAnswer:
         """Runs shell ``words`` as root and feeds them ``stdin``. Returns as :meth:`errand` does."""
-        answer = Answer(on_event)
+        answer = ErrandAnswer(on_event)
         answer.status = self._run(words, stdin, become, answer, patience)
         return answer
 
     def _run(
-        self, words: str, stdin: Iterable[bytes], become: Become, answer: Answer, patience: float
+        self,
+        words: str,
+        stdin: Iterable[bytes],
+        become: Become,
+        answer: ErrandAnswer,
+        patience: float,
     ) -> int:
         import secrets
 
@@ -173,7 +178,7 @@ def _converse(
     stdin: Iterable[bytes],
     become: Become,
     prompt: str,
-    answer: Answer,
+    answer: ErrandAnswer,
     patience: float,
 ) -> int:
     def send(chunks: Iterable[bytes], *, last: bool) -> None:
@@ -305,7 +310,7 @@ def _chain(route: Route, *, key_only: bool = False) -> list[tuple[Route, Connect
     return chain
 
 
-def _client(route: Route, known: Known, *, key_only: bool) -> Any:
+def _client(route: Route, known: KnownKeys, *, key_only: bool) -> Any:
     from paramiko import MissingHostKeyPolicy, SSHClient
 
     class Strict(MissingHostKeyPolicy):  # type: ignore[misc]
@@ -320,7 +325,7 @@ def _client(route: Route, known: Known, *, key_only: bool) -> Any:
     return client
 
 
-def _transport(known: Known, sock: Any, **options: Any) -> Transport:
+def _transport(known: KnownKeys, sock: Any, **options: Any) -> Transport:
     from paramiko import Transport
 
     if isinstance(sock, socket.socket):
@@ -340,7 +345,7 @@ def _plain(algorithm: str) -> str:
     return "ssh-rsa" if algorithm.startswith("rsa-sha2-") else algorithm
 
 
-def judge(route: Route, known: Known, kind: str, blob: bytes) -> None:
+def judge(route: Route, known: KnownKeys, kind: str, blob: bytes) -> None:
     """Passes a host key that is known. Raises UnknownHostKey, or Unreachable for a wrong one."""
     shown = known_hosts.fingerprint(blob)
     spelled = _spelled(route)

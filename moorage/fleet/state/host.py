@@ -48,7 +48,7 @@ def _compared(theirs: str, ours: str) -> str:
 
 
 @dataclass(frozen=True)
-class Resident:
+class ResidentAgent:
     """The agent that stays on a node. ``drift``: watching, healing, failing or stopped."""
 
     version: str
@@ -81,7 +81,7 @@ class Standing:
     waiting: tuple[str, ...] = ()
     interrupted: str = ""
     busy: str = ""
-    resident: Resident | None = None
+    resident: ResidentAgent | None = None
     unproven: tuple[str, ...] = ()
 
     @classmethod
@@ -203,9 +203,9 @@ def runtime_and_state(events: Iterable[Mapping[str, Any]]) -> tuple[str, dict[st
     return runtime, state
 
 
-def _resident(told: Mapping[str, Any]) -> Resident:
+def _resident(told: Mapping[str, Any]) -> ResidentAgent:
     drift = told["drift"]
-    return Resident(
+    return ResidentAgent(
         version=str(told["version"]),
         digest=str(told["digest"]),
         ends=int(told["certificate_ends"]),

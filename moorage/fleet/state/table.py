@@ -12,7 +12,7 @@ from agent.wire.report import DIFFERS
 from moorage.fleet.inventory.ranges import fold
 from moorage.fleet.report import FleetReport, failures
 from moorage.fleet.report.waves import SMALL
-from moorage.fleet.state.host import DAY, Ours, Resident, Standing, span, times
+from moorage.fleet.state.host import DAY, Ours, ResidentAgent, Standing, span, times
 from moorage.output import Line, Parts, Table, lines
 from moorage.output.said import Said, joined, said
 
@@ -163,7 +163,7 @@ def _how(one: Standing) -> str:
     return "{count} in order" if one.good else "{count} not in order"
 
 
-def _residents(agents: Sequence[Resident], own: Ours) -> str:
+def _residents(agents: Sequence[ResidentAgent], own: Ours) -> str:
     """How many agents stay, and how many of them are not this folder's."""
     one, many = "{count} resident agent", "{count} resident agents"
     words = [said(many if len(agents) > 1 else one, count=len(agents))]

@@ -24,8 +24,8 @@ from moorage.fleet.report import signals
 from moorage.fleet.residents import residence
 from moorage.fleet.state import table
 from moorage.fleet.state.host import Ours, Standing, runtime_and_state
-from moorage.fleet.watch.changes import Change, changes
-from moorage.fleet.watch.connection import STATUS, Kept, Means
+from moorage.fleet.watch.changes import NodeChange, changes
+from moorage.fleet.watch.connection import STATUS, Kept, WatchMeans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -112,7 +112,7 @@ class Watch:
 
             learn_host_keys(ui, routes, settings.nodes.parallel)
         archive = quick_archive(settings.state)
-        means = Means(
+        means = WatchMeans(
             archive,
             STATUS.words if settings.nodes.resident else (*STATUS.words, "--once"),
             threading.BoundedSemaphore(settings.nodes.parallel),
@@ -194,7 +194,7 @@ class Watch:
         if now.fault is None:
             self._answered[now.host] = now
 
-    def _tell(self, node: Standing, change: Change) -> None:
+    def _tell(self, node: Standing, change: NodeChange) -> None:
         line = f"{node.host}: {change.message}"
         if self._ui.is_live:
             self._ui.say(f"{time.strftime('%H:%M:%S')}  {line}")

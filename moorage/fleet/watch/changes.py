@@ -10,7 +10,7 @@ from moorage.fleet.state.host import DAY, Ours, Standing
 
 
 @dataclass(frozen=True)
-class Change:
+class NodeChange:
     """``kind`` is for programs: out-of-reach, back, drifted, put-back, stopped, failing, settled,
     interrupted, trusts, applied, pulled, waits, restarted, agent, renewed."""
 
@@ -20,7 +20,7 @@ class Change:
 
 def changes(
     before: Standing | None, after: Standing, own: Ours, answered: Standing | None = None
-) -> tuple[Change, ...]:
+) -> tuple[NodeChange, ...]:
     """From ``before`` to ``after``; ``answered`` is the last that was no fault.
 
     ``before`` is None at the first look: then only what is not as it should be is told. What has
@@ -29,9 +29,9 @@ def changes(
     if after.fault is not None:
         if before is not None and before.fault == after.fault:
             return ()
-        return (Change("out-of-reach", f"out of reach: {after.fault.message}"),)
+        return (NodeChange("out-of-reach", f"out of reach: {after.fault.message}"),)
     lost = before is not None and before.fault is not None
-    back = (Change("back", "answers again"),) if lost else ()
+    back = (NodeChange("back", "answers again"),) if lost else ()
     was = (answered if lost else before) or _right(after)
     return (*back, *_drift(was, after), *_operations(was, after), *_agent(was, after, own))
 
@@ -42,53 +42,55 @@ def _right(after: Standing) -> Standing:
     return replace(after, drifted=(), interrupted="", waiting=(), resident=calm)
 
 
-def _drift(before: Standing, after: Standing) -> Iterator[Change]:
+def _drift(before: Standing, after: Standing) -> Iterator[NodeChange]:
     healed = _healed(after)
     if healed > _healed(before) or (0 < healed < _healed(before)):
         assert after.resident is not None  # noqa: S101 - it has healed something
         files = ", ".join(after.resident.last_files)
-        yield Change("put-back", f"drifted: {files} put back ({healed})")
+        yield NodeChange("put-back", f"drifted: {files} put back ({healed})")
     for path, state in after.drifted:
         if (path, state) not in before.drifted:
-            yield Change("drifted", f"drifted: {path} {state}")
+            yield NodeChange("drifted", f"drifted: {path} {state}")
     was, now = _state(before), _state(after)
     if now != was and now == "stopped":
-        yield Change("stopped", "stopped putting back: it is undone again and again")
+        yield NodeChange("stopped", "stopped putting back: it is undone again and again")
     elif now == "failing" and (was != "failing" or _error(before) != _error(after)):
-        yield Change("failing", f"cannot put back: {_error(after)}")
+        yield NodeChange("failing", f"cannot put back: {_error(after)}")
     if after.interrupted and after.interrupted != before.interrupted:
-        yield Change("interrupted", f"an {after.interrupted} was cut off: inv nodes.recover")
+        yield NodeChange("interrupted", f"an {after.interrupted} was cut off: inv nodes.recover")
     if after.good and not before.good:
-        yield Change("settled", "in order again")
+        yield NodeChange("settled", "in order again")
 
 
-def _operations(before: Standing, after: Standing) -> Iterator[Change]:
+def _operations(before: Standing, after: Standing) -> Iterator[NodeChange]:
     if after.trusts != before.trusts:
-        yield Change("trusts", f"trusts {', '.join(after.trusts) or 'nothing of ours any more'}")
+        yield NodeChange(
+            "trusts", f"trusts {', '.join(after.trusts) or 'nothing of ours any more'}"
+        )
     if after.applied != before.applied and after.applied is not None:
-        yield Change("applied", f"applied at {_clock(after.applied)}")
+        yield NodeChange("applied", f"applied at {_clock(after.applied)}")
     if after.pulled != before.pulled and after.pull_seconds is not None:
-        yield Change("pulled", f"pulled in {after.pull_seconds:.1f} s")
+        yield NodeChange("pulled", f"pulled in {after.pull_seconds:.1f} s")
     for unit in after.waiting:
         if unit not in before.waiting:
-            yield Change("waits", f"a restart of {unit} waits")
+            yield NodeChange("waits", f"a restart of {unit} waits")
     for unit in before.waiting:
         if unit not in after.waiting:
-            yield Change("restarted", f"{unit} has been restarted")
+            yield NodeChange("restarted", f"{unit} has been restarted")
 
 
-def _agent(before: Standing, after: Standing, own: Ours) -> Iterator[Change]:
+def _agent(before: Standing, after: Standing, own: Ours) -> Iterator[NodeChange]:
     was, now = before.resident, after.resident
     if was is None and now is not None:
-        yield Change("agent", f"an agent stays here now ({after.agent_words(own)})")
+        yield NodeChange("agent", f"an agent stays here now ({after.agent_words(own)})")
     elif was is not None and now is None:
-        yield Change("agent", "no resident agent answers: it is asked over SSH")
+        yield NodeChange("agent", "no resident agent answers: it is asked over SSH")
     elif was is not None and now is not None:
         if was.digest != now.digest:
-            yield Change("agent", f"another agent runs: {after.agent_words(own)}")
+            yield NodeChange("agent", f"another agent runs: {after.agent_words(own)}")
         if was.ends != now.ends:
             days = (now.ends - time.time()) / DAY
-            yield Change("renewed", f"the agent's certificate was renewed: {days:.0f} d")
+            yield NodeChange("renewed", f"the agent's certificate was renewed: {days:.0f} d")
 
 
 def _healed(one: Standing) -> int:

@@ -31,7 +31,7 @@ PATIENCE = 20.0
 
 
 @dataclass(frozen=True)
-class Means:
+class WatchMeans:
     """What the lines to all nodes share.
 
     ``words``: the errand of a node without a resident agent. ``logins`` bounds those at one time.
@@ -50,7 +50,7 @@ class _Broken(Exception):
 class Kept:
     """Not for two threads at once."""
 
-    def __init__(self, route: Route, means: Means) -> None:
+    def __init__(self, route: Route, means: WatchMeans) -> None:
         self.route = route
         self._means = means
         self._channel: Channel | None = None

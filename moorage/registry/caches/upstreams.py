@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 _MOST = 64  # characters: a name is a part of a socket's path, which has 107 bytes (unix(7))
 
 
-class Login(NamedTuple):
+class UpstreamLogin(NamedTuple):
     """A user's name and password at an upstream."""
 
     user: str
     password: str
 
     def __repr__(self) -> str:
-        return f"Login(user={self.user!r})"
+        return f"UpstreamLogin(user={self.user!r})"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Upstream:
 
     name: str
     open: bool = False
-    login: Login | None = field(default=None, repr=False)
+    login: UpstreamLogin | None = field(default=None, repr=False)
     ca: str = field(default="", repr=False)
 
     @property
@@ -153,7 +153,7 @@ def _read(settings: Settings, place: Path) -> Upstream:
             raise TypeError("a field is of another type")
         login = _text(place / "login").removesuffix("\n")
         user, _, password = login.partition(":")
-        given = Login(user, keep_secret(password)) if login else None
+        given = UpstreamLogin(user, keep_secret(password)) if login else None
         return Upstream(parse(settings, name), open_, given, _text(place / "ca.crt"))
     except (*SPOILT, Refused) as problem:
         cure = f"take it away and add the cache again: rm -r {place}"

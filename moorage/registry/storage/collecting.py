@@ -23,7 +23,7 @@ from moorage.registry.storage.setting_aside import Batch
 
 
 @dataclass(frozen=True)
-class Policy:
+class CollectionPolicy:
     """All but one in seconds. ``grace``: no blob is taken that was pushed or linked less long ago;
     longer than any push lasts. ``settle``: longer than the registry takes from looking whether a
     blob is there to writing the link that relies on it. ``keep``: how long the way back stays open.
@@ -66,7 +66,7 @@ def candidates(layout: Layout, marked: Marked, before: float) -> dict[str, int]:
     }
 
 
-def collect(layout: Layout, policy: Policy, clock: Clock | None = None) -> Collected:
+def collect(layout: Layout, policy: CollectionPolicy, clock: Clock | None = None) -> Collected:
     """One collection. Raises MoorageError (``registry-damaged``, ``collect-refused``); then
     everything that this run took is back in its place.
 
@@ -74,7 +74,7 @@ def collect(layout: Layout, policy: Policy, clock: Clock | None = None) -> Colle
     manifest needs.
     """
     clock = clock or Clock()
-    run = _Run(layout, policy, clock)
+    run = _Collection(layout, policy, clock)
     aside.forget_halves(layout)
     earlier = aside.batches(layout)
     marked = run.marker.mark()
@@ -86,7 +86,7 @@ def collect(layout: Layout, policy: Policy, clock: Clock | None = None) -> Colle
     return run.done
 
 
-def planned(layout: Layout, policy: Policy, clock: Clock | None = None) -> dict[str, int]:
+def planned(layout: Layout, policy: CollectionPolicy, clock: Clock | None = None) -> dict[str, int]:
     """The blobs that :func:`collect` would take, and their sizes. Changes nothing."""
     clock = clock or Clock()
     marked = Marker(layout, lambda digest: aside.content(layout, digest)).mark()
@@ -102,10 +102,10 @@ def restore(layout: Layout) -> set[str]:
     return found
 
 
-class _Run:
+class _Collection:
     """One collection under way."""
 
-    def __init__(self, layout: Layout, policy: Policy, clock: Clock) -> None:
+    def __init__(self, layout: Layout, policy: CollectionPolicy, clock: Clock) -> None:
         self.layout = layout
         self.policy = policy
         self.clock = clock

@@ -11,7 +11,7 @@ from moorage.tasks.k8s.on_cluster import CLUSTER, cluster_of, told
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
     from moorage.cluster.login.removal import Found
-    from moorage.cluster.login.removal import Outcome as Removed
+    from moorage.cluster.login.removal import RemovalOutcome as Removed
 
 
 @command(

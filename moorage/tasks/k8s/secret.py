@@ -9,7 +9,7 @@ from moorage.tasks.k8s.on_cluster import CLUSTER, cluster_of, told
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
-    from moorage.cluster.login.secrets import Outcome
+    from moorage.cluster.login.secrets import SecretOutcome
 
 
 _NAMESPACES = {
@@ -93,7 +93,9 @@ def secret(
         return _secrets_told(run, api, outcomes, dry_run)
 
 
-def _secrets_told(run: Run, api: Api, outcomes: list[Outcome], dry_run: bool) -> dict[str, Any]:
+def _secrets_told(
+    run: Run, api: Api, outcomes: list[SecretOutcome], dry_run: bool
+) -> dict[str, Any]:
     ui = run.ui
     ui.table(
         ["namespace", "secret", "would be" if dry_run else "status", "attached to", "error"],

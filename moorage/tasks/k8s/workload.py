@@ -10,7 +10,7 @@ from moorage.tasks.k8s.on_cluster import CLUSTER, check_timeout, cluster_of, tol
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
     from moorage.cluster.login.secrets import Place
-    from moorage.cluster.workload.deploy import Deployed, Step, Workload
+    from moorage.cluster.workload.deploy import Deployed, DeployStep, Workload
 
 
 @command(
@@ -106,7 +106,7 @@ def _deploy_login(run: Run, api: Api, place: Place, dry_run: bool) -> str:
         return secrets.UNCHANGED
 
 
-def _deploy_planned(run: Run, api: Api, steps: list[Step], login: str) -> dict[str, Any]:
+def _deploy_planned(run: Run, api: Api, steps: list[DeployStep], login: str) -> dict[str, Any]:
     changes = [step for step in steps if step.action != "unchanged"]
     if not changes and login == "unchanged":
         run.ui.show("Nothing to do: everything stands.")

@@ -11,8 +11,8 @@ from moorage.tasks.command import Run, command
 if TYPE_CHECKING:
     from docker import DockerClient
 
-    from moorage.caches.standing import Standing
-    from moorage.registry.caches.upstreams import Login, Upstream
+    from moorage.caches.standing import CacheStanding
+    from moorage.registry.caches.upstreams import Upstream, UpstreamLogin
 
 
 @command(
@@ -177,7 +177,7 @@ def _planned(run: Run, actions: list[Any]) -> dict[str, Any]:
     return {"ok": True, "changed": False, "dry_run": True, "actions": said}
 
 
-def _standing(run: Run, client: DockerClient | None) -> list[Standing]:
+def _standing(run: Run, client: DockerClient | None) -> list[CacheStanding]:
     from moorage.caches import standing
 
     with run.ui.progress("asking the upstreams"):
@@ -223,14 +223,14 @@ def _require_login(run: Run, one: Upstream) -> None:
         )
 
 
-def _login(source: str) -> Login | None:
-    from moorage.registry.caches.upstreams import Login
+def _login(source: str) -> UpstreamLogin | None:
+    from moorage.registry.caches.upstreams import UpstreamLogin
     from moorage.registry.logins import login
 
     if not source:
         return None
     given = login.read(source)
-    return Login(given.user, given.password)
+    return UpstreamLogin(given.user, given.password)
 
 
 def _authority(source: str) -> str:

@@ -9,7 +9,7 @@ from invoke.collection import Collection
 from moorage.tasks.command import Run, command
 
 if TYPE_CHECKING:
-    from moorage.images.outcome import Outcome
+    from moorage.images.outcome import ImageOutcome
 
 _MOST_AT_ONCE = 64
 _SHOWN = 5
@@ -137,7 +137,7 @@ def mirror(
         raise _wrong("no images are named", "inv image.mirror LIST, or --from-cluster")
     if not 1 <= at_once <= _MOST_AT_ONCE:
         raise _wrong(f"invalid --at-once={at_once}: 1 to {_MOST_AT_ONCE}", "inv image.mirror LIST")
-    wish = mirroring.Wish(mirroring.platform(platform), update, at_once, dry_run)
+    wish = mirroring.MirrorWish(mirroring.platform(platform), update, at_once, dry_run)
     authfile = _readable(authfile)
     found = [*lists.of_file(references)] if references else []
     found += lists.of_manifests(from_manifests) if from_manifests else []
@@ -153,7 +153,7 @@ def mirror(
     return {**said, "changed": said["changed"] and not dry_run}
 
 
-def _counted(outcomes: list[Outcome], *, dry_run: bool) -> str:
+def _counted(outcomes: list[ImageOutcome], *, dry_run: bool) -> str:
     failed = sum(one.fault is not None for one in outcomes)
     changed = sum(one.changed for one in outcomes)
     verb = "to be mirrored" if dry_run else "mirrored"
@@ -162,7 +162,7 @@ def _counted(outcomes: list[Outcome], *, dry_run: bool) -> str:
     return f"{images}: {changed} {verb}, {unchanged} unchanged, {failed} failed"
 
 
-def _tell_causes(run: Run, outcomes: list[Outcome]) -> None:
+def _tell_causes(run: Run, outcomes: list[ImageOutcome]) -> None:
     """What went wrong, each cause once with its images."""
     from moorage.errors import MoorageError
     from moorage.images import outcome

@@ -10,7 +10,7 @@ from invoke.collection import Collection
 from moorage.tasks.command import Run, command
 
 if TYPE_CHECKING:
-    from moorage.catalogue.retention import Verdict
+    from moorage.catalogue.retention import TagVerdict
 
 # Beyond so many rows a table is lines: Rich takes a second for 5,000 rows.
 _TABLE_ROWS = 500
@@ -169,7 +169,7 @@ def prune(
     }
 
 
-def _verdicts(run: Run, verdicts: tuple[Verdict, ...]) -> None:
+def _verdicts(run: Run, verdicts: tuple[TagVerdict, ...]) -> None:
     now = time.time()
     rows = [
         [

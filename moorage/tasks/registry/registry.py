@@ -172,7 +172,9 @@ def collect(
     from moorage.registry.storage.opened import for_collection
     from moorage.upkeep import outcomes
 
-    policy = collecting.Policy(seconds("--grace", grace), keep=seconds("--keep-aside", keep_aside))
+    policy = collecting.CollectionPolicy(
+        seconds("--grace", grace), keep=seconds("--keep-aside", keep_aside)
+    )
     layout = for_collection(run.settings)
     if dry_run:
         planned = collecting.planned(layout, policy)

@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from agent.daemonset.loop import Wish
+from agent.daemonset.loop import PlanWish
 from moorage.archive import AgentArchive
 from moorage.cluster.agents import documents as made_of
 from moorage.cluster.agents import rollout
@@ -430,7 +430,7 @@ def test_folders_of_a_runtime_that_no_node_has_are_not_made() -> None:
 
 def test_operator_and_agent_name_a_plan_alike() -> None:
     for action in ("apply", "untrust"):
-        assert digest(b"{}", action) == Wish.of(b"{}", action).digest
+        assert digest(b"{}", action) == PlanWish.of(b"{}", action).digest
 
 
 def test_rights_are_the_least() -> None:

@@ -85,7 +85,7 @@ def place(space: str) -> secrets.Place:
     return secrets.Place(space, "my-registry")
 
 
-def put(api: Api, *names: str, **options: Any) -> list[secrets.Outcome]:
+def put(api: Api, *names: str, **options: Any) -> list[secrets.SecretOutcome]:
     dry_run = options.pop("dry_run", False)
     wanted = secrets.wish(SETTINGS, Given(options.pop("login", LOGIN)), **options)
     return secrets.apply(api, UI_, [place(name) for name in names], wanted, dry_run=dry_run)
@@ -340,7 +340,7 @@ def workload(space: str, kind: str = "pod", **changes: Any) -> deploy.Workload:
     return deploy.Workload(kind, manifests.Fit(space, "private-reg", **fitted))
 
 
-def write(api: Api, steps: list[deploy.Step]) -> None:
+def write(api: Api, steps: list[deploy.DeployStep]) -> None:
     for step in steps:
         api.apply(paths.of(step.document), step.document, "write", force=True)
 

@@ -12,15 +12,17 @@ import yaml
 
 from moorage import settings
 from moorage.configuration import checking, origins, parsing, schema
-from moorage.configuration.origins import Source
+from moorage.configuration.origins import SettingSource
 from moorage.errors import Refused
 from tests.unit.program.test_help import ROOT, copy, inv
 
-DEFAULTS = Source("default", "", settings.defaults())
+DEFAULTS = SettingSource("default", "", settings.defaults())
 
 
-def project(values: dict[str, Any], name: str = "invoke.yaml", kind: str = "project") -> Source:
-    return Source(kind, name, values)
+def project(
+    values: dict[str, Any], name: str = "invoke.yaml", kind: str = "project"
+) -> SettingSource:
+    return SettingSource(kind, name, values)
 
 
 def test_each_value_is_said_to_come_from_the_last_source_that_gives_it() -> None:
@@ -29,7 +31,7 @@ def test_each_value_is_said_to_come_from_the_last_source_that_gives_it() -> None
         project(
             {"registry": {"port": 1, "user": "a"}, "nodes": {"groups": {"web": "a", "db": "b"}}}
         ),
-        Source("environment", "", {"registry": {"port": 2, "host": "b.io"}}),
+        SettingSource("environment", "", {"registry": {"port": 2, "host": "b.io"}}),
         project({"registry": {"port": 3}, "nodes": {"groups": {"web": "c"}}}, "x.yaml", "runtime"),
     )
     found = {one.place: (one.value, one.source) for one in origins.settings_in(sources)}
@@ -52,7 +54,7 @@ def test_all_that_is_wrong_is_named_and_each_with_its_source() -> None:
     sources = (
         DEFAULTS,
         project({"registry": {"prot": 1, "host": "A.io", "port": 5001}, "registri": {}}),
-        Source("environment", "", {"image": {"tag": "a b"}}),
+        SettingSource("environment", "", {"image": {"tag": "a b"}}),
         project({"lab": {"nodes": "9.9"}, "certs": {"days": 0}}, "x.yaml", "runtime"),
     )
     found = checking.problems(sources, {"INVOKE_IMAGE_TAGG": "1"})

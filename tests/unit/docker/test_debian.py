@@ -10,7 +10,7 @@ import pytest
 
 from moorage import commands
 from moorage.docker import building, debian, engine
-from moorage.docker.debian import Mirror
+from moorage.docker.debian import DebianMirror
 from moorage.errors import MoorageError
 from moorage.settings import LabSettings
 from moorage.ui import UI
@@ -27,20 +27,20 @@ def uris(*places: str) -> str:
 @pytest.mark.parametrize(
     ("places", "found"),
     [
-        (["http://m.lan/debian/dists/trixie"], Mirror("http://m.lan/debian")),
+        (["http://m.lan/debian/dists/trixie"], DebianMirror("http://m.lan/debian")),
         (
             [
                 "https://m.lan/x/debian/dists/trixie",
                 "https://m.lan/x/debian/dists/trixie-updates",
                 "https://s.lan/debian-security/dists/trixie-security",
             ],
-            Mirror("https://m.lan/x/debian", "https://s.lan/debian-security"),
+            DebianMirror("https://m.lan/x/debian", "https://s.lan/debian-security"),
         ),
-        (["http://m.lan/debian/dists/stable"], Mirror("http://m.lan/debian")),
+        (["http://m.lan/debian/dists/stable"], DebianMirror("http://m.lan/debian")),
         # Somebody else's packages for Debian, before Debian's own.
         (
             ["http://vendor.lan/linux/apt/dists/trixie", "http://m.lan/debian/dists/trixie"],
-            Mirror("http://m.lan/debian"),
+            DebianMirror("http://m.lan/debian"),
         ),
         (["http://vendor.lan/linux/apt/dists/trixie"], None),
         # Out of a container's reach, or with a password that would end up in an image.
@@ -53,7 +53,7 @@ def uris(*places: str) -> str:
     ],
 )
 def test_the_machines_own_mirror_is_used_where_a_container_can(
-    places: list[str], found: Mirror | None
+    places: list[str], found: DebianMirror | None
 ) -> None:
     assert debian.own_mirror(DEBIAN, uris(*places)) == found
 
@@ -65,7 +65,7 @@ def test_ubuntus_mirror_is_not_debians() -> None:
 
 def test_a_mirror_in_the_settings_comes_first() -> None:
     mirror = debian.mirror("http://mine.lan/debian/")
-    assert mirror == Mirror("http://mine.lan/debian")
+    assert mirror == DebianMirror("http://mine.lan/debian")
     assert mirror.sources() == (
         "deb http://mine.lan/debian bookworm main",
         "deb http://mine.lan/debian bookworm-updates main",

@@ -41,7 +41,9 @@ SUCCEEDED = "moorage_upkeep_last_success_timestamp_seconds"
 
 # Each family has a sample.
 UPKEEP = textfile.text(
-    outcomes.Notes(9, {"collect": outcomes.Outcome(1, 2, 0.5, "x", "y")}), "my.registry.io", ROOT
+    outcomes.Notes(9, {"collect": outcomes.PartOutcome(1, 2, 0.5, "x", "y")}),
+    "my.registry.io",
+    ROOT,
 )
 
 

@@ -97,7 +97,7 @@ def path(namespace: str) -> str:
 
 def put(
     api: Api, settings: Settings, *namespaces: str, apart: bool = False, dry_run: bool = False
-) -> list[secrets.Outcome]:
+) -> list[secrets.SecretOutcome]:
     wanted = secrets.wish(settings, login.read(settings, "", per_namespace=apart))
     places = [Place(one, "my-registry") for one in namespaces]
     return secrets.apply(api, QUIET, places, wanted, dry_run=dry_run)

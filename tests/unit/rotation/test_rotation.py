@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from moorage.errors import Refused
 from moorage.fleet.inventory import Target
-from moorage.fleet.report.trusting import Standing
+from moorage.fleet.report.trusting import HostStanding
 from moorage.pki.succession import Heir
 from moorage.rotation import addresses, course, joining, kept, rotation
-from moorage.rotation.course import Member, Outcome, State
+from moorage.rotation.course import Member, MemberOutcome, State
 from tests.unit.elsewhere import project
 
 
@@ -87,20 +87,20 @@ class World:
         """Whoever was trusted meanwhile, by what was handed out at that moment."""
         return joining.joined(state, [Member(name) for name in self.trust])
 
-    def visit(self, deed: str, members: Sequence[Member]) -> Mapping[str, Outcome]:
+    def visit(self, deed: str, members: Sequence[Member]) -> Mapping[str, MemberOutcome]:
         told = {}
         for one in members:
             if one.name in self.away | self.broken:
-                told[one.name] = Outcome(False, one.name in self.away, "no")
+                told[one.name] = MemberOutcome(False, one.name in self.away, "no")
                 continue
             self.act(lambda name=one.name: self.trust.update({name: self.handed}))  # type: ignore[misc]
             if deed == course.PULL and one.name in self.mute:
-                told[one.name] = Outcome(False, why="no")
+                told[one.name] = MemberOutcome(False, why="no")
                 continue
             if deed == course.PULL:
                 assert "new" in self.trust[one.name]
                 self.act(lambda name=one.name: self.proved.add(name))  # type: ignore[misc]
-            told[one.name] = Outcome(True)
+            told[one.name] = MemberOutcome(True)
         return told
 
     def run(self, state: State) -> State:
@@ -157,7 +157,7 @@ def test_what_is_to_come_is_what_a_run_from_any_instruction_does(back: bool) -> 
         if back and not state.may_abort:
             continue
         state = course.aborted(state) if back else state
-        did: list[course.Step] = []
+        did: list[course.RotationStep] = []
         rotation.carry_on(state, here, here.keep, did.append)
         assert course.to_come(state) == tuple(did), (lives, state)
         compared.add(tuple(did))
@@ -189,10 +189,10 @@ def test_an_untrusted_node_is_not_gone_to_and_an_undone_one_has_the_old_ca() -> 
     state = State(course.PROVE, "N", members=members, began=began)
     target = Target("x", "x")
     after = joining.left(state, {
-        "a": Standing(target, 0, "untrust", noon + 5),
-        "b": Standing(target, 1, "undo", noon + 5),
-        "c": Standing(target, 1, "trust", noon + 5),
-        "d": Standing(target, 0, "untrust", noon - 5),
+        "a": HostStanding(target, 0, "untrust", noon + 5),
+        "b": HostStanding(target, 1, "undo", noon + 5),
+        "c": HostStanding(target, 1, "trust", noon + 5),
+        "d": HostStanding(target, 0, "untrust", noon - 5),
     })  # fmt: skip
     assert [(one.name, one.holds, one.proved) for one in after.members] == [
         ("b", course.OLD, False), ("c", course.BOTH, True), ("d", course.BOTH, True),

@@ -9,24 +9,24 @@ import pytest
 from moorage.configuration.parsing import parse
 from moorage.errors import Refused
 from moorage.fleet.report import announcement
-from moorage.fleet.report.announcement import Change
+from moorage.fleet.report.announcement import Announced
 from moorage.settings import Settings
 from moorage.tasks.command import Run
-from moorage.tasks.on_nodes import Cluster, Nodes, Waves
+from moorage.tasks.on_nodes import ClusterChoice, Nodes, Waves
 from moorage.ui import UI
 from tests.terminal import on_a_terminal
 
 SETTINGS = parse({"nodes": {"agent_port": 7555}})
 # Stands in for a task: what all six verbs do first, then a word in place of the work.
 TASK = """
-from moorage.fleet.report.announcement import Change
+from moorage.fleet.report.announcement import Announced
 from moorage.configuration.parsing import parse
 from moorage.ui import UI
 from tests.unit.tasks.test_asking import on_nodes
 import sys
 from moorage.errors import Refused
 settings = parse({"nodes": {"confirm": CONFIRM}})
-change = Change("trust", restarts=True, port=7443)
+change = Announced("trust", restarts=True, port=7443)
 try:
     on_nodes("trust", settings, UI(yes=YES)).agree(["n1", "n2"], change)
 except Refused as problem:
@@ -38,7 +38,7 @@ print("the work begins")
 
 def on_nodes(verb: str, settings: Settings, ui: UI) -> Nodes:
     """A command about the node n1, without options."""
-    nowhere, at_once = Cluster(False, "", "", ""), Waves(None, None, None, False)
+    nowhere, at_once = ClusterChoice(False, "", "", ""), Waves(None, None, None, False)
     run = Run(settings, ui)
     return Nodes(run, "n1", "", "", "", nowhere, False, False, "", f"nodes.{verb}", at_once)
 
@@ -74,7 +74,7 @@ def test_who_agreed_beforehand_is_not_asked(agreed: dict[str, bool]) -> None:
 
 
 def test_without_a_terminal_it_goes_on_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
-    on_nodes("trust", SETTINGS, UI()).agree(["n1"], Change("trust", port=1))
+    on_nodes("trust", SETTINGS, UI()).agree(["n1"], Announced("trust", port=1))
     assert capsys.readouterr() == ("", "")
 
 
@@ -118,19 +118,19 @@ def test_every_verb_asks_before_it_does_anything(
 @pytest.mark.parametrize(
     ("change", "said", "unsaid"),
     [
-        (Change("trust", restarts=False), "make 1 node (a) trust", "restart"),
-        (Change("adopt", port=1, loopback=True), "127.0.0.1, port 1", "restart"),
-        (Change("upgrade"), "containers run on", "port"),
-        (Change("undo", restarts=True), "take back", "service of root"),
+        (Announced("trust", restarts=False), "make 1 node (a) trust", "restart"),
+        (Announced("adopt", port=1, loopback=True), "127.0.0.1, port 1", "restart"),
+        (Announced("upgrade"), "containers run on", "port"),
+        (Announced("undo", restarts=True), "take back", "service of root"),
     ],
 )
-def test_what_is_said_is_what_will_be_done(change: Change, said: str, unsaid: str) -> None:
+def test_what_is_said_is_what_will_be_done(change: Announced, said: str, unsaid: str) -> None:
     words = " ".join(announcement.actions("r.io", ["a"], change))
     assert said in words
     assert unsaid not in words
 
 
 def test_many_hosts_are_counted() -> None:
-    [words] = announcement.actions("r.io", [f"n{i}" for i in range(1000)], Change("release"))
+    [words] = announcement.actions("r.io", [f"n{i}" for i in range(1000)], Announced("release"))
     assert "1000 nodes (n0, " in words
     assert "and 980 more" in words

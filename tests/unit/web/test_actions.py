@@ -281,9 +281,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Any:
         after=Report((), 2),
     )  # fmt: skip
 
-    def fix(_here: cures.Here, wanted: Report) -> list[cures.Done]:
+    def fix(_here: cures.Here, wanted: Report) -> list[cures.CureOutcome]:
         seen.fixed.append([(group.fix, group.nodes) for group in wanted.groups])
-        return [cures.Done(wanted.groups[0].fix, (), True, "2 nodes trust the registry")]
+        return [cures.CureOutcome(wanted.groups[0].fix, (), True, "2 nodes trust the registry")]
 
     monkeypatch.setattr(examine, "examine", lambda *_, **__: seen.report)
     monkeypatch.setattr(owners, "with_last_tries", lambda _, found: found)
@@ -371,7 +371,7 @@ def test_a_question_of_an_action_is_never_agreed_by_itself() -> None:
 def test_a_kubeconfig_names_the_cluster_of_the_pods_wherever_the_nodes_come_from(
     settings: Settings,
 ) -> None:
-    named = on_nodes.Cluster(False, "", "/etc/kubernetes/admin.conf", "b")
+    named = on_nodes.ClusterChoice(False, "", "/etc/kubernetes/admin.conf", "b")
     once = on_nodes.Waves(None, None, None, False)
     nodes = on_nodes.Nodes(
         Run(settings, UI()), "node1", "", "", "", named, False, False, "", "web", once

@@ -27,7 +27,7 @@ from moorage.registry import RegistryStatus
 from moorage.registry.front.roles import User
 from moorage.registry.logins import users
 from moorage.web import page, sources, words
-from moorage.web.actions import Actions, Outcome, Question
+from moorage.web.actions import ActionOutcome, Actions, Question
 from moorage.web.history import Point
 from moorage.web.server import EVERY
 from moorage.web.story import SECTIONS, Plot, Section, from_groups, from_rows, silent, trouble
@@ -211,12 +211,12 @@ def hurt() -> Iterator[Standing]:
     for number, drift in enumerate(("stopped", "failing", "watching")):
         yield standing(
             f"n3{number}",
-            resident=host.Resident(
+            resident=host.ResidentAgent(
                 "0.9", "e" * 64, now + 86400, drift, number + 1, ("/etc/a",), "EROFS1"
             ),
             drifted=(("/etc/a", "changed"),), ca_ends=now + 86400,
         )  # fmt: skip
-    yield standing("n4", resident=host.Resident("9.9", "f" * 64, now, "watching", 0, (), ""))
+    yield standing("n4", resident=host.ResidentAgent("9.9", "f" * 64, now, "watching", 0, (), ""))
     yield standing("n5", waiting=("runc.service",), interrupted="apply", busy="apply")
     yield standing("n6", unproven=("docker",), resident=None, drifted=(("/etc/a", "missing"),))
     for place, code in enumerate(explanations().keys() - NEVER_SHOWN):
@@ -309,17 +309,20 @@ def all_outcomes(folder: Path) -> Section:
     """What the two actions can end with, each as the newest."""
     from dataclasses import replace
 
-    from moorage.web.actions import Deed
+    from moorage.web.actions import AgreedAction
 
     actions = Actions(project(folder), [Target("n1", "n1")], lambda _: None)
     question = Question("verify", "n1", "inv nodes.verify --hosts=n1", ())
     ended = [
-        None, Outcome(said("proven")), Outcome(said("proven by a pull in {took} s", took="1.2")),
-        Outcome(said("well; not proven: {parts}", parts="docker")),
-        Outcome(joined("; ", (said("pushed {image}", image="a1"), said("the pods run")))),
-        Outcome(error=MoorageError("x509-expired", "the certificate is old", "why", "do this")),
+        None, ActionOutcome(said("proven")),
+        ActionOutcome(said("proven by a pull in {took} s", took="1.2")),
+        ActionOutcome(said("well; not proven: {parts}", parts="docker")),
+        ActionOutcome(joined("; ", (said("pushed {image}", image="a1"), said("the pods run")))),
+        ActionOutcome(
+            error=MoorageError("x509-expired", "the certificate is old", "why", "do this")
+        ),
     ]  # fmt: skip
-    deeds = tuple(Deed(1.0, "root, session 1", question, one) for one in ended)
+    deeds = tuple(AgreedAction(1.0, "root, session 1", question, one) for one in ended)
     actions._deeds = tuple(replace(one, who="root1") for one in deeds)
     return actions.section()
 

@@ -28,12 +28,12 @@ from moorage.fleet.report import logbook
 from moorage.fleet.report.logbook import Logbook
 from moorage.fleet.rollout.fleet import Fleet
 from moorage.fleet.state import table
-from moorage.fleet.state.host import Ours, Resident, Standing
+from moorage.fleet.state.host import Ours, ResidentAgent, Standing
 from moorage.fleet.watch import Watch
 from moorage.settings import Settings
 from moorage.ui import UI
 from moorage.web import page, sources
-from moorage.web.access import HEADERS, Access, Place
+from moorage.web.access import HEADERS, Access, PagePlace
 from moorage.web.server import EVERY, Server
 from moorage.web.story import SECTIONS, Story, from_groups, from_rows
 from tests.adopted import Folder, adopted_by_address
@@ -49,7 +49,7 @@ def theirs() -> Settings:
 
 
 def standing(host: str, **changed: Any) -> Standing:
-    resident = Resident("1.0", "d" * 64, int(time.time()) + 80 * 86400, "watching", 0, (), "")
+    resident = ResidentAgent("1.0", "d" * 64, int(time.time()) + 80 * 86400, "watching", 0, (), "")
     usual = Standing(
         host, runtime="containerd 2.1", trusts=("my.registry.io",), files=3, resident=resident,
         ca_ends=int(time.time()) + 900 * 86400,
@@ -61,7 +61,7 @@ class Served:
     """The server in a thread of its own, and a browser without scripts."""
 
     def __init__(self, given: Mapping[str, sources.Source], nodes: int = 0) -> None:
-        self.server = Server(Place("127.0.0.1", 0), "my.registry.io", dict(given))
+        self.server = Server(PagePlace("127.0.0.1", 0), "my.registry.io", dict(given))
         self.server.story = Story(OWN, nodes, self.server.tell)
         self.ready = threading.Event()
         self.stop = asyncio.Event()
@@ -222,20 +222,20 @@ def test_tokens_are_long_and_compared_whole() -> None:
 )  # fmt: skip
 def test_where_it_may_not_listen_is_refused(text: str, code: str) -> None:
     with pytest.raises(Refused) as told:
-        Place.parse(text)
+        PagePlace.parse(text)
     assert told.value.code == code
     assert "inv web --listen=127.0.0.1" in told.value.cure
 
 
 def test_places_of_loopback_are_taken() -> None:
-    assert Place.parse("[::1]:80") == Place("::1", 80)
-    assert Place.parse("localhost:1") == Place.parse("1") == Place("127.0.0.1", 1)
-    assert Place("::1", 80).hosts == {"[::1]:80", "[::1]", "localhost:80", "localhost"}
+    assert PagePlace.parse("[::1]:80") == PagePlace("::1", 80)
+    assert PagePlace.parse("localhost:1") == PagePlace.parse("1") == PagePlace("127.0.0.1", 1)
+    assert PagePlace("::1", 80).hosts == {"[::1]:80", "[::1]", "localhost:80", "localhost"}
 
 
 def test_a_port_in_use_is_refused_with_a_way_out() -> None:
     with serving() as made:
-        second = Server(Place("127.0.0.1", made.server.place.port), "r", {})
+        second = Server(PagePlace("127.0.0.1", made.server.place.port), "r", {})
         with pytest.raises(Refused) as told:
             asyncio.run(second.serve(lambda: None))
         assert told.value.code == "page-port-in-use"

@@ -658,9 +658,9 @@ def test_a_pod_that_lands_where_trust_is_missing_too_gets_another_round(
     """What is cured and waited for is a stand-in here: the rounds are what is shown."""
     trusting, answers = [], [found(one(node="n2")), found(one(node="n2")), found()]
 
-    def fix(_here: cures.Here, report: Report) -> list[cures.Done]:
+    def fix(_here: cures.Here, report: Report) -> list[cures.CureOutcome]:
         trusting.append([group.nodes for group in report.groups])
-        return [cures.Done(causes.TRUST, (), True, "")]
+        return [cures.CureOutcome(causes.TRUST, (), True, "")]
 
     monkeypatch.setattr(cures, "fix", fix)
     monkeypatch.setattr(cures, "revive", lambda *_: [])
@@ -683,9 +683,9 @@ def test_pods_that_were_made_before_their_account_had_the_secret_are_made_once_m
     assert early[0].groups[0].code == "secret-not-named"
     answers, runs = [early[1], early[2], found()], []
 
-    def fix(*_: Any) -> list[cures.Done]:
+    def fix(*_: Any) -> list[cures.CureOutcome]:
         runs.append(1)
-        return [cures.Done(causes.SECRET, (), True, "")]
+        return [cures.CureOutcome(causes.SECRET, (), True, "")]
 
     monkeypatch.setattr(cures, "fix", fix)
     monkeypatch.setattr(cures, "revive", lambda *_: [])
@@ -700,7 +700,7 @@ def test_pods_that_were_made_before_their_account_had_the_secret_are_made_once_m
 
 def test_a_further_round_is_asked_for(connected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same stand-ins; nobody is there to agree."""
-    monkeypatch.setattr(cures, "fix", lambda *_: [cures.Done(causes.TRUST, (), True, "")])
+    monkeypatch.setattr(cures, "fix", lambda *_: [cures.CureOutcome(causes.TRUST, (), True, "")])
     monkeypatch.setattr(cures, "revive", lambda *_: [])
     monkeypatch.setattr(cures, "wait", lambda *_: found(one(words=REFUSED)))
     with pytest.raises(Refused):

@@ -18,7 +18,7 @@ import pytest
 from agent.wire.report import CHANGED, ROLLED_BACK, UNCHANGED, HostResult
 from moorage.cluster.api.refusals import ApiError
 from moorage.cluster.diagnosis import nodes
-from moorage.cluster.diagnosis.nodes import AGENTS_UNTRUST, Proof
+from moorage.cluster.diagnosis.nodes import AGENTS_UNTRUST, TrustProof
 from moorage.cluster.symptoms import evidence
 from moorage.cluster.symptoms.evidence import Evidence, judged
 from moorage.fleet.inventory import Target
@@ -84,7 +84,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "rollouts"
 
 
-def proof(api: Api) -> Proof:
+def proof(api: Api) -> TrustProof:
     (found,) = nodes.prove(api, SETTINGS)  # type: ignore[arg-type]
     return found
 

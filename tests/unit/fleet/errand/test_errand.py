@@ -19,7 +19,14 @@ import pytest
 
 from moorage.archive import AgentArchive
 from moorage.fleet.errand import errand
-from moorage.fleet.errand.errand import Answer, Become, as_root, cold_words, host_result, warm_words
+from moorage.fleet.errand.errand import (
+    Become,
+    ErrandAnswer,
+    as_root,
+    cold_words,
+    host_result,
+    warm_words,
+)
 from moorage.fleet.ssh.session import Session
 
 STAND_IN = """
@@ -54,7 +61,7 @@ class Node:
 
     def sh(
         self, words: str, stdin: bytes, become: Become | None = None, prompt: str = ""
-    ) -> tuple[Answer, int]:
+    ) -> tuple[ErrandAnswer, int]:
         words = words.replace("/var/lib/moorage", str(self.state))
         command = as_root(words, become or Become(sudo=False), prompt)
         done = subprocess.run(
@@ -65,17 +72,17 @@ class Node:
             check=False,
         )
         self.events: list[dict[str, object]] = []
-        answer = Answer(self.events.append)
+        answer = ErrandAnswer(self.events.append)
         answer.stdout(done.stdout)
         answer.stderr(done.stderr)
         answer.end()
         answer.status = done.returncode
         return answer, done.returncode
 
-    def warm(self) -> tuple[Answer, int]:
+    def warm(self) -> tuple[ErrandAnswer, int]:
         return self.sh(warm_words(DIGEST, ["apply", "--dry-run"]), PLAN)
 
-    def cold(self, content: bytes = ARCHIVE) -> tuple[Answer, int]:
+    def cold(self, content: bytes = ARCHIVE) -> tuple[ErrandAnswer, int]:
         words = cold_words(DIGEST, len(content), ["apply", "--dry-run"])
         return self.sh(words, content + PLAN)
 
@@ -93,7 +100,7 @@ def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
 
 
-def code(answer: Answer, status: int) -> str:
+def code(answer: ErrandAnswer, status: int) -> str:
     answer.status = status
     error = host_result("n", answer, "op").error
     assert error is not None
@@ -238,7 +245,7 @@ def test_the_password_is_in_no_command_line() -> None:
     ],
 )
 def test_words_that_are_no_answer_are_explained(said: str, expected: str) -> None:
-    answer = Answer()
+    answer = ErrandAnswer()
     answer.stderr(b"sudo: unable to resolve host node1: Name or service not known\n" * bool(said))
     answer.stderr(said.encode())
     answer.end()
@@ -250,14 +257,14 @@ def test_words_that_are_no_answer_are_explained(said: str, expected: str) -> Non
     [(28, "no-room"), (30, "read-only-disk"), (122, "no-room"), (13, "not-installed")],
 )
 def test_a_disk_that_takes_nothing_is_explained(number: int, expected: str) -> None:
-    answer = Answer()
+    answer = ErrandAnswer()
     event = {"event": "not-installed", "errno": number, "path": "/var/lib/moorage/agent"}
     answer.stdout(json.dumps(event).encode() + b"\n")
     assert code(answer, 85) == expected
 
 
 def test_a_greeting_before_the_events_does_no_harm() -> None:
-    answer = Answer()
+    answer = ErrandAnswer()
     answer.stdout(b"Welcome to node1!\n{not json}\n[1]\n")
     answer.stdout(
         b'{"event": "result", "host": "node1.lan", "status": "changed", "changes": '
@@ -276,20 +283,20 @@ def test_a_greeting_before_the_events_does_no_harm() -> None:
     [b'{"event": "result"}', b'{"event": "result", "status": "fine"}'],
 )
 def test_a_result_in_another_shape_is_no_result(line: bytes) -> None:
-    answer = Answer()
+    answer = ErrandAnswer()
     answer.stdout(line + b"\n")
     assert code(answer, 0) == "bad-answer"
 
 
 def test_an_answer_without_end_is_cut() -> None:
-    answer = Answer()
+    answer = ErrandAnswer()
     answer.stdout(b"x" * (errand.MAX_LINE + 1))
     assert answer.too_much
     assert code(answer, 1) == "bad-answer"
 
 
 def test_a_lost_line_says_whether_the_agent_had_begun() -> None:
-    answer = Answer()
+    answer = ErrandAnswer()
     assert code(answer, -1) == "connection-lost"
     answer.stdout(b'{"event": "facts"}\n')
     assert answer.begun

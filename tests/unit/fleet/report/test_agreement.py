@@ -20,7 +20,7 @@ from moorage.fleet.report.waves import ALL_AT_ONCE, Policy
 from moorage.fleet.rollout import on_host
 from moorage.fleet.rollout.fleet import Fleet
 from moorage.fleet.rollout.operation import Operation
-from moorage.fleet.rollout.rollout import Line
+from moorage.fleet.rollout.rollout import HostLine
 from moorage.fleet.ssh.routes import Route
 from moorage.settings import NodesSettings, Settings
 from moorage.tasks import on_nodes
@@ -38,7 +38,7 @@ def gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gone:
     """Nodes whose name begins with `busy` have something running; `broken` ones fail."""
     seen: Gone = []
 
-    def work(means: on_host.Means, route: Route, line: Line) -> HostResult:
+    def work(means: on_host.HostMeans, route: Route, line: HostLine) -> HostResult:
         seen.append((route.name, means.operation.stop_running))
         if route.name.startswith("broken"):
             return HostResult(route.name, FAILED, error=Fault("disk-full", "it is full"))
@@ -143,7 +143,10 @@ def test_the_task_gives_one_document_with_the_nodes_and_the_refusal(
     gone: Gone, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ui = UI(as_json=True)
-    cluster, waves = on_nodes.Cluster(False, "", "", ""), on_nodes.Waves(None, None, None, False)
+    cluster, waves = (
+        on_nodes.ClusterChoice(False, "", "", ""),
+        on_nodes.Waves(None, None, None, False),
+    )
     nodes = on_nodes.Nodes(
         Run(Settings(), ui), None, "", "", "", cluster, False, False, "", "nodes.trust", waves
     )

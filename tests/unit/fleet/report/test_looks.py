@@ -21,7 +21,7 @@ from moorage.fleet.report import FleetReport
 from moorage.fleet.rollout import on_host
 from moorage.fleet.rollout.fleet import Fleet
 from moorage.fleet.rollout.operation import Operation, Reach, report_of
-from moorage.fleet.rollout.rollout import Outcome
+from moorage.fleet.rollout.rollout import HostOutcome
 from moorage.fleet.ssh import session as ssh
 from moorage.fleet.ssh.routes import Route
 from moorage.pki.authority import Authority
@@ -40,7 +40,7 @@ WIDE = "200"
 
 
 def told(name: str, *events: dict[str, Any], status: str = "unchanged") -> FleetReport:
-    outcome = Outcome(HostResult("node1", status), (FACTS, *events))
+    outcome = HostOutcome(HostResult("node1", status), (FACTS, *events))
     return report_of([outcome], Operation(named(name)), 0, "")
 
 
@@ -93,7 +93,7 @@ def test_findings_are_a_table_a_node(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_a_node_that_failed_is_told_with_its_cure(capsys: pytest.CaptureFixture[str]) -> None:
     fault = Fault("not-root", "it cannot be read", "no right", "run it through sudo")
-    outcome = Outcome(HostResult("node1", FAILED, error=fault))
+    outcome = HostOutcome(HostResult("node1", FAILED, error=fault))
     found = report_of([outcome], Operation(named("explain")), 0, "")
     for parts in (report.finding_parts, report.history_parts):
         UI().present(parts(found))
@@ -129,10 +129,10 @@ def test_many_are_asked_over_https_and_few_logged_in_to_at_once(
     Roster(settings).put("127.0.0.1", closed)  # nothing listens on port 1
     what = Operation(named("status"))
     archive = AgentArchive(tmp_path, "0" * 64)
-    means = on_host.Means.of(settings, what, archive, Reach(), ())
+    means = on_host.HostMeans.of(settings, what, archive, Reach(), ())
     assert means.at_once == on_host.ASKED_AT_ONCE
     apply = dataclasses.replace(what, verb=named("apply"))
-    assert on_host.Means.of(settings, apply, archive, Reach(), ()).at_once == 3
+    assert on_host.HostMeans.of(settings, apply, archive, Reach(), ()).at_once == 3
     names = ["127.0.0.1", *(f"10.9.8.{number}" for number in range(1, 40))]
     found = Fleet(settings, UI()).carry_out(what, names)
     assert {result.status for result in found.hosts} == {"unreachable"}

@@ -19,11 +19,11 @@ from moorage.fleet.report.board import Board
 from moorage.fleet.report.waves import Policy, schedule
 from moorage.fleet.rollout.fleet import Fleet, Pace
 from moorage.fleet.rollout.operation import Operation
-from moorage.fleet.rollout.rollout import Line, Outcome, Rollout, Work
+from moorage.fleet.rollout.rollout import HostLine, HostOutcome, Rollout, Work
 from moorage.fleet.ssh import retry
 from moorage.fleet.ssh.session import Unreachable
 from moorage.tasks.command import Run
-from moorage.tasks.on_nodes import Cluster, Nodes, Waves
+from moorage.tasks.on_nodes import ClusterChoice, Nodes, Waves
 from moorage.ui import UI
 from tests.unit.elsewhere import project
 
@@ -39,7 +39,7 @@ def rollout(
 ) -> tuple[list[HostResult], Rollout]:
     guard = threading.Lock()
 
-    def work(line: Line) -> HostResult:
+    def work(line: HostLine) -> HostResult:
         with guard:
             order.append(line.name)
         fails = bad(line.name)
@@ -137,10 +137,20 @@ def test_the_option_resume_means_the_nodes_of_the_run_that_was_stopped_and_no_ot
     )
     book.result(HostResult(names(3)[0], CHANGED))
     book.end("it was stopped")
+    cluster, waves = ClusterChoice(False, "", "", ""), Waves(None, None, None, resume=True)
     chosen = Nodes(
-        Run(settings, UI()), "elsewhere", "", "", "", Cluster(False, "", "", ""), False, False, "",
-        "nodes.untrust", Waves(None, None, None, resume=True),
-    )  # fmt: skip
+        Run(settings, UI()),
+        "elsewhere",
+        "",
+        "",
+        "",
+        cluster,
+        False,
+        False,
+        "",
+        "nodes.untrust",
+        waves,
+    )
     assert [target.name for target in chosen.to_change()] == names(3)
 
 
@@ -230,7 +240,7 @@ def test_a_host_that_waits_for_another_attempt_when_it_is_stopped_was_begun() ->
 
     resting = threading.Event()
 
-    def work(line: Line) -> HostResult:
+    def work(line: HostLine) -> HostResult:
         with line.open(Session()):
             pass
         resting.set()
@@ -310,7 +320,7 @@ def test_json_lines_carry_every_event_and_the_report_last(
 ) -> None:
     ui = UI(as_lines=True)
 
-    def work(line: Line) -> HostResult:
+    def work(line: HostLine) -> HostResult:
         line.tell({"event": "change", "path": "/etc/hosts", "action": "edited", "diff": ""})
         return HostResult(line.name, CHANGED)
 
@@ -322,7 +332,7 @@ def test_json_lines_carry_every_event_and_the_report_last(
 
 
 def test_told_hears_of_every_outcome() -> None:
-    heard: list[Outcome] = []
+    heard: list[HostOutcome] = []
     works: list[tuple[str, Work]] = [
         (name, lambda line: HostResult(line.name, UNCHANGED)) for name in names(3)
     ]

@@ -20,7 +20,7 @@ from moorage.cluster.agents import rotation
 from moorage.fleet.rollout import on_host
 from moorage.fleet.rollout.fleet import Fleet
 from moorage.fleet.rollout.operation import Wish
-from moorage.fleet.rollout.rollout import Line
+from moorage.fleet.rollout.rollout import HostLine
 from moorage.fleet.ssh.routes import Route
 from moorage.registry import handed, spec
 from moorage.registry.logins import users
@@ -50,7 +50,7 @@ class Nodes:
     def meanwhile(self, name: str) -> None:
         time.sleep(random.Random(name).random() * 0.4)  # noqa: S311
 
-    def work(self, means: on_host.Means, route: Route, line: Line) -> HostResult:
+    def work(self, means: on_host.HostMeans, route: Route, line: HostLine) -> HostResult:
         verify = means.plan("192.0.2.1").verify
         assert verify is not None
         self.visits.append(route.name)

@@ -19,7 +19,7 @@ from agent.wire.report import CHANGED, UNCHANGED, UNREACHABLE, FileChange, HostR
 from moorage.errors import MoorageError
 from moorage.fleet.report import FleetReport, failures, parts
 from moorage.fleet.report.waves import Policy, schedule
-from moorage.fleet.rollout.rollout import Line, Rollout, Work
+from moorage.fleet.rollout.rollout import HostLine, Rollout, Work
 from moorage.fleet.ssh.session import Unreachable
 from moorage.ui import UI
 
@@ -29,7 +29,7 @@ def done(name: str) -> Work:
 
 
 def fails(problem: Exception) -> Work:
-    def work(line: Line) -> HostResult:
+    def work(line: HostLine) -> HostResult:
         raise problem
 
     return work
@@ -42,7 +42,7 @@ def run(works: list[tuple[str, Work]], parallel: int = 4) -> tuple[list[HostResu
 
 def test_results_come_in_the_order_of_the_hosts() -> None:
     def slow(name: str, seconds: float) -> Work:
-        def work(line: Line) -> HostResult:
+        def work(line: HostLine) -> HostResult:
             time.sleep(seconds)
             return HostResult(name, UNCHANGED)
 
@@ -56,7 +56,7 @@ def test_results_come_in_the_order_of_the_hosts() -> None:
 def test_no_more_hosts_than_allowed_are_worked_on_at_once() -> None:
     guard, now, most = threading.Lock(), 0, 0
 
-    def work(line: Line) -> HostResult:
+    def work(line: HostLine) -> HostResult:
         nonlocal now, most
         with guard:
             now += 1
@@ -109,7 +109,7 @@ class Session:
 def test_ctrl_c_once_lets_the_hosts_under_way_end_and_begins_no_other() -> None:
     begun = threading.Event()
 
-    def work(line: Line) -> HostResult:
+    def work(line: HostLine) -> HostResult:
         with line.open(Session()):
             begun.set()
             _wait_until(lambda: rollout.stopping)
@@ -129,7 +129,7 @@ def test_ctrl_c_once_lets_the_hosts_under_way_end_and_begins_no_other() -> None:
 def test_a_host_that_was_only_being_connected_to_is_not_begun_after_ctrl_c() -> None:
     connecting, go_on = threading.Event(), threading.Event()
 
-    def work(line: Line) -> HostResult:
+    def work(line: HostLine) -> HostResult:
         connecting.set()
         go_on.wait()
         with line.open(Session()):
@@ -158,7 +158,7 @@ def test_ctrl_c_twice_cuts_the_lines_and_comes_back_at_once() -> None:
     session = Session()
     begun = threading.Event()
 
-    def work(line: Line) -> HostResult:
+    def work(line: HostLine) -> HostResult:
         with line.open(session):
             begun.set()
             session.closed.wait(30)
