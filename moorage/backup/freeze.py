@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import MoorageError
+from moorage.fleet.report import logbook, trusting
 from moorage.registry.caches import upstreams
 from moorage.registry.storage import manifest
 from moorage.registry.storage.layout import Layout
@@ -29,6 +30,7 @@ VERSION = 1
 INDEX = "moorage.json"
 # What of the project is taken, by its name in a backup.
 CERTS, REGISTRY, DATA, SETTINGS = "certs", "registry", "data", "invoke.yaml"
+ROLLOUTS = "rollouts"
 
 # What `inv registry.up` makes of the rest, for the users that containers have on this machine.
 _MADE_AGAIN = ("etc", "front", "run", "caches-etc")
@@ -150,7 +152,8 @@ def _linked(layout: Layout, there: Layout, digest: str) -> bool:
 
 
 def _project(settings: Settings, folder: Path) -> None:
-    """Both CAs, keys, roster; logins; settings. Small, and each replaced as a whole: copied."""
+    """Both CAs, keys, roster; logins; who trusts; settings. Small, and each replaced as a whole:
+    copied."""
     shutil.copytree(settings.certs_dir, folder / CERTS, ignore=shutil.ignore_patterns(".*.lock"))
     source = settings.state / "registry"
     # What caches hold, their upstreams have as well.
@@ -161,6 +164,7 @@ def _project(settings: Settings, folder: Path) -> None:
         return [*made, *(name for name in names if Path(place, name).resolve() in data)]
 
     shutil.copytree(source, folder / REGISTRY, ignore=passed_over)
+    trusting.copy(logbook.folder(settings), folder / ROLLOUTS)
     if settings.file.exists():
         shutil.copy2(settings.file, folder / SETTINGS)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from moorage import files
 from moorage.backup import freeze, restic
 from moorage.errors import MoorageError, Refused
+from moorage.fleet.report import logbook
 from moorage.registry.storage import verifying
 from moorage.registry.storage.layout import Layout
 
@@ -125,6 +126,10 @@ def _put_in_place(settings: Settings, folder: Path) -> None:
         if path.is_file():
             target = settings.state / "registry" / path.relative_to(registry)
             files.private_folder(target.parent)
+            files.write_atomically(target, path.read_bytes())
+    for path in (folder / freeze.ROLLOUTS).glob("*"):
+        target = files.private_folder(logbook.folder(settings)) / path.name
+        if not target.exists():
             files.write_atomically(target, path.read_bytes())
     certs = folder / freeze.CERTS
     if certs.exists() and not (settings.certs_dir / "ca.crt").exists():

@@ -36,13 +36,7 @@ from agent.runtimes.containerd import (
 from agent.runtimes.containerd.config import Drafts
 from agent.runtimes.containerd.judge import candidate, differs_in_trust_alone, judge
 from agent.runtimes.containerd.layers import Layers
-from agent.runtimes.containerd.state import (
-    TABLES,
-    ContainerdState,
-    cri_is_off,
-    read,
-    registry_table,
-)
+from agent.runtimes.containerd.state import TABLES, CriState, cri_is_off, read, registry_table
 from agent.runtimes.containerd.strategies import STRATEGIES, choose, rows
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Plan, Registry
@@ -93,7 +87,7 @@ class Situation:
     plan: Plan
     owned: Ledger
     merged: dict[str, Any]
-    state: ContainerdState
+    state: CriState
     layers: Layers
     notes: list[str] = field(default_factory=list)
 

@@ -18,7 +18,7 @@ UNSAID = "/etc/containerd/certs.d:/etc/docker/certs.d"
 CRI_PLUGINS = ("cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images")
 
 
-class ContainerdState(NamedTuple):
+class CriState(NamedTuple):
     """What decides between the strategies; imports and all.
 
     ``transfer`` tells that CRI pulls through the transfer service (2.1 and newer).
@@ -34,7 +34,7 @@ class ContainerdState(NamedTuple):
 
 def read(
     version: tuple[int, int, int], merged: dict[str, Any], written: dict[str, Any] | None = None
-) -> ContainerdState:
+) -> CriState:
     """The state in a parsed `config dump`.
 
     ``written`` is the registry table as the files have it: a dump of 2.x leaves out what that
@@ -49,7 +49,7 @@ def read(
         for source in (table, written or {})
         for entry in (source.get("configs") or {}).values()
     ]
-    return ContainerdState(
+    return CriState(
         major=version[0],
         minor=version[1],
         config_path=path if isinstance(path, str) else "",

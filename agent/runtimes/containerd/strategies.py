@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from agent.runtimes.containerd.state import ContainerdState
+from agent.runtimes.containerd.state import CriState
 
 
 class Condition(NamedTuple):
     """Something a row asks of a state, and how to say whether it is so."""
 
-    holds: Callable[[ContainerdState], bool]
+    holds: Callable[[CriState], bool]
     yes: str
     no: str
 
@@ -32,7 +32,7 @@ class Strategy(NamedTuple):
     edits: bool = False
     refusal: tuple[str, str] | None = None
 
-    def applies(self, state: ContainerdState) -> bool:
+    def applies(self, state: CriState) -> bool:
         return all(condition.holds(state) for condition in self.when)
 
 
@@ -126,18 +126,18 @@ STRATEGIES: tuple[Strategy, ...] = (
 )
 
 
-def choose(state: ContainerdState) -> Strategy:
+def choose(state: CriState) -> Strategy:
     """The first row that applies."""
     return next(row for row in STRATEGIES if row.applies(state))
 
 
-def rows(state: ContainerdState) -> tuple[StrategyRow, ...]:
+def rows(state: CriState) -> tuple[StrategyRow, ...]:
     """Every row of the table, and why it was taken or not."""
     chosen = choose(state)
     return tuple(_row(strategy, state, chosen) for strategy in STRATEGIES)
 
 
-def _row(strategy: Strategy, state: ContainerdState, chosen: Strategy) -> StrategyRow:
+def _row(strategy: Strategy, state: CriState, chosen: Strategy) -> StrategyRow:
     failed = next((one for one in strategy.when if not one.holds(state)), None)
     if failed is not None:
         return StrategyRow(strategy.name, False, failed.no)

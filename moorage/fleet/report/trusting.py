@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 from agent.wire.report import FAILED, UNCHANGED
 from moorage.errors import SPOILT, spoilt
-from moorage.files import locked_beside, write_atomically
+from moorage.files import locked_beside, private_folder, write_atomically
 from moorage.fleet.inventory import Target
 from moorage.fleet.inventory.targets import parse_names
 from moorage.fleet.report import deeds
 from moorage.fleet.report.deeds import Deed
 
-_VERSION = 1
+_VERSION, _SUM = 1, "trusting.json"
 TRUST, UNDO = "trust", "undo"
 
 
@@ -70,7 +70,7 @@ def being_trusted(folder: Path, registry: str) -> list[Target]:
 
 def keep(folder: Path, going: Sequence[Path]) -> None:
     """Adds logbooks that are about to go to the sum. Raises OSError, or Refused as above."""
-    with locked_beside(folder / "trusting.json"):
+    with locked_beside(folder / _SUM):
         folded, summed = _read(folder)
         for path in going:
             if path.name in folded:
@@ -82,6 +82,16 @@ def keep(folder: Path, going: Sequence[Path]) -> None:
             _add(summed.setdefault(about, {}), done)
             folded.add(path.name)
         _write(folder, {name for name in folded if (folder / name).exists()}, summed)
+
+
+def copy(folder: Path, to: Path) -> None:
+    """All that says who trusts, for a backup; nothing if nothing was done yet. Raises OSError."""
+    if not folder.exists():
+        return
+    private_folder(to)
+    with locked_beside(folder / _SUM):
+        for path in (*folder.glob("*.jsonl"), *folder.glob(_SUM)):
+            write_atomically(to / path.name, path.read_bytes())
 
 
 def _add(found: Hosts, done: Iterable[Deed]) -> None:
@@ -120,7 +130,7 @@ def _at_work(path: Path, began: float) -> bool:
 
 def _read(folder: Path) -> tuple[set[str], dict[str, Hosts]]:
     """The logbooks that were added and may still be there, and the sum by registry."""
-    path = folder / "trusting.json"
+    path = folder / _SUM
     try:
         document = json.loads(path.read_bytes())
         if document["version"] != _VERSION:
@@ -154,4 +164,4 @@ def _write(folder: Path, folded: set[str], summed: Mapping[str, Hosts]) -> None:
         if about
     }
     document = {"version": _VERSION, "folded": sorted(folded), "registries": registries}
-    write_atomically(folder / "trusting.json", f"{json.dumps(document, indent=1)}\n".encode())
+    write_atomically(folder / _SUM, f"{json.dumps(document, indent=1)}\n".encode())

@@ -15,6 +15,7 @@ import pytest
 
 from agent.wire.plan import Plan
 from agent.wire.report import CHANGED, FAILED, UNCHANGED, HostResult, Unproven
+from moorage.backup import freeze, giving_back
 from moorage.cluster.agents.documents import plan_secret
 from moorage.cluster.agents.states import STATUS, digest
 from moorage.cluster.api import told
@@ -92,6 +93,21 @@ def test_two_ports_of_one_address_are_two_nodes(
     assert [one.name for one in asked.members] == ["10.0.0.1:2201", "10.0.0.1:2202", third.name]
     done(settings, "untrust", "10.0.0.1:2202")
     assert [one.name for one in members.trusting(settings)] == ["10.0.0.1:2201"]
+
+
+def test_who_trusts_is_in_a_backup(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done(settings, "trust", "a", "b")
+    monkeypatch.setattr(logbook, "KEPT", 1)
+    done(settings, "trust", "c")
+    done(settings, "untrust", "b")
+    freeze._project(settings, tmp_path / "backup")
+    elsewhere = project(tmp_path / "elsewhere")
+    giving_back._put_in_place(elsewhere, tmp_path / "backup")
+    assert [one.name for one in members.trusting(elsewhere)] == ["a", "c"]
+    giving_back._put_in_place(elsewhere, tmp_path / "backup")
+    assert [one.name for one in members.trusting(elsewhere)] == ["a", "c"]
 
 
 def test_what_a_resumed_run_found_done_is_done_once(settings: Settings) -> None:
