@@ -7,9 +7,11 @@ import http.client
 import json
 import os
 import signal
+import socketserver
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from moorage.registry.front.roles import User
 from moorage.registry.logins import users
 from moorage.registry.logins.credentials import Credentials, credentials
 from moorage.settings import CertsSettings
-from tests.loopback import Loopback, basic, loopback
+from tests.loopback import Loopback, basic, loopback, ready
 from tests.unit.elsewhere import registry_project
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -319,6 +321,62 @@ def test_requests_wait_while_the_registry_is_started_again(front: Loopback) -> N
     for one in waiting:
         one.join(30)
     assert sorted(got) == [200] * 20 + [202] * 5
+
+
+@contextmanager
+def ending(place: Path) -> Iterator[list[str]]:
+    """Stands in for a registry that ends: the second request on a connection meets a closed one.
+
+    Yields the methods that it was asked by.
+    """
+    heard: list[str] = []
+
+    class Once(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            for answered in (True, False):
+                head = self.rfile.readline()
+                if not head:
+                    return  # a look whether it is there
+                while self.rfile.readline() not in (b"\r\n", b""):
+                    pass
+                heard.append(head.split()[0].decode())
+                if answered:
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    class Server(socketserver.ThreadingUnixStreamServer):
+        daemon_threads, block_on_close = True, False  # the front keeps connections open
+
+    place.unlink(missing_ok=True)
+    with Server(str(place), Once) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield heard
+        finally:
+            server.shutdown()
+            place.unlink()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_what_meets_a_registrys_end_goes_again_if_it_only_reads(
+    front: Loopback, method: str
+) -> None:
+    path = "/v2/app/blobs/uploads/" if method == "POST" else "/v2/app/tags/list"
+    headers = basic(own(front))
+    front.stop("registry")
+    with ending(service.run(front.settings) / "registry.sock") as heard:
+        connection = front.connection()
+        connection.request("GET", "/v2/", None, headers)
+        assert connection.getresponse().read() == b"{}"
+        connection.request(method, path, None, headers)
+        if method == "POST":  # who writes is told of the end, and knows best what to do
+            with pytest.raises(http.client.RemoteDisconnected):
+                connection.getresponse()
+        else:
+            assert connection.getresponse().status == 200
+        connection.close()
+    assert heard == ["GET", "POST"] if method == "POST" else ["GET", method, method]
+    front.start("registry")
+    ready(front)
 
 
 def test_a_certificate_is_exchanged_while_pulls_go_on(front: Loopback) -> None:
