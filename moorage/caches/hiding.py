@@ -1,11 +1,14 @@
-"""What a cache to come would hide: repositories of the registry's own below the same path."""
+"""What a cache to come would hide of the registry's own images, from nodes that ask by ``ns``.
+
+The front looks for what such a node asks for below the upstream's name. Without ``{registry}`` in
+``nodes.mirror_path`` what was mirrored before lies elsewhere, and is not found there any more.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from moorage.actions import Action
-from moorage.registry.caches import upstreams
 from moorage.registry.storage.layout import Layout
 
 if TYPE_CHECKING:
@@ -16,15 +19,16 @@ if TYPE_CHECKING:
 def hidden(
     settings: Settings, before: tuple[Upstream, ...], after: tuple[Upstream, ...]
 ) -> list[Action]:
-    """What nobody gets any more as long as the caches that are new in ``after`` are there."""
-    known = {one.name for one in before}
+    """What nodes get from the caches that are new in ``after``, and no longer from the registry."""
+    form = settings.nodes.mirror_path
+    new = [one.name for one in after if one.name not in {known.name for known in before}]
+    if "{registry}" in form or not new:
+        return []
     own = Layout(settings.registry_data).repositories()
-    actions = []
-    for one in after:
-        path = upstreams.path(settings, one)
-        below = [name for name in own if name == path or name.startswith(f"{path}/")]
-        if below and one.name not in known:
-            count = f"{len(below)} repositories" if len(below) > 1 else "1 repository"
-            text = f"hide {count} of the registry's own until the cache goes again: {below[0]}"
-            actions.append(Action(f"{text}, ..." if len(below) > 1 else text))
-    return actions
+    below = [name for name in own if not form or name.startswith(f"{form}/")]
+    if not below:
+        return []
+    count = f"{len(below)} repositories" if len(below) > 1 else "1 repository"
+    upstreams = ", ".join(new)
+    text = f"answer nodes that ask for images of {upstreams} from the cache, and no longer from"
+    return [Action(f"{text} {count} of the registry's own, such as {below[0]}")]

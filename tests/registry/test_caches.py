@@ -23,7 +23,7 @@ import yaml
 from agent.formats import hosts_toml
 from moorage import commands, references, registry
 from moorage.backup import freeze
-from moorage.caches import answering, held, standing
+from moorage.caches import answering, held, hiding, standing
 from moorage.configuration import parsing
 from moorage.errors import Refused
 from moorage.fleet.rollout import plans
@@ -562,13 +562,6 @@ def test_the_command_adds_shows_and_removes(
     assert planned["actions"]
     secrets = [tmp_path / ".moorage/registry" / name for name in ("http-secret", "front-key")]
     assert not any(one.exists() for one in secrets)
-    own = f"{up.name.replace(':', '_')}/mirrored"
-    there = Layout(tmp_path / ".moorage/registry/data").tag_link(own, "1")
-    there.parent.mkdir(parents=True)
-    code, refused, said = inv(*words)
-    assert (code, refused["error"]["code"], kept.exists()) == (2, "not-confirmed", False)
-    assert f"hide 1 repository of the registry's own until the cache goes again: {own}" in said
-    shutil.rmtree(tmp_path / ".moorage/registry/data")
     code, made, said = inv(*words)
     assert (code, made["changed"]) == (0, True), said
     assert made["caches"][0]["state"] == "answers", made
@@ -585,6 +578,26 @@ def test_the_command_adds_shows_and_removes(
     assert not any(kept.iterdir())
     assert inv(up.name, "--remove", "--yes")[1]["changed"] is False
     assert inv()[1]["caches"] == []
+
+
+@pytest.mark.parametrize(
+    ("form", "own", "hides"),
+    [
+        ("", "library/nginx", True), ("team", "team/library/nginx", True),
+        ("team", "other/nginx", False), ("{registry}", "quay.io/library/nginx", False),
+    ],
+)  # fmt: skip
+def test_what_nodes_ask_by_ns_is_not_hidden_unasked(
+    settings: Settings, form: str, own: str, hides: bool
+) -> None:
+    """By path it is never hidden: the front asks the registry first."""
+    settings = replace(settings, nodes=NodesSettings(mirror_path=form))
+    one = Upstream("quay.io")
+    assert hiding.hidden(settings, (), (one,)) == []
+    Layout(settings.registry_data).tag_link(own, "1").parent.mkdir(parents=True)
+    found = [action.text for action in hiding.hidden(settings, (), (one,))]
+    assert [own in text and "quay.io" in text for text in found] == [True] * hides
+    assert hiding.hidden(settings, (one,), (one,)) == []
 
 
 @pytest.mark.parametrize(
