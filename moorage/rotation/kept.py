@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from moorage.errors import SPOILT, spoilt
 from moorage.files import private_folder, write_atomically
-from moorage.rotation.course import DONE, Member, State
+from moorage.rotation import members
+from moorage.rotation.course import DONE, NODE, Member, State
 
 if TYPE_CHECKING:
     from moorage.settings import Settings
@@ -51,6 +52,9 @@ def _state(document: dict[str, Any]) -> State:
     """Raises what says that it is none."""
     if document.pop("version") != VERSION:
         raise ValueError("it is of a later Moorage")
-    members = tuple(Member(**one) for one in document.pop("members"))
+    those = tuple(Member(**one) for one in document.pop("members"))
+    for one in those:
+        if one.kind == NODE and one.way:
+            members.target(one)
     without = frozenset(map(str, document.pop("without")))
-    return State(members=members, without=without, **document)
+    return State(members=those, without=without, **document)

@@ -115,7 +115,7 @@ def visit(
 
 
 def target(member: Member) -> Target:
-    """How a node is reached."""
+    """How a node is reached. Raises ValueError, KeyError or TypeError if its way is none."""
     document = json.loads(member.way)
     return Target(**{**document, "ssh_args": tuple(document["ssh_args"])})
 

@@ -6,7 +6,7 @@ import datetime
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,8 @@ from moorage.pki.succession import Heir
 from moorage.rotation import addresses, course, joining, kept, rotation
 from moorage.rotation.course import Member, MemberOutcome, State
 from tests.unit.elsewhere import project
+
+WAY = json.dumps(asdict(Target("a", "a")))
 
 
 class Killed(BaseException):
@@ -317,9 +319,7 @@ def test_what_is_kept_is_read_again_and_a_rotation_that_is_done_leaves_nothing(
     tmp_path: Path,
 ) -> None:
     here = project(tmp_path)
-    state = State(
-        course.DROP, "N", True, False, (Member("a", way='{"x": 1}'),), frozenset("a"), "2026"
-    )
+    state = State(course.DROP, "N", True, False, (Member("a", way=WAY),), frozenset("a"), "2026")
     assert kept.read(here) is None
     kept.write(here, state)
     assert kept.read(here) == state
@@ -329,6 +329,16 @@ def test_what_is_kept_is_read_again_and_a_rotation_that_is_done_leaves_nothing(
     with pytest.raises(Refused) as refused:
         rotation.under_way(here)
     assert refused.value.code == "no-rotation"
+
+
+def test_a_node_with_a_way_that_is_none_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    here = project(tmp_path)
+    for way in ("x", "3", "{}", '{"host": "a"}', '{"host": "a", "ssh_args": [], "x": 1}'):
+        state = State(course.DROP, "N", True, False, (Member("a", way=way),), frozenset(), "2026")
+        kept.write(here, state)
+        with pytest.raises(Refused) as refused:
+            kept.read(here)
+        assert refused.value.code == "rotation-unreadable"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', '{"version": 1, "members": 3}'])
@@ -367,6 +377,7 @@ def test_this_machines_addresses_are_read_from_the_kernels_tables() -> None:
 
 def test_who_is_found_twice_comes_once() -> None:
     """Two runs of nodes.trust that both go to node9, and --hosts=node9 beside them."""
-    way = json.dumps({"host": "node9"})
-    found = [Member("node9"), Member("node9"), Member("root@node9", way=way), Member("node8")]
-    assert [one.name for one in joining.joined(State(), found).members] == ["node9", "node8"]
+    node9, port = Target("node9", "node9"), Target("node9:23", "node9", port=23)
+    hosts = (node9, node9, replace(node9, name="root@node9", user="root"), port)
+    found = [Member(one.name, way=json.dumps(asdict(one))) for one in hosts]
+    assert [one.name for one in joining.joined(State(), found).members] == ["node9", "node9:23"]
