@@ -30,6 +30,11 @@ class Refused(MoorageError):
     exit_code = 2
 
 
+def wrong_use(why: str, cure: str) -> Refused:
+    """The refusal of options or arguments that do not go together."""
+    return Refused("wrong-use", why, cure=cure)
+
+
 def spoilt(code: str, path: Path, problem: Exception, cure: str) -> Refused:
     """The refusal of a file of our own that something else has changed."""
     cause = str(problem) or type(problem).__name__

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -26,6 +26,8 @@ from moorage.redaction import keep_secret
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+    from moorage.actions import Action
 
 _log = logging.getLogger("moorage.said")
 # Before a command has its log, Python itself would print what is logged beside what is said.
@@ -252,6 +254,16 @@ class UI:
             lineterm="",
         )
         self.diff_text("\n".join(lines))
+
+    def foretell(self, actions: Iterable[Action | str]) -> None:
+        """What would be done, a line each; a file's change as a diff below its line."""
+        for action in actions:
+            if isinstance(action, str):
+                self.show(f"would {action}")
+                continue
+            self.show(f"would {action.text}")
+            if action.path:
+                self.diff(action.path, action.before, action.after, host="localhost")
 
     def diff_text(self, text: str) -> None:
         """An already unified diff. To stderr under ``--json``, else to stdout."""

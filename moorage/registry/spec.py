@@ -12,10 +12,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moorage.registry.front.configuration import CONFIG as FRONT_CONFIG
 from moorage.registry.front.configuration import REGISTRY_SOCKET, Places
+
+if TYPE_CHECKING:
+    from moorage.registry.logins.credentials import Credentials
 
 # Inside the container. The port on the host is the settings' business.
 PORT, METRICS_PORT = 5000, 5001
@@ -211,7 +214,7 @@ def front_options(
 
 def cache_files(
     url: str,
-    login: tuple[str, str] | None,
+    login: Credentials | None,
     authorities: str,
     sockets: tuple[str, str],
     http_secret: str,
@@ -224,7 +227,7 @@ def cache_files(
     proxy = _CACHE_CONFIG.format(socket=sockets[0], http_secret=http_secret, url=url)
     if login is not None:
         # A JSON string is one of YAML 1.2, whatever the password has in it.
-        words = (json.dumps(one, ensure_ascii=False) for one in login)
+        words = (json.dumps(one, ensure_ascii=False) for one in (login.user, login.password))
         proxy += _PROXY_LOGIN.format(*words)
     return {
         PROXY: proxy.encode(),

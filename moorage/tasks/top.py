@@ -44,10 +44,7 @@ def up(
 def _show_pending(walk: Walk, actions: list[Any]) -> dict[str, Any]:
     ui, settings = walk.ui, walk.settings
     diffs: dict[str, dict[str, str]] = {}
-    for action in actions:
-        ui.show(f"would {action.text}")
-        if action.path:
-            ui.diff(action.path, action.before, action.after, host="localhost")
+    ui.foretell(actions)
     if walk.engine_answers:
         import lab
         from moorage.fleet.rollout.fleet import Fleet

@@ -33,7 +33,7 @@ from moorage.images.skopeo import SkopeoAccess
 from moorage.pki import registry as pki
 from moorage.registry import caching, service, spec
 from moorage.registry.caches import upstreams
-from moorage.registry.caches.upstreams import Upstream, UpstreamLogin
+from moorage.registry.caches.upstreams import Upstream
 from moorage.registry.front.configuration import proving_name
 from moorage.registry.front.roles import User
 from moorage.registry.logins import users
@@ -374,10 +374,10 @@ def test_the_upstreams_login_is_kept_here_and_in_no_argument(
             },
         )
         given = Upstream(up.name, ca=tokens.authority.pem)
-        assert answering.ask(
-            settings, replace(given, login=UpstreamLogin("nobody", "x"))
-        ).state == (answering.REFUSES)
-        one = replace(given, login=UpstreamLogin(PUSHER, PASSWORD))
+        assert answering.ask(settings, replace(given, login=Credentials("nobody", "x"))).state == (
+            answering.REFUSES
+        )
+        one = replace(given, login=Credentials(PUSHER, PASSWORD))
         assert answering.ask(settings, one).state == answering.ANSWERS
         upstreams.keep(settings, one)
         with running(settings) as ours:
@@ -477,7 +477,9 @@ def test_a_cache_is_where_images_land_and_nodes_ask(
 
 @pytest.mark.parametrize("password", ['a:"b\\', "pass word", "ключ 🔑", "{x: y}", "- 1", "%[x]"])
 def test_a_login_of_any_kind_reaches_the_configuration_whole(password: str) -> None:
-    files = spec.cache_files("https://x.y", ("u#ser", password), "", ("a", "b"), "0" * 64)
+    files = spec.cache_files(
+        "https://x.y", Credentials("u#ser", password), "", ("a", "b"), "0" * 64
+    )
     proxy = yaml.safe_load(files[spec.PROXY])["proxy"]
     assert (proxy["username"], proxy["password"]) == ("u#ser", password)
     assert proxy["remoteurl"] == "https://x.y"
@@ -491,7 +493,7 @@ def test_a_login_of_any_kind_reaches_the_configuration_whole(password: str) -> N
 def test_a_backup_has_which_caches_there_are_and_nothing_that_they_hold(
     settings: Settings, tmp_path: Path
 ) -> None:
-    one = Upstream("quay.io", login=UpstreamLogin("u", "p"))
+    one = Upstream("quay.io", login=Credentials("u", "p"))
     upstreams.keep(settings, one)
     settings.certs_dir.mkdir()
     for folder in (upstreams.etc(settings, one), upstreams.store(settings, one)):

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from agent.wire.plan import Mirror
 from moorage import references
@@ -20,21 +20,12 @@ from moorage.errors import SPOILT, Refused, spoilt
 from moorage.files import private_folder, remove_folder, write_atomically
 from moorage.redaction import keep_secret
 from moorage.registry.front.configuration import Cached
+from moorage.registry.logins.credentials import Credentials
 
 if TYPE_CHECKING:
     from moorage.settings import Settings
 
 _MOST = 64  # characters: a name is a part of a socket's path, which has 107 bytes (unix(7))
-
-
-class UpstreamLogin(NamedTuple):
-    """A user's name and password at an upstream."""
-
-    user: str
-    password: str
-
-    def __repr__(self) -> str:
-        return f"UpstreamLogin(user={self.user!r})"
 
 
 @dataclass(frozen=True)
@@ -47,7 +38,7 @@ class Upstream:
 
     name: str
     open: bool = False
-    login: UpstreamLogin | None = field(default=None, repr=False)
+    login: Credentials | None = field(default=None, repr=False)
     ca: str = field(default="", repr=False)
 
     @property
@@ -153,7 +144,7 @@ def _read(settings: Settings, place: Path) -> Upstream:
             raise TypeError("a field is of another type")
         login = _text(place / "login").removesuffix("\n")
         user, _, password = login.partition(":")
-        given = UpstreamLogin(user, keep_secret(password)) if login else None
+        given = Credentials(user, keep_secret(password)) if login else None
         return Upstream(parse(settings, name), open_, given, _text(place / "ca.crt"))
     except (*SPOILT, Refused) as problem:
         cure = f"take it away and add the cache again: rm -r {place}"

@@ -192,8 +192,7 @@ def _agents_removed(
     if untrust and actions:
         actions.insert(0, "take the trust in the registry away from every node")
     if dry_run or not actions:
-        for action in actions:
-            ui.show(f"would {action}")
+        ui.foretell(actions)
         if not actions:
             ui.show("There are no agents.")
         return {"ok": True, "dry_run": dry_run, "cluster": told(api), "actions": actions}

@@ -49,8 +49,7 @@ def rm(
             ui.note(f"left alone: what belongs to the registry {other}")
         actions = [thing.action for thing in found.things]
         if dry_run or not actions:
-            for action in actions:
-                ui.show(f"would {action}")
+            ui.foretell(actions)
             if not actions:
                 if chosen:  # a misspelt one must not look clean
                     namespaces.choose(api, namespaces.Choice(namespace))

@@ -209,8 +209,7 @@ def diagnose(
         ui.present(telling.diagnosis(report))
         actions = cures.announce(settings, report) if fix else []
         if not fix or not actions or dry_run:
-            for action in actions:
-                ui.show(f"would {action}")
+            ui.foretell(actions)
             if fix and report.groups and not actions:
                 ui.show("None of these has a cure that is a command of ours.")
             return {

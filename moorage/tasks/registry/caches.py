@@ -6,13 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moorage.errors import Refused, wrong_use
 from moorage.tasks.command import Run, command
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
     from moorage.caches.standing import CacheStanding
-    from moorage.registry.caches.upstreams import Upstream, UpstreamLogin
+    from moorage.registry.caches.upstreams import Upstream
+    from moorage.registry.logins.credentials import Credentials
 
 
 @command(
@@ -59,14 +61,16 @@ def cache(
     named = tuple(dict.fromkeys(kept.parse(run.settings, one) for one in upstreams))
     if list or not named:
         if changes:
-            raise _wrong("no upstream is named", "inv registry.cache docker.io")
+            raise wrong_use("no upstream is named", "inv registry.cache docker.io")
         return _listed(run, named)
     if remove and (login or ca or open or closed):
-        raise _wrong("--remove goes alone", f"inv registry.cache {named[0]} --remove")
+        raise wrong_use("--remove goes alone", f"inv registry.cache {named[0]} --remove")
     if open and closed:
-        raise _wrong("--open and --closed contradict each other", "give one of them")
+        raise wrong_use("--open and --closed contradict each other", "give one of them")
     if (login or ca) and len(named) > 1:
-        raise _wrong("--login and --ca are for one upstream", f"inv registry.cache {named[0]} ...")
+        raise wrong_use(
+            "--login and --ca are for one upstream", f"inv registry.cache {named[0]} ..."
+        )
     before = kept.read(run.settings)
     if remove:
         return _removed(run, before, named, dry_run=dry_run)
@@ -167,10 +171,7 @@ def _listed(run: Run, named: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _planned(run: Run, actions: list[Any]) -> dict[str, Any]:
-    for action in actions:
-        run.ui.show(f"would {action.text}")
-        if action.path:
-            run.ui.diff(action.path, action.before, action.after)
+    run.ui.foretell(actions)
     if not actions:
         run.ui.show("Nothing would be changed.")
     said = [action.text for action in actions]
@@ -209,7 +210,6 @@ def _registry_runs(run: Run, client: DockerClient) -> bool:
 def _require_login(run: Run, one: Upstream) -> None:
     """Raises Refused (``registry-refuses``) for a login that the upstream does not take."""
     from moorage.caches import answering
-    from moorage.errors import Refused
 
     if one.login is None:
         return
@@ -223,21 +223,15 @@ def _require_login(run: Run, one: Upstream) -> None:
         )
 
 
-def _login(source: str) -> UpstreamLogin | None:
-    from moorage.registry.caches.upstreams import UpstreamLogin
+def _login(source: str) -> Credentials | None:
     from moorage.registry.logins import login
 
-    if not source:
-        return None
-    given = login.read(source)
-    return UpstreamLogin(given.user, given.password)
+    return login.read(source) if source else None
 
 
 def _authority(source: str) -> str:
     """The file's certificates, in PEM. Raises Refused (``bad-upstream-ca``)."""
     from cryptography import x509
-
-    from moorage.errors import Refused
 
     if not source:
         return ""
@@ -253,9 +247,3 @@ def _authority(source: str) -> str:
             cure="--ca=FILE, with the CA of the upstream's certificate in PEM",
             path=source,
         ) from None
-
-
-def _wrong(why: str, cure: str) -> Exception:
-    from moorage.errors import Refused
-
-    return Refused("wrong-use", why, cure=cure)

@@ -117,8 +117,7 @@ def rotate_ca(
     steps = course.to_come(state)
     actions = telling.plan(settings.registry_name, state, steps)
     if dry_run:
-        for line in actions:
-            ui.show(f"would {line}")
+        ui.foretell(actions)
         told = [{"deed": one.deed, "members": list(one.members)} for one in steps]
         return {**rotation.to_json(settings, state), "ok": True, "dry_run": True, "steps": told}
     if ui.interactive and not abort and not agreement.given(settings, yes=ui.yes):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
 
+from moorage.errors import MoorageError, Refused, wrong_use
 from moorage.tasks.command import Run, command
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ def push(run: Run, names: list[str], target: str = "", yes: bool = False) -> dic
     if names:
         return _push_any(run, names, target)
     if target:
-        raise _wrong("--target is for an image that is named", "inv image.push NAME --target=...")
+        raise wrong_use(
+            "--target is for an image that is named", "inv image.push NAME --target=..."
+        )
     return _push_demo(run)
 
 
@@ -81,7 +84,7 @@ def _push_any(run: Run, names: list[str], target: str) -> dict[str, Any]:
     from moorage.images import outcome, pushing
 
     if target and len(names) > 1:
-        raise _wrong(f"--target is for one image, not {len(names)}", "inv image.push NAME")
+        raise wrong_use(f"--target is for one image, not {len(names)}", "inv image.push NAME")
     if target:
         from moorage.images import sources
 
@@ -134,9 +137,11 @@ def mirror(
 
     del yes  # the command has read it
     if not (references or from_cluster or from_manifests):
-        raise _wrong("no images are named", "inv image.mirror LIST, or --from-cluster")
+        raise wrong_use("no images are named", "inv image.mirror LIST, or --from-cluster")
     if not 1 <= at_once <= _MOST_AT_ONCE:
-        raise _wrong(f"invalid --at-once={at_once}: 1 to {_MOST_AT_ONCE}", "inv image.mirror LIST")
+        raise wrong_use(
+            f"invalid --at-once={at_once}: 1 to {_MOST_AT_ONCE}", "inv image.mirror LIST"
+        )
     wish = mirroring.MirrorWish(mirroring.platform(platform), update, at_once, dry_run)
     authfile = _readable(authfile)
     found = [*lists.of_file(references)] if references else []
@@ -164,7 +169,6 @@ def _counted(outcomes: list[ImageOutcome], *, dry_run: bool) -> str:
 
 def _tell_causes(run: Run, outcomes: list[ImageOutcome]) -> None:
     """What went wrong, each cause once with its images."""
-    from moorage.errors import MoorageError
     from moorage.images import outcome
 
     for row in outcome.causes(outcomes):
@@ -178,8 +182,6 @@ def _tell_causes(run: Run, outcomes: list[ImageOutcome]) -> None:
 def _readable(authfile: str) -> str:
     """The file's whole path. Raises Refused (``no-credentials``)."""
     from pathlib import Path
-
-    from moorage.errors import Refused
 
     if not authfile:
         return ""
@@ -195,12 +197,6 @@ def _readable(authfile: str) -> str:
             path=authfile,
         ) from None
     return str(path)
-
-
-def _wrong(why: str, cure: str) -> Exception:
-    from moorage.errors import Refused
-
-    return Refused("wrong-use", why, cure=cure)
 
 
 namespace = Collection("image", build, push, mirror)

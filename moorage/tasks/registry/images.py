@@ -90,8 +90,7 @@ def delete(run: Run, reference: str, dry_run: bool = False, yes: bool = False) -
         run.ui.warn(warning)
     told = [f"{one.repository}{':' + one.tag if one.tag else '@' + one.digest}" for one in steps]
     if dry_run:
-        for one in told:
-            run.ui.show(f"would delete {one}")
+        run.ui.foretell([f"delete {one}" for one in told])
     else:
         run.ui.confirm([f"delete {one} from the registry" for one in told])
         login = registry.credentials(run.settings)

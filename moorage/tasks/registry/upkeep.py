@@ -58,8 +58,7 @@ def install(run: Run, dry_run: bool = False, yes: bool = False) -> dict[str, Any
     del yes
     actions = installing.announced(run.settings)
     if dry_run:
-        for text in actions:
-            run.ui.show(f"would {text}")
+        run.ui.foretell(actions)
         return {"ok": True, "changed": False, "dry_run": True, "actions": actions}
     run.ui.confirm(actions)
     done = installing.install(run.settings)
