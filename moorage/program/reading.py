@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from invoke.context import Context
 
     from moorage.configuration.origins import SettingSource
+    from moorage.configuration.parsing import BadSetting
     from moorage.errors import Refused
     from moorage.settings import Settings
 
@@ -30,7 +32,42 @@ def settings_of(context: Context) -> Settings:
     origins.refuse_unknown(sources, os.environ)
     sections = {key: _plain(context.config[key]) for key in settings.sections()}
     profile = profiles.current(os.environ)
-    return parsing.parse(sections, source=partial(origins.giver, sources), profile=profile)
+    found = parsing.parse(sections, source=partial(origins.giver, sources), profile=profile)
+    for problem in shared_with_others(sources):
+        raise problem
+    return found
+
+
+def shared_with_others(sources: Sequence[SettingSource]) -> Iterator[BadSetting]:
+    """The refusals of what another profile of this checkout uses as well."""
+    from moorage.settings import ROOT
+
+    me = profiles.current(os.environ)
+    names = [name for name in ("", *profiles.there(ROOT)) if name != me]
+    if not me and not names:
+        return
+    from moorage.configuration import apart, origins
+
+    others = {
+        name: apart.used(apart.sources_of(sources, name, _file_of(ROOT, name)), ROOT, name)
+        for name in names
+    }
+    mine = apart.used(sources, ROOT, me)
+    yield from apart.shared(mine, others, partial(origins.giver, sources))
+
+
+def _file_of(root: Path, profile: str) -> dict[str, Any]:
+    """What another profile's file says. Nothing, if it cannot be read: its own run tells that."""
+    import yaml
+
+    stem = file_of(profile).removesuffix("yaml")
+    paths = (root / f"{stem}{suffix}" for suffix in ("yaml", "yml", "json"))
+    try:
+        content = next((path.read_bytes() for path in paths if path.exists()), b"")
+        document = yaml.safe_load(content)
+    except (OSError, yaml.YAMLError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def sources_of(config: Config) -> tuple[SettingSource, ...]:

@@ -49,8 +49,10 @@ def check(run: Run) -> dict[str, Any]:
     import os
 
     from moorage.configuration import checking
+    from moorage.program import reading
 
     found = checking.problems(run.sources, os.environ)
+    found += [] if found else reading.shared_with_others(run.sources)
     document = {
         "ok": not found,
         "files": _files(run),

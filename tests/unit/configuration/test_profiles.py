@@ -23,6 +23,7 @@ from moorage.upkeep import installing, schedule
 from tests.unit.program.test_help import copy, inv
 
 EU = "registry: {host: eu.registry.io, port: 5443, metrics_port: 5002}\n"
+BACKUP = "upkeep: {backup: /mnt/safe, passphrase_file: /root/phrase}\n"
 FRESH = parse({})
 OURS = parse({}, profile="eu-1")
 
@@ -259,3 +260,45 @@ def test_a_strangers_container_names_the_profile_it_belongs_to(tmp_path: Path) -
     with pytest.raises(Refused) as caught:
         engine.refuse_stranger(OURS, defaults, "registry.down", "registry.container")
     assert caught.value.cure.startswith("inv --profile=default registry.down;")
+
+
+@pytest.mark.parametrize(
+    ("usual", "other", "place"),
+    [
+        ("registry: {data: /srv/images}\n", "registry: {data: /srv/images/}\n", "registry.data"),
+        ("certs: {dir: /srv/keys}\n", "certs: {dir: /srv/../srv/keys}\n", "certs.dir"),
+        ("", "certs: {dir: ../../certs}\n", "certs.dir"),
+        ("", "registry: {container: moorage-registry}\n", "registry.container"),
+        ("lab: {prefix: eu-1-lab}\n", "", "lab.prefix"),
+        (BACKUP, BACKUP, "upkeep.backup"),
+        ("upkeep: {textfile: /m.prom}\n", "upkeep: {textfile: /m.prom}\n", "upkeep.textfile"),
+    ],
+)
+def test_what_two_profiles_share_is_refused_for_both(
+    project: Path, usual: str, other: str, place: str
+) -> None:
+    (project / "invoke.yaml").write_text(usual)
+    (project / "invoke.eu-1.yaml").write_text(other)
+    lines = (["config.show"], "default", "eu-1"), (["config.check"], "eu-1", "default")
+    for words, profile, another in lines:
+        ((code, out, err),) = inv(project, [*words, f"--profile={profile}", "--json"])
+        error = json.loads(out)["error"]
+        assert (code, error["code"]) == (2, "bad-setting"), err
+        assert error["message"].startswith(f"{place} in ")
+        assert f"the profile {another} (" in error["cause"]
+
+
+def test_what_counts_for_every_profile_is_shared_by_them(project: Path) -> None:
+    """A data folder of the environment; a registry of somebody else's has none."""
+    ((code, out, _),) = inv(project, ["config.show", "--json"], INVOKE_REGISTRY_DATA="/srv/images")
+    assert (code, json.loads(out)["error"]["code"]) == (2, "bad-setting")
+    (project / "invoke.eu-1.yaml").write_text("registry: {external: true, host: eu.io}\n")
+    ((code, out, err),) = inv(project, ["config.show"], INVOKE_REGISTRY_DATA="/srv/images")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("text", ["[", "3", "registry: 3\n", "registry: {data: 3}\n"])
+def test_another_profiles_broken_file_stops_no_other(project: Path, text: str) -> None:
+    (project / "invoke.eu-1.yaml").write_text(text)
+    ((code, _, err),) = inv(project, ["config.show"])
+    assert code == 0, err
