@@ -38,6 +38,8 @@ ABOVE_OLDEST = [f"tests/agent/test_{name}.py" for name in ("hosts", "openapi", "
 SPREAD = ("--numprocesses=logical", "--dist=worksteal")
 # Tests that wait more than they compute; those of a file share containers.
 APART = ("--numprocesses=2", "--dist=loadfile")
+# What needs a real API server, which the session k8s brings.
+API_SERVER = "tests/unit/cluster/test_server.py"
 
 
 @nox.session
@@ -62,7 +64,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def unit(session: nox.Session) -> None:
     """The operator's side without an engine."""
-    rooms = ("tests/unit", "tests/registry")
+    rooms = ("tests/unit", "tests/registry", f"--ignore={API_SERVER}")
     session.run(*PYTEST, *SPREAD, *rooms, "-m", "not engine", *session.posargs, external=True)
 
 
@@ -207,6 +209,8 @@ def faults(session: nox.Session) -> None:
 def k8s(session: nox.Session) -> None:
     """The Kubernetes journey, a step of each kind; `-- --full`: all, `--kubeconfig FILE`: yours."""
     session.run("python", "-m", "tests.k8s", *session.posargs, external=True)
+    if not session.posargs:
+        session.run(*PYTEST, API_SERVER, external=True)
 
 
 @nox.session

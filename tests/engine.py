@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+import docker
+
 from moorage.configuration import parsing
 from moorage.docker import engine
 from moorage.files import private_folder
@@ -82,6 +84,15 @@ def _running(*programs: str) -> bool:
 def _settings() -> Settings:
     """The defaults, and the data folder that noxfile.py names for the tests' engine."""
     return parsing.parse({"engine": {"data": os.environ.get("INVOKE_ENGINE_DATA", "")}})
+
+
+def bridge(client: docker.DockerClient) -> str:
+    """This machine's address on a container's way out.
+
+    Docker 20.10 tells no gateway of a bridge that it has made itself, until it is started again.
+    """
+    configured = client.networks.get("bridge").attrs["IPAM"]["Config"][0]
+    return str(configured.get("Gateway") or configured["Subnet"].rpartition(".")[0] + ".1")
 
 
 def main() -> None:

@@ -43,6 +43,7 @@ from moorage.settings import ROOT, NodesSettings, Settings
 from moorage.ui import UI
 from tests.agent.authority import Authority
 from tests.distribution import PASSWORD, PUSHER, TokenServer
+from tests.engine import bridge
 from tests.images import upstream
 from tests.images.upstream import fill
 from tests.loopback import Loopback, loopback
@@ -628,11 +629,9 @@ def test_a_wrong_use_gets_one_sentence_and_changes_nothing(
 @pytest.fixture
 def contained(tmp_path: Path, client: Any) -> Iterator[tuple[Settings, Turning]]:
     """A project, and an upstream that containers reach."""
-    (bridge,) = client.networks.list(names=["bridge"])
-    gateway = bridge.attrs["IPAM"]["Config"][0]["Gateway"]
     made = registry_project(tmp_path)
     pki.issue(made)
-    with turning(tmp_path / "up", NAMES, gateway) as up:
+    with turning(tmp_path / "up", NAMES, bridge(client)) as up:
         yield made, up
         registry.down(made, client, UI(), purge=False)
         client.close()

@@ -28,6 +28,7 @@ from tests.agent.real import LAB, Node, connected, images
 from tests.agent.words.certificates import Certificates
 from tests.agent.words.hostile import MIRROR, NAMES, REGISTRY, Server, page
 from tests.agent.words.situations import CONTAINERD, DOCKER, PODMAN, SITUATIONS, Situation
+from tests.engine import bridge
 
 HERE = Path(__file__).resolve().parent
 ENGINE = "docker.io"
@@ -144,11 +145,6 @@ def standing(client: docker.DockerClient, runtime: Runtime, archive: Path) -> It
         yield node
     finally:
         node.remove()
-
-
-def bridge(client: docker.DockerClient) -> str:
-    """This machine's address on a node's way out."""
-    return str(client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"])
 
 
 def configure(node: Node, sandbox: str) -> None:

@@ -27,6 +27,7 @@ from moorage.registry import container, image, spec
 from moorage.registry.logins.credentials import ensure
 from moorage.settings import Settings
 from moorage.ui import UI
+from tests.engine import bridge
 from tests.unit.elsewhere import registry_project
 
 pytestmark = pytest.mark.engine
@@ -156,12 +157,6 @@ def test_a_manifest_of_collected_blobs_is_refused(settings: Settings, client: An
         "PUT", "/v2/app/manifests/1", json.dumps(manifest).encode(), Content_Type=MANIFEST
     )
     assert (status, b"MANIFEST_BLOB_UNKNOWN" in said) == (400, True)
-
-
-def bridge(client: Any) -> str:
-    """This machine's address on the engine's bridge: nodes come straight to the container by it."""
-    configured = client.networks.get("bridge").attrs["IPAM"]["Config"][0]
-    return str(configured.get("Gateway") or configured["Subnet"].rpartition(".")[0] + ".1")
 
 
 def slowly(wire: Wire, address: str, digest: str, got: list[bytes], begun: threading.Event) -> None:
