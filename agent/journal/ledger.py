@@ -79,7 +79,22 @@ class Store:
     def records(self) -> Iterator[Record]:
         """The finished transactions, newest first."""
         for number in reversed(self.numbers()):
-            yield self._read(self.history / f"{number:06}.json", Record.of)
+            yield self._record(number)
+
+    def forget_unreadable(self) -> None:
+        """Takes older records away that cannot be read, if by the newest one nothing is ours.
+
+        They can put nothing back any more, and would keep every later apply from being decided.
+        Raises AgentError (``state-damaged``) if the newest one cannot be read, and OSError.
+        """
+        numbers = self.numbers()
+        if not numbers or self._record(numbers[-1]).ledger:
+            return
+        for number in numbers[:-1]:
+            try:
+                self._record(number)
+            except AgentError:
+                (self.history / f"{number:06}.json").unlink()
 
     def pending(self) -> dict[str, Any] | None:
         """The transaction that was under way when an agent last stopped, if any."""
@@ -113,6 +128,9 @@ class Store:
     def _owned(self, file: RecordedFile) -> Owned:
         before, after = self.read_blob(file.before), self.read_blob(file.after)
         return Owned(file.part, file.path, before, after, file.folders, file.kept)
+
+    def _record(self, number: int) -> Record:
+        return self._read(self.history / f"{number:06}.json", Record.of)
 
     def _read(self, path: Path, kind: Callable[[dict[str, Any]], Read]) -> Read:
         try:

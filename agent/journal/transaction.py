@@ -423,6 +423,7 @@ class Transaction:
     def _forget_old(self) -> None:
         for number in self._store.numbers()[:-KEEP]:
             (self._store.history / f"{number:06}.json").unlink()
+        self._store.forget_unreadable()
         records = list(self._store.records())
         needed: set[str | None] = set()
         if records and records[0].ledger:  # if nothing is ours, no bytes of others' files are kept

@@ -414,7 +414,14 @@ def test_damaged_notes_are_an_error_and_no_guess(node: Box) -> None:
     assert node.files() == during
 
 
-@pytest.mark.parametrize("spoilt", [b"", b"[]", b'{"version": 1}', b"\xff"])
+# A note that is whole but for its ledger, which is a list.
+LIST = (
+    b'{"version": 1, "number": 1, "operation": "apply", "registry": "r", "time": "t", "agent": "a",'
+    b' "changes": [], "starts": {}, "waiting": {}, "ledger": []}'
+)
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"[]", b'{"version": 1}', b"\xff", LIST])
 def test_an_old_note_that_is_damaged_undoes_no_change(node: Box, spoilt: bytes) -> None:
     node.apply()
     (node.root / "var/lib/moorage/history/000001.json").write_bytes(spoilt)
@@ -429,6 +436,10 @@ def test_an_older_note_that_is_damaged_keeps_no_trust(node: Box) -> None:
     node.apply()
     node.apply(registry={"address": "10.0.0.2"})
     (node.root / "var/lib/moorage/history/000001.json").write_bytes(b"damaged")
+    assert node.untrust()["status"] == "changed"
+    assert node.files() == before
+    # Nothing is ours any more, so the damaged note is of no use: the node can be trusted again.
+    assert node.apply()["status"] == "changed"
     assert node.untrust()["status"] == "changed"
     assert node.files() == before
 
