@@ -7,6 +7,7 @@ name are one container, which either profile makes again as its own.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from moorage.configuration.profiles import DEFAULT
 from moorage.output.typed import file_of
 
 _PATHS = ("registry.data", "certs.dir", "upkeep.textfile")
-_NAMES = ("registry.container", "lab.prefix", "upkeep.backup")
+_BACKUP = "upkeep.backup"  # a folder, or a place that restic reaches by a scheme
+_NAMES = ("registry.container", "lab.prefix")
 # What a profile for somebody else's registry has no use for.
 _OUR_REGISTRYS = ("registry.data", "registry.container")
 
@@ -39,13 +41,22 @@ def used(sources: Sequence[SettingSource], root: Path, profile: str) -> dict[str
     said = {one.place: one.value for one in origins.settings_in(sources)}
     external = str(said.get("registry.external", "")).lower() in ("true", "yes", "on", "1")
     found: dict[str, str] = {}
-    for place in (*_PATHS, *_NAMES):
+    for place in (*_PATHS, *_NAMES, _BACKUP):
         value = said.get(place)
         if not isinstance(value, str) or not value or (external and place in _OUR_REGISTRYS):
             continue
-        path = settings.home_of(root, profile) / Path(value).expanduser()
-        found[place] = os.path.normpath(path) if place in _PATHS else value
+        if place in _PATHS:
+            value = os.path.normpath(settings.home_of(root, profile) / value)
+        elif place == _BACKUP:
+            value = _backup(value)
+        found[place] = value
     return found
+
+
+def _backup(value: str) -> str:
+    if re.match(r"[a-z0-9]+:", value):
+        return value.rstrip("/")
+    return os.path.abspath(os.path.expanduser(value))  # noqa: PTH100, PTH111  (these never raise)
 
 
 def shared(

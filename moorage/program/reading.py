@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -65,7 +66,8 @@ def _file_of(root: Path, profile: str) -> dict[str, Any]:
     try:
         content = next((path.read_bytes() for path in paths if path.exists()), b"")
         document = yaml.safe_load(content)
-    except (OSError, yaml.YAMLError):
+        json.dumps(document, default=str)  # an alias that leads into itself is no settings
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 

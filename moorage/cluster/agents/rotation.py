@@ -59,6 +59,8 @@ def rotate(
     MoorageError; old and new passwords are right then.
     """
     service.require_running(settings)
+    if api is not None:
+        told.order(api, settings)  # one that cannot be read is refused while nothing is changed
     users.begin_rotation(settings, names)
     service.put_logins(settings)
     left = {} if api is None else switch(api, settings, ui, names, seconds)

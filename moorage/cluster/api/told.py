@@ -51,21 +51,24 @@ def order(api: Api, settings: Settings) -> Order | None:
 
 
 def plan(secret: Mapping[str, Any], settings: Settings) -> bytes:
-    """The plan in it, as JSON. Raises Refused as above; what the plan says is not judged."""
+    """The plan in it, as JSON, whichever registry it is for. Raises Refused as above."""
     try:
-        return base64.b64decode(secret["data"][PLAN_KEY])
-    except (ValueError, KeyError, TypeError) as problem:
+        found = base64.b64decode(secret["data"][PLAN_KEY], validate=True)
+        Plan.parse(found)
+    except (ValueError, KeyError, TypeError, PlanError) as problem:
         raise _unreadable(settings, problem) from None
+    return found
 
 
 def _unreadable(settings: Settings, problem: Exception) -> Refused:
     where = f"{settings.kubernetes.agents_namespace}/{PLAN}"
+    newer = isinstance(problem, PlanError) and problem.code == "plan-too-new"
     cause = str(problem) if isinstance(problem, PlanError) else f"it has no {PLAN_KEY} of ours"
     return Refused(
         "agents-plan-unreadable",
-        f"the Secret {where} holds no plan that agents could follow",
-        cause=f"{cause}; something else has written it",
-        cure="inv k8s.agents writes it again",
+        f"the Secret {where} holds no plan that {'this build' if newer else 'agents'} could follow",
+        cause=f"{cause}; {'a newer Moorage' if newer else 'something else'} has written it",
+        cure=f"{'use that one; ' if newer else ''}inv k8s.agents writes it again",
     )
 
 
@@ -77,7 +80,7 @@ def of_registry(secret: Mapping[str, Any] | None, registry: str) -> Order | None
     """
     if secret is None:
         return None
-    plan = base64.b64decode(secret["data"][PLAN_KEY])
+    plan = base64.b64decode(secret["data"][PLAN_KEY], validate=True)
     named = json.loads(plan)["registry"]
     host, port = named["host"], named.get("port", 443)
     if (str(host) if port == 443 else f"{host}:{port}") != registry:

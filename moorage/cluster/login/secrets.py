@@ -219,15 +219,16 @@ def _write(api: Api, found: _FoundSecret, wanted: SecretWish) -> SecretOutcome:
     path = paths.one("Secret", place.name, place.namespace)
     what = f"write Secret {place}"
     attached: list[str] = []
+    we_took_it = False
     try:
         if found.step == REPLACED and found.live is not None:
             uid = found.live["metadata"]["uid"]
-            api.delete(path, f"delete Secret {place}", uid=uid)
+            we_took_it = api.delete(path, f"delete Secret {place}", uid=uid)
         if found.step != UNCHANGED:
             api.apply(path, _only_that(found, wanted), what, force=wanted.replace)
         attached = accounts.attach(api, place.namespace, found.attach, place.name)
     except ApiError as problem:
-        if _went(api, place, wanted):
+        if not we_took_it and _went(api, place, wanted):
             return SecretOutcome(place, GONE)
         return SecretOutcome(place, FAILED, tuple(attached), problem)
     return SecretOutcome(place, found.step, tuple(attached))

@@ -62,19 +62,28 @@ def rm(
         if any(thing.kind == "DaemonSet" for thing in found.things) and not chosen:
             agents.forget_nodes(api)
         kept = left(run, outcomes)
-        if not kept:
-            _forget(run, api, found, chosen)
         words = f"Removed {len(outcomes) - kept} of {len(outcomes)}"
         ui.show(f"{words}; why not the others, is said above." if kept else f"{words}.")
+        if not kept:
+            _forget(run, api, found, chosen)
         return removed(api, outcomes)
 
 
 def _forget(run: Run, api: Api, found: Found, chosen: Sequence[str]) -> None:
     """A cluster that was looked through whole holds no login any more; no rotation waits for it."""
+    from moorage.cluster.api.refusals import ApiError
     from moorage.cluster.login import admins
     from moorage.registry import handed
 
-    if not (found.unseen or chosen or any(admins.logins_held(api, run.settings))):
+    if found.unseen or chosen:
+        return
+    try:
+        holds = any(admins.logins_held(api, run.settings))
+    except ApiError as problem:
+        cure = f"inv users.rotate --without={api.where.server} lets it go"
+        run.ui.warn(f"{problem.message}; a rotation still waits for this cluster: {cure}")
+        return
+    if not holds:
         handed.forget(run.settings, api.where.server)
 
 

@@ -96,6 +96,8 @@ def secret(
 def _secrets_told(
     run: Run, api: Api, outcomes: list[SecretOutcome], dry_run: bool
 ) -> dict[str, Any]:
+    from moorage.cluster.login.secrets import GONE
+
     ui = run.ui
     ui.table(
         ["namespace", "secret", "would be" if dry_run else "status", "attached to", "error"],
@@ -115,7 +117,8 @@ def _secrets_told(
     if not outcomes:
         ui.show("No Secret of ours is in this cluster.")
     elif not changed and not failed:
-        ui.show("Nothing changed: every Secret stood already.")
+        went = any(one.status == GONE for one in outcomes)
+        ui.show(f"Nothing changed: every Secret {'that is there ' if went else ''}stood already.")
     return {
         "ok": not failed,
         "dry_run": dry_run,

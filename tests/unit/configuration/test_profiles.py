@@ -215,7 +215,8 @@ def test_printed_commands_carry_the_profile(monkeypatch: pytest.MonkeyPatch) -> 
 def test_profiles_complete(tmp_path: Path) -> None:
     (tmp_path / "invoke.eu-1.yaml").write_text(EU)
     (tmp_path / "invoke.us.yml").write_text(EU)
-    (tmp_path / "invoke.Not One.yaml").write_text(EU)
+    for refused in ("Not One", "front", "a-front", "cache-a", "a-cache-b"):
+        (tmp_path / f"invoke.{refused}.yaml").write_text(EU)
     assert profiles.there(tmp_path) == ["eu-1", "us"]
 
     class There(settings.Settings):
@@ -270,7 +271,7 @@ def test_a_strangers_container_names_the_profile_it_belongs_to(tmp_path: Path) -
         ("", "certs: {dir: ../../certs}\n", "certs.dir"),
         ("", "registry: {container: moorage-registry}\n", "registry.container"),
         ("lab: {prefix: eu-1-lab}\n", "", "lab.prefix"),
-        (BACKUP, BACKUP, "upkeep.backup"),
+        (BACKUP, BACKUP.replace("safe", "./safe/"), "upkeep.backup"),
         ("upkeep: {textfile: /m.prom}\n", "upkeep: {textfile: /m.prom}\n", "upkeep.textfile"),
     ],
 )
@@ -297,8 +298,23 @@ def test_what_counts_for_every_profile_is_shared_by_them(project: Path) -> None:
     assert code == 0, err
 
 
-@pytest.mark.parametrize("text", ["[", "3", "registry: 3\n", "registry: {data: 3}\n"])
-def test_another_profiles_broken_file_stops_no_other(project: Path, text: str) -> None:
-    (project / "invoke.eu-1.yaml").write_text(text)
+BROKEN = [
+    "[", "3", "registry: 3\n", "registry: {data: 3}\n", "made: 2026-13-45", "x: !!int abc",
+    "registry: &a {host: *a}", 'registry: {data: "~nobody9/x"}', b"\xff",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_another_profiles_broken_file_stops_no_other(project: Path, text: str | bytes) -> None:
+    content = text.encode() if isinstance(text, str) else text
+    (project / "invoke.eu-1.yaml").write_bytes(content)
+    ((code, _, err),) = inv(project, ["config.show"])
+    assert code == 0, err
+
+
+def test_a_home_folder_is_each_profiles_own(project: Path) -> None:
+    """Only a shell knows what ~ is: here it is a folder of that name, in the profile's home."""
+    for name in ("invoke.yaml", "invoke.eu-1.yaml"):
+        (project / name).write_text("registry: {data: ~/images}\n")
     ((code, _, err),) = inv(project, ["config.show"])
     assert code == 0, err

@@ -678,6 +678,46 @@ def test_a_cluster_that_nothing_of_ours_is_in_any_more_is_not_waited_for(
     assert not any(handed.holders(settings).values())
 
 
+def test_a_cluster_whose_plan_may_not_be_read_waits_and_the_removal_stands(
+    holding: Api,
+    server: Standin,
+    front: Loopback,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings, here = front.settings, holding.where.server
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "standin.kubeconfig"))
+    plan = paths.one("Secret", told.PLAN, settings.kubernetes.agents_namespace)
+    before = server.trouble
+
+    def refusing(request: web.Request) -> web.StreamResponse | None:
+        if request.path == plan and request.method == "GET":
+            return standin.failure(403, "Forbidden", "no")
+        return before(request)
+
+    server.trouble = refusing
+    assert run_task(removal_task.rm, settings, ["--yes"])["ok"]
+    assert in_secrets(server) == []
+    assert here in handed.holders(settings)["moorage-secrets"]
+    said = capsys.readouterr()
+    assert "Removed" in said.out + said.err
+    assert f"inv users.rotate --without={here}" in " ".join(said.err.split())
+
+
+def test_a_spoilt_plan_of_the_agents_stops_a_rotation_before_it_begins(
+    holding: Api, server: Standin, front: Loopback
+) -> None:
+    place = paths.one("Secret", told.PLAN, front.settings.kubernetes.agents_namespace)
+    document = made_of.plan_secret(front.settings, b"{}")
+    server.objects[place] = {**document, "data": {told.PLAN_KEY: "no base64"}}
+    before, held = users.read(front.settings), in_secrets(server)
+    with pytest.raises(Refused) as refused:
+        rotate(holding, front)
+    assert refused.value.code == "agents-plan-unreadable"
+    assert (users.read(front.settings), in_secrets(server)) == (before, held)
+
+
 def test_the_labs_cluster_takes_what_it_got_with_it(front: Loopback) -> None:
     settings = front.settings
     there = lifecycle.kubeconfig_path(settings)

@@ -245,6 +245,18 @@ def test_a_spoilt_plan_of_the_agents_is_told_with_its_cure(
         "inv k8s.agents",
     )
     assert "moorage-system/moorage-plan" in refused.value.message
+    with pytest.raises(Refused, match="moorage-system/moorage-plan"):
+        told.plan(api.find.return_value, settings)
+
+
+def test_a_plan_of_a_newer_moorage_is_told_as_one(settings: Settings) -> None:
+    text = b'{"version": 99, "registry": {"host": "my.registry.io"}}'
+    api = Mock()
+    api.find.return_value = {"data": {"plan.json": base64.b64encode(text).decode()}}
+    with pytest.raises(Refused, match="that this build could follow") as refused:
+        told.order(api, settings)
+    assert refused.value.cause.endswith("; a newer Moorage has written it")
+    assert refused.value.cure == "use that one; inv k8s.agents writes it again"
 
 
 def test_an_agent_that_fails_is_named_and_its_plan_has_the_usual_login(cluster: Cluster) -> None:
