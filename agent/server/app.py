@@ -129,11 +129,11 @@ class App:
         """Answers one request; a defect of ours is a 500 and a line in the log, never a crash."""
         try:
             self._let_in(request)
-            if request.method != "POST" and request.body_exists:
-                raise _unfit(400, "body-not-expected", "a look has no body")
             answer = self.table.get((request.method, request.path))
             if answer is None:
                 raise self._not_served(request)
+            if request.method != "POST" and request.body_exists:
+                raise _unfit(400, "body-not-expected", "a look has no body")
             made: StreamResponse = await answer(request)
             return made
         except Refusal as refusal:

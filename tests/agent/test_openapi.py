@@ -157,5 +157,7 @@ def test_another_query_method_or_path_is_refused_as_described(
         other = "POST" if method == "GET" else "GET"
         status, content, _ = resident.whole(other, path)
         assert (status, json.loads(content)["error"]["code"]) == (405, "not-served")
+        for other in ("TRACE", "PUT", "DELETE"):
+            assert resident.ask(other, path, b"{}")[0] == 405
     for path in ("/v1/other", "/v1/undo", "/v1/upgrade"):  # no program comes over HTTPS
         assert resident.ask("POST", path, b"any")[0] == 404
