@@ -81,11 +81,11 @@ class Store:
         for number in reversed(self.numbers()):
             yield self._record(number)
 
-    def forget_unreadable(self) -> None:
-        """Takes older records away that cannot be read, if by the newest one nothing is ours.
+    def useless(self) -> Iterator[int]:
+        """The older records that cannot be read, if by the newest one nothing is ours.
 
         They can put nothing back any more, and would keep every later apply from being decided.
-        Raises AgentError (``state-damaged``) if the newest one cannot be read, and OSError.
+        Raises AgentError (``state-damaged``) if the newest one cannot be read.
         """
         numbers = self.numbers()
         if not numbers or self._record(numbers[-1]).ledger:
@@ -94,7 +94,7 @@ class Store:
             try:
                 self._record(number)
             except AgentError:
-                (self.history / f"{number:06}.json").unlink()
+                yield number
 
     def pending(self) -> dict[str, Any] | None:
         """The transaction that was under way when an agent last stopped, if any."""

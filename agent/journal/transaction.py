@@ -421,9 +421,8 @@ class Transaction:
         sync_folder(folder)
 
     def _forget_old(self) -> None:
-        for number in self._store.numbers()[:-KEEP]:
+        for number in {*self._store.numbers()[:-KEEP], *self._store.useless()}:
             (self._store.history / f"{number:06}.json").unlink()
-        self._store.forget_unreadable()
         records = list(self._store.records())
         needed: set[str | None] = set()
         if records and records[0].ledger:  # if nothing is ours, no bytes of others' files are kept
