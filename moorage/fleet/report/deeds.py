@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agent.wire.report import HostResult
+from moorage.files import content_of
 from moorage.fleet.inventory import Target
 
 VERSION = 1
@@ -60,9 +61,13 @@ def target(document: dict[str, Any]) -> Target:
 
 
 def events(path: Path) -> list[dict[str, Any]]:
-    """A logbook's lines, [] for a file that is none. A last line cut off by a crash is left out."""
+    """A logbook's lines, [] for a file that is none, or gone: the oldest go when one is begun.
+
+    A last line cut off by a crash is left out.
+    """
     found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    content = content_of(path) or b""
+    for line in content.decode("utf-8", errors="replace").splitlines():
         try:
             found.append(json.loads(line))
         except ValueError:

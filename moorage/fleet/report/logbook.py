@@ -22,7 +22,7 @@ from agent.wire.report import HostResult
 from moorage.errors import MoorageError, Refused
 from moorage.files import append_line, private_folder
 from moorage.fleet.inventory import Target
-from moorage.fleet.report import deeds, trusting
+from moorage.fleet.report import deeds, process, trusting
 
 if TYPE_CHECKING:
     from moorage.settings import Settings
@@ -75,6 +75,7 @@ class Logbook:
                 "command": command,
                 "run": run,
                 "began": time.time(),
+                "process": process.mark(),
                 "hosts": [asdict(host) for host in hosts],
             }
         )

@@ -7,8 +7,6 @@ it was added. So a folder of an earlier build needs no upgrade: its logbooks are
 from __future__ import annotations
 
 import json
-import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,10 +14,10 @@ from typing import Any, NamedTuple
 
 from agent.wire.report import FAILED, UNCHANGED
 from moorage.errors import SPOILT, spoilt
-from moorage.files import locked_beside, private_folder, write_atomically
+from moorage.files import content_of, locked_beside, private_folder, write_atomically
 from moorage.fleet.inventory import Target
 from moorage.fleet.inventory.targets import parse_names
-from moorage.fleet.report import deeds
+from moorage.fleet.report import deeds, process
 from moorage.fleet.report.deeds import Deed
 
 _VERSION, _SUM = 1, "trusting.json"
@@ -44,23 +42,15 @@ def standings(folder: Path, registry: str) -> Hosts:
 
     Raises Refused (``trusting-unreadable``).
     """
-    folded, summed = _read(folder)
-    found = dict(summed.get(registry, {}))
-    for path in sorted(folder.glob("*.jsonl")) if folder.exists() else []:
-        if path.name not in folded:
-            about, done = deeds.of(path)
-            _add(found, done if about == registry else ())
-    return found
+    return _standings(folder).get(registry, {})
 
 
 def being_trusted(folder: Path, registry: str) -> list[Target]:
     """The hosts of a rollout that another process is at, and that it has not come to yet."""
     found = []
-    for path in sorted(folder.glob("*.jsonl")) if folder.exists() else []:
+    for path in _logbooks(folder):
         lines = deeds.events(path)
-        if not lines or lines[0].get("command") != f"{TRUST} {registry}":
-            continue
-        if any("end" in one for one in lines) or not _at_work(path, float(lines[0]["began"])):
+        if not _is_under_way(path, lines) or lines[0].get("command") != f"{TRUST} {registry}":
             continue
         done = {one["result"]["host"] for one in lines if "result" in one}
         hosts = map(deeds.target, lines[0]["hosts"])
@@ -73,14 +63,7 @@ def keep(folder: Path, going: Sequence[Path]) -> None:
     with locked_beside(folder / _SUM):
         folded, summed = _read(folder)
         for path in going:
-            if path.name in folded:
-                continue
-            try:
-                about, done = deeds.of(path)
-            except FileNotFoundError:  # another process has added it, and taken it away
-                continue
-            _add(summed.setdefault(about, {}), done)
-            folded.add(path.name)
+            _fold(path, folded, summed)
         _write(folder, {name for name in folded if (folder / name).exists()}, summed)
 
 
@@ -89,9 +72,45 @@ def copy(folder: Path, to: Path) -> None:
     if not folder.exists():
         return
     private_folder(to)
+    # Under the lock no logbook is added to the sum; one that was before goes whenever it likes.
     with locked_beside(folder / _SUM):
-        for path in (*folder.glob("*.jsonl"), *folder.glob(_SUM)):
-            write_atomically(to / path.name, path.read_bytes())
+        for path in (*_logbooks(folder), folder / _SUM):
+            content = content_of(path)
+            if content is not None:
+                write_atomically(to / path.name, content)
+
+
+def _standings(folder: Path) -> dict[str, Hosts]:
+    """How all hosts stand, by registry."""
+    while True:
+        before = _read(folder)
+        folded, found = set(before[0]), {about: dict(hosts) for about, hosts in before[1].items()}
+        for path in _logbooks(folder):
+            _fold(path, folded, found)
+        # A logbook that goes meanwhile was added to the sum before: then that is another.
+        if _read(folder) == before:
+            return found
+
+
+def _logbooks(folder: Path) -> list[Path]:
+    """The logbooks that are there, oldest first."""
+    return sorted(folder.glob("*.jsonl")) if folder.exists() else []
+
+
+def _fold(path: Path, folded: set[str], summed: dict[str, Hosts]) -> None:
+    """Adds a logbook to a sum, unless it was added before; one that is gone was."""
+    if path.name not in folded:
+        about, done = deeds.of(path)
+        _add(summed.setdefault(about, {}), done)
+        folded.add(path.name)
+
+
+def _is_under_way(path: Path, lines: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether another process is at the rollout of this logbook."""
+    if not lines or any("end" in one for one in lines):
+        return False
+    number = path.stem.rpartition("-")[2]
+    return process.at_work(number, str(lines[0].get("process", "")), float(lines[0]["began"]))
 
 
 def _add(found: Hosts, done: Iterable[Deed]) -> None:
@@ -114,18 +133,6 @@ def _after(before: int, verb: str, *, changed: bool) -> int:
     if verb == TRUST:
         return before + (changed or not before)
     return max(before - 1, 0) if verb == UNDO else 0
-
-
-def _at_work(path: Path, began: float) -> bool:
-    """Whether the process that began a logbook runs, and no other by its number (proc(5))."""
-    number = path.stem.rpartition("-")[2]
-    try:
-        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
-        boot = time.time() - float(Path("/proc/uptime").read_text().split()[0])
-    except (OSError, ValueError, IndexError):
-        return False
-    started = boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return number != str(os.getpid()) and started <= began + 1
 
 
 def _read(folder: Path) -> tuple[set[str], dict[str, Hosts]]:

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ from agent.wire.report import (
 from moorage.errors import Refused
 from moorage.files import private_folder
 from moorage.fleet.inventory import Target
-from moorage.fleet.report import logbook, trusting
+from moorage.fleet.report import deeds, logbook, process, trusting
 
 REGISTRY = "my.registry.io:5000"
 
@@ -105,28 +107,127 @@ def test_a_damaged_sum_is_told_and_no_logbook_goes_any_more(tmp_path: Path, cont
     assert refused.value.code == "trusting-unreadable"
 
 
-def test_the_hosts_of_a_rollout_that_runs_are_known_and_of_a_dead_one_are_not(
-    tmp_path: Path,
+def test_a_host_is_not_missed_while_its_logbook_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Between the reading of the sum and of the logbooks, and while those are read."""
+    for at, name in enumerate(("_read", "_logbooks")):
+        folder = tmp_path / name
+        for host in "abc":
+            done(folder, "trust", Target(host, host))
+        whole = getattr(trusting, name)
+
+        def passing(
+            of: Path, *, name: str = name, at: int = at, whole: Callable[[Path], object] = whole
+        ) -> object:
+            found = whole(of)
+            monkeypatch.undo()
+            with monkeypatch.context() as only:
+                only.setattr(logbook, "KEPT", 2 - at)
+                logbook._forget(of)
+            return found
+
+        monkeypatch.setattr(trusting, name, passing)
+        assert sorted(standing(folder)) == ["a", "b", "c"]
+        assert len(list(folder.glob("*.jsonl"))) == 2 - at
+
+
+def test_a_backup_beside_a_rollout_that_begins_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, backup = tmp_path / "there", tmp_path / "backup"
+    for host in "abc":
+        done(there, "trust", Target(host, host))
+    old = sorted(there.glob("*.jsonl"))[:2]
+    trusting.keep(there, old)
+    whole = trusting._logbooks
+
+    def passing(of: Path) -> list[Path]:
+        found = whole(of)
+        old[0].unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(trusting, "_logbooks", passing)
+    trusting.copy(there, backup)
+    assert sorted(standing(backup)) == ["a", "b", "c"]
+    assert len(list(backup.glob("*.jsonl"))) == 2
+
+
+def test_all_that_reads_logbooks_passes_over_one_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done(tmp_path, "trust", Target("a", "a"))
+    (gone,) = tmp_path.glob("*.jsonl")
+    done(tmp_path, "trust", Target("b", "b"))
+    there = gone.with_name("x.jsonl")
+    monkeypatch.setattr(Path, "glob", lambda *_: [gone, there])
+    gone.rename(there)
+    assert [one.host for one in deeds.deeds(tmp_path, REGISTRY)] == ["a"]
+    assert trusting.being_trusted(tmp_path, REGISTRY) == []
+    with pytest.raises(Refused):
+        logbook.newest(tmp_path, f"trust {REGISTRY}")
+
+
+@contextmanager
+def rollout(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A trust of a and b by a process of its own that has come to a, and goes on when told."""
     code = (
         "import sys; from pathlib import Path; from moorage.fleet.inventory import Target\n"
         "from moorage.fleet.report.logbook import Logbook\n"
         "from agent.wire.report import HostResult\n"
         f"book = Logbook.begin(Path(sys.argv[1]), 'trust {REGISTRY}',"
         " [Target('a', 'a'), Target('b', 'b')])\n"
-        "book.result(HostResult('a', 'changed')); print('begun', flush=True); sys.stdin.read()"
+        "book.result(HostResult('a', 'changed')); print('begun', flush=True); sys.stdin.read()\n"
+        "book.result(HostResult('b', 'changed'))"
     )
-    words = [sys.executable, "-c", code, str(tmp_path)]
+    words = [sys.executable, "-c", code, str(folder)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
+        (file,) = folder.glob(f"*-{process.pid}.jsonl")
+        try:
+            yield process, file
+        finally:
+            process.kill()
+
+
+def test_the_hosts_of_a_rollout_that_runs_are_known_and_of_a_dead_one_are_not(
+    tmp_path: Path,
+) -> None:
+    with rollout(tmp_path) as (_, file):
         assert trusting.being_trusted(tmp_path, REGISTRY) == [Target("b", "b")]
         assert trusting.being_trusted(tmp_path, "another:5000") == []
-        process.kill()
+        lines = file.read_text().splitlines()
     assert trusting.being_trusted(tmp_path, REGISTRY) == []
-    [file] = tmp_path.glob("*.jsonl")
-    lines = file.read_text().splitlines()
     # Process 1 is older than any logbook, but did not begin this one so long ago as it says.
-    old = file.with_name(f"{file.stem.rpartition('-')[0]}-1.jsonl")
-    old.write_text("\n".join([json.dumps(json.loads(lines[0]) | {"began": 5.0}), *lines[1:]]))
+    as_of(file, lines, "1", process="", began=5.0)
     assert trusting.being_trusted(tmp_path, REGISTRY) == []
+
+
+def as_of(file: Path, lines: list[str], number: str, **noted: object) -> None:
+    """A logbook once more, as the process of that number would have begun it."""
+    other = file.with_name(f"{file.stem.rpartition('-')[0]}-{number}.jsonl")
+    first = json.loads(lines[0]) | noted
+    first = {key: one for key, one in first.items() if one != ""}
+    other.write_text("".join(f"{one}\n" for one in (json.dumps(first), *lines[1:])))
+
+
+@pytest.mark.parametrize(
+    ("noted", "at_work"),
+    [
+        ("", True),  # of an earlier build, which notes the number alone
+        ("{boot}/{began}", True),
+        ("{boot}/1", False),  # the number was given again
+        ("2c0ed2f1-aaaa-bbbb-cccc-0123456789ab/{began}", False),  # after a boot, or elsewhere
+    ],
+)
+def test_a_number_that_another_process_has_now_is_not_the_rollouts(
+    tmp_path: Path, noted: str, *, at_work: bool
+) -> None:
+    with rollout(tmp_path) as (running, file):
+        lines = file.read_text().splitlines()
+        file.unlink()
+        boot, _, began = process.mark(str(running.pid)).partition("/")
+        as_of(file, lines, str(running.pid), process=noted.format(boot=boot, began=began))
+        found = [one.name for one in trusting.being_trusted(tmp_path, REGISTRY)]
+    assert found == (["b"] if at_work else [])
