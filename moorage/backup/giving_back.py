@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from moorage import files
 from moorage.backup import freeze, restic
 from moorage.errors import MoorageError, Refused
-from moorage.fleet.report import logbook
+from moorage.fleet.report import logbook, trusting
 from moorage.registry.storage import verifying
 from moorage.registry.storage.layout import Layout
 
@@ -40,8 +40,8 @@ def restore(
 ) -> RestoredBackup:
     """Puts the newest proven backup in place, or that ``snapshot``.
 
-    Raises Refused (``restore-over-data``, ``no-proven-backup``) or MoorageError
-    (``backup-damaged``): nothing is changed then.
+    Raises Refused (``restore-over-data``, ``no-proven-backup``, ``trusting-unreadable``) or
+    MoorageError (``backup-damaged``): nothing is changed then.
     """
     folder = settings.state / "restoring"
     if not (folder / _READY).exists():
@@ -120,16 +120,16 @@ def _restored_settings(settings: Settings, folder: Path) -> Settings:
 
 
 def _put_in_place(settings: Settings, folder: Path) -> None:
-    """Each piece as a whole; what an earlier run has put there is not in ``folder`` any more."""
+    """Each piece as a whole; what an earlier run has put there comes to no harm.
+
+    Who trusts is first: only that meets what is here already, and may be refused for it.
+    """
+    trusting.take_over(logbook.folder(settings), folder / freeze.ROLLOUTS)
     registry = folder / freeze.REGISTRY
     for path in sorted(registry.rglob("*")) if registry.exists() else ():
         if path.is_file():
             target = settings.state / "registry" / path.relative_to(registry)
             files.private_folder(target.parent)
-            files.write_atomically(target, path.read_bytes())
-    for path in (folder / freeze.ROLLOUTS).glob("*"):
-        target = files.private_folder(logbook.folder(settings)) / path.name
-        if not target.exists():
             files.write_atomically(target, path.read_bytes())
     certs = folder / freeze.CERTS
     if certs.exists() and not (settings.certs_dir / "ca.crt").exists():

@@ -199,7 +199,7 @@ def _listed(body: bytes, name: str) -> list[str]:
 
 def rollouts(settings: Settings) -> Section:
     """The rollouts of this folder, newest first; one without an end is under way, or was killed."""
-    from moorage.fleet.report import logbook
+    from moorage.fleet.report import deeds, logbook
 
     rows = []
     for one in logbook.past(logbook.folder(settings)):
@@ -207,8 +207,10 @@ def rollouts(settings: Settings) -> Section:
         counts = joined(", ", (_counted(*pair) for pair in sorted(one.counts.items())))
         if one.ended is None:
             state: str = said("{done} of {all}: under way, or killed", done=done, all=one.hosts)
+        elif one.ended in ("", deeds.STOPPED, deeds.RESTORED):
+            state = Said(one.ended or "ended")
         else:
-            state = Coded(one.ended, "not-begun") if one.ended else said("ended")
+            state = Coded(one.ended, "not-begun")
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.began))
         verb, _, registry = one.command.partition(" ")
         command = said("{verb} {registry}", verb=Said(verb), registry=registry)

@@ -11,6 +11,8 @@ from moorage.files import content_of
 from moorage.fleet.inventory import Target
 
 VERSION = 1
+# Why a rollout ended, if no host did that: somebody stopped it, or it was under way in a backup.
+STOPPED, RESTORED = "it was stopped", "restored from a backup"
 
 
 class Deed(NamedTuple):

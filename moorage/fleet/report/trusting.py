@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,6 +81,38 @@ def copy(folder: Path, to: Path) -> None:
                 write_atomically(to / path.name, content)
 
 
+def take_over(folder: Path, backup: Path) -> None:
+    """Adds what the folder of a backup says: of each host, what was noted last, here or there.
+
+    The logbooks come along if none was begun here since, for who looks at them and for --resume.
+    They count as added to the sum, which is written first: so this may be killed, and done again.
+    Raises OSError, or Refused as above.
+    """
+    if not backup.exists():
+        return
+    private_folder(folder)
+    with locked_beside(folder / _SUM):
+        folded, summed = _read(folder)
+        # What others are still at is added once it has come to its end.
+        for path in takewhile(_has_ended, _logbooks(folder)):
+            _fold(path, folded, summed)
+        here = _standings(folder)
+        for about, hosts in _standings(backup).items():
+            known = here.get(about, {})
+            newer = {
+                name: one
+                for name, one in hosts.items()
+                if name not in known or known[name].at < one.at
+            }
+            summed.setdefault(about, {}).update(newer)
+        present = {path.name for path in _logbooks(folder)}
+        theirs = _logbooks(backup) if present <= {path.name for path in _logbooks(backup)} else []
+        coming = [path for path in theirs if path.name not in present]
+        _write(folder, (folded & present) | {path.name for path in coming}, summed)
+        for path in coming:
+            write_atomically(folder / path.name, _ended(path))
+
+
 def _standings(folder: Path) -> dict[str, Hosts]:
     """How all hosts stand, by registry."""
     while True:
@@ -105,12 +138,26 @@ def _fold(path: Path, folded: set[str], summed: dict[str, Hosts]) -> None:
         folded.add(path.name)
 
 
+def _has_ended(path: Path) -> bool:
+    return not _is_under_way(path, deeds.events(path))
+
+
 def _is_under_way(path: Path, lines: Sequence[Mapping[str, Any]]) -> bool:
     """Whether another process is at the rollout of this logbook."""
     if not lines or any("end" in one for one in lines):
         return False
     number = path.stem.rpartition("-")[2]
     return process.at_work(number, str(lines[0].get("process", "")), float(lines[0]["began"]))
+
+
+def _ended(path: Path) -> bytes:
+    """A logbook as it is restored. What was under way when it was kept is not, whoever has got the
+    number of its process since."""
+    content, lines = path.read_bytes(), deeds.events(path)
+    if not lines or any("end" in one for one in lines):
+        return content
+    end = json.dumps({"end": deeds.RESTORED, "at": lines[-1].get("at", lines[0]["began"])})
+    return content + (b"" if content.endswith(b"\n") else b"\n") + f"{end}\n".encode()
 
 
 def _add(found: Hosts, done: Iterable[Deed]) -> None:

@@ -16,7 +16,7 @@ from agent.wire.report import UNREACHABLE
 from moorage.errors import MoorageError, Refused
 from moorage.fleet import inventory
 from moorage.fleet.errand import faults
-from moorage.fleet.report import FleetReport, agreement, logbook
+from moorage.fleet.report import FleetReport, agreement, deeds, logbook
 from moorage.fleet.report.waves import ALL_AT_ONCE, Policy, Schedule, schedule
 from moorage.fleet.residents import residence
 from moorage.fleet.rollout import on_host, plans
@@ -280,7 +280,7 @@ class _Run:
             if not self._stopped:
                 again()
         if self._book is not None:
-            self._book.end(self._halted or ("it was stopped" if self._stopped else ""))
+            self._book.end(self._halted or (deeds.STOPPED if self._stopped else ""))
         report = report_of(self._outcomes, self._operation, self._stopped, self._halted)
         results = tuple(advised(self._fleet.settings, one) for one in report.hosts)
         return replace(report, hosts=results)

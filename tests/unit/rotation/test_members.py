@@ -21,6 +21,7 @@ from moorage.cluster.agents.states import STATUS, digest
 from moorage.cluster.api import told
 from moorage.cluster.api.told import PLAN_KEY, UNTRUST
 from moorage.errors import Refused
+from moorage.files import private_folder
 from moorage.fleet.inventory import Target
 from moorage.fleet.inventory.targets import parse_names
 from moorage.fleet.report import logbook
@@ -108,6 +109,27 @@ def test_who_trusts_is_in_a_backup(
     assert [one.name for one in members.trusting(elsewhere)] == ["a", "c"]
     giving_back._put_in_place(elsewhere, tmp_path / "backup")
     assert [one.name for one in members.trusting(elsewhere)] == ["a", "c"]
+    done(elsewhere, "untrust", "a")
+    done(elsewhere, "trust", "b", "d")
+    giving_back._put_in_place(elsewhere, tmp_path / "backup")
+    assert [one.name for one in members.trusting(elsewhere)] == ["b", "c", "d"]
+
+
+def test_a_sum_that_cannot_be_read_stops_a_restore_before_it_changes_anything(
+    settings: Settings, tmp_path: Path
+) -> None:
+    done(settings, "trust", "a")
+    freeze._project(settings, tmp_path / "backup")
+    elsewhere = project(tmp_path / "elsewhere")
+    spoilt = private_folder(logbook.folder(elsewhere)) / "trusting.json"
+    spoilt.write_text("no JSON")
+    with pytest.raises(Refused) as refused:
+        giving_back._put_in_place(elsewhere, tmp_path / "backup")
+    assert refused.value.code == "trusting-unreadable"
+    assert not elsewhere.certs_dir.exists()
+    spoilt.unlink()
+    giving_back._put_in_place(elsewhere, tmp_path / "backup")
+    assert [one.name for one in members.trusting(elsewhere)] == ["a"]
 
 
 def test_what_a_resumed_run_found_done_is_done_once(settings: Settings) -> None:

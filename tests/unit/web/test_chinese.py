@@ -18,7 +18,7 @@ from agent.wire.faults import Fault
 from moorage.errors import MoorageError, Refused
 from moorage.explanations import explanations
 from moorage.fleet.inventory import Target
-from moorage.fleet.report import logbook
+from moorage.fleet.report import deeds, logbook
 from moorage.fleet.report.logbook import Logbook
 from moorage.fleet.state import host
 from moorage.fleet.state.host import Standing
@@ -257,7 +257,7 @@ def plots() -> Section:
 def rolled_out(folder: Path) -> Section:
     from agent.wire.report import STATUSES, HostResult
 
-    for end in ("", "it was stopped", "the canary failed", None):
+    for end in ("", deeds.STOPPED, deeds.RESTORED, "the canary failed", None):
         targets = [Target(f"n{place}", "a") for place in range(len(STATUSES))]
         book = Logbook.begin(folder, "trust my.registry.io", targets)
         for target, status in zip(targets, STATUSES, strict=True):

@@ -22,7 +22,7 @@ from agent.wire.report import (
     HostResult,
 )
 from moorage.errors import Refused
-from moorage.files import private_folder
+from moorage.files import private_folder, write_atomically
 from moorage.fleet.inventory import Target
 from moorage.fleet.report import deeds, logbook, process, trusting
 
@@ -168,6 +168,91 @@ def test_all_that_reads_logbooks_passes_over_one_that_is_gone(
         logbook.newest(tmp_path, f"trust {REGISTRY}")
 
 
+def names_trusted(folder: Path) -> list[str]:
+    return sorted(name for name, changes in standing(folder).items() if changes)
+
+
+def restored_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A folder whose logbooks of the backup are in its sum, with deeds after it; and the backup."""
+    here, backup = tmp_path / "here", tmp_path / "backup"
+    done(here, "trust", Target("n1", "n1"), Target("n3", "n3"))
+    done(here, "trust", Target("n4", "n4"))
+    trusting.copy(here, backup)
+    monkeypatch.setattr(logbook, "KEPT", 1)
+    done(here, "untrust", Target("n1", "n1"))
+    done(here, "trust", Target("n2", "n2"))
+    return here, backup
+
+
+def test_a_restore_beside_later_rollouts_changes_no_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, backup = restored_over(tmp_path, monkeypatch)
+    before, files = trusting.standings(here, REGISTRY), sorted(here.glob("*.jsonl"))
+    assert names_trusted(here) == ["n2", "n3", "n4"]
+    trusting.take_over(here, backup)
+    assert trusting.standings(here, REGISTRY) == before
+    assert sorted(here.glob("*.jsonl")) == files
+    done(here, "undo", Target("n3", "n3"))
+    assert names_trusted(here) == ["n2", "n4"]
+
+
+def test_a_restore_brings_what_the_backup_alone_knows(tmp_path: Path) -> None:
+    here, backup = tmp_path / "here", tmp_path / "backup"
+    done(here, "trust", Target("a", "a"), Target("b", "b"))
+    done(backup, "untrust", Target("b", "b"))
+    done(backup, "trust", Target("c", "c"))
+    another = [Target("d", "d")]
+    logbook.note(backup, "trust another:5000", another, [HostResult("d", CHANGED)])
+    done(here, "trust", Target("e", "e"))
+    trusting.take_over(here, backup)
+    assert names_trusted(here) == ["a", "c", "e"]
+    assert list(trusting.standings(here, "another:5000")) == ["d"]
+    trusting.keep(here, list(here.glob("*.jsonl")))
+    assert names_trusted(here) == ["a", "c", "e"], "no logbook is added to the sum twice"
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_a_restore_that_is_killed_anywhere_is_ended_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, over: bool
+) -> None:
+    here, backup = restored_over(tmp_path, monkeypatch)
+    here = here if over else tmp_path / "empty"
+    expected = ["n2", "n3", "n4"] if over else ["n1", "n3", "n4"]
+    for instant in range(1 if over else 3):
+        left = instant
+
+        def dying(path: Path, content: bytes) -> None:
+            nonlocal left
+            if not left:
+                raise KeyboardInterrupt
+            left -= 1
+            write_atomically(path, content)
+
+        monkeypatch.setattr(trusting, "write_atomically", dying)
+        with pytest.raises(KeyboardInterrupt):
+            trusting.take_over(here, backup)
+        monkeypatch.setattr(trusting, "write_atomically", write_atomically)
+        assert names_trusted(here) in ([], expected), instant
+    for _ in range(2):
+        trusting.take_over(here, backup)
+        assert names_trusted(here) == expected
+    assert len(list(here.glob("*.jsonl"))) == (1 if over else 2)
+    for name in expected:  # each deed counts once
+        done(here, "undo", Target(name, name))
+    assert names_trusted(here) == []
+
+
+def test_what_another_process_is_at_is_added_when_it_has_ended(tmp_path: Path) -> None:
+    here, backup = tmp_path / "here", tmp_path / "backup"
+    done(backup, "trust", Target("z", "z"))
+    with rollout(here) as (process, file):
+        trusting.take_over(here, backup)
+        assert file.name not in json.loads((here / "trusting.json").read_bytes())["folded"]
+        process.communicate(b"go on")
+    assert names_trusted(here) == ["a", "b", "z"]
+
+
 @contextmanager
 def rollout(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """A trust of a and b by a process of its own that has come to a, and goes on when told."""
@@ -231,3 +316,26 @@ def test_a_number_that_another_process_has_now_is_not_the_rollouts(
         as_of(file, lines, str(running.pid), process=noted.format(boot=boot, began=began))
         found = [one.name for one in trusting.being_trusted(tmp_path, REGISTRY)]
     assert found == (["b"] if at_work else [])
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("cut", ["", '{"resu'])
+def test_what_was_under_way_in_a_backup_is_not_after_the_restore(
+    tmp_path: Path, cut: str, *, earlier: bool
+) -> None:
+    here, there, backup = (tmp_path / name for name in ("here", "there", "backup"))
+    with rollout(there) as (running, file):
+        if earlier:
+            as_of(file, file.read_text().splitlines(), str(running.pid), process="")
+        with file.open("a") as book:
+            book.write(cut)
+        trusting.copy(there, backup)
+        trusting.take_over(here, backup)
+        assert trusting.being_trusted(there, REGISTRY) == [Target("b", "b")]
+        assert trusting.being_trusted(here, REGISTRY) == []
+    assert names_trusted(here) == ["a"]
+    (past,) = logbook.past(here)
+    assert past.ended == deeds.RESTORED
+    stopped = logbook.newest(here, f"trust {REGISTRY}")
+    assert stopped.ended == deeds.RESTORED
+    assert stopped.settled == {"a"}, "--resume goes on from it"
