@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -115,7 +116,7 @@ def remove_folder(path: Path) -> bool:
             "not-ours",
             f"{problem.filename} cannot be removed",
             cause="it belongs to another user",
-            cure=f"sudo rm -rf {path}",
+            cure=f"sudo rm -rf {shlex.quote(str(path))}",
             path=str(path),
         ) from None
     return True

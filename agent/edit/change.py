@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -102,7 +103,7 @@ def readable(file: File) -> bytes | None:
         "dangling-link" if dangling else "file-unreadable",
         f"{file.path} cannot be edited: {file.problem}",
         cause=file.problem,
-        cure=f"remove or repair the link: ls -l {file.path}"
+        cure=f"remove or repair the link: ls -l {shlex.quote(file.path)}"
         if dangling
-        else f"look at it on the node: ls -l {file.path}",
+        else f"look at it on the node: ls -l {shlex.quote(file.path)}",
     )

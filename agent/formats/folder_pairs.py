@@ -9,6 +9,8 @@ https://github.com/moby/moby, ``loadCertFiles`` of containerd's ``core/remotes/d
 
 from __future__ import annotations
 
+import shlex
+
 from agent.edit.change import Ledger
 from agent.formats.authorities import certificates
 from agent.node.tree import Tree
@@ -38,7 +40,8 @@ def _half(tree: Tree, folder: str, name: str, missing: str) -> RefusedError:
     path = f"{folder}/{name}"
     stem, _, ending = name.rpartition(".")
     rename = ending == "cert" and not tree.exists(f"{folder}/{stem}.crt") and stem != "client"
-    cure = f"if it is a CA: mv {path} {folder}/{stem}.crt" if rename else f"mv {path} {path}.off"
+    ca, off = (shlex.join((path, to)) for to in (f"{folder}/{stem}.crt", f"{path}.off"))
+    cure = f"if it is a CA: mv {ca}" if rename else f"mv {off}"
     return RefusedError(
         "client-certificate",
         f"{path} keeps the runtime from asking the registry: there is no {missing} beside it",
@@ -53,5 +56,5 @@ def _no_ca(path: str) -> RefusedError:
         "ca-unreadable",
         f"{path} keeps the runtime from asking the registry: there is no certificate in it",
         cause="containerd reads every *.crt of that folder and gives up at one that it cannot use",
-        cure=f"mv {path} {path}.off, then run again",
+        cure=f"mv {shlex.join((path, f'{path}.off'))}, then run again",
     )

@@ -11,6 +11,7 @@ How containerd reads it is ``core/remotes/docker/config/hosts.go`` (``remotes/â€
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -282,7 +283,7 @@ def _with_ca(
             "hosts-toml-elsewhere",
             f"{path} sends every pull of {registry.name} elsewhere",
             cause="another tool decided that this registry is not asked itself",
-            cure=f"add it to that file, or move it away: mv {path} {path}.old",
+            cure=f"add it to that file, or move it away: mv {shlex.join((path, f'{path}.old'))}",
         )
     if registry.plain_http:
         return content

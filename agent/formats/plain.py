@@ -7,6 +7,7 @@ line is another's, so it is named, with the command that mends it.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -53,5 +54,6 @@ def refuse(files: Iterable[File], registry: Registry) -> None:
                 "asked-by-plain-http",
                 f"{file.path}, line {number}, asks {registry.name} by plain HTTP: {url}",
                 cause="the registry has TLS, and whatever is asked so never reaches it",
-                cure=f"sed -i '{number}s|{url}|{registry.url}|' {file.path}, then run again",
+                cure=f"sed -i '{number}s|{url}|{registry.url}|' {shlex.quote(file.path)}, "
+                "then run again",
             )

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import re
+import shlex
 import stat
 import struct
 from collections.abc import Iterator, Mapping
@@ -139,7 +140,8 @@ def explanation(problem: OSError, path: Path) -> AgentError:
     if problem.errno == errno.EROFS:
         mount = mount_point(where)
         cause = f"{mount} is mounted read-only"
-        cure = f"mount -o remount,rw {mount} (if that fails: dmesg | tail), then run again"
+        again = f"mount -o remount,rw {shlex.quote(str(mount))}"
+        cure = f"{again} (if that fails: dmesg | tail), then run again"
     return AgentError(code, message, cause, cure)
 
 
@@ -168,7 +170,7 @@ def _refuse_unwritable(path: Path, mode: int) -> None:
             "not-permitted",
             f"{path} cannot be changed: it has the attribute {flags}",
             cause=f"somebody has locked it by chattr +{flags}",
-            cure=f"chattr -{flags} {path}, then run again",
+            cure=f"chattr -{flags} {shlex.quote(str(path))}, then run again",
         )
     if not os.access(path, mode):
         read_only = os.statvfs(path).f_flag & os.ST_RDONLY

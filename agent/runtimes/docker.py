@@ -9,6 +9,7 @@ both are among what dockerd takes up at a reload, without a restart
 from __future__ import annotations
 
 import ipaddress
+import shlex
 from collections.abc import Iterator, Sequence
 
 from agent.edit import json_edit
@@ -372,7 +373,8 @@ def _not_json(file: File, why: str) -> RefusedError:
         "config-not-json",
         f"{file.path} cannot be edited: {why}",
         cause="it is not the JSON object that dockerd reads",
-        cure=f"correct {file.path} (dockerd --validate --config-file {file.path}), then run again",
+        cure=f"correct {file.path} (dockerd --validate --config-file {shlex.quote(file.path)}), "
+        "then run again",
     )
 
 

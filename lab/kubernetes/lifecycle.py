@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ class Cluster:
     @property
     def command(self) -> str:
         """How to type kubectl for this cluster."""
-        return f"{self.kubectl or 'kubectl'} --kubeconfig {self.kubeconfig}"
+        return shlex.join((str(self.kubectl or "kubectl"), "--kubeconfig", str(self.kubeconfig)))
 
     def to_json(self) -> dict[str, Any]:
         return {

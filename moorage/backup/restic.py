@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,14 +150,14 @@ def _explained(at: BackupPlace, verb: str, code: int, words: str) -> MoorageErro
             "backup-locked",
             f"another restic is at work at {at.at}",
             cause=words,
-            cure=f"wait for it; if it was killed: restic --repo {at.at} unlock",
+            cure=f"wait for it; if it was killed: restic --repo {shlex.quote(at.at)} unlock",
         )
     damaged = verb == "restore"
     return MoorageError(
         "backup-damaged" if damaged else "backup-failed",
         f"restic could not {verb} at {at.at}",
         cause=words,
-        cure=f"restic --repo {at.at} check says what is damaged"
+        cure=f"restic --repo {shlex.quote(at.at)} check says what is damaged"
         if damaged
         else "the same command again goes on from here",
     )

@@ -154,7 +154,7 @@ def _context(home: Path, name: str) -> Endpoint:
         raise _no_engine(
             f"the docker context {name!r} cannot be read",
             f"{path}: {problem!r}",
-            f"docker context rm {name}, and create it again",
+            f"docker context rm {shlex.quote(name)}, and create it again",
         ) from None
     return Endpoint(url, f"context {name}", _tls(home / "contexts" / "tls" / key, unverified))
 

@@ -7,6 +7,7 @@ has ``manifest.json``: https://github.com/moby/docker-image-spec
 from __future__ import annotations
 
 import json
+import shlex
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -210,7 +211,7 @@ def _absent(path: Path) -> MoorageError:
         "bad-image-archive",
         f"there is no {path}",
         cause="no archive, no OCI layout and no image of this engine has that name",
-        cure=f"ls -l {path.parent}",
+        cure=f"ls -l {shlex.quote(str(path.parent))}",
         path=str(path),
     )
 

@@ -7,6 +7,7 @@ chain and names; what fails is then looked for, to be said in one sentence with 
 from __future__ import annotations
 
 import datetime
+import shlex
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,7 +78,8 @@ def _of_the_key(crt: Path, path: Path, chain: Sequence[Certificate]) -> ChainTro
     try:
         public = certificates.public_key_of(path.read_bytes())
     except certificates.Encrypted as problem:
-        cure = f"openssl pkey -in {path} -out {path}.open && mv {path}.open {path}"
+        whole, opened = (shlex.quote(f"{path}{end}") for end in ("", ".open"))
+        cure = f"openssl pkey -in {whole} -out {opened} && mv {opened} {whole}"
         return ChainTrouble("certificate-key-unreadable", path, str(problem), cure)
     except ValueError as problem:
         cure = f"put the private key of {crt.name} there, as PEM"
@@ -135,7 +137,8 @@ def _of_the_chain(
             cause = f"it leads to {_name(last)}, which is not in ca.crt"
             return ChainTrouble("certificate-chain", crt, cause, f"put {_name(last)} into ca.crt")
         last, seen = above, seen + 1
-    cure = f"openssl verify -CAfile {crt.parent / 'ca.crt'} -untrusted {crt} {crt} says more"
+    root, given = (shlex.quote(str(one)) for one in (crt.parent / "ca.crt", crt))
+    cure = f"openssl verify -CAfile {root} -untrusted {given} {given} says more"
     return ChainTrouble("certificate-chain", crt, f"OpenSSL refuses it: {words}", cure)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def understood(path: Path) -> Iterator[None]:
             "certs-not-accessible",
             f"{where} cannot be read or written",
             cause=problem.strerror or str(problem),
-            cure=f"ls -la {path.parent}; was it made by another user (sudo)? Then chown it",
+            cure=f"ls -la {shlex.quote(str(path.parent))}; was it made by another user (sudo)? "
+            "Then chown it",
             path=where,
         ) from None

@@ -7,6 +7,7 @@ the containers can be thrown away at any time.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -293,7 +294,8 @@ def _prepare(
             "not-ours",
             f"{problem.filename} cannot be read or written",
             cause="it belongs to another user: Moorage was run as root here, or as somebody else",
-            cure=f'sudo chown -R "$USER": {settings.state} {data}; or run this as that user',
+            cure=f'sudo chown -R "$USER": {shlex.join(map(str, (settings.state, data)))}; '
+            "or run this as that user",
             path=str(problem.filename),
         ) from None
     rewritten = (name for name, content in spec.files.items() if present[name] != content)

@@ -7,6 +7,7 @@ The operator's stays here. A registry of somebody else's knows no logins of Moor
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,7 +80,9 @@ def holders(settings: Settings) -> Mapping[str, Mapping[str, str]]:
         return {}
     except SPOILT as problem:
         path = _path(settings)
-        cure = f"without it a rotation does not wait for other clusters: rm {path}"
+        cure = (
+            f"without it a rotation does not wait for other clusters: rm {shlex.quote(str(path))}"
+        )
         raise spoilt("users-unreadable", path, problem, cure) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +33,8 @@ def read(settings: Settings) -> State | None:
         return None
     except SPOILT as problem:
         cure = (
-            f"put its last good copy back; or rm {file}, inv nodes.trust for every node, and "
-            "inv certs.rotate-ca again"
+            f"put its last good copy back; or rm {shlex.quote(str(file))}, inv nodes.trust for "
+            "every node, and inv certs.rotate-ca again"
         )
         raise spoilt("rotation-unreadable", file, problem, cure) from None
 

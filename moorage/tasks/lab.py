@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
@@ -47,7 +48,8 @@ def up(run: Run, nodes: str | None = None, kubernetes: bool = False, yes: bool =
         [(node.name, node.address, node.containerd_line, node.version) for node in found],
     )
     first = found[0].name
-    ui.show(f"Next: inv lab.ssh {first}   or   ssh -F {lab.ssh_config(settings)} {first}")
+    config = shlex.quote(str(lab.ssh_config(settings)))
+    ui.show(f"Next: inv lab.ssh {first}   or   ssh -F {config} {first}")
     changed = before != {node.container_id for node in found}
     document = {"ok": True, "changed": changed, "nodes": [_described(node) for node in found]}
     if not kubernetes:

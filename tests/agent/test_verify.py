@@ -265,6 +265,17 @@ def test_a_runtimes_words_become_a_code_with_cause_and_cure(
     assert error.fault.cure
 
 
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        ('unable to load CA cert "/x/my CA.crt": open', "ls -l '/x/my CA.crt'; "),
+        ("unable to load CA cert", "ls -l /etc/containerd/certs.d/my.registry.io; "),
+    ],
+)
+def test_the_file_that_the_words_name_can_be_typed(words: str, typed: str) -> None:
+    assert classify(PULL + words, REGISTRY).cure.startswith(typed)
+
+
 # What this table has no row of its own for, and what it says then.
 COARSER = {
     "x509-common-name": "x509-wrong-name",

@@ -8,6 +8,7 @@ behind it are in ``docs/containerd.md``.
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -314,7 +315,8 @@ def _situation(found: Containerd, tree: Tree, plan: Plan, owned: Ledger) -> Situ
             "config-refused-by-containerd",
             f"containerd {found.version_text} itself refuses {found.config.path}",
             cause=f"it would not start with this file: {found.complaint}",
-            cure=f"see what it says: {found.binary} --config {found.config.path} config dump",
+            cure="see what it says: "
+            f"{shlex.join((found.binary, '--config', found.config.path))} config dump",
         )
     merged = parsed(found.merged)
     state = read(found.version, merged, read_layers.written if found.version[0] >= 2 else None)

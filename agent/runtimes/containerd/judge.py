@@ -7,6 +7,7 @@ pointing at its copy. `containerd config dump` of it is compared with the dump o
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -58,7 +59,7 @@ def _require_fit(found: Containerd, registry: Registry, applying: bool, done: Do
             if not fits
             else f"the edit of {path} would have no effect",
             cause="a file named in `imports`, or another table, decides what is set there",
-            cure=f"compare: {found.binary} --config {path} config dump",
+            cure=f"compare: {shlex.join((found.binary, '--config', path))} config dump",
         )
 
 

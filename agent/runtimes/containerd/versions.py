@@ -6,6 +6,8 @@ and reads nothing of it. Measured on 1.6, 1.7, 2.1 and 2.3.
 
 from __future__ import annotations
 
+import shlex
+
 from agent.edit.utf8 import MARK
 from agent.facts import Containerd
 from agent.node.tree import File
@@ -26,7 +28,7 @@ def refuse_marked(found: Containerd, layers: Layers) -> None:
             f"{marked[0]} begins with a byte order mark, which containerd {found.version_text} "
             "does not read",
             cause=found.complaint or "1.x reads such a file; 2.0 and newer do not start with it",
-            cure=f"take it out: {_WITHOUT_MARK} {marked[0]}",
+            cure=f"take it out: {_WITHOUT_MARK} {shlex.quote(marked[0])}",
         )
 
 
@@ -41,7 +43,7 @@ def refuse_marked_hosts(found: Containerd, file: File) -> None:
             f"{file.path} begins with a byte order mark, which containerd {found.version_text} "
             "does not read",
             cause="1.x reads such a file; to 2.0 and newer it says nothing",
-            cure=f"take it out: {_WITHOUT_MARK} {file.path}",
+            cure=f"take it out: {_WITHOUT_MARK} {shlex.quote(file.path)}",
         )
 
 
@@ -88,7 +90,8 @@ def _cure(found: Containerd, path: str) -> str:
     `config migrate` reads the drop-ins too, so that it loses the same settings: it is given the
     file without its imports.
     """
-    alone = f"sed '/^imports/d' {path} > {path}.alone"
-    migrate = f"{found.binary} --config {path}.alone config migrate"
-    imports = f"""sed "s|^imports = .*|$(grep ^imports {path})|" > {path}.new"""
+    whole, bare, new = (shlex.quote(f"{path}{end}") for end in ("", ".alone", ".new"))
+    alone = f"sed '/^imports/d' {whole} > {bare}"
+    migrate = f"{shlex.quote(found.binary)} --config {bare} config migrate"
+    imports = f"""sed "s|^imports = .*|$(grep ^imports {whole})|" > {new}"""
     return f"rewrite {path}: {alone} && {migrate} | {imports}; look at {path}.new, then mv it there"

@@ -71,7 +71,7 @@ ROWS: tuple[Trouble, ...] = (
         node=Told(
             message="the runtime cannot read the CA file {path}",
             cause="the file is missing, is damaged, or is not a file",
-            cure="ls -l {path}; move it away if it is not Moorage's, then: inv nodes.trust",
+            cure="ls -l {typed}; move it away if it is not Moorage's, then: inv nodes.trust",
         ),
         cluster=Told(
             message="the runtime cannot read the CA file it was pointed to",

@@ -27,10 +27,11 @@ class Told(NamedTuple):
     """What one side says of a trouble.
 
     Each side fills in {registry}, {host} and {image}. A node also {name} (the host that is asked,
-    the registry as a rule), {port}, {now}, {path} (the file that the words name), {folder} (where
-    the registry's certificates are) and {pull} (the same pull by hand); the engine {name}; the
-    cluster {nodes}, {namespaces}, {pod}, {why}, {tags}, {pull}, and of a login {asked} (the server
-    as the image spells it), {create} and {again} (commands that make the Secret).
+    the registry as a rule), {port}, {now}, {path} (the file that the words name), {typed} (the same
+    in a command), {folder} (where the registry's certificates are) and {pull} (the same pull by
+    hand); the engine {name}; the cluster {nodes}, {namespaces}, {pod}, {why}, {tags}, {pull}, and
+    of a login {asked} (the server as the image spells it), {create} and {again} (commands that make
+    the Secret).
 
     ``elsewhere`` is the cure if another host than our registry is at fault. ``words`` are this
     side's own where it hears others than the row has.

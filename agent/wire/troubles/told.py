@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 
 from agent.wire.faults import AgentError, TrustError
@@ -94,6 +95,8 @@ def _other(words: str, registry: Registry) -> str:
 
 def _values(words: str, registry: Registry, image: str, runtime: str) -> dict[str, object]:
     path = re.search(r'CA cert "([^"]+)"|\b(?:read|open) (/\S+?):', words)
+    named = (path[1] or path[2]) if path else ""
+    folder = f"{_FOLDERS[runtime]}/{registry.name}"
     wanted = image or registry.name
     return {
         "registry": registry.name,
@@ -102,7 +105,8 @@ def _values(words: str, registry: Registry, image: str, runtime: str) -> dict[st
         "port": registry.port,
         "image": wanted,
         "now": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "path": (path[1] or path[2]) if path else "that it was pointed to",
-        "folder": f"{_FOLDERS[runtime]}/{registry.name}",
+        "path": named or "that it was pointed to",
+        "typed": shlex.quote(named or folder),
+        "folder": folder,
         "pull": f"{_BY_HAND[runtime]} {wanted}",
     }

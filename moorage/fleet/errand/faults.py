@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -234,7 +235,7 @@ def not_installed(event: Mapping[str, Any]) -> Fault:
     code, message, cure = known or (
         "not-installed",
         "the agent could not be put in place on the node",
-        f"try there by hand: sudo touch {path}/x",
+        f"try there by hand: sudo touch {shlex.quote(f'{path}/x')}",
     )
     reason = _strerror(number)
     return Fault(code, message, cause=f"{path}: {reason}", cure=cure)

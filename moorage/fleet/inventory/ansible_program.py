@@ -7,6 +7,7 @@ what a play would go by. It is asked anew each time, for nothing tells what its 
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -42,7 +43,7 @@ def ask(path: str) -> bytes | None:
         path,
         0,
         f"Ansible says: {said}",
-        cure=f"ansible-inventory --list -i {path} shows it",
+        cure=f"ansible-inventory --list -i {shlex.quote(str(path))} shows it",
     )
 
 

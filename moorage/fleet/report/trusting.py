@@ -7,6 +7,7 @@ it was added. So a folder of an earlier build needs no upgrade: its logbooks are
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import takewhile
@@ -196,8 +197,8 @@ def _read(folder: Path) -> tuple[set[str], dict[str, Hosts]]:
         return set(), {}
     except SPOILT as problem:
         cure = (
-            f"put its last good copy back; or rm {path}, and name every node that trusts by "
-            "--hosts where it matters (certs.rotate-ca)"
+            f"put its last good copy back; or rm {shlex.quote(str(path))}, and name every node "
+            "that trusts by --hosts where it matters (certs.rotate-ca)"
         )
         raise spoilt("trusting-unreadable", path, problem, cure) from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import select
+import shlex
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -382,7 +383,8 @@ def _in_file(route: Route) -> str:
     from pathlib import Path
 
     first = route.known_hosts[0] if route.known_hosts else Path()
-    return "" if first == Path("~/.ssh/known_hosts").expanduser() else f" -f {first}"
+    usual = Path("~/.ssh/known_hosts").expanduser()
+    return "" if first == usual else f" -f {shlex.quote(str(first))}"
 
 
 def _open(route: Route, connection: Connection) -> None:
@@ -406,7 +408,6 @@ def _own_socket(route: Route) -> Any:
     """The socket that Fabric would not make as the route says; None if it would. Raises OSError."""
     if route.proxy_command:
         import os
-        import shlex
 
         from paramiko import ProxyCommand
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,7 +148,7 @@ def _read(settings: Settings, place: Path) -> Upstream:
         given = Credentials(user, keep_secret(password)) if login else None
         return Upstream(parse(settings, name), open_, given, _text(place / "ca.crt"))
     except (*SPOILT, Refused) as problem:
-        cure = f"take it away and add the cache again: rm -r {place}"
+        cure = f"take it away and add the cache again: rm -r {shlex.quote(str(place))}"
         raise spoilt("caches-unreadable", place, problem, cure) from None
 
 

@@ -6,6 +6,7 @@ The password is in ``.moorage/registry/password``; the front sees an HMAC of it 
 from __future__ import annotations
 
 import secrets
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,6 +135,7 @@ def _unusable(path: Path, why: str, cure: str = "") -> Refused:
         f"{path} cannot be used",
         cause=why,
         cure=cure
-        or f"correct it, or remove it and run inv registry.up for a new password: rm {path}",
+        or "correct it, or remove it and run inv registry.up for a new password: "
+        f"rm {shlex.quote(str(path))}",
         path=str(path),
     )

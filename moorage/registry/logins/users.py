@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 import time
 from collections.abc import Collection
 from dataclasses import asdict, replace
@@ -39,7 +40,10 @@ def read(settings: Settings) -> tuple[User, ...]:
     except FileNotFoundError:
         return ()
     except (*SPOILT, Refused) as problem:
-        cure = f"put its last good copy back; without it all logins but yours end: rm {path}"
+        cure = (
+            "put its last good copy back; without it all logins but yours end: "
+            f"rm {shlex.quote(str(path))}"
+        )
         raise spoilt("users-unreadable", path, problem, cure) from None
     return tuple(sorted(users, key=lambda one: one.name))
 
