@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -107,8 +108,12 @@ class Logbook:
 
 
 def _forget(folder: Path) -> None:
-    """The oldest of more than ``KEPT`` go, once it is kept elsewhere who trusts by them."""
-    old = sorted(folder.glob("*.jsonl"))[:-KEPT]
+    """The oldest of more than ``KEPT`` go, once it is kept elsewhere who trusts by them.
+
+    One that another process is still at stays until its end, and so do those after it: what was
+    done is added in its order.
+    """
+    old = list(takewhile(trusting.has_ended, sorted(folder.glob("*.jsonl"))[:-KEPT]))
     with contextlib.suppress(OSError, Refused):  # then they stay
         if old:
             trusting.keep(folder, old)

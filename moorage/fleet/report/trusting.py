@@ -60,6 +60,11 @@ def being_trusted(folder: Path, registry: str) -> list[Target]:
     return found
 
 
+def has_ended(path: Path) -> bool:
+    """Whether no other process is at the rollout of a logbook any more."""
+    return not _is_under_way(path, deeds.events(path))
+
+
 def keep(folder: Path, going: Sequence[Path]) -> None:
     """Adds logbooks that are about to go to the sum. Raises OSError, or Refused as above."""
     with locked_beside(folder / _SUM):
@@ -95,7 +100,7 @@ def take_over(folder: Path, backup: Path) -> None:
     with locked_beside(folder / _SUM):
         folded, summed = _read(folder)
         # What others are still at is added once it has come to its end.
-        for path in takewhile(_has_ended, _logbooks(folder)):
+        for path in takewhile(has_ended, _logbooks(folder)):
             _fold(path, folded, summed)
         here = _standings(folder)
         for about, hosts in _standings(backup).items():
@@ -137,10 +142,6 @@ def _fold(path: Path, folded: set[str], summed: dict[str, Hosts]) -> None:
         about, done = deeds.of(path)
         _add(summed.setdefault(about, {}), done)
         folded.add(path.name)
-
-
-def _has_ended(path: Path) -> bool:
-    return not _is_under_way(path, deeds.events(path))
 
 
 def _is_under_way(path: Path, lines: Sequence[Mapping[str, Any]]) -> bool:

@@ -253,6 +253,20 @@ def test_what_another_process_is_at_is_added_when_it_has_ended(tmp_path: Path) -
     assert names_trusted(here) == ["a", "b", "z"]
 
 
+def test_the_logbook_of_a_long_rollout_stays_until_its_end(tmp_path: Path) -> None:
+    with rollout(tmp_path) as (process, file):
+        for _ in range(2 * logbook.KEPT):
+            done(tmp_path, "trust", Target("c", "c"), status=UNCHANGED)
+        done(tmp_path, "untrust", Target("a", "a"))
+        process.communicate(b"go on")
+        assert file.exists()
+    assert names_trusted(tmp_path) == ["b", "c"]
+    done(tmp_path, "undo", Target("c", "c"))
+    assert not file.exists()
+    assert len(list(tmp_path.glob("*.jsonl"))) == logbook.KEPT
+    assert names_trusted(tmp_path) == ["b"]
+
+
 @contextmanager
 def rollout(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """A trust of a and b by a process of its own that has come to a, and goes on when told."""
