@@ -11,7 +11,7 @@ from pathlib import Path
 from agent.wire.faults import Failure
 
 # What reading a document of our own raises once something else has changed it.
-SPOILT = (OSError, ValueError, KeyError, TypeError, AttributeError)
+SPOILT = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 
 
 class MoorageError(Failure):

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import shlex
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import SPOILT, spoilt
 from moorage.files import private_folder, write_atomically
 from moorage.rotation import members
-from moorage.rotation.course import DONE, NODE, Member, State
+from moorage.rotation.course import (
+    ABORT,
+    BOTH,
+    CLUSTER,
+    DONE,
+    MACHINE,
+    NEW,
+    NODE,
+    OLD,
+    PHASES,
+    Member,
+    State,
+)
 
 if TYPE_CHECKING:
     from moorage.settings import Settings
 
 VERSION = 1
+_PHASES = (*PHASES, ABORT)
+_TYPES = {"str": str, "bool": bool}
 
 
 def path(settings: Settings) -> Path:
@@ -50,12 +66,58 @@ def write(settings: Settings, state: State) -> None:
 
 
 def _state(document: dict[str, Any]) -> State:
-    """Raises what says that it is none."""
+    """Raises one of ``SPOILT``, which says why it is not one."""
     if document.pop("version") != VERSION:
         raise ValueError("it is of a later Moorage")
-    those = tuple(Member(**one) for one in document.pop("members"))
-    for one in those:
-        if one.kind == NODE and one.way:
-            members.target(one)
-    without = frozenset(map(str, document.pop("without")))
-    return State(members=those, without=without, **document)
+    those = tuple(_member(one) for one in _list(document.pop("members")))
+    without = frozenset(map(_text, _list(document.pop("without"))))
+    made = State(members=those, without=without, **document)
+    _require_types(made)
+    _require(made.phase, _PHASES)
+    if made.phase not in (BOTH, ABORT) and not made.new:
+        raise ValueError(f"there is no new CA in its phase {made.phase}")
+    if made.began:
+        datetime.datetime.fromisoformat(made.began).timestamp()
+    return made
+
+
+def _member(document: dict[str, Any]) -> Member:
+    made = Member(**document)
+    _require_types(made)
+    made = replace(made, why=made.why.encode(errors="replace").decode())
+    _text(made.name)
+    _require(made.kind, (NODE, MACHINE, CLUSTER))
+    _require(made.holds, (OLD, BOTH, NEW))
+    if made.kind == NODE:
+        members.target(made)
+    return made
+
+
+def _require_types(made: State | Member) -> None:
+    """Raises TypeError for a text or a truth value that is none, ValueError for a text that cannot
+    be shown."""
+    for one in fields(made):
+        found = getattr(made, one.name)
+        if type(found) is not _TYPES.get(str(one.type), type(found)):
+            raise TypeError(f"its {one.name} is {found!r}")
+        if isinstance(found, str) and one.name != "why":
+            found.encode()
+
+
+def _require(word: str, known: Sequence[str]) -> None:
+    if word not in known:
+        raise ValueError(f"{word!r} is none of {', '.join(known)}")
+
+
+def _list(found: object) -> list[Any]:
+    if not isinstance(found, list):
+        raise TypeError(f"{found!r} is not a list")
+    return found
+
+
+def _text(found: object) -> str:
+    """A name that can be shown."""
+    if not isinstance(found, str) or not found:
+        raise TypeError(f"{found!r} is not a name")
+    found.encode()
+    return found

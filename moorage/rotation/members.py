@@ -16,6 +16,7 @@ from agent.wire.report import UNREACHABLE, HostResult
 from moorage import fleet as this_machine
 from moorage.errors import MoorageError
 from moorage.fleet.inventory import Target
+from moorage.fleet.inventory.targets import target_of
 from moorage.fleet.report import logbook
 from moorage.fleet.report import trusting as trusting_
 from moorage.fleet.report.trusting import TRUST, HostStanding
@@ -115,9 +116,8 @@ def visit(
 
 
 def target(member: Member) -> Target:
-    """How a node is reached. Raises ValueError, KeyError or TypeError if its way is none."""
-    document = json.loads(member.way)
-    return Target(**{**document, "ssh_args": tuple(document["ssh_args"])})
+    """How a node is reached. Raises one of ``SPOILT`` if its way is none."""
+    return target_of(json.loads(member.way))
 
 
 def _outcome(result: HostResult, deed: str) -> MemberOutcome:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from moorage.errors import Refused
 from moorage.fleet.inventory import ranges
@@ -14,6 +16,9 @@ from moorage.fleet.inventory import ranges
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
 # useradd(8) and Active Directory logins; never a leading '-', which ssh would take for an option.
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\+-]{0,127}\$?")
+# What a program's command line takes as one word that is no option.
+_WORD = re.compile(r"(?!-)[^\s\0]+")
+_PORT_OPTION = re.compile(r"port[\s=]", re.IGNORECASE)
 _EXAMPLE = "node1,admin@node2,10.0.0.3:2222,[fd00::3]:22"
 
 
@@ -43,6 +48,17 @@ class Target:
     def way(self) -> tuple[str, ...]:
         """What an inventory says of how to get there, beside user and port."""
         return (*self.ssh_args, self.ssh_config) if self.ssh_args or self.ssh_config else ()
+
+    @property
+    def told_apart_by(self) -> tuple[tuple[str, int], tuple[str, ...]]:
+        """What two names have in common that lead to one machine for sure; through two jump hosts,
+        one place is two machines."""
+        return self.place, self.way
+
+    @property
+    def usual_port(self) -> bool:
+        """Whether nothing was said of the port, so that the SSH configuration alone decides."""
+        return not self.port and not any(map(_PORT_OPTION.match, self.ssh_args))
 
 
 LINES, OPENSSH, ANSIBLE = "lines", "openssh", "ansible"
@@ -83,7 +99,7 @@ def targets_of(hosts: Sequence[str | Target]) -> tuple[Target, ...]:
     targets = tuple(host if isinstance(host, Target) else parse(host) for host in hosts)
     seen: dict[object, Target] = {}
     for target in targets:
-        key = target.place, target.way
+        key = target.told_apart_by
         if key in seen:
             raise given_twice(seen[key].name, target.name)
         seen[key] = target
@@ -153,6 +169,28 @@ def _bad(name: str, cause: str) -> Refused:
         cause=cause,
         cure=f"write hosts as in --hosts={_EXAMPLE}",
     )
+
+
+def target_of(document: Mapping[str, Any]) -> Target:
+    """A Target as ``asdict`` wrote it into a file of ours, each type as it was.
+
+    Raises ValueError, KeyError, TypeError or AttributeError for anything else.
+    """
+    options = document.get("ssh_args", ())
+    made = Target(**{**document, "ssh_args": tuple(options)})
+    texts = (made.name, made.host, made.user, made.ssh_config, *options)
+    if isinstance(options, str) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"{document!r} is not a host")
+    words = filter(None, (made.host, made.user))
+    if not (made.name and made.host and all(map(_WORD.fullmatch, words))):
+        raise ValueError(f"{made.name!r} is not a host")
+    if type(made.port) is not int or not 0 <= made.port <= 65535:
+        raise ValueError(f"{made.port!r} is not a port")
+    if any(b"\0" in os.fsencode(text) for text in texts):
+        raise ValueError(f"the way to {made.name!r} has a NUL in it")
+    for shown in (made.name, made.host, made.user):
+        shown.encode()
+    return made
 
 
 def expanded(word: str, source: str, line: int) -> list[str]:

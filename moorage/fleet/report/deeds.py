@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from agent.wire.report import HostResult
 from moorage.files import content_of
 from moorage.fleet.inventory import Target
+from moorage.fleet.inventory.targets import target_of
 
 VERSION = 1
 # Why a rollout ended, if no host did that: somebody stopped it, or it was under way in a backup.
@@ -38,7 +39,10 @@ def deeds(folder: Path, registry: str) -> list[Deed]:
 
 
 def of(path: Path) -> tuple[str, list[Deed]]:
-    """The registry of one logbook ("" for a file that is none), and what was done by it."""
+    """The registry of one logbook ("" for a file that is none), and what was done by it.
+
+    Raises one of ``SPOILT`` for a line that is none of a logbook's.
+    """
     lines = events(path)
     if not lines:
         return "", []
@@ -58,8 +62,8 @@ def of(path: Path) -> tuple[str, list[Deed]]:
 
 
 def target(document: dict[str, Any]) -> Target:
-    """A host as a logbook has it."""
-    return Target(**document | {"ssh_args": tuple(document.get("ssh_args", ()))})
+    """A host as a logbook has it. Raises what :func:`target_of` does."""
+    return target_of(document)
 
 
 def events(path: Path) -> list[dict[str, Any]]:
@@ -71,7 +75,9 @@ def events(path: Path) -> list[dict[str, Any]]:
     content = content_of(path) or b""
     for line in content.decode("utf-8", errors="replace").splitlines():
         try:
-            found.append(json.loads(line))
-        except ValueError:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(event, dict):
+            found.append(event)
     return found if found and found[0].get("version") == VERSION else []

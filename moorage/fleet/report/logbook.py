@@ -113,8 +113,8 @@ def _forget(folder: Path) -> None:
     One that another process is still at stays until its end, and so do those after it: what was
     done is added in its order.
     """
-    old = list(takewhile(trusting.has_ended, sorted(folder.glob("*.jsonl"))[:-KEPT]))
     with contextlib.suppress(OSError, Refused):  # then they stay
+        old = list(takewhile(trusting.has_ended, sorted(folder.glob("*.jsonl"))[:-KEPT]))
         if old:
             trusting.keep(folder, old)
             for path in old:

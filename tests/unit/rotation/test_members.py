@@ -6,7 +6,7 @@ import base64
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -48,6 +48,10 @@ def done(settings: Settings, verb: str, *names: str, status: str = CHANGED) -> N
     command, hosts = f"{verb} {settings.registry_name}", parse_names(names)
     results = [HostResult(name, status) for name in names]
     logbook.note(logbook.folder(settings), command, hosts, results)
+
+
+def way(name: str) -> str:
+    return json.dumps(asdict(parse_names([name])[0]))
 
 
 @pytest.fixture
@@ -376,7 +380,7 @@ def test_the_tasks_refuse_what_would_cut_nodes_off(tmp_path: Path) -> None:
     folder = copy(tmp_path)
     here = project(folder)
     assert inv(folder, ["certs.issue"])[0][0] == 0
-    rotating = State(course.DROP, "N", members=(Member("n1", why="no route", absent=True),))
+    rotating = State(course.DROP, "N", members=(Member("n1", why="no route", absent=True, way=way("n1")),))
     done(here, "trust", "n1")
     lines = [
         ["certs.issue", "--new-ca", "--json"],
@@ -410,7 +414,7 @@ def test_status_answers_beside_the_run_that_rotates_and_names_it(tmp_path: Path)
     folder = copy(tmp_path)
     here = project(folder)
     assert inv(folder, ["certs.issue"])[0][0] == 0
-    kept.write(here, State(course.PROVE, "N", members=(Member("n1", holds=course.BOTH),)))
+    kept.write(here, State(course.PROVE, "N", members=(Member("n1", holds=course.BOTH, way=way("n1")),)))
     lines = [["certs.rotate-ca", "--status", *more] for more in ([], ["--json"])]
     lines.append(["certs.rotate-ca", "--resume", "--json"])
     with project_lock(here.state, "inv certs.rotate-ca"):
@@ -431,8 +435,8 @@ def test_a_dry_run_shows_the_way_that_is_asked_for(tmp_path: Path) -> None:
     # Not the name of a registry that this machine may trust by now.
     elsewhere = {"INVOKE_REGISTRY_HOST": "dry.registry.test"}
     assert inv(folder, ["certs.issue"], **elsewhere)[0][0] == 0
-    held = Member("n1", holds=course.BOTH, touched=True)
-    rotating = State(course.PROVE, "N", members=(held, Member("n2")))
+    held = Member("n1", holds=course.BOTH, way=way("n1"), touched=True)
+    rotating = State(course.PROVE, "N", members=(held, Member("n2", way=way("n2"))))
     kept.write(here, rotating)
     lines = [["certs.rotate-ca", way, "--dry-run"] for way in ("--abort", "--resume")]
     back, on, document = inv(folder, *lines, [*lines[1], "--json"], **elsewhere)

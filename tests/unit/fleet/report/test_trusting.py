@@ -290,6 +290,34 @@ def rollout(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
             process.kill()
 
 
+@pytest.mark.parametrize(
+    "target", [{"host": 3}, {"name": ["a"]}, {"port": "22"}, {"ssh_args": "x"}, {"x": 1}]
+)
+def test_a_damaged_host_is_told_in_the_sum_and_in_a_logbook(
+    tmp_path: Path, target: dict[str, object]
+) -> None:
+    done(tmp_path, "trust", Target("a", "a"))
+    [book] = tmp_path.glob("*.jsonl")
+    first, *more = book.read_text().splitlines()
+    head = json.loads(first)
+    head["hosts"][0] |= target
+    book.write_text("\n".join((json.dumps(head), "3", "[" * 100_000, *more)) + "\n")
+    with pytest.raises(Refused) as refused:
+        trusting.standings(tmp_path, REGISTRY)
+    assert (refused.value.code, str(book) in refused.value.message) == ("trusting-unreadable", True)
+    with pytest.raises(Refused):
+        trusting.keep(tmp_path, [book])
+    book.write_text("\n".join((first, "3", *more)) + "\n")
+    trusting.keep(tmp_path, [book])
+    book.unlink()
+    summed = json.loads((tmp_path / "trusting.json").read_text())
+    summed["registries"][REGISTRY]["a"]["target"] |= target
+    (tmp_path / "trusting.json").write_text(json.dumps(summed))
+    with pytest.raises(Refused) as refused:
+        trusting.standings(tmp_path, REGISTRY)
+    assert refused.value.code == "trusting-unreadable"
+
+
 def test_the_hosts_of_a_rollout_that_runs_are_known_and_of_a_dead_one_are_not(
     tmp_path: Path,
 ) -> None:
