@@ -90,12 +90,13 @@ def ask(
     said = ["no cluster is known here" if api is None else _cluster(api, found, known)]
     targets = _nodes(settings)
     if without_nodes:
-        outside = sorted(targets.keys() - known)
+        outside = [one for one in targets if one.host not in known]
         said.append(f"{len(outside)} nodes were not asked" if outside else "no node is left")
         return ImagesInUse(references(filter(None, found), settings.nodes.mirror_path), tuple(said))
     older: set[str] = set()
     unasked = _agents(fleet, targets, found, older)
-    silent = {name: why for name, why in unasked.items() if name not in known}
+    there = {target.name for target in targets if target.host in known}
+    silent = {name: why for name, why in unasked.items() if name not in there}
     if silent:
         raise _unknown(silent, [name for name in sorted(silent) if name in older])
     if targets:
@@ -103,17 +104,16 @@ def ask(
     return ImagesInUse(references(filter(None, found), settings.nodes.mirror_path), tuple(said))
 
 
-def _nodes(settings: Settings) -> dict[str, Target]:
-    """Every node that is known to trust the registry, by its host's name."""
+def _nodes(settings: Settings) -> list[Target]:
+    """Every node that is known to trust the registry."""
     from moorage.fleet import choose_hosts
-    from moorage.fleet.inventory import Target
+    from moorage.fleet.ssh import routing
     from moorage.pki.roster import Roster
 
     named = choose_hosts(settings) if settings.nodes.hosts else ()
-    found = {target.host: target for target in named}
-    for host in Roster(settings).residents():
-        found.setdefault(host, Target(host, host))
-    return found
+    known = {target.host for target in routing.with_agent(settings, named)}
+    residents = Roster(settings).residents().items()
+    return [*named, *(routing.of_agent(host, one) for host, one in residents if host not in known)]
 
 
 def _unknown(silent: Mapping[str, str], older: Sequence[str]) -> Refused:
@@ -130,7 +130,7 @@ def _unknown(silent: Mapping[str, str], older: Sequence[str]) -> Refused:
 
 
 def _agents(
-    fleet: Fleet, targets: Mapping[str, Target], found: set[str], older: set[str]
+    fleet: Fleet, targets: Sequence[Target], found: set[str], older: set[str]
 ) -> dict[str, str]:
     """Adds what the nodes have to ``found`` -> those that could not be asked, and why; to ``older``
     those whose agent has no such path.
@@ -140,25 +140,24 @@ def _agents(
     if not targets:
         return {}
     try:
-        report = fleet.run("images", list(targets.values()))
+        report = fleet.run("images", targets)
     except MoorageError as problem:
-        return dict.fromkeys(targets, problem.message)
+        return {target.name: problem.message for target in targets}
     report.stop_if_interrupted()
-    hosts = {target.name: host for host, target in targets.items()}
     unasked: dict[str, str] = {}
     for result in report.hosts:
         told = report.images.get(result.host)
         if told is None:
             why = result.error.message if result.error else "it does not say"
-            unasked[hosts[result.host]] = why
+            unasked[result.host] = why
             if result.error is not None and result.error.code == "not-served":
-                older.add(hosts[result.host])
+                older.add(result.host)
             continue
         _require_clock(result.host, int(told["time"]))
         found.update(map(str, told["names"]))
         if told["unasked"]:
             one = told["unasked"][0]
-            unasked[hosts[result.host]] = f"{one['part']}: {one['because']}"
+            unasked[result.host] = f"{one['part']}: {one['because']}"
     return unasked
 
 

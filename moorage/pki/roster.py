@@ -9,7 +9,7 @@ import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import Refused
@@ -22,13 +22,33 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Resident:
     """An agent that stays: the ``id`` in its certificate, its port, the certificate's ``serial``
-    and end (seconds since 1970). ``address``: where it was reached last, "" if not straight."""
+    and end (seconds since 1970). ``address``: where it was reached last, "" if not straight.
+
+    ``ssh_port``: of the SSH that it was adopted by, for behind one address another port may lead to
+    another node; 0 for one of an earlier build, which noted none. ``usual_port``: none was said
+    then, so that the host's name alone leads there.
+    """
 
     id: str
     port: int
     serial: str
     until: int
     address: str = ""
+    ssh_port: int = 0
+    usual_port: bool = False
+
+    def is_at(self, ssh_port: int) -> bool:
+        """Whether it is on the node behind this port of its host."""
+        return self.ssh_port in (0, ssh_port)
+
+    def word(self, host: str) -> str:
+        """How a user names the node of this host."""
+        if self.usual_port or not self.ssh_port:
+            return host
+        return f"[{host}]:{self.ssh_port}" if ":" in host else f"{host}:{self.ssh_port}"
+
+
+_TYPES = {"str": str, "int": int, "bool": bool}
 
 
 class Roster:
@@ -41,8 +61,13 @@ class Roster:
         """By the host's name as the user gives it, without user and port; none that is revoked."""
         document = self._read()
         gone = {one["id"] for one in document["revoked"]}
-        found = {host: Resident(**one) for host, one in document["nodes"].items()}
+        found = {host: _resident(one) for host, one in document["nodes"].items()}
         return {host: one for host, one in found.items() if one.id not in gone}
+
+    def at(self, host: str, ssh_port: int) -> Resident | None:
+        """The agent on the node behind this SSH port of the host; None if there is none."""
+        found = self.residents().get(host)
+        return found if found is not None and found.is_at(ssh_port) else None
 
     def revoked(self) -> frozenset[str]:
         """The ids of agents that were forgotten: what they answer counts for nothing."""
@@ -106,12 +131,12 @@ class Roster:
         try:
             document = json.loads(self._path.read_bytes())
             for one in document["nodes"].values():
-                Resident(**one)
+                _resident(one)
             for one in document["revoked"]:
                 one["id"]
         except FileNotFoundError:
             return {"version": 1, "nodes": {}, "revoked": []}
-        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
             raise Refused(
                 "roster-unreadable",
                 f"{self._path} cannot be read",
@@ -129,3 +154,12 @@ class Roster:
             document = self._read()
             yield document
             write_atomically(self._path, json.dumps(document, indent=1).encode())
+
+
+def _resident(document: dict[str, Any]) -> Resident:
+    """Raises TypeError for anything else."""
+    made = Resident(**document)
+    for one in fields(made):
+        if type(getattr(made, one.name)) is not _TYPES[str(one.type)]:
+            raise TypeError(f"the {one.name} of an agent is {getattr(made, one.name)!r}")
+    return made

@@ -150,7 +150,8 @@ def _hosts(settings: Settings) -> list[str]:
     """Nodes of the settings, those with an agent that stays, the lab's; then the groups."""
     from moorage.pki.roster import Roster
 
-    nodes = [*settings.nodes.hosts, *Roster(settings).residents()]
+    residents = Roster(settings).residents()
+    nodes = [*settings.nodes.hosts, *(one.word(host) for host, one in residents.items())]
     groups = [f"@{group}" for group in settings.nodes.groups]
     return list(dict.fromkeys([*nodes, *groups]))
 

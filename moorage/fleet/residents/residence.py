@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -19,8 +20,7 @@ from agent.wire.faults import Fault
 from agent.wire.report import CHANGED, HostResult
 from moorage.errors import MoorageError
 from moorage.fleet.errand import errand
-from moorage.fleet.inventory.ranges import fold
-from moorage.fleet.residents import channel
+from moorage.fleet.residents import channel, places
 from moorage.pki import authority as authorities
 from moorage.pki import neighbours
 from moorage.pki.roster import Resident, Roster
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import ssl
 
     from moorage.archive import AgentArchive
-    from moorage.fleet.inventory import Target
     from moorage.fleet.residents.channel import Channel
     from moorage.fleet.ssh.routes import Route
     from moorage.fleet.ssh.session import Session
@@ -61,14 +60,19 @@ class Visit:
 class Residents:
     """The resident agents of one run: who has one, and the operator's side of TLS."""
 
-    def __init__(self, settings: Settings, *, adopting: bool = False) -> None:
-        """``adopting``: hosts without one shall get one. Raises Refused where the fleet's CA or the
-        roster cannot be used."""
+    def __init__(
+        self, settings: Settings, *, adopting: bool = False, routes: Sequence[Route] = ()
+    ) -> None:
+        """``adopting``: hosts without one shall get one. ``routes``: of the run, each to another
+        node. Raises Refused where the fleet's CA or the roster cannot be used."""
         self.looks = looks(settings)
         self._roster = Roster(settings)
         self._port = settings.nodes.agent_port
         self._by_host = self._roster.residents()
         self._settings = settings
+        self._routes = tuple(route for route in routes if not route.remembered)
+        nodes = Counter(route.target.host for route in self._routes)
+        self._of_several = frozenset(host for host, number in nodes.items() if number > 1)
         self._context: ssl.SSLContext | None = None
         if self._by_host or adopting:
             self._context = authorities.checked_context(settings) or self._authority.context()
@@ -82,7 +86,22 @@ class Residents:
         return bool(self._by_host)
 
     def of(self, route: Route) -> Resident | None:
-        return self._by_host.get(route.target.host)
+        """The agent on the very node that the route leads to; of several behind one address, only
+        where it is known which."""
+        host = route.target.host
+        resident = self._by_host.get(host)
+        if resident is None or route.remembered:
+            return resident
+        if not resident.ssh_port and host in self._of_several:
+            return None
+        return resident if resident.is_at(route.port) else None
+
+    def first_port(self, route: Route) -> int:
+        """The SSH port of the run's first node with the host of ``route``: of several behind one
+        address, that one's agent may stay."""
+        host = route.target.host
+        ports = (one.port for one in self._routes if one.target.host == host)
+        return next(ports, route.port)
 
     def invitation(
         self, route: Route, session: Session, tell: Callable[[dict[str, Any]], None]
@@ -90,7 +109,7 @@ class Residents:
         """For a host's apply in ``session``, that its agent may stay after it."""
         return Invitation(
             self._authority, self._roster, route, session, self._port, tell,
-            partial(neighbours.holder, self._settings),
+            partial(neighbours.holder, self._settings), self.first_port(route),
         )  # fmt: skip
 
     @contextlib.contextmanager
@@ -116,8 +135,20 @@ class Residents:
             if session is not None:
                 return channel.through(route.name, session.transport, resident, self._context)
             if route.direct:
-                return channel.straight(route.name, route.hostname, resident, self._context)
+                try:
+                    return channel.straight(route.name, route.hostname, resident, self._context)
+                except channel.NotOurAgent:
+                    if not self._shares_its_place(route, resident):
+                        raise
         return None
+
+    def _shares_its_place(self, route: Route, resident: Resident) -> bool:
+        """Whether another agent of ours is known at that address and port: behind one address, the
+        port leads to one of them alone, and to the others goes SSH."""
+        return any(
+            one.id != resident.id and (one.address, one.port) == (route.hostname, resident.port)
+            for one in self._by_host.values()
+        )
 
     def renew(self, route: Route, line: Channel) -> None:
         """Renew a certificate near its end, or one without the name that Prometheus verifies. A
@@ -133,17 +164,14 @@ class Residents:
     def reached(self, route: Route) -> None:
         """Its agent answers in a session to ``route``: that is where it is asked the next time."""
         resident = self.of(route)
-        if resident is not None and resident.address != address_of(route):
-            self._put(route, replace(resident, address=address_of(route)))
+        if resident is not None:
+            met = replace(places.met(resident, route), address=places.address_of(route))
+            if met != resident:
+                self._put(route, met)
 
     def _put(self, route: Route, resident: Resident) -> None:
         self._roster.put(route.target.host, resident)
         self._by_host[route.target.host] = resident
-
-
-def address_of(route: Route) -> str:
-    """Where the agent of a node is asked straight; "" where it cannot be."""
-    return route.hostname if route.direct else ""
 
 
 def looks(settings: Settings) -> tuple[int, ...]:
@@ -169,6 +197,7 @@ class Invitation:
         port: int,
         tell: Callable[[dict[str, Any]], None],
         neighbour: Callable[[str], str],
+        first_port: int = 0,
     ) -> None:
         self._authority = authority
         self._roster = roster
@@ -177,6 +206,7 @@ class Invitation:
         self._port = port
         self._tell = tell
         self._neighbour = neighbour
+        self._first_port = first_port
         self._resident: Resident | None = None
         self._asked = ""
 
@@ -190,12 +220,13 @@ class Invitation:
             self._tell({"event": "note", "message": words.format(theirs)})
             return b"\n"
         if (known := self._under_another_name(str(event.get("id")))) is not None:
-            self._roster.put(host, replace(known, address=address_of(self._route)))
+            places.note_again(self._roster, known, self._route)
             return b"\n"
         try:
+            places.refuse_another_nodes(self._roster, self._route, self._first_port)
             identity = self._roster.identity(host, str(event.get("id")))
             document, resident = _granted(self._authority, identity, event, self._port)
-            self._resident = replace(resident, address=address_of(self._route))
+            self._resident = places.noted(resident, self._route, places.address_of(self._route))
             self._asked = str(event.get("id"))
         except MoorageError as problem:
             self._refused(problem.message, problem.cause, problem.cure)
@@ -205,19 +236,15 @@ class Invitation:
     def _under_another_name(self, identity: str) -> Resident | None:
         """The agent of this very node, where it stays already and answers in this session.
 
-        A node has many names: its own, its address in a cluster, an alias of OpenSSH.
+        A node has many names: its own, its address in a cluster, an alias of OpenSSH, and its sshd
+        may have two ports.
         """
         known = self._roster.known_as(identity)
-        own = self._roster.residents().get(self._route.target.host)
+        own = self._roster.at(self._route.target.host, self._route.port)
         if known is None or (own is not None and own.id == identity):
             return None
-        transport, context = self._session.transport, self._authority.context()
-        with contextlib.suppress(channel.NoAnswer, MoorageError):
-            line = channel.through(self._route.name, transport, known, context)
-            with contextlib.closing(line):
-                line.ask("GET", "/healthz")
-                return known
-        return None
+        here = places.answers(known, self._route, self._session, self._authority)
+        return known if here else None
 
     def hear(self, event: dict[str, Any]) -> None:
         """What became of it."""
@@ -265,16 +292,22 @@ def _granted(
     return json.dumps(document).encode(), Resident(identity, port, made.serial, made.until)
 
 
-def adopt(settings: Settings, visit: Visit, *, port: int | None, loopback: bool) -> HostResult:
+def adopt(
+    settings: Settings, visit: Visit, *, port: int | None, loopback: bool, first_port: int = 0
+) -> HostResult:
     """Makes the agent stay on the node; again, it gets a new key and this folder's archive.
 
-    Raises MoorageError where its request is refused; nothing is left of it there.
+    ``first_port``: as of :meth:`Residents.first_port`. Raises MoorageError where its request is
+    refused; nothing is left of it there.
     """
     authority, roster = authorities.Authority.open(settings), Roster(settings)
     name, host = visit.route.name, visit.route.target.host
     port = settings.nodes.agent_port if port is None else port
     former, resident = "", None
     refused: MoorageError | None = None
+
+    def is_here(known: Resident) -> bool:
+        return known.id == former and places.answers(known, visit.route, visit.session, authority)
 
     def reply(event: dict[str, Any]) -> bytes | None:
         nonlocal former, resident, refused
@@ -285,6 +318,7 @@ def adopt(settings: Settings, visit: Visit, *, port: int | None, loopback: bool)
             refused = neighbours.not_ours(theirs, host)
             return b"\n"
         try:
+            places.refuse_another_nodes(roster, visit.route, first_port, is_here)
             identity = roster.identity(host, former)
             document, resident = _granted(authority, identity, event, port, loopback=loopback)
         except MoorageError as problem:
@@ -297,9 +331,9 @@ def adopt(settings: Settings, visit: Visit, *, port: int | None, loopback: bool)
         raise refused
     if not result.ok or resident is None:
         return result
-    address = "" if loopback else address_of(visit.route)
+    address = "" if loopback else places.address_of(visit.route)
     # Under another name it may have been known by the id it had before.
-    roster.put(host, replace(resident, address=address), instead_of=former)
+    roster.put(host, places.noted(resident, visit.route, address), instead_of=former)
     try:
         # Through the session: it also works where a firewall closes the port.
         line = channel.through(name, visit.session.transport, resident, authority.context())
@@ -310,42 +344,6 @@ def adopt(settings: Settings, visit: Visit, *, port: int | None, loopback: bool)
     return result
 
 
-def reminder(
-    settings: Settings, hosts: Sequence[str | Target], results: Sequence[HostResult]
-) -> str:
-    """After an untrust, or a trust that leaves no agent: those that are there stay."""
-    staying = _of_those_done(settings, hosts, results, with_agent=True)
-    names = fold(staying)
-    return f"the agent stays on {names}; inv nodes.release takes it away" if staying else ""
-
-
-def foretold(
-    settings: Settings, hosts: Sequence[str | Target], results: Sequence[HostResult]
-) -> str:
-    """After the dry run of a trust: the service is made by its end, so no diff of it is there."""
-    new = _of_those_done(settings, hosts, results, with_agent=False)
-    words = "as the service moorage-agent; --once: none"
-    return f"an agent would stay on {fold(new)}, {words}" if new else ""
-
-
-def _of_those_done(
-    settings: Settings,
-    hosts: Sequence[str | Target],
-    results: Sequence[HostResult],
-    *,
-    with_agent: bool,
-) -> list[str]:
-    from moorage.fleet.inventory import targets_of
-
-    residents = Roster(settings).residents()
-    done = {result.host for result in results if result.ok}
-    return [
-        target.name
-        for target in targets_of(hosts)
-        if target.name in done and (target.host in residents) == with_agent
-    ]
-
-
 def release(settings: Settings, visit: Visit) -> HostResult:
     """Takes the agent away whole; the trust stays.
 
@@ -354,13 +352,14 @@ def release(settings: Settings, visit: Visit) -> HostResult:
     _refuse_a_neighbours(settings, visit)
     result = visit.errand(("release",))
     if result.ok:
-        Roster(settings).drop(visit.route.target.host)
+        places.drop(Roster(settings), visit.route)
     return result
 
 
 def _refuse_a_neighbours(settings: Settings, visit: Visit) -> None:
     host = visit.route.target.host
-    if host in Roster(settings).residents() or not neighbours.any_resident(settings):
+    known = Roster(settings).at(host, visit.route.port)
+    if known is not None or not neighbours.any_resident(settings):
         return
     asked = ""
 

@@ -18,7 +18,7 @@ from moorage.fleet import inventory
 from moorage.fleet.errand import faults
 from moorage.fleet.report import FleetReport, agreement, deeds, logbook
 from moorage.fleet.report.waves import ALL_AT_ONCE, Policy, Schedule, schedule
-from moorage.fleet.residents import residence
+from moorage.fleet.residents import notes
 from moorage.fleet.rollout import on_host, plans
 from moorage.fleet.rollout.operation import Operation, Reach, Wish, advised, report_of
 from moorage.fleet.rollout.rollout import HostOutcome, Rollout
@@ -114,7 +114,8 @@ class Fleet:
 
         roster = Roster(self.settings)
         targets = inventory.targets_of(hosts)
-        known = {target.name: roster.revoke(target.host) for target in targets}
+        staying = routing.with_agent(self.settings, targets)
+        known = {one.name: one in staying and roster.revoke(one.host) for one in targets}
         became = {name: "left-alone" if there else "no-agent" for name, there in known.items()}
         left = [target for target in targets if known[target.name]]
         return became if offline or not left else became | self._take_away(left)
@@ -213,9 +214,9 @@ def _of_agents(
     settings, dry_run = fleet.settings, operation.wish.dry_run
     leaves = operation.verb.name == "apply" and settings.nodes.resident
     if leaves and dry_run:
-        note = residence.foretold(settings, hosts, report.hosts)
+        note = notes.foretold(settings, hosts, report.hosts)
     else:
-        note = "" if leaves or dry_run else residence.reminder(settings, hosts, report.hosts)
+        note = "" if leaves or dry_run else notes.reminder(settings, hosts, report.hosts)
     if note:
         fleet.ui.note(note)
     return report

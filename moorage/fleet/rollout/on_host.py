@@ -63,7 +63,7 @@ class HostMeans:
         agreed: bool = False,
     ) -> HostMeans:
         sessions = threading.BoundedSemaphore(settings.nodes.parallel)
-        residents = Residents(settings, adopting=operation.stay)
+        residents = Residents(settings, adopting=operation.stay, routes=routes)
         known = _Routes(settings, routes)
         return cls(settings, operation, archive, reach, residents, sessions, known, agreed)
 
@@ -198,7 +198,7 @@ def _by_ssh(means: HostMeans, route: Route, line: HostLine, *, served: bool = Fa
 _VISITS: dict[str, Callable[[HostMeans, Visit], HostResult]] = {
     "reside": lambda means, visit: residence.adopt(
         means.settings, visit, port=means.operation.wish.port,
-        loopback=means.operation.wish.loopback,
+        loopback=means.operation.wish.loopback, first_port=means.residents.first_port(visit.route),
     ),
     "release": lambda means, visit: residence.release(means.settings, visit),
     "upgrade": lambda means, visit: residence.upgrade(

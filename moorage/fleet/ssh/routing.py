@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from moorage.pki.roster import Roster
 if TYPE_CHECKING:
     from moorage.fleet.inventory import Target
     from moorage.fleet.inventory.selection import Picked
+    from moorage.pki.roster import Resident
     from moorage.settings import Settings
 
 
@@ -63,7 +65,7 @@ def chosen(
     words for it, if no word of the user's stands for it alone.
     """
     described = [host for host in picked.hosts if host in picked.described]
-    found = dict(zip(described, _routes(settings, described), strict=True))
+    found = dict(zip(described, ways(settings, described), strict=True))
     through = _passed(found.values())
     jumps = frozenset(host for host, route in found.items() if _end(route) in through)
     meant = frozenset(host for word in picked.by_word if word <= jumps for host in word)
@@ -115,20 +117,62 @@ def to(
     Raises Refused for bad names and for what OpenSSH would refuse.
     """
     targets = inventory.targets_of(hosts)
-    residents = Roster(settings).residents() if by_agents else {}
-    known: dict[Target, Route] = {}
-    for target in targets:
-        resident = residents.get(target.host)
-        if resident is not None and resident.address:
-            known[target] = remembered(target, resident.address, resident.port)
+    known = _met(settings, targets) if by_agents else {}
     others = [target for target in targets if target not in known]
-    known |= zip(others, _routes(settings, others), strict=True)
+    known |= zip(others, ways(settings, others), strict=True)
     found = tuple(known[target] for target in targets)
     require_each_once(found)
     return found
 
 
-def _routes(settings: Settings, targets: Sequence[Target]) -> tuple[Route, ...]:
+def _met(settings: Settings, targets: Sequence[Target]) -> dict[Target, Route]:
+    """The hosts whose agents were met, as far as no configuration has to be read to know the host.
+
+    Where two of them would be asked at one place, only OpenSSH knows whether they are one node.
+    """
+    residents = Roster(settings).residents()
+    met: dict[Target, Route] = {}
+    for target in targets:
+        resident = residents.get(target.host)
+        if resident is not None and resident.address and _surely(resident, target):
+            met[target] = remembered(target, resident.address, resident.port)
+    at = Counter(map(place, met.values()))
+    return {target: route for target, route in met.items() if at[place(route)] == 1}
+
+
+def _surely(resident: Resident, target: Target) -> bool:
+    if target.usual_port:
+        return resident.usual_port or not resident.ssh_port
+    return resident.is_at(target.port) if target.port else not resident.ssh_port
+
+
+def of_agent(host: str, resident: Resident) -> Target:
+    """The node of an agent that the roster knows by this host."""
+    word = resident.word(host)
+    return inventory.Target(word, host, port=0 if word == host else resident.ssh_port)
+
+
+def with_agent(settings: Settings, targets: Sequence[Target]) -> dict[Target, Resident]:
+    """The agent that stays on each, by the SSH port that OpenSSH would take; only those with one.
+
+    Raises Refused if an unusable configuration alone could tell.
+    """
+    residents = Roster(settings).residents()
+    found = {one: residents[one.host] for one in targets if one.host in residents}
+    unsure = [one for one, resident in found.items() if not _surely(resident, one)]
+    elsewhere = {
+        one
+        for one, route in zip(unsure, ways(settings, unsure), strict=True)
+        if not found[one].is_at(route.port)
+    }
+    return {one: resident for one, resident in found.items() if one not in elsewhere}
+
+
+def ways(settings: Settings, targets: Sequence[Target]) -> tuple[Route, ...]:
+    """As OpenSSH would go, or as the lab says; two of them may lead to one node.
+
+    Raises Refused for what OpenSSH would refuse.
+    """
     if not targets:
         return ()
     lab = lab_hosts(settings)

@@ -122,7 +122,8 @@ class Watch:
         self._ui = ui
         self._every = every
         self._own = Ours.of(archive)
-        self._residents: Residents = residence.Residents(settings)
+        self._routes = routes
+        self._residents: Residents = residence.Residents(settings, routes=routes)
         self._nodes = [_Node(Kept(route, means)) for route in routes]
         self._due = [_Due(0.0, place, node) for place, node in enumerate(self._nodes)]
         self._wake = threading.Condition()
@@ -225,7 +226,7 @@ class Watch:
         if residence.looks(self._settings) == self._residents.looks:
             return
         try:
-            self._residents = residence.Residents(self._settings)
+            self._residents = residence.Residents(self._settings, routes=self._routes)
         except MoorageError as problem:  # asked on with what is known
             if problem.message != self._refusal:
                 self._refusal = problem.message

@@ -21,7 +21,7 @@ from agent.wire.report import HostResult
 from agent.wire.verbs import Call, named
 from moorage.errors import MoorageError, Refused
 from moorage.fleet.report import FleetReport
-from moorage.fleet.residents import channel, residence
+from moorage.fleet.residents import channel, notes, residence
 from moorage.fleet.residents.residence import Residents
 from moorage.fleet.rollout.fleet import Fleet
 from moorage.pki.authority import CLOCK_SECONDS, Authority
@@ -390,7 +390,7 @@ def test_a_dry_run_says_where_an_agent_would_stay(tmp_path: Path) -> None:
     settings = at(tmp_path)
     Roster(settings).put("b", Resident("b" * 32, 7443, "1", 2_000_000_000))
     results = [HostResult("a", "changed"), HostResult("b", "unchanged"), HostResult("c", "failed")]
-    said = residence.foretold(settings, ["a", "b", "c"], results)
+    said = notes.foretold(settings, ["a", "b", "c"], results)
     assert "an agent would stay on a," in said
     assert "--once" in said
-    assert residence.foretold(settings, ["b"], results) == ""
+    assert notes.foretold(settings, ["b"], results) == ""

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from agent.wire.report import CHANGED, FAILED, HostResult
 from moorage.errors import Refused
+from moorage.fleet.inventory import Target
 from moorage.fleet.residents import residence
+from moorage.fleet.ssh.routes import Route
 from moorage.pki import neighbours
 from moorage.pki.roster import Resident, Roster
 from moorage.settings import Settings
@@ -39,7 +40,7 @@ class Visit:
     """On a node where the agent with this id stays."""
 
     def __init__(self, identity: str) -> None:
-        self.route = SimpleNamespace(name="node1", target=SimpleNamespace(host="node1"))
+        self.route = Route(Target("node1", "node1"), "node1", 22, "root")
         self.identity = identity
         self.done: list[str] = []
         self.told: list[dict[str, Any]] = []

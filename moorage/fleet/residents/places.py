@@ -1,0 +1,90 @@
+"""Where an agent is met: its address, and the SSH port that tells nodes of one address apart."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from moorage.errors import MoorageError, Refused
+from moorage.fleet.residents import channel
+
+if TYPE_CHECKING:
+    from moorage.fleet.ssh.routes import Route
+    from moorage.fleet.ssh.session import Session
+    from moorage.pki.authority import Authority
+    from moorage.pki.roster import Resident, Roster
+
+
+def address_of(route: Route) -> str:
+    """Where the agent of a node is asked straight; "" where it cannot be."""
+    return route.hostname if route.direct else ""
+
+
+def noted(resident: Resident, route: Route, address: str) -> Resident:
+    """As the roster keeps an agent that was adopted by ``route``."""
+    usual = route.target.usual_port
+    return replace(resident, address=address, ssh_port=route.port, usual_port=usual)
+
+
+def met(resident: Resident, route: Route) -> Resident:
+    """With the SSH port by which it was met."""
+    if resident.ssh_port == route.port:
+        return resident
+    return replace(resident, ssh_port=route.port, usual_port=route.target.usual_port)
+
+
+def answers(known: Resident, route: Route, session: Session, authority: Authority) -> bool:
+    """Whether this very agent is on the node of the session, by the certificate it has."""
+    with contextlib.suppress(channel.NoAnswer, MoorageError):
+        line = channel.through(route.name, session.transport, known, authority.context())
+        with contextlib.closing(line):
+            line.ask("GET", "/healthz")
+            return True
+    return False
+
+
+def note_again(roster: Roster, known: Resident, route: Route) -> None:
+    """An agent that stays already was met by ``route``, another name or port of its node."""
+    host = route.target.host
+    here = roster.residents().get(host)
+    if here is not None and here.id == known.id and here.usual_port and not route.target.usual_port:
+        return  # by the host's name alone it is found as well
+    roster.put(host, noted(known, route, address_of(route)))
+
+
+def drop(roster: Roster, route: Route) -> None:
+    """Takes the agent of that very node out of the roster."""
+    if roster.at(route.target.host, route.port) is not None:
+        roster.drop(route.target.host)
+
+
+def refuse_another_nodes(
+    roster: Roster,
+    route: Route,
+    first_port: int = 0,
+    is_here: Callable[[Resident], bool] = lambda _: False,
+) -> None:
+    """Raises Refused (``another-nodes``) if the host's name is that of a node behind another port,
+    whose agent would be lost from the roster.
+
+    ``first_port``: of the first node of that name in this run; ``is_here``: whether the agent that
+    is known answers on the node of ``route`` all the same.
+    """
+    host, port = route.target.host, route.port
+    known = roster.residents().get(host)
+    taken = (known.ssh_port if known is not None else 0) or first_port
+    if taken in (0, port) or (known is not None and is_here(known)):
+        return
+    forget = ""
+    if known is not None:
+        forget = f"; if the other node is gone: inv nodes.forget --hosts={known.word(host)} first"
+    raise Refused(
+        "another-nodes",
+        f"{host} is the name of the node behind its SSH port {taken}, whose agent stays",
+        cause=f"an agent is known by the name of its host, and port {port} is another node's",
+        cure="give this node a name of its own in ~/.ssh/config (Host, HostName, Port) and use "
+        f"that one{forget}",
+        host=route.name,
+    )
