@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from moorage.fleet.report import logbook, trusting
 from moorage.rotation import members
-from moorage.rotation.course import NODE, OLD, Member, State
+from moorage.rotation.course import CLUSTER, NODE, OLD, Member, State
 
 if TYPE_CHECKING:
     from moorage.fleet.inventory import Target
@@ -50,8 +50,17 @@ def joined(state: State, found: Sequence[Member]) -> State:
 def _places(one: Member) -> set[str]:
     """What tells it from others: its name, and the place or API server by which it is reached."""
     if one.kind == NODE:
-        return {one.name, str(members.target(one).place)} if one.way else {one.name}
+        if not one.way:
+            return {one.name}
+        return {one.name, str(members.target(one).told_apart_by)}
     return {one.name, one.way} if one.way else {one.name}
+
+
+def without_cluster(state: State, server: str) -> State:
+    """The state without the agents of the cluster of this API server. Pure."""
+    gone = {one.name for one in state.members if one.kind == CLUSTER and one.way == server}
+    kept = tuple(one for one in state.members if one.name not in gone)
+    return replace(state, members=kept, without=state.without - gone)
 
 
 def left(state: State, standings: Mapping[str, HostStanding]) -> State:

@@ -8,13 +8,13 @@ agents' plan. No runtime is restarted: each reads the files of a registry's CA a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from agent.wire.report import UNREACHABLE, HostResult
 from moorage import fleet as this_machine
-from moorage.errors import MoorageError
+from moorage.errors import MoorageError, Refused
 from moorage.fleet.inventory import Target
 from moorage.fleet.inventory.targets import target_of
 from moorage.fleet.report import logbook
@@ -23,6 +23,8 @@ from moorage.fleet.report.trusting import TRUST, HostStanding
 from moorage.fleet.rollout import operation, plans
 from moorage.fleet.rollout.operation import Wish
 from moorage.fleet.rollout.this_machine import DOCKER_CERTS
+from moorage.fleet.ssh import routing
+from moorage.fleet.ssh.routes import place
 from moorage.pki.roster import Roster
 from moorage.rotation.course import CLUSTER, MACHINE, NODE, PULL, Member, MemberOutcome
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from moorage.cluster.agents.states import AgentState
     from moorage.cluster.api.client import Api
     from moorage.fleet.rollout.fleet import Fleet
+    from moorage.fleet.ssh.routes import Route
+    from moorage.pki.roster import Resident
     from moorage.settings import Settings
     from moorage.ui import UI
 
@@ -62,10 +66,12 @@ def found(means: Means, hosts: Sequence[Target]) -> tuple[Member, ...]:
 
 def without_clusters(means: Means, hosts: Sequence[Target]) -> tuple[Member, ...]:
     """Those of them that this machine's own files tell of."""
-    known = {target.place for target in hosts}
+    known = {target.told_apart_by for target in hosts}
     names = {target.name for target in hosts}
     others = [
-        one for one in trusting(means.settings) if one.place not in known and one.name not in names
+        one
+        for one in trusting(means.settings)
+        if one.told_apart_by not in known and one.name not in names
     ]
     members = [Member(one.name, NODE, way=json.dumps(asdict(one))) for one in (*hosts, *others)]
     if (DOCKER_CERTS / means.settings.registry_name / "ca.crt").exists():
@@ -76,16 +82,28 @@ def without_clusters(means: Means, hosts: Sequence[Target]) -> tuple[Member, ...
 def trusting(settings: Settings) -> list[Target]:
     """The nodes that trust the registry, as far as this folder knows: by what was done, and by the
     agents that stay. Raises Refused (``trusting-unreadable``)."""
-    stand = standings(settings)
-    # Two ports of one address are two nodes; an agent that stays is known by its host alone.
-    found = {one.target.place: one.target for one in stand.values() if one.changes}
-    known = {host for host, _ in found}
-    known |= {
-        one.target.place[0] for one in stand.values() if not one.changes and one.last != TRUST
-    }
-    residents = (Target(host, host) for host in Roster(settings).residents())
-    found |= {one.place: one for one in residents if one.place[0] not in known}
-    return sorted(found.values(), key=lambda one: one.name)
+    stand = standings(settings).values()
+    # Two ports of one address are two nodes, and so is one address behind two jump hosts.
+    found = {one.target.told_apart_by: one.target for one in stand if one.changes}
+    ports: dict[str, set[int]] = {}
+    for one in stand:
+        if one.changes or one.last != TRUST:
+            host, port = one.target.place
+            ports.setdefault(host, set()).add(port)
+    staying = [
+        routing.of_agent(host, one)
+        for host, one in Roster(settings).residents().items()
+        if not _is_among(host, one, ports)
+    ]
+    return sorted([*found.values(), *staying], key=lambda one: one.name)
+
+
+def _is_among(host: str, resident: Resident, ports: Mapping[str, Set[int]]) -> bool:
+    """Whether the node of an agent is one of those: host -> SSH ports, 0 where none was said."""
+    found = ports.get(Target(host, host).place[0], set())
+    if not resident.ssh_port:
+        return bool(found)
+    return resident.ssh_port in found or (resident.usual_port and 0 in found)
 
 
 def standings(settings: Settings) -> Mapping[str, HostStanding]:
@@ -100,19 +118,60 @@ def visit(
 
     ``password``: of the login that proves the CA to come, "" for the usual one.
     """
-    told: dict[str, MemberOutcome] = {}
-    nodes = [one for one in members if one.kind == NODE]
-    if nodes:
-        targets = [target(one) for one in nodes]
-        report = means.fleet.run("trust", targets, Wish(restart=False, proving=password))
-        told |= {one.host: _outcome(one, deed) for one in report.hosts}
-        report.stop_if_interrupted()
+    told = _at_nodes(means, deed, [target(one) for one in members if one.kind == NODE], password)
     for one in members:
         if one.kind == MACHINE:
             told[one.name] = _here(means, deed, password)
         elif one.kind == CLUSTER:
             told[one.name] = _cluster(means, one, password)
     return told
+
+
+def _at_nodes(
+    means: Means, deed: str, nodes: Sequence[Target], password: str
+) -> dict[str, MemberOutcome]:
+    """Visits each machine once, by the next of its names if the one before did not reach it."""
+    machines, told = _machines(means.settings, nodes)
+    tried = 0
+    while left := [names for names in machines if len(names) > tried]:
+        gone_to = [names[tried] for names in left]
+        report = means.fleet.run("trust", gone_to, Wish(restart=False, proving=password))
+        outcomes = {one.host: _outcome(one, deed) for one in report.hosts}
+        report.stop_if_interrupted()
+        tried += 1
+        machines = []
+        for names in left:
+            outcome = outcomes.get(names[tried - 1].name)
+            if outcome is not None:
+                told |= {one.name: outcome for one in names}
+                machines += [names] if outcome.absent else []
+    return told
+
+
+def _machines(
+    settings: Settings, nodes: Sequence[Target]
+) -> tuple[list[list[Target]], dict[str, MemberOutcome]]:
+    """The names of each machine, as node1 and node1:22; and why those are not reached of which
+    nobody can say where they are."""
+    found: dict[object, list[Target]] = {}
+    lost: dict[str, MemberOutcome] = {}
+    for one, route in _ways(settings, nodes, lost):
+        found.setdefault(place(route), []).append(one)
+    return list(found.values()), lost
+
+
+def _ways(
+    settings: Settings, nodes: Sequence[Target], lost: dict[str, MemberOutcome]
+) -> list[tuple[Target, Route]]:
+    """Adds to ``lost`` what OpenSSH refuses, as an inventory that is gone; the others go on."""
+    try:
+        return list(zip(nodes, routing.ways(settings, nodes), strict=True))
+    except Refused as problem:
+        if len(nodes) == 1:
+            why = f"{problem.message}: {problem.cause}"
+            lost[nodes[0].name] = MemberOutcome(False, absent=True, why=why)
+            return []
+    return [way for one in nodes for way in _ways(settings, [one], lost)]
 
 
 def target(member: Member) -> Target:

@@ -121,6 +121,20 @@ def let_go(state: State, names: Sequence[str]) -> State:
     return replace(state, without=state.without | set(names))
 
 
+def let_cluster_go(settings: Settings, server: str) -> None:
+    """The rotation that is under way, if one is, without the agents of a cluster that are gone for
+    sure: they were taken away, or the cluster was. ``server``: the URL of its API server.
+
+    Not by what is noted of logins: a cluster that a rotation of passwords was told not to wait for
+    may be reached by another context, with agents that hold the old CA alone.
+    """
+    with contextlib.suppress(Refused):  # whoever goes on with a spoilt one is told
+        state = kept.read(settings)
+        after = state and joining.without_cluster(state, server)
+        if after is not None and after != state:
+            kept.write(settings, after)
+
+
 def under_way(settings: Settings) -> State:
     """The rotation that is under way. Raises Refused (``no-rotation``)."""
     state = kept.read(settings)

@@ -30,8 +30,10 @@ from agent.wire.plan import Plan, Verify
 from agent.wire.report import CHANGED, FAILED, UNREACHABLE, HostResult
 from moorage.errors import MoorageError, Refused
 from moorage.fleet.inventory import Target
-from moorage.fleet.report import FleetReport
+from moorage.fleet.inventory.targets import parse_names
+from moorage.fleet.report import FleetReport, logbook
 from moorage.fleet.rollout.operation import Operation, Wish
+from moorage.fleet.ssh import routing
 from moorage.pki import certificates, presented, succession
 from moorage.pki import registry as pki
 from moorage.registry import handed, served, service, spec
@@ -156,22 +158,26 @@ class Nodes:
     away: set[str] = field(default_factory=set)
     deaf: set[str] = field(default_factory=set)  # never take what they are given
     plans: list[Plan] = field(default_factory=list)
+    visits: list[str] = field(default_factory=list)
 
     def run(self, task: str, targets: Sequence[Target], wish: Wish) -> FleetReport:
+        routing.to(self.settings, targets)  # refuses a machine that is named twice, as a fleet does
         made = Operation.of(self.settings, verbs.asked(task), wish)
         plan = made.plan(self.settings, "127.0.0.1")
         self.plans.append(plan)
-        return FleetReport(tuple(self.on(one.name, plan) for one in targets))
+        return FleetReport(tuple(self.on(one, plan) for one in targets))
 
-    def on(self, name: str, plan: Plan) -> HostResult:
+    def on(self, node: Target, plan: Plan) -> HostResult:
+        name, runtime = node.name, self.runtimes[node.host]
+        self.visits.append(name)
         if name in self.away:
             return HostResult(name, UNREACHABLE, error=refused("no route"))
         if name not in self.deaf:
-            partial = self.runtimes[name].ca.with_suffix(".new")
+            partial = runtime.ca.with_suffix(".new")
             partial.write_text(plan.registry.ca or "")
-            partial.replace(self.runtimes[name].ca)
+            partial.replace(runtime.ca)
         try:
-            self.runtimes[name].pull(plan)
+            runtime.pull(plan)
         except (OSError, CriError) as problem:
             return HostResult(name, FAILED, verified=False, error=refused(str(problem)))
         return HostResult(name, CHANGED, verified=True, pull_seconds=0.1)
@@ -409,6 +415,53 @@ def test_a_node_that_is_away_comes_back_after_the_switch_and_has_pulled_all_alon
         state = rotation.go(means(fleet), state)
     assert state.phase == course.DONE
     assert failed == []
+
+
+def done(settings: Settings, verb: str, *words: str) -> None:
+    hosts = parse_names(words)
+    results = [HostResult(one.name, CHANGED) for one in hosts]
+    command = f"{verb} {settings.registry_name}"
+    logbook.note(logbook.folder(settings), command, hosts, results)
+
+
+def test_a_node_of_two_names_is_visited_once_and_follows(front: Loopback, tmp_path: Path) -> None:
+    """As node1 and, by Ansible's ansible_port, as node1:22; a third name comes while it runs."""
+    fleet, here = nodes(front, tmp_path, "a", "b"), front.settings
+    for word in ("a", "a:22", "b"):
+        done(here, "trust", word)
+    state = rotation.begin(means(fleet), [], [])
+    assert [one.name for one in state.members] == ["a", "a:22", "b"]
+    fleet.away = {"b"}
+    with pullers(fleet) as failed:
+        state = rotation.go(means(fleet), state)
+        assert [one.name for one in course.blockers(state)] == ["b"]
+        assert fleet.visits == ["a", "b", "a"]  # both CAs, then the pull
+        fleet.away, fleet.visits = set(), []
+        done(here, "trust", "root@a")
+        state = rotation.resumed(means(fleet), parse_names(["b:22"]), [])
+        assert [one.name for one in state.members] == ["a", "a:22", "b", "b:22"]
+        state = rotation.go(means(fleet), state)
+    assert (state.phase, failed) == (course.DONE, [])
+    assert {holds(fleet, name) for name in fleet.runtimes} == {1}
+
+
+def test_a_node_of_two_names_is_given_the_old_ca_back_by_an_abort(
+    front: Loopback, tmp_path: Path
+) -> None:
+    """Of one that has two sshds as well, which only the node itself could tell to be one."""
+    fleet, here = nodes(front, tmp_path, "a"), front.settings
+    before = pki.ca_pem(here)
+    done(here, "trust", "a", "a:2201")
+    done(here, "trust", "a:22")
+    fleet.deaf = {"a", "a:2201"}
+    state = rotation.begin(means(fleet), [], [])
+    state = rotation.go(means(fleet), state)
+    assert (state.phase, len(course.blockers(state))) == (course.PROVE, 3)
+    assert state == kept.read(here)
+    fleet.deaf = set()
+    state = rotation.give_up(rotation.resumed(means(fleet), [], []))
+    assert rotation.go(means(fleet), state).phase == course.DONE
+    assert pki.ca_pem(here) == before == fleet.runtimes["a"].ca.read_text()
 
 
 def test_the_ticket_lets_in_for_one_image_and_no_longer_than_the_proof(

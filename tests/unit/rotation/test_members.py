@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from unittest.mock import Mock
 
 import pytest
 
+from agent.wire.faults import Fault
 from agent.wire.plan import Plan
-from agent.wire.report import CHANGED, FAILED, UNCHANGED, HostResult, Unproven
+from agent.wire.report import CHANGED, FAILED, UNCHANGED, UNREACHABLE, HostResult, Unproven
 from moorage.backup import freeze, giving_back
 from moorage.cluster.agents.documents import plan_secret
 from moorage.cluster.agents.states import STATUS, digest
@@ -24,9 +25,10 @@ from moorage.errors import Refused
 from moorage.files import private_folder
 from moorage.fleet.inventory import Target
 from moorage.fleet.inventory.targets import parse_names
-from moorage.fleet.report import logbook
+from moorage.fleet.report import FleetReport, logbook
 from moorage.fleet.rollout import plans
-from moorage.fleet.rollout.operation import proof
+from moorage.fleet.rollout.operation import Wish, proof
+from moorage.fleet.ssh import routing
 from moorage.lock import project_lock
 from moorage.pki import registry as pki
 from moorage.pki import succession
@@ -38,7 +40,7 @@ from moorage.registry.logins.credentials import ensure
 from moorage.rotation import course, joining, kept, members, rotation
 from moorage.rotation.course import Member, State
 from moorage.rotation.members import Means
-from moorage.settings import Settings
+from moorage.settings import NodesSettings, Settings
 from moorage.ui import UI
 from tests.unit.elsewhere import project
 from tests.unit.program.test_help import copy, inv
@@ -98,6 +100,136 @@ def test_two_ports_of_one_address_are_two_nodes(
     assert [one.name for one in asked.members] == ["10.0.0.1:2201", "10.0.0.1:2202", third.name]
     done(settings, "untrust", "10.0.0.1:2202")
     assert [one.name for one in members.trusting(settings)] == ["10.0.0.1:2201"]
+
+
+# -- a node of several names, an address of several nodes -----------------------------------------
+
+
+@dataclass
+class Visitor:
+    """Stands in for the fleet: refuses what that refuses, and reaches whoever is not ``away``."""
+
+    settings: Settings
+    away: set[str] = field(default_factory=set)
+    visits: list[list[str]] = field(default_factory=list)
+
+    def run(self, _task: str, targets: Sequence[Target], _wish: Wish) -> FleetReport:
+        routes = routing.to(self.settings, targets, by_agents=True)
+        self.visits.append([route.name for route in routes])
+        fault = Fault("unreachable", "no route", cause="it is away", cure="")
+        return FleetReport(tuple(
+            HostResult(one.name, UNREACHABLE, error=fault)
+            if one.name in self.away
+            else HostResult(one.name, CHANGED, verified=True)
+            for one in routes
+        ))  # fmt: skip
+
+
+@pytest.fixture
+def visitor(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Visitor:
+    monkeypatch.setattr(members, "DOCKER_CERTS", tmp_path)
+    config = tmp_path / "ssh_config"
+    config.write_text(
+        "Host n1\n  HostName 10.0.0.1\n  Port 2201\nHost n2\n  HostName 10.0.0.1\n  Port 2202\n"
+    )
+    return Visitor(replace(settings, nodes=NodesSettings(ssh_config=str(config))))
+
+
+def visited(visitor: Visitor, deed: str = course.PULL) -> dict[str, tuple[bool, bool]]:
+    """Whether it was done on each member, and whether that one was absent."""
+    means = Means(visitor.settings, UI(), visitor)  # type: ignore[arg-type]
+    visitor.visits = []
+    told = members.visit(means, deed, members.without_clusters(means, []), "")
+    return {name: (one.ok, one.absent) for name, one in told.items()}
+
+
+def test_a_machine_is_visited_once_whatever_it_is_called(visitor: Visitor) -> None:
+    """By one name, an alias of OpenSSH, its port said or not, another user."""
+    done(visitor.settings, "trust", "n1", "10.0.0.1:2202", "node1")
+    done(visitor.settings, "trust", "root@node1", "10.0.0.1:2201", "n2:2202")
+    done(visitor.settings, "trust", "node1:22", "n1:2201")
+    told = visited(visitor)
+    assert told == dict.fromkeys(
+        ("10.0.0.1:2201", "10.0.0.1:2202", "n1", "n1:2201", "n2:2202", "node1:22", "root@node1"),
+        (True, False),
+    )
+    assert visitor.visits == [["10.0.0.1:2201", "10.0.0.1:2202", "node1:22"]]
+
+
+def test_a_machine_that_one_name_does_not_reach_is_visited_by_the_next(visitor: Visitor) -> None:
+    done(visitor.settings, "trust", "n1", "node2")
+    done(visitor.settings, "trust", "10.0.0.1:2201")
+    visitor.away = {"10.0.0.1:2201", "node2"}
+    assert visited(visitor) == {
+        "10.0.0.1:2201": (True, False), "n1": (True, False), "node2": (False, True),
+    }  # fmt: skip
+    assert visitor.visits == [["10.0.0.1:2201", "node2"], ["n1"]]
+    visitor.away.add("n1")
+    assert set(visited(visitor).values()) == {(False, True)}
+
+
+def test_two_nodes_behind_an_address_with_an_agent_are_both_visited(visitor: Visitor) -> None:
+    for port in (0, 2201):
+        agent = Resident("0" * 32, 7443, "1", 1, "10.0.0.1", port)
+        Roster(visitor.settings).put("10.0.0.1", agent)
+        done(visitor.settings, "trust", "10.0.0.1:2201", "10.0.0.1:2202")
+        assert len(visited(visitor)) == 2
+        assert visitor.visits == [["10.0.0.1:2201", "10.0.0.1:2202"]]
+
+
+def test_a_node_with_an_agent_that_is_named_with_its_port_is_visited_once(visitor: Visitor) -> None:
+    means = Means(visitor.settings, UI(), visitor)  # type: ignore[arg-type]
+    for host, port, usual in (("127.0.0.1", 0, False), ("127.0.0.1", 22, True)):
+        agent = Resident("0" * 32, 7443, "1", 1, host, port, usual)
+        Roster(visitor.settings).put(host, agent)
+        both = members.without_clusters(means, parse_names([f"{host}:22"]))
+        assert [one.name for one in both] == [f"{host}:22", host]
+        told = members.visit(means, course.PULL, both, "")
+        assert [one.ok for one in told.values()] == [True, True]
+    assert visitor.visits == [["127.0.0.1:22"]] * 2
+
+
+def test_one_address_behind_two_jump_hosts_is_two_nodes(visitor: Visitor) -> None:
+    here = visitor.settings
+    both = [Target(f"{at}1", "10.0.0.1", ssh_args=(f"ProxyJump=gate-{at}",)) for at in "ab"]
+    command = f"trust {here.registry_name}"
+    results = [HostResult(one.name, CHANGED) for one in both]
+    logbook.note(logbook.folder(here), command, both, results)
+    assert visited(visitor) == {"a1": (True, False), "b1": (True, False)}
+    means = Means(here, UI(), None)  # type: ignore[arg-type]
+    state = State(course.PROVE, "N", members=members.without_clusters(means, both[:1])[:1])
+    assert [one.name for one in joining.look(means, state).members] == ["a1", "b1"]
+
+
+def test_a_host_whose_configuration_is_gone_keeps_back_itself_alone(visitor: Visitor) -> None:
+    here, gone = visitor.settings, Target("x", "x", ssh_config="/nowhere/inventory")
+    logbook.note(
+        logbook.folder(here), f"trust {here.registry_name}", [gone], [HostResult("x", CHANGED)]
+    )
+    done(here, "trust", "a", "b")
+    assert visited(visitor) == {"a": (True, False), "b": (True, False), "x": (False, True)}
+    means = Means(here, UI(), visitor)  # type: ignore[arg-type]
+    one = Member("x", way=json.dumps(asdict(gone)))
+    assert "/nowhere/inventory" in members.visit(means, course.HAND_OUT, [one], "")["x"].why
+
+
+def test_the_agent_of_a_node_without_a_logbook_follows_by_the_port_it_was_adopted_by(
+    visitor: Visitor,
+) -> None:
+    here = visitor.settings
+    agent = Resident("0" * 32, 7443, "1", 1, "10.0.0.1", 2201)
+    Roster(here).put("10.0.0.1", agent)
+    Roster(here).put("n2", replace(agent, id="1" * 32, ssh_port=2202, usual_port=True))
+    done(here, "trust", "10.0.0.1:2202")  # another node: it says nothing of that one
+    assert [(one.name, one.place) for one in members.trusting(here)] == [
+        ("10.0.0.1:2201", ("10.0.0.1", 2201)), ("10.0.0.1:2202", ("10.0.0.1", 2202)),
+        ("n2", ("n2", 0)),
+    ]  # fmt: skip
+    assert len(visited(visitor)) == 3
+    assert visitor.visits == [["10.0.0.1:2201", "10.0.0.1:2202"]]
+    done(here, "trust", "10.0.0.1:2201", "n2")
+    done(here, "untrust", "10.0.0.1:2201", "n2")
+    assert [one.name for one in members.trusting(here)] == ["10.0.0.1:2202"]
 
 
 def test_who_trusts_is_in_a_backup(
@@ -355,6 +487,40 @@ def test_every_cluster_that_was_given_the_login_takes_part(cluster: Cluster) -> 
     assert not members.visit(means, course.HAND_OUT, [far], "")[far.name].ok
 
 
+def test_a_cluster_that_is_gone_is_not_waited_for_and_one_that_comes_again_is(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(members, "DOCKER_CERTS", tmp_path)
+    here, login = cluster.settings, [users.name_for(users.NODES)]
+    means = Means(here, UI(), None)  # type: ignore[arg-type]
+    prod, far = "https://prod:6443", "https://far:6443"
+    for server in (prod, far):
+        handed.note(here, login, server)
+    found = (*members._clusters(means), Member("n1", way=way("n1")))
+    state = State(course.BOTH, "N", members=found, without=frozenset(("cluster/prod", "n1")))
+    kept.write(here, state)
+    rotation.let_cluster_go(here, "https://another:6443")
+    assert kept.read(here) == state
+    handed.forget(here, prod)
+    rotation.let_cluster_go(here, prod)
+    after = kept.read(here)
+    assert after is not None
+    assert [one.name for one in after.members] == [f"cluster/{far}", "n1"]
+    assert after.without == {"n1"}
+    assert joining.look(means, after) == after
+    handed.let_go(here, far)  # for the logins alone: it may be reached, with the old CA
+    assert joining.look(means, after) == after
+    handed.note(here, login, prod)
+    again = joining.look(means, after)
+    assert [one.name for one in again.members][-1] == f"cluster/{prod}"
+    assert again.members[-1] in course.blockers(again)
+    kept.path(here).write_text("{")
+    rotation.let_cluster_go(here, prod)
+    kept.path(here).unlink()
+    rotation.let_cluster_go(here, prod)
+    assert not kept.path(here).exists()
+
+
 def test_agents_that_take_the_trust_away_are_not_told_to_trust(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,7 +546,9 @@ def test_the_tasks_refuse_what_would_cut_nodes_off(tmp_path: Path) -> None:
     folder = copy(tmp_path)
     here = project(folder)
     assert inv(folder, ["certs.issue"])[0][0] == 0
-    rotating = State(course.DROP, "N", members=(Member("n1", why="no route", absent=True, way=way("n1")),))
+    rotating = State(
+        course.DROP, "N", members=(Member("n1", why="no route", absent=True, way=way("n1")),)
+    )
     done(here, "trust", "n1")
     lines = [
         ["certs.issue", "--new-ca", "--json"],
@@ -414,7 +582,9 @@ def test_status_answers_beside_the_run_that_rotates_and_names_it(tmp_path: Path)
     folder = copy(tmp_path)
     here = project(folder)
     assert inv(folder, ["certs.issue"])[0][0] == 0
-    kept.write(here, State(course.PROVE, "N", members=(Member("n1", holds=course.BOTH, way=way("n1")),)))
+    kept.write(
+        here, State(course.PROVE, "N", members=(Member("n1", holds=course.BOTH, way=way("n1")),))
+    )
     lines = [["certs.rotate-ca", "--status", *more] for more in ([], ["--json"])]
     lines.append(["certs.rotate-ca", "--resume", "--json"])
     with project_lock(here.state, "inv certs.rotate-ca"):
