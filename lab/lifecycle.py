@@ -139,20 +139,23 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: str | None = Non
 
 
 class Removed(NamedTuple):
-    """Whether there was anything to remove, and the names of the nodes that are gone."""
+    """Whether there was anything to remove, the names of the nodes that are gone, and the API
+    server of the cluster that is, "" for none."""
 
     changed: bool
     nodes: tuple[str, ...]
+    cluster: str = ""
 
 
 def down(settings: Settings, client: DockerClient, ui: UI, *, images: bool = False) -> Removed:
     """Removes the lab's nodes, their cluster, volumes and keys.
 
     With ``images``, what they are made from goes as well. Limits that were raised for it are put
-    back. Who knows agents on these nodes has to forget them.
+    back. Who knows agents on these nodes, or in that cluster, has to forget them.
     """
     from lab import kubernetes
 
+    server = kubernetes.server(settings)
     cluster = kubernetes.down(settings, client, ui.progress, images=images)
     found = list(containers.existing(settings, client).values())
     names = tuple(containers.node_of(container).name for container in found)
@@ -166,7 +169,8 @@ def down(settings: Settings, client: DockerClient, ui: UI, *, images: bool = Fal
     restored = limits.restore(settings)
     ui.present(restored)
     removed = _remove_images(settings, client) if images else 0
-    return Removed(bool(cluster or found or volumes or restored or removed), names)
+    changed = bool(cluster or found or volumes or restored or removed)
+    return Removed(changed, names, server)
 
 
 def nodes(settings: Settings, client: DockerClient) -> list[LabNode]:

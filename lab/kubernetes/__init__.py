@@ -12,7 +12,17 @@ from lab.kubernetes.lifecycle import (
     kubeconfig_path,
     pending,
     pending_cluster,
+    server,
     up,
 )
 
-__all__ = ["Cluster", "down", "fetch", "kubeconfig_path", "pending", "pending_cluster", "up"]
+__all__ = [
+    "Cluster",
+    "down",
+    "fetch",
+    "kubeconfig_path",
+    "pending",
+    "pending_cluster",
+    "server",
+    "up",
+]

@@ -179,9 +179,17 @@ def down(
 
 def _take_back_logins(settings: Settings) -> None:
     """The logins that the cluster got are gone with it; else a rotation would wait for it."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, Refused):
+    if where := server(settings):
+        with contextlib.suppress(OSError, Refused):
+            handed.forget(settings, where)
+
+
+def server(settings: Settings) -> str:
+    """The URL of the cluster's API server, by its kubeconfig; "" if there is none."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         document = json.loads(kubeconfig_path(settings).read_bytes())
-        handed.forget(settings, document["clusters"][0]["cluster"]["server"])
+        return str(document["clusters"][0]["cluster"]["server"])
+    return ""
 
 
 def _members(nodes: Sequence[LabNode], programs: version.Version) -> list[LabNode]:

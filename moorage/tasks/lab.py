@@ -74,10 +74,12 @@ def down(run: Run, images: bool = False) -> object:
     import lab
     from moorage.docker import engine
     from moorage.pki.roster import Roster
+    from moorage.rotation import rotation
 
     client = engine.connect(run.settings)
     removed = lab.down(run.settings, client, run.ui, images=images)
     Roster(run.settings).drop(*removed.nodes)  # the agents that stayed there are gone with them
+    rotation.let_cluster_go(run.settings, removed.cluster)
     run.ui.show("The lab is gone." if removed.changed else "There was no lab.")
     return {"ok": True, "changed": removed.changed, "nodes": []}
 

@@ -58,9 +58,11 @@ def _nodes(walk: Walk) -> bool:
 def _lab_gone(walk: Walk, *, images: bool = False) -> bool:
     import lab
     from moorage.pki.roster import Roster
+    from moorage.rotation import rotation
 
     removed = lab.down(walk.settings, walk.client, walk.ui, images=images)
     Roster(walk.settings).drop(*removed.nodes)  # the agents that stayed there are gone with them
+    rotation.let_cluster_go(walk.settings, removed.cluster)
     return removed.changed
 
 

@@ -70,10 +70,12 @@ def rm(
 
 
 def _forget(run: Run, api: Api, found: Found, chosen: Sequence[str]) -> None:
-    """A cluster that was looked through whole holds no login any more; no rotation waits for it."""
+    """A cluster that was looked through whole holds no login any more, and no agents; no rotation
+    waits for it."""
     from moorage.cluster.api.refusals import ApiError
     from moorage.cluster.login import admins
     from moorage.registry import handed
+    from moorage.rotation import rotation
 
     if found.unseen or chosen:
         return
@@ -85,6 +87,7 @@ def _forget(run: Run, api: Api, found: Found, chosen: Sequence[str]) -> None:
         return
     if not holds:
         handed.forget(run.settings, api.where.server)
+        rotation.let_cluster_go(run.settings, api.where.server)
 
 
 def take_away(run: Run, api: Api, found: Found) -> list[Removed]:

@@ -39,13 +39,15 @@ from moorage.registry import Credentials, handed, service, spec
 from moorage.registry.front.roles import User
 from moorage.registry.logins import users
 from moorage.registry.logins.credentials import credentials, ensure, keep
+from moorage.rotation import course, kept
+from moorage.rotation.course import Member, State
 from moorage.settings import Settings
 from moorage.tasks.command import Run
 from moorage.tasks.k8s import removal as removal_task
 from moorage.tasks.k8s.secret import secret
 from moorage.tasks.registry import users as users_tasks
 from moorage.ui import UI
-from moorage.walk import doctor
+from moorage.walk import doctor, down
 from moorage.walk.doctor import Finding
 from tests.k8s import standin
 from tests.k8s.standin import Standin
@@ -668,14 +670,18 @@ def test_a_cluster_that_nothing_of_ours_is_in_any_more_is_not_waited_for(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "standin.kubeconfig"))
     copied = next(one for one in in_secrets(server) if one.user == "moorage-secrets")
     give(server, settings, "copy", copied)
+    rotating = State(members=(Member("cluster/x", course.CLUSTER, way=here),))
+    kept.write(settings, rotating)
     run_task(removal_task.rm, settings, ["--namespace=web", "--yes"])
     run_task(removal_task.rm, settings, ["--yes"])
     assert here in handed.holders(settings)["moorage-secrets"]  # somebody's copy has it still
     del server.objects[path("copy")]
     run_task(removal_task.rm, settings, ["--dry-run"])
     assert here in handed.holders(settings)["moorage-secrets"]
+    assert kept.read(settings) == rotating
     run_task(removal_task.rm, settings, ["--yes"])
     assert not any(handed.holders(settings).values())
+    assert kept.read(settings) == State()  # nor does a rotation of the CA wait for it
 
 
 def test_a_cluster_whose_plan_may_not_be_read_waits_and_the_removal_stands(
@@ -728,10 +734,17 @@ def test_the_labs_cluster_takes_what_it_got_with_it(front: Loopback) -> None:
     there.write_text(
         kubeconfig.render(server="https://10.0.0.7:6443", ca=b"", user="admin", pair=pair)
     )
+    other = Member("cluster/other", course.CLUSTER, way="https://other.example:6443")
+    rotating = Member("cluster/lab", course.CLUSTER, way="https://10.0.0.7:6443")
+    kept.write(settings, State(members=(rotating, other)))
     engine = Mock()
     engine.containers.list.return_value = []
-    assert lifecycle.down(settings, engine, QUIET.progress)
+    engine.volumes.list.return_value = []
+    walk = Mock(settings=settings, client=engine, ui=QUIET)
+    assert down._lab_gone(walk)
     assert set(handed.holders(settings)["moorage-nodes"]) == {"https://other.example:6443"}
+    assert kept.read(settings) == State(members=(other,))
+    assert not down._lab_gone(walk)
 
 
 def test_a_front_that_is_away_keeps_a_rotation_from_beginning(settings: Settings) -> None:
