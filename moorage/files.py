@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import os
 import shlex
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -220,3 +222,89 @@ def write_stream(path: Path, chunks: Iterable[bytes], *, mode: int = 0o600) -> s
             file.write(chunk)
         os.fchmod(file.fileno(), mode)
     return digest.hexdigest()
+
+
+def write_whole(path: Path, chunks: Iterable[bytes], sha256: str = "") -> str:
+    """Gives ``path`` the content ``chunks``; returns their SHA-256 (hex).
+
+    ``sha256``: what it has to be; else nothing is left of them. A reader sees the old file, none,
+    or the whole new one. Parents are made, 0700. Raises OSError.
+    """
+    private_folder(path.parent)
+    draft = path.with_name(f".{path.name}.part")
+    draft.unlink(missing_ok=True)
+    try:
+        found = write_stream(draft, chunks, mode=0o644)
+        if sha256 in ("", found):
+            draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return found
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Gives ``target`` the content of ``source``, by a hard link if it can be. Raises OSError."""
+    private_folder(target.parent)
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another filesystem, or one without links
+        draft = target.with_name(f".{target.name}.part")
+        shutil.copyfile(source, draft)
+        draft.replace(target)
+
+
+def link_to(path: Path, target: Path) -> None:
+    """Makes ``path`` a link that says ``target``; parents are made, 0700. Raises OSError."""
+    private_folder(path.parent)
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
+def move(source: Path, target: Path) -> None:
+    """Renames a file within a filesystem; parents are made, 0700. Raises OSError."""
+    private_folder(target.parent)
+    source.replace(target)
+
+
+def write_tar(path: Path, members: Iterable[tuple[str, Path | bytes]]) -> None:
+    """Packs ``members`` (name, content) into the tar ``path``, which is whole or not there.
+
+    The same members give the same bytes: no times, owners or modes go in. Raises OSError.
+    """
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        with draft.open("wb") as file:
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
+                for name, content in members:
+                    _add(tar, name, content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _add(tar: tarfile.TarFile, name: str, content: Path | bytes) -> None:
+    member = tarfile.TarInfo(name)
+    if isinstance(content, bytes):
+        member.mode, member.size = 0o644, len(content)
+        tar.addfile(member, io.BytesIO(content))
+        return
+    with content.open("rb") as source:
+        member.mode = 0o755 if source.read(2) == b"#!" else 0o644
+        member.size = source.seek(0, os.SEEK_END)
+        source.seek(0)
+        tar.addfile(member, source)
+
+
+def remove_file(path: Path) -> bool:
+    """Removes a file; whether it was there. Raises OSError."""
+    there = path.exists()
+    path.unlink(missing_ok=True)
+    return there
+
+
+def settle() -> None:
+    """Returns once all that was written is on the disk."""
+    os.sync()
