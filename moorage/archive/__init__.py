@@ -27,8 +27,9 @@ from pathlib import Path
 from agent import bytecode
 from moorage.errors import MoorageError
 from moorage.files import private_folder, write_atomically
+from moorage.supply import loaded
 
-AGENT = Path(__file__).resolve().parent.parent / "agent"
+AGENT = Path(__file__).resolve().parents[2] / "agent"
 LOCK = AGENT / "requirements.lock"
 MAX_BYTES = 1 << 20
 MAX_QUICK_BYTES = 3 << 20
@@ -65,6 +66,13 @@ SKIP = re.compile(
     r"|google/_upb/|google/protobuf/(compiler|testdata|util)/"
     r"|grpclib/(plugin|reflection|health|channelz)/"
     r"|.*\.dist-info/(?!licenses/|LICENSE)"
+)
+# pip's options for the wheels of LOCK.
+CHOICE = (
+    *("-qq", "--disable-pip-version-check", "--no-input", "--require-hashes", "--no-deps"),
+    # The platform is aiohttp's alone; the hashes choose the pure wheel of all others.
+    *("--only-binary", ":all:", "--platform", "any", "--platform", "manylinux2014_x86_64"),
+    *("--implementation", "cp", "--abi", "cp39", "--abi", "none", "--python-version", "3.9"),
 )
 _PYTHON = f"-{sys.implementation.cache_tag}"
 # The wheels that nothing but the server imports.
@@ -237,14 +245,8 @@ def _wheels(folder: Path) -> list[Path]:
     wanted = _requirements()
     if not home.is_dir() or len(list(home.glob("*.whl"))) != len(wanted):
         private_folder(home)
-        command = [
-            *(sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check"),
-            *("--no-input", "--require-hashes", "--no-deps", "--only-binary", ":all:"),
-            # The platform is aiohttp's alone; the hashes choose the pure wheel of all others.
-            *("--platform", "any", "--platform", "manylinux2014_x86_64"),
-            *("--implementation", "cp", "--abi", "cp39", "--abi", "none"),
-            *("--python-version", "3.9", "-d", str(home), "-r", str(LOCK)),
-        ]
+        command = [sys.executable, "-m", "pip", "download", *loaded.pip_words(AGENT.parent, LOCK)]
+        command += [*CHOICE, "-d", str(home), "-r", str(LOCK)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
