@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from lab.machines import access, containers, images, limits
 from lab.machines.node import LabNode, Recipe, bounding_set, capabilities, host_config
 from moorage.actions import Action
-from moorage.docker import building, debian, engine
+from moorage.docker import building, debian, engine, supplied
 from moorage.errors import Refused
 from moorage.mix import ContainerdLine, parse_mix
 
@@ -34,12 +34,14 @@ def pending(settings: Settings, nodes: str | None = None) -> list[Action]:
     Raises Refused for a bad mix, or where something is needed that cannot be had.
     """
     lines = _lines(settings, nodes)
+    supply = [line for line in lines if supplied.known(settings, images.reference(settings, line))]
     if not engine.answers(settings):
-        return [*debian.pending(settings), *limits.pending(len(lines)), _start(len(lines))]
+        tools = debian.pending(settings) if len(supply) < len(lines) else []
+        return [*tools, *limits.pending(len(lines)), _start(len(lines))]
     client = engine.connect(settings)
     try:
         actions: list[Action] = []
-        absent = images.missing(settings, client, lines)
+        absent = images.missing(settings, client, [one for one in lines if one not in supply])
         if absent:
             if not building.exists(client, images.reference(settings, None)):
                 actions += debian.pending(settings)
@@ -61,6 +63,7 @@ def build(settings: Settings, client: DockerClient, progress: Progress) -> Futur
     it with ``result()``, or ends without: a daemon thread keeps nobody.
     """
     lines = _lines(settings, None)
+    images.bring(settings, client, lines, progress)
     if not images.missing(settings, client, lines):
         return None
     base = images.base(settings, client, progress)
@@ -90,6 +93,7 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: str | None = Non
     """
     lines = _lines(settings, nodes)
     _refuse_rootless(client)
+    images.bring(settings, client, lines, ui.progress)
     if images.missing(settings, client, lines):
         base = images.base(settings, client, ui.progress)
         with ui.progress("building the lab's nodes") as update:

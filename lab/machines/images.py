@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moorage.docker import building, debian, engine
+from moorage.docker import building, debian, engine, supplied
 from moorage.errors import MoorageError
 from moorage.mix import LINES, ContainerdLine
 from moorage.output import unheard
@@ -44,6 +44,17 @@ def missing(
         for line in dict.fromkeys(lines)
         if not building.exists(client, reference(settings, line))
     )
+
+
+def bring(
+    settings: Settings,
+    client: DockerClient,
+    lines: Iterable[ContainerdLine],
+    progress: Progress,
+) -> None:
+    """Loads what is missing and in a loaded bundle."""
+    for line in missing(settings, client, lines):
+        supplied.bring(settings, client, progress, reference(settings, line))
 
 
 def base(settings: Settings, client: DockerClient, progress: Progress) -> str:

@@ -18,6 +18,7 @@ from moorage import commands
 from moorage.actions import Action
 from moorage.errors import MoorageError, Refused
 from moorage.files import private_folder, write_atomically
+from moorage.supply import loaded
 
 if TYPE_CHECKING:
     from moorage.output import Progress
@@ -105,21 +106,23 @@ def pending(packages: Sequence[str]) -> list[Action]:
 def install(packages: Sequence[str], progress: Progress, settings: Settings) -> None:
     """Installs what is missing of ``packages``, without recommended packages or questions.
 
-    Raises MoorageError with apt's own words, cause and cure; Refused where apt or root is missing.
+    From the loaded bundle if it has them, else from this system's sources. Raises MoorageError with
+    apt's own words, cause and cure; Refused where apt or root is missing.
     """
     absent = missing(packages)
     if not absent:
         return
     _need_apt(absent)
-    with progress(f"installing {', '.join(absent)}"):
-        if not any(_LISTS.glob("*_Packages*")):
-            _apt(["update"])
-        plan = _simulate(["install", *absent], retry=True)
+    source = tuple(loaded.apt_words(settings.root, absent))
+    with progress(f"installing {', '.join(absent)}{' from the bundle' if source else ''}"):
+        if source or not any(_LISTS.glob("*_Packages*")):
+            _apt(["update"], source)
+        plan = _simulate(["install", *absent], retry=not source, source=source)
         before, purge = installed_by_us(settings), _may_purge(settings)
         _write(settings, {*before, *plan}, purge=purge)
         try:
-            _apt(["install", "--yes", *absent])
-            _mend_if_missing(sorted({*absent, *plan}))
+            _apt(["install", "--yes", *absent], source)
+            _mend_if_missing(sorted({*absent, *plan}), source)
         except MoorageError:
             # What did not get here is not ours to remove, should the user install it later.
             _write(settings, {*before, *plan.difference(missing(sorted(plan)))}, purge=purge)
@@ -181,10 +184,14 @@ def explain(argv: Sequence[str], output: str) -> MoorageError:
     )
 
 
-def _simulate(argv: Sequence[str], *, verb: str = "Inst", retry: bool = False) -> frozenset[str]:
+def _simulate(
+    argv: Sequence[str], *, verb: str = "Inst", retry: bool = False, source: Sequence[str] = ()
+) -> frozenset[str]:
     """Names of the packages apt would install (``Inst``, new ones only) or remove (``Remv``)."""
     done = commands.run(
-        ["apt-get", "-s", "--no-install-recommends", *argv], env=_ENVIRONMENT, check=False
+        ["apt-get", *source, "-s", "--no-install-recommends", *argv],
+        env=_ENVIRONMENT,
+        check=False,
     )
     if done.returncode:
         if retry:  # lists that are there, but too old to know the package
@@ -196,14 +203,17 @@ def _simulate(argv: Sequence[str], *, verb: str = "Inst", retry: bool = False) -
     return frozenset(name for name, old in lines if verb == "Remv" or not old)
 
 
-def _apt(argv: Sequence[str]) -> None:
-    """Runs apt-get as root; waits for another apt, and mends what a stopped one has left."""
+def _apt(argv: Sequence[str], source: Sequence[str] = ()) -> None:
+    """Runs apt-get as root; waits for another apt, and mends what a stopped one has left.
+
+    ``source``: options that name another place of packages than this system's own.
+    """
     until = time.monotonic() + _LOCK_WAIT
     mended = False
     while True:
         # `env`, because sudo does not hand our environment on.
         done = commands.run(
-            [*_ENV, "apt-get", "-q", "--no-install-recommends", *argv],
+            [*_ENV, "apt-get", *source, "-q", "--no-install-recommends", *argv],
             root=True,
             timeout=1800,
             check=False,
@@ -217,17 +227,17 @@ def _apt(argv: Sequence[str]) -> None:
         problem = explain(argv, output)
         if problem.code == "dpkg-interrupted" and not mended:
             mended = True
-            _mend()
+            _mend(source)
         elif problem.code == "apt-busy" and time.monotonic() < until:
             time.sleep(1)
         else:
             raise problem
 
 
-def _mend_if_missing(packages: Sequence[str]) -> None:
+def _mend_if_missing(packages: Sequence[str], source: Sequence[str]) -> None:
     """apt-get takes a half-installed package of the newest version for done, and is content."""
     if missing(packages):
-        _mend()
+        _mend(source)
     left = missing(packages)
     if left:
         raise MoorageError(
@@ -238,7 +248,7 @@ def _mend_if_missing(packages: Sequence[str]) -> None:
         )
 
 
-def _mend() -> None:
+def _mend(source: Sequence[str]) -> None:
     """Completes what a killed dpkg has left behind; a failure shows when apt-get is tried again."""
     commands.run([*_ENV, "dpkg", "--configure", "-a"], root=True, check=False, finish=True)
     form = "${db:Status-Eflag} ${Package}\\n"
@@ -247,7 +257,7 @@ def _mend() -> None:
     broken = [name for flag, _, name in rows if flag == "reinstreq"]
     if broken:
         # `apt-get -f install` would configure others before these, and fail for want of them.
-        again = [*_ENV, "apt-get", "-q", "--yes", "--reinstall", "install", *broken]
+        again = [*_ENV, "apt-get", *source, "-q", "--yes", "--reinstall", "install", *broken]
         commands.run(again, root=True, timeout=1800, check=False, finish=True)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from moorage import commands, references
 from moorage.actions import Action
-from moorage.docker import apt, building, engine
+from moorage.docker import apt, building, engine, supplied
 from moorage.errors import MoorageError, Refused
 from moorage.files import private_folder
 
@@ -83,6 +83,8 @@ def pending(settings: Settings) -> list[Action]:
 
     Raises Refused where mmdebstrap is needed and cannot be installed or used here.
     """
+    if supplied.known(settings, tag(settings)):
+        return []
     if not engine.answers(settings):
         return _tools()
     client = engine.connect(settings)
@@ -102,7 +104,7 @@ def base_image(settings: Settings, client: DockerClient, progress: Progress) -> 
     reference = tag(settings)
     for left in (settings.state / "base").glob("*.tar"):  # of a stopped run
         left.unlink()
-    if building.exists(client, reference):
+    if building.exists(client, reference) or supplied.bring(settings, client, progress, reference):
         return reference
     if hub_answers(client, _HUB_IMAGE):
         with progress("building a Debian base from Docker Hub's") as update:

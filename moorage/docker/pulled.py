@@ -22,6 +22,11 @@ def pull(settings: Settings, client: DockerClient, reference: str) -> None:
     for event in client.api.pull(*split(reference), stream=True, decode=True):
         if "error" in event:
             raise APIError(str(event["error"]), explanation=str(event["error"]))
+    note(settings, reference)
+
+
+def note(settings: Settings, reference: str) -> None:
+    """Note that ``reference`` was brought by us."""
     _write(settings, [*dict.fromkeys([*ours(settings), reference])])
 
 

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from moorage.docker import building, debian, engine, pulled
+from moorage.docker import building, debian, engine, pulled, supplied
 from moorage.errors import MoorageError, Refused
+from moorage.supply import loaded
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -58,14 +59,16 @@ def build(settings: Settings, client: DockerClient, progress: Progress) -> Built
     reference = settings.image_reference
     source = settings.root / "serve_hostname"
     present = _labels(client, reference)
-    base = _base(settings, client, progress, present.get(BASE_LABEL, ""))
+    base = base_image(settings, client, progress, present.get(BASE_LABEL, ""))
     files = {name: (source / name).read_bytes() for name in _FILES}
     inputs = _digest([building.image_id(client, base).encode(), *files.values()])
     if present.get(INPUTS_LABEL) == inputs:
         return BuiltImage(reference, building.image_id(client, reference), changed=False)
-    with progress("unpacking the wheels of aiohttp and uvloop"):
-        python = wheels.interpreter(client, base)
-        packages = wheels.unpacked(source / "requirements.lock", python, settings.state / "image")
+    python = wheels.interpreter(client, base)
+    supply = loaded.pip_words(settings.root, lock := source / "requirements.lock")
+    whence = " from the bundle" if supply else ""
+    with progress(f"unpacking the wheels of aiohttp and uvloop{whence}"):
+        packages = wheels.unpacked(lock, python, settings.state / "image", supply)
     files |= {f"site-packages/{name}": content for name, content in packages.items()}
     title = reference
     before = building.image_id(client, reference)
@@ -178,8 +181,13 @@ def _known_here(name: str) -> bool:
     return True
 
 
-def _base(settings: Settings, client: DockerClient, progress: Progress, former: str) -> str:
-    """The base's reference; the image is here then. The one once chosen is kept while it is."""
+def base_image(
+    settings: Settings, client: DockerClient, progress: Progress, former: str = ""
+) -> str:
+    """The base's reference; the image is here then. The one once chosen is kept while it is.
+
+    Raises Refused or MoorageError where it cannot be had.
+    """
     from docker.errors import APIError
 
     wanted = settings.image.base
@@ -187,6 +195,9 @@ def _base(settings: Settings, client: DockerClient, progress: Progress, former: 
     for name in candidates:
         if name and building.exists(client, name):
             return name
+    own = (debian.tag(settings),) if wanted == "auto" else ()
+    if name := supplied.bring(settings, client, progress, *filter(None, candidates), *own):
+        return name
     reference = HUB_BASE if wanted == "auto" else wanted
     if wanted == "auto" and not debian.hub_answers(client, HUB_BASE):
         return debian.base_image(settings, client, progress)

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,16 +77,19 @@ def interpreter(client: DockerClient, image: str) -> Interpreter:
     return Interpreter(version, answer["machine"], glibc)
 
 
-def unpacked(lock: Path, target: Interpreter, cache: Path) -> dict[str, bytes]:
+def unpacked(
+    lock: Path, target: Interpreter, cache: Path, supply: Sequence[str] = ()
+) -> dict[str, bytes]:
     """Every file of the wheels in ``lock``, by its path below ``site-packages``.
 
-    Fetched once and kept below ``cache``. Raises MoorageError where pip cannot get them.
+    Fetched once and kept below ``cache``; ``supply``: pip's options that name another place than
+    its index. Raises MoorageError where pip cannot get them.
     """
     key = hashlib.sha256(lock.read_bytes() + repr(target).encode()).hexdigest()[:16]
     folder = cache / f"site-packages-{key}"
     if not folder.exists():
         private_folder(cache)
-        _fetch(lock, target, folder)
+        _fetch(lock, target, folder, supply)
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -93,18 +97,22 @@ def unpacked(lock: Path, target: Interpreter, cache: Path) -> dict[str, bytes]:
     }
 
 
-def _fetch(lock: Path, target: Interpreter, folder: Path) -> None:
+def choice(lock: Path, target: Interpreter) -> list[str]:
+    """pip's options for the wheels of ``lock`` that ``target`` takes: as pinned, nothing built."""
+    version = "".join(map(str, target.version))
+    words = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"]
+    words += ["--only-binary", ":all:", "--require-hashes", "--requirement", str(lock)]
+    words += ["--implementation", "cp", "--abi", f"cp{version}", "--python-version", version]
+    return [*words, *(word for one in target.platforms for word in ("--platform", one))]
+
+
+def _fetch(lock: Path, target: Interpreter, folder: Path, supply: Sequence[str]) -> None:
     for left in folder.parent.glob(".unfinished-*"):  # by a run that was killed
         shutil.rmtree(left, ignore_errors=True)
     # Under another name until it is whole.
     unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
-    version = "".join(map(str, target.version))
-    argv = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    argv += ["--no-input", "--no-deps", "--no-compile", "--only-binary", ":all:"]
-    argv += ["--require-hashes", "--requirement", str(lock), "--target", str(unfinished)]
-    argv += ["--implementation", "cp", "--abi", f"cp{version}", "--python-version", version]
-    for platform in target.platforms:
-        argv += ["--platform", platform]
+    argv = [sys.executable, "-m", "pip", "install", *supply, *choice(lock, target)]
+    argv += ["--no-compile", "--target", str(unfinished)]
     try:
         commands.run(argv)
         shutil.rmtree(unfinished / "bin", ignore_errors=True)  # scripts for our Python, not theirs

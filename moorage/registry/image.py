@@ -1,7 +1,7 @@
 """Which images the registry and its front run: the settings', else Docker Hub's, else Debian's.
 
-A choice once made is kept as long as its image is there: a Hub that answers today and not tomorrow
-must not make another registry every day.
+What a loaded bundle has of them comes before the network. A choice once made is kept as long as its
+image is there: a Hub that answers today and not tomorrow must not make another registry every day.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from moorage.docker import building, debian, engine, pulled
+from moorage.docker import building, debian, engine, pulled, supplied
 from moorage.errors import MoorageError, Refused
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ def planned(settings: Settings, client: DockerClient | None, recipe: Recipe = RE
     if client is not None and (present(settings, client, recipe) or _known(client, wanted)):
         return ""
     whose = f"{recipe.title}'s image"
+    if name := supplied.known(settings, *_candidates(settings, recipe)):
+        return f"load {whose} {name} from the bundle"
     if wanted != "auto":
         return f"pull {whose} {wanted}"
     if client is not None and debian.hub_answers(client, recipe.hub):
@@ -105,7 +107,7 @@ def forget(settings: Settings, client: DockerClient) -> bool:
 def _ensure(settings: Settings, client: DockerClient, progress: Progress, recipe: Recipe) -> str:
     wanted = _wanted(settings, recipe)
     here = present(settings, client, recipe)
-    if here:
+    if here := here or supplied.bring(settings, client, progress, *_candidates(settings, recipe)):
         return here
     pullable = wanted if wanted != "auto" else recipe.hub
     if wanted != "auto" or debian.hub_answers(client, recipe.hub):
@@ -130,9 +132,13 @@ def _ensure(settings: Settings, client: DockerClient, progress: Progress, recipe
 
 def present(settings: Settings, client: DockerClient, recipe: Recipe = REGISTRY) -> str:
     """The image that will do and is here already; "" where there is none."""
+    return next((name for name in _candidates(settings, recipe) if _known(client, name)), "")
+
+
+def _candidates(settings: Settings, recipe: Recipe) -> tuple[str, ...]:
+    """The names of images that will do, best first."""
     wanted = _wanted(settings, recipe)
-    candidates = (wanted,) if wanted != "auto" else (recipe.tag(settings), recipe.hub)
-    return next((name for name in candidates if _known(client, name)), "")
+    return (wanted,) if wanted != "auto" else (recipe.tag(settings), recipe.hub)
 
 
 def _wanted(settings: Settings, recipe: Recipe) -> str:
