@@ -14,6 +14,7 @@ from moorage import references
 from moorage.catalogue import usage
 from moorage.errors import Refused
 from moorage.references import Reference
+from moorage.supply import loaded
 
 if TYPE_CHECKING:
     from moorage.settings import Settings
@@ -84,6 +85,18 @@ def of_cluster(settings: Settings, ui: UI) -> list[Reference]:
             found += _of_object({"kind": "Pod", **pod}, "")
         except Refused as problem:  # the kubelet cannot pull it either
             ui.warn(f"{problem.message}: left out")
+    return found
+
+
+def of_bundle(settings: Settings) -> list[Reference]:
+    """What the loaded bundle holds. Raises Refused (``unreadable-list``) if that is nothing."""
+    found = [references.parse(name) for name in loaded.held(settings.root)]
+    if not found:
+        raise _unreadable(
+            "the bundle",
+            "none is loaded, or no image was asked for when it was made",
+            "inv bundle.load FILE; inv bundle.save FILE --images=LIST makes one",
+        )
     return found
 
 

@@ -2,38 +2,35 @@
 
 What is there already is found out by two HEAD requests; the rest is skopeo's, several at once. An
 image is copied by the digest that was asked for first, so what comes is what was seen. Nothing is
-remembered: a run that was killed is the same command again.
+remembered: a run that was killed is the same command again. An image that a loaded bundle holds
+comes from there, by the digest that it had then; its registry is not asked.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from moorage import references, registry
-from moorage.errors import MoorageError, Refused
-from moorage.images import asking, skopeo
-from moorage.images.asking import Asker, Login
+from moorage.errors import MoorageError
+from moorage.images import asking, several, skopeo
 from moorage.images.outcome import ImageOutcome
 from moorage.images.skopeo import SkopeoAccess
+from moorage.images.upstream import OwnRegistry, Upstreams
 from moorage.references import Reference
 from moorage.registry import client
 from moorage.registry.caches import upstreams
 from moorage.registry.logins import external
+from moorage.supply import loaded
 
 if TYPE_CHECKING:
-    from moorage.output import Progress
     from moorage.registry.logins.credentials import Credentials
     from moorage.settings import Settings
     from moorage.ui import UI
 
-_PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9.]+)?")
 _SCARCE = 64 << 20  # bytes: a disk with less is what a failing registry suffers from
 
 
@@ -50,18 +47,6 @@ class MirrorWish:
     dry_run: bool = False
 
 
-def platform(text: str) -> str:
-    """Raises Refused (``wrong-use``) unless ``text`` is OS/ARCH or OS/ARCH/VARIANT, or empty."""
-    if text and not _PLATFORM.fullmatch(text):
-        raise Refused(
-            "wrong-use",
-            f"invalid --platform={text}: not OS/ARCH or OS/ARCH/VARIANT",
-            cause="one platform is meant, such as linux/arm64",
-            cure="leave it out for all platforms of each image",
-        )
-    return text
-
-
 def mirror(
     settings: Settings, images: Sequence[Reference], authfile: str, wish: MirrorWish, ui: UI
 ) -> list[ImageOutcome]:
@@ -76,24 +61,14 @@ def mirror(
     skopeo.ensure(ui, settings, dry_run=wish.dry_run)
     with skopeo.access(settings, login, authfile) as allowed:
         work = _Work(settings, login, allowed, wish, tuple(images))
-        found = dict(_at_once(work, images, ui.progress))
-    return [found[image] for image in images]
-
-
-def _at_once(
-    work: _Work, images: Sequence[Reference], progress: Progress
-) -> Iterator[tuple[Reference, ImageOutcome]]:
-    pool = ThreadPoolExecutor(work.wish.at_once)
-    try:
-        what = "one image" if len(images) == 1 else f"{len(images)} images"
-        with progress(f"mirroring {what}") as update:
-            begun = {pool.submit(work.one, image): image for image in images}
-            for done, future in enumerate(as_completed(begun), 1):
-                update(done=done, total=len(images))
-                yield begun[future], future.result()
-    finally:
-        work.stop.set()
-        pool.shutdown(cancel_futures=True)
+        return several.each(
+            images,
+            work.one,
+            at_once=wish.at_once,
+            stop=work.stop,
+            progress=ui.progress,
+            title="mirroring {images}" + (" from the bundle" if work.from_bundle else ""),
+        )
 
 
 class _Work:
@@ -109,14 +84,10 @@ class _Work:
     ) -> None:
         self.settings, self.login, self.allowed, self.wish = settings, login, allowed, wish
         self.stop = threading.Event()
-        logins: dict[str, Login] = {
-            **asking.logins(allowed.sources),
-            settings.registry_name: (login.user, login.password),
-        }
-        self._asker = Asker(logins, self._authorities, wish.at_once)
-        self._redirected = {
-            one: asking.is_redirected(one) for one in {image.registry for image in images}
-        }
+        own = OwnRegistry({settings.registry_name: (login.user, login.password)}, self._authorities)
+        self._upstreams = Upstreams(images, allowed, wish.platform, wish.at_once, own)
+        self._held = loaded.held(settings.root)
+        self.from_bundle = all(str(image) in self._held for image in images)
         self._cached = {one.name for one in upstreams.read(settings)}
         # Tags that another image of this run claims: one by digest beside it goes without.
         self._claimed = {(one.name, one.tag) for one in images if not one.digest}
@@ -133,7 +104,8 @@ class _Work:
             return ImageOutcome(str(image), place, fault=told.fault)
 
     def _mirrored(self, image: Reference, landed: Reference) -> ImageOutcome:
-        wanted = self._wanted(image)
+        held = self._held.get(str(image), "")
+        wanted = held or self._upstreams.wanted(image)
         there = self._there(replace(landed, digest=image.digest and wanted))
         if there == wanted:
             return ImageOutcome(str(image), str(landed), wanted)
@@ -141,9 +113,11 @@ class _Work:
             raise _moved(image, landed, there, wanted)
         if self.wish.dry_run:
             return ImageOutcome(str(image), str(landed), wanted, changed=True)
-        source = replace(image, digest=wanted)
+        source = f"docker://{replace(image, digest=wanted).pinned}"
+        if held:
+            source = loaded.copied(self.settings.root, held)
         aim = replace(landed, digest="") if landed.tag else replace(landed, digest=wanted)
-        skopeo.copy(f"docker://{source.pinned}", aim, self.allowed, exactly=True, stop=self.stop)
+        skopeo.copy(source, aim, self.allowed, exactly=True, stop=self.stop)
         after = self._there(aim) or client.manifest_digest(
             self.settings, self.login, aim.repository, aim.version
         )
@@ -159,37 +133,8 @@ class _Work:
             return replace(landed, tag="")
         return landed
 
-    def _wanted(self, image: Reference) -> str:
-        """The digest that shall be here: of the whole image, or of its one platform."""
-        if not self.wish.platform:
-            return image.digest or self._asked(image) or skopeo.digest_of(self._manifest(image))
-        return self._of_platform(image, self._manifest(image))
-
-    def _asked(self, image: Reference) -> str:
-        return "" if self._redirected[image.registry] else self._asker.digest(image)
-
-    def _manifest(self, image: Reference) -> bytes:
-        content = b"" if self._redirected[image.registry] else self._asker.manifest(image)
-        if content and (not image.digest or skopeo.digest_of(content) == image.digest):
-            return content
-        return skopeo.manifest(image, self.allowed)
-
-    def _of_platform(self, image: Reference, content: bytes) -> str:
-        document = _parsed(image, content)
-        rows = document.get("manifests")
-        if isinstance(rows, list):
-            digest = choose(rows, self.wish.platform)
-            if not digest:
-                raise _no_platform(image, self.wish.platform, offered(rows))
-            return digest
-        said = _parsed(image, skopeo.manifest(image, self.allowed, config=True))
-        only = "/".join(str(said.get(key)) for key in ("os", "architecture"))
-        if only != "/".join(self.wish.platform.split("/")[:2]):
-            raise _no_platform(image, self.wish.platform, [only])
-        return skopeo.digest_of(content)
-
     def _there(self, landed: Reference) -> str:
-        return self._asker.digest(landed)
+        return self._upstreams.asker.digest(landed)
 
     def _authorities(self, name: str) -> tuple[str, ...]:
         if name != self.settings.registry_name:
@@ -205,46 +150,6 @@ class _Work:
             return problem
         words = f"{problem.cause}: no space left on device"
         return skopeo.explain(words, self.settings.registry_name, "copying")
-
-
-def choose(rows: Sequence[Any], wanted: str) -> str:
-    """The digest of the platform in an index's rows, "" if it has none. Pure.
-
-    A platform without a variant takes the first of its architecture.
-    """
-    for row in rows:
-        if isinstance(row, dict) and f"{_name(row)}/".startswith(f"{wanted}/"):
-            return str(row.get("digest", ""))
-    return ""
-
-
-def offered(rows: Sequence[Any]) -> list[str]:
-    """The platforms of an index, those of attestations left out. Pure."""
-    names = (_name(row) for row in rows if isinstance(row, dict))
-    return [name for name in dict.fromkeys(names) if name and "unknown" not in name]
-
-
-def _name(row: dict[str, Any]) -> str:
-    said = row.get("platform")
-    if not isinstance(said, dict):
-        return ""
-    words = (said.get(key) for key in ("os", "architecture", "variant"))
-    return "/".join(str(word) for word in words if word)
-
-
-def _parsed(image: Reference, content: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError):  # RecursionError: nested deeper than it can be read
-        found = None
-    if isinstance(found, dict):
-        return found
-    raise MoorageError(
-        "copy-failed",
-        f"asking for {image} failed",
-        cause=f"{image.registry} sent something else than a manifest",
-        cure=f"curl -v https://{image.registry}/v2/ shows who answers",
-    )
 
 
 def _is_cached(image: Reference) -> MoorageError:
@@ -271,13 +176,4 @@ def _changed(image: Reference, wanted: str, after: str) -> MoorageError:
         f"{image} has another digest here than there",
         cause=f"it is {after or 'not there'} here and {wanted} there",
         cure="run this again; if it stays so, something between changes what is sent",
-    )
-
-
-def _no_platform(image: Reference, wanted: str, there: Sequence[str]) -> MoorageError:
-    return MoorageError(
-        "wrong-platform",
-        f"{image} is not made for {wanted}",
-        cause=f"it is there for {', '.join(there) or 'no platform that it names'}",
-        cure="name one of those, leave --platform out, or leave the image out of the list",
     )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agent.wire.faults import Fault
+from moorage.errors import MoorageError
+from moorage.output import Note, Part, PartFailure
+
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,16 @@ def causes(outcomes: Sequence[ImageOutcome]) -> tuple[CommonCause, ...]:
         CommonCause(_first(group), tuple(one.image for one in group)) for group in found.values()
     ]
     return tuple(sorted(rows, key=lambda row: -len(row.images)))
+
+
+def told(outcomes: Sequence[ImageOutcome]) -> Iterator[Part]:
+    """What went wrong, each cause once with its images."""
+    for row in causes(outcomes):
+        yield PartFailure(MoorageError.of(row.fault))
+        if len(row.images) > 1:
+            shown = ", ".join(row.images[:_SHOWN])
+            more = f" and {len(row.images) - _SHOWN} more" if len(row.images) > _SHOWN else ""
+            yield Note(f"the same of {len(row.images)} images: {shown}{more}")
 
 
 def document(outcomes: Sequence[ImageOutcome]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from moorage.files import passing_folder, private_folder, write_atomically
 from moorage.references import Reference
 
 if TYPE_CHECKING:
+    from moorage.actions import Action
     from moorage.registry.logins.credentials import Credentials
     from moorage.settings import Settings
     from moorage.ui import UI
@@ -57,6 +59,13 @@ class SkopeoAccess:
         return ["--src-authfile", self.sources] if self.sources else []
 
 
+def pending() -> list[Action]:
+    """What :func:`ensure` would install. Raises Refused if there is no apt or no root."""
+    from moorage.docker import apt
+
+    return [] if shutil.which("skopeo") is not None else apt.pending([PACKAGE])
+
+
 def ensure(ui: UI, settings: Settings, *, dry_run: bool = False) -> None:
     """Installs skopeo if it is missing, once that was agreed to; ``dry_run``: says so alone.
 
@@ -64,14 +73,32 @@ def ensure(ui: UI, settings: Settings, *, dry_run: bool = False) -> None:
     """
     from moorage.docker import apt
 
-    if shutil.which("skopeo") is not None:
+    actions = [action.text for action in pending()]
+    if not actions:
         return
-    actions = [action.text for action in apt.pending([PACKAGE])]
     if dry_run:
         ui.note(f"would {'; '.join(actions)}: what skopeo alone can tell is left out")
         return
     ui.confirm(actions)
     apt.install([PACKAGE], ui.progress, settings)
+
+
+def readable(authfile: str) -> str:
+    """The file's whole path. Raises Refused (``no-credentials``)."""
+    if not authfile:
+        return ""
+    try:
+        path = Path(authfile).expanduser().resolve()
+        path.open("rb").close()
+    except (OSError, RuntimeError) as problem:  # RuntimeError: ~nobody
+        raise Refused(
+            "no-credentials",
+            f"{authfile} cannot be read",
+            cause=getattr(problem, "strerror", "") or str(problem),
+            cure="skopeo login --authfile=FILE REGISTRY writes such a file",
+            path=authfile,
+        ) from None
+    return str(path)
 
 
 @contextmanager
@@ -120,6 +147,20 @@ def copy(
         raise explain(
             _said(done.stderr), target.registry, f"copying {source.removeprefix('docker://')}"
         )
+
+
+def fetch(source: Reference, folder: Path, allowed: SkopeoAccess, stop: Event) -> None:
+    """Copies every platform of ``source`` into ``folder``, in skopeo's ``dir:`` layout.
+
+    That layout alone keeps manifests of every kind as they are. ``stop`` ends the copy. Raises
+    MoorageError with skopeo's words, explained.
+    """
+    argv = ["skopeo", "copy", "--quiet", "--retry-times", str(_RETRIES), "--all"]
+    argv += ["--preserve-digests", *allowed.source_words]
+    argv += [f"docker://{source.pinned}", f"dir:{folder}"]
+    done = commands.run(argv, timeout=_LONGEST, check=False, stop=stop)
+    if done.returncode:
+        raise explain(_said(done.stderr), "", f"copying {source}")
 
 
 def manifest(image: Reference, allowed: SkopeoAccess, *, config: bool = False) -> bytes:

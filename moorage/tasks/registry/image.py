@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
 
-from moorage.errors import MoorageError, Refused, wrong_use
+from moorage.errors import wrong_use
 from moorage.tasks.command import Run, command
 
 if TYPE_CHECKING:
     from moorage.images.outcome import ImageOutcome
 
 _MOST_AT_ONCE = 64
-_SHOWN = 5
 
 
 @command(lock=True)
@@ -94,7 +93,7 @@ def _push_any(run: Run, names: list[str], target: str) -> dict[str, Any]:
         if one.fault is None:
             run.ui.show(f"{'pushed' if one.changed else 'unchanged'}: {one.landed}")
             run.ui.show(f"  {one.digest}")
-    _tell_causes(run, found)
+    run.ui.present(outcome.told(found))
     return outcome.document(found)
 
 
@@ -105,6 +104,7 @@ def _push_any(run: Run, names: list[str], target: str) -> dict[str, Any]:
         "references": "a file with one reference per line; - is standard input",
         "from_cluster": "what the pods of the cluster run",
         "from_manifests": "what the pods of a file of Kubernetes' manifests run",
+        "from_bundle": "what the loaded bundle holds",
         "platform": "this one alone, as linux/arm64 (else all of each image)",
         "authfile": "logins of the other registries, as skopeo login and podman login write them",
         "update": "a tag that leads to another image there now is moved here, too",
@@ -117,6 +117,7 @@ def mirror(
     references: str = "",
     from_cluster: bool = False,
     from_manifests: str = "",
+    from_bundle: bool = False,
     platform: str = "",
     authfile: str = "",
     update: bool = False,
@@ -133,26 +134,27 @@ def mirror(
     Example: inv image.mirror --from-cluster --platform=linux/amd64
     """
     from moorage.catalogue import lists
-    from moorage.images import mirroring, outcome
+    from moorage.images import mirroring, outcome, skopeo, upstream
 
     del yes  # the command has read it
-    if not (references or from_cluster or from_manifests):
+    if not (references or from_cluster or from_manifests or from_bundle):
         raise wrong_use("no images are named", "inv image.mirror LIST, or --from-cluster")
     if not 1 <= at_once <= _MOST_AT_ONCE:
         raise wrong_use(
             f"invalid --at-once={at_once}: 1 to {_MOST_AT_ONCE}", "inv image.mirror LIST"
         )
-    wish = mirroring.MirrorWish(mirroring.platform(platform), update, at_once, dry_run)
-    authfile = _readable(authfile)
+    wish = mirroring.MirrorWish(upstream.platform(platform), update, at_once, dry_run)
+    authfile = skopeo.readable(authfile)
     found = [*lists.of_file(references)] if references else []
     found += lists.of_manifests(from_manifests) if from_manifests else []
     found += lists.of_cluster(run.settings, run.ui) if from_cluster else []
+    found += lists.of_bundle(run.settings) if from_bundle else []
     wanted = lists.unique(run.settings, found)
     outcomes = mirroring.mirror(run.settings, wanted, authfile, wish, run.ui)
     for one in outcomes:
         if one.fault is None and one.changed:
             run.ui.show(f"{'would copy' if dry_run else 'mirrored'}: {one.landed}")
-    _tell_causes(run, outcomes)
+    run.ui.present(outcome.told(outcomes))
     said = outcome.document(outcomes)
     run.ui.show(_counted(outcomes, dry_run=dry_run))
     return {**said, "changed": said["changed"] and not dry_run}
@@ -165,38 +167,6 @@ def _counted(outcomes: list[ImageOutcome], *, dry_run: bool) -> str:
     unchanged = len(outcomes) - failed - changed
     images = "1 image" if len(outcomes) == 1 else f"{len(outcomes)} images"
     return f"{images}: {changed} {verb}, {unchanged} unchanged, {failed} failed"
-
-
-def _tell_causes(run: Run, outcomes: list[ImageOutcome]) -> None:
-    """What went wrong, each cause once with its images."""
-    from moorage.images import outcome
-
-    for row in outcome.causes(outcomes):
-        run.ui.error(MoorageError.of(row.fault))
-        if len(row.images) > 1:
-            shown = ", ".join(row.images[:_SHOWN])
-            more = f" and {len(row.images) - _SHOWN} more" if len(row.images) > _SHOWN else ""
-            run.ui.note(f"the same of {len(row.images)} images: {shown}{more}")
-
-
-def _readable(authfile: str) -> str:
-    """The file's whole path. Raises Refused (``no-credentials``)."""
-    from pathlib import Path
-
-    if not authfile:
-        return ""
-    try:
-        path = Path(authfile).expanduser().resolve()
-        path.open("rb").close()
-    except (OSError, RuntimeError) as problem:  # RuntimeError: ~nobody
-        raise Refused(
-            "no-credentials",
-            f"{authfile} cannot be read",
-            cause=getattr(problem, "strerror", "") or str(problem),
-            cure="skopeo login --authfile=FILE REGISTRY writes such a file",
-            path=authfile,
-        ) from None
-    return str(path)
 
 
 namespace = Collection("image", build, push, mirror)

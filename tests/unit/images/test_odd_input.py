@@ -19,7 +19,7 @@ from moorage.docker import apt
 from moorage.errors import MoorageError, Refused
 from moorage.fleet.inventory import Target
 from moorage.fleet.report import FleetReport
-from moorage.images import mirroring, skopeo, sources
+from moorage.images import skopeo, sources, upstream
 from moorage.settings import NodesSettings, Settings
 from moorage.ui import UI
 from tests.unit.elsewhere import project
@@ -148,17 +148,17 @@ def test_odd_manifests_of_kubernetes_end_in_one_sentence(
 @pytest.mark.parametrize("odd", ODD)
 def test_an_odd_platform_of_an_index_is_none(odd: Any) -> None:
     rows = [odd, {"digest": D, "platform": odd}, {"platform": {"os": odd, "architecture": odd}}]
-    assert mirroring.choose(rows, "linux/arm64") == ""
-    mirroring.offered(rows)
+    assert upstream.choose(rows, "linux/arm64") == ""
+    upstream.offered(rows)
     good = {"digest": D, "platform": {"os": "linux", "architecture": "arm64"}}
-    assert mirroring.choose([*rows, good], "linux/arm64") == D
-    assert "linux/arm64" in mirroring.offered([*rows, good])
+    assert upstream.choose([*rows, good], "linux/arm64") == D
+    assert "linux/arm64" in upstream.offered([*rows, good])
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"5", b"null", b"{", b"\xff", DEEP])
 def test_what_is_no_manifest_is_said_as_such(content: bytes) -> None:
     with pytest.raises(MoorageError) as told:
-        mirroring._parsed(references.parse("quay.io/a:1"), content)
+        upstream._parsed(references.parse("quay.io/a:1"), content)
     assert told.value.code == "copy-failed"
     assert "something else than a manifest" in told.value.cause
 
