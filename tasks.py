@@ -7,7 +7,7 @@ from invoke.collection import Collection
 from moorage import settings
 from moorage.configuration import profiles
 from moorage.program import edges
-from moorage.tasks import config, k8s, lab, learn, monitoring, nodes, top, web
+from moorage.tasks import bundle, config, k8s, lab, learn, monitoring, nodes, top, web
 from moorage.tasks.registry import certs, image, images, registry, upkeep, users
 
 edges.install()
@@ -26,6 +26,7 @@ namespace = Collection(
     upkeep.namespace,
     image.namespace,
     images.namespace,
+    bundle.namespace,
     lab.namespace,
     nodes.namespace,
     k8s.namespace,

@@ -14,7 +14,7 @@ VARIABLE = "MOORAGE_TYPED"
 # Whose this run is, and how a command names it (moorage.configuration.profiles).
 PROFILE, OPTION = "INVOKE_PROFILE", "--profile"
 # One that is whole as it stands, behind ./run, is for another folder.
-_COMMAND = re.compile(r"(?<![\w./-])(?<!run )inv (?=[A-Za-z-])")
+_COMMAND = re.compile(r"--bundle \S+ inv |(?<![\w./-])(?<!run )inv (?=[A-Za-z-])")
 _FILE = re.compile(r"(?<![\w./-])invoke\.yaml\b")
 # The keys of a document that hold commands to type.
 _TYPED_KEYS = frozenset(("cure", "next"))
@@ -34,6 +34,8 @@ def typed(text: str) -> str:
     text = _FILE.sub(file_of(profile), text)
 
     def whole(command: re.Match[str]) -> str:
+        if command[0].startswith("--bundle"):
+            return command[0]
         named = text.startswith(OPTION, command.end())  # for another profile
         return f"{prefix} " if named or not profile else f"{prefix} {OPTION}={profile} "
 

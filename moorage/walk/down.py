@@ -108,8 +108,13 @@ def _forget_image(walk: Walk, name: str) -> None:
 
 def _purge_files(walk: Walk) -> bool:
     from moorage.docker import apt
+    from moorage.supply import loaded
     from moorage.upkeep import installing
 
+    if (supply := loaded.current(walk.settings.root)) is not None:
+        walk.ui.note(
+            f"the unpacked bundle stays in {supply.folder}; inv bundle.load takes it again"
+        )
     if installing.remove(walk.settings):
         walk.ui.note("removed the timer of inv upkeep")
     packages = apt.installed_by_us(walk.settings)

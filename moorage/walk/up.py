@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from moorage.actions import Action
+from moorage.errors import MoorageError
 from moorage.walk import cluster
 from moorage.walk.phase import Phase, Walk, raise_fault
 
@@ -70,9 +71,9 @@ def _this_machine(walk: Walk) -> bool:
 
 def _image_pending(walk: Walk) -> list[Action]:
     reference = walk.settings.image_reference
-    if walk.engine_answers and walk.client.images.list(name=reference):
-        return []
-    return [Action(f"build {reference} and push it")]
+    built = walk.engine_answers and walk.client.images.list(name=reference)
+    actions = [] if built else [Action(f"build {reference} and push it")]
+    return [*actions, *_held_pending(walk)]
 
 
 def _image(walk: Walk) -> bool:
@@ -80,7 +81,40 @@ def _image(walk: Walk) -> bool:
 
     built = images.build(walk.settings, walk.client, walk.ui.progress)
     pushed = images.push(walk.settings, walk.client, walk.ui.progress)
-    return built.changed or pushed.changed
+    return _held(walk) or built.changed or pushed.changed
+
+
+def _held_pending(walk: Walk) -> list[Action]:
+    from moorage.images import skopeo
+    from moorage.supply import loaded
+
+    found = loaded.held(walk.settings.root)
+    if not found:
+        return []
+    what = Action(f"copy the bundle's {len(found)} images into the registry, if they are not there")
+    return [*skopeo.pending(), what]
+
+
+def _held(walk: Walk) -> bool:
+    """The images that were asked for when the loaded bundle was made."""
+    from moorage.catalogue import lists
+    from moorage.docker import apt
+    from moorage.images import mirroring, outcome, skopeo
+    from moorage.supply import loaded
+
+    supply = loaded.current(walk.settings.root)
+    if supply is None or not supply.manifest.images:
+        return False
+    if skopeo.pending():  # it was agreed to before the first phase
+        apt.install([skopeo.PACKAGE], walk.ui.progress, walk.settings)
+    wanted = lists.unique(walk.settings, lists.of_bundle(walk.settings))
+    wish = mirroring.MirrorWish(update=supply.manifest.update)
+    found = mirroring.mirror(walk.settings, wanted, "", wish, walk.ui)
+    rows = outcome.causes(found)
+    if rows:
+        walk.ui.present(list(outcome.told(found))[1:])  # the first is said by what is raised
+        raise MoorageError.of(rows[0].fault)
+    return any(one.changed for one in found)
 
 
 def _nodes_pending(walk: Walk) -> list[Action]:

@@ -1,0 +1,40 @@
+"""Files on this disk: their digests, and a disk that fills up."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from moorage.errors import MoorageError
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def full(what: str, why: str, folder: Path) -> MoorageError:
+    """A full disk, where a bundle is made or unpacked."""
+    return MoorageError(
+        "disk-full",
+        what,
+        cause=why,
+        cure=f"make room: df -h {folder}; then run the same command again: it goes on from here",
+        path=str(folder),
+    )
+
+
+@contextmanager
+def room(folder: Path, verb: str) -> Iterator[None]:
+    """Turns a disk that fills up within the block into a MoorageError (``disk-full``)."""
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        why = f"{problem.filename or folder}: {problem.strerror}"
+        raise full(f"the bundle could not be {verb}: the disk is full", why, folder) from None
