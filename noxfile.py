@@ -84,6 +84,15 @@ def images(session: nox.Session) -> None:
 
 
 @nox.session
+def bundle(session: nox.Session) -> None:
+    """From a bare Debian without a route to images pulled by CRI; by hand, as root.
+
+    `-- --folder=F` keeps what was made there, `-- --folder=F --there` takes bundles that are there.
+    """
+    session.run("python", "-m", "tests.bundle", *session.posargs, external=True)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The documentation in both languages, built strictly, every link in it followed."""
     session.run("python", "-m", "tests.docs", external=True)
