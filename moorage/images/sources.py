@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 _MOST = 16 << 20
 _NAME = "io.containerd.image.name"
 _TAG = "org.opencontainers.image.ref.name"
+# What skopeo passes over when it looks for a tag: "no descriptor found for reference" (1.9.3).
+_HIDDEN = frozenset(
+    f"application/vnd.docker.distribution.manifest{kind}.v2+json" for kind in ("", ".list")
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,9 @@ def of_file(settings: Settings, name: str, wanted: str) -> tuple[Source, ...]:
     members = _members(path)
     if "index.json" in members and "oci-layout" in members:
         index = _parsed(path, members["index.json"])
+        rows = _rows(index)
+        if "manifest.json" in members and len(rows) > 1 and any(map(_is_hidden, rows)):
+            return _of_docker(settings, path, _parsed(path, members["manifest.json"]), wanted)
         return _of_index(settings, path, "oci-archive", index, wanted)
     if "manifest.json" in members:
         return _of_docker(settings, path, _parsed(path, members["manifest.json"]), wanted)
@@ -116,19 +123,37 @@ def of_engine(settings: Settings, name: str, wanted: str, folder: Path) -> Itera
 def _of_index(
     settings: Settings, path: Path, transport: str, index: Any, wanted: str
 ) -> tuple[Source, ...]:
-    found = index.get("manifests") if isinstance(index, dict) else None
-    images = [one for one in _list(found) if isinstance(one, dict)]
-    rows = [said if isinstance(said := one.get("annotations"), dict) else {} for one in images]
-    if not rows:
+    images = _rows(index)
+    if not images:
         raise _bad(path, "its index.json lists no image")
     sources = []
-    for said in rows:
-        tag = _text(said.get(_TAG))
-        told = _text(said.get(_NAME)) or (tag if set("/:") & set(tag) else "")
+    for image in images:
+        said = image.get("annotations")
+        tags = said if isinstance(said, dict) else {}
+        tag = _text(tags.get(_TAG))
+        told = _text(tags.get(_NAME)) or (tag if set("/:") & set(tag) else "")
         name = wanted or _familiar(told)
-        word = f"{transport}:{path}{f':{tag}' if tag else ''}"
+        hidden = bool(tag) and _is_hidden(image)
+        if hidden and len(images) > 1:
+            raise _bad(
+                path,
+                f"skopeo finds no {tag} among its images: that manifest is of Docker's kind",
+                "one layout per image, or OCI's kinds: docker buildx build "
+                "--output=type=oci,oci-mediatypes=true",
+            )
+        word = f"{transport}:{path}{f':{tag}' if tag and not hidden else ''}"
         sources.append(Source(word, _named(settings, path, name), exactly=True))
     return _one_if(path, wanted, sources)
+
+
+def _rows(index: Any) -> list[dict[str, Any]]:
+    """What an ``index.json`` lists."""
+    found = index.get("manifests") if isinstance(index, dict) else None
+    return [one for one in _list(found) if isinstance(one, dict)]
+
+
+def _is_hidden(image: dict[str, Any]) -> bool:
+    return _text(image.get("mediaType")) in _HIDDEN
 
 
 def _of_docker(settings: Settings, path: Path, manifest: Any, wanted: str) -> tuple[Source, ...]:

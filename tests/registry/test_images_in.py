@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -269,6 +270,30 @@ def test_an_oci_archive_says_itself_what_it_is_called(ours: Loopback, layout: Pa
     found = _only(pushing.push(ours.settings, [str(archive)], "", UI()))
     assert found.landed == f"{ours.settings.registry_name}/team/named:1", found
     assert found.fault is None
+
+
+def test_a_layout_of_dockers_kinds_goes_in_by_its_tag(
+    ours: Loopback, layout: Path, tmp_path: Path
+) -> None:
+    """As buildx writes it with oci-mediatypes=false. skopeo 1.9.3 finds no such image by a tag."""
+    index = json.loads((layout / "index.json").read_text())
+    place = layout / "blobs/sha256" / index["manifests"][0]["digest"].removeprefix("sha256:")
+    first = json.loads(place.read_bytes())["manifests"][0]["digest"].removeprefix("sha256:")
+    manifest = json.loads((layout / "blobs/sha256" / first).read_bytes())
+    kind = "application/vnd.docker.distribution.manifest.v2+json"
+    manifest["mediaType"] = kind
+    manifest["config"]["mediaType"] = "application/vnd.docker.container.image.v1+json"
+    for layer in manifest["layers"]:
+        layer["mediaType"] = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+    content = json.dumps(manifest).encode()
+    digest = hashlib.sha256(content).hexdigest()
+    (layout / "blobs/sha256" / digest).write_bytes(content)
+    row = {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(content)}
+    row["annotations"] = {"org.opencontainers.image.ref.name": "team/docker:1"}
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [row]}))
+    found = _only(pushing.push(ours.settings, [str(layout)], "", UI()))
+    assert (found.fault, found.digest) == (None, f"sha256:{digest}")
+    assert found.landed == f"{ours.settings.registry_name}/team/docker:1"
 
 
 def test_all_names_are_tried_and_summed_up(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,6 +87,7 @@ def test_what_lands_apart_is_taken(tmp_path: Path) -> None:
 
 # -- archives, layouts and manifests ---------------------------------------------------------------
 
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 ODD: list[Any] = [None, 5, 1.5, True, "text", [], {}, [None], [5], ["a", 1], [[]], [{}], {"a": 1}]
 
 
@@ -107,6 +109,29 @@ def test_an_odd_layout_is_refused_in_one_sentence(tmp_path: Path, odd: Any, wher
     with pytest.raises(Refused) as told:
         sources.of_file(project(tmp_path), str(tmp_path), "")
     assert told.value.code == "bad-image-archive"
+
+
+def test_of_several_images_of_dockers_kind_each_is_found_or_the_reason_is_told(
+    tmp_path: Path,
+) -> None:
+    """As ``ctr images export`` writes them; skopeo 1.9.3 finds none of them by its tag."""
+    kinds = ("application/vnd.docker.distribution.manifest.list.v2+json", OCI_INDEX)
+    rows = [
+        {"mediaType": kind, "digest": D, "annotations": {"org.opencontainers.image.ref.name": tag}}
+        for kind, tag in zip(kinds, ("a:1", "b:1"), strict=True)
+    ]
+    (tmp_path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    (tmp_path / "index.json").write_text(json.dumps({"manifests": rows}))
+    with pytest.raises(Refused) as told:
+        sources.of_file(project(tmp_path), str(tmp_path), "")
+    assert told.value.cause.startswith("skopeo finds no a:1 among its images")
+    (tmp_path / "manifest.json").write_text(json.dumps([{"RepoTags": ["a:1", "b:1"]}]))
+    archive = tmp_path / "exported.tar"
+    with tarfile.open(archive, "w") as tar:
+        for name in ("oci-layout", "index.json", "manifest.json"):
+            tar.add(tmp_path / name, name)
+    found = sources.of_file(project(tmp_path), str(archive), "")
+    assert [one.word for one in found] == [f"docker-archive:{archive}:@0"] * 2
 
 
 @pytest.mark.parametrize("odd", ODD)
