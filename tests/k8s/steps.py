@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from agent.daemonset import scrape
 from moorage.cluster.api import ours, paths
 from moorage.cluster.symptoms import causes
 from moorage.registry import handed
@@ -670,6 +671,19 @@ def agents_write_the_trust_folders_and_no_more(journey: Journey) -> None:
     assert {one["by"] for one in told} == {"agent"}
     again = journey.agents().want()
     assert again.document["changed"] is False
+    _require_metrics(journey)
+
+
+def _require_metrics(journey: Journey) -> None:
+    """Each agent's pod tells, on the port that Prometheus scrapes, that its node trusts."""
+    namespace = journey.settings.kubernetes.agents_namespace
+    registry = f'registry="{journey.settings.registry_name}"'
+    for pod in journey.running(namespace):
+        place = f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}"
+        said = journey.api.text(f"{place}:{scrape.PORT}/proxy/metrics", "scrape an agent")
+        told = [one for one in said.splitlines() if one.startswith("moorage_registry_trusted{")]
+        node = f'node="{pod["spec"]["nodeName"]}"'
+        assert any(node in one and registry in one and one.endswith(" 1") for one in told), said
 
 
 @variant
