@@ -205,14 +205,14 @@ def test_an_agent_that_does_not_know_the_question_is_to_be_upgraded(
         """A stand-in for a fleet of two."""
         return FleetReport(hosts)
 
-    targets = {name: Target(name, name) for name in ("n1", "n3")}
+    targets = [Target(name, name) for name in ("n1", "n3")]
     monkeypatch.setattr(usage, "_nodes", lambda _: targets)
     with pytest.raises(Refused) as told:
         usage.ask(project(tmp_path), None, SimpleNamespace(run=run))  # type: ignore[arg-type]
     assert told.value.code == "usage-unknown"
     assert told.value.cure.startswith("inv nodes.upgrade --hosts=n1, then again; ")
     hosts = hosts[1:]
-    targets.pop("n1")
+    del targets[0]
     with pytest.raises(Refused) as told:
         usage.ask(project(tmp_path), None, SimpleNamespace(run=run))  # type: ignore[arg-type]
     assert "nodes.upgrade" not in told.value.cure

@@ -288,7 +288,7 @@ def test_what_nodes_are_made_from_is_built_beside_the_caller(
         going.set()
         assert ended.wait(20)
 
-    monkeypatch.setattr(images, "missing", lambda *_: ("1.6",))
+    monkeypatch.setattr(images, "missing", lambda *_: (LINES["1.6"],))
     monkeypatch.setattr(images, "base", lambda *_: "base")
     monkeypatch.setattr(images, "ensure", ensure)
     monkeypatch.setattr(engine, "connect", lambda _: Unused())
@@ -306,7 +306,7 @@ def test_a_build_that_fails_beside_the_caller_is_told_to_who_waits(
     def ensure(*_: object) -> None:
         raise MoorageError("build-failed", "building the lab nodes' system failed")
 
-    monkeypatch.setattr(images, "missing", lambda *_: ("1.6",))
+    monkeypatch.setattr(images, "missing", lambda *_: (LINES["1.6"],))
     monkeypatch.setattr(images, "base", lambda *_: "base")
     monkeypatch.setattr(images, "ensure", ensure)
     monkeypatch.setattr(engine, "connect", lambda _: Unused())
