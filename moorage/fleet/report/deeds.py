@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from agent.wire.report import HostResult
+from moorage.errors import SPOILT, Refused, spoilt
 from moorage.files import content_of
 from moorage.fleet.inventory import Target
 from moorage.fleet.inventory.targets import target_of
@@ -30,11 +34,15 @@ class Deed(NamedTuple):
 
 
 def deeds(folder: Path, registry: str) -> list[Deed]:
-    """Everything noted for one registry, oldest first."""
+    """Everything noted for one registry, oldest first.
+
+    Raises Refused (``trusting-unreadable``).
+    """
     found = []
     for path in sorted(folder.glob("*.jsonl")) if folder.exists() else []:
-        about, noted = of(path)
-        found += noted if about == registry else []
+        with read_whole(path):
+            about, noted = of(path)
+            found += noted if about == registry else []
     return found
 
 
@@ -81,3 +89,23 @@ def events(path: Path) -> list[dict[str, Any]]:
         if isinstance(event, dict):
             found.append(event)
     return found if found and found[0].get("version") == VERSION else []
+
+
+@contextmanager
+def read_whole(path: Path) -> Iterator[None]:
+    """Refuses a logbook of which something is not as we write it. One that is gone is not there."""
+    try:
+        yield
+    except OSError:
+        raise
+    except SPOILT as problem:
+        raise unreadable(path, problem) from None
+
+
+def unreadable(path: Path, problem: Exception) -> Refused:
+    """The refusal of a file of rollouts that something else has changed."""
+    cure = (
+        f"put its last good copy back; or rm {shlex.quote(str(path))}, and name every node "
+        "that trusts by --hosts where it matters (certs.rotate-ca)"
+    )
+    return spoilt("trusting-unreadable", path, problem, cure)

@@ -124,7 +124,8 @@ def _forget(folder: Path) -> None:
 def newest(folder: Path, command: str) -> Unfinished:
     """The last rollout of this kind, which must not have come to its end. Raises Refused."""
     for path in sorted(folder.glob("*.jsonl"), reverse=True) if folder.exists() else []:
-        found = _read(path)
+        with deeds.read_whole(path):
+            found = _read(path)
         if found is None or found.command != command:
             continue
         # One that was killed or stopped behind its last host has nothing left either.
@@ -151,13 +152,14 @@ class Past(NamedTuple):
 
 
 def past(folder: Path) -> list[Past]:
-    """Every rollout noted in ``folder``, newest first."""
+    """Every rollout noted in ``folder``, newest first. Raises Refused (``trusting-unreadable``)."""
     paths = sorted(folder.glob("*.jsonl"), reverse=True) if folder.exists() else []
     found = []
     for path in paths:
         with contextlib.suppress(FileNotFoundError):  # the oldest go when a new one is begun
             status = path.stat()
-            found.append(_in_short(path, status.st_mtime_ns, status.st_size))
+            with deeds.read_whole(path):
+                found.append(_in_short(path, status.st_mtime_ns, status.st_size))
     return [one for one in found if one is not None]
 
 

@@ -7,16 +7,14 @@ it was added. So a folder of an earlier build needs no upgrade: its logbooks are
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from agent.wire.report import FAILED, UNCHANGED
-from moorage.errors import SPOILT, Refused, spoilt
+from moorage.errors import SPOILT
 from moorage.files import content_of, locked_beside, private_folder, write_atomically
 from moorage.fleet.inventory import Target
 from moorage.fleet.inventory.targets import parse_names
@@ -55,7 +53,7 @@ def being_trusted(folder: Path, registry: str) -> list[Target]:
     """
     found: list[Target] = []
     for path in _logbooks(folder):
-        with _read_whole(path):
+        with deeds.read_whole(path):
             lines = deeds.events(path)
             if not _is_under_way(path, lines) or lines[0].get("command") != f"{TRUST} {registry}":
                 continue
@@ -67,7 +65,7 @@ def being_trusted(folder: Path, registry: str) -> list[Target]:
 
 def has_ended(path: Path) -> bool:
     """Whether no other process is at the rollout of a logbook any more. Raises Refused as above."""
-    with _read_whole(path):
+    with deeds.read_whole(path):
         return not _is_under_way(path, deeds.events(path))
 
 
@@ -145,7 +143,7 @@ def _logbooks(folder: Path) -> list[Path]:
 def _fold(path: Path, folded: set[str], summed: dict[str, Hosts]) -> None:
     """Adds a logbook to a sum, unless it was added before; one that is gone was."""
     if path.name not in folded:
-        with _read_whole(path):
+        with deeds.read_whole(path):
             about, done = deeds.of(path)
         _add(summed.setdefault(about, {}), done)
         folded.add(path.name)
@@ -204,26 +202,7 @@ def _read(folder: Path) -> tuple[set[str], dict[str, Hosts]]:
     except FileNotFoundError:
         return set(), {}
     except SPOILT as problem:
-        raise _unreadable(path, problem) from None
-
-
-@contextmanager
-def _read_whole(path: Path) -> Iterator[None]:
-    """Refuses a logbook of which something is not as we write it. One that is gone is not there."""
-    try:
-        yield
-    except OSError:
-        raise
-    except SPOILT as problem:
-        raise _unreadable(path, problem) from None
-
-
-def _unreadable(path: Path, problem: Exception) -> Refused:
-    cure = (
-        f"put its last good copy back; or rm {shlex.quote(str(path))}, and name every node "
-        "that trusts by --hosts where it matters (certs.rotate-ca)"
-    )
-    return spoilt("trusting-unreadable", path, problem, cure)
+        raise deeds.unreadable(path, problem) from None
 
 
 def _hosts(document: Mapping[str, Any]) -> Hosts:

@@ -381,3 +381,31 @@ def test_what_was_under_way_in_a_backup_is_not_after_the_restore(
     stopped = logbook.newest(here, f"trust {REGISTRY}")
     assert stopped.ended == deeds.RESTORED
     assert stopped.settled == {"a"}, "--resume goes on from it"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("hosts", 3), ("hosts", [{"name": 3}]), ("began", None), ("command", None), ("command", 3)],
+)
+def test_a_spoilt_logbook_is_told_by_whoever_reads_it(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    done(tmp_path, "trust", Target("n1", "n1"))
+    (book,) = tmp_path.glob("*.jsonl")
+    first, *rest = book.read_text().splitlines()
+    document = {**json.loads(first), key: value}
+    if value is None:
+        del document[key]
+    book.write_text("\n".join([json.dumps(document), *rest, ""]))
+    readers: list[Callable[[], object]] = [
+        lambda: logbook.past(tmp_path),
+        lambda: deeds.deeds(tmp_path, "r"),
+        lambda: trusting.standings(tmp_path, "r"),
+        lambda: logbook.newest(tmp_path, "trust r"),
+    ]
+    for read in readers:
+        try:
+            read()
+        except Refused as refused:
+            assert refused.code in ("trusting-unreadable", "nothing-to-resume")
+            assert str(book) in refused.message or refused.code == "nothing-to-resume"
