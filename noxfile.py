@@ -33,7 +33,9 @@ os.environ.setdefault(
 )
 PYTEST = ("python", "-m", "pytest", "--durations=12")
 # The agent's tests that are skipped on its oldest Python, for want of PyYAML, jsonschema or ours.
-ABOVE_OLDEST = [f"tests/agent/test_{name}.py" for name in ("hosts", "openapi", "plan", "rancher")]
+ABOVE_OLDEST = [
+    f"tests/agent/test_{name}.py" for name in ("declared", "hosts", "openapi", "plan", "rancher")
+]
 # Tests that share nothing: one on each core, each worker taking what another has not begun.
 SPREAD = ("--numprocesses=logical", "--dist=worksteal")
 # Tests that wait more than they compute; those of a file share containers.

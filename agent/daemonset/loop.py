@@ -19,6 +19,8 @@ from agent.daemonset.api import ApiTrouble, NodeApi
 from agent.daemonset.hosts import FilesHost, FullHost, PodProver
 from agent.daemonset.surroundings import Surroundings
 from agent.engine.engine import Engine
+from agent.journal import status as standing
+from agent.journal.ledger import Store
 from agent.wire.faults import AgentError, Fault, Interrupted
 from agent.wire.plan import Plan
 from agent.wire.report import (
@@ -118,12 +120,20 @@ class Loop:
         scrape.serve(self._metrics)
         pause = DRIFT_SECONDS
         while True:
-            outcome = self._carry_out(proven=self._here.grade == "files")
+            kubelets = self._here.grade == "files"
+            outcome = self._carry_out(proven=kubelets)
+            if kubelets:
+                self._note_the_kubelets_pull(outcome)
             self._settled = outcome.good
             ready.set(outcome.good)
             pause = DRIFT_SECONDS if outcome.good else min(max(pause / 4, 2.0) * 2, SLOWEST_RETRY)
             self._changed.wait(pause)
             self._changed.clear()
+
+    def _note_the_kubelets_pull(self, outcome: LoopOutcome) -> None:
+        """On the node too: what metrics and a status tell of it is what the Node says."""
+        if outcome.good and outcome.status != UNTRUSTED:
+            standing.note_proven(Store(self._here.root), self._registry, _KUBELETS)
 
     def _metrics(self) -> str:
         return scrape.text(self._here.root, self._here.node, self._here.grade, self._settled)

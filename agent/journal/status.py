@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -76,6 +76,13 @@ def note_unproven(store: Store, registry: str, unproven: Iterable[Unproven], ane
     with contextlib.suppress(OSError, AgentError):
         content = json.dumps({**known, registry: told}).encode()
         write_own(store.folder / "unproven.json", content, 0o600)
+
+
+def note_proven(store: Store, registry: str, parts: Container[str]) -> None:
+    """Takes these parts out of what no proof shows: a proof of another's, the kubelet's, did."""
+    known = _unproven(store).get(registry, [])
+    left = [Unproven(**one) for one in known if one["part"] not in parts]
+    note_unproven(store, registry, left, anew=True)
 
 
 def _unproven(store: Store) -> dict[str, list[dict[str, str]]]:

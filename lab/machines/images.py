@@ -85,7 +85,7 @@ def ensure(
             if path.suffix != ".Dockerfile"
         }
         update(text="building the lab nodes' system")
-        building.build(
+        building.make(
             client,
             files,
             tag=shared,
@@ -118,7 +118,7 @@ def _forget_superseded(settings: Settings, client: DockerClient) -> None:
 
 def _build_line(settings: Settings, client: DockerClient, line: ContainerdLine) -> None:
     name = reference(settings, line)
-    building.build(
+    building.make(
         client,
         {"Dockerfile": (_FILES / "containerd.Dockerfile").read_bytes()},
         tag=name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -34,6 +35,37 @@ def image_id(client: DockerClient, reference: str) -> str:
         return ""
 
 
+def make(
+    client: DockerClient,
+    files: Mapping[str, bytes],
+    *,
+    tag: str,
+    labels: Mapping[str, str],
+    title: str,
+    update: Update,
+    arguments: Mapping[str, str] | None = None,
+) -> str:
+    """:func:`build`, for a ``tag`` that says all that goes in: one that came meanwhile stays.
+
+    Another checkout or profile may build the same at this moment. A container would be made again
+    for an image of the same name and another id.
+    """
+    from docker.errors import APIError
+
+    said = build(
+        client, files, tag="", labels=labels, title=title, update=update, arguments=arguments
+    )
+    theirs = image_id(client, tag)
+    if not theirs:
+        repository, _, version = tag.rpartition(":")
+        client.images.get(said).tag(repository, version)
+        return said
+    if theirs != said:
+        with contextlib.suppress(APIError):
+            client.images.remove(said)
+    return theirs
+
+
 def build(
     client: DockerClient,
     files: Mapping[str, bytes],
@@ -47,6 +79,7 @@ def build(
 ) -> str:
     """Builds an image from ``files`` (path -> content; ``Dockerfile`` among them). Returns its id.
 
+    ``tag``: its name, which another image may have had; "" for none.
     ``update`` is told the steps done and their total. Steps run in the network of the engine's
     host, so that a mirror it reaches is reached here too; or in ``network``. Progress is the
     caller's, since builds run beside each other.
@@ -57,7 +90,7 @@ def build(
     events = client.api.build(
         fileobj=_context(files),
         custom_context=True,
-        tag=tag,
+        tag=tag or None,
         labels=dict(labels),
         buildargs=dict(arguments or {}),
         network_mode=network,

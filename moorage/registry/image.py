@@ -118,7 +118,7 @@ def _ensure(settings: Settings, client: DockerClient, progress: Progress, recipe
     tag = recipe.tag(settings)
     title = f"{recipe.title} from Debian's {recipe.package}"
     with progress(f"building {title}") as update:
-        building.build(
+        building.make(
             client,
             {"Dockerfile": recipe.dockerfile.encode()},
             tag=tag,

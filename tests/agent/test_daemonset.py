@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
+
+import pytest
 
 from agent.daemonset.api import NodeApi
 from agent.daemonset.loop import TRUSTED, Loop, LoopOutcome, PlanWish
 from agent.daemonset.surroundings import Surroundings
+from agent.journal import status as standing
+from agent.journal.ledger import Store
+from agent.wire.report import Unproven
 
 HERE = Surroundings("n1", "files", "moorage-system", "moorage-plan", "192.0.2.1", 443)
 
@@ -36,3 +43,28 @@ def test_a_node_that_was_put_right_has_a_newer_proof_than_what_failed_before() -
     loop._tell(wish, LoopOutcome("changed"), proven=True)
     assert len(node.told) == 2
     assert json.loads(node.told[1][TRUSTED])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "left"),
+    [
+        (LoopOutcome("changed"), {"podman"}),
+        (LoopOutcome("unchanged"), {"podman"}),
+        (LoopOutcome("failed"), {"containerd", "podman"}),
+        (LoopOutcome("needs-full"), {"containerd", "podman"}),
+        (LoopOutcome("untrusted"), {"containerd", "podman"}),
+    ],
+)
+def test_the_kubelets_pull_is_a_proof_for_metrics_and_status_too(
+    tmp_path: Path, outcome: LoopOutcome, left: set[str]
+) -> None:
+    """An apply without an image notes what it cannot prove, and does so no more after a proof."""
+    store = Store(str(tmp_path))
+    Path(store.folder).mkdir(parents=True)
+    both = [Unproven(part, "nothing pulls here") for part in ("containerd", "podman")]
+    standing.note_unproven(store, "r", both, anew=False)
+    loop = Loop(replace(HERE, root=str(tmp_path)), cast(NodeApi, _Node()))
+    loop._registry = "r"
+    loop._note_the_kubelets_pull(outcome)
+    standing.note_unproven(store, "r", both, anew=False)
+    assert {one["part"] for one in standing._unproven(store)["r"]} == left

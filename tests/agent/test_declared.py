@@ -26,7 +26,7 @@ from collections.abc import Sequence
 
 from agent.edit.change import Change, Ledger, Owned, change
 from agent.facts import Facts
-from agent.formats.proposal import Finding, Proof, Proposal, unit_of
+from agent.formats.proposal import Explained, Proof, Proposal, unit_of
 from agent.wire.plan import Plan, Registry
 from agent.wire.runtimes.declaration import IMAGE, Declaration, Kind
 
@@ -50,8 +50,8 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     return Proposal(changes, restarts(facts, changes))
 
 
-def explain(facts: Facts, plan: Plan) -> tuple[Finding, ...]:
-    return (Finding(PART, "folder", PART in facts.others, "it reads /etc/wharf"),)
+def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
+    return (Explained(PART, "folder", PART in facts.others, "it reads /etc/wharf"),)
 
 
 def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
