@@ -186,7 +186,7 @@ def _from_hub(settings: Settings, client: DockerClient, reference: str, update: 
     own = mirror(settings.lab.mirror)
     sources = "".join(f"{line}\n" for line in own.sources()) if own else ""
     text = _DOCKERFILE.format(image=_HUB_IMAGE, include=" ".join(_INCLUDE))
-    building.build(
+    building.make(
         client,
         {"Dockerfile": text.encode(), "sources.list": sources.encode()},
         tag=reference,

@@ -41,7 +41,7 @@ def ensure(settings: Settings, client: DockerClient, progress: Progress) -> str:
     if building.exists(client, name):
         return name
     with progress("building the cluster's control plane") as update:
-        building.build(
+        building.make(
             client,
             {file: (_FILES / file).read_bytes() for file in _BUILD},
             tag=name,
