@@ -55,6 +55,8 @@ def make(
     said = build(
         client, files, tag="", labels=labels, title=title, update=update, arguments=arguments
     )
+    if not said:
+        raise _failed(title, "", "the engine does not say which image it has built")
     theirs = image_id(client, tag)
     if not theirs:
         repository, _, version = tag.rpartition(":")
