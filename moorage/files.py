@@ -18,6 +18,23 @@ from typing import TextIO
 from moorage.errors import MoorageError
 
 
+def user_cache() -> Path:
+    """What can be made again, for all checkouts of this user.
+
+    https://specifications.freedesktop.org/basedir-spec/
+    """
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    # The specification: a relative path is invalid and to be ignored.
+    root = Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
+    return root / "moorage"
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def private_folder(path: Path, *, owner: tuple[int, int] | None = None) -> Path:
     """Makes ``path`` (and parents) if needed and keeps it 0700. Returns it. Raises OSError.
 

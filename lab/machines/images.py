@@ -85,10 +85,11 @@ def ensure(
             if path.suffix != ".Dockerfile"
         }
         update(text="building the lab nodes' system")
-        building.make(
+        building.build(
             client,
             files,
             tag=shared,
+            replace=False,
             labels=engine.labels(settings, "lab"),
             title="the lab nodes' system",
             arguments={"BASE": base},
@@ -118,10 +119,11 @@ def _forget_superseded(settings: Settings, client: DockerClient) -> None:
 
 def _build_line(settings: Settings, client: DockerClient, line: ContainerdLine) -> None:
     name = reference(settings, line)
-    building.make(
+    building.build(
         client,
         {"Dockerfile": (_FILES / "containerd.Dockerfile").read_bytes()},
         tag=name,
+        replace=False,
         labels=engine.labels(settings, "lab"),
         title=f"a node with containerd {line.name}",
         arguments={"NODE": reference(settings, None), "SUITE": line.suite},

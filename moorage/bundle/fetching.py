@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from moorage.bundle.room import digest, full
+from moorage.bundle.room import full
 from moorage.errors import SPOILT, MoorageError
-from moorage.files import move, passing_folder, private_folder, write_atomically
+from moorage.files import digest, move, passing_folder, private_folder, write_atomically
 from moorage.images import several, skopeo
 from moorage.images.outcome import ImageOutcome
 from moorage.images.skopeo import SkopeoAccess

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from moorage.bundle import checkout, packing, system
 from moorage.bundle.packing import BundleMember, Opened
-from moorage.bundle.room import digest, room
+from moorage.bundle.room import room
 from moorage.errors import SPOILT, MoorageError, Refused
 from moorage.files import (
+    digest,
     link_or_copy,
     link_to,
     locked_beside,

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from moorage.bundle.room import digest
 from moorage.errors import Refused
-from moorage.files import write_tar
+from moorage.files import digest, write_tar
 from moorage.supply import manifest
 from moorage.supply.manifest import BundleFile, BundleManifest
 

@@ -1,20 +1,13 @@
-"""Files on this disk: their digests, and a disk that fills up."""
+"""A disk that fills up while a bundle is made or unpacked."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from moorage.errors import MoorageError
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def full(what: str, why: str, folder: Path) -> MoorageError:

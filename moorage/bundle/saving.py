@@ -16,10 +16,11 @@ from agent.wire.version import __version__
 from moorage.actions import Action
 from moorage.bundle import checkout, engine_images, fetching, packages, packing, system, wheels
 from moorage.bundle.fetching import FetchWish
-from moorage.bundle.room import digest, room
+from moorage.bundle.room import room
 from moorage.docker import debian, engine
 from moorage.errors import Refused
 from moorage.files import (
+    digest,
     link_or_copy,
     passing_folder,
     private_folder,

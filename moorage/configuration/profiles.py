@@ -2,15 +2,17 @@
 
 ``--profile=NAME``, before or after the task, or INVOKE_PROFILE. Such a run reads
 ``invoke.NAME.yaml`` in the place of ``invoke.yaml``, and keeps what it makes in ``profiles/NAME``
-(:attr:`moorage.settings.Settings.home`). Pure but for :func:`there`, which looks.
+(:attr:`moorage.settings.Settings.home`). Pure but for :func:`there`
+and :func:`said`, which look.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from moorage.errors import Refused
 from moorage.output.typed import OPTION, PROFILE, file_of
@@ -95,6 +97,22 @@ def there(folder: Path) -> list[str]:
     names = {words[1] for words in found if len(words) == 3 and words[2] in _SUFFIXES}
     usable = (name for name in names if _NAME.fullmatch(name) and not _OURS.fullmatch(name))
     return sorted(name for name in usable if name != DEFAULT)
+
+
+def said(folder: Path, name: str) -> dict[str, Any]:
+    """What a profile's file in ``folder`` says. Nothing, if it cannot be read: its own run tells
+    that."""
+    import yaml
+
+    stem = file_of(name).removesuffix("yaml")
+    paths = (folder / f"{stem}{suffix}" for suffix in ("yaml", "yml", "json"))
+    try:
+        content = next((path.read_bytes() for path in paths if path.exists()), b"")
+        document = yaml.safe_load(content)
+        json.dumps(document, default=str)  # an alias that leads into itself is no settings
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def require(folder: Path, name: str) -> None:

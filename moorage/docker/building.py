@@ -35,44 +35,12 @@ def image_id(client: DockerClient, reference: str) -> str:
         return ""
 
 
-def make(
-    client: DockerClient,
-    files: Mapping[str, bytes],
-    *,
-    tag: str,
-    labels: Mapping[str, str],
-    title: str,
-    update: Update,
-    arguments: Mapping[str, str] | None = None,
-) -> str:
-    """:func:`build`, for a ``tag`` that says all that goes in: one that came meanwhile stays.
-
-    Another checkout or profile may build the same at this moment. A container would be made again
-    for an image of the same name and another id.
-    """
-    from docker.errors import APIError
-
-    said = build(
-        client, files, tag="", labels=labels, title=title, update=update, arguments=arguments
-    )
-    if not said:
-        raise _failed(title, "", "the engine does not say which image it has built")
-    theirs = image_id(client, tag)
-    if not theirs:
-        repository, _, version = tag.rpartition(":")
-        client.images.get(said).tag(repository, version)
-        return said
-    if theirs != said:
-        with contextlib.suppress(APIError):
-            client.images.remove(said)
-    return theirs
-
-
 def build(
     client: DockerClient,
     files: Mapping[str, bytes],
     *,
     tag: str,
+    replace: bool,
     labels: Mapping[str, str],
     title: str,
     update: Update,
@@ -81,7 +49,10 @@ def build(
 ) -> str:
     """Builds an image from ``files`` (path -> content; ``Dockerfile`` among them). Returns its id.
 
-    ``tag``: its name, which another image may have had; "" for none.
+    ``replace``: the image becomes ``tag``, whatever had that name. Else the name says all that
+    goes in, and one that came meanwhile stays, and is returned: another checkout or profile may
+    build the same at this moment, and a container would be made again for another id.
+
     ``update`` is told the steps done and their total. Steps run in the network of the engine's
     host, so that a mirror it reaches is reached here too; or in ``network``. Progress is the
     caller's, since builds run beside each other.
@@ -92,7 +63,7 @@ def build(
     events = client.api.build(
         fileobj=_context(files),
         custom_context=True,
-        tag=tag or None,
+        tag=tag if replace else None,
         labels=dict(labels),
         buildargs=dict(arguments or {}),
         network_mode=network,
@@ -110,7 +81,24 @@ def build(
         built = event.get("aux", {}).get("ID", built)
         if "error" in event:
             raise _failed(title, "".join(said), str(event["error"]))
-    return built
+    if not replace and not built:
+        raise _failed(title, "", "the engine does not say which image it has built")
+    return built if replace else _named(client, built, tag)
+
+
+def _named(client: DockerClient, built: str, tag: str) -> str:
+    """The id of the image of that name, which is ``built`` unless there was one by now."""
+    from docker.errors import APIError
+
+    theirs = image_id(client, tag)
+    if not theirs:
+        repository, _, version = tag.rpartition(":")
+        client.images.get(built).tag(repository, version)
+        return built
+    if theirs != built:
+        with contextlib.suppress(APIError):
+            client.images.remove(built)
+    return theirs
 
 
 def imported_id(answer: str) -> str:

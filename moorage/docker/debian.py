@@ -186,10 +186,11 @@ def _from_hub(settings: Settings, client: DockerClient, reference: str, update: 
     own = mirror(settings.lab.mirror)
     sources = "".join(f"{line}\n" for line in own.sources()) if own else ""
     text = _DOCKERFILE.format(image=_HUB_IMAGE, include=" ".join(_INCLUDE))
-    building.make(
+    building.build(
         client,
         {"Dockerfile": text.encode(), "sources.list": sources.encode()},
         tag=reference,
+        replace=False,
         labels=engine.labels(settings, "base"),
         title="the Debian base",
         update=update,

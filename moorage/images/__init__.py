@@ -77,6 +77,7 @@ def build(settings: Settings, client: DockerClient, progress: Progress) -> Built
             client,
             files,
             tag=reference,
+            replace=True,
             labels={
                 **engine.labels(settings, "image"),
                 INPUTS_LABEL: inputs,

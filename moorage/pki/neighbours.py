@@ -9,10 +9,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moorage.configuration.profiles import DEFAULT, there
+from moorage.configuration.profiles import DEFAULT, said, there
 from moorage.errors import MoorageError, Refused
 from moorage.output.typed import OPTION
 from moorage.pki.roster import Resident, Roster
@@ -62,11 +61,7 @@ def _others(settings: Settings) -> Iterator[tuple[str, dict[str, Resident]]]:
 
 def _certs_dir(settings: Settings) -> str:
     """Where another profile's certificates are, by its own file."""
-    import yaml
-
-    file: Path = settings.file
-    usual = str(type(settings.certs)().dir)
     try:
-        return str(yaml.safe_load(file.read_bytes())["certs"]["dir"])
-    except (OSError, yaml.YAMLError, TypeError, KeyError):
-        return usual
+        return str(said(settings.root, settings.profile)["certs"]["dir"])
+    except (TypeError, KeyError):
+        return str(type(settings.certs)().dir)

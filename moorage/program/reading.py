@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -50,26 +49,11 @@ def shared_with_others(sources: Sequence[SettingSource]) -> Iterator[BadSetting]
     from moorage.configuration import apart, origins
 
     others = {
-        name: apart.used(apart.sources_of(sources, name, _file_of(ROOT, name)), ROOT, name)
+        name: apart.used(apart.sources_of(sources, name, profiles.said(ROOT, name)), ROOT, name)
         for name in names
     }
     mine = apart.used(sources, ROOT, me)
     yield from apart.shared(mine, others, partial(origins.giver, sources))
-
-
-def _file_of(root: Path, profile: str) -> dict[str, Any]:
-    """What another profile's file says. Nothing, if it cannot be read: its own run tells that."""
-    import yaml
-
-    stem = file_of(profile).removesuffix("yaml")
-    paths = (root / f"{stem}{suffix}" for suffix in ("yaml", "yml", "json"))
-    try:
-        content = next((path.read_bytes() for path in paths if path.exists()), b"")
-        document = yaml.safe_load(content)
-        json.dumps(document, default=str)  # an alias that leads into itself is no settings
-    except (OSError, yaml.YAMLError, ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def sources_of(config: Config) -> tuple[SettingSource, ...]:

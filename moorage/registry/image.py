@@ -118,10 +118,11 @@ def _ensure(settings: Settings, client: DockerClient, progress: Progress, recipe
     tag = recipe.tag(settings)
     title = f"{recipe.title} from Debian's {recipe.package}"
     with progress(f"building {title}") as update:
-        building.make(
+        building.build(
             client,
             {"Dockerfile": recipe.dockerfile.encode()},
             tag=tag,
+            replace=False,
             labels=engine.labels(settings, "registry"),
             arguments={"BASE": base},
             title=title,

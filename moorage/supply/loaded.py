@@ -7,12 +7,12 @@ it not; whoever asks goes to the network then.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from moorage.files import user_cache
 from moorage.supply import manifest
 from moorage.supply.manifest import BundleManifest, EngineImage
 
@@ -29,11 +29,8 @@ class Supply:
 
 
 def cache() -> Path:
-    """Where bundles are unpacked. https://specifications.freedesktop.org/basedir-spec/"""
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    # The specification: a relative path is invalid and to be ignored.
-    root = Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
-    return root / "moorage" / "bundle"
+    """Where bundles are unpacked."""
+    return user_cache() / "bundle"
 
 
 def pointer(root: Path) -> Path:

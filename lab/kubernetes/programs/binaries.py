@@ -19,7 +19,7 @@ from lab.kubernetes.programs.version import Version, parse
 from moorage import commands
 from moorage.actions import Action
 from moorage.errors import MoorageError, Refused
-from moorage.files import replaced_folder, write_atomically
+from moorage.files import replaced_folder, user_cache, write_atomically
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -57,11 +57,8 @@ def architecture() -> str:
 
 
 def cache(version: str) -> Path:
-    """The cache's folder for ``version``. https://specifications.freedesktop.org/basedir-spec/"""
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    # The specification: a relative path is invalid and to be ignored.
-    root = Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
-    return root / "moorage" / "kubernetes" / version / architecture()
+    """The cache's folder for ``version``."""
+    return user_cache() / "kubernetes" / version / architecture()
 
 
 def planned_version(settings: Settings) -> Version:

@@ -41,10 +41,11 @@ def ensure(settings: Settings, client: DockerClient, progress: Progress) -> str:
     if building.exists(client, name):
         return name
     with progress("building the cluster's control plane") as update:
-        building.make(
+        building.build(
             client,
             {file: (_FILES / file).read_bytes() for file in _BUILD},
             tag=name,
+            replace=False,
             labels=engine.labels(settings, PART),
             title="the cluster's control plane",
             arguments={"NODE": images.reference(settings, None)},

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from moorage import files
 from moorage.registry.storage import manifest
 from moorage.registry.storage.layout import Blob, Layout
 from moorage.registry.storage.manifest import MAX_MANIFEST, Manifest
@@ -65,8 +65,7 @@ def _read(layout: Layout, blob: Blob) -> str:
 
 def _digest(layout: Layout, digest: str) -> str:
     try:
-        with layout.blob(digest).open("rb") as file:
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        return f"sha256:{files.digest(layout.blob(digest))}"
     except FileNotFoundError:
         return ""
 

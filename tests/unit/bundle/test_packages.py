@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from moorage.bundle import packages
-from moorage.bundle.room import digest
-from moorage.files import private_folder, write_atomically
+from moorage.files import digest, private_folder, write_atomically
 from moorage.supply import loaded
 
 needs_apt = pytest.mark.skipif(

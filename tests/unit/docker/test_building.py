@@ -27,7 +27,9 @@ def tag(client: Any) -> Iterator[str]:
 
 def make(client: Any, tag: str, what: str) -> str:
     files = {"Dockerfile": f"FROM scratch\nLABEL made={what}\n".encode()}
-    return building.make(client, files, tag=tag, labels={}, title="a test's image", update=unheard)
+    return building.build(
+        client, files, tag=tag, replace=False, labels={}, title="a test's image", update=unheard
+    )
 
 
 def test_an_image_that_came_meanwhile_stays(client: Any, tag: str) -> None:

@@ -76,6 +76,7 @@ def image(client: DockerClient) -> str:
         client,
         {"Dockerfile": DOCKERFILE},
         tag="moorage/test:sshd",
+        replace=True,
         labels=LABELS,
         title="a node for tests",
         update=lambda **_: None,
