@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lab.machines import access, containers, images, limits
 from lab.machines.node import LabNode, Recipe, bounding_set, capabilities, host_config
+from moorage import beside
 from moorage.actions import Action
 from moorage.docker import building, debian, engine, supplied
 from moorage.errors import Refused
@@ -60,29 +61,22 @@ def build(settings: Settings, client: DockerClient, progress: Progress) -> Futur
     """Begins to build what the nodes of ``lab.nodes`` are made from; None if all is there.
 
     What it stands on is made before this returns. The rest goes on beside the caller, who waits for
-    it with ``result()``, or ends without: a daemon thread keeps nobody.
+    it with ``result()``, or ends without.
     """
     lines = _lines(settings, None)
     images.bring(settings, client, lines, progress)
     if not images.missing(settings, client, lines):
         return None
     base = images.base(settings, client, progress)
-    done: Future[None] = Future()
 
     def work() -> None:
+        own = engine.connect(settings)
         try:
-            own = engine.connect(settings)
-            try:
-                images.ensure(settings, own, lines, base)
-            finally:
-                own.close()
-        except BaseException as problem:
-            done.set_exception(problem)
-        else:
-            done.set_result(None)
+            images.ensure(settings, own, lines, base)
+        finally:
+            own.close()
 
-    threading.Thread(target=work, name="lab-images", daemon=True).start()
-    return done
+    return beside.begin(work, "lab-images")
 
 
 def up(settings: Settings, client: DockerClient, ui: UI, nodes: str | None = None) -> list[LabNode]:

@@ -19,7 +19,7 @@ from moorage.files import digest, move, passing_folder, private_folder, write_at
 from moorage.images import several, skopeo
 from moorage.images.outcome import ImageOutcome
 from moorage.images.skopeo import SkopeoAccess
-from moorage.images.upstream import Upstreams
+from moorage.images.upstream import Upstreams, moved
 from moorage.output import Progress
 from moorage.references import Reference
 from moorage.supply import manifest
@@ -121,7 +121,7 @@ class _Work:
         if before is not None and before.digest == wanted:
             return ImageOutcome(str(image), digest=wanted)
         if before is not None and image.tag and not image.digest and not self._wish.update:
-            raise _moved(image, before.digest, wanted, "an earlier run fetched")
+            raise moved(image, "an earlier run fetched", _where(before.digest, wanted))
         key = hashlib.sha256(str(image).encode()).hexdigest()[:16]
         with passing_folder(folder / "copies", f"{key}-") as passing:
             skopeo.fetch(replace(image, digest=wanted), passing / "image", self._allowed, self.stop)
@@ -135,7 +135,7 @@ class _Work:
         before = (self._wish.before or {}).get(str(image))
         fixed = not image.tag or image.digest or self._wish.update
         if before is not None and before.digest != wanted and not fixed:
-            raise _moved(image, before.digest, wanted, "the first bundle has")
+            raise moved(image, "the first bundle has", _where(before.digest, wanted))
         return wanted
 
     def _had(self, image: Reference, digest: str) -> bool:
@@ -178,10 +178,5 @@ def _note(folder: Path, image: Reference) -> Path:
     return folder / "notes" / f"{hashlib.sha256(str(image).encode()).hexdigest()}.json"
 
 
-def _moved(image: Reference, before: str, wanted: str, whose: str) -> MoorageError:
-    return MoorageError(
-        "tag-moved",
-        f"{image} is another image than the one that {whose}",
-        cause=f"there it is {before}, and at its registry {wanted} now",
-        cure="--update takes the new one; by digest in the list it stays what it is",
-    )
+def _where(before: str, wanted: str) -> str:
+    return f"there it is {before}, and at its registry {wanted} now"

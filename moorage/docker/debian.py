@@ -99,8 +99,17 @@ def pending(settings: Settings) -> list[Action]:
 def base_image(settings: Settings, client: DockerClient, progress: Progress) -> str:
     """The reference of the Debian base; makes it where it is not there yet.
 
-    Raises MoorageError where neither Docker Hub nor a Debian mirror can be had.
+    Threads that need it at once make one. Raises MoorageError where neither Docker Hub nor a Debian
+    mirror can be had.
     """
+    with _making:
+        return _base_image(settings, client, progress)
+
+
+_making = threading.Lock()
+
+
+def _base_image(settings: Settings, client: DockerClient, progress: Progress) -> str:
     reference = tag(settings)
     for left in (settings.state / "base").glob("*.tar"):  # of a stopped run
         left.unlink()

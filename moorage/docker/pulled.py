@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moorage import references
-from moorage.files import private_folder, write_atomically
+from moorage.files import locked_beside, private_folder, write_atomically
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -26,8 +26,10 @@ def pull(settings: Settings, client: DockerClient, reference: str) -> None:
 
 
 def note(settings: Settings, reference: str) -> None:
-    """Note that ``reference`` was brought by us."""
-    _write(settings, [*dict.fromkeys([*ours(settings), reference])])
+    """Note that ``reference`` was brought by us; images are brought by several threads at once."""
+    private_folder(settings.state)
+    with locked_beside(settings.state / "pulled"):
+        _write(settings, [*dict.fromkeys([*ours(settings), reference])])
 
 
 def ours(settings: Settings) -> list[str]:

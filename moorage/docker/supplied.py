@@ -25,7 +25,8 @@ _CHUNK = 1 << 20
 
 def known(settings: Settings, *names: str) -> str:
     """The first of ``names`` that the loaded bundle has; "" if it has none."""
-    return next((name for name in names if loaded.engine_image(settings.root, name)), "")
+    found = loaded.engine_image(settings.root, *names)
+    return found.image.name if found else ""
 
 
 def bring(settings: Settings, client: DockerClient, progress: Progress, *names: str) -> str:
@@ -33,13 +34,14 @@ def bring(settings: Settings, client: DockerClient, progress: Progress, *names: 
 
     Raises MoorageError with the engine's words.
     """
-    name = known(settings, *names)
-    image = loaded.engine_image(settings.root, name) if name else None
-    found = loaded.current(settings.root)
-    if image is None or found is None or building.exists(client, name):
+    found = loaded.engine_image(settings.root, *names)
+    if found is None:
+        return ""
+    name = found.image.name
+    if building.exists(client, name):
         return name
     with progress(f"loading {name} from the bundle"):
-        said = client.api.load_image(archive(image, found.folder))  # type: ignore[no-untyped-call]
+        said = client.api.load_image(archive(*found))  # type: ignore[no-untyped-call]
         errors = [str(event["error"]) for event in said or () if "error" in event]
         if errors or not building.exists(client, name):
             raise MoorageError(

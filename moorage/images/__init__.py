@@ -13,11 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from moorage import beside
 from moorage.docker import building, debian, engine, pulled, supplied
 from moorage.errors import MoorageError, Refused
+from moorage.output import silent
 from moorage.supply import loaded
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from docker import DockerClient
 
     from moorage.output import Progress, Update
@@ -89,6 +93,21 @@ def build(settings: Settings, client: DockerClient, progress: Progress) -> Built
             network="none",
         )
     return BuiltImage(reference, image_id, changed=image_id != before)
+
+
+def begin(settings: Settings, client: DockerClient) -> Future[BuiltImage] | None:
+    """Begins :func:`build` beside the caller; None if an image of that name is there."""
+    if building.exists(client, settings.image_reference):
+        return None
+
+    def work() -> BuiltImage:
+        own = engine.connect(settings)
+        try:
+            return build(settings, own, silent)
+        finally:
+            own.close()
+
+    return beside.begin(work, "image")
 
 
 def push(settings: Settings, client: DockerClient, progress: Progress) -> PushedImage:

@@ -19,7 +19,7 @@ from moorage.errors import MoorageError
 from moorage.images import asking, several, skopeo
 from moorage.images.outcome import ImageOutcome
 from moorage.images.skopeo import SkopeoAccess
-from moorage.images.upstream import OwnRegistry, Upstreams
+from moorage.images.upstream import OwnRegistry, Upstreams, moved
 from moorage.references import Reference
 from moorage.registry import client
 from moorage.registry.caches import upstreams
@@ -110,7 +110,8 @@ class _Work:
         if there == wanted:
             return ImageOutcome(str(image), str(landed), wanted)
         if image.tag and not image.digest and there and not self.wish.update:
-            raise _moved(image, landed, there, wanted)
+            where = f"here it is {there}, there it is {wanted} now, or another --platform was meant"
+            raise moved(image, "was mirrored", where)
         if self.wish.dry_run:
             return ImageOutcome(str(image), str(landed), wanted, changed=True)
         source = f"docker://{replace(image, digest=wanted).pinned}"
@@ -158,15 +159,6 @@ def _is_cached(image: Reference) -> MoorageError:
         f"{image} needs no mirroring: {image.registry} has a cache here",
         cause="below that path images come from the cache, which fills itself by pulls",
         cure=f"pull it here once; or inv registry.cache {image.registry} --remove, then mirror it",
-    )
-
-
-def _moved(image: Reference, landed: Reference, there: str, wanted: str) -> MoorageError:
-    return MoorageError(
-        "tag-moved",
-        f"{image} is another image than the one that was mirrored",
-        cause=f"here it is {there}, there it is {wanted} now, or another --platform was meant",
-        cure="--update takes the new one; by digest in the list it stays what it is",
     )
 
 

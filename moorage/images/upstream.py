@@ -40,6 +40,19 @@ def platform(text: str) -> str:
     return text
 
 
+def moved(image: Reference, what: str, where: str) -> MoorageError:
+    """The refusal of a tag that names another image at its registry by now.
+
+    ``what``: the image that it named before, in words; ``where``: both digests, in words.
+    """
+    return MoorageError(
+        "tag-moved",
+        f"{image} is another image than the one that {what}",
+        cause=where,
+        cure="--update takes the new one; by digest in the list it stays what it is",
+    )
+
+
 class Upstreams:
     """The registries of ``images``; threads share it. ``platform``: that one alone, or ""."""
 

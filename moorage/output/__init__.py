@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -73,3 +73,9 @@ Progress = Callable[[str], AbstractContextManager[Update]]
 
 def unheard(**_progress: object) -> None:
     """An ``Update`` of which nobody hears."""
+
+
+@contextmanager
+def silent(_what: str) -> Iterator[Update]:
+    """A ``Progress`` of which nobody hears: for work beside other work that is shown."""
+    yield unheard

@@ -9,11 +9,12 @@ import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import Refused
 from moorage.files import locked_beside, private_folder, write_atomically
+from moorage.records import require_types
 
 if TYPE_CHECKING:
     from moorage.settings import Settings
@@ -46,9 +47,6 @@ class Resident:
         if self.usual_port or not self.ssh_port:
             return host
         return f"[{host}]:{self.ssh_port}" if ":" in host else f"{host}:{self.ssh_port}"
-
-
-_TYPES = {"str": str, "int": int, "bool": bool}
 
 
 class Roster:
@@ -159,7 +157,5 @@ class Roster:
 def _resident(document: dict[str, Any]) -> Resident:
     """Raises TypeError for anything else."""
     made = Resident(**document)
-    for one in fields(made):
-        if type(getattr(made, one.name)) is not _TYPES[str(one.type)]:
-            raise TypeError(f"the {one.name} of an agent is {getattr(made, one.name)!r}")
+    require_types(made)
     return made

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from moorage.errors import SPOILT, spoilt
 from moorage.files import private_folder, write_atomically
+from moorage.records import require_types
 from moorage.rotation import members
 from moorage.rotation.course import (
     ABORT,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _PHASES = (*PHASES, ABORT)
-_TYPES = {"str": str, "bool": bool}
 
 
 def path(settings: Settings) -> Path:
@@ -72,7 +72,8 @@ def _state(document: dict[str, Any]) -> State:
     those = tuple(_member(one) for one in _list(document.pop("members")))
     without = frozenset(map(_text, _list(document.pop("without"))))
     made = State(members=those, without=without, **document)
-    _require_types(made)
+    require_types(made)
+    _require_shown(made)
     _require(made.phase, _PHASES)
     if made.phase not in (BOTH, ABORT) and not made.new:
         raise ValueError(f"there is no new CA in its phase {made.phase}")
@@ -83,7 +84,8 @@ def _state(document: dict[str, Any]) -> State:
 
 def _member(document: dict[str, Any]) -> Member:
     made = Member(**document)
-    _require_types(made)
+    require_types(made)
+    _require_shown(made)
     made = replace(made, why=made.why.encode(errors="replace").decode())
     _text(made.name)
     _require(made.kind, (NODE, MACHINE, CLUSTER))
@@ -93,13 +95,10 @@ def _member(document: dict[str, Any]) -> Member:
     return made
 
 
-def _require_types(made: State | Member) -> None:
-    """Raises TypeError for a text or a truth value that is none, ValueError for a text that cannot
-    be shown."""
+def _require_shown(made: State | Member) -> None:
+    """Raises ValueError for a text that cannot be shown."""
     for one in fields(made):
         found = getattr(made, one.name)
-        if type(found) is not _TYPES.get(str(one.type), type(found)):
-            raise TypeError(f"its {one.name} is {found!r}")
         if isinstance(found, str) and one.name != "why":
             found.encode()
 

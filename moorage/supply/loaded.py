@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from moorage.files import user_cache
@@ -26,6 +27,13 @@ class Supply:
 
     folder: Path
     manifest: BundleManifest
+
+
+class SuppliedImage(NamedTuple):
+    """An image for the engine, its files below ``folder``."""
+
+    image: EngineImage
+    folder: Path
 
 
 def cache() -> Path:
@@ -94,12 +102,12 @@ def apt_line(folder: Path) -> str:
     return f"deb [trusted=yes] file:{quote(str(folder / manifest.DEBS))} ./\n"
 
 
-def engine_image(root: Path, name: str) -> EngineImage | None:
-    """The image of that name for the engine, if the bundle has it."""
+def engine_image(root: Path, *names: str) -> SuppliedImage | None:
+    """The image for the engine of the first of ``names`` that the bundle has."""
     found = current(root)
-    if found is None:
-        return None
-    return next((one for one in found.manifest.engine if one.name == name), None)
+    images = {one.name: one for one in found.manifest.engine} if found else {}
+    image = next((images[name] for name in names if name in images), None)
+    return SuppliedImage(image, found.folder) if found and image else None
 
 
 def held(root: Path) -> dict[str, str]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from lab.kubernetes import Cluster
     from moorage.cluster.workload.deploy import Deployed, Workload
+    from moorage.images import BuiltImage
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Walk:
     runtimes: dict[str, str] = field(default_factory=dict)
     this_machine: HostResult | None = None
     lab_images: Future[None] | None = None
+    image: Future[BuiltImage] | None = None
     done: list[PhaseDone] = field(default_factory=list)
     cluster: Cluster | None = None
     workload: Workload | None = None

@@ -46,13 +46,20 @@ def _registry_pending(walk: Walk) -> list[Action]:
 
 
 def _registry(walk: Walk) -> bool:
-    import lab
     from moorage import registry
 
-    # The slow part of the nodes needs nothing of the registry: both are built at once.
+    return registry.up(walk.settings, walk.client, walk.ui).changed
+
+
+def _registry_and_builds(walk: Walk) -> bool:
+    """The slow part of the nodes and the image need nothing of the registry: all begin at once."""
+    import lab
+    from moorage import images
+
     if not walk.settings.nodes.hosts:
         walk.lab_images = lab.build(walk.settings, walk.client, walk.ui.progress)
-    return registry.up(walk.settings, walk.client, walk.ui).changed
+    walk.image = images.begin(walk.settings, walk.client)
+    return _registry(walk)
 
 
 def _this_machine_pending(walk: Walk) -> list[Action]:
@@ -79,7 +86,11 @@ def _image_pending(walk: Walk) -> list[Action]:
 def _image(walk: Walk) -> bool:
     from moorage import images
 
-    built = images.build(walk.settings, walk.client, walk.ui.progress)
+    if walk.image is None:
+        built = images.build(walk.settings, walk.client, walk.ui.progress)
+    else:
+        with walk.ui.progress(f"building {walk.settings.image_reference}"):
+            built = walk.image.result()
     pushed = images.push(walk.settings, walk.client, walk.ui.progress)
     return _held(walk) or built.changed or pushed.changed
 
@@ -173,12 +184,19 @@ def _verify(walk: Walk) -> bool:
 
 _ENGINE = Phase("engine", _engine_pending, _engine)
 _CERTIFICATES = Phase("certificates", _certificates_pending, _certificates)
-_REGISTRY = Phase("registry", _registry_pending, _registry)
+_REGISTRY = Phase("registry", _registry_pending, _registry_and_builds)
 _THIS_MACHINE = Phase("this machine", _this_machine_pending, _this_machine)
 _IMAGE = Phase("image", _image_pending, _image)
 _NODES = Phase("nodes", _nodes_pending, _nodes)
 _TRUST = Phase("trust", _trust_pending, _trust)
 _VERIFY = Phase("verify", _nothing_pending, _verify)
+
+REGISTRY_PHASES = (
+    _ENGINE,
+    _CERTIFICATES,
+    Phase("registry", _registry_pending, _registry),
+    _THIS_MACHINE,
+)
 
 PHASES = (
     _ENGINE,

@@ -11,6 +11,7 @@ from typing import Any
 
 from moorage.errors import Refused
 from moorage.fleet.inventory import ranges
+from moorage.records import require_types
 
 # Aliases of ~/.ssh/config may hold '_', which host names may not; ssh(1) itself takes both.
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
@@ -178,13 +179,14 @@ def target_of(document: Mapping[str, Any]) -> Target:
     """
     options = document.get("ssh_args", ())
     made = Target(**{**document, "ssh_args": tuple(options)})
+    require_types(made)
     texts = (made.name, made.host, made.user, made.ssh_config, *options)
-    if isinstance(options, str) or not all(isinstance(text, str) for text in texts):
+    if isinstance(options, str) or not all(isinstance(text, str) for text in options):
         raise TypeError(f"{document!r} is not a host")
     words = filter(None, (made.host, made.user))
     if not (made.name and made.host and all(map(_WORD.fullmatch, words))):
         raise ValueError(f"{made.name!r} is not a host")
-    if type(made.port) is not int or not 0 <= made.port <= 65535:
+    if not 0 <= made.port <= 65535:
         raise ValueError(f"{made.port!r} is not a port")
     if any(b"\0" in os.fsencode(text) for text in texts):
         raise ValueError(f"the way to {made.name!r} has a NUL in it")

@@ -26,11 +26,10 @@ def up(run: Run, yes: bool = False) -> dict[str, Any]:
 
     del yes  # the voice knows it already
     walk = phase.Walk(run.settings, run.ui)
-    phases = walk_up.PHASES[:4]  # engine, certificates, registry, this machine
-    actions = phase.pending(walk, phases)
+    actions = phase.pending(walk, walk_up.REGISTRY_PHASES)
     if any(action.asks for action in actions):
         run.ui.confirm([action.text for action in actions])
-    phase.go(walk, phases)
+    phase.go(walk, walk_up.REGISTRY_PHASES)
     from moorage import registry
 
     status = registry.status(run.settings, engine.connect(run.settings))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
+from docker import DockerClient
 
 from moorage import commands
-from moorage.docker import building, debian, engine
+from moorage.docker import apt, building, debian, engine
 from moorage.docker.debian import DebianMirror
 from moorage.errors import MoorageError
+from moorage.output import silent
 from moorage.settings import LabSettings
 from moorage.ui import UI
 from tests.unit.elsewhere import project
@@ -149,3 +153,24 @@ def test_a_registry_out_of_reach_is_asked_once(tmp_path: Path) -> None:
     assert not debian.hub_answers(client, "192.0.2.1:5000/a:b", seconds=0.5)
     assert not debian.hub_answers(client, "192.0.2.1:5000/c:d", seconds=0.5)
     assert time.monotonic() - started < 0.9
+
+
+def test_threads_that_need_the_base_at_once_make_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def bootstrap(_settings: object, _client: object, reference: str, _update: object) -> None:
+        time.sleep(0.05)
+        made.append(reference)
+
+    settings, unused = project(tmp_path), cast("DockerClient", None)
+    monkeypatch.setattr(building, "exists", lambda *_: bool(made))
+    monkeypatch.setattr(debian, "hub_answers", lambda *_: False)
+    monkeypatch.setattr(apt, "install", lambda *_: None)
+    monkeypatch.setattr(debian, "_tools", list)
+    monkeypatch.setattr(debian, "_bootstrap", bootstrap)
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(debian.base_image, settings, unused, silent) for _ in range(2)]
+        assert {one.result() for one in both} == {debian.tag(settings)}
+    assert len(made) == 1

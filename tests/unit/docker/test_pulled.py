@@ -6,6 +6,7 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,10 @@ def test_an_older_image_does_not_pass_for_the_one_that_could_not_be_pulled(
 def test_a_pull_that_went_well_is_noted(client: DockerClient, here: Settings) -> None:
     pulled.pull(here, client, "app:1")
     assert pulled.ours(here) == ["app:1"]
+
+
+def test_what_two_threads_bring_at_once_is_all_noted(here: Settings) -> None:
+    wanted = [f"app:{number}" for number in range(60)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda name: pulled.note(here, name), wanted))
+    assert sorted(pulled.ours(here)) == sorted(wanted)
