@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 from collections.abc import Iterator
@@ -25,8 +26,13 @@ FOREIGN = {
 BEGINNINGS = re.compile(r"(If|That|Because|Since|While|Where (there|the end|a newer|no)) ")
 
 
-def texts() -> Iterator[tuple[str, int, str, bool]]:
+@functools.cache
+def texts() -> tuple[tuple[str, int, str, bool], ...]:
     """Each string of the product: file, line, text, and whether it is a docstring."""
+    return tuple(_texts())
+
+
+def _texts() -> Iterator[tuple[str, int, str, bool]]:
     for tree in TREES:
         for path in sorted((ROOT / tree).rglob("*.py")) or [ROOT / tree]:
             module = ast.parse(path.read_text(encoding="utf-8"))
