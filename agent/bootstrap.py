@@ -1,9 +1,8 @@
 """``__main__`` of agent.pyz: finds the place it imports fastest from.
 
 That is the archive itself where it carries the bytecode of this Python. Else, as root, it is
-unpacked once under its digest below ``/var/lib/moorage``, where later runs find bytecode (DESIGN:
-186 against 53 ms for gRPC alone); where that cannot be, on a full disk or as another user, it runs
-from the zip all the same.
+unpacked once under its digest below ``/var/lib/moorage``, where later runs find bytecode; where
+that cannot be, on a full disk or as another user, it runs from the zip all the same.
 """
 
 from __future__ import annotations

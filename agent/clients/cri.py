@@ -1,10 +1,9 @@
-"""The door to a runtime's CRI; its calls (:mod:`agent.clients.cri_calls`) load gRPC."""
+"""The door to a runtime's CRI; its calls (:mod:`agent.clients.cri_calls`) load HTTP/2."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from agent.clients.cri_calls import Cri
@@ -12,13 +11,9 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 
-def with_cri(socket_path: str, ask: Callable[[Cri], Coroutine[Any, Any, Answer]]) -> Answer:
-    """Ask the runtime behind a socket something, in an event loop of its own."""
+def with_cri(path: str, ask: Callable[[Cri], Answer]) -> Answer:
+    """Ask the runtime behind a socket something."""
+    from agent.clients.cri_calls import Cri
 
-    async def session() -> Answer:
-        from agent.clients.cri_calls import Cri
-
-        async with Cri(socket_path) as cri:
-            return await ask(cri)
-
-    return asyncio.run(session())
+    with Cri(path) as cri:
+        return ask(cri)

@@ -6,7 +6,6 @@ other failure leaves what is right where it is.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import http.client
@@ -282,16 +281,15 @@ def cri_serves(socket_path: str) -> bool:
 def wait_for_cri(socket_path: str, seconds: float = READY_SECONDS) -> None:
     """Wait until CRI serves. One that does not in time is reason to roll back."""
 
-    async def until_ready(cri: Cri) -> None:
+    def until_ready(cri: Cri) -> None:
         deadline = time.monotonic() + seconds
         pause, why = 0.05, "it is not ready"
         while True:
-            with contextlib.suppress(asyncio.TimeoutError):
-                try:
-                    if await asyncio.wait_for(cri.ready(), 5):
-                        return
-                except CriError as problem:
-                    why = problem.message
+            try:
+                if cri.ready():
+                    return
+            except CriError as problem:
+                why = problem.message
             if time.monotonic() + pause > deadline:
                 raise TrustError(
                     "cri-not-serving",
@@ -299,7 +297,7 @@ def wait_for_cri(socket_path: str, seconds: float = READY_SECONDS) -> None:
                     cause=f"nothing useful answered on {socket_path} within {seconds:g} seconds",
                     cure="read why: journalctl -u containerd -n 50; ctr plugins ls",
                 )
-            await asyncio.sleep(pause)
+            time.sleep(pause)
             pause = min(pause * 1.6, 1)
 
     with_cri(socket_path, until_ready)

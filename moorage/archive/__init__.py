@@ -57,14 +57,12 @@ end(run(archive))
 
 # Not needed on a node: what makes other files, and parts of wheels that nothing here imports.
 SKIP = re.compile(
-    r"agent/(wire/regenerate\.py|clients/api\.proto)$"
-    r"|.*\.(pyi|typed|proto|h|c|pyx|pxd|pxi|hash|so)$"
+    r"agent/wire/regenerate\.py$"
+    r"|.*\.(pyi|typed|h|c|pyx|pxd|pxi|hash|so)$"
     # aiohttp's server is used below its routes and applications, and nothing of its client.
     r"|aiohttp/(\.hash/|client(?!_exceptions)|web_(?!exceptions|log|protocol|re|server))"
     r"|aiohttp/(connector|cookiejar|formdata|payload_streamer|pytest_plugin|resolver|test_utils"
     r"|tracing|web|worker)\.py"
-    r"|google/_upb/|google/protobuf/(compiler|testdata|util)/"
-    r"|grpclib/(plugin|reflection|health|channelz)/"
     r"|.*\.dist-info/(?!licenses/|LICENSE)"
 )
 # pip's options for the wheels of LOCK.
@@ -76,7 +74,10 @@ CHOICE = (
 )
 _PYTHON = f"-{sys.implementation.cache_tag}"
 # The wheels that nothing but the server imports.
-SERVERS = ("aiohttp", "async-timeout", "attrs", "idna", "propcache", "typing-extensions", "yarl")
+SERVERS = (
+    *("aiohttp", "async-timeout", "attrs", "idna", "multidict", "propcache", "typing-extensions"),
+    "yarl",
+)
 # What brings the rest: zipimport loads these, and their bytecode lies beside them.
 FIRST = ("agent/__init__.py", "agent/bootstrap.py", "agent/bytecode.py")
 
@@ -185,8 +186,6 @@ def build(sources: dict[str, bytes], wheels: list[Path]) -> bytes:
                 {name: bundle.read(name) for name in bundle.namelist() if not SKIP.match(name)}
             )
     members["agent/sbom.json"] = _sbom({_project(wheel) for wheel in wheels})
-    # protobuf's wheel has no file here, and a zip without folder entries no namespace packages.
-    members["google/__init__.py"] = b""
     if "aiohttp/__init__.py" in members:
         # Its own loads its client and a set of the system's CAs: a third of a service's start.
         members["aiohttp/__init__.py"] = f'__version__ = "{_version("aiohttp")}"\n'.encode()

@@ -14,10 +14,10 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import StreamEnded
 
-from agent.clients import api_pb2 as api
 from agent.clients.cri_calls import Cri
 from agent.clients.failures import CriError
 from agent.wire.plan import Verify
+from tests.agent import api_pb2 as api
 
 GRPC = [(":status", "200"), ("content-type", "application/grpc")]
 V1, ALPHA = "runtime.v1.ImageService", "runtime.v1alpha2.ImageService"
@@ -67,8 +67,8 @@ def pull(folder: Path, words: Mapping[str, str]) -> tuple[str, bool, list[str]]:
         server = Server([runtime])
         await server.start(path=str(folder / "cri.sock"))
         try:
-            async with Cri(str(folder / "cri.sock")) as cri:
-                return await cri.pull(Verify("reg.test/app:1"), 5), True
+            with Cri(str(folder / "cri.sock")) as cri:
+                return await asyncio.to_thread(cri.pull, Verify("reg.test/app:1"), 5), True
         except CriError as problem:
             return problem.message, problem.answered
         finally:
@@ -106,8 +106,9 @@ def test_a_runtime_that_goes_down_while_it_is_asked_did_not_answer(sockets: Path
         writer.close()
 
     async def session() -> None:
-        async with await asyncio.start_unix_server(hang_up, path), Cri(path) as cri:
-            await cri.ready()
+        async with await asyncio.start_unix_server(hang_up, path):
+            with Cri(path) as cri:
+                await asyncio.to_thread(cri.ready)
 
     with pytest.raises(CriError) as told:
         asyncio.run(session())
@@ -151,8 +152,9 @@ def test_what_answers_without_cris_words_did_not_answer(
         writer.close()
 
     async def session() -> None:
-        async with await asyncio.start_unix_server(serve, path), Cri(path) as cri:
-            await cri.version(2)
+        async with await asyncio.start_unix_server(serve, path):
+            with Cri(path) as cri:
+                await asyncio.to_thread(cri.version, 2)
 
     with pytest.raises(CriError) as told:
         asyncio.run(session())

@@ -21,13 +21,13 @@ import pytest
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Server, Stream
 
-from agent.clients import api_pb2 as api
 from agent.clients.cri_calls import Cri
 from agent.clients.docker import docker_images
 from agent.engine import images
 from agent.facts import Containerd
 from agent.node.host import Host
 from agent.node.tree import File
+from tests.agent import api_pb2 as api
 from tests.agent.conftest import Box
 from tests.debian import unpacked
 
@@ -229,8 +229,8 @@ def test_cri_tells_its_images_and_what_its_containers_run(sockets: Path) -> None
         server = Server([Runtime()])
         await server.start(path=str(sockets / "cri.sock"))
         try:
-            async with Cri(str(sockets / "cri.sock")) as cri:
-                return await cri.images(5)
+            with Cri(str(sockets / "cri.sock")) as cri:
+                return await asyncio.to_thread(cri.images, 5)
         finally:
             server.close()
             await server.wait_closed()

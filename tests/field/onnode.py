@@ -6,7 +6,7 @@ reads one JSON document and writes one. What it tells is judged on the other sid
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -191,19 +191,13 @@ def serving(socket: str, seconds: float = 60) -> bool:
     from agent.clients.cri_calls import Cri
     from agent.clients.failures import CriError
 
-    async def ready() -> bool:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            try:
-                async with Cri(socket) as cri:
-                    if await cri.ready(2):
-                        return True
-            except (TimeoutError, CriError):
-                pass
-            await asyncio.sleep(0.1)
-        return False
-
-    return asyncio.run(ready())
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(CriError), Cri(socket) as cri:
+            if cri.ready(2):
+                return True
+        time.sleep(0.1)
+    return False
 
 
 def pull(socket: str, image: str, login: list[str] | None) -> str:
@@ -212,14 +206,11 @@ def pull(socket: str, image: str, login: list[str] | None) -> str:
     from agent.clients.failures import CriError
     from agent.wire.plan import Verify
 
-    async def fresh() -> None:
-        async with Cri(socket) as cri:
-            await cri.remove(image)
-            await cri.pull(Verify(image, *(login or ())), 20)
-            await cri.remove(image)
-
     try:
-        asyncio.run(fresh())
+        with Cri(socket) as cri:
+            cri.remove(image)
+            cri.pull(Verify(image, *(login or ())), 20)
+            cri.remove(image)
     except CriError as problem:
         return problem.message
     return ""

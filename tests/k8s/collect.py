@@ -43,20 +43,19 @@ DAY = datetime.timedelta(days=1)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PULL = """
-import asyncio, sys
+import sys
 sys.path.insert(0, '/tmp/moorage-collect.pyz')
 from agent.clients.cri_calls import Cri
 from agent.clients.failures import CriError
 from agent.wire.plan import Verify
-async def main(image, login):
-    user, _, password = login.partition(':')
-    async with Cri('/run/containerd/containerd.sock') as cri:
-        try:
-            await cri.pull(Verify(image, user or None, password or None), 90)
-            print('pulled')
-        except CriError as problem:
-            print(problem.message)
-asyncio.run(main(sys.argv[1], sys.argv[2]))
+image, login = sys.argv[1:]
+user, _, password = login.partition(':')
+with Cri('/run/containerd/containerd.sock') as cri:
+    try:
+        cri.pull(Verify(image, user or None, password or None), 90)
+        print('pulled')
+    except CriError as problem:
+        print(problem.message)
 """
 
 

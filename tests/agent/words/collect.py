@@ -51,26 +51,15 @@ from agent.wire.plan import Registry, Verify
 kind, image, user, password = sys.argv[1:]
 host, _, port = image.partition('/')[0].partition(':')
 verify, registry = Verify(image, user or None, password or None), Registry(host, int(port))
-async def sandbox(cri):
+def sandbox(cri):
     # RunPodSandboxRequest of one field: config.metadata has a name, a uid and a namespace, and
     # config.linux puts it into the node's network, so that no CNI is asked.
-    from grpclib.client import UnaryUnaryMethod
-    from grpclib.exceptions import GRPCError
-    class Raw:
-        def __init__(self, content=b''): self.content = content
-        def SerializeToString(self): return self.content
-        @classmethod
-        def FromString(cls, content): return cls(content)
-    def field(number, content): return bytes([number << 3 | 2, len(content)]) + content
-    metadata = field(1, b'p') + field(2, b'u') + field(3, b'n')
-    options = field(1, b'\\x08\\x02')
-    linux = field(2, options)
-    config = field(1, metadata) + field(3, b'/tmp') + field(8, linux)
-    call = UnaryUnaryMethod(cri._channel, '/runtime.v1.RuntimeService/RunPodSandbox', Raw, Raw)
-    try:
-        await call(Raw(field(1, config)), timeout=300)
-    except GRPCError as problem:
-        raise CriError(str(problem.message), answered=True)
+    from agent.clients.protobuf import message, text
+    metadata = text(1, 'p') + text(2, 'u') + text(3, 'n')
+    options = message(1, b'\\x08\\x02')
+    linux = message(2, options)
+    config = message(1, metadata) + text(3, '/tmp') + message(8, linux)
+    cri._call('Runtime', 'RunPodSandbox', message(1, config), 300, lambda answer: answer.text(1))
 try:
     if kind == 'docker':
         docker.docker_pull('/run/docker.sock', verify, 300)

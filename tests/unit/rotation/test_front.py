@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -143,10 +142,7 @@ class Containerd:
         assert plan.verify is not None
         verify: Verify = plan.verify
 
-        async def ask(cri: Any) -> str:
-            return str(await cri.pull(verify, 30))
-
-        with_cri(self.socket, ask)
+        with_cri(self.socket, lambda cri: cri.pull(verify, 30))
 
 
 @dataclass
