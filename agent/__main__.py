@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -185,7 +184,7 @@ def _about_the_resident(command: Command) -> Iterator[Event]:
     from agent.node.host import Host
     from agent.resident import residence, upgrade
 
-    host, node = Host(command.root), platform.node()
+    host, node = Host(command.root), os.uname().nodename
     if command.name == "reside":
         return residence.reside(host, node, _adoption)
     if command.name == "upgrade":
@@ -251,7 +250,7 @@ def _stop(number: int, frame: object) -> None:
 
 
 def _failed(fault: Fault) -> ResultEvent:
-    return ResultEvent(HostResult(host=platform.node(), status=FAILED, error=fault))
+    return ResultEvent(HostResult(host=os.uname().nodename, status=FAILED, error=fault))
 
 
 def _internal(problem: Exception) -> Fault:
@@ -276,7 +275,7 @@ def _about() -> dict[str, Any]:
         "name": "moorage-agent",
         "version": __version__,
         "plan": VERSION,
-        "python": platform.python_version(),
+        "python": ".".join(map(str, sys.version_info[:3])),
         "sbom": sbom,
     }
 

@@ -7,7 +7,7 @@ cause. The phases of a change stand one below the other in :meth:`Engine._change
 from __future__ import annotations
 
 import contextlib
-import platform
+import os
 import time
 from collections.abc import Iterator
 
@@ -47,7 +47,7 @@ class Engine:
     def __init__(self, host: Host, prover: Prover | None = None) -> None:
         self._host = host
         self._store = Store(host.root)
-        self._out = ProofOutcome(host=platform.node())
+        self._out = ProofOutcome(host=os.uname().nodename)
         self._notes: list[str] = []
         self._proving = Proving(self._store, self._out, host.real, prover)
         self._back = WayBack(host, self._store, self._out, self._notes, self._proving)

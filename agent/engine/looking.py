@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import platform
+import sys
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from agent.engine.steps import Noted, decide
+from agent.engine.steps import Noted, Step, decide
 from agent.facts import Facts
 from agent.facts.seen import Noting
 from agent.journal import undoing
@@ -23,19 +23,23 @@ from agent.wire.version import __version__
 
 
 class Seen(NamedTuple):
-    """What a step is decided from: no file is opened and no program run for it any more."""
+    """What a step is decided from: no file is opened and no program run for it any more.
+
+    ``step`` is the step itself, since it was decided to see what that asks; None if it is refused.
+    """
 
     facts: Facts
     noted: Noted
+    step: Step | None
 
 
 def look(operation: str, host: Host, store: Store, facts: Facts, plan: Plan) -> Seen:
     """Read our notes, and whatever the decision asks of ``facts``. Raises AgentError."""
     noted = _noted(operation, host, store, plan)
-    noting = Noting(facts)
+    noting, step = Noting(facts), None
     with contextlib.suppress(AgentError):  # the decision itself says it
-        decide(operation, noting.facts, plan, noted)
-    return Seen(noting.seen(), noted)
+        step = decide(operation, noting.facts, plan, noted)
+    return Seen(noting.seen(), noted, step)
 
 
 def _noted(operation: str, host: Host, store: Store, plan: Plan) -> Noted:
@@ -81,6 +85,6 @@ def facts_event(facts: Facts) -> FactsEvent:
     return FactsEvent(
         host=facts.nodename,
         runtime=facts.runtime,
-        python=platform.python_version(),
+        python=".".join(map(str, sys.version_info[:3])),
         agent=__version__,
     )

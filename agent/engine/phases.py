@@ -62,7 +62,8 @@ class Phases:
 
     def decide(self) -> Iterator[Event]:
         """What is to be done, of what was seen alone."""
-        self.step = steps.decide(self._operation, self.seen.facts, self._plan, self.seen.noted)
+        seen = self.seen
+        self.step = seen.step or steps.decide(self._operation, seen.facts, self._plan, seen.noted)
         for note in self.step.notes:
             yield NoteEvent(note)
         if self.step.refusal is not None:

@@ -6,7 +6,7 @@ can lay out a node as a folder.
 
 from __future__ import annotations
 
-import platform
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -85,7 +85,7 @@ def gather(host: Host, *, proving: bool = False) -> Facts:
     units += [one.unit for one in others.values() if one.unit]
     units += [one.unit.name for one in containerds if one.unit is not None]
     return Facts(
-        nodename=platform.node(),
+        nodename=os.uname().nodename,
         tree=tree,
         docker=next((one for one in dockers if not one.home), None),
         containerd=containerds[0] if containerds else None,

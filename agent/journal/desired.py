@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import platform
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +76,7 @@ def untrusted(store: Store, plan: Plan, events: Iterator[Event]) -> Iterator[Eve
     try:
         drop(store, plan.registry.name)
     except AgentError as problem:
-        yield ResultEvent(HostResult(platform.node(), FAILED, error=problem.fault))
+        yield ResultEvent(HostResult(os.uname().nodename, FAILED, error=problem.fault))
         return
     for event in events:
         if isinstance(event, ResultEvent) and held is not None and _changed_nothing(event.result):

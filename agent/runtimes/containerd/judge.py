@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
 from agent.edit import toml_edit
 from agent.edit.change import SCRATCH, Change
-from agent.edit.toml import at, parse
+from agent.edit.toml import at, shared
 from agent.edit.utf8 import encoding
 from agent.facts import Containerd, Facts
 from agent.formats.proposal import Trial
@@ -94,7 +95,7 @@ def differs_in_trust_alone(before: bytes, after: bytes, registry: Registry) -> b
 
     On 2.x `mirrors` may go where a `config_path` comes, and the other way round: they are moved.
     """
-    old, new = parse(before), parse(after)
+    old, new = deepcopy(shared(before)), deepcopy(shared(after))
     moved = _moved(old, new) or _moved(new, old)
     for tables in (old, new):
         # 1.x lists the files themselves there, under the names they were given.
@@ -116,7 +117,7 @@ def _take_out_ca(tables: dict[str, Any], keys: tuple[str, ...]) -> None:
 
 def counts(found: Containerd, after: bytes, registry: Registry) -> bool:
     """Whether a configuration makes this registry's trust count: it leaves nothing to edit."""
-    merged = parse(after)
+    merged = shared(after)
     state = read(found.version, merged)
     strategy = choose(state)
     if strategy.name == "classic-entry":
