@@ -20,7 +20,7 @@ from agent.facts import Facts, gather
 from agent.formats.proposal import NO_UNIT
 from agent.journal.ledger import Store
 from agent.journal.transaction import Transaction
-from agent.node.host import TOOLS, WRITTEN_BY_TOOLS, Host
+from agent.node.host import DROP_INS, TOOLS, WRITTEN_BY_TOOLS, Host
 from agent.runtimes import table
 from agent.wire.faults import AgentError, RefusedError, TrustError
 from agent.wire.plan import Plan
@@ -161,7 +161,10 @@ class Phases:
         for unit in self._now:
             yield RestartEvent(unit, words.stopped_by(unit, self._back.before))
             try:
-                self._host.restart(unit)
+                if unit in self._current:
+                    self._host.restart_current(unit)
+                else:
+                    self._host.restart(unit)
             except AgentError as problem:
                 raise TrustError.of(problem.fault) from None
         for proof in self._back.paused(self.facts, self._now):
@@ -215,6 +218,12 @@ class Phases:
     @property
     def _later(self) -> tuple[str, ...]:
         return () if self.step.plan.options.restart else self.step.restarts
+
+    @property
+    def _current(self) -> tuple[str, ...]:
+        """The services whose files systemd has read: it was asked, and none was written since."""
+        written = any(one.path.startswith(f"{DROP_INS}/") for one in self.step.changes)
+        return () if written else self._back.before.current
 
     @property
     def _begun(self) -> Transaction:

@@ -26,12 +26,14 @@ class Before(NamedTuple):
 
     ``starts``: by name as the engine has it, which start runs. ``tasks``, ``docker``: containers
     that the restart will end, of containerd or CRI-O and by the socket of each Docker Engine.
+    ``current``: the services whose files systemd had read as they were.
     """
 
     foreseen: Foreseen = Foreseen()
     starts: Mapping[str, str] = MappingProxyType({})
     tasks: tuple[running.Task, ...] = ()
     docker: tuple[tuple[str, tuple[Container, ...]], ...] = ()
+    current: tuple[str, ...] = ()
 
 
 def look(host: Host, facts: Facts | None, units: Sequence[str]) -> Before:
@@ -47,7 +49,8 @@ def look(host: Host, facts: Facts | None, units: Sequence[str]) -> Before:
         unit: services[names[unit]].start if names.get(unit, "") in services else ""
         for unit in units
     }
-    return Before(foreseen(restarted, survey), starts, tasks, docker)
+    current = tuple(name for name in restarted if name in services and services[name].current)
+    return Before(foreseen(restarted, survey), starts, tasks, docker, current)
 
 
 def start_again(host: Host, names: Sequence[str]) -> tuple[str, ...]:

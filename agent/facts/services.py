@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.node.host import Host
+from agent.node.host import READ, Host, is_read, properties
 
 # The setting in the other unit's file, by the property that systemd shows of this one. A restart of
 # this one restarts those (measured with systemd 252); ``StopPropagatedFrom=`` does not count then.
@@ -27,6 +27,7 @@ _SHOWN = (
     "KillMode",
     "ControlGroup",
     "MainPID",
+    *READ,
     *_BOUND,
 )
 _RUNS = frozenset(("active", "reloading", "activating"))
@@ -41,6 +42,7 @@ class Service(NamedTuple):
     ``start`` differs from start to start. ``kill_mode`` is how its stop ends more than its main
     process, such as ``KillMode=control-group``; "" if it does not. ``group`` is its control group,
     ``pid`` its main process. ``bound``: services that stop with it, and by which setting.
+    ``current``: its manager has read its files as they are.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Service(NamedTuple):
     group: str = ""
     pid: int = 0
     bound: tuple[tuple[str, str], ...] = ()
+    current: bool = False
 
 
 def shown(host: Host, names: Sequence[str]) -> dict[str, Service]:
@@ -66,8 +69,8 @@ def shown(host: Host, names: Sequence[str]) -> dict[str, Service]:
     return {one.name: one for one in found if one is not None}
 
 
-def _of_systemd(name: str, told: str) -> Service | None:
-    facts = dict(line.partition("=")[::2] for line in told.splitlines())
+def _of_systemd(name: str, shown: str) -> Service | None:
+    facts = properties(shown)
     if facts.get("LoadState") != "loaded":
         return None
     mode = facts.get("KillMode", "")
@@ -83,6 +86,7 @@ def _of_systemd(name: str, told: str) -> Service | None:
             for key, setting in _BOUND.items()
             for other in facts.get(key, "").split()
         ),
+        current=is_read(facts, name),
     )
 
 

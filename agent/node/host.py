@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ WRITTEN_BY_TOOLS = {
 # https://pkg.go.dev/runtime#hdr-Environment_Variables
 BRIEF = {"GOGC": "off", "GOMAXPROCS": "1"}
 DROP_INS = "/etc/systemd/system"
+READ = ("NeedDaemonReload", "DropInPaths")  # of a unit: whether systemd has read its files
 UNIT_FOLDERS = ("etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system",
                  "lib/systemd/system")  # fmt: skip
 BY_HAND = UNIT_FOLDERS[:2]
@@ -181,16 +183,8 @@ class Host:
             return _openrc_unit(name)
         if not self.systemd:
             return self._unit_from_file(name)
-        shown = self.run(
-            [
-                "systemctl",
-                "show",
-                name,
-                "-p",
-                "LoadState,ActiveState,ExecStart,InvocationID,MainPID",
-            ]
-        )
-        facts = dict(line.split("=", 1) for line in shown.out.splitlines() if "=" in line)
+        asked = "LoadState,ActiveState,ExecStart,InvocationID,MainPID"
+        facts = properties(self.run(["systemctl", "show", name, "-p", asked]).out)
         if facts.get("LoadState") != "loaded":
             return None
         argv = re.search(r"argv\[\]=(.*?) ;", facts.get("ExecStart", ""))
@@ -296,9 +290,7 @@ class Host:
     def restart(self, name: str, timeout: float = 60) -> None:
         """Restart a service and wait until it says it is up, else ``AgentError``.
 
-        ``reload NAME`` has it read its files again; the tool of a trust store is run. The start
-        counter is reset first: systemd lets a service down that was started more than five times
-        in ten seconds, and a colleague may have just restarted it as well.
+        ``reload NAME`` has it read its files again; the tool of a trust store is run.
         """
         if not self.real:
             return
@@ -318,9 +310,17 @@ class Host:
             service = name[len(RELOAD) :]
             self._checked(["systemctl", "reload", service], f"{service} does not reload", timeout)
             return
-        shown = self.run(["systemctl", "show", name, "-p", "NeedDaemonReload", "-p", "DropInPaths"])
-        if _needs_reload(shown.out, Path(DROP_INS, f"{name}.d")):
+        shown = self.run(["systemctl", "show", name, "-p", ",".join(READ)])
+        if not is_read(properties(shown.out), name):
             self.run(["systemctl", "daemon-reload"], timeout=timeout)
+        self.restart_current(name, timeout)
+
+    def restart_current(self, name: str, timeout: float = 60) -> None:
+        """Restart a service whose files systemd has read as they are. Raises as :meth:`restart`.
+
+        The start counter is reset first: systemd lets a service down that was started more than
+        five times in ten seconds, and a colleague may have just restarted it as well.
+        """
         self.run(["systemctl", "reset-failed", name])
         done = self._restarted(name, timeout)
         if not done.ok:
@@ -356,17 +356,20 @@ class Host:
             )
 
 
-def _needs_reload(shown: str, drop_ins: Path) -> bool:
-    """Whether systemd, by what it has ``shown`` of a unit, has to read its files again.
+def properties(shown: str) -> dict[str, str]:
+    """The properties of a unit that systemd has shown."""
+    return dict(line.partition("=")[::2] for line in shown.splitlines())
+
+
+def is_read(unit: Mapping[str, str], name: str) -> bool:
+    """Whether systemd, by what it tells in ``READ`` of a unit, has read its files as they are.
 
     Before 257 it does not see the first drop-in of a unit, whose folder is new to it:
     https://github.com/systemd/systemd/issues/31752.
     """
-    known = dict(line.partition("=")[::2] for line in shown.splitlines())
-    there = {str(path) for path in drop_ins.glob("*.conf")}
-    return known.get("NeedDaemonReload") == "yes" or not there.issubset(
-        known.get("DropInPaths", "").split()
-    )
+    there = {str(path) for path in Path(DROP_INS, f"{name}.d").glob("*.conf")}
+    known = unit.get("DropInPaths", "").split()
+    return unit.get("NeedDaemonReload") == "no" and there.issubset(known)
 
 
 class Onlooker(Host):

@@ -69,6 +69,12 @@ def test_systemd_reads_a_unit_again_where_it_does_not_know_its_drop_ins(
     assert ("daemon-reload" in host.words) is reads
 
 
+def test_systemd_is_not_asked_again_what_it_has_told() -> None:
+    host = Asked()
+    host.restart_current("containerd.service")
+    assert host.words == ["reset-failed containerd.service", "restart containerd.service"]
+
+
 def test_one_that_does_not_stop_is_killed_alone_and_started_again() -> None:
     host = Asked(hangs=1)
     host.restart("containerd.service")

@@ -10,14 +10,19 @@ from typing import Any
 import pytest
 
 from agent.clients import docker as docker_client
+from agent.edit.change import Change
 from agent.engine import survey
+from agent.engine.back import WayBack
+from agent.engine.phases import Phases
+from agent.engine.proving import ProofOutcome, Proving
 from agent.engine.restarts import Container, Foreseen, Stop, Survey, foreseen, refuse, words
+from agent.engine.steps import Step
 from agent.engine.survey import Before
 from agent.facts import Docker, Facts, containers, services
 from agent.facts.services import Service, _of_systemd, shown
 from agent.journal import desired, transaction
 from agent.journal.ledger import Store
-from agent.node.host import Done, Host
+from agent.node.host import DROP_INS, Done, Host
 from agent.node.tree import Tree
 from agent.server.drift import Drift
 from agent.server.work import Operation
@@ -185,6 +190,29 @@ def test_services_are_asked_in_one_call_and_told_in_its_order() -> None:
         "/system.slice/containerd.service", 42,
         (("docker.service", "BindsTo="), ("a.service", "Requires="), ("b.socket", "Requires=")),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shown", "written", "current"),
+    [
+        ("NeedDaemonReload=no\nDropInPaths=", "/etc/containerd/config.toml", True),
+        ("NeedDaemonReload=no\nDropInPaths=", f"{DROP_INS}/containerd.service.d/x.conf", False),
+        ("NeedDaemonReload=yes\nDropInPaths=", "/etc/containerd/config.toml", False),
+        ("", "/etc/containerd/config.toml", False),
+    ],
+)
+def test_a_restart_looks_for_files_that_systemd_has_not_read_unless_it_told(
+    box: Box, shown: str, written: str, current: bool
+) -> None:
+    host = Systemd(f"{TOLD}\n{shown}\n".replace("KillMode=control-group", "KillMode=process"))
+    out = ProofOutcome()
+    store = Store(str(box.root))
+    back = WayBack(host, store, out, [], Proving(store, out, False, None))
+    phases = Phases("apply", box.plan(), host, store, out, back)
+    change = Change("containerd", written, written, None, b"")
+    phases.step = Step("apply", box.plan(), (change,), ("containerd.service",))
+    back.before = survey.look(host, None, ["containerd.service"])
+    assert (phases._current == ("containerd.service",)) is current
 
 
 @pytest.mark.parametrize("mode", ["process", "none"])
