@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lab.machines import access, containers, images, limits
 from lab.machines.node import LabNode, Recipe, bounding_set, capabilities, host_config
-from moorage import beside
 from moorage.actions import Action
-from moorage.docker import building, debian, engine, supplied
+from moorage.docker import beside, building, debian, engine, supplied
 from moorage.errors import Refused
 from moorage.mix import ContainerdLine, parse_mix
 

@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from moorage import beside
-from moorage.docker import building, debian, engine, pulled, supplied
+from moorage.docker import beside, building, debian, engine, pulled, supplied
 from moorage.errors import MoorageError, Refused
 from moorage.output import silent
 from moorage.supply import loaded

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from moorage.errors import Refused
+from moorage.errors import Refused, require_types
 from moorage.files import locked_beside, private_folder, write_atomically
-from moorage.records import require_types
 
 if TYPE_CHECKING:
     from moorage.settings import Settings

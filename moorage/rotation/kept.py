@@ -10,9 +10,8 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moorage.errors import SPOILT, spoilt
+from moorage.errors import SPOILT, require_types, spoilt
 from moorage.files import private_folder, write_atomically
-from moorage.records import require_types
 from moorage.rotation import members
 from moorage.rotation.course import (
     ABORT,

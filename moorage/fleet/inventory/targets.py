@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from moorage.errors import Refused
+from moorage.errors import Refused, require_types
 from moorage.fleet.inventory import ranges
-from moorage.records import require_types
 
 # Aliases of ~/.ssh/config may hold '_', which host names may not; ssh(1) itself takes both.
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
