@@ -10,7 +10,7 @@ import shlex
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -257,6 +257,17 @@ def write_whole(path: Path, chunks: Iterable[bytes], sha256: str = "") -> str:
     finally:
         draft.unlink(missing_ok=True)
     return found
+
+
+def write_tree(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes ``files`` (path -> content, may be run) into a folder of which nobody reads yet.
+
+    Raises OSError.
+    """
+    for parent in {(folder / name).parent for name in files}:
+        parent.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_stream(folder / name, [content], mode=0o755)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

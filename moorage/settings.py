@@ -77,6 +77,9 @@ class ImageSettings:
     name: str = "serve_hostname"
     tag: str = "0.0.1"
     base: str = "auto"
+    # As linux/amd64, linux/arm64: an index of them, made without an engine; empty: this machine's
+    # alone, made by its engine.
+    platforms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from moorage.bundle.room import full
 from moorage.errors import SPOILT, MoorageError
 from moorage.files import digest, move, passing_folder, private_folder, write_atomically
 from moorage.images import several, skopeo
@@ -24,6 +23,7 @@ from moorage.output import Progress
 from moorage.references import Reference
 from moorage.supply import manifest
 from moorage.supply.manifest import BLOBS, BundledImage
+from moorage.supply.room import full
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from moorage.bundle import checkout, packing, system
 from moorage.bundle.packing import BundleMember, Opened
-from moorage.bundle.room import room
 from moorage.errors import SPOILT, MoorageError, Refused
 from moorage.files import (
     digest,
@@ -30,6 +29,7 @@ from moorage.files import (
 )
 from moorage.supply import loaded, manifest
 from moorage.supply.manifest import BundledImage, BundleFile, BundleManifest, System
+from moorage.supply.room import room
 
 if TYPE_CHECKING:
     from moorage.output import Progress
@@ -99,7 +99,8 @@ def load(settings: Settings, path: Path, progress: Progress) -> Loaded:
     if not found.changed:
         return found
     private_folder(found.folder.parent)
-    with locked_beside(found.folder), room(found.folder.parent, "unpacked"):
+    what = "the bundle could not be unpacked"
+    with locked_beside(found.folder), room(found.folder.parent, what):
         private_folder(found.folder)
         unpacked = shared = 0
         if not (found.folder / loaded.WHOLE).exists():

@@ -16,7 +16,6 @@ from agent.wire.version import __version__
 from moorage.actions import Action
 from moorage.bundle import checkout, engine_images, fetching, packages, packing, system, wheels
 from moorage.bundle.fetching import FetchWish
-from moorage.bundle.room import room
 from moorage.docker import debian, engine
 from moorage.errors import Refused
 from moorage.files import (
@@ -33,6 +32,7 @@ from moorage.mix import ContainerdLine, parse_mix
 from moorage.references import Reference
 from moorage.supply import manifest
 from moorage.supply.manifest import BundleFile, BundleManifest, EngineImage
+from moorage.supply.room import room
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -114,7 +114,7 @@ def save(settings: Settings, client: DockerClient, wish: SaveWish, progress: Pro
     before = first_of(wish)
     require_place(wish.file)
     parts = private_folder(wish.file.with_name(f"{wish.file.name}.parts"))
-    with room(parts, "made"):
+    with room(parts, "the bundle could not be made"):
         commit = checkout.commit(settings)
         with progress("packing the repository"):
             checkout.write(settings, commit, parts)

@@ -17,6 +17,7 @@ from typing import Any
 
 from moorage.configuration.allowed import CHOICES, FORMS, LABEL, SPANS
 from moorage.errors import Refused
+from moorage.platforms import PLATFORMS
 from moorage.settings import (
     KubernetesSettings,
     LabSettings,
@@ -197,6 +198,10 @@ def _check(settings: Settings, source: Giver) -> None:
         if not _is_address(name):
             check_host_name(name.removeprefix("*."), place="certs.names", source=source)
     _check_lab(settings.lab, source)
+    for name in settings.image.platforms:
+        if name not in PLATFORMS:
+            known = ", ".join(PLATFORMS)
+            raise BadSetting(source, "image.platforms", f"some of {known}, not {name!r}")
     for name in settings.nodes.groups:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name):
             raise BadSetting(source, "nodes.groups", f"names of letters and digits, not {name!r}")

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from moorage import commands, references
 from moorage.actions import Action
-from moorage.docker import apt, building, engine, supplied
-from moorage.errors import MoorageError, Refused
+from moorage.docker import apt, bootstrap, building, engine, supplied
+from moorage.errors import MoorageError
 from moorage.files import private_folder
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 SUITE = "bookworm"
 _HUB_IMAGE = "debian:bookworm-slim"
 _INCLUDE = ("python3", "ca-certificates")
-_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Raised by hand when what follows would make another image from the same settings.
 _RECIPE = 1
 # What nobody reads in a container; the copyright files stay, as their licences ask.
@@ -86,14 +85,14 @@ def pending(settings: Settings) -> list[Action]:
     if supplied.known(settings, tag(settings)):
         return []
     if not engine.answers(settings):
-        return _tools()
+        return bootstrap.pending()
     client = engine.connect(settings)
     try:
         if building.exists(client, tag(settings)) or hub_answers(client, _HUB_IMAGE):
             return []
     finally:
         client.close()
-    return _tools()
+    return bootstrap.pending()
 
 
 def base_image(settings: Settings, client: DockerClient, progress: Progress) -> str:
@@ -119,8 +118,8 @@ def _base_image(settings: Settings, client: DockerClient, progress: Progress) ->
         with progress("building a Debian base from Docker Hub's") as update:
             _from_hub(settings, client, reference, update)
     else:
-        apt.install(_packages(), progress, settings)
-        _tools()  # says what is still missing
+        apt.install(bootstrap.packages(), progress, settings)
+        bootstrap.pending()  # says what is still missing
         with progress("a Debian base from packages (mmdebstrap)") as update:
             _bootstrap(settings, client, reference, update)
     return reference
@@ -210,36 +209,16 @@ def _bootstrap(settings: Settings, client: DockerClient, reference: str, update:
     folder = private_folder(settings.state / "base")
     tar = folder / f"{secrets.token_hex(4)}.tar"
     own = mirror(settings.lab.mirror)
-    root = os.geteuid() == 0
-    argv = [
-        # Its mounts in a namespace of their own: however it ends, none stays behind.
-        *(("unshare", "--mount") if root else ()),
-        "mmdebstrap",
-        f"--mode={'root' if root else 'unshare'}",
+    words = [
+        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
         "--variant=minbase",
         f"--include={','.join(_INCLUDE)}",
         *(f"--dpkgopt={option}" for option in _LEAN),
-        SUITE,
-        str(tar),
-        *(own.sources() if own else ()),
     ]
-
-    def heard(line: str) -> None:
-        if line.startswith("I: "):
-            update(text=f"Debian base: {line[3:60]}")
-
     try:
-        commands.logged(argv, folder / "mmdebstrap.log", heard=heard)
+        aim = [SUITE, str(tar), *(own.sources() if own else ())]
+        bootstrap.run(words, aim, folder / bootstrap.LOG, update)
         _import(settings, client, tar, reference)
-    except MoorageError as problem:
-        raise MoorageError(
-            "no-debian-base",
-            "the Debian base image could not be made",
-            cause=_why(problem.cause),
-            cure="is a Debian mirror reachable? lab.mirror in invoke.yaml names another one; all "
-            f"that was said is in {folder / 'mmdebstrap.log'}",
-            path=str(folder / "mmdebstrap.log"),
-        ) from None
     finally:
         tar.unlink(missing_ok=True)
 
@@ -262,51 +241,6 @@ def _import(settings: Settings, client: DockerClient, tar: Path, reference: str)
         ) from None
     repository, _, name = reference.partition(":")
     client.api.tag(building.imported_id(answer), repository=repository, tag=name)
-
-
-def _why(words: str) -> str:
-    """mmdebstrap's last words without its talk of cleaning up."""
-    lines = [line for line in words.splitlines() if not line.startswith("I: ")]
-    return "\n".join(lines) or words
-
-
-def _packages() -> tuple[str, ...]:
-    """What mmdebstrap needs on this machine."""
-    packages = ["mmdebstrap"]
-    if not _KEYRING.exists():  # Ubuntu
-        packages.append("debian-archive-keyring")
-    if os.geteuid() != 0 and shutil.which("newuidmap") is None:
-        packages.append("uidmap")
-    return tuple(packages)
-
-
-def _tools() -> list[Action]:
-    if os.geteuid() != 0:
-        _need_subordinate_ids()
-    return apt.pending(_packages())
-
-
-def _need_subordinate_ids() -> None:
-    """mmdebstrap's unprivileged mode maps a range of ids: subuid(5)."""
-    import pwd
-
-    name = pwd.getpwuid(os.geteuid()).pw_name
-    for path in ("/etc/subuid", "/etc/subgid"):
-        try:
-            lines = Path(path).read_text().splitlines()
-        except OSError:
-            lines = []
-        if not any(line.split(":")[0] in (name, str(os.geteuid())) for line in lines):
-            raise Refused(
-                "no-subordinate-ids",
-                f"{name} has no entry in {path}",
-                cause="mmdebstrap without root makes files of many owners, from that range of ids",
-                cure=(
-                    "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 "
-                    f"{name}; or run this as root"
-                ),
-                path=path,
-            )
 
 
 def _os_release() -> dict[str, str]:

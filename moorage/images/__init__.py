@@ -13,14 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from moorage.docker import beside, building, debian, engine, pulled, supplied
+from moorage.docker import building, debian, engine, pulled, supplied
 from moorage.errors import MoorageError, Refused
-from moorage.output import silent
 from moorage.supply import loaded
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from docker import DockerClient
 
     from moorage.output import Progress, Update
@@ -36,11 +33,16 @@ _FILES = ("Dockerfile", "app.py", "requirements.lock")
 
 @dataclass(frozen=True)
 class BuiltImage:
-    """``changed``: whether the image behind the reference is another one than before."""
+    """``changed``: whether the image behind the reference is another one than before.
+
+    ``image_id``: the engine's id, or the digest of an index of ``platforms`` in ``layout``.
+    """
 
     reference: str
     image_id: str
     changed: bool
+    platforms: tuple[str, ...] = ()
+    layout: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,21 +94,6 @@ def build(settings: Settings, client: DockerClient, progress: Progress) -> Built
             network="none",
         )
     return BuiltImage(reference, image_id, changed=image_id != before)
-
-
-def begin(settings: Settings, client: DockerClient) -> Future[BuiltImage] | None:
-    """Begins :func:`build` beside the caller; None if an image of that name is there."""
-    if building.exists(client, settings.image_reference):
-        return None
-
-    def work() -> BuiltImage:
-        own = engine.connect(settings)
-        try:
-            return build(settings, own, silent)
-        finally:
-            own.close()
-
-    return beside.begin(work, "image")
 
 
 def push(settings: Settings, client: DockerClient, progress: Progress) -> PushedImage:

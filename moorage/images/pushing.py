@@ -17,6 +17,7 @@ from moorage.registry import client
 from moorage.registry.logins import external
 
 if TYPE_CHECKING:
+    from moorage.output import Progress
     from moorage.registry.logins.credentials import Credentials
     from moorage.settings import Settings
     from moorage.ui import UI
@@ -28,14 +29,21 @@ def push(settings: Settings, names: Sequence[str], wanted: str, ui: UI) -> list[
     ``wanted``: under which name the only image goes. Raises MoorageError if the registry cannot be
     reached, before anything is read.
     """
-    login = registry.credentials(settings)
-    client.check_login(settings, login)
+    client.check_login(settings, registry.credentials(settings))
     skopeo.require_name(settings)
     skopeo.ensure(ui, settings)
+    return pushed(settings, names, wanted, ui.progress)
+
+
+def pushed(
+    settings: Settings, names: Sequence[str], wanted: str, progress: Progress
+) -> list[ImageOutcome]:
+    """The same with a skopeo that is there, to a registry that was reached."""
+    login = registry.credentials(settings)
     found: list[ImageOutcome] = []
     with skopeo.access(settings, login) as allowed:
         for name in names:
-            with ui.progress(f"pushing {name}"):
+            with progress(f"pushing {name}"):
                 found += _of_name(settings, name, wanted, allowed, login)
     return found
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 OLDEST = (3, 11)
+# pip goes on without an index that it cannot ask, and then finds nothing there.
+_UNREACHED = re.compile(r"Retrying|not a trusted or secure host|Could not fetch URL")
 # Asked of the base's own Python; musl shows in the name of its extension modules.
 _QUESTION = """\
 import json, platform, sys, sysconfig
@@ -78,18 +81,19 @@ def interpreter(client: DockerClient, image: str) -> Interpreter:
 
 
 def unpacked(
-    lock: Path, target: Interpreter, cache: Path, supply: Sequence[str] = ()
+    lock: Path, target: Interpreter, cache: Path, supply: Sequence[str] = (), *, whose: str = ""
 ) -> dict[str, bytes]:
     """Every file of the wheels in ``lock``, by its path below ``site-packages``.
 
     Fetched once and kept below ``cache``; ``supply``: pip's options that name another place than
-    its index. Raises MoorageError where pip cannot get them.
+    its index; ``whose``: the platform, for what is said. Raises MoorageError: ``no-wheels``,
+    ``disk-full``; Refused (``no-wheels``) if the index has one of them for other platforms alone.
     """
     key = hashlib.sha256(lock.read_bytes() + repr(target).encode()).hexdigest()[:16]
     folder = cache / f"site-packages-{key}"
     if not folder.exists():
         private_folder(cache)
-        _fetch(lock, target, folder, supply)
+        _fetch(lock, target, folder, supply, whose)
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -106,7 +110,9 @@ def choice(lock: Path, target: Interpreter) -> list[str]:
     return [*words, *(word for one in target.platforms for word in ("--platform", one))]
 
 
-def _fetch(lock: Path, target: Interpreter, folder: Path, supply: Sequence[str]) -> None:
+def _fetch(
+    lock: Path, target: Interpreter, folder: Path, supply: Sequence[str], whose: str
+) -> None:
     for left in folder.parent.glob(".unfinished-*"):  # by a run that was killed
         shutil.rmtree(left, ignore_errors=True)
     # Under another name until it is whole.
@@ -114,20 +120,51 @@ def _fetch(lock: Path, target: Interpreter, folder: Path, supply: Sequence[str])
     argv = [sys.executable, "-m", "pip", "install", *supply, *choice(lock, target)]
     argv += ["--no-compile", "--target", str(unfinished)]
     try:
-        commands.run(argv)
+        done = commands.run(argv, check=False)
+        if done.returncode:
+            raise unfetched(lock, target, done.stderr, whose, asked=not supply)
         shutil.rmtree(unfinished / "bin", ignore_errors=True)  # scripts for our Python, not theirs
         os.replace(unfinished, folder)  # noqa: PTH105 - a folder
-    except MoorageError as problem:
-        raise MoorageError(
-            "no-wheels",
-            f"the wheels of {lock.name} cannot be had for Python {target.version[0]}."
-            f"{target.version[1]} on {target.machine}",
-            cause=problem.cause or problem.message,
-            cure="is a package index reachable (pip config list)? Then run this again",
-            path=str(lock),
-        ) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def unfetched(
+    lock: Path, target: Interpreter, said: bytes, whose: str = "", *, asked: bool = True
+) -> MoorageError:
+    """Why pip could not get the wheels of ``lock``, by what it said. Pure.
+
+    ``asked``: it was told to ask its index, which has wheels for all platforms.
+    """
+    words = said.decode(errors="replace")
+    what = f"Python {target.version[0]}.{target.version[1]} on {whose or target.machine}"
+    if "No space left on device" in words:
+        return MoorageError(
+            "disk-full",
+            f"the wheels of {lock.name} could not be unpacked: the disk is full",
+            cause=commands.last_words(said, lines=1),
+            cure=f"make room: df -h /tmp {lock.parent}; then run this again",
+            path=str(lock),
+        )
+    absent = re.search(r"No matching distribution found for (\S+)", words)
+    if absent and asked and not _UNREACHED.search(words):
+        return Refused(
+            "no-wheels",
+            f"there is no wheel of {absent[1]} for {what}",
+            cause=f"{lock.name} wants this version, the package index has it for other platforms "
+            "alone, and nothing is compiled here",
+            cure=f"leave {whose} out of --platform and image.platforms"
+            if whose
+            else "image.base: auto in invoke.yaml",
+            path=str(lock),
+        )
+    return MoorageError(
+        "no-wheels",
+        f"the wheels of {lock.name} cannot be had for {what}",
+        cause=commands.last_words(said),
+        cure="is a package index reachable (pip config list)? Then run this again",
+        path=str(lock),
+    )
 
 
 def _unfit(image: str, cause: str) -> Refused:

@@ -54,11 +54,11 @@ def _registry(walk: Walk) -> bool:
 def _registry_and_builds(walk: Walk) -> bool:
     """The slow part of the nodes and the image need nothing of the registry: all begin at once."""
     import lab
-    from moorage import images
+    from moorage.images import demo
 
     if not walk.settings.nodes.hosts:
         walk.lab_images = lab.build(walk.settings, walk.client, walk.ui.progress)
-    walk.image = images.begin(walk.settings, walk.client)
+    walk.image = demo.begin(walk.settings, walk.client)
     return _registry(walk)
 
 
@@ -78,20 +78,29 @@ def _this_machine(walk: Walk) -> bool:
 
 def _image_pending(walk: Walk) -> list[Action]:
     reference = walk.settings.image_reference
-    built = walk.engine_answers and walk.client.images.list(name=reference)
-    actions = [] if built else [Action(f"build {reference} and push it")]
+    platforms = walk.settings.image.platforms
+    if platforms:
+        from moorage.images import demo, skopeo
+        from moorage.images.demo import index
+
+        first = [*demo.pending(walk.settings), *skopeo.pending()]
+        actions = [*first, Action(f"build {reference} for {', '.join(platforms)} and push it")]
+        built = index.current(walk.settings) is not None
+        return list(dict.fromkeys([*([] if built else actions), *_held_pending(walk)]))
+    is_built = walk.engine_answers and walk.client.images.list(name=reference)
+    actions = [] if is_built else [Action(f"build {reference} and push it")]
     return [*actions, *_held_pending(walk)]
 
 
 def _image(walk: Walk) -> bool:
-    from moorage import images
+    from moorage.images import demo
 
     if walk.image is None:
-        built = images.build(walk.settings, walk.client, walk.ui.progress)
+        built = demo.build(walk.settings, lambda: walk.client, walk.ui.progress)
     else:
         with walk.ui.progress(f"building {walk.settings.image_reference}"):
             built = walk.image.result()
-    pushed = images.push(walk.settings, walk.client, walk.ui.progress)
+    pushed = demo.push(walk.settings, lambda: walk.client, walk.ui.progress)
     return _held(walk) or built.changed or pushed.changed
 
 

@@ -189,13 +189,15 @@ def _up(here: Here, groups: Sequence[Group]) -> str:
 
 
 def _push(here: Here, groups: Sequence[Group]) -> str:
-    from moorage import images
+    from functools import partial
+
     from moorage.docker import engine
+    from moorage.images import demo
 
     del groups
-    client = engine.connect(here.settings)
-    images.build(here.settings, client, here.ui.progress)
-    pushed = images.push(here.settings, client, here.ui.progress)
+    client = partial(engine.connect, here.settings)
+    demo.build(here.settings, client, here.ui.progress)
+    pushed = demo.push(here.settings, client, here.ui.progress)
     return said("pushed {image}", image=pushed.reference)
 
 

@@ -15,24 +15,42 @@ if TYPE_CHECKING:
 _MOST_AT_ONCE = 64
 
 
-@command(lock=True)
-def build(run: Run) -> dict[str, Any]:
+@command(
+    lock=True,
+    help={"platform": "for these as one index, such as linux/amd64,linux/arm64; without an engine"},
+)
+def build(run: Run, platform: str = "", yes: bool = False) -> dict[str, Any]:
     """Build the demo image, serve_hostname, without a network in the container.
 
-    Example: inv image.build
-    Example: inv image.build --json
-    """
-    from moorage import images
-    from moorage.docker import engine
+    It is for this machine's platform, or for those of image.platforms. What was built last is what
+    image.push pushes.
 
-    built = images.build(run.settings, engine.connect(run.settings), run.ui.progress)
+    Example: inv image.build
+    Example: inv image.build --platform=linux/amd64,linux/arm64
+    """
+    from functools import partial
+
+    from moorage import platforms
+    from moorage.docker import engine
+    from moorage.images import demo
+
+    del yes  # the command has read it
+    settings = run.settings
+    if platform:
+        settings = demo.for_platforms(settings, platforms.parse(platform))
+    run.ui.confirm([action.text for action in demo.pending(settings)])
+    built = demo.build(settings, partial(engine.connect, settings), run.ui.progress)
     run.ui.show(f"{'built' if built.changed else 'unchanged'}: {built.reference}")
     run.ui.show(f"  {built.image_id}")
+    if built.platforms:
+        run.ui.show(f"  {', '.join(built.platforms)}; an OCI layout: {built.layout}")
     return {
         "ok": True,
         "changed": built.changed,
         "reference": built.reference,
         "image_id": built.image_id,
+        "platforms": list(built.platforms),
+        "layout": built.layout,
     }
 
 
@@ -65,10 +83,14 @@ def push(run: Run, names: list[str], target: str = "", yes: bool = False) -> dic
 
 
 def _push_demo(run: Run) -> dict[str, Any]:
-    from moorage import images
-    from moorage.docker import engine
+    from functools import partial
 
-    pushed = images.push(run.settings, engine.connect(run.settings), run.ui.progress)
+    from moorage.docker import engine
+    from moorage.images import demo
+
+    settings = run.settings
+    run.ui.confirm([action.text for action in demo.push_pending(settings)])
+    pushed = demo.push(settings, partial(engine.connect, settings), run.ui.progress)
     run.ui.show(f"{'pushed' if pushed.changed else 'unchanged'}: {pushed.reference}")
     run.ui.show(f"  {pushed.digest}")
     return {

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import lab
-from moorage import images, registry
+from moorage import registry
 from moorage.errors import MoorageError
-from moorage.images import BuiltImage, PushedImage
+from moorage.images import BuiltImage, PushedImage, demo
 from moorage.registry import RegistryStatus
 from moorage.ui import UI
 from moorage.walk import phase
@@ -32,9 +32,9 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> dict[str, Future[Any]]:
         return found[name]
 
     monkeypatch.setattr(lab, "build", lambda *_: begin("nodes"))
-    monkeypatch.setattr(images, "begin", lambda *_: begin("image"))
+    monkeypatch.setattr(demo, "begin", lambda *_: begin("image"))
     monkeypatch.setattr(registry, "up", lambda *_: STATUS)
-    monkeypatch.setattr(images, "push", lambda *_: PushedImage("x", "sha256:1", changed=False))
+    monkeypatch.setattr(demo, "push", lambda *_: PushedImage("x", "sha256:1", changed=False))
     monkeypatch.setattr(Walk, "client", None)
     return found
 
@@ -47,7 +47,7 @@ def test_the_image_is_built_beside_the_registry_and_then_waited_for(
     tmp_path: Path, begun: dict[str, Future[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     walk = Walk(project(tmp_path), UI(as_json=True))
-    monkeypatch.setattr(images, "build", None)
+    monkeypatch.setattr(demo, "build", None)
     phase.go(walk, only(PHASES, "registry"))
     assert set(begun) == {"nodes", "image"}
     begun["image"].set_result(BuiltImage("x", "sha256:2", changed=True))

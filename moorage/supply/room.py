@@ -1,4 +1,4 @@
-"""A disk that fills up while a bundle is made or unpacked."""
+"""A disk that fills up while a bundle or an index is made or unpacked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moorage.errors import MoorageError
 
 
 def full(what: str, why: str, folder: Path) -> MoorageError:
-    """A full disk, where a bundle is made or unpacked."""
+    """A full disk, by what could not be done."""
     return MoorageError(
         "disk-full",
         what,
@@ -22,12 +22,15 @@ def full(what: str, why: str, folder: Path) -> MoorageError:
 
 
 @contextmanager
-def room(folder: Path, verb: str) -> Iterator[None]:
-    """Turns a disk that fills up within the block into a MoorageError (``disk-full``)."""
+def room(folder: Path, what: str) -> Iterator[None]:
+    """Turns a disk that fills up within the block into a MoorageError (``disk-full``).
+
+    ``what`` is told then, as "the bundle could not be made".
+    """
     try:
         yield
     except OSError as problem:
         if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         why = f"{problem.filename or folder}: {problem.strerror}"
-        raise full(f"the bundle could not be {verb}: the disk is full", why, folder) from None
+        raise full(f"{what}: the disk is full", why, folder) from None
