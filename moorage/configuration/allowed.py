@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from moorage.platforms import PLATFORMS
 from moorage.settings import COMPONENT, REPOSITORY, TAG
 
 # RFC 1123, section 2.1, in the lower case that image references demand.
@@ -49,6 +50,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "certs.key": ("ec-p256", "rsa-4096"),
     "nodes.insecure": ("http", ""),
 }
+# What each word of a list may be.
+EACH: Mapping[str, tuple[str, ...]] = {"image.platforms": tuple(PLATFORMS)}
 FORMS: Mapping[str, Form] = {
     "engine.data": Form(r"(/[^\x00]*)?", "a folder from the root (/…)"),
     "registry.user": Form(

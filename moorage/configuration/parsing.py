@@ -15,9 +15,8 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from moorage.configuration.allowed import CHOICES, FORMS, LABEL, SPANS
+from moorage.configuration.allowed import CHOICES, EACH, FORMS, LABEL, SPANS
 from moorage.errors import Refused
-from moorage.platforms import PLATFORMS
 from moorage.settings import (
     KubernetesSettings,
     LabSettings,
@@ -187,6 +186,11 @@ def _check(settings: Settings, source: Giver) -> None:
     for place in (*SPANS, *CHOICES, *FORMS):
         section, _, key = place.partition(".")
         _check_alone(source, place, getattr(getattr(settings, section), key))
+    for place, known in EACH.items():
+        section, _, key = place.partition(".")
+        for word in getattr(getattr(settings, section), key):
+            if word not in known:
+                raise BadSetting(source, place, f"some of {', '.join(known)}, not {word!r}")
     registry, certs = settings.registry, settings.certs
     check_host_name(registry.host, place="registry.host", source=source)
     if registry.address != "auto":
@@ -198,10 +202,6 @@ def _check(settings: Settings, source: Giver) -> None:
         if not _is_address(name):
             check_host_name(name.removeprefix("*."), place="certs.names", source=source)
     _check_lab(settings.lab, source)
-    for name in settings.image.platforms:
-        if name not in PLATFORMS:
-            known = ", ".join(PLATFORMS)
-            raise BadSetting(source, "image.platforms", f"some of {known}, not {name!r}")
     for name in settings.nodes.groups:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name):
             raise BadSetting(source, "nodes.groups", f"names of letters and digits, not {name!r}")

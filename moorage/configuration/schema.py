@@ -6,6 +6,7 @@ Draft 7 is what yaml-language-server reads: https://json-schema.org/draft-07
 
 from __future__ import annotations
 
+import re
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -54,6 +55,11 @@ def _section(
 
 
 def _value(place: str, hint: Any) -> dict[str, Any]:
+    if place in allowed.EACH:
+        word = "|".join(re.escape(name) for name in allowed.EACH[place])
+        words = rf"^\s*(?:(?:{word})?\s*,\s*)*(?:{word})?\s*$"
+        items = {"type": "array", "items": {"enum": list(allowed.EACH[place])}}
+        return {"anyOf": [items, {"type": "string", "pattern": words}]}
     if typing.get_origin(hint) is tuple:
         return {"anyOf": [_WORDS, {"type": "string"}]}
     if typing.get_origin(hint) is not None:  # Mapping[str, str]

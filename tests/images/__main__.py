@@ -1,6 +1,7 @@
-"""Many images mirrored by a command that is killed again and again; then a race with skopeo sync.
+"""The demo image for several platforms; many images mirrored by a command that is killed; a race.
 
-Run by ``./run nox -s images``; `-- --images=N --kills=N --away=MS --rounds=N`. Ends with
+Run by ``./run nox -s images``; `-- --images=N --kills=N --away=MS --rounds=N`, `-- --platforms` for
+that part alone. Ends with
 ``images: N mirrored, N killed, 0 differ``.
 """
 
@@ -29,6 +30,7 @@ from moorage.registry import client
 from moorage.registry.logins.credentials import credentials
 from moorage.settings import Settings
 from moorage.ui import UI
+from tests.images import platforms
 from tests.images.line import line
 from tests.images.upstream import Upstream, environment, upstream
 from tests.loopback import Loopback, loopback
@@ -59,6 +61,11 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         os.environ.update(environment(folder / "home"))
+        with _ours(folder / "platforms") as ours:
+            for row in platforms.proved(folder / "built", ours):
+                _say(row)
+        if words.platforms:
+            return 0
         names = {f"team{i % 7}/app{i}": 1 for i in range(words.images)}
         there = stack.enter_context(upstream(folder / "up", folder / "home", names, size=SIZE))
         differ, killed = _killed(stack, folder, there, words.kills)
@@ -77,6 +84,7 @@ def _words() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--raced", type=int, default=20)
     parser.add_argument("--away", type=float, default=20, help="milliseconds to the other registry")
+    parser.add_argument("--platforms", action="store_true", help="the demo image's alone")
     return parser.parse_args()
 
 

@@ -15,6 +15,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from moorage.catalogue import listing
 from moorage.images import demo
 from moorage.platforms import PLATFORMS
 from moorage.registry.storage.opened import opened
-from moorage.settings import ImageSettings, Settings
+from moorage.settings import ImageSettings
 from moorage.ui import UI
 from tests.debian import unpacked
 from tests.loopback import Loopback
-from tests.unit.elsewhere import project
+from tests.unit.elsewhere import registry_project
 
 NAMES = ("linux/amd64", "linux/arm64")
 # https://www.sco.com/developers/gabi/latest/ch4.eheader.html
@@ -47,11 +48,16 @@ kill $!; wait $! 2>/dev/null; exit 0
 
 def proved(folder: Path, ours: Loopback) -> list[str]:
     """What was seen, a line each; an AssertionError for what is not as it has to be."""
-    settings = [_settings(folder / name, ours.settings) for name in ("first", "second")]
+    image = ImageSettings(platforms=NAMES)
+    elsewhere = registry_project(_made(folder / "elsewhere"))
+    settings = [replace(one, image=image) for one in (ours.settings, elsewhere)]
     began = time.monotonic()
     first, second = (demo.build(one, _no_engine, UI(yes=True).progress) for one in settings)
     said = [f"two builds: {time.monotonic() - began:.0f} s, {first.image_id}"]
     assert first.image_id == second.image_id, (first, second)
+    began = time.monotonic()
+    assert not demo.build(settings[0], _no_engine, UI().progress).changed
+    said.append(f"a third that has nothing to do: {time.monotonic() - began:.2f} s")
     pushed = demo.push(settings[0], _no_engine, UI(yes=True).progress)
     assert pushed.digest == first.image_id
     assert not demo.push(settings[0], _no_engine, UI(yes=True).progress).changed
@@ -70,12 +76,9 @@ def proved(folder: Path, ours: Loopback) -> list[str]:
     return said
 
 
-def _settings(folder: Path, ours: Settings) -> Settings:
+def _made(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    (folder / "serve_hostname").symlink_to(Path(__file__).parents[2] / "serve_hostname")
-    for name in (".moorage", "certs"):  # the login and the CA of the registry
-        shutil.copytree(ours.root / name, folder / name, ignore=shutil.ignore_patterns("data*"))
-    return project(folder, registry=ours.registry, image=ImageSettings(platforms=NAMES))
+    return folder
 
 
 def _no_engine() -> Any:

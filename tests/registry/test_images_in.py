@@ -17,20 +17,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from agent.formats import hosts_toml, registries_conf
 from moorage import commands, references
+from moorage.catalogue import listing
 from moorage.configuration import parsing
 from moorage.errors import MoorageError
+from moorage.files import replaced_folder
 from moorage.fleet.rollout import plans
-from moorage.images import mirroring, outcome, pushing, skopeo, sources
+from moorage.images import demo, mirroring, outcome, pushing, skopeo, sources
+from moorage.images.demo import index, tree
+from moorage.images.demo.layout import LayoutWriter
 from moorage.images.mirroring import MirrorWish
 from moorage.images.outcome import ImageOutcome
+from moorage.platforms import PLATFORMS
 from moorage.references import Reference
 from moorage.registry import client
 from moorage.registry.logins.credentials import Credentials, credentials, keep
+from moorage.registry.storage.opened import opened
 from moorage.settings import ROOT, NodesSettings, RegistrySettings
 from moorage.ui import UI
 from tests.agent.authority import Authority
@@ -40,6 +47,9 @@ from tests.images import upstream
 from tests.images.upstream import Upstream, fill
 from tests.loopback import Loopback, loopback
 from tests.unit.elsewhere import project, registry_project
+
+if TYPE_CHECKING:
+    from docker import DockerClient
 
 NAMES = {"team/app": 1, "library/nginx": 1}
 
@@ -318,6 +328,35 @@ def test_all_names_are_tried_and_summed_up(
     assert found[4].landed == f"{ours.settings.registry_name}/team/saved:3"
     assert "--target" in (found[3].fault.cure if found[3].fault else "")
     assert sum(len(row.images) for row in outcome.causes(found)) == 4
+
+
+def test_the_demo_image_goes_in_as_an_index_of_its_platforms(ours: Loopback) -> None:
+    settings, machines = ours.settings, ("linux/amd64", "linux/arm64")
+    with replaced_folder(index.folder(settings)) as draft:
+        writer = LayoutWriter(draft)
+        for name in machines:
+            layer = writer.packed({"name": tree.file(name.encode())})
+            writer.image(PLATFORMS[name], [layer], index.RUNS)
+        digest = writer.close(settings.image_reference, "inputs")
+    asked: list[str] = []
+
+    def no_engine() -> DockerClient:
+        raise AssertionError("an engine was asked for")
+
+    pushed = demo.push(settings, no_engine, UI().progress)
+    assert (pushed.digest, pushed.changed) == (digest, True)
+    assert _digest(ours, settings.image_reference) == digest
+    assert not demo.push(settings, no_engine, UI().progress).changed
+    (held,) = listing.repositories(opened(settings), settings.image.name)
+    assert listing.platforms(opened(settings), held, digest) == machines
+    login = credentials(settings)
+    for row in held.manifests[digest].manifest.children:
+        path = f"/v2/{settings.image.name}/manifests/{row}"
+        answer = client.ask(settings, path, login=login, accept=client.MANIFEST_TYPES)
+        config = json.loads(answer.body)["config"]["digest"]
+        blob = client.ask(settings, f"/v2/{settings.image.name}/blobs/{config}", login=login)
+        asked.append("linux/" + json.loads(blob.body)["architecture"])
+    assert sorted(asked) == sorted(machines)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import jsonschema
 import pytest
 
 from moorage import platforms
-from moorage.configuration import parsing
+from moorage.configuration import parsing, schema
 from moorage.errors import Refused
 
 
@@ -43,3 +44,17 @@ def test_settings_take_platforms_and_refuse_unknown_ones() -> None:
         parsing.parse({"image": {"platforms": ["linux/mips"]}})
     assert "image.platforms" in str(refusal.value)
     assert "'linux/mips'" in refusal.value.cause
+
+
+@pytest.mark.parametrize(
+    ("value", "right"),
+    [
+        ("linux/amd64, linux/arm64", True),
+        ("", True),
+        (["linux/arm64"], True),
+        ("linux/amd6", False),
+    ],
+)
+def test_editors_are_told_the_same(value: object, right: bool) -> None:
+    found = jsonschema.Draft7Validator(schema.schema())
+    assert found.is_valid({"image": {"platforms": value}}) is right
