@@ -153,7 +153,7 @@ def unfetched(
             f"there is no wheel of {absent[1]} for {what}",
             cause=f"{lock.name} wants this version, the package index has it for other platforms "
             "alone, and nothing is compiled here",
-            cure=f"leave {whose} out of --platform and image.platforms"
+            cure=f"leave {whose} out: inv image.build --platform=linux/amd64,linux/arm64"
             if whose
             else "image.base: auto in invoke.yaml",
             path=str(lock),

@@ -93,6 +93,14 @@ def test_a_task_that_takes_many_words_gets_them_all(project: Path) -> None:
     assert "not 2" in json.loads(done.stdout)["error"]["message"], done.stderr
 
 
+def test_an_unknown_platform_is_named_before_anything_is_made(project: Path) -> None:
+    done = inv(project, "image.build", "--platform=linux/amd64,linux/arm65", "--json")
+    assert done.returncode == 2
+    error = json.loads(done.stdout)["error"]
+    assert (error["code"], error["cause"]) == ("wrong-use", "did you mean linux/arm64?")
+    assert not (project / ".moorage" / "image").exists()
+
+
 def test_a_bad_line_of_a_list_is_named_before_anything_is_asked(project: Path) -> None:
     (project / "images.txt").write_text("nginx:1\nno such image\n")
     done = inv(project, "image.mirror", "images.txt", "--json")
