@@ -258,7 +258,7 @@ def test_an_index_that_is_wished_and_not_built_is_not_replaced_by_the_engines(
         demo.push(asked(tmp_path), no_engine, UI().progress)
     assert refusal.value.code == "no-image"
     build(asked(tmp_path))
-    with pytest.raises(Refused):  # under another name it is not the demo image
+    with pytest.raises(Refused, match="no index"):  # under another name it is not the demo image
         demo.push(asked(tmp_path, tag="2"), no_engine, UI().progress)
 
 
