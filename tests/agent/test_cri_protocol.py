@@ -53,10 +53,7 @@ class Runtime:
             told = self._answers[name]
             if isinstance(told, Exception):
                 raise told
-            if isinstance(told, float):
-                await asyncio.sleep(told)
-            else:
-                await stream.send_message(told)
+            await stream.send_message(told)
 
         return answer
 
@@ -211,7 +208,6 @@ async def theirs(path: str, seconds: float) -> Told:
             if status is not Status.OK
         ),
         *(GRPCError(status) for status in Status if status is not Status.OK),
-        5.0,
     ],
     ids=repr,
 )
@@ -222,13 +218,13 @@ def test_a_refusal_is_told_as_grpclib_tells_it(sockets: Path, said: Any) -> None
         server = Server([Runtime({"v1.RuntimeService/Version": said})])
         await server.start(path=path)
         try:
-            return await asyncio.to_thread(ours, path, 0.3), await theirs(path, 0.3)
+            return await asyncio.to_thread(ours, path, 5), await theirs(path, 5)
         finally:
             server.close()
 
     mine, other = asyncio.run(session())
     assert mine == other
-    assert isinstance(said, float) or mine[0] == (said.message or said.status.name)
+    assert mine[0] == (said.message or said.status.name)
 
 
 Reply = Callable[[H2Connection, int], None]
@@ -329,7 +325,7 @@ def test_what_answers_otherwise_is_told_as_grpclib_tells_it(sockets: Path, name:
 
     async def session() -> tuple[Told, Told]:
         async with await served(path, REPLIES[name]):
-            return await asyncio.to_thread(ours, path, 2), await theirs(path, 2)
+            return await asyncio.to_thread(ours, path, 5), await theirs(path, 5)
 
     mine, other = asyncio.run(session())
     if other[0] == "an answer that is not gRPC's":
@@ -338,13 +334,24 @@ def test_what_answers_otherwise_is_told_as_grpclib_tells_it(sockets: Path, name:
         assert mine == other
 
 
+def test_one_that_never_answers_is_told_as_grpclib_tells_it(sockets: Path) -> None:
+    path = str(sockets / "cri.sock")
+
+    async def session() -> tuple[Told, Told]:
+        async with await served(path, lambda line, number: None):
+            return await asyncio.to_thread(ours, path, 0.2), await theirs(path, 0.2)
+
+    mine, other = asyncio.run(session())
+    assert mine == other == ("no answer within 0.2 seconds", False)
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_what_no_server_of_grpc_sends_did_not_answer(sockets: Path, name: str) -> None:
     path = str(sockets / "cri.sock")
 
     async def session() -> Told:
         async with await served(path, OURS[name][0]):
-            return await asyncio.to_thread(ours, path, 2)
+            return await asyncio.to_thread(ours, path, 5)
 
     words, answered = asyncio.run(session())
     assert words.startswith(OURS[name][1]) and not answered
