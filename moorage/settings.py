@@ -55,6 +55,10 @@ class RegistrySettings:
     external: bool = False
     # The CA of such a one: a PEM file; empty: what `inv registry.ca` has stored.
     ca: str = ""
+    # PEM files of the certificate that this machine and the nodes present to such a one if it asks
+    # its clients for one, and of the key, which nobody else may read.
+    client_cert: str = ""
+    client_key: str = ""
 
 
 @dataclass(frozen=True)

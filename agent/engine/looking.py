@@ -66,7 +66,7 @@ def _with_apply(store: Store, noted: Noted, last: Record) -> Noted:
     if undoing.too_short(before, last):
         return noted
     noted = noted._replace(ledgers=store.ledgers_of(noted.records[0]))
-    earlier = store.ledgers_of(before) if before is not None else {}
+    earlier = store.ledgers_of(before, last.registry) if before is not None else {}
     if not earlier.get(last.registry):
         return noted
     digests = {digest for one in last.changes for digest in (one.before, one.after)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,9 +44,26 @@ def change_event(one: Change) -> ChangeEvent:
     return ChangeEvent(path=one.path, action=one.action, diff=_diff(one))
 
 
+_KEY = re.compile(
+    rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)",
+    re.DOTALL,
+)
+
+
+def without_keys(path: str, content: bytes) -> bytes:
+    """A file's bytes to be shown: of a private key its SHA-256 alone; of a ``*.key`` no other."""
+    if path.endswith(".key"):
+        return _digested(content) + b"\n" if content else content
+    return _KEY.sub(lambda found: _digested(found[0]), content)
+
+
+def _digested(key: bytes) -> bytes:
+    return f"(a private key, SHA-256 {hashlib.sha256(key).hexdigest()})".encode("ascii")
+
+
 def _diff(one: Change) -> str:
     before, after = (
-        (content or b"").decode("utf-8", "replace").splitlines(keepends=True)
+        without_keys(one.path, content or b"").decode("utf-8", "replace").splitlines(keepends=True)
         for content in (one.before, one.after)
     )
     lines = difflib.unified_diff(

@@ -41,4 +41,4 @@ def doubts(tree: Tree, roots: Sequence[str], plan: Plan) -> tuple[str, ...]:
 
 
 def is_of_a_registry(path: str) -> bool:
-    return path.endswith((".crt", "/hosts.toml"))
+    return path.endswith((".crt", ".cert", ".key", "/hosts.toml"))

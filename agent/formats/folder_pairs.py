@@ -26,6 +26,8 @@ def require_whole(tree: Tree, folder: str, owned: Ledger, *, by_containerd: bool
     names = tree.names(folder)
     for name in names:
         stem, _, ending = name.rpartition(".")
+        if f"{folder}/{name}" in owned and ending in ("cert", "key"):
+            continue
         if ending == "cert" and f"{stem}.key" not in names:
             raise _half(tree, folder, name, f"{stem}.key")
         if ending == "key" and f"{stem}.cert" not in names and not by_containerd:

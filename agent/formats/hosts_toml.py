@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import Any
+from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from agent.edit import toml_edit
 from agent.edit.change import Change, Ledger, change, readable
 from agent.edit.toml import TomlError, at, parse
 from agent.edit.utf8 import encoding
-from agent.formats import folder_pairs, plain
+from agent.formats import client_files, folder_pairs, plain
 from agent.formats.authorities import certificate_file, certificates
 from agent.node.tree import File, Tree
 from agent.wire.faults import RefusedError
@@ -32,6 +32,7 @@ CARRIED = (HEADER + "# It says what another folder or table said so far.\n").enc
 CA = "ca.crt"
 BESIDE = "moorage-ca.crt"  # a name of its own beside another's files, so that it is known again
 DEFAULT = "_default"
+Client = Optional[tuple[str, str]]  # the two files of a pair that is presented; 3.9 has no "|" here
 
 
 def names(host: str) -> tuple[str, ...]:
@@ -49,19 +50,17 @@ def folder(tree: Tree, roots: list[str], host: str) -> str:
     return f"{roots[0]}/{host}"
 
 
-def own(registry: Registry, ca: str) -> bytes:
-    """The whole file: one server, itself, with its CA."""
-    lines = [f'server = "{registry.url}"']
-    if not registry.plain_http:
-        lines.append(f'ca = "{ca}"')
+def own(registry: Registry, ca: str, client: Client = None) -> bytes:
+    """The whole file: one server, itself, with its CA, and the files that are presented to it."""
+    lines = [f'server = "{registry.url}"', *_tls(registry, ca, client)]
     return (HEADER + "\n".join([*lines, "", "[host]  # 1.x reads no file without it", ""])).encode()
 
 
-def mirror(registry: Registry, of: Mirror, ca: str) -> bytes:
+def mirror(registry: Registry, of: Mirror, ca: str, client: Client = None) -> bytes:
     """The file of another registry whose images are asked of ours first."""
     url = of.url(registry)
     path = "override_path = true\n" if of.path else ""
-    authority = "" if registry.plain_http else f'ca = "{ca}"\n'
+    authority = "".join(f"{line}\n" for line in _tls(registry, ca, client))
     ours = "" if of.fallback else path + authority
     lines = [
         f'server = "{of.upstream if of.fallback else url}"',
@@ -71,6 +70,12 @@ def mirror(registry: Registry, of: Mirror, ca: str) -> bytes:
         *(f"  {line}" for line in (path + authority).splitlines()),
     ]
     return (HEADER + "\n".join(lines).rstrip("\n") + "\n").encode()
+
+
+def _tls(registry: Registry, ca: str, client: Client) -> list[str]:
+    if registry.plain_http:
+        return []
+    return [f'ca = "{ca}"', *([] if client is None else [f"client = {json.dumps([client])}"])]
 
 
 def changes(
@@ -87,16 +92,62 @@ def changes(
         # Certificates without a hosts.toml are read as Docker reads them; a hosts.toml would end
         # that for all of them, so the CA joins them instead.
         folder_pairs.require_whole(tree, place, owned, by_containerd=True)
-        return certificate_file(PART, tree, place, registry, owned)
+        authority = certificate_file(PART, tree, place, registry, owned)
+        return (*authority, *client_files.in_folder(PART, tree, place, registry, owned))
     ca = f"{place}/{CA}"
-    ours = own(registry, ca)
+    ours = own(registry, ca, _usual(place, registry))
     if there is None or _is_ours(hosts, owned, ours):
-        return (*_ca_file(tree, ca, registry), *change(PART, hosts, ours))
-    if _trusts(tree, place, hosts.path, there, registry) and initial is None:
-        return ()
-    beside = f"{place}/{BESIDE}"
-    edited = _with_ca(tree, place, hosts.path, there, registry, beside)
-    return (*_ca_file(tree, beside, registry), *change(PART, hosts, edited))
+        pair = client_files.named(PART, tree, place, client_files.USUAL, registry)
+        gone = () if registry.client else client_files.withdrawn(PART, tree, place, owned)
+        return (*_ca_file(tree, ca, registry), *pair, *change(PART, hosts, ours), *gone)
+    return _beside(tree, place, hosts, there, registry, carried=initial is not None)
+
+
+def _beside(
+    tree: Tree, place: str, hosts: File, there: bytes, registry: Registry, *, carried: bool
+) -> tuple[Change, ...]:
+    """What another's hosts.toml needs: our CA, and the pair, in files of names of their own."""
+    found: list[Change] = []
+    edited = there
+    if carried or not _trusts(tree, place, hosts.path, there, registry):
+        beside = f"{place}/{BESIDE}"
+        found += _ca_file(tree, beside, registry)
+        edited = _with_value(hosts.path, edited, registry, "ca", beside)
+    if registry.client is not None and not _presents(tree, place, hosts.path, there, registry):
+        stem = _stem_beside(tree, place, hosts.path, there, registry)
+        found += client_files.named(PART, tree, place, stem, registry)
+        pair = list(client_files.paths(place, stem))
+        edited = _with_value(hosts.path, edited, registry, "client", pair)
+    return (*found, *change(PART, hosts, edited))
+
+
+def _stem_beside(tree: Tree, place: str, path: str, content: bytes, registry: Registry) -> str:
+    """The name of our pair beside another's hosts.toml: the one it names already, if it is ours."""
+    usual = list(client_files.paths(place))
+    named = any(
+        usual in _listed(said.get("client")) for _, said in _levels(path, content, registry)
+    )
+    ours = client_files.is_ours(tree.read(usual[1]))
+    return client_files.USUAL if named and ours else client_files.BESIDE
+
+
+def pair_files(tree: Tree, place: str, registry: Registry, owned: Ledger) -> Client:
+    """The files that have the pair in a registry's folder, or will have it."""
+    hosts = tree.read(f"{place}/hosts.toml")
+    if registry.client is None:
+        return None
+    if hosts.content is None and _has_others_certificates(tree, place, owned):
+        return client_files.chosen(tree, place, registry, owned)
+    usual = _usual(place, registry)
+    ours = own(registry, f"{place}/{CA}", usual)
+    if hosts.content is None or _is_ours(hosts, owned, ours):
+        return usual
+    stem = _stem_beside(tree, place, hosts.path, hosts.content, registry)
+    return client_files.paths(place, stem)
+
+
+def _usual(place: str, registry: Registry) -> Client:
+    return None if registry.client is None else client_files.paths(place)
 
 
 def mirror_changes(
@@ -106,8 +157,9 @@ def mirror_changes(
     place = folder(tree, roots, of.of)
     hosts = tree.read(f"{place}/hosts.toml")
     there = readable(hosts)
-    ca = f"{folder(tree, roots, registry.name)}/{CA}"
-    ours = mirror(registry, of, ca)
+    ourselves = folder(tree, roots, registry.name)
+    pair = pair_files(tree, ourselves, registry, owned)
+    ours = mirror(registry, of, f"{ourselves}/{CA}", pair)
     if (there is None and not tree.names(place)) or _is_ours(hosts, owned, ours):
         return change(PART, hosts, ours)
     section = at(parsed(hosts.path, there or b""), "host", of.url(registry))
@@ -132,9 +184,10 @@ def without_ours(path: str, content: bytes) -> bytes | None:
         return without_our_ca(path, content)[len(CARRIED) :]
     if text.startswith(HEADER):
         place = path.rpartition("/")[0]
-        entry = toml_edit.scan(text).entry(("ca",))
-        if entry is not None and f"{place}/{CA}" in text[entry.value : entry.value_end]:
-            text = text[: entry.start] + text[entry.end :]
+        for key, ours in (("ca", f"{place}/{CA}"), ("client", client_files.paths(place)[0])):
+            entry = toml_edit.scan(text).entry((key,))
+            if entry is not None and ours in text[entry.value : entry.value_end]:
+                text = text[: entry.start] + text[entry.end :]
         return text[len(HEADER) :].encode("utf-8")
     return without_our_ca(path, content)
 
@@ -147,7 +200,8 @@ def without_our_ca(path: str, content: bytes) -> bytes:
         return content
     codec = encoding(content)
     text = toml_edit.release(content.decode(codec), COMMENT)
-    return _without_path(text, f"/{BESIDE}").encode(codec)
+    text = _without_path(text, "ca", f"/{BESIDE}")
+    return _without_path(text, "client", f"/{client_files.BESIDE}.cert").encode(codec)
 
 
 def absolute(place: str, path: str, content: bytes) -> str:
@@ -260,22 +314,39 @@ def _trusts(tree: Tree, place: str, path: str, content: bytes, registry: Registr
     if registry.plain_http:
         return bool(_levels(path, content, registry))
     for _, said in _levels(path, content, registry):
-        files = [_absolute(place, one) for one in _ca_paths(said)]
+        files = [_absolute(place, str(one)) for one in _listed(said.get("ca"))]
         held = frozenset().union(*(certificates(tree.read(path).content) for path in files))
         if certificates(registry.ca_bytes) <= held:
             return True
     return False
 
 
-def _ca_paths(said: dict[str, Any]) -> list[str]:
-    value = said.get("ca")
-    return [value] if isinstance(value, str) else [str(one) for one in value or []]
+def _listed(value: Any) -> list[Any]:
+    """What a ``ca`` or a ``client`` names: one file, or a list of files or of pairs of them."""
+    return [value] if isinstance(value, str) else list(value or [])
 
 
-def _with_ca(
-    tree: Tree, place: str, path: str, content: bytes, registry: Registry, ca: str
-) -> bytes:
-    """Another's hosts.toml with our CA added wherever this registry is reached: an edit of text."""
+def _presents(tree: Tree, place: str, path: str, content: bytes, registry: Registry) -> bool:
+    """Whether another's hosts.toml names the registry's pair wherever the registry is reached."""
+    pair = registry.client
+    for _, said in _levels(path, content, registry):
+        files = [one if isinstance(one, list) else [one] for one in _listed(said.get("client"))]
+        read = [[tree.read(str(_absolute(place, name))) for name in one if name] for one in files]
+        if pair is None or not any(
+            one
+            and client_files.holds(one[0], pair.certificate)
+            and client_files.holds(one[-1], pair.key)
+            for one in read
+        ):
+            return False
+    return True
+
+
+def _with_value(path: str, content: bytes, registry: Registry, key: str, ours: Any) -> bytes:
+    """Another's hosts.toml with a file of ours added to ``key`` wherever this registry is reached.
+
+    An edit of text; ``ours`` is the CA's file, or the list of a pair's two.
+    """
     levels = _levels(path, content, registry)
     if not levels:
         plain.refuse([File(path, path, content)], registry)
@@ -290,14 +361,16 @@ def _with_ca(
     codec = encoding(content)
     text = content.decode(codec)
     for keys, said in levels:
-        paths = _ca_paths(said)
-        if ca in paths:
+        there = _listed(said.get(key))
+        if ours in there:
             continue
-        literal = json.dumps([*paths, ca]) if paths else toml_edit.quoted(ca, text)
+        alone = isinstance(ours, str) and not there
+        value = ours if alone else [*there, ours]
         expected = parse(text.encode("utf-8"))
-        at(expected, *keys)["ca"] = [*paths, ca] if paths else ca
+        at(expected, *keys)[key] = value
         try:
-            text = toml_edit.set_value(text, keys, "ca", literal, COMMENT)
+            literal = toml_edit.quoted(ours, text) if alone else json.dumps(value)
+            text = toml_edit.set_value(text, keys, key, literal, COMMENT)
             understood = parse(text.encode("utf-8")) == expected
         except ValueError:
             understood = False
@@ -305,17 +378,22 @@ def _with_ca(
             raise RefusedError(
                 "hosts-toml-not-understood",
                 f"{path} is written in a way that cannot be edited safely",
-                cause="our `ca` cannot be added to it without rewriting other lines",
-                cure=f'add "{ca}" to its `ca` by hand, then run again',
+                cause=f"our `{key}` cannot be added to it without rewriting other lines",
+                cure=f"add {json.dumps(ours)} to its `{key}` by hand, then run again",
             )
     return text.encode(codec)
 
 
-def _without_path(text: str, name: str) -> str:
-    """``ca`` lists without a file of that name, where no mark tells what stood there before."""
+def _without_path(text: str, key: str, name: str) -> str:
+    """Lists without a file of that name, where no mark tells what stood there before."""
     for entry in reversed(toml_edit.scan(text).entries):
         value = text[entry.value : entry.value_end]
-        if entry.keys[-1] == "ca" and f'{name}"' in value:
-            kept = [one for one in parse(f"k = {value}".encode())["k"] if not one.endswith(name)]
+        if entry.keys[-1] == key and f'{name}"' in value:
+            listed = _listed(parse(f"k = {value}".encode())["k"])
+            kept = [one for one in listed if not _first(one).endswith(name)]
             text = text[: entry.value] + json.dumps(kept) + text[entry.value_end :]
     return text
+
+
+def _first(named: Any) -> str:
+    return named if isinstance(named, str) else str(next(iter(named), ""))

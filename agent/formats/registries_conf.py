@@ -3,10 +3,10 @@
 ``certs.d`` is read at every pull (containers-certs.d(5)). Of a user's folder for a registry, the
 system's and Docker's ``/etc/docker/certs.d/<registry>`` the library takes the first that exists and
 no other (``dockerCertDir`` in its ``docker/docker_client.go``): where root has one, the CA goes in
-there, and where Docker's has a client's key, the CA joins it. ``registries.conf.d`` is for a
-mirror and for plain HTTP alone (containers-registries.conf.d(5)): of two ``[[registry]]`` tables
-with one prefix the last file's replaces the other whole, so a table of somebody else's is never
-doubled.
+there, and where Docker's has a client's key, the CA joins it. A client's pair of ours lies beside
+the CA. ``registries.conf.d`` is for a mirror and for plain HTTP alone
+(containers-registries.conf.d(5)): of two ``[[registry]]`` tables with one prefix the last file's
+replaces the other whole, so a table of somebody else's is never doubled.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from agent.edit.change import Change, Ledger, Owned, change, readable
 from agent.edit.toml import TomlError, parse
 from agent.facts import Facts
-from agent.formats import folder_pairs
+from agent.formats import client_files, folder_pairs
 from agent.formats.authorities import certificate_file, certificates, strip_certificates
 from agent.node.tree import Tree
 from agent.wire.faults import RefusedError
@@ -38,6 +38,7 @@ def changes(part: str, facts: Facts, plan: Plan, owned: Ledger) -> tuple[Change,
             place = folder(facts.tree, registry, owned)
             folder_pairs.require_whole(facts.tree, place, owned, by_containerd=False)
             found += certificate_file(part, facts.tree, place, registry, owned)
+            found += client_files.in_folder(part, facts.tree, place, registry, owned)
     else:
         # A prefix without a port is that of a name with one too (containers-registries.conf(5)).
         for registry in plan.registry.each:
@@ -51,6 +52,8 @@ def changes(part: str, facts: Facts, plan: Plan, owned: Ledger) -> tuple[Change,
 
 def strip(owned: Owned, content: bytes) -> bytes | None:
     """A CA file without our certificates; a drop-in that others edited is theirs but our table."""
+    if client_files.is_one(owned.path):
+        return client_files.strip(owned, content)
     if not owned.path.endswith(".conf"):
         return strip_certificates(owned, content)
     ours = owned.after or b""
@@ -73,6 +76,7 @@ def folder(tree: Tree, registry: Registry, owned: Ledger) -> str:
         name
         for name in tree.names(dockers)
         if f"{dockers}/{name}" not in owned
+        and not client_files.is_ours(tree.read(f"{dockers}/{name}"))
         and certificates(tree.read(f"{dockers}/{name}").content) != certificates(registry.ca_bytes)
     ]
     return dockers if theirs else ours

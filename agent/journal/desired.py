@@ -1,7 +1,8 @@
 """The plans this node is held to: what was last applied for each registry, without its login.
 
 ``/var/lib/moorage/plans/<registry>.json`` (0600). The resident agent puts back what drifts from
-them; an untrust takes a registry's plan away. No password is ever written.
+them; an untrust takes a registry's plan away. No password is ever written; a client's key is, as
+it is what has to be put back.
 """
 
 from __future__ import annotations

@@ -113,11 +113,12 @@ class Store:
         newest = next(self.records(), None)
         return {} if newest is None else self.ledgers_of(newest)
 
-    def ledgers_of(self, record: Record) -> Ledgers:
-        """What was ours once a finished transaction was done."""
+    def ledgers_of(self, record: Record, only: str | None = None) -> Ledgers:
+        """What was ours once a finished transaction was done; ``only``: for that registry."""
         return {
             registry: {file.path: self._owned(file) for file in files}
             for registry, files in record.ledger.items()
+            if only in (None, registry)
         }
 
     def waiting(self) -> Mapping[str, str]:

@@ -116,7 +116,8 @@ def _pulls(store: Store) -> dict[str, dict[str, float]]:
 
 def _trusted(registry: str, files: Iterable[RecordedFile], read: Read) -> dict[str, Any]:
     found = [(file, read(file.path)) for file in files]
-    authority = next((one for _, one in found if one and b"-----BEGIN CERTIFICATE" in one), b"")
+    cas = (now for file, now in found if not file.path.endswith(".cert"))  # a client's, that one
+    authority = next((one for one in cas if one and b"-----BEGIN CERTIFICATE" in one), b"")
     return {
         "registry": registry,
         "files": [{"path": file.path, "state": _state(file.after, now)} for file, now in found],

@@ -3,7 +3,8 @@
 An undo log. What will be changed, and the bytes that stand there now, are on disk (file and folder
 synced) before the first change; ``commit`` turns that intent into history by one rename. A
 transaction found unfinished by a later agent is rolled back: every file is as it was before.
-Passwords never come near here: only files' bytes are kept, and no plan writes one.
+Passwords never come near here: only files' bytes are kept, and no plan writes one. A client's key
+is such a file; its bytes go with the trust (:meth:`Transaction._forget_old`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from agent.edit.change import SCRATCH, Change, Ledgers
 from agent.journal import boot
 from agent.journal.ledger import Store, as_json, digest_of
 from agent.journal.lock import asker
+from agent.journal.record import Record
 from agent.node.disk import (
     apply_metadata,
     explained,
@@ -294,11 +296,18 @@ class Transaction:
         content = self._store.read_blob(entry["after"]) or b""
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
-        write_new(temporary, content, 0o600)
+        # A key that a user's own engine reads is that user's; no one else may read it anyway.
+        secret = b"PRIVATE KEY-----" in content
+        write_new(temporary, content, 0o600, self._above(target) if secret else None)
         if target.exists():
             apply_metadata(temporary, metadata_of(target))
-        else:
-            temporary.chmod(entry["mode"])
+        if secret or not target.exists():
+            temporary.chmod(0o600 if secret else entry["mode"])
+
+    def _above(self, target: Path) -> Path:
+        """The first folder above a file that was there before us."""
+        made = {_outside(self._store.root, folder) for folder in self.intent["folders"]}
+        return next(folder for folder in target.parents if folder not in made)
 
     def _put(self, entry: dict[str, Any]) -> None:
         target, temporary = self._target(entry), self._temporary(entry)
@@ -427,9 +436,21 @@ class Transaction:
         needed: set[str | None] = set()
         if records and records[0].ledger:  # if nothing is ours, no bytes of others' files are kept
             needed = needed.union(*(record.digests for record in records))
+            needed -= _spent_keys(records)
         for path in (self._store.folder / "blobs").iterdir():
             if path.name not in needed:
                 path.unlink()
+
+
+def _spent_keys(records: Sequence[Record]) -> set[str | None]:
+    """The bytes of clients' keys of registries of which nothing is ours any more."""
+    ours = records[0].ledger
+    living = {
+        digest for files in ours.values() for one in files for digest in (one.before, one.after)
+    }
+    gone = (record for record in records if record.registry not in ours)
+    keys = (one for record in gone for one in record.changes if one.path.endswith(".key"))
+    return {digest for one in keys for digest in (one.before, one.after)} - living
 
 
 # Why a folder may stay: others' files are in it, it is a mount, somebody else removed or locked it.

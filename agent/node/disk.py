@@ -71,11 +71,17 @@ def apply_metadata(path: Path, wanted: Mapping[str, Any]) -> None:
         os.close(descriptor)
 
 
-def write_new(path: Path, content: bytes, mode: int) -> None:
-    """A new file, its bytes on the disk before this returns; nothing is left where that fails."""
+def write_new(path: Path, content: bytes, mode: int, like: Path | None = None) -> None:
+    """A new file, its bytes on the disk before this returns; nothing is left where that fails.
+
+    It belongs to whom the folder ``like`` belongs to.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, mode)
     try:
+        if like is not None:
+            owner = like.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
         write_all(descriptor, content)
         os.fsync(descriptor)
     except BaseException:

@@ -10,18 +10,18 @@ import base64
 import contextlib
 import http.client
 import re
-import socket
 import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from agent.clients.cri import with_cri
 from agent.clients.failures import CriError
 from agent.node.tree import Tree
 from agent.proof import mirrors
+from agent.proof.asking import Reply, connect, request, trouble, trusting_nobody
 from agent.wire.faults import AgentError, TrustError
 from agent.wire.plan import Plan, Registry, Verify
 
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from agent.clients.cri_calls import Cri
     from agent.formats.proposal import Proof
 
-CONNECT_SECONDS = 10
-# Go takes every certificate of a CA file for a root, an intermediate's too (crypto/x509, CertPool).
-# ssl.VERIFY_X509_PARTIAL_CHAIN has its name since Python 3.10.
-_PARTIAL_CHAIN = ssl.VerifyFlags(0x80000)
 # Runtimes read /etc/hosts through Go's resolver, which keeps what it read for five seconds
 # (cacheMaxAge in https://go.dev/src/net/hosts.go). Where no restart was needed, an entry made a
 # moment ago is not seen before.
@@ -56,14 +52,6 @@ MANIFESTS = ", ".join(
 )
 
 
-class Reply(NamedTuple):
-    """What a registry answered: the status, the challenge of a 401, whether it is a web page."""
-
-    status: int
-    challenge: str
-    page: bool
-
-
 def ask_registry(plan: Plan, address: str | None = None) -> None:
     """TLS to the registry with the plan's CA, then login and image where the plan has them.
 
@@ -71,15 +59,15 @@ def ask_registry(plan: Plan, address: str | None = None) -> None:
     """
     registry, verify = plan.registry, plan.verify
     for further in registry.each[1:]:  # a name the certificate does not have shows here
-        _connect(further, address).close()
-    connection = _connect(registry, address)
+        connect(further, address).close()
+    connection = connect(registry, address)
     try:
         headers = _basic(verify)
-        reply = _request(connection, registry, "GET", "/v2/", headers)
+        reply = request(connection, registry, "GET", "/v2/", headers)
         _require_registry(reply, registry)
         basic = reply.challenge.lower().startswith("basic")
         if reply.status == 401 and basic and verify is not None:
-            raise _trouble("401 unauthorized", registry, verify.image, said=False)
+            raise trouble("401 unauthorized", registry, verify.image, said=False)
         image = registry.reference(verify.image) if verify is not None else None
         if image is None or verify is None:
             return
@@ -92,22 +80,13 @@ def ask_registry(plan: Plan, address: str | None = None) -> None:
             return
         path = f"/v2/{image.repository}/manifests/{image.version}"
         headers["Accept"] = MANIFESTS
-        reply = _request(connection, registry, "HEAD", path, headers)
+        reply = request(connection, registry, "HEAD", path, headers)
         if reply.page and reply.status == 200:
-            raise _trouble("media type text/html", registry, verify.image, said=False)
+            raise trouble("media type text/html", registry, verify.image, said=False)
         if reply.status in _REFUSALS:
-            raise _trouble(_REFUSALS[reply.status], registry, verify.image, said=False)
+            raise trouble(_REFUSALS[reply.status], registry, verify.image, said=False)
     finally:
         connection.close()
-
-
-def _trouble(
-    words: str, registry: Registry, image: str = "", said: bool = True, runtime: str = "cri"
-) -> AgentError:
-    """What the table of troubles says of it; the table is loaded when something fails."""
-    from agent.wire.troubles.told import classify
-
-    return classify(words, registry, image, said, runtime)
 
 
 def _token(
@@ -123,27 +102,29 @@ def _token(
     if found is None:
         return ""
 
-    def connect(host: str, port: int) -> http.client.HTTPConnection:
+    def opened(host: str, port: int) -> http.client.HTTPConnection:
         there = replace(registry, host=host, port=port, names=(), insecure=None)
         # Runtimes ask it with the CAs of the host, most of them with the registry's as well.
-        return _connect(there, address if host == registry.host else None, with_systems=True)
+        return connect(there, address if host == registry.host else None, with_systems=True)
 
     try:
-        status, token = tokens.fetch(found, _basic(verify), connect)
+        status, token = tokens.fetch(found, _basic(verify), opened)
     except (OSError, http.client.HTTPException, AgentError):
         return ""
     if status in tokens.REFUSED and verify.username is not None:
-        raise _trouble("insufficient_scope", registry, verify.image, said=False)
+        raise trouble("insufficient_scope", registry, verify.image, said=False)
     return token if status == 200 else ""
 
 
 def _require_registry(reply: Reply, registry: Registry) -> None:
     """Refuse what answers /v2/ otherwise than a registry: it may be a portal's page with a 200."""
+    if reply.refusal:
+        raise trouble(reply.refusal, registry, said=False)
     if reply.status == 429:
-        raise _trouble(_REFUSALS[429], registry, said=False)
+        raise trouble(_REFUSALS[429], registry, said=False)
     # Before a registry, nginx asks for the login, by a 401 whose body is a page: that is right.
     if reply.page and reply.status != 401:
-        raise _trouble("media type text/html", registry, said=False)
+        raise trouble("media type text/html", registry, said=False)
     if reply.status not in (200, 401, 403):
         raise AgentError(
             "not-a-registry",
@@ -153,121 +134,11 @@ def _require_registry(reply: Reply, registry: Registry) -> None:
         )
 
 
-def _connect(
-    registry: Registry,
-    address: str | None,
-    with_systems: bool = False,
-    context: ssl.SSLContext | None = None,
-) -> http.client.HTTPConnection:
-    """A connection; ``with_systems`` trusts the CAs of this host as well, as a runtime does.
-
-    ``context`` is for certificates in the place of the plan's CA.
-    """
-    connection = http.client.HTTPConnection(registry.host, registry.port)
-    try:
-        plain = socket.create_connection((address or registry.host, registry.port), CONNECT_SECONDS)
-    except OSError as problem:
-        raise _trouble(_network_words(problem), registry, said=False) from None
-    # Else a request waits until TLS's last word is acknowledged, which servers put off for 40 ms.
-    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.sock = plain
-    if registry.plain_http:
-        return connection
-    context = context or _context(registry, with_systems)
-    try:
-        connection.sock = context.wrap_socket(plain, server_hostname=registry.host)
-    except OSError as problem:
-        plain.close()
-        raise _trouble(_tls_words(problem), registry, said=False) from None
-    return connection
-
-
-def _context(registry: Registry, with_systems: bool) -> ssl.SSLContext:
-    context = _trusting_nobody()
-    if with_systems:
-        context.load_default_certs()
-    if registry.ca or not with_systems:
-        context.load_verify_locations(cadata=registry.ca)
-    return context
-
-
-def _trusting_nobody() -> ssl.SSLContext:
-    """As strict as the runtimes are."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.hostname_checks_common_name = False  # Go, and so every runtime here, does not either
-    context.verify_flags |= _PARTIAL_CHAIN
-    return context
-
-
-def _request(
-    connection: http.client.HTTPConnection,
-    registry: Registry,
-    method: str,
-    path: str,
-    headers: dict[str, str],
-) -> Reply:
-    try:
-        connection.request(method, path, headers={"Host": registry.name, **headers})
-        answer = connection.getresponse()
-        answer.read()
-    except http.client.HTTPException as problem:
-        raise AgentError(
-            "not-a-registry",
-            f"{registry.name} does not speak HTTP: {type(problem).__name__}",
-            cause="what answers there is no image registry",
-            cure="check the name and the port",
-        ) from None
-    except OSError as problem:
-        raise _trouble(_tls_words(problem), registry, said=False) from None
-    kind = answer.headers.get("Content-Type", "").lower()
-    return Reply(
-        answer.status, answer.headers.get("WWW-Authenticate", ""), kind.startswith("text/html")
-    )
-
-
 def _basic(verify: Verify | None) -> dict[str, str]:
     if verify is None or verify.username is None:
         return {}
     login = f"{verify.username}:{verify.password or ''}".encode()
     return {"Authorization": "Basic " + base64.b64encode(login).decode("ascii")}
-
-
-def _network_words(problem: OSError) -> str:
-    if isinstance(problem, socket.gaierror):
-        return "no such host"
-    if isinstance(problem, socket.timeout):
-        return "i/o timeout"
-    return (problem.strerror or str(problem)).lower()
-
-
-# OpenSSL's verify codes in Go's words: https://docs.openssl.org/3.0/man1/openssl-verification-options
-_VERIFY_WORDS = {
-    9: "x509: certificate has expired or is not yet valid",
-    10: "x509: certificate has expired or is not yet valid",
-    18: "x509: certificate signed by unknown authority",
-    19: "x509: certificate signed by unknown authority",
-    20: "x509: certificate signed by unknown authority",
-    21: "x509: certificate signed by unknown authority",
-    62: "x509: certificate is valid for other names",
-    64: "x509: certificate is valid for other names",
-}
-# OpenSSL's words for the alerts of a server that wants a certificate of its clients: RFC 8446 has
-# one of its own for that (6.2), Go sent the other until 1.21, and many do by TLS 1.2.
-_CLIENT_WANTED = ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_BAD_CERTIFICATE")
-
-
-def _tls_words(problem: OSError) -> str:
-    if isinstance(problem, ssl.SSLCertVerificationError):
-        known = _VERIFY_WORDS.get(problem.verify_code)
-        return known or f"x509: {problem.verify_message}"
-    if isinstance(problem, ssl.SSLError):
-        if problem.reason in _CLIENT_WANTED:
-            return "tls: certificate required"
-        if problem.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"):
-            return "first record does not look like a TLS handshake"
-        return f"tls: {problem.reason or problem}"
-    return _network_words(problem)
 
 
 def cri_serves(socket_path: str) -> bool:
@@ -314,14 +185,22 @@ def trusts(proof: Proof, plan: Plan) -> None:
     Raises TrustError where they do not verify the registry's.
     """
     registry = next(one for one in plan.registry.spellings if one.name == proof.name)
-    context = _trusting_nobody()
+    context = trusting_nobody()
     for place in map(Path, proof.reads):
+        for cert in sorted(place.glob("*.cert")) if place.is_dir() else ():
+            with contextlib.suppress(OSError):  # ssl.SSLError is one
+                context.load_cert_chain(cert, cert.with_suffix(".key"), password="")
         for path in sorted(place.glob("*.crt")) if place.is_dir() else [place]:
             for block in _blocks(path):
                 # One that is damaged is passed over, as Go does (x509.AppendCertsFromPEM).
                 with contextlib.suppress(ssl.SSLError):
                     context.load_verify_locations(cadata=block)
-    _connect(registry, None, context=context).close()
+    connection = connect(registry, None, context=context)
+    try:
+        if registry.client is not None:  # by TLS 1.3 a refusal of ours shows in the answer alone
+            _require_registry(request(connection, registry, "GET", "/v2/", {}), registry)
+    finally:
+        connection.close()
 
 
 _BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----[\x00-\x7f]*?-----END CERTIFICATE-----")
@@ -399,7 +278,7 @@ def _pull(proof: Proof, registry: Registry, verify: Verify, seconds: float) -> N
         else:
             with_cri(proof.socket, lambda cri: cri.pull(verify, seconds))
     except (CriError, EngineError) as problem:
-        told = _trouble(problem.message, registry, verify.image, runtime=proof.kind)
+        told = trouble(problem.message, registry, verify.image, runtime=proof.kind)
         raise _of_a_mirror(proof, registry, told) or told from None
 
 
@@ -414,8 +293,10 @@ def _of_a_mirror(proof: Proof, registry: Registry, told: AgentError) -> AgentErr
     for one in mirrors.before(tree, proof.roots, registry):
         host = replace(one.host, ca=mirrors.pem(tree, one) or None)
         try:
-            _connect(host, None, with_systems=True).close()
+            connect(host, None, with_systems=True).close()
         except (AgentError, ssl.SSLError, ValueError) as problem:
+            if getattr(problem, "code", "") == "client-wanted":  # its pair is the runtime's alone
+                continue
             return AgentError(
                 problem.code if isinstance(problem, AgentError) else "ca-unreadable",
                 f"{told}; and its mirror {host.name} could not be asked: {problem}",

@@ -1,7 +1,8 @@
 """BuildKit: ``[registry."host"]`` in buildkitd.toml, read at the start of buildkitd alone.
 
 https://github.com/moby/buildkit/blob/master/docs/buildkitd.toml.md and ``RegistryConfig`` in its
-util/resolver/config: ``ca``, ``mirrors``, ``http``. Each line added ends with our mark; the result
+util/resolver/config: ``ca``, ``mirrors``, ``http``, ``tlsconfigdir`` (a folder of ``*.cert`` with
+their ``*.key``; loadTLSConfig in its util/resolver). Each line added ends with our mark; the result
 is parsed, and must say what it said before and ours, nothing else.
 """
 
@@ -17,6 +18,7 @@ from agent.edit.change import Change, Ledger, Owned, change, readable
 from agent.edit.toml import TomlError, at, parse
 from agent.facts import Facts
 from agent.facts.daemons import option
+from agent.formats import client_files
 from agent.formats.authorities import certificates, strip_certificates
 from agent.formats.proposal import Explained, Proof, Proposal, unit_of
 from agent.node.tree import File
@@ -43,7 +45,7 @@ MARK = "# moorage"
 
 
 def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
-    """The CA beside buildkitd.toml, the table that names it, one restart."""
+    """CA and pair beside buildkitd.toml, the table that names them, one restart."""
     found = facts.others.get(PART)
     if found is None:
         return Proposal(absent="there is no BuildKit here")
@@ -52,6 +54,8 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
         file = facts.tree.read(_authority(plan.registry))
         if certificates(file.content) != certificates(plan.registry.ca_bytes):
             changes += change(PART, file, plan.registry.ca_bytes)
+        place = _presented(plan.registry)
+        changes += client_files.in_folder(PART, facts.tree, place, plan.registry, owned)
     config = facts.tree.read(option(found.argv, "--config") or CONFIG)
     changes += change(PART, config, _edited(config, facts, plan).encode("utf-8"))
     firm = [mirror.of for mirror in plan.mirrors if not mirror.fallback]
@@ -73,6 +77,8 @@ def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
 
 def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
     """The file without our lines. A header of ours that others put keys under stays, unmarked."""
+    if client_files.is_one(owned.path):
+        return client_files.strip(owned, content)
     if owned.path.endswith(".crt"):
         return strip_certificates(owned, content)
     lines = content.decode("utf-8", "surrogateescape").splitlines(keepends=True)
@@ -150,6 +156,11 @@ def _authority(registry: Registry) -> str:
     return f"{FOLDER}/{registry.name.replace(':', '_')}.crt"
 
 
+def _presented(registry: Registry) -> str:
+    """The folder whose every pair is presented to the registry."""
+    return f"{FOLDER}/{registry.name.replace(':', '_')}"
+
+
 def _edited(config: File, facts: Facts, plan: Plan) -> str:
     content = readable(config)
     try:
@@ -180,6 +191,8 @@ def _wanted(plan: Plan) -> list[tuple[str, str, Any]]:
             wanted.append((registry.name, "http", True))
         else:
             wanted.append((registry.name, "ca", [_authority(plan.registry)]))
+        if registry.client is not None:
+            wanted.append((registry.name, "tlsconfigdir", [_presented(plan.registry)]))
     wanted += [(mirror.of, "mirrors", [mirror.place(plan.registry)]) for mirror in plan.mirrors]
     return wanted
 
@@ -188,7 +201,7 @@ def _is_enough(facts: Facts, registry: Registry, key: str, said: object, wanted:
     """Whether another's value does what ours would."""
     if not isinstance(said, list):
         return False
-    if key == "mirrors":
+    if key in ("mirrors", "tlsconfigdir"):
         return set(wanted) <= set(said)
     held = [certificates(facts.tree.read(path).content) for path in said if isinstance(path, str)]
     return certificates(registry.ca_bytes) <= frozenset().union(*held)

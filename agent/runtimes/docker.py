@@ -18,7 +18,7 @@ from agent.edit.utf8 import encoding
 from agent.facts import Docker, Facts
 from agent.facts.daemons import option
 from agent.facts.docker import LOOPBACK
-from agent.formats import folder_pairs
+from agent.formats import client_files, folder_pairs
 from agent.formats.authorities import (
     BESIDE,
     certificate_file,
@@ -98,7 +98,8 @@ def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
         except RefusedError as refusal:
             found.append(Explained(PART, "certs.d", False, f"{who}: {refusal}"))
             continue
-        why = f"the CA comes into {changes[0].path}" if changes else f"a file in {place} has the CA"
+        what = "the pair" if changes and client_files.is_one(changes[0].path) else "the CA"
+        why = f"{what} comes into {changes[0].path}" if changes else f"a file in {place} has it"
         needed = not plan.registry.plain_http
         found.append(
             Explained(PART, "certs.d", needed, f"{who}: {why}; read at every pull, no restart")
@@ -124,6 +125,8 @@ def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
         from agent.formats import hosts_toml
 
         return hosts_toml.without_ours(owned.path, content)
+    if client_files.is_one(owned.path):
+        return client_files.strip(owned, content)
     if not owned.path.endswith(".json"):
         return strip_certificates(owned, content)
     before = _parsed_or_empty(owned.before)
@@ -152,6 +155,7 @@ def forgotten(facts: Facts, registry: Registry) -> tuple[Change, ...]:
             just_ours = registry.ca is not None and file.content == registry.ca_bytes
             if name == BESIDE or (name.endswith(".crt") and just_ours):
                 changes += change(PART, file, None)
+        changes += client_files.forgotten(PART, facts.tree, folder)
     return tuple(changes)
 
 
@@ -231,12 +235,13 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
 
 
 def _ca_files(tree: Tree, engine: Docker, registry: Registry, owned: Ledger) -> tuple[Change, ...]:
-    """The CA in the engine's folder for a registry; nothing for one without TLS."""
+    """The CA, and the pair, in the engine's folder for a registry; nothing for one without TLS."""
     if registry.plain_http:
         return ()
     place = f"{engine.certs}/{registry.name}"
     folder_pairs.require_whole(tree, place, owned, by_containerd=engine.containerd_store)
-    return certificate_file(PART, tree, place, registry, owned)
+    authority = certificate_file(PART, tree, place, registry, owned)
+    return (*authority, *client_files.in_folder(PART, tree, place, registry, owned))
 
 
 def _out_of_reach(tree: Tree, engine: Docker) -> str:
@@ -300,7 +305,9 @@ def _hosts_files(tree: Tree, engine: Docker, plan: Plan, owned: Ledger) -> Itera
         file = tree.read(f"{engine.certs}/{mirror.of}/hosts.toml")
         there = readable(file)
         ca = _trusted_file(tree, f"{engine.certs}/{plan.registry.name}", plan.registry, owned)
-        ours = hosts_toml.mirror(plan.registry, mirror, ca)
+        place = f"{engine.certs}/{plan.registry.name}"
+        pair = client_files.chosen(tree, place, plan.registry, owned)
+        ours = hosts_toml.mirror(plan.registry, mirror, ca, pair)
         mine = owned.get(file.path)
         if there is not None and there != ours and not (mine is not None and there == mine.after):
             raise RefusedError(

@@ -15,7 +15,7 @@ from agent.edit import yaml_block
 from agent.edit.change import Change, Ledger, Owned, change, readable
 from agent.edit.utf8 import encoding
 from agent.facts import Facts, Runtime
-from agent.formats import plain
+from agent.formats import client_files, plain
 from agent.formats.authorities import certificates, strip_certificates
 from agent.formats.proposal import Explained, Proof, Proposal, unit_of
 from agent.node.tree import File, Tree
@@ -57,7 +57,7 @@ class _FoundProduct:
 
 
 def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
-    """The CA beside registries.yaml, the keys that name it in the file, one restart."""
+    """CA and pair beside registries.yaml, the keys that name them in the file, one restart."""
     found = _found(facts)
     if not found:
         return Proposal(absent="there is no k3s or RKE2 here")
@@ -90,6 +90,8 @@ def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
 
 def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
     """The file without our lines; gone where nothing else is in it."""
+    if client_files.is_one(owned.path):
+        return client_files.strip(owned, content)
     if owned.path.endswith(".crt"):
         return strip_certificates(owned, content)
     codec = encoding(content)
@@ -197,11 +199,17 @@ def _authorities(tree: Tree, one: _FoundProduct, plan: Plan) -> list[Change]:
         return []
     file = tree.read(_authority(one, plan.registry))
     same = certificates(file.content) == certificates(plan.registry.ca_bytes)
-    return [] if same else list(change(PART, file, plan.registry.ca_bytes))
+    authority = () if same else change(PART, file, plan.registry.ca_bytes)
+    stem = _stem(plan.registry)
+    return [*authority, *client_files.named(PART, tree, one.folder, stem, plan.registry)]
 
 
 def _authority(one: _FoundProduct, registry: Registry) -> str:
-    return f"{one.folder}/{registry.name.replace(':', '_')}.crt"
+    return f"{one.folder}/{_stem(registry)}.crt"
+
+
+def _stem(registry: Registry) -> str:
+    return registry.name.replace(":", "_")
 
 
 def _edited(tree: Tree, one: _FoundProduct, plan: Plan) -> tuple[Change, ...]:
@@ -212,8 +220,10 @@ def _edited(tree: Tree, one: _FoundProduct, plan: Plan) -> tuple[Change, ...]:
         document = yaml_block.scan(content.decode(codec))
         mark = f"{MARK} {plan.registry.name}"
         wanted = _authority(one, plan.registry)
+        pair = client_files.paths(one.folder, _stem(plan.registry))
         for registry in plan.registry.spellings:
             document = _with_registry(document, tree, file, wanted, registry, mark)
+            document = _with_pair(document, tree, file, pair, registry, mark)
         for mirror in plan.mirrors:
             document = _with_endpoint(document, mirror.of, mirror.url(plan.registry), mark)
     except UnicodeDecodeError as problem:
@@ -253,6 +263,27 @@ def _with_registry(
             cure=f"put the CA into {said}, or take ca_file out of {file.path}, then run again",
         )
     return document
+
+
+def _with_pair(
+    document: yaml_block.Document,
+    tree: Tree,
+    file: File,
+    wanted: tuple[str, str],
+    registry: Registry,
+    mark: str,
+) -> yaml_block.Document:
+    """The document with the client's certificate and key, if there are any."""
+    path = ("configs", registry.name, "tls")
+    said = document.value(*path, "cert_file")
+    if registry.client is None or said == wanted[0]:
+        return document
+    if said is not None:
+        key = document.value(*path, "key_file") or ""
+        client_files.require_same(tree, (said, key), registry, file.path)
+        return document
+    leaf = [f"{key}: {json.dumps(one)}" for key, one in zip(("cert_file", "key_file"), wanted)]
+    return document.with_keys(path, leaf, mark)
 
 
 def _with_endpoint(

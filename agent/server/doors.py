@@ -64,6 +64,8 @@ async def _ends(registry: Registry, address: str) -> int:
         context.load_verify_locations(cadata=registry.ca)
     else:
         context.load_default_certs()
+    if registry.client is not None:
+        registry.client.present(context)
     _, writer = await asyncio.open_connection(
         address, registry.port, ssl=context, server_hostname=registry.host
     )

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from agent.wire.certificates import certificates
+from agent.wire.client_pair import ClientPair
 from agent.wire.faults import PlanError
 from agent.wire.plan_check import Invalid, validate
 from agent.wire.runtimes.declared import RUNTIMES
@@ -32,7 +33,8 @@ class Registry:
     """Where the registry is: the name nodes use, and what they need to trust it.
 
     ``names`` are further DNS names of the same registry, which its certificate has too.
-    ``insecure`` is None, or ``http`` for a registry without TLS.
+    ``insecure`` is None, or ``http`` for a registry without TLS. ``client`` is what nodes present
+    to a registry that asks its clients for a certificate.
     """
 
     host: str
@@ -41,6 +43,7 @@ class Registry:
     ca: str | None = None
     names: tuple[str, ...] = ()
     insecure: str | None = None
+    client: ClientPair | None = None
 
     @property
     def plain_http(self) -> bool:
@@ -72,7 +75,7 @@ class Registry:
         for one in self.each:
             found.append(one)
             if one.name == one.host:
-                found.append(_WithPort(one.host, one.port, one.address, one.ca, (), one.insecure))
+                found.append(_WithPort(**{**vars(one), "names": ()}))
         return tuple(found)
 
     def reference(self, image: str) -> ImageName | None:
@@ -179,6 +182,7 @@ class Plan:
                 ca=certificates(registry["ca"]),
                 names=_names(registry["names"], registry["host"], registry["port"]),
                 insecure=registry["insecure"],
+                client=ClientPair.of(registry["client"], registry["insecure"]),
             ),
             mirrors=tuple(Mirror(**mirror) for mirror in data["mirrors"]),
             parts=tuple(part for part in PARTS if part in data["parts"]),
@@ -208,12 +212,14 @@ class Plan:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as plain JSON types, password included: for the wire, never for a log."""
+        """The plan as plain JSON types, password and key too: for the wire, never for a log."""
         document: dict[str, Any] = {"version": VERSION, **asdict(self)}
         document["parts"] = list(self.parts)
         for name in ("run", "stop_running"):  # agents from before it know no such field
             if not document["options"][name]:
                 del document["options"][name]
+        if self.registry.client is None:
+            del document["registry"]["client"]
         for mirror in document["mirrors"]:
             if not mirror["path"]:
                 del mirror["path"]

@@ -108,6 +108,42 @@ def validate(data: object, custom_formats: object = {}, name_prefix: str = ''):
                     if not (data__registry__insecure is None or isinstance(data__registry__insecure, str) and data__registry__insecure == 'http'):
                         raise Invalid("" + (name_prefix or "data") + ".registry.insecure must be one of [None, 'http']")
                 else: data__registry["insecure"] = None
+                if "client" in data__registry_keys:
+                    data__registry_keys.remove("client")
+                    data__registry__client = data__registry["client"]
+                    if not isinstance(data__registry__client, (dict, type(None))):
+                        raise Invalid("" + (name_prefix or "data") + ".registry.client must be object or null")
+                    data__registry__client_is_dict = isinstance(data__registry__client, dict)
+                    if data__registry__client_is_dict:
+                        data__registry__client__missing_keys = set(['certificate', 'key']) - data__registry__client.keys()
+                        if data__registry__client__missing_keys:
+                            raise Invalid("" + (name_prefix or "data") + ".registry.client must contain " + (str(sorted(data__registry__client__missing_keys)) + " properties"))
+                        data__registry__client_keys = set(data__registry__client.keys())
+                        if "certificate" in data__registry__client_keys:
+                            data__registry__client_keys.remove("certificate")
+                            data__registry__client__certificate = data__registry__client["certificate"]
+                            if not isinstance(data__registry__client__certificate, (str)):
+                                raise Invalid("" + (name_prefix or "data") + ".registry.client.certificate must be string")
+                            if isinstance(data__registry__client__certificate, str):
+                                data__registry__client__certificate_len = len(data__registry__client__certificate)
+                                if data__registry__client__certificate_len < 1:
+                                    raise Invalid("" + (name_prefix or "data") + ".registry.client.certificate must be longer than or equal to 1 characters")
+                                if data__registry__client__certificate_len > 65536:
+                                    raise Invalid("" + (name_prefix or "data") + ".registry.client.certificate must be shorter than or equal to 65536 characters")
+                        if "key" in data__registry__client_keys:
+                            data__registry__client_keys.remove("key")
+                            data__registry__client__key = data__registry__client["key"]
+                            if not isinstance(data__registry__client__key, (str)):
+                                raise Invalid("" + (name_prefix or "data") + ".registry.client.key must be string")
+                            if isinstance(data__registry__client__key, str):
+                                data__registry__client__key_len = len(data__registry__client__key)
+                                if data__registry__client__key_len < 1:
+                                    raise Invalid("" + (name_prefix or "data") + ".registry.client.key must be longer than or equal to 1 characters")
+                                if data__registry__client__key_len > 65536:
+                                    raise Invalid("" + (name_prefix or "data") + ".registry.client.key must be shorter than or equal to 65536 characters")
+                        if data__registry__client_keys:
+                            raise Invalid("" + (name_prefix or "data") + ".registry.client must not contain "+str(data__registry__client_keys)+" properties")
+                else: data__registry["client"] = None
                 if data__registry_keys:
                     raise Invalid("" + (name_prefix or "data") + ".registry must not contain "+str(data__registry_keys)+" properties")
         if "parts" in data_keys:

@@ -21,6 +21,7 @@ from moorage.settings import (
     KubernetesSettings,
     LabSettings,
     NodesSettings,
+    RegistrySettings,
     Settings,
     names_of,
     sections,
@@ -198,6 +199,7 @@ def _check(settings: Settings, source: Giver) -> None:
     _check_address(source, "registry.listen", registry.listen)
     if registry.ca and ("\0" in registry.ca or not registry.external):
         raise BadSetting(source, "registry.ca", "a PEM file, with registry.external: true")
+    _check_client(registry, source)
     for name in certs.names:
         if not _is_address(name):
             check_host_name(name.removeprefix("*."), place="certs.names", source=source)
@@ -216,6 +218,19 @@ def _check(settings: Settings, source: Giver) -> None:
         raise BadSetting(source, "upkeep.passphrase_file", expected)
     if certs.renew_before >= certs.days:
         raise BadSetting(source, "certs.renew_before", "fewer days than certs.days")
+
+
+def _check_client(registry: RegistrySettings, source: Giver) -> None:
+    """What nodes present to a registry; our own front asks none of them for a certificate."""
+    given = {"client_cert": registry.client_cert, "client_key": registry.client_key}
+    for key, other in zip(given, reversed(given), strict=True):
+        if given[key] and ("\0" in given[key] or not registry.external):
+            expected = (
+                "a PEM file, with registry.external: true; Moorage's own registry asks for none"
+            )
+            raise BadSetting(source, f"registry.{key}", expected)
+        if given[key] and not given[other]:
+            raise BadSetting(source, f"registry.{key}", f"registry.{other} beside it")
 
 
 def _check_alone(source: Giver, place: str, value: Any) -> None:

@@ -35,10 +35,15 @@ _CERTIFICATES = ("/etc/containers/certs.d", "/etc/docker/certs.d")
 Login = tuple[str, str] | None
 
 
+def nothing(registry: str, context: ssl.SSLContext) -> None:
+    """A registry is shown no certificate of a client's."""
+
+
 class Asker:
     """Connections that threads share. ``logins``: by registry; one that is not in it gets none.
 
     ``authorities``: a registry's CA files (PEM), beside the system's. ``at_once``: threads.
+    ``present`` puts a client's certificate into a registry's context.
     """
 
     def __init__(
@@ -46,8 +51,10 @@ class Asker:
         logins: Mapping[str, Login],
         authorities: Callable[[str], tuple[str, ...]],
         at_once: int = 1,
+        present: Callable[[str, ssl.SSLContext], None] = nothing,
     ) -> None:
         self._logins, self._authorities, self._at_once = logins, authorities, at_once
+        self._present = present
         self._making = threading.Lock()
         self._pools: dict[str, PoolManager] = {}
         self._tokens: dict[str, str] = {}
@@ -106,6 +113,7 @@ class Asker:
         context = ssl.create_default_context()
         for path in self._authorities(registry):
             context.load_verify_locations(path)
+        self._present(registry, context)
         timeout = urllib3.Timeout(connect=_CONNECT, read=_ANSWER)
         proxy = "" if proxy_bypass(registry) else getproxies().get("https", "")
         if "@" in proxy:

@@ -21,12 +21,14 @@ from moorage.images.outcome import ImageOutcome
 from moorage.images.skopeo import SkopeoAccess
 from moorage.images.upstream import OwnRegistry, Upstreams, moved
 from moorage.references import Reference
-from moorage.registry import client
+from moorage.registry import client, tls
 from moorage.registry.caches import upstreams
 from moorage.registry.logins import external
 from moorage.supply import loaded
 
 if TYPE_CHECKING:
+    import ssl
+
     from moorage.registry.logins.credentials import Credentials
     from moorage.settings import Settings
     from moorage.ui import UI
@@ -84,7 +86,8 @@ class _Work:
     ) -> None:
         self.settings, self.login, self.allowed, self.wish = settings, login, allowed, wish
         self.stop = threading.Event()
-        own = OwnRegistry({settings.registry_name: (login.user, login.password)}, self._authorities)
+        logins = {settings.registry_name: (login.user, login.password)}
+        own = OwnRegistry(logins, self._authorities, self._present)
         self._upstreams = Upstreams(images, allowed, wish.platform, wish.at_once, own)
         self._held = loaded.held(settings.root)
         self.from_bundle = all(str(image) in self._held for image in images)
@@ -141,6 +144,10 @@ class _Work:
         if name != self.settings.registry_name:
             return asking.authorities(name)
         return (f"{self.allowed.certs}/ca.crt",) if self.allowed.certs else ()
+
+    def _present(self, name: str, context: ssl.SSLContext) -> None:
+        if name == self.settings.registry_name:
+            tls.present(self.settings, context)
 
     def _judged(self, problem: MoorageError) -> MoorageError:
         """A registry whose disk is full says only that something went wrong (500)."""

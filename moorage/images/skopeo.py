@@ -21,6 +21,7 @@ from moorage import commands
 from moorage.errors import MoorageError, Refused
 from moorage.files import passing_folder, private_folder, write_atomically
 from moorage.references import Reference
+from moorage.registry.logins import client_pair
 
 if TYPE_CHECKING:
     from moorage.actions import Action
@@ -105,7 +106,7 @@ def readable(authfile: str) -> str:
 def access(
     settings: Settings, login: Credentials | None, sources: str = ""
 ) -> Iterator[SkopeoAccess]:
-    """The login and the CA of our registry as files (0600) for the length of a block.
+    """Login, CA and client's pair of our registry as files (0600) for the length of a block.
 
     ``sources``: a file with the logins of other registries, of containers-auth.json(5).
     """
@@ -123,6 +124,10 @@ def access(
             private_folder(folder / "certs")
             write_atomically(folder / "certs" / "ca.crt", pki.ca_pem(settings).encode())
             certs = str(folder / "certs")
+            pair = client_pair.read(settings)
+            if pair is not None:  # as containers-certs.d(5) has it
+                write_atomically(folder / "certs" / "client.cert", pair.certificate.encode())
+                write_atomically(folder / "certs" / "client.key", pair.key.encode())
         yield SkopeoAccess(str(folder), authfile, certs, sources)
 
 

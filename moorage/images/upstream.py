@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +23,14 @@ _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9.]+)?")
 
 @dataclass(frozen=True)
 class OwnRegistry:
-    """A registry that is asked as well, with its login and its CA files: ours."""
+    """A registry that is asked as well, with its login, its CA files and what it is shown: ours.
+
+    ``present``: what a registry's connections show it, put into their context.
+    """
 
     logins: Mapping[str, Login]
     authorities: Callable[[str], tuple[str, ...]]
+    present: Callable[[str, ssl.SSLContext], None] = asking.nothing
 
 
 def platform(text: str) -> str:
@@ -67,7 +72,7 @@ class Upstreams:
         own = own or OwnRegistry({}, asking.authorities)
         self._allowed, self._platform = allowed, platform
         logins: dict[str, Login] = {**asking.logins(allowed.sources), **own.logins}
-        self.asker = Asker(logins, own.authorities, at_once)
+        self.asker = Asker(logins, own.authorities, at_once, own.present)
         registries = {image.registry for image in images}
         self._redirected = {one: asking.is_redirected(one) for one in registries}
 

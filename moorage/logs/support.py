@@ -21,6 +21,7 @@ from agent.wire.version import __version__
 from moorage.errors import MoorageError
 from moorage.files import private_folder, write_atomically
 from moorage.redaction import keep_secret, redacted
+from moorage.registry.logins import client_pair
 from moorage.settings import Settings
 
 # Files of this folder that are a secret as a whole, line by line.
@@ -52,8 +53,10 @@ def write(settings: Settings, told: Mapping[str, Any]) -> tuple[Path, list[str]]
 
 
 def known_secrets(settings: Settings) -> list[str]:
-    """What this folder's secret files say, each line that could give one away."""
+    """What this folder's secret files and the client's key say, each line that gives one away."""
     found: set[str] = set()
+    if client := client_pair.files(settings):
+        found.update(_lines(client[1]))
     for folder in (settings.state, settings.certs_dir):
         for path in (path for pattern in _SECRET_FILES for path in folder.rglob(pattern)):
             found.update(_lines(path))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,10 @@ ROOT, INTERMEDIATE, SERVER, OWN, PUBLIC = (
     "the server's certificate, which is its own CA",
     "a CA that this machine trusts already, as nodes probably do",
 )
+
+
+# What ends the handshake of who shows no certificate, by TLS 1.2 (RFC 5246, 7.4.6).
+_CLIENT_WANTED = ("SSLV3_ALERT_HANDSHAKE_FAILURE", "SSLV3_ALERT_BAD_CERTIFICATE")
 
 
 @dataclass(frozen=True)
@@ -56,18 +60,28 @@ def chosen(shown: Sequence[Certificate], public: Certificate | None) -> Presente
     return Presented(tuple(shown), last, SERVER if last is shown[0] else INTERMEDIATE)
 
 
-def chain(place: str, host: str, port: int, timeout: float) -> list[Certificate]:
+Present = Callable[[ssl.SSLContext], None]
+
+
+def nothing(context: ssl.SSLContext) -> None:
+    """No certificate of a client's is shown."""
+
+
+def chain(
+    place: str, host: str, port: int, timeout: float, present: Present = nothing
+) -> list[Certificate]:
     """The certificates that the server at ``place`` (an address or a name) presents as ``host``,
     its own first, whoever vouches for them.
 
-    Nothing is sent to it but the handshake. ``timeout`` in seconds. Raises OSError if nothing
-    answers there, or no TLS.
+    Nothing is sent to it but the handshake; ``present`` puts the client's certificate into that.
+    ``timeout`` in seconds. Raises OSError if nothing answers there, or no TLS.
     """
     from moorage.pki import certificates
 
     blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     blind.check_hostname = False
     blind.verify_mode = ssl.CERT_NONE  # also one that has ended has to be seen
+    present(blind)
     with (
         socket.create_connection((place, port), timeout) as raw,
         blind.wrap_socket(raw, server_hostname=host) as tls,
@@ -76,21 +90,32 @@ def chain(place: str, host: str, port: int, timeout: float) -> list[Certificate]
     return [certificates.load_certificates(_pem(der))[0] for der in ders]
 
 
-def look(place: str, host: str, port: int, timeout: float = 10) -> Presented:
+def look(
+    place: str, host: str, port: int, timeout: float = 10, present: Present = nothing
+) -> Presented:
     """What the server presents, and which of it is to be trusted (:func:`chain`'s parameters).
 
-    Raises MoorageError (``registry-unseen``).
+    Raises MoorageError: ``registry-unseen``; ``client-wanted`` if by TLS 1.2 it ends the handshake
+    of who shows it no certificate. By TLS 1.3 it says so later, and is seen.
     """
     try:
-        shown = chain(place, host, port, timeout)
+        shown = chain(place, host, port, timeout, present)
     except OSError as problem:
+        if getattr(problem, "reason", "") in _CLIENT_WANTED:
+            raise MoorageError(
+                "client-wanted",
+                f"https://{host}:{port} wants a certificate of its clients, or another one",
+                cause=f"it ends the handshake: {problem}",
+                cure="set registry.client_cert and registry.client_key in invoke.yaml to a pair "
+                "that it accepts, then run this again",
+            ) from None
         raise MoorageError(
             "registry-unseen",
             f"https://{host}:{port} presents no certificate",
             cause=str(problem) or type(problem).__name__,
             cure="correct registry.host and registry.port in invoke.yaml, or set registry.address",
         ) from None
-    return chosen(shown, _public_root(place, host, port, timeout))
+    return chosen(shown, _public_root(place, host, port, timeout, present))
 
 
 def require_fingerprint(found: Presented, wanted: str) -> None:
@@ -112,13 +137,17 @@ def require_fingerprint(found: Presented, wanted: str) -> None:
         )
 
 
-def _public_root(place: str, host: str, port: int, timeout: float) -> Certificate | None:
+def _public_root(
+    place: str, host: str, port: int, timeout: float, present: Present
+) -> Certificate | None:
     from moorage.pki import certificates
 
+    careful = ssl.create_default_context()
+    present(careful)
     try:
         with (
             socket.create_connection((place, port), timeout) as raw,
-            ssl.create_default_context().wrap_socket(raw, server_hostname=host) as tls,
+            careful.wrap_socket(raw, server_hostname=host) as tls,
         ):
             return certificates.load_certificates(_pem(_ders(tls, "get_verified_chain")[-1]))[0]
     except OSError:  # ssl.SSLError is one

@@ -35,9 +35,6 @@ MANIFEST_TYPES = ", ".join(
         "application/vnd.oci.image.index.v1+json",
     )
 )
-# OpenSSL's words for the alerts of a server that wants a certificate of its clients: RFC 8446 has
-# one of its own for that (6.2), Go sent the other until 1.21, and many do by TLS 1.2.
-_CLIENT_WANTED = ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_BAD_CERTIFICATE")
 
 
 @dataclass(frozen=True)
@@ -65,34 +62,23 @@ def ask(
     Raises MoorageError: ``registry-down``, ``registry-timeout``, ``registry-certificate`` or
     ``registry-broken`` (no HTTP came back).
     """
-    from moorage.pki import chain
-    from moorage.pki import registry as pki
+    from moorage.registry import tls
     from moorage.registry.logins import tokens
 
-    ca = pki.ca_pem(settings)
     headers = {"Accept": accept, **basic(login)}
     if content_type:
         headers["Content-Type"] = content_type
     request = (method, path, body)
-    answer = _once(settings, chain.client_context(ca), request, headers, timeout)
+    answer = _once(settings, tls.context(settings), request, headers, timeout)
     wanted = tokens.challenge(answer.headers.get("www-authenticate", ""))
     if answer.status != 401 or wanted is None:
         return answer
-    token = tokens.fetch(settings, wanted, basic(login), chain_context(settings), timeout)
+    systems = tls.context(settings, with_systems=True)
+    token = tokens.fetch(settings, wanted, basic(login), systems, timeout)
     if token is None:
         return answer
     headers["Authorization"] = f"Bearer {token}"
-    return _once(settings, chain.client_context(ca), request, headers, timeout)
-
-
-def chain_context(settings: Settings) -> ssl.SSLContext:
-    """A client that trusts this machine's CAs beside the registry's, as for a token server."""
-    from moorage.pki import chain
-    from moorage.pki import registry as pki
-
-    context = chain.client_context(pki.ca_pem(settings))
-    context.load_default_certs()
-    return context
+    return _once(settings, tls.context(settings), request, headers, timeout)
 
 
 def basic(login: Credentials | None) -> dict[str, str]:
@@ -110,19 +96,34 @@ def _once(
     headers: Mapping[str, str],
     timeout: float,
 ) -> Answer:
+    from agent.wire import client_pair
+
     registry = settings.registry
     connection = http.client.HTTPConnection(registry.host, registry.port, timeout=timeout)
     try:
         raw = socket.create_connection(place(settings), timeout=timeout)
         connection.sock = raw
-        connection.sock = context.wrap_socket(raw, server_hostname=registry.host)
+        line = context.wrap_socket(
+            raw, server_hostname=registry.host, do_handshake_on_connect=False
+        )
+        connection.sock = line
+        line.do_handshake()
         method, path, body = request
         connection.request(method, path, body, {"Host": settings.registry_name, **headers})
         answer = connection.getresponse()
         _log.info("%s https://%s%s: %d", method, settings.registry_name, path, answer.status)
         fields = {name.lower(): value for name, value in answer.getheaders()}
-        return Answer(answer.status, fields, answer.read())
-    except (OSError, http.client.HTTPException) as problem:
+        found = Answer(answer.status, fields, answer.read())
+        if words := client_pair.refusal(found.status, found.body):
+            raise _of_the_pair(settings, words)
+        return found
+    except OSError as problem:
+        said = client_pair.last_word(connection.sock, problem)
+        agreed = isinstance(connection.sock, ssl.SSLSocket) and connection.sock.cipher() is not None
+        if words := client_pair.alert(said, agreed):
+            raise _of_the_pair(settings, words) from None
+        raise external.advised(settings, explained(settings, said)) from None
+    except http.client.HTTPException as problem:
         raise external.advised(settings, explained(settings, problem)) from None
     finally:
         connection.close()
@@ -188,6 +189,28 @@ def listening(registry: RegistrySettings) -> tuple[str, int]:
     return ("127.0.0.1" if address.version == 4 else "::1"), registry.port
 
 
+def _of_the_pair(settings: Settings, words: str) -> MoorageError:
+    """The error for a registry that wants a certificate of its clients, or another one."""
+    from agent.wire.client_pair import is_refused
+
+    name, presented = settings.registry_name, bool(settings.registry.client_cert)
+    if is_refused(words, presented):
+        return MoorageError(
+            "client-refused",
+            f"https://{name} does not accept the certificate that it is shown",
+            cause=f"it says: {words}; its CA is not one that the registry asks for, or the "
+            "certificate has ended there or was revoked",
+            cure="ask whoever runs the registry for another pair; inv config.show has the files",
+        )
+    return MoorageError(
+        "client-wanted",
+        f"https://{name} wants a certificate of its clients",
+        cause=f"it says: {words}; it lets in only who presents one (mutual TLS)",
+        cure="set registry.client_cert and registry.client_key in invoke.yaml to the files of a "
+        "pair that it accepts",
+    )
+
+
 def explained(settings: Settings, problem: Exception) -> MoorageError:
     """What a connection's failure says about the registry."""
     url = f"https://{settings.registry_name}"
@@ -204,14 +227,6 @@ def explained(settings: Settings, problem: Exception) -> MoorageError:
             f"the name {settings.registry.host} does not resolve on this machine",
             cause=problem.strerror or str(problem),
             cure="correct registry.host in invoke.yaml, or set registry.address to its address",
-        )
-    if isinstance(problem, ssl.SSLError) and problem.reason in _CLIENT_WANTED:
-        return MoorageError(
-            "client-wanted",
-            f"{url} wants a certificate of its clients",
-            cause="it lets in only clients that present a certificate (mutual TLS)",
-            cure="put the pair beside the CA on the nodes: client.cert and client.key in certs.d/"
-            f"{settings.registry_name}; nodes.trust --no-verify sets up the rest",
         )
     if isinstance(problem, ConnectionRefusedError):
         where = place(settings)[0] if settings.registry.external else "this machine"

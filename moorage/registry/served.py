@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moorage.pki import ends
 from moorage.pki.ends import End
+from moorage.registry import tls
 from moorage.registry.client import place
+from moorage.registry.logins import client_pair
 
 if TYPE_CHECKING:
     from moorage.pki.certificates import CertificateFacts
     from moorage.settings import Settings
 
 LEAF, SERVED = "registry's certificate", "registry's certificate, as served"
+CLIENT = "client's certificate"
 # What is typed to have a new one; a certificate of another CA is put there by hand.
 RENEWED_BY = {
     "CA": "inv certs.rotate-ca",
     LEAF: "inv certs.renew; one made elsewhere: put its successor in its file first",
     SERVED: "inv certs.renew",
+    CLIENT: "put the pair that follows it into the files of registry.client_cert and client_key, "
+    "then inv nodes.trust",
     "fleet CA": "inv nodes.release, move certs/fleet away, then inv nodes.adopt",
     "operator's certificate": "inv nodes.status",
     "viewer's certificate": "inv monitoring.setup",
@@ -39,7 +45,9 @@ def certificate(settings: Settings, *, timeout: float = 5) -> CertificateFacts:
     from moorage.pki import certificates, presented
 
     address, port = place(settings)
-    return certificates.facts(presented.chain(address, settings.registry.host, port, timeout)[0])
+    shown = partial(tls.present, settings)
+    chain = presented.chain(address, settings.registry.host, port, timeout, shown)
+    return certificates.facts(chain[0])
 
 
 def all_ends(settings: Settings) -> list[End]:
@@ -51,6 +59,8 @@ def all_ends(settings: Settings) -> list[End]:
     ]
     if found:
         found.append(served_end(settings))
+    if client := client_pair.files(settings):
+        found += _of_file(CLIENT, client[0])[:1]
     for name, what in _FLEET.items():
         found += _of_file(what, folder / "fleet" / name)[:1]
     return found

@@ -6,6 +6,7 @@ from typing import Any
 
 from invoke.collection import Collection
 
+from moorage.errors import Refused
 from moorage.tasks.command import Run, command
 
 
@@ -53,6 +54,7 @@ def check(run: Run) -> dict[str, Any]:
 
     found = checking.problems(run.sources, os.environ)
     found += [] if found else reading.shared_with_others(run.sources)
+    found += [] if found else _named_files(run)
     document = {
         "ok": not found,
         "files": _files(run),
@@ -66,6 +68,18 @@ def check(run: Run) -> dict[str, Any]:
         run.ui.error(problem)
     run.ui.document({**document, "error": found[0].to_json()})
     raise found[-1]
+
+
+def _named_files(run: Run) -> list[Refused]:
+    """What is wrong with the files of a client's pair that the settings name."""
+    from moorage.configuration import origins, parsing
+    from moorage.registry.logins import client_pair
+
+    try:
+        client_pair.read(parsing.parse(origins.merged(run.sources)))
+    except Refused as problem:
+        return [problem]
+    return []
 
 
 def _written(value: Any) -> str:

@@ -211,6 +211,27 @@ def _external_ca(settings: Settings) -> list[Finding]:
     return [Finding("CA", "fine", found)]
 
 
+def _client_pair(settings: Settings) -> list[Finding]:
+    """What is shown to a registry that asks its clients for a certificate; nothing if none is."""
+    import datetime
+
+    from moorage.pki import certificates
+    from moorage.registry.logins import client_pair
+    from moorage.registry.served import CLIENT, RENEWED_BY
+
+    named = client_pair.files(settings)
+    if named is None:
+        return []
+    client_pair.read(settings)
+    facts = certificates.facts(client_pair.leaf_first(*named)[0])
+    left = facts.days_left(datetime.datetime.now(datetime.UTC))
+    found = f"{facts.subject}, in {named[0]}"
+    if left < settings.certs.renew_before:
+        words = f"{found}, ends in {left} days"
+        return [Finding(CLIENT, "wrong", words, RENEWED_BY[CLIENT])]
+    return [Finding(CLIENT, "fine", found)]
+
+
 def _external_registry(settings: Settings) -> list[Finding]:
     from moorage.registry import client, if_any
 
@@ -315,5 +336,6 @@ CHECKS: tuple[Callable[[Settings], list[Finding]], ...] = (
 EXTERNAL_CHECKS: tuple[Callable[[Settings], list[Finding]], ...] = (
     _system,
     _external_ca,
+    _client_pair,
     _external_registry,
 )

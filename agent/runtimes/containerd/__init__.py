@@ -19,8 +19,8 @@ from agent.edit.toml import TomlError, at, parse
 from agent.edit.toml import shared as parsed
 from agent.edit.utf8 import encoding
 from agent.facts import Containerd, Facts
-from agent.formats import certs_d, hosts_toml, plain
-from agent.formats.authorities import certificates, strip_certificates
+from agent.formats import certs_d, client_files, hosts_toml
+from agent.formats.authorities import strip_certificates
 from agent.formats.hosts_toml import PART
 from agent.formats.proposal import Explained, Proof, Proposal, unit_of
 from agent.node.tree import Tree
@@ -137,6 +137,8 @@ def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
 
 def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
     """A file of ours that others edited since, without our part of it."""
+    if client_files.is_one(owned.path):
+        return client_files.strip(owned, content)
     if owned.path.endswith(".crt"):
         return strip_certificates(owned, content)
     if owned.path.endswith("/hosts.toml"):
@@ -169,8 +171,7 @@ def left(facts: Facts, item: Owned, registry: Registry) -> tuple[Change, ...]:
         if item.path in (layer.path for layer in known.all) and file.content is not None:
             codec = encoding(file.content)
             text = file.content.decode(codec)
-            for spelled in registry.spellings:
-                keys = (*config.classic_table(known, spelled), "ca_file")
+            for keys in config.classic_keys(known, registry):
                 text = toml_edit.release(text, hosts_toml.COMMENT, keys)
             return change(PART, file, text.encode(codec))
     return ()
@@ -207,7 +208,7 @@ def _counting_by_us(item: Owned) -> str:
 
 def is_configuration(path: str) -> bool:
     """Whether a file of ours is containerd's own configuration, which it reads at its start."""
-    return not path.endswith((".crt", "/hosts.toml"))
+    return not path.endswith((".crt", ".cert", ".key", "/hosts.toml"))
 
 
 def serves_kubelets(found: Containerd) -> bool:
@@ -362,43 +363,7 @@ def _move_legacy(situation: Situation) -> Done:
 
 def _classic_entry(situation: Situation) -> Done:
     drafts = Drafts(situation.layers)
-    changes: list[Change] = []
-    plan = situation.plan
-    if plan.registry.plain_http or plan.mirrors:
-        raise RefusedError(
-            "legacy-registry-tables",
-            f"{situation.found.config.path}: plain HTTP and mirrors need a `config_path`",
-            cause="`registry.mirrors` or `registry.configs` stand there, and CRI would not load",
-            cure="move them to hosts.toml files (containerd's docs/hosts.md), then run again",
-        )
-    situation.notes += legacy.never_asked(situation.layers.written)
-    for registry in plan.registry.spellings:
-        if legacy.asked_by_http_alone(situation.layers.written, registry):
-            plain.refuse((one.file for one in situation.layers.all), registry)
-        table = config.classic_table(situation.layers, registry)
-        tls = at(registry_table(situation.merged), "configs", registry.name, "tls") or {}
-        path = f"{FOLDER}/{registry.name}/{hosts_toml.BESIDE}"
-        there = str(tls.get("ca_file") or "")
-        theirs = _ca_before_us(situation, (*table, "ca_file")) if there == path else there
-        held = situation.tree.read(theirs).content if theirs else None
-        wanted = registry.ca_bytes
-        if there != path and certificates(wanted) <= certificates(held):
-            continue
-        if held is not None:
-            # One file is all that containerd reads here: another's certificates go on counting.
-            wanted = held.rstrip(b"\n") + b"\n" + wanted
-        changes += change(PART, situation.tree.read(path), wanted)
-        if there != path:
-            drafts.set(table, "ca_file", path)
-    return tuple(changes), drafts.changes()
-
-
-def _ca_before_us(situation: Situation, keys: tuple[str, ...]) -> str:
-    """The CA file that another named for a registry where ours is named now."""
-    layer = situation.layers.deciding(*keys[len(situation.layers.table) :])
-    mine = situation.owned.get(layer.path)
-    before = mine.before if mine is not None else None
-    return str(at(parse(before), *keys) or "") if before is not None else ""
+    return legacy.entry(situation, drafts, FOLDER), drafts.changes()
 
 
 DOING = {

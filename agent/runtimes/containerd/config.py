@@ -17,6 +17,8 @@ from agent.wire.faults import RefusedError
 from agent.wire.plan import Registry
 
 MOVED = "# Moorage moved: "
+# What 1.x is told of a registry's TLS beside `registry.mirrors`.
+TLS_FILES = ("ca_file", "cert_file", "key_file")
 
 
 class Drafts:
@@ -91,6 +93,12 @@ def without_ours(content: bytes, before: bytes | None) -> bytes:
 def classic_table(layers: Layers, registry: Registry) -> toml_edit.Keys:
     """Where containerd 1.x looks for a registry's CA without a `config_path`."""
     return (*layers.table, "configs", registry.name, "tls")
+
+
+def classic_keys(layers: Layers, registry: Registry) -> list[toml_edit.Keys]:
+    """What is ours there of a registry, in each spelling of its name."""
+    tables = [classic_table(layers, spelled) for spelled in registry.spellings]
+    return [(*table, key) for table in tables for key in TLS_FILES]
 
 
 def uncommented(text: str) -> str:

@@ -22,6 +22,7 @@ from agent.formats.proposal import Trial
 from agent.node.host import Done
 from agent.node.tree import Tree
 from agent.runtimes.containerd import layers as _layers
+from agent.runtimes.containerd.config import TLS_FILES
 from agent.runtimes.containerd.state import TABLES, place, read, registry_table
 from agent.runtimes.containerd.strategies import choose
 from agent.wire.faults import RefusedError
@@ -105,14 +106,15 @@ def differs_in_trust_alone(before: bytes, after: bytes, registry: Registry) -> b
             if moved:
                 _take_out(tables, (*keys, "mirrors"))
             for spelled in registry.spellings:
-                _take_out_ca(tables, (*keys, "configs", spelled.name, "tls"))
+                _take_out_files(tables, (*keys, "configs", spelled.name, "tls"))
     return bool(_without_empty(old) == _without_empty(new))
 
 
-def _take_out_ca(tables: dict[str, Any], keys: tuple[str, ...]) -> None:
+def _take_out_files(tables: dict[str, Any], keys: tuple[str, ...]) -> None:
     tls = at(tables, *keys)
-    alone = isinstance(tls, dict) and not any(tls[key] for key in tls if key != "ca_file")
-    _take_out(tables, keys if alone else (*keys, "ca_file"))
+    alone = isinstance(tls, dict) and not any(tls[key] for key in tls if key not in TLS_FILES)
+    for one in [keys] if alone else [(*keys, key) for key in TLS_FILES]:
+        _take_out(tables, one)
 
 
 def counts(found: Containerd, after: bytes, registry: Registry) -> bool:

@@ -11,15 +11,23 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from agent.edit import toml_edit
+from agent.edit.change import Change, change
 from agent.edit.toml import at, parse
-from agent.formats import plain
-from agent.formats.hosts_toml import DEFAULT
+from agent.formats import client_files, plain
+from agent.formats.authorities import certificates
+from agent.formats.hosts_toml import BESIDE, DEFAULT, PART
 from agent.node.tree import File
+from agent.runtimes.containerd import config
+from agent.runtimes.containerd.state import registry_table
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Mirror, Registry
+
+if TYPE_CHECKING:
+    from agent.runtimes.containerd import Situation
 
 # What an image's name can begin with (``DomainRegexp`` of github.com/distribution/reference); CRI
 # looks `mirrors` up by it, letter for letter, and `*` where that is not there.
@@ -133,3 +141,81 @@ def _default(host: str) -> str:
 def _scheme(host: str) -> str:
     name = host.split("/", maxsplit=1)[0].partition(":")[0]
     return "http" if name in ("localhost", "127.0.0.1") else "https"
+
+
+def entry(situation: Situation, drafts: config.Drafts, folder: str) -> tuple[Change, ...]:
+    """The files that `registry.configs.HOST.tls` names, and drafts in which it names them."""
+    changes: list[Change] = []
+    plan = situation.plan
+    if plan.registry.plain_http or plan.mirrors:
+        raise RefusedError(
+            "legacy-registry-tables",
+            f"{situation.found.config.path}: plain HTTP and mirrors need a `config_path`",
+            cause="`registry.mirrors` or `registry.configs` stand there, and CRI would not load",
+            cure="move them to hosts.toml files (containerd's docs/hosts.md), then run again",
+        )
+    situation.notes += never_asked(situation.layers.written)
+    for registry in plan.registry.spellings:
+        if asked_by_http_alone(situation.layers.written, registry):
+            plain.refuse((one.file for one in situation.layers.all), registry)
+        table = config.classic_table(situation.layers, registry)
+        tls = at(registry_table(situation.merged), "configs", registry.name, "tls") or {}
+        place = f"{folder}/{registry.name}"
+        changes += _authority(situation, drafts, table, tls, f"{place}/{BESIDE}", registry)
+        changes += _pair(situation, drafts, table, tls, place, registry)
+    return tuple(changes)
+
+
+def _authority(
+    situation: Situation,
+    drafts: config.Drafts,
+    table: toml_edit.Keys,
+    tls: dict[str, Any],
+    path: str,
+    registry: Registry,
+) -> tuple[Change, ...]:
+    there = str(tls.get("ca_file") or "")
+    theirs = _ca_before_us(situation, (*table, "ca_file")) if there == path else there
+    held = situation.tree.read(theirs).content if theirs else None
+    wanted = registry.ca_bytes
+    if there != path and certificates(wanted) <= certificates(held):
+        return ()
+    if held is not None:
+        # One file is all that containerd reads here: another's certificates go on counting.
+        wanted = held.rstrip(b"\n") + b"\n" + wanted
+    if there != path:
+        drafts.set(table, "ca_file", path)
+    return change(PART, situation.tree.read(path), wanted)
+
+
+def _pair(
+    situation: Situation,
+    drafts: config.Drafts,
+    table: toml_edit.Keys,
+    tls: dict[str, Any],
+    place: str,
+    registry: Registry,
+) -> tuple[Change, ...]:
+    pair = registry.client
+    if pair is None:
+        return ()
+    cert, key = client_files.paths(place, client_files.BESIDE)
+    there = str(tls.get("cert_file") or "")
+    if there not in ("", cert):
+        client_files.require_same(
+            situation.tree, (there, str(tls.get("key_file") or "")), registry,
+            situation.found.config.path,
+        )  # fmt: skip
+        return ()
+    if not there:
+        drafts.set(table, "cert_file", cert)
+        drafts.set(table, "key_file", key)
+    return client_files.named(PART, situation.tree, place, client_files.BESIDE, registry)
+
+
+def _ca_before_us(situation: Situation, keys: tuple[str, ...]) -> str:
+    """The CA file that another named for a registry where ours is named now."""
+    layer = situation.layers.deciding(*keys[len(situation.layers.table) :])
+    mine = situation.owned.get(layer.path)
+    before = mine.before if mine is not None else None
+    return str(at(parse(before), *keys) or "") if before is not None else ""

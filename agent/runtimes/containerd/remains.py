@@ -11,7 +11,7 @@ from agent.edit.change import Change, change
 from agent.edit.toml import TomlError, parse
 from agent.edit.utf8 import encoding
 from agent.facts import Facts
-from agent.formats import hosts_toml
+from agent.formats import client_files, hosts_toml
 from agent.formats.hosts_toml import COMMENT, PART
 from agent.node.tree import Tree
 from agent.runtimes.containerd import config, layers
@@ -40,8 +40,7 @@ def find(facts: Facts, registry: Registry, fallback: str) -> tuple[Change, ...]:
             try:
                 codec = encoding(layer.file.content or b"")
                 text = (layer.file.content or b"").decode(codec)
-                for spelled in registry.spellings:
-                    keys = (*config.classic_table(known, spelled), "ca_file")
+                for keys in config.classic_keys(known, registry):
                     text = toml_edit.release(text, COMMENT, keys)
                 if alone:
                     text = toml_edit.release(config.uncommented(text), COMMENT)
@@ -57,12 +56,14 @@ def _in_folder(tree: Tree, place: str, registry: Registry) -> tuple[Change, ...]
     changes: list[Change] = []
     hosts = tree.read(f"{place}/hosts.toml")
     content = hosts.content
-    if content == hosts_toml.own(registry, f"{place}/{hosts_toml.CA}"):
+    wholes = (None, client_files.paths(place))
+    if content in [hosts_toml.own(registry, f"{place}/{hosts_toml.CA}", one) for one in wholes]:
         changes += change(PART, hosts, None)
         changes += change(PART, tree.read(f"{place}/{hosts_toml.CA}"), None)
     elif content is not None:
         changes += change(PART, hosts, hosts_toml.without_ours(hosts.path, content))
     changes += change(PART, tree.read(f"{place}/{hosts_toml.BESIDE}"), None)
+    changes += client_files.forgotten(PART, tree, place)
     return tuple(changes)
 
 

@@ -15,21 +15,66 @@ from agent.wire.troubles.row import (
     Trouble,
 )
 
+_PAIR = "set registry.client_cert and registry.client_key in invoke.yaml to a pair that it accepts"
+_ANOTHER = (
+    "ask whoever runs {registry} for another pair, and name it as registry.client_cert and "
+    "registry.client_key in invoke.yaml"
+)
+_MUTUAL = (
+    "it lets in only who presents a client's certificate (mutual TLS); by TLS 1.2 a server says "
+    "'handshake failure' of that, and of having no cipher in common"
+)
+
 ROWS: tuple[Trouble, ...] = (
     Trouble(
+        "client-refused",
+        r"remote error: tls: (unknown certificate authority|unknown certificate\b|access denied"
+        r"|(expired|revoked|unsupported) certificate)",
+        node=Told(
+            message="{name} does not accept the certificate that it is shown",
+            cause="its CA is not one that {name} asks for, or the certificate has ended or was "
+            "revoked",
+            cure=f"{_ANOTHER}, then: inv nodes.trust",
+            elsewhere="put a pair that {name} accepts at {folder}/client.cert and "
+            "{folder}/client.key",
+        ),
+        cluster=Told(
+            message="{registry} does not accept the certificate that these nodes show it",
+            cause="its CA is not one that {registry} asks for, or the certificate has ended or was "
+            "revoked",
+            cure=f"{_ANOTHER}, then: {ON_NODES}",
+            elsewhere="put a pair that it accepts on the nodes: certs.d/{registry}/client.cert and "
+            "client.key",
+            matter=NODE,
+        ),
+        engine=Told(
+            message="{name} does not accept the certificate that it is shown",
+            cure=_ANOTHER,
+        ),
+    ),
+    Trouble(
         "client-wanted",
-        r"tls: (certificate required|bad certificate)",
+        r"tls: (certificate required|bad certificate|handshake failure)",
         node=Told(
             message="{name} wants a certificate of its clients",
-            cause="it lets in only whoever presents a client's certificate (mutual TLS)",
-            cure="put the pair beside the CA: {folder}/client.cert and {folder}/client.key",
+            cause=_MUTUAL,
+            cure=f"{_PAIR}, then: inv nodes.trust",
+            elsewhere="put the pair beside the CA: {folder}/client.cert and {folder}/client.key",
         ),
         cluster=Told(
             message="{registry} wants a certificate of its clients",
-            cause="it lets in only clients that present a certificate (mutual TLS)",
-            cure="put the pair beside the CA on the nodes: certs.d/{registry}/client.cert and "
+            cause=_MUTUAL,
+            cure=f"{_PAIR}, then: {ON_NODES}",
+            elsewhere="put the pair beside the CA on the nodes: certs.d/{registry}/client.cert and "
             "client.key",
             matter=NODE,
+            fix=TRUST,
+        ),
+        engine=Told(
+            message="{name} wants a certificate of its clients",
+            cause=_MUTUAL,
+            cure=f"{_PAIR}; this machine's engine reads it beside the CA: "
+            "/etc/docker/certs.d/{name}/client.cert and client.key",
         ),
     ),
     Trouble(

@@ -6,6 +6,7 @@ import re
 import shlex
 import time
 
+from agent.wire.client_pair import is_refused
 from agent.wire.faults import AgentError, TrustError
 from agent.wire.plan import Registry
 from agent.wire.runtimes.declared import RUNTIMES
@@ -18,6 +19,7 @@ _BY_HAND = {one.proves: one.by_hand for one in reversed(RUNTIMES) if one.by_hand
 _FOLDERS = {one.proves: one.certificates for one in reversed(RUNTIMES) if one.certificates}
 # A row's words match what they mean and nothing else: whatever fits no row is told as it is.
 _ROWS = rows("node")
+_REFUSED = next(row for row in _ROWS if row.code == "client-refused")
 
 _NAMES = re.compile(
     r'"?https?://[^"\s]+"?|"[^"<]*"|sha256:[0-9a-f]+|\[manifests [^\]]*\]'
@@ -52,6 +54,8 @@ def classify(
             cure="try the same by hand on the node: {pull}".format(**values),
         )
     other = _other(decisive, registry) if row.told.elsewhere else ""
+    if row.code == "client-wanted" and not other:
+        row = _REFUSED if is_refused(decisive, registry.client is not None) else row
     if other:
         host, _, port = other.partition(":")
         values.update(name=other, host=host, port=port or "443")

@@ -18,10 +18,12 @@ def make_plan(settings: Settings, nodes: Sequence[ClusterNode]) -> bytes:
     from moorage.fleet.rollout import plans
     from moorage.fleet.rollout.operation import proof
     from moorage.pki import registry as pki
+    from moorage.registry.logins import client_pair
 
     plan = plans.make(
         settings,
         ca=pki.ca_pem(settings),
+        client=client_pair.read(settings),
         address=_address(settings, nodes),
         verify=proof(settings, None),
     )

@@ -345,13 +345,14 @@ def _group(verdict: _Verdict, stuck: tuple[Stuck, ...], known: Known) -> Group:
     own = known.is_ours(first.image) and not verdict.host
     if known.external and external.needs_own(cause.cure):
         own = False  # its owner's to cure, as any other registry's
+    fixed = own and (cause.code != "client-wanted" or known.presents)  # else by settings first
     group = Group(
         cause.code,
         registry,
         "",
         "",
         "",
-        cause.fix if own else "",
+        cause.fix if fixed else "",
         cause.passing,
         stuck,
         f"{first.name} on {first.node or 'no node'}: {first.words}" if first.words else "",

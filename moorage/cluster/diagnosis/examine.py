@@ -209,6 +209,7 @@ def _known(api: Api, settings: Settings, stuck: Sequence[Stuck], notes: _Notes) 
         accepted=_accepted(settings, unsure, secrets, login, works=works),
         nodes=nodes,
         external=settings.registry.external,
+        presents=bool(settings.registry.client_cert),
     )
 
 

@@ -47,7 +47,8 @@ class Known:
     repository; a missing key: unknown. ``trusting``: nodes known to have the trust files in place,
     and by what. ``runtimes``: by node, as ``containerd 2.1.9``. ``accepted``: the logins of Secrets
     that our registry takes right now. ``nodes``: what each says of its images. ``external``:
-    somebody else runs our registry, so that it is neither started nor given a certificate here.
+    somebody else runs our registry, so that it is neither started nor given a certificate here;
+    ``presents``: the settings name a certificate that nodes show it.
     """
 
     registry: str
@@ -63,6 +64,7 @@ class Known:
     accepted: frozenset[pull_secret.Login] = field(default=frozenset(), repr=False)
     nodes: Mapping[str, NodeImages] = field(default_factory=dict)
     external: bool = False
+    presents: bool = False
 
     def is_ours(self, image: str) -> bool:
         """Whether an image is our registry's."""

@@ -82,6 +82,7 @@ OF_A_HOST = frozenset(
         "x509-expired",
         "x509-unknown-authority",
         "client-wanted",
+        "client-refused",
         "tls-failed",
         "plain-http",
         "name-unresolved",

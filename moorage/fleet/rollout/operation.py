@@ -11,9 +11,10 @@ from moorage.errors import Refused
 from moorage.fleet.report import FleetReport
 from moorage.fleet.rollout import plans
 from moorage.fleet.state.host import runtime_and_state
-from moorage.registry.logins import external
+from moorage.registry.logins import client_pair, external
 
 if TYPE_CHECKING:
+    from agent.wire.client_pair import ClientPair
     from agent.wire.plan import Plan, Verify
     from agent.wire.report import HostResult
     from moorage.fleet.rollout.rollout import HostOutcome
@@ -57,6 +58,8 @@ class Operation:
     verb: Verb
     wish: Wish = field(default_factory=Wish)
     ca: str | None = None
+    # What nodes show to a registry that asks its clients for a certificate.
+    client: ClientPair | None = None
     pull: Verify | None = None
     # What makes an undo that is asked for again one and the same.
     run: str = ""
@@ -67,7 +70,8 @@ class Operation:
 
     @classmethod
     def of(cls, settings: Settings, verb: Verb, wish: Wish) -> Operation:
-        """What ``verb`` needs beside the wish. Raises Refused if the CA or the login is missing."""
+        """What ``verb`` needs beside the wish. Raises Refused if the CA or the login is missing, or
+        the client's pair cannot be used."""
         import secrets
 
         authority = None
@@ -77,6 +81,7 @@ class Operation:
             verb,
             wish,
             ca=authority,
+            client=client_pair.read(settings) if verb.plan and verb.ca else None,
             pull=proof(settings, wish.image) if verb.pull and wish.verify else None,
             run=secrets.token_hex(16) if verb.name == "undo" else "",
             stay="--stay" in verb.flags and settings.nodes.resident and not wish.dry_run,
@@ -111,6 +116,7 @@ class Operation:
         return plans.make(
             settings,
             ca=self.ca,
+            client=self.client,
             address=address,
             verify=self._pull(address),
             restart=self.wish.restart,

@@ -11,6 +11,7 @@ from moorage.errors import Refused
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from agent.wire.client_pair import ClientPair
     from agent.wire.plan import Plan, Verify
     from moorage.settings import Settings
 
@@ -28,10 +29,12 @@ def make(
     replace: bool = False,
     run: str = "",
     stop_running: bool = False,
+    client: ClientPair | None = None,
 ) -> Plan:
     """The desired state of one node.
 
-    ``ca`` is PEM; None where trust is taken away or only looked at. ``address`` is the one that the
+    ``ca`` is PEM; None where trust is taken away or only looked at, as is ``client``, what a
+    registry is shown that asks its clients for a certificate. ``address`` is the one that the
     node's hosts file shall give the registry. ``parts``: () for what the settings' ``nodes`` say,
     which is then heeded in all else too. Raises Refused where the plan would not pass the agent's
     own check, as with another registry's image.
@@ -53,6 +56,7 @@ def make(
             ca=ca,
             names=wanted.names,
             insecure=wanted.insecure or None,
+            client=client,
         ),
         parts=chosen,
         mirrors=tuple(

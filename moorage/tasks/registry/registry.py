@@ -359,13 +359,15 @@ def _fetch_ca(run: Run, fingerprint: str) -> bool:
     """Stores what the user agrees to; returns whether it is another than before. Raises Refused."""
     from moorage.pki import certificates, presented
     from moorage.pki import registry as pki
-    from moorage.registry import client
+    from moorage.registry import client, tls
     from moorage.registry.logins import external
 
     settings, ui = run.settings, run.ui
     external.require_external(settings, "inv registry.ca --fetch")
-    registry = settings.registry
-    found = presented.look(client.place(settings)[0], registry.host, registry.port)
+    place, port = client.place(settings)
+    found = presented.look(
+        place, settings.registry.host, port, present=lambda made: tls.present(settings, made)
+    )
     rows = []
     for number, one in enumerate(found.chain, 1):
         facts = certificates.facts(one)

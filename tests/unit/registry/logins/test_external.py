@@ -23,7 +23,7 @@ from moorage.logs import support
 from moorage.pki import certificates, presented
 from moorage.pki import registry as pki
 from moorage.redaction import redacted
-from moorage.registry import client, renewal
+from moorage.registry import client, renewal, tls
 from moorage.registry.logins import external, tokens
 from moorage.registry.logins import login as given
 from moorage.registry.logins.credentials import Credentials, keep, login_file
@@ -114,7 +114,7 @@ def test_no_password_goes_to_a_token_server_without_tls(
 ) -> None:
     before = len(token_server.asked)
     wanted = {"realm": f"http://{NAME}:{token_server.port}/token"}
-    context = client.chain_context(known)
+    context = tls.context(known, with_systems=True)
     with pytest.raises(MoorageError) as refused:
         tokens.fetch(known, wanted, {"Authorization": "Basic x"}, context, 5)
     assert refused.value.code == "token-server"
