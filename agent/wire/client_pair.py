@@ -135,7 +135,8 @@ def last_word(line: socket.socket | None, problem: OSError) -> OSError:
     """
     import ssl
 
-    if isinstance(line, ssl.SSLSocket) and not isinstance(problem, ssl.SSLError):
+    cut = isinstance(problem, ssl.SSLEOFError) or not isinstance(problem, ssl.SSLError)
+    if isinstance(line, ssl.SSLSocket) and cut:
         line.settimeout(1)
         try:
             line.recv(1)

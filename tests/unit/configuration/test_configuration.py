@@ -165,7 +165,7 @@ WIDER = frozenset(
         *("registry.host", "registry.address", "registry.listen", "certs.names", "nodes.names"),
         *("lab.nodes", "kubernetes.namespaces", "kubernetes.agents_namespace", "nodes.groups"),
         *("certs.days", "certs.renew_before"),  # one must be less than the other
-        "registry.ca",  # goes with registry.external
+        *("registry.ca", "registry.client_cert", "registry.client_key"),  # registry.external's
         "upkeep.backup",  # goes with upkeep.passphrase_file
     }
 )

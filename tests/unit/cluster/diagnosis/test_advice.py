@@ -126,7 +126,8 @@ def test_every_cause_is_among_the_cures_that_are_tried() -> None:
     told = {group.code for group in ALL}
     known = {row.code for row in causes.CAUSES}
     known |= {row.code for row in vars(causes).values() if isinstance(row, causes.Cause)}
-    unheard = {"client-wanted", "tls-failed", "proxy", "secret-not-named", "no-evidence"}
+    unheard = {"client-wanted", "client-refused", "tls-failed", "proxy", "secret-not-named"}
+    unheard |= {"no-evidence"}
     assert known - told <= unheard
     assert len(commands("inv")) > 20
     assert len(commands("kubectl")) > 20
@@ -175,3 +176,25 @@ def test_the_secret_that_kubectl_is_told_to_make_serves_the_image() -> None:
 def test_what_a_pod_without_a_new_secret_is_advised_can_be_typed() -> None:
     for changes in ({}, {"owner": "Job/a", "last_try": True}, {"ephemeral": True}):
         assert "kubectl delete" in recovery.advice(plain("401", IMAGES[0], **changes))
+
+
+@pytest.mark.parametrize("words", ["certificate required", "bad certificate", "handshake failure"])
+def test_a_registry_that_wants_a_certificate_is_cured_by_the_settings_and_a_trust(
+    words: str,
+) -> None:
+    asked = f"https://{OURS}/v2/app/manifests/1"
+    said = f'failed to do request: Head "{asked}": remote error: tls: {words}'
+    one = Stuck("web", "pod", "uid", "n1", "app", f"{OURS}/app:1", "ErrImagePull", said)
+    (bare,) = diagnosis.diagnose([one], Known(OURS, one.image, external=True))
+    (given,) = diagnosis.diagnose([one], Known(OURS, one.image, external=True, presents=True))
+    assert bare.code == given.code == "client-wanted"
+    assert "registry.client_cert" in bare.cure
+    assert "inv nodes.trust --hosts=n1" in bare.cure
+    assert (bare.fix, given.fix) == ("", causes.TRUST)
+
+
+def test_a_certificate_that_the_registry_refuses_is_told_as_that() -> None:
+    said = "remote error: tls: unknown certificate authority"
+    one = Stuck("web", "pod", "uid", "n1", "app", f"{OURS}/app:1", "ErrImagePull", said)
+    (group,) = diagnosis.diagnose([one], Known(OURS, one.image, external=True, presents=True))
+    assert group.code == "client-refused"
