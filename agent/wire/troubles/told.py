@@ -10,7 +10,7 @@ from agent.wire.client_pair import is_refused
 from agent.wire.faults import AgentError, TrustError
 from agent.wire.plan import Registry
 from agent.wire.runtimes.declared import RUNTIMES
-from agent.wire.troubles.row import IMAGE_NAME, Row
+from agent.wire.troubles.row import IMAGE_NAME, Row, Told
 from agent.wire.troubles.table import rows
 
 # What a person types to see the same failure, and the folder where that runtime looks for
@@ -20,6 +20,17 @@ _FOLDERS = {one.proves: one.certificates for one in reversed(RUNTIMES) if one.ce
 # A row's words match what they mean and nothing else: whatever fits no row is told as it is.
 _ROWS = rows("node")
 _REFUSED = next(row for row in _ROWS if row.code == "client-refused")
+_UNSHOWN = Row(
+    "client-wanted",
+    "",
+    False,
+    Told(
+        message="the runtime shows {name} no certificate, and {name} wants one of its clients",
+        cause="it does not read the pair where this agent put it: a restart of it waits, or a file "
+        "of another's counts for it",
+        cure="restart the runtime if a restart waits (inv nodes.status), then: inv nodes.verify",
+    ),
+)
 
 _NAMES = re.compile(
     r'"?https?://[^"\s]+"?|"[^"<]*"|sha256:[0-9a-f]+|\[manifests [^\]]*\]'
@@ -54,8 +65,9 @@ def classify(
             cure="try the same by hand on the node: {pull}".format(**values),
         )
     other = _other(decisive, registry) if row.told.elsewhere else ""
-    if row.code == "client-wanted" and not other:
-        row = _REFUSED if is_refused(decisive, registry.client is not None) else row
+    if row.code == "client-wanted" and registry.client is not None and not other:
+        # The registry takes the pair from this agent, which asks it before any runtime does.
+        row = _UNSHOWN if said else _REFUSED if is_refused(decisive, True) else row
     if other:
         host, _, port = other.partition(":")
         values.update(name=other, host=host, port=port or "443")
