@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import re
 import ssl
 import stat
@@ -158,6 +159,19 @@ def test_a_lost_half_is_put_back_and_a_changed_key_is_told_by_its_digest(
     assert "another key" not in shown
     assert "SHA-256" in shown
     assert cert.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to somebody else")
+def test_a_key_below_a_users_folder_is_that_users(box: Box, pair: dict[str, str]) -> None:
+    """A rootless engine reads its own folder as its user."""
+    box.with_docker()
+    os.chown(box.root / "etc/docker", 1234, 1234)
+    apply(box, "docker", pair)
+    key = box.root / client_files.paths(CASES["docker"][1])[1].lstrip("/")
+    assert (key.stat().st_uid, stat.S_IMODE(key.stat().st_mode)) == (1234, 0o600)
+    key.chmod(0o644)
+    apply(box, "docker", pair_of(Authority("next")))
+    assert (key.stat().st_uid, stat.S_IMODE(key.stat().st_mode)) == (1234, 0o600)
 
 
 def states(box: Box) -> list[dict[str, str]]:

@@ -459,7 +459,8 @@ FIELDS: dict[str, tuple[str | int, ...]] = {
 
 # What else in a plan is a string; a login may have any sign in it but these.
 STRINGS: tuple[tuple[str | int, ...], ...] = (
-    ("version",), ("registry", "port"), ("registry", "insecure"), ("mirrors", 0, "fallback"),
+    ("version",), ("registry", "port"), ("registry", "insecure"), ("registry", "client"),
+    ("mirrors", 0, "fallback"),
     ("verify", "username"), ("verify", "password"), ("options",), ("options", "run"),
     ("options", "restart"), ("parts",), ("registry",), ("verify",),
 )  # fmt: skip

@@ -49,7 +49,8 @@ VALUE: st.SearchStrategy[Any] = st.recursive(
 )
 NAMES = (
     "version", "registry", "registry.host", "registry.port", "registry.address", "registry.ca",
-    "registry.names", "registry.insecure", "mirrors", "parts", "verify", "verify.image",
+    "registry.names", "registry.insecure", "registry.client", "registry.client.key", "mirrors",
+    "parts", "verify", "verify.image",
     "verify.username", "options", "options.lock_wait", "unheard-of",
 )  # fmt: skip
 PLACES = tuple(tuple(name.split(".")) for name in NAMES)
@@ -80,6 +81,9 @@ def held(content: bytes) -> None:
         assert re.fullmatch(r"[a-z0-9.-]{1,253}", name), name
     assert registry.address is None or re.fullmatch(r"[0-9a-f.:]+", registry.address)
     assert registry.ca is None or re.fullmatch(r"[A-Za-z0-9+/=\n -]+", registry.ca)
+    if registry.client is not None:
+        both = registry.client.certificate + registry.client.key
+        assert re.fullmatch(r"[A-Za-z0-9+/=\n -]+", both)
     for mirror in made.mirrors:
         assert re.fullmatch(r"[a-z0-9.:-]+", mirror.of), mirror
     if made.verify is not None:

@@ -28,7 +28,10 @@ from moorage.walk import doctor
 from tests import distribution
 from tests.agent.authority import Authority
 from tests.distribution import NAME, Served
+from tests.unit.program.test_help import copy, inv
 from tests.unit.registry.logins.test_external import theirs
+
+OTHER = "other.registry.io"
 
 
 @pytest.fixture(scope="module")
@@ -266,3 +269,16 @@ def test_half_of_it_or_one_for_our_own_registry_is_no_setting(
     with pytest.raises(parsing.BadSetting) as refused:
         parsing.parse({"registry": {"host": NAME, **given}})
     assert refused.value.place == place
+
+
+def test_config_check_reads_the_files(tmp_path: Path, authority: Authority) -> None:
+    given = laid(tmp_path, authority.issue("operator"), 0o644)
+    given["client_cert"] = str(tmp_path / "client.crt")
+    words = "".join(f"  {key}: {value}\n" for key, value in given.items())
+    (tmp_path / "mine.yaml").write_text(f"registry:\n  host: {OTHER}\n  external: true\n{words}")
+    checked = ["-f", str(tmp_path / "mine.yaml"), "config.check"]
+    (code, _, err), *_ = inv(copy(tmp_path / "checkout"), checked)
+    assert (code, "chmod 600" in err) == (2, True), err
+    (tmp_path / "client.key").chmod(0o600)
+    (code, out, err), *_ = inv(tmp_path / "checkout", checked)
+    assert (code, "the settings are right" in out) == (0, True), err
