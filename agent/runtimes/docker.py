@@ -99,7 +99,7 @@ def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
             found.append(Explained(PART, "certs.d", False, f"{who}: {refusal}"))
             continue
         what = "the pair" if changes and client_files.is_one(changes[0].path) else "the CA"
-        why = f"{what} comes into {changes[0].path}" if changes else f"a file in {place} has it"
+        why = f"{what} comes into {changes[0].path}" if changes else f"a file in {place} has {what}"
         needed = not plan.registry.plain_http
         found.append(
             Explained(PART, "certs.d", needed, f"{who}: {why}; read at every pull, no restart")

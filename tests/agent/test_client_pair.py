@@ -484,8 +484,9 @@ def test_what_docker_reads_is_shown_where_it_verifies_nothing(
     with pytest.raises(AgentError) as caught:
         verify.trusts(proof, plan)
     assert caught.value.code in ("client-wanted", "client-refused")
-    for path, name in zip(client_files.paths(str(folder)), ("certificate", "key"), strict=True):
-        Path(path).write_bytes(client_files.HEADER + pair[name].encode())
+    cert, key = map(Path, client_files.paths(str(folder)))
+    cert.write_bytes(client_files.HEADER + pair["certificate"].encode())
+    key.write_bytes(client_files.HEADER + pair["key"].encode())
     verify.trusts(proof, plan)
 
 

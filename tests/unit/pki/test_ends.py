@@ -122,4 +122,5 @@ def test_doctor_names_the_certificate_that_ends_and_what_to_type(
 
 
 def test_every_kind_has_a_cure() -> None:
-    assert {served.LEAF, served.SERVED, "CA", *served._FLEET.values()} == set(served.RENEWED_BY)
+    kinds = {served.LEAF, served.SERVED, served.CLIENT, "CA", *served._FLEET.values()}
+    assert kinds == set(served.RENEWED_BY)
