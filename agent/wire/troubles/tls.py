@@ -29,7 +29,7 @@ ROWS: tuple[Trouble, ...] = (
     Trouble(
         "client-refused",
         r"remote error: tls: (unknown certificate authority|unknown certificate\b|access denied"
-        r"|(expired|revoked|unsupported) certificate)",
+        r"|(expired|revoked|unsupported) certificate)|The SSL certificate error",
         node=Told(
             message="{name} does not accept the certificate that it is shown",
             cause="its CA is not one that {name} asks for, or the certificate has ended or was "
@@ -54,7 +54,8 @@ ROWS: tuple[Trouble, ...] = (
     ),
     Trouble(
         "client-wanted",
-        r"tls: (certificate required|bad certificate|handshake failure)",
+        r"tls: (certificate required|bad certificate|handshake failure)"
+        r"|No required SSL certificate was sent",
         node=Told(
             message="{name} wants a certificate of its clients",
             cause=_MUTUAL,

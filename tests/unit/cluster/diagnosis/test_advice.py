@@ -193,8 +193,17 @@ def test_a_registry_that_wants_a_certificate_is_cured_by_the_settings_and_a_trus
     assert (bare.fix, given.fix) == ("", causes.TRUST)
 
 
-def test_a_certificate_that_the_registry_refuses_is_told_as_that() -> None:
-    said = "remote error: tls: unknown certificate authority"
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("remote error: tls: unknown certificate authority", "client-refused"),
+        ("error parsing HTTP 400 response body: invalid character '<' looking for beginning of "
+         'value: "<title>400 The SSL certificate error</title>"', "client-refused"),
+        ("error parsing HTTP 400 response body: invalid character '<' looking for beginning of "
+         'value: "<title>400 No required SSL certificate was sent</title>"', "client-wanted"),
+    ],
+)  # fmt: skip
+def test_a_refusal_and_what_docker_quotes_of_nginx_are_told(said: str, code: str) -> None:
     one = Stuck("web", "pod", "uid", "n1", "app", f"{OURS}/app:1", "ErrImagePull", said)
     (group,) = diagnosis.diagnose([one], Known(OURS, one.image, external=True, presents=True))
-    assert group.code == "client-refused"
+    assert group.code == code
