@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("moorage.registry")
 _CONNECT, _ANSWER = 5.0, 20.0  # seconds
+_REDIRECTS = 5
 _HUB_ANSWERS = "registry-1.docker.io"
 # containers-registries.conf(5), containers-certs.d(5)
 _CONFIGURATION = ("/etc/containers/registries.conf", "/etc/containers/registries.conf.d")
@@ -119,7 +120,10 @@ class Asker:
         if "@" in proxy:
             raise ValueError("a proxy that wants a login is left to skopeo")
         made = urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager()
-        made.connection_pool_kw |= {"ssl_context": context, "timeout": timeout, "retries": False}
+        # Redirects alone are followed: Pulp 2.27 sends even a HEAD on to another program. urllib3
+        # takes no login along to another host.
+        retries = urllib3.Retry(None, 0, 0, _REDIRECTS, status=0, other=0)
+        made.connection_pool_kw |= {"ssl_context": context, "timeout": timeout, "retries": retries}
         made.connection_pool_kw["maxsize"] = self._at_once
         return made
 

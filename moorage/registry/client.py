@@ -16,6 +16,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
 
 from moorage.errors import MoorageError
 from moorage.registry.logins import external
@@ -35,6 +36,7 @@ MANIFEST_TYPES = ", ".join(
         "application/vnd.oci.image.index.v1+json",
     )
 )
+_REDIRECTS, _MOST_REDIRECTS = (301, 302, 303, 307, 308), 5
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def ask(
     content_type: str = "",
     timeout: float = 10,
 ) -> Answer:
-    """One request. ``timeout`` in seconds; ``content_type`` is that of ``body``.
+    """One request, and where a GET or HEAD is sent on to, there. ``timeout`` in seconds;
+    ``content_type`` is that of ``body``.
 
     Raises MoorageError: ``registry-down``, ``registry-timeout``, ``registry-certificate`` or
     ``registry-broken`` (no HTTP came back).
@@ -71,14 +74,49 @@ def ask(
     request = (method, path, body)
     answer = _once(settings, tls.context(settings), request, headers, timeout)
     wanted = tokens.challenge(answer.headers.get("www-authenticate", ""))
-    if answer.status != 401 or wanted is None:
-        return answer
-    systems = tls.context(settings, with_systems=True)
-    token = tokens.fetch(settings, wanted, basic(login), systems, timeout)
-    if token is None:
-        return answer
-    headers["Authorization"] = f"Bearer {token}"
-    return _once(settings, tls.context(settings), request, headers, timeout)
+    if answer.status == 401 and wanted is not None:
+        systems, at = tls.context(settings, with_systems=True), place(settings)[0]
+        token = tokens.fetch(settings, wanted, basic(login), systems, timeout, at)
+        if token is None:
+            return answer
+        headers["Authorization"] = f"Bearer {token}"
+        answer = _once(settings, tls.context(settings), request, headers, timeout)
+    return _followed(settings, answer, request, headers, timeout)
+
+
+def _followed(
+    settings: Settings,
+    answer: Answer,
+    request: tuple[str, str, bytes | None],
+    headers: Mapping[str, str],
+    timeout: float,
+) -> Answer:
+    """What a redirect leads to: Pulp 2.27 sends even a HEAD on a manifest to another program.
+
+    As runtimes do (net/http), the login goes with it to the registry's own host alone. One that
+    leads away from HTTPS is not followed.
+    """
+    method, path, _ = request
+    url = f"https://{settings.registry_name}{path}"
+    for _ in range(_MOST_REDIRECTS):
+        location = answer.headers.get("location", "")
+        if answer.status not in _REDIRECTS or not location or method not in ("GET", "HEAD"):
+            break
+        try:
+            url = urljoin(url, location)
+            there = urlsplit(url)
+            host, port = there.hostname, there.port or 443
+        except ValueError:
+            break
+        if there.scheme != "https" or not host:
+            break
+        wanted = (method, f"{there.path or '/'}{'?' * bool(there.query)}{there.query}", None)
+        ours = host == settings.registry.host
+        if not ours:
+            headers = {key: value for key, value in headers.items() if key != "Authorization"}
+        context = tls.context(settings, with_systems=True, presenting=ours)
+        answer = _once(settings, context, wanted, headers, timeout, at=(host, port))
+    return answer
 
 
 def basic(login: Credentials | None) -> dict[str, str]:
@@ -95,38 +133,55 @@ def _once(
     request: tuple[str, str, bytes | None],
     headers: Mapping[str, str],
     timeout: float,
+    at: tuple[str, int] | None = None,
 ) -> Answer:
+    """One exchange with the registry, or with the host and port ``at``."""
     from agent.wire import client_pair
 
     registry = settings.registry
-    connection = http.client.HTTPConnection(registry.host, registry.port, timeout=timeout)
+    host, port = at or (registry.host, registry.port)
+    name = host if port == 443 else f"{host}:{port}"
+    of_it = host == registry.host
+    where = (place(settings)[0], port) if of_it else (host, port)
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
-        raw = socket.create_connection(place(settings), timeout=timeout)
+        raw = socket.create_connection(where, timeout=timeout)
         connection.sock = raw
-        line = context.wrap_socket(
-            raw, server_hostname=registry.host, do_handshake_on_connect=False
-        )
+        line = context.wrap_socket(raw, server_hostname=host, do_handshake_on_connect=False)
         connection.sock = line
         line.do_handshake()
         method, path, body = request
-        connection.request(method, path, body, {"Host": settings.registry_name, **headers})
+        connection.request(method, path, body, {"Host": name, **headers})
         answer = connection.getresponse()
-        _log.info("%s https://%s%s: %d", method, settings.registry_name, path, answer.status)
+        _log.info("%s https://%s%s: %d", method, name, path.partition("?")[0], answer.status)
         fields = {name.lower(): value for name, value in answer.getheaders()}
         found = Answer(answer.status, fields, answer.read())
-        if words := client_pair.refusal(found.status, found.body):
+        words = client_pair.refusal(found.status, found.body) if of_it else ""
+        if words:
             raise _of_the_pair(settings, words)
         return found
     except OSError as problem:
         said = client_pair.last_word(connection.sock, problem)
         agreed = isinstance(connection.sock, ssl.SSLSocket) and connection.sock.cipher() is not None
-        if words := client_pair.alert(said, agreed):
+        if of_it and (words := client_pair.alert(said, agreed)):
             raise _of_the_pair(settings, words) from None
-        raise external.advised(settings, explained(settings, said)) from None
+        told = explained(settings, said) if of_it else _astray(settings, name, said)
+        raise external.advised(settings, told) from None
     except http.client.HTTPException as problem:
-        raise external.advised(settings, explained(settings, problem)) from None
+        told = explained(settings, problem) if of_it else _astray(settings, name, problem)
+        raise external.advised(settings, told) from None
     finally:
         connection.close()
+
+
+def _astray(settings: Settings, name: str, problem: Exception) -> MoorageError:
+    """A failure where the registry has sent a request on to."""
+    return MoorageError(
+        "registry-broken",
+        f"https://{settings.registry_name} sends on to https://{name}, which does not answer",
+        cause=str(problem) or type(problem).__name__,
+        cure="inv registry.logs",
+    )
 
 
 def check_login(settings: Settings, login: Credentials | None, *, timeout: float = 10) -> None:

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from moorage.settings import Settings
 
 
-def context(settings: Settings, *, with_systems: bool = False) -> ssl.SSLContext:
-    """``with_systems``: this machine's CAs too, as for a token server.
+def context(
+    settings: Settings, *, with_systems: bool = False, presenting: bool = True
+) -> ssl.SSLContext:
+    """``with_systems``: this machine's CAs too, as for a token server. ``presenting``: the
+    settings' client certificate, which is nothing for a host that a registry sends us to.
 
     Raises Refused if the CA is missing, or the client's pair cannot be used.
     """
@@ -25,7 +28,8 @@ def context(settings: Settings, *, with_systems: bool = False) -> ssl.SSLContext
     made = chain.client_context(pki.ca_pem(settings))
     if with_systems:
         made.load_default_certs()
-    present(settings, made)
+    if presenting:
+        present(settings, made)
     return made
 
 

@@ -1,0 +1,138 @@
+"""Redirects, by a stand-in: a registry whose manifests lie elsewhere, as Pulp's and object stores'.
+
+Two of its servers on loopback, with TLS; the second is another host to whoever asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moorage.errors import MoorageError
+from moorage.images.asking import Asker
+from moorage.pki import certificates
+from moorage.pki import registry as pki
+from moorage.references import parse
+from moorage.registry import client
+from moorage.registry.logins.credentials import Credentials
+from moorage.settings import RegistrySettings, Settings
+from tests.agent.authority import Authority
+from tests.ports import free_port
+from tests.unit.elsewhere import project
+
+LOGIN = Credentials("robot", "a:pass word")
+DIGEST = f"sha256:{'a' * 64}"
+HERE, THERE = "localhost", "127.0.0.1"  # two hosts, though one machine
+
+
+@dataclass
+class Elsewhere:
+    """``sends``: where the registry's answer to a manifest leads; "{name}" is its own name."""
+
+    authority: Authority
+    port: int = 0
+    sends: str = ""
+    logins: list[tuple[str, str]] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def running(self, folder: Path) -> Iterator[Elsewhere]:
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                host = self.headers["Host"].partition(":")[0]
+                server.logins.append((host, self.headers.get("Authorization", "")))
+                kept = self.path.startswith("/kept/")
+                self.send_response(200 if kept else 302)
+                if kept:
+                    self.send_header("Docker-Content-Digest", DIGEST)
+                else:
+                    self.send_header("Location", server.sends)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = httpd.server_address[1]
+        crt, key = self.authority.issue(HERE, THERE)
+        (folder / "tls.crt").write_bytes(crt)
+        (folder / "tls.key").write_bytes(key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+        httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
+        threading.Thread(target=httpd.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            yield self
+        finally:
+            httpd.shutdown()
+            httpd.server_close()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Elsewhere]:
+    with Elsewhere(Authority()).running(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(elsewhere: Elsewhere, tmp_path: Path) -> Settings:
+    chosen = RegistrySettings(host=HERE, port=elsewhere.port, external=True, address="127.0.0.1")
+    made = project(tmp_path / "project", registry=chosen)
+    pki.keep_external_ca(made, certificates.load_certificates(elsewhere.authority.pem.encode())[0])
+    return made
+
+
+def digests(settings: Settings) -> list[str]:
+    """What both of our clients find: the one with our own connections, and the one with a pool."""
+    login = {settings.registry_name: (LOGIN.user, LOGIN.password)}
+    asker = Asker(login, lambda _: (str(settings.ca_file),))
+    image = parse(f"{settings.registry_name}/team/app:1")
+    return [client.manifest_digest(settings, LOGIN, "team/app", "1"), asker.digest(image)]
+
+
+@pytest.mark.parametrize("sends", ["/kept/app", "https://localhost:{port}/kept/app?token=1"])
+def test_a_manifest_that_lies_elsewhere_at_the_registry_is_found(
+    settings: Settings, elsewhere: Elsewhere, sends: str
+) -> None:
+    elsewhere.sends = sends.format(port=elsewhere.port)
+    assert digests(settings) == [DIGEST, DIGEST]
+    assert {host for host, _ in elsewhere.logins} == {HERE}
+
+
+def test_a_login_does_not_go_along_to_another_host(
+    settings: Settings, elsewhere: Elsewhere
+) -> None:
+    elsewhere.sends = f"https://{THERE}:{elsewhere.port}/kept/app"
+    assert digests(settings) == [DIGEST, DIGEST]
+    basic = client.basic(LOGIN)["Authorization"]
+    assert elsewhere.logins == [(HERE, basic), (THERE, "")] * 2
+
+
+@pytest.mark.parametrize(
+    "sends", ["http://localhost:{port}/kept/app", "/v2/again", "https://[bad/kept/app", "ftp://a/"]
+)
+def test_a_redirect_that_leads_nowhere_is_no_digest(
+    settings: Settings, elsewhere: Elsewhere, sends: str
+) -> None:
+    """Away from TLS, round and round, and to no address at all."""
+    elsewhere.sends = sends.format(port=elsewhere.port)
+    assert digests(settings) == ["", ""]
+    assert len(elsewhere.logins) <= 12
+
+
+def test_a_host_that_does_not_answer_is_named(settings: Settings, elsewhere: Elsewhere) -> None:
+    closed = free_port()
+    elsewhere.sends = f"https://{THERE}:{closed}/kept/app"
+    with pytest.raises(MoorageError) as refused:
+        client.manifest_digest(settings, LOGIN, "team/app", "1")
+    assert f"{THERE}:{closed}" in str(refused.value)
+    assert refused.value.cure == f"ask whoever runs {settings.registry_name}"
