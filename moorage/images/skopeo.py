@@ -264,7 +264,7 @@ def _said(output: bytes) -> str:
     """What skopeo ended with, out of the line of its log."""
     words = commands.last_words(output, lines=1)
     found = re.search(r'level=fatal msg="((?:[^"\\]|\\.)*)"', words)
-    return found[1].replace('\\"', '"') if found else words
+    return found[1].replace('\\"', '"').replace("\\n", " ").strip() if found else words
 
 
 def explain(words: str, ours: str, what: str) -> MoorageError:
@@ -306,12 +306,17 @@ def require_name(settings: Settings) -> None:
     """Raises Refused (``name-unresolved``) if this machine does not know our registry's name."""
     import socket
 
+    registry = settings.registry
     try:
-        socket.getaddrinfo(settings.registry.host, settings.registry.port)
+        socket.getaddrinfo(registry.host, registry.port)
     except OSError:
+        cure = "inv up adds it to this machine's hosts file; or add it there by hand"
+        if registry.external:
+            address = "ADDRESS" if registry.address == "auto" else registry.address
+            cure = f"add it to this machine's hosts file: {address} {registry.host}"
         raise Refused(
             "name-unresolved",
-            f"the name {settings.registry.host} does not resolve on this machine",
+            f"the name {registry.host} does not resolve on this machine",
             cause="skopeo reaches the registry by its name",
-            cure="inv up adds it to this machine's hosts file; or add it there by hand",
+            cure=cure,
         ) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
 import ssl
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
@@ -59,11 +60,13 @@ def fetch(
     headers: Mapping[str, str],
     context: ssl.SSLContext,
     timeout: float,
+    address: str = "",
 ) -> str | None:
     """The token for ``wanted`` (a challenge); None if the server refuses the login.
 
-    ``headers`` hold the login, or nothing for an anonymous token; ``timeout`` in seconds. Raises
-    MoorageError (``token-server``) if no token comes back.
+    ``headers`` hold the login, or nothing for an anonymous token; ``timeout`` in seconds;
+    ``address``: where the registry's own host is reached, if not by its name. Raises MoorageError
+    (``token-server``) if no token comes back.
     """
     try:
         realm = urlsplit(wanted["realm"])
@@ -74,8 +77,11 @@ def fetch(
         raise _none(settings, f"it is at {wanted['realm']}, and a login is sent over HTTPS alone")
     query = "&".join(filter(None, (realm.query, urlencode(asked(wanted)))))
     path = f"{realm.path or '/'}?{query}" if query else realm.path or "/"
-    connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
+    where = address if address and host == settings.registry.host else host
+    connection = http.client.HTTPSConnection(host, port, timeout=timeout)
     try:
+        connection.sock = socket.create_connection((where, port), timeout)
+        connection.sock = context.wrap_socket(connection.sock, server_hostname=host)
         connection.request("GET", path, headers={"Accept": "application/json", **headers})
         answer = connection.getresponse()
         body = answer.read(_MOST)

@@ -180,6 +180,11 @@ def test_an_odd_platform_of_an_index_is_none(odd: Any) -> None:
     assert "linux/arm64" in upstream.offered([*rows, good])
 
 
+def test_the_lines_of_skopeo_s_last_word_are_one() -> None:
+    said = b'time="x" level=fatal msg="at \\"it\\": errors:\\ndenied: to you\\n"\n'
+    assert skopeo._said(said) == 'at "it": errors: denied: to you'
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"5", b"null", b"{", b"\xff", DEEP])
 def test_what_is_no_manifest_is_said_as_such(content: bytes) -> None:
     with pytest.raises(MoorageError) as told:

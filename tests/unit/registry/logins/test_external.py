@@ -19,6 +19,7 @@ from moorage import registry
 from moorage.configuration import parsing
 from moorage.errors import MoorageError, Refused
 from moorage.fleet.rollout import operation, plans
+from moorage.images import pushing
 from moorage.logs import support
 from moorage.pki import certificates, presented
 from moorage.pki import registry as pki
@@ -38,6 +39,7 @@ from tests.unit.elsewhere import project
 from tests.unit.program import test_edges
 
 LOGIN = Credentials(ROBOT, PASSWORD)
+NAMELESS = "nowhere.invalid"  # RFC 6761: resolves nowhere
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,23 @@ def test_the_web_page_shows_it_without_an_engine(
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     shown = sources.registry(known).rows
     assert {("state", "answers"), ("run by", "somebody else")} <= set(shown)
+
+
+def test_a_name_that_no_dns_knows_is_reached_by_its_address_and_so_is_its_token_server(
+    tmp_path: Path, authority: Authority
+) -> None:
+    tokens_there = TokenServer(authority, name=NAMELESS)
+    pair = authority.issue(NAMELESS)
+    with tokens_there.running(), distribution.serving(tmp_path, pair, tokens_there) as running:
+        chosen = replace(theirs(tmp_path, running.port).registry, host=NAMELESS)
+        wanted = project(tmp_path, registry=chosen)
+        pki.keep_external_ca(wanted, chain_of(authority.pem)[0])
+        client.check_login(wanted, LOGIN)
+        keep(wanted, LOGIN)
+        with pytest.raises(Refused) as refused:  # skopeo takes no address
+            pushing.push(wanted, [str(tmp_path)], "", UI())
+    assert set(tokens_there.asked) == {ROBOT}
+    assert refused.value.cure.endswith(f"hosts file: 127.0.0.1 {NAMELESS}")
 
 
 def test_a_wrong_password_is_refused_with_a_cure_that_works(known: Settings) -> None:
