@@ -46,12 +46,15 @@ def _base64url(content: bytes) -> str:
 
 @dataclass
 class TokenServer:
-    """The stand-in. ``asked``: the user of each request for a token, "" for nobody."""
+    """The stand-in, at ``address`` and by ``name``. ``asked``: the user of each request for a
+    token, "" for nobody."""
 
     authority: Authority
     port: int = 0
     asked: list[str] = field(default_factory=list)
     answer: bytes | None = None
+    name: str = NAME
+    address: str = "127.0.0.1"
 
     def token(self, user: str, scopes: Sequence[str]) -> str:
         pair = self.pair
@@ -80,7 +83,7 @@ class TokenServer:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[TokenServer]:
-        self.pair = self.authority.issue(NAME)
+        self.pair = self.authority.issue(self.name)
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -99,10 +102,14 @@ class TokenServer:
                 self.end_headers()
                 self.wfile.write(body)
 
+            def do_POST(self) -> None:
+                # containerd begins with OAuth 2's POST, and takes this for "by GET, please".
+                self.send_error(405)
+
             def log_message(self, *_: Any) -> None:
                 pass
 
-        httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        httpd = http.server.ThreadingHTTPServer((self.address, 0), Handler)
         self.port = httpd.server_address[1]
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         with _files(self.pair) as (crt, key):
@@ -145,14 +152,16 @@ def serving(
 ) -> Iterator[Served]:
     """Debian's docker-registry with its data below ``folder``; ``pair`` None: without TLS.
 
-    ``scheme``: of the token server's address, as the registry tells it.
+    It listens where ``tokens`` does, else on loopback. ``scheme``: of the token server's address,
+    as the registry tells it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    address = tokens.address if tokens is not None else "127.0.0.1"
+    port = free_port(address)
     configuration: dict[str, Any] = {
         "version": "0.1",
         "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
-        "http": {"addr": f"127.0.0.1:{port}", "secret": "s"},
+        "http": {"addr": f"{address}:{port}", "secret": "s"},
     }
     if pair is not None:
         (folder / "tls.crt").write_bytes(pair[0])
@@ -169,7 +178,7 @@ def serving(
         (folder / "signers.crt").write_bytes(tokens.pair[0])
         configuration["auth"] = {
             "token": {
-                "realm": f"{scheme}://{NAME}:{tokens.port}/token",
+                "realm": f"{scheme}://{tokens.name}:{tokens.port}/token",
                 "service": SERVICE,
                 "issuer": ISSUER,
                 "rootcertbundle": str(folder / "signers.crt"),
@@ -184,17 +193,17 @@ def serving(
             stderr=words,
         )
         try:
-            _wait(port, log)
+            _wait(address, port, log)
             yield Served(port, folder, log)
         finally:
             process.terminate()
             process.wait(20)
 
 
-def _wait(port: int, log: Path) -> None:
+def _wait(address: str, port: int, log: Path) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        with contextlib.suppress(OSError), socket.create_connection((address, port), 1):
             return
         time.sleep(0.05)
     raise AssertionError(log.read_text())

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.debian import program
-from tests.e2e import upkeep
+from tests.distribution import PASSWORD, ROBOT
+from tests.e2e import theirs, upkeep
 from tests.e2e.machine import (
     LABEL,
     ROOT,
@@ -188,6 +189,23 @@ def test_trusted_again_they_pull_again() -> None:
         node(name, "sed '/# by the test/d' /etc/hosts > /tmp/h && cat /tmp/h > /etc/hosts")
     answer = good("nodes.trust", f"--hosts={','.join(NODES)}")
     assert all(host["verified"] for host in answer.hosts.values())
+
+
+def test_somebody_elses_registry_is_trusted_beside_ours_in_three_commands(tmp_path: Path) -> None:
+    """From an empty checkout: no engine, no CA's key; logins by token; undone without a trace."""
+    listing = "find /etc/containerd /etc/hosts -type f | sort | xargs sha256sum"
+    before = {name: node(name, listing) for name in NODES}
+    hosts = f"--hosts={','.join(NODES)}"
+    with theirs.checkout(tmp_path) as (there, fingerprint):
+        there.inv("registry.ca", "--fetch", f"--fingerprint={fingerprint}").want()
+        login = f"{ROBOT}:{PASSWORD}\n"
+        there.inv("registry.login", "--credentials=-", stdin=login).want()
+        trusted = there.inv("nodes.trust", hosts).want().document["hosts"]
+        assert all(one["pull_seconds"] > 0 for one in trusted), trusted
+        assert all(one["verified"] for one in good("nodes.verify", hosts).hosts.values())
+        there.inv("nodes.untrust", hosts).want()
+        assert not (there.folder / "certs" / "ca.key").exists()
+    assert {name: node(name, listing) for name in NODES} == before
 
 
 def test_images_are_pruned_their_bytes_come_back_and_a_backup_restores(tmp_path: Path) -> None:

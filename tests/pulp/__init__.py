@@ -1,0 +1,1 @@
+"""Proof against a registry that no one here wrote: Pulp."""
