@@ -106,6 +106,15 @@ def bundle(session: nox.Session) -> None:
 
 
 @nox.session
+def pulp(session: nox.Session) -> None:
+    """A registry of somebody else's, Pulp, from an empty checkout to a CRI pull; by hand, as root.
+
+    `-- --folder=F` keeps what was made there, `-- --earlier` takes its release 2.27.
+    """
+    session.run("python", "-m", "tests.pulp", *session.posargs, external=True)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The documentation in both languages, built strictly, every link in it followed."""
     session.run("python", "-m", "tests.docs", external=True)

@@ -96,6 +96,8 @@ def _followed(
     As runtimes do (net/http), the login goes with it to the registry's own host alone. One that
     leads away from HTTPS is not followed.
     """
+    from moorage.registry import tls
+
     method, path, _ = request
     url = f"https://{settings.registry_name}{path}"
     for _ in range(_MOST_REDIRECTS):
