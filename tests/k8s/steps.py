@@ -5,18 +5,24 @@ from __future__ import annotations
 import base64
 import json
 import socketserver
+import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from docker.errors import ImageNotFound
 
 from agent.daemonset import scrape
 from moorage.cluster.api import ours, paths
 from moorage.cluster.symptoms import causes
-from moorage.registry import handed
+from moorage.registry import caching, handed
+from moorage.registry.caches.upstreams import Upstream
 from moorage.registry.logins import users
+from tests.agent.authority import Authority
+from tests.agent.real import Registry
 from tests.k8s import nodehalf, page, spoilt
 from tests.k8s.journey import PREFIX, Journey, NotHere
 
@@ -810,6 +816,77 @@ def the_agent_s_container_does_on_containerd_2_in_the_grade_full(journey: Journe
         journey.until(lambda: half.said().get("proven"), "word of the proof", 120)
         assert half.live["spec"].get("taints") is None
         assert half.pull() == "pulled"
+
+
+# -- another registry, by a cache ------------------------------------------------------------------
+
+
+@variant
+def an_unchanged_pod_runs_from_the_cache_of_docker_hub(journey: Journey) -> None:
+    """`image: nginx` as it is, from ours: fetched once, and again while Docker Hub is away."""
+    nodes = journey.nodes()
+    hosts = f"--hosts={','.join(nodes)}"
+    client = journey.registry_container().client
+    image = journey.registry_container().image.tags[0]
+    with _hub(journey, client, image) as (hub, digest), tempfile.TemporaryDirectory() as folder:
+        ca = Path(folder, "hub.crt")
+        ca.write_text(hub.authority.pem)
+        try:
+            journey.inv("registry.cache", "docker.io", f"--ca={ca}", "--open").want()
+            _leads_to(client.containers.get(_cache(journey)), hub)
+            journey.inv("nodes.trust", hosts, "--mirror=docker.io", "--no-verify").want(3)
+            _runs(journey, "hub", digest)
+            hub.container.stop(timeout=1)
+            for node in nodes:
+                journey.on_node(node, f"ctr -n k8s.io images rm {HUBS}")
+            _runs(journey, "hub-away", digest)
+        finally:
+            journey.inv("registry.cache", "docker.io", "--remove", "--yes").want()
+            journey.inv("nodes.untrust", hosts).want()
+            journey.trust()
+
+
+HUBS = "docker.io/library/nginx:latest"
+
+
+@contextmanager
+def _hub(journey: Journey, client: Any, image: str) -> Iterator[tuple[Registry, str]]:
+    """Docker Hub's stand-in: a Distribution by its name that has an nginx. And its digest."""
+    name = f"{PREFIX}-hub"
+    hub = Registry(
+        client, image, Authority("of the stand-in"), login=False, name="registry-1.docker.io",
+        container=name,
+    )  # fmt: skip
+    pushed = f"127.0.0.1:{hub.port}/library/nginx"
+    try:
+        journey.built(f"{pushed}:latest")
+        journey.until(lambda: "error" not in client.images.push(pushed, "latest"), "a push", 30)
+        told = client.images.get(f"{pushed}:latest").attrs["RepoDigests"]
+        (digest,) = [one.partition("@")[2] for one in told if one.startswith(pushed)]
+        yield hub, digest
+    finally:
+        hub.container.remove(force=True, v=True)
+        with suppress(ImageNotFound):
+            client.images.remove(f"{pushed}:latest")
+
+
+def _cache(journey: Journey) -> str:
+    return caching.name(journey.settings, Upstream("docker.io"))
+
+
+def _leads_to(cache: Any, hub: Registry) -> None:
+    """The name of Docker Hub leads to its stand-in, in the cache's container alone."""
+    with Path(cache.attrs["HostsPath"]).open("a") as hosts:
+        hosts.write(f"{hub.address} {hub.name}\n")
+
+
+def _runs(journey: Journey, word: str, digest: str) -> None:
+    """A pod per node of an image that is named as everybody names it."""
+    with journey.namespace(word) as name:
+        journey.foreign(name, "nginx")
+        for pod in journey.running(name):
+            (found,) = pod["status"]["containerStatuses"]
+            assert found["imageID"].endswith(digest), (found["imageID"], digest)
 
 
 # -- removal --------------------------------------------------------------------------------------
