@@ -82,6 +82,8 @@ class Checkout:
     ) -> subprocess.CompletedProcess[str]:
         """Any program in the checkout (:meth:`inv`'s parameters)."""
         words = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
+        # Settings of this run's own checkout are none of that one's.
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("INVOKE_")}
         inside = ["unshare", "--mount", "sh", "-c", words, "sh", str(hosts)] if hosts else []
         return subprocess.run(
             [*inside, *argv],
@@ -89,7 +91,7 @@ class Checkout:
             capture_output=True,
             text=True,
             cwd=self.folder,
-            env={**os.environ, "DOCKER_HOST": "unix:///nowhere/docker.sock"},
+            env={**kept, "DOCKER_HOST": "unix:///nowhere/docker.sock"},
             timeout=600,
             check=False,
         )
