@@ -48,6 +48,8 @@ def main() -> int:
         client = docker.from_env(timeout=120)
         address = bridge(client)
         image = _timed("a node's image", _node_image, client)
+        # Kubernetes' programs are kept below the home of before.
+        os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
         os.environ.update(environment(folder / "home"))
         there = stack.enter_context(upstream(folder / "up", folder / "home", NAMES))
         began = time.monotonic()

@@ -12,11 +12,14 @@ from pathlib import Path
 from moorage.cluster.api import paths
 from moorage.cluster.login import access
 from moorage.pki import certificates
-from moorage.settings import Settings
+from moorage.settings import RegistrySettings, Settings
+from moorage.web import sources
 from tests.debian import unpacked
 from tests.images import upstream
 from tests.k8s import apiserver
 from tests.pulp.operator import PASSWORD, ROBOT, STRANGER, Operator
+from tests.pulp.server import HOST
+from tests.unit.elsewhere import project
 
 CHECKS: list[Callable[[Operator], str | None]] = []
 
@@ -136,6 +139,14 @@ def images_are_mirrored_and_a_node_pulls_by_the_first_name(at: Operator) -> None
     assert not [one for one in at.pulp.asked()[before:] if "/blobs/" in one], at.pulp.asked()
     at.inv("nodes.trust", "--hosts=node", f"--mirror={at.there.name}").want(0)
     assert at.pull(f"{at.there.name}/library/nginx:1", ":") == "pulled"
+
+
+@check
+def the_page_lists_what_is_there(at: Operator) -> None:
+    """The page's images, by Pulp's catalogue, which wants a token of its own, and its tags."""
+    chosen = RegistrySettings(host=HOST, port=at.pulp.port, external=True, address=at.address)
+    rows = sources.images(project(at.checkout.folder, registry=chosen)).rows
+    assert ("team/later", "2") in [tuple(map(str, row)) for row in rows], rows
 
 
 @check
