@@ -125,10 +125,10 @@ def test_where_etc_cannot_be_written_the_run_goes_on_and_says_so(
 ) -> None:
     real = disk.write_new
 
-    def refusing(path: Path, content: bytes, mode: int) -> None:
+    def refusing(path: Path, content: bytes, mode: int, like: Path | None = None) -> None:
         if path.name == Path(UNIT).name:
             raise OSError(30, "Read-only file system")
-        real(path, content, mode)
+        real(path, content, mode, like)
 
     monkeypatch.setattr(transaction, "write_new", refusing)
     result = node.run(engine(node).apply(node.plan()))
