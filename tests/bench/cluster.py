@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from moorage.settings import ROOT
-from tests.bench.measure import Row
+from tests.bench.measure import Row, limited
 from tests.k8s import standin
 from tests.k8s.standin import Standin
 
@@ -55,7 +54,7 @@ def secret_500_namespaces() -> Row:
         if made != ["created"] * _NAMESPACES:
             raise RuntimeError(f"not every Secret was made: {made[:5]}")
     name = f"k8s.secret, {_NAMESPACES} namespaces, 20 ms a request"
-    return Row(name, statistics.median(spent), 10, "s", 1)
+    return limited(name, spent, 10, "s")
 
 
 def diagnose_5000_pods() -> Row:

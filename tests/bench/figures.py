@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.bench import cluster
-from tests.bench.measure import Row, command, side_by_side
+from tests.bench.measure import Row, command, limited, paired, side_by_side
 
 ROOT = Path(__file__).resolve().parents[2]
 _MS = 1000
@@ -22,13 +21,14 @@ def inv_list() -> Row:
     ours, peer = side_by_side(
         command([inv, "--list"]), command([sys.executable, "-c", "import invoke"]), runs=15
     )
-    return Row("inv --list / python -c 'import invoke'", ours * _MS, peer * _MS, "ms", 2)
+    name = "inv --list / python -c 'import invoke'"
+    return paired(name, _milliseconds(ours), _milliseconds(peer), "ms", 2)
 
 
 def run_warm() -> Row:
     """What ./run adds to a command when the environment stands; its limit is 60 ms."""
     ours, peer = side_by_side(command([str(ROOT / "run"), "true"]), command(["true"]), runs=15)
-    return Row("./run, warm, its own time", (ours - peer) * _MS, 60, "ms", 1)
+    return limited("./run, warm, its own time", _more(ours, peer), 60, "ms")
 
 
 def agent_face() -> Row:
@@ -49,7 +49,16 @@ def _imported(name: str, words: str, limit: float) -> Row:
     ours, peer = side_by_side(
         command([sys.executable, "-c", words]), command([sys.executable, "-c", "pass"]), runs=15
     )
-    return Row(name, (ours - peer) * _MS, limit, "ms", 1)
+    return limited(name, _more(ours, peer), limit, "ms")
+
+
+def _milliseconds(seconds: Sequence[float]) -> list[float]:
+    return [one * _MS for one in seconds]
+
+
+def _more(ours: Sequence[float], peer: Sequence[float]) -> list[float]:
+    """What ours took more than its peer in each turn, in milliseconds."""
+    return [(one - other) * _MS for one, other in zip(ours, peer, strict=True)]
 
 
 def second_up() -> Row:
@@ -71,7 +80,7 @@ def second_up() -> Row:
     finally:
         if stood.returncode != 0:
             command([str(ROOT / "run"), "inv", "down"])()
-    return Row("second inv up, three nodes", statistics.median(spent), 10, "s", 1)
+    return limited("second inv up, three nodes", spent, 10, "s")
 
 
 FIGURES: tuple[Callable[[], Row], ...] = (

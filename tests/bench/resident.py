@@ -62,7 +62,7 @@ def _figures(node: ResidentNode, registry: real.Registry) -> list[Row]:
         polling = _idle(node)
     start = _start(node)
     return [
-        Row("resident agent, idle: memory", memory, 40, "MiB", 1),
+        Row("resident agent, idle: memory", memory, 30, "MiB", 1),
         Row("resident agent, idle: share of a core", watching * 100, 0.1, "%", 1),
         Row("resident agent, idle, without inotify", polling * 100, 0.1, "%", 1),
         Row("agent's work on one warm host", work * 1000, 30, "ms", 1),

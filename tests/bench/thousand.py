@@ -15,7 +15,6 @@ import json
 import math
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from moorage.settings import ROOT
-from tests.bench.measure import Row
+from tests.bench.measure import Row, limited
 
 AGENTS = 1000
 PORT = 7443
@@ -51,8 +50,8 @@ def rows() -> list[Row]:
         spent = [ask(there) for _ in range(RUNS)]
     name = f"nodes.status of {AGENTS} agents"
     return [
-        Row(name, statistics.median(seconds for seconds, _ in spent), 4, "s", 1),
-        Row(f"{name}, peak memory", statistics.median(size for _, size in spent), 250, "MiB", 1),
+        limited(name, [seconds for seconds, _ in spent], 4, "s"),
+        limited(f"{name}, peak memory", [size for _, size in spent], 250, "MiB"),
     ]
 
 
