@@ -20,6 +20,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import MAGIC_NUMBER, source_hash
 from io import BytesIO
 from pathlib import Path
@@ -88,6 +89,11 @@ class AgentArchive:
 
     path: Path
     digest: str
+
+    @cached_property
+    def content(self) -> bytes:
+        """Its bytes, read once for all hosts of a run."""
+        return self.path.read_bytes()
 
 
 def agent_archive(state: Path) -> AgentArchive:

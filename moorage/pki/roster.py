@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import Refused, require_types
 from moorage.files import locked_beside, private_folder, write_atomically
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from moorage.settings import Settings
 
 
@@ -48,18 +51,36 @@ class Resident:
         return f"[{host}]:{self.ssh_port}" if ":" in host else f"{host}:{self.ssh_port}"
 
 
+Document = dict[str, Any]
+
+
+@dataclass
+class _Change:
+    """What one thread wants changed, and how that went."""
+
+    make: Callable[[Document], None]
+    problem: BaseException | None = None
+
+
+@dataclass
+class _Writers:
+    """Changes of one file that wait for it to be written, and whoever writes."""
+
+    waiting: list[_Change] = field(default_factory=list)
+    guard: threading.Lock = field(default_factory=threading.Lock)
+    turn: threading.Lock = field(default_factory=threading.Lock)
+
+
 class Roster:
-    """The file. Each change reads it anew, under a lock: hosts are visited by many threads."""
+    """The file. A change reads it anew, under a lock: hosts are visited by many threads, and other
+    commands go on beside this one. Those that wait for the lock meanwhile are written at once."""
 
     def __init__(self, settings: Settings) -> None:
         self._path = settings.certs_dir / "fleet" / "nodes.json"
 
     def residents(self) -> dict[str, Resident]:
         """By the host's name as the user gives it, without user and port; none that is revoked."""
-        document = self._read()
-        gone = {one["id"] for one in document["revoked"]}
-        found = {host: _resident(one) for host, one in document["nodes"].items()}
-        return {host: one for host, one in found.items() if one.id not in gone}
+        return dict(self._read()[1])
 
     def at(self, host: str, ssh_port: int) -> Resident | None:
         """The agent on the node behind this SSH port of the host; None if there is none."""
@@ -68,7 +89,7 @@ class Roster:
 
     def revoked(self) -> frozenset[str]:
         """The ids of agents that were forgotten: what they answer counts for nothing."""
-        return frozenset(one["id"] for one in self._read()["revoked"])
+        return frozenset(one["id"] for one in self._read()[0]["revoked"])
 
     def identity(self, host: str, asked: str) -> str:
         """The id for an agent that is adopted: its own where ``host`` is known by it, else new.
@@ -81,12 +102,11 @@ class Roster:
     @property
     def authority(self) -> str:
         """The SHA-256 of the CA that the agents obey, "" where none is noted."""
-        return str(self._read().get("authority", ""))
+        return str(self._read()[0].get("authority", ""))
 
     def obey(self, authority: str) -> None:
         """Notes that CA."""
-        with self._changed() as document:
-            document["authority"] = authority
+        self._change(lambda document: document.update(authority=authority))
 
     def known_as(self, identity: str) -> Resident | None:
         """The agent of that id, under whatever name; None for one that is revoked or not ours."""
@@ -95,7 +115,8 @@ class Roster:
     def put(self, host: str, resident: Resident, instead_of: str = "") -> None:
         """``host``'s agent; under its other names too. ``instead_of``: the id it had until now."""
         new = asdict(resident)
-        with self._changed() as document:
+
+        def put(document: Document) -> None:
             nodes = document["nodes"]
             for name, one in list(nodes.items()):
                 if one["id"] == resident.id:
@@ -104,35 +125,59 @@ class Roster:
                     del nodes[name]
             nodes[host] = new
 
+        self._change(put)
+
     def drop(self, *hosts: str) -> None:
         """Their agents are gone, as was wished, under all their names."""
-        nodes = self._read()["nodes"]
+        nodes = self._read()[0]["nodes"]
         gone = {nodes[host]["id"] for host in hosts if host in nodes}
-        if not gone:
-            return
-        with self._changed() as document:
+
+        def drop(document: Document) -> None:
             for name in [name for name, one in document["nodes"].items() if one["id"] in gone]:
                 del document["nodes"][name]
 
+        if gone:
+            self._change(drop)
+
     def revoke(self, host: str) -> bool:
         """Ends the host's certificate for us. False where there was none."""
-        with self._changed() as document:
-            found = document["nodes"].pop(host, None)
-            if found is not None:
-                document["revoked"].append(
-                    {"host": host, **{name: found[name] for name in ("id", "serial", "until")}}
-                )
-        return found is not None
+        found = False
 
-    def _read(self) -> dict[str, Any]:
+        def revoke(document: Document) -> None:
+            nonlocal found
+            one = document["nodes"].pop(host, None)
+            if one is not None:
+                found = True
+                document["revoked"].append(
+                    {"host": host, **{name: one[name] for name in ("id", "serial", "until")}}
+                )
+
+        self._change(revoke)
+        return found
+
+    def _read(self) -> tuple[Document, dict[str, Resident]]:
+        """The file, and whom it names that is not revoked: of the last time while it is the same.
+
+        Neither is to be changed.
+        """
         try:
-            document = json.loads(self._path.read_bytes())
-            for one in document["nodes"].values():
-                _resident(one)
-            for one in document["revoked"]:
-                one["id"]
+            found = self._path.stat()
+            looks = (found.st_mtime_ns, found.st_ino, found.st_size)
+        except OSError:
+            looks = (0, 0, 0)
+        known = _READ.get(self._path)
+        if known is None or known[0] != looks or not looks[0]:
+            known = looks, self._parsed()
+            _READ[self._path] = known
+        return known[1]
+
+    def _parsed(self) -> tuple[Document, dict[str, Resident]]:
+        try:
+            document = dict(json.loads(self._path.read_bytes()))
+            found = {host: _resident(one) for host, one in document["nodes"].items()}
+            gone = {one["id"] for one in document["revoked"]}
         except FileNotFoundError:
-            return {"version": 1, "nodes": {}, "revoked": []}
+            return {"version": 1, "nodes": {}, "revoked": []}, {}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
             raise Refused(
                 "roster-unreadable",
@@ -142,15 +187,46 @@ class Roster:
                 "inv nodes.adopt",
                 path=str(self._path),
             ) from None
-        return dict(document)
+        return document, {host: one for host, one in found.items() if one.id not in gone}
 
-    @contextmanager
-    def _changed(self) -> Iterator[dict[str, Any]]:
-        private_folder(self._path.parent)
-        with locked_beside(self._path):
-            document = self._read()
-            yield document
-            write_atomically(self._path, json.dumps(document, indent=1).encode())
+    def _change(self, make: Callable[[Document], None]) -> None:
+        """Returns when it is on the disk. Whoever's turn it is writes for all that wait."""
+        change, writers = _Change(make), _WRITERS[self._path]
+        with writers.guard:
+            writers.waiting.append(change)
+        with writers.turn:
+            with writers.guard:
+                changes, writers.waiting = writers.waiting, []
+            if changes:
+                self._write(changes)
+        if change.problem is not None:
+            raise change.problem
+
+    def _write(self, changes: Sequence[_Change]) -> None:
+        try:
+            private_folder(self._path.parent)
+            with locked_beside(self._path):
+                document, _ = self._parsed()
+                for one in changes:
+                    one.make(document)
+                write_atomically(self._path, _spelled(document))
+        except BaseException as problem:
+            for one in changes:
+                one.problem = problem
+
+
+# By the file: what was read of it last, and who changes it.
+_READ: dict[Path, tuple[tuple[int, int, int], tuple[Document, dict[str, Resident]]]] = {}
+_WRITERS: defaultdict[Path, _Writers] = defaultdict(_Writers)
+
+
+def _spelled(document: Document) -> bytes:
+    """JSON with a line per node. A thousand of them are spelled each time that one changes: with
+    ``indent`` the encoder is the one in Python, ten times slower."""
+    rest = {key: one for key, one in document.items() if key != "nodes"}
+    nodes = (f"{json.dumps(host)}: {json.dumps(one)}" for host, one in document["nodes"].items())
+    lines = ",\n ".join(nodes)
+    return f'{json.dumps(rest)[:-1]}, "nodes": {{\n {lines}\n}}}}\n'.encode()
 
 
 def _resident(document: dict[str, Any]) -> Resident:

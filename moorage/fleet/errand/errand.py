@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -40,6 +40,8 @@ MAX_OUTPUT = 64 << 20
 # hangs.
 PULSE_SECONDS = 45.0
 _KEPT_WORDS = 2000
+# Bytes of a long input that are given to a channel at once: four of OpenSSH's packets.
+_PIECE = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,15 @@ def cold_words(digest: str, size: int, words: Sequence[str]) -> str:
         f'exec "$python" -I -S -c {shlex.quote(_bootstrap())} {digest} {size} "$python" '
         f"{shlex.join(words)}; done; exit $found"
     )
+
+
+def pieces(content: bytes) -> Iterator[bytes]:
+    """``content`` for :meth:`paramiko.Channel.sendall`, which copies what is left after a packet.
+
+    Of 1.7 MB at once it copies 43 on the way: a third of an operator's work on a host.
+    """
+    for place in range(0, len(content), _PIECE):
+        yield content[place : place + _PIECE]
 
 
 def as_root(words: str, become: Become, prompt: str) -> str:

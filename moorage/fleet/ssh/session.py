@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import MoorageError
@@ -23,15 +23,16 @@ from moorage.fleet.errand.errand import (
     absent,
     as_root,
     cold_words,
+    pieces,
     warm_words,
 )
-from moorage.fleet.ssh import known_hosts
+from moorage.fleet.ssh import known_hosts, sockets
 from moorage.fleet.ssh.keys import Offer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fabric import Connection
+    from fabric import Config, Connection
     from paramiko import PKey, Transport
 
     from moorage.archive import AgentArchive
@@ -133,10 +134,10 @@ class Session:
             warm = warm_words(archive.digest, words)
             answer.status = self._run(warm, (plan,), become, answer, patience)
         if absent(answer):
-            content = archive.path.read_bytes()
             answer = ErrandAnswer(on_event, reply)
-            cold = cold_words(archive.digest, len(content), words)
-            answer.status = self._run(cold, (content, plan), become, answer, patience)
+            cold = cold_words(archive.digest, len(archive.content), words)
+            stdin = (*pieces(archive.content), plan)
+            answer.status = self._run(cold, stdin, become, answer, patience)
         return answer
 
     def program(
@@ -281,8 +282,7 @@ class _KeyIsKnown(Exception):
 
 def _chain(route: Route, *, key_only: bool = False) -> list[tuple[Route, Connection]]:
     """The connections to open, jump hosts first; each goes through the one before it."""
-    from fabric import Config, Connection
-    from paramiko import SSHConfig
+    from fabric import Connection
 
     logging.getLogger("paramiko").addHandler(logging.NullHandler())  # it is told below, once
     chain: list[tuple[Route, Connection]] = []
@@ -294,8 +294,7 @@ def _chain(route: Route, *, key_only: bool = False) -> list[tuple[Route, Connect
             host="placeholder",  # set below: Fabric would read an IPv6 address as host:port
             user=hop.user,
             port=hop.port,
-            # The route says everything; Fabric is not to read a configuration beside it.
-            config=Config(ssh_config=SSHConfig()),
+            config=_no_configuration(),
             gateway=chain[-1][1] if chain else False,
             connect_timeout=hop.connect_timeout,
             connect_kwargs={
@@ -309,6 +308,15 @@ def _chain(route: Route, *, key_only: bool = False) -> list[tuple[Route, Connect
         connection.client = _client(hop, known, key_only=key_only and hop is route)
         chain.append((hop, connection))
     return chain
+
+
+@cache
+def _no_configuration() -> Config:
+    """The route says everything; Fabric is not to read a configuration beside it."""
+    from fabric import Config
+    from paramiko import SSHConfig
+
+    return Config(ssh_config=SSHConfig())
 
 
 def _client(route: Route, known: KnownKeys, *, key_only: bool) -> Any:
@@ -392,7 +400,7 @@ def _open(route: Route, connection: Connection) -> None:
     from moorage.fleet.ssh import reasons
 
     try:
-        if not connection.gateway and (own := _own_socket(route)) is not None:
+        if not connection.gateway and (own := sockets.own(route)) is not None:
             connection.connect_kwargs["sock"] = own
         connection.open()
     except (Unreachable, _KeyIsKnown):
@@ -402,44 +410,6 @@ def _open(route: Route, connection: Connection) -> None:
         fault = reasons.unreachable(route, offer, problem)
         raise Unreachable.of(fault, host=route.name) from None
     connection.transport.set_keepalive(_KEEPALIVE)
-
-
-def _own_socket(route: Route) -> Any:
-    """The socket that Fabric would not make as the route says; None if it would. Raises OSError."""
-    if route.proxy_command:
-        import os
-
-        from paramiko import ProxyCommand
-
-        # As ssh(1) does it: by the user's shell, which ``exec`` leaves no trace of.
-        shell = os.environ.get("SHELL") or "/bin/sh"
-        return ProxyCommand(shlex.join((shell, "-c", f"exec {route.proxy_command}")))
-    if route.bind or route.family != "any":
-        return _bound_socket(route)
-    return None
-
-
-_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
-
-
-def _bound_socket(route: Route) -> socket.socket:
-    """A connection by AddressFamily and from BindAddress. Raises OSError, the last address's."""
-    family = _FAMILIES.get(route.family, socket.AF_UNSPEC)
-    problem: OSError | None = None
-    found = socket.getaddrinfo(route.hostname, route.port, family, socket.SOCK_STREAM)
-    for kind, _, _, _, place in found:
-        own = socket.socket(kind, socket.SOCK_STREAM)
-        try:
-            own.settimeout(route.connect_timeout)
-            if route.bind:
-                own.bind(socket.getaddrinfo(route.bind, 0, kind, socket.SOCK_STREAM)[0][4])
-            own.connect(place)
-        except OSError as failed:
-            own.close()
-            problem = failed
-        else:
-            return own
-    raise problem or OSError(f"{route.hostname} has no address")
 
 
 def _close(connection: Any) -> None:
