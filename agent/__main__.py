@@ -14,8 +14,8 @@
     python3 agent.pyz --version [--json]
 
 With --stay the plan is one line, and after an apply that succeeded the agent asks to stay, as it
-does with reside: the next line is its adoption. With --once nothing of the agent itself is left on
-the node.
+does with reside: the next line is its adoption. Its service starts when the result has been told.
+With --once nothing of the agent itself is left on the node.
 
 Exit 0: changed or unchanged; 1: failed, rolled back, or it differs; 2: a bad plan or wrong use.
 The last line is a result event in each case.
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 SERVE = "serve"
 _FLAGS = ("--dry-run", *(flag for verb in VERBS for flag in verb.flags))
 MAX_ADOPTION_BYTES = 64 << 10
+# The notes of agent.resident.settling, which is loaded if one of them is there.
+_NOT_SETTLED = ("unsettled.json", "resident/settling")
 USAGE = (
     f"usage: agent.pyz {'|'.join([*(verb.name for verb in VERBS), SERVE])} "
     f"{' '.join(f'[{flag}]' for flag in (*_FLAGS, '--once'))} [--root DIR] | --version [--json]"
@@ -113,7 +115,7 @@ def main(words: list[str] | None = None) -> int:
     if words[:1] == ["--version"] and words[1:] in ([], ["--json"]):
         print(json.dumps(_about()) if words[1:] else f"moorage-agent {__version__}")  # noqa: T201
         return 0
-    tell = Teller()
+    tell, later = Teller(), list[Callable[[], None]]()
     try:
         for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(name, _stop)
@@ -123,8 +125,12 @@ def main(words: list[str] | None = None) -> int:
 
             return run(command.root)
         with tell.alive():
-            for event in _events(command):
+            for event in _events(command, later):
                 tell(event)
+        for work in later:
+            from agent.resident import settling
+
+            settling.afterwards(work)
     except UsageError as problem:
         tell(_failed(problem.fault))
         return 2
@@ -140,7 +146,8 @@ def main(words: list[str] | None = None) -> int:
     return tell.code
 
 
-def _events(command: Command) -> Iterator[Event]:
+def _events(command: Command, later: list[Callable[[], None]]) -> Iterator[Event]:
+    """What happens; ``later`` gets what is to be done when all of it has been told."""
     verb, looks = command.verb, command.looks
     plan = _plan(command) if verb.plan else None
     if plan is not None and verb.rootless_parts:
@@ -150,7 +157,7 @@ def _events(command: Command) -> Iterator[Event]:
     elif verb.resident:
         yield from _about_the_resident(command)
     else:
-        yield from _on_the_node(command, plan)
+        yield from _on_the_node(command, plan, later)
 
 
 def _plan(command: Command) -> Plan:
@@ -163,7 +170,9 @@ def _plan(command: Command) -> Plan:
     return plan
 
 
-def _on_the_node(command: Command, plan: Plan | None) -> Iterator[Event]:
+def _on_the_node(
+    command: Command, plan: Plan | None, later: list[Callable[[], None]]
+) -> Iterator[Event]:
     from agent.engine.carrying import carry_out
     from agent.engine.engine import Engine
     from agent.journal.ledger import Store
@@ -176,8 +185,20 @@ def _on_the_node(command: Command, plan: Plan | None) -> Iterator[Event]:
     if command.stay:
         from agent.resident import residence
 
-        events = residence.staying(host, events, _adoption)
-    return events
+        return residence.staying(host, events, _adoption, later)
+    return _beside_an_agent(command.root, events)
+
+
+def _beside_an_agent(root: str, events: Iterator[Event]) -> Iterator[Event]:
+    """Whoever comes by SSH may have looked for an agent that has not come up: why is told first."""
+    folder = os.path.join(root, "var/lib/moorage")  # noqa: PTH118
+    if any(os.path.lexists(os.path.join(folder, name)) for name in _NOT_SETTLED):  # noqa: PTH118
+        from agent.resident import settling
+
+        event = settling.told(root)
+        if event is not None:
+            yield event
+    yield from events
 
 
 def _about_the_resident(command: Command) -> Iterator[Event]:

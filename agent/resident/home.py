@@ -3,6 +3,7 @@
 /var/lib/moorage/resident/   0700
   settings.json              id, address and port, the end of the certificate
   agent.pyz, start.py        the archive it runs from, and what starts it
+  settling                   adopted, and not served yet: since when (settling.py)
   previous.pyz, trial        after an upgrade: the archive before it, and how often it was tried
   key.pem, certificate.pem   the node's own; the key is made here and never leaves
   next-key.pem, next-certificate.pem    of a renewal under way
@@ -100,6 +101,10 @@ class Home:
     @property
     def trial(self) -> Path:
         return self.folder / "trial"
+
+    @property
+    def settling(self) -> Path:
+        return self.folder / "settling"
 
     @property
     def certificate(self) -> Path:

@@ -1,8 +1,9 @@
 """Makes the agent stay on a node, and takes it away whole: the service and its folder.
 
-The node makes its key and asks for a certificate, takes what the operator signed, installs the
-service and sees it serve: ``reside``, or ``staying``, the end of an apply. ``release`` leaves the
-node's files as they were before.
+The node makes its key and asks for a certificate, takes what the operator signed, and installs the
+service. ``reside`` sees it serve; ``staying``, the end of an apply, answers as soon as all is on
+the disk, and leaves the start for afterwards (settling.py). ``release`` leaves the node's files as
+they were before.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from agent.journal.ledger import Store
 from agent.node.disk import write_own
 from agent.node.host import Host
-from agent.resident import keys, service, upgrade
+from agent.resident import keys, service, settling, upgrade
 from agent.resident.home import AgentSettings, Home
 from agent.wire.faults import AgentError, Fault, Interrupted
 from agent.wire.report import (
@@ -51,16 +53,20 @@ def reside(host: Host, node: str, read: Callable[[], bytes]) -> Iterator[Event]:
                 cause="it refused the request, or the line between them broke",
                 cure="its own words say why: inv nodes.adopt --hosts=NODE",
             )
-        change = _take_up(host, document)
+        adoption = _take_up(host, document)
+        adoption.start()
     yield ResultEvent(
-        HostResult(host=node, status=CHANGED, changes=(change,), restarts=(service.NAME,))
+        HostResult(host=node, status=CHANGED, changes=(adoption.change,), restarts=(service.NAME,))
     )
 
 
-def staying(host: Host, apply: Iterator[Event], read: Callable[[], bytes]) -> Iterator[Event]:
-    """An apply's events; after one that succeeded the agent asks to stay, and does.
+def staying(
+    host: Host, apply: Iterator[Event], read: Callable[[], bytes], later: list[Callable[[], None]]
+) -> Iterator[Event]:
+    """An apply's events; after one that succeeded the agent asks to stay, and is adopted.
 
-    ``read`` as for :func:`reside`. A node where no agent can stay has its trust all the same:
+    ``read`` as for :func:`reside`. ``later`` gets the start of its service, to be done once the
+    operator has been answered. A node where no agent can stay has its trust all the same:
     StaysEvent says why.
     """
     for event in apply:
@@ -69,13 +75,15 @@ def staying(host: Host, apply: Iterator[Event], read: Callable[[], bytes]) -> It
             continue
         result = event.result
         try:
+            _refuse_what_failed(host)
             with _request(host) as request:
                 yield request
                 document = read()
                 if document.strip():
-                    change = _take_up(host, document, anothers=False)
-                    yield StaysEvent()
-                    changes = (*result.changes, change)
+                    adoption = _take_up(host, document, settles=True)
+                    later.append(adoption.settle)
+                    yield StaysEvent(settling=True)
+                    changes = (*result.changes, adoption.change)
                     result = replace(result, status=CHANGED, changes=changes)
         except AgentError as problem:
             yield StaysEvent(problem.fault)
@@ -104,12 +112,71 @@ def _request(host: Host) -> Iterator[RequestEvent]:
             home.folder.rmdir()  # where an agent resides it is not empty
 
 
-def _take_up(host: Host, document: bytes, *, anothers: bool = True) -> FileChange:
-    """The service, as ``document`` says. ``anothers``: also in the place of another fleet's."""
+class _Adoption(NamedTuple):
+    """All of it is on the disk, and its service was not started yet.
+
+    ``kept``: the files of the agent that was here before, empty for none.
+    """
+
+    host: Host
+    manager: str
+    settings: AgentSettings
+    certificate: bytes
+    kept: dict[str, bytes]
+
+    @property
+    def change(self) -> FileChange:
+        path = str(service.file_of(self.manager))
+        return FileChange(path, "edited" if self.kept else "created")
+
+    def start(self) -> None:
+        """Starts the service and sees it serve.
+
+        Raises AgentError if it does not: one that was there before serves on, and one that is new
+        is gone again.
+        """
+        try:
+            self._serve(service.START_SECONDS)
+        except BaseException:
+            self.give_back()
+            raise
+
+    def settle(self) -> None:
+        """The same when nobody listens any more: why it did not come up is kept for who asks."""
+        try:
+            self._serve(settling.SECONDS)
+        except AgentError as problem:
+            if not self._replaced():
+                self.give_back()
+                settling.failed(Store(self.host.root), upgrade.own_archive(), problem.fault)
+
+    def _serve(self, patience: float) -> None:
+        service.start(self.host, self.manager, patience)
+        service.wait_until_serving(self.manager, self.settings, patience)
+
+    def give_back(self) -> None:
+        """As if it had never been adopted."""
+        if not self.kept:
+            _take_away(self.host, self.manager)
+        else:
+            _put_back(Home(self.host.root), self.kept)
+            service.start(self.host, self.manager)
+
+    def _replaced(self) -> bool:
+        """Whether it was adopted again meanwhile, or released, and is not ours to judge."""
+        try:
+            return Home(self.host.root).certificate.read_bytes() != self.certificate
+        except OSError:
+            return True
+
+
+def _take_up(host: Host, document: bytes, *, settles: bool = False) -> _Adoption:
+    """Puts all of it on the disk. ``settles``: nobody has asked for it by name, and nobody waits;
+    then another fleet's agent is left where it is."""
     home = Home(host.root)
     manager = service.manager_of(host)
     settings, certificate, authority = _parse(document)
-    if not anothers and home.authority.exists() and home.authority.read_bytes() != authority:
+    if settles and home.authority.exists() and home.authority.read_bytes() != authority:
         raise AgentError(
             "another-fleets",
             "an agent that obeys another operator stays on this node",
@@ -120,7 +187,8 @@ def _take_up(host: Host, document: bytes, *, anothers: bool = True) -> FileChang
     before = home.settings()
     if before is None or before.port != settings.port:  # else this very agent listens there
         _require_free(settings)
-    kept = _kept(home)
+    kept = {} if before is None else _kept(home)
+    adoption = _Adoption(host, manager, settings, certificate, kept)
     try:
         write_own(home.authority, authority, 0o600)
         keys.take(home, settings, json.dumps(
@@ -128,18 +196,25 @@ def _take_up(host: Host, document: bytes, *, anothers: bool = True) -> FileChang
         ).encode())  # fmt: skip
         write_own(home.archive, upgrade.own_archive(), 0o600)
         write_own(home.folder / "start.py", _start_program(), 0o600)
-        with contextlib.suppress(FileNotFoundError):
-            home.trial.unlink()
+        for note in (home.trial, home.settling):
+            with contextlib.suppress(FileNotFoundError):
+                note.unlink()
+        if settles:
+            settling.begin(home)
         service.install(host, manager)
-        service.wait_until_serving(manager, settings)
     except BaseException:
-        if before is None:
-            _take_away(host, manager)
-        else:
-            _put_back(home, kept)
-            service.start(host, manager)
+        adoption.give_back()
         raise
-    return FileChange(str(service.file_of(manager)), "created" if before is None else "edited")
+    return adoption
+
+
+def _refuse_what_failed(host: Host) -> None:
+    """An archive that did not come up here is not tried again at each trust."""
+    fault = settling.refused(Store(host.root), upgrade.own_archive)
+    if fault is not None:
+        problem = AgentError.of(fault)
+        problem.with_cure("inv nodes.adopt --hosts=NODE tries it again; trust works without it")
+        raise problem
 
 
 def release(host: Host, node: str) -> Iterator[Event]:
@@ -151,6 +226,8 @@ def release(host: Host, node: str) -> Iterator[Event]:
         manager = service.manager_of(host)
         changes = (FileChange(str(service.file_of(manager)), "removed"),)
         _take_away(host, manager)
+    with contextlib.suppress(FileNotFoundError):
+        settling.unsettled(Store(host.root)).unlink()
     status = CHANGED if there else UNCHANGED
     yield ResultEvent(HostResult(host=node, status=status, changes=changes))
 

@@ -42,7 +42,7 @@ def manager_of(host: Host) -> str:
 
 
 def install(host: Host, manager: str) -> None:
-    """Write its file, and start it, now and at every boot. Raises AgentError."""
+    """Write its file, from which it is started at every boot. Raises AgentError."""
     from agent.facts.docker import rootless_configs
     from agent.resident import units
 
@@ -55,13 +55,9 @@ def install(host: Host, manager: str) -> None:
         )
         # A reload reads all units anew, a tenth of a second; a new one is found without.
         _run(host, ["systemctl", "enable", "--no-reload", NAME])
-        shown = host.run(["systemctl", "show", NAME, "-p", "NeedDaemonReload"])
-        if "=yes" in shown.out:
-            _run(host, ["systemctl", "daemon-reload"])
     else:
         write_own(SCRIPT, units.openrc(command).encode(), 0o755)
         _run(host, ["rc-update", "add", NAME, "default"])
-    start(host, manager)
 
 
 def _elsewhere(host: Host) -> Iterator[str]:
@@ -80,6 +76,9 @@ def start(host: Host, manager: str, patience: float = START_SECONDS) -> None:
     AgentError ``agent-does-not-start``.
     """
     if manager == "systemd":
+        shown = host.run(["systemctl", "show", NAME, "-p", "NeedDaemonReload"])
+        if "=yes" in shown.out:
+            _run(host, ["systemctl", "daemon-reload"])
         try:  # its unit knows no limit of starts, so none is to be reset
             _run(host, ["systemctl", "restart", NAME], timeout=patience)
         except AgentError as problem:
@@ -90,11 +89,16 @@ def start(host: Host, manager: str, patience: float = START_SECONDS) -> None:
         _run(host, ["rc-service", NAME, "restart"], timeout=max(patience, 60))
 
 
-def wait_until_serving(manager: str, settings: AgentSettings) -> None:
-    """Wait where the service manager does not. Raises AgentError ``agent-does-not-start``."""
+def wait_until_serving(
+    manager: str, settings: AgentSettings, patience: float = START_SECONDS
+) -> None:
+    """Wait, ``patience`` seconds at most, where the service manager does not.
+
+    Raises AgentError ``agent-does-not-start``.
+    """
     if manager == "systemd":
         return
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + patience
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.listen, settings.listen)  # noqa: S104
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):

@@ -8,6 +8,10 @@ configuration of users who run an engine of their own. ProtectKernelLogs is left
 /dev/kmsg, and where that is a link to /dev/null, as in nodes that are containers, no program can be
 started any more (measured). Nobody reads it without CAP_SYSLOG.
 
+After an adoption it starts at the lowest priority (start.py), which may take minutes beside others,
+and takes the usual one when it serves; LimitNICE lets it, without a capability, and as a number,
+for systemd before 231 reads nothing else.
+
 OpenRC's restarts of a runtime are children of who asks for them, so what is taken from the agent
 would be taken from the runtime and all its containers: no ``no_new_privs``, no limits there.
 """
@@ -36,6 +40,8 @@ ExecStart={command}
 Restart=always
 RestartSec=1
 WatchdogSec=60
+TimeoutStartSec=300
+LimitNICE=20
 TimeoutStopSec=90
 KillMode=mixed
 UMask=0077

@@ -12,7 +12,7 @@ import signal
 import ssl
 import sys
 
-from agent.resident import keys, notify, upgrade
+from agent.resident import keys, notify, settling, upgrade
 from agent.resident.home import Home
 from agent.server import tls
 from agent.server.app import App, settle
@@ -119,6 +119,7 @@ async def _serve(root: str) -> int:
     if upgrade.on_trial(home):
         loop.call_later(upgrade.TRIAL_SECONDS, lambda: end(1) if upgrade.on_trial(home) else None)
     settle()
+    settling.serves(home)
     log.info("serving on %s port %d (process %d)", settings.listen, settings.port, os.getpid())
     notify.tell("READY=1")
     ended = await code

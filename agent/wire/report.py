@@ -207,9 +207,13 @@ class RequestEvent(NamedTuple):
 
 
 class StaysEvent(NamedTuple):
-    """What became of the wish that the agent stay; ``error`` where it does not."""
+    """What became of the wish that the agent stay; ``error`` where it does not.
+
+    ``settling``: its adoption is on the disk, and its service has not served yet.
+    """
 
     error: Fault | None = None
+    settling: bool = False
 
 
 class ResultEvent(NamedTuple):

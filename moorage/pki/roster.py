@@ -30,6 +30,8 @@ class Resident:
     ``ssh_port``: of the SSH that it was adopted by, for behind one address another port may lead to
     another node; 0 for one of an earlier build, which noted none. ``usual_port``: none was said
     then, so that the host's name alone leads there.
+
+    ``settling``: adopted then (seconds since 1970), and not met since; 0 for one that was met.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Resident:
     address: str = ""
     ssh_port: int = 0
     usual_port: bool = False
+    settling: int = 0
 
     def is_at(self, ssh_port: int) -> bool:
         """Whether it is on the node behind this port of its host."""
@@ -120,7 +123,7 @@ class Roster:
             nodes = document["nodes"]
             for name, one in list(nodes.items()):
                 if one["id"] == resident.id:
-                    one |= {key: new[key] for key in ("port", "serial", "until")}
+                    one |= {key: new[key] for key in ("port", "serial", "until", "settling")}
                 elif one["id"] == instead_of:
                     del nodes[name]
             nodes[host] = new

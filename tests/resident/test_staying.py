@@ -89,6 +89,29 @@ def test_a_port_in_use_keeps_no_trust_away(
     assert Roster(node.settings).residents() == {}
 
 
+def test_a_service_that_does_not_come_up_is_gone_and_the_next_command_says_why(
+    node: ResidentNode, ui: UI, registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drop_in = "/etc/systemd/system/moorage-agent.service.d"
+    node.sh(f"mkdir -p {drop_in}")
+    node.write(f"{drop_in}/test.conf", b"[Service]\nInaccessiblePaths=/dev/null\n")
+    try:
+        assert trust(node, ui, registry, node.settings).ok
+        assert Roster(node.settings).residents()["node"].settling
+        until(lambda: node.sh("test -e /var/lib/moorage/unsettled.json")[0] == 0, node, 30)
+        assert node.sh("test -e /var/lib/moorage/resident")[0] != 0
+        report = Fleet(node.settings, ui).run("status", ["node"])
+        assert report.states["node"]["stays"]["error"]["code"] == "agent-does-not-start"
+        assert "/dev/null" in capsys.readouterr().err
+        assert Roster(node.settings).residents() == {}
+    finally:
+        node.sh(f"rm -r {drop_in}")
+    assert Fleet(node.settings, ui).run("adopt", ["node"]).ok
+    assert node.sh(SERVICE)[0] == 0
+    assert Fleet(node.settings, ui).run("release", ["node"]).ok
+    assert node.sh("test -e /var/lib/moorage/unsettled.json")[0] != 0
+
+
 def test_once_leaves_the_trust_and_nothing_of_the_agent(
     node: ResidentNode, ui: UI, registry: Registry
 ) -> None:

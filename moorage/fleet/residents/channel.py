@@ -13,6 +13,7 @@ import logging
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,14 @@ _log = logging.getLogger("moorage.agents")
 CONNECT_SECONDS = 3.0
 # A small node under load takes its time for the handshake; a closed port is told at once.
 HANDSHAKE_SECONDS = 10.0
+# From its adoption on an agent's service starts at the lowest priority: within a second, or many on
+# a node at work. At its port a firewall may say the same as a service that starts, so that most of
+# it is waited for in an SSH session.
+SETTLE_SECONDS = 15.0
+SETTLE_STRAIGHT_SECONDS = 4.0
+_PAUSE = 0.1
+# SSH_OPEN_CONNECT_FAILED, RFC 4254, section 5.1
+_CONNECT_FAILED = 2
 # An agent that serves at all sends its answer's head before its work begins.
 HEAD_SECONDS = 30.0
 
@@ -53,6 +62,10 @@ class NoAnswer(Exception):
     """
 
     asked = False
+
+
+class NotListening(NoAnswer):
+    """Nothing listens at the port: a service that is down, or one that is still starting."""
 
 
 class RefusesUs(NoAnswer):
@@ -204,10 +217,25 @@ class Channel:
             )
 
 
+def awaited(connect: Callable[[], Channel], resident: Resident, seconds: float) -> Channel:
+    """The channel that ``connect`` opens. An agent that settles is waited for, ``seconds`` at most,
+    and until ``SETTLE_SECONDS`` after its adoption. Raises as ``connect``."""
+    until = min(time.time() + seconds, resident.settling + SETTLE_SECONDS)
+    while True:
+        try:
+            return connect()
+        except NotListening:
+            if time.time() >= until:
+                raise
+        time.sleep(_PAUSE)
+
+
 def straight(name: str, address: str, resident: Resident, context: ssl.SSLContext) -> Channel:
     """Raises NoAnswer where the port is closed, NotOurAgent where another answers."""
     try:
         line = socket.create_connection((address, resident.port), CONNECT_SECONDS)
+    except ConnectionRefusedError as problem:
+        raise NotListening(str(problem)) from None
     except OSError as problem:
         raise NoAnswer(str(problem)) from None
     timeouts.prepare(line)
@@ -219,12 +247,15 @@ def through(name: str, transport: Any, resident: Resident, context: ssl.SSLConte
 
     TLS wants a socket of the system, so a pair of them stands in for the SSH channel.
     """
-    from paramiko import SSHException
+    from paramiko import ChannelException, SSHException
 
     try:
         tunnel = transport.open_channel(
             "direct-tcpip", ("127.0.0.1", resident.port), ("127.0.0.1", 0), timeout=10
         )
+    except ChannelException as problem:
+        kind = NotListening if problem.code == _CONNECT_FAILED else NoAnswer
+        raise kind(str(problem)) from None
     except (SSHException, OSError, EOFError) as problem:
         raise NoAnswer(str(problem)) from None
     ours, theirs = socket.socketpair()

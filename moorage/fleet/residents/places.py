@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from moorage.errors import MoorageError, Refused
@@ -38,7 +39,11 @@ def met(resident: Resident, route: Route) -> Resident:
 def answers(known: Resident, route: Route, session: Session, authority: Authority) -> bool:
     """Whether this very agent is on the node of the session, by the certificate it has."""
     with contextlib.suppress(channel.NoAnswer, MoorageError):
-        line = channel.through(route.name, session.transport, known, authority.context())
+        context = authority.context()
+        line = channel.awaited(
+            partial(channel.through, route.name, session.transport, known, context),
+            known, channel.SETTLE_SECONDS,
+        )  # fmt: skip
         with contextlib.closing(line):
             line.ask("GET", "/healthz")
             return True
@@ -51,12 +56,19 @@ def note_again(roster: Roster, known: Resident, route: Route) -> None:
     here = roster.residents().get(host)
     if here is not None and here.id == known.id and here.usual_port and not route.target.usual_port:
         return  # by the host's name alone it is found as well
-    roster.put(host, noted(known, route, address_of(route)))
+    roster.put(host, noted(replace(known, settling=0), route, address_of(route)))
 
 
 def drop(roster: Roster, route: Route) -> None:
     """Takes the agent of that very node out of the roster."""
     if roster.at(route.target.host, route.port) is not None:
+        roster.drop(route.target.host)
+
+
+def did_not_settle(roster: Roster, route: Route) -> None:
+    """The node has said that its agent did not come up: none is there."""
+    known = roster.at(route.target.host, route.port)
+    if known is not None and known.settling:
         roster.drop(route.target.host)
 
 

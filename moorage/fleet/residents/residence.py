@@ -8,7 +8,6 @@ first, then HTTPS through an SSH session, then the errand over SSH as for any ot
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from agent.wire.report import CHANGED, HostResult
 from moorage.errors import MoorageError
 from moorage.fleet.errand import errand
 from moorage.fleet.residents import channel, places
+from moorage.fleet.residents.invitation import Invitation, granted, not_here
 from moorage.pki import authority as authorities
 from moorage.pki import neighbours
 from moorage.pki.roster import Resident, Roster
@@ -131,12 +131,15 @@ class Residents:
         resident = self.of(route)
         if resident is None or self._context is None:
             return None
+        name, context = route.name, self._context
         with contextlib.suppress(channel.NoAnswer):
             if session is not None:
-                return channel.through(route.name, session.transport, resident, self._context)
+                through = partial(channel.through, name, session.transport, resident, context)
+                return channel.awaited(through, resident, channel.SETTLE_SECONDS)
             if route.direct:
+                straight = partial(channel.straight, name, route.hostname, resident, context)
                 try:
-                    return channel.straight(route.name, route.hostname, resident, self._context)
+                    return channel.awaited(straight, resident, channel.SETTLE_STRAIGHT_SECONDS)
                 except channel.NotOurAgent:
                     if not self._shares_its_place(route, resident):
                         raise
@@ -151,11 +154,14 @@ class Residents:
         )
 
     def renew(self, route: Route, line: Channel) -> None:
-        """Renew a certificate near its end, or one without the name that Prometheus verifies. A
-        failure leaves the old one for the next visit."""
+        """Note that it was met; renew a certificate near its end, or one without the name that
+        Prometheus verifies. A failure leaves the old one for the next visit."""
         resident = self.of(route)
         if resident is None:
             return
+        if resident.settling:
+            resident = replace(resident, settling=0)
+            self._put(route, resident)
         if line.scrapable and resident.until - time.time() > authorities.RENEW_DAYS * 86400:
             return
         with contextlib.suppress(MoorageError, channel.NoAnswer, ValueError):
@@ -168,6 +174,19 @@ class Residents:
             met = replace(places.met(resident, route), address=places.address_of(route))
             if met != resident:
                 self._put(route, met)
+
+    def hearing(
+        self, route: Route, tell: Callable[[dict[str, Any]], None]
+    ) -> Callable[[dict[str, Any]], None]:
+        """``tell`` for an errand to a host whose agent did not answer: the node may say why."""
+
+        def hear(event: dict[str, Any]) -> None:
+            if event["event"] == "stays" and event["error"] is not None:
+                places.did_not_settle(self._roster, route)
+                tell({"event": "note", "message": not_here(event["error"])})
+            tell(event)
+
+        return hear
 
     def _put(self, route: Route, resident: Resident) -> None:
         self._roster.put(route.target.host, resident)
@@ -183,113 +202,6 @@ def looks(settings: Settings) -> tuple[int, ...]:
         except OSError:
             times.append(0)
     return tuple(times)
-
-
-class Invitation:
-    """The operator's half of an adoption that is the end of an apply."""
-
-    def __init__(
-        self,
-        authority: Authority,
-        roster: Roster,
-        route: Route,
-        session: Session,
-        port: int,
-        tell: Callable[[dict[str, Any]], None],
-        neighbour: Callable[[str], str],
-        first_port: int = 0,
-    ) -> None:
-        self._authority = authority
-        self._roster = roster
-        self._route = route
-        self._session = session
-        self._port = port
-        self._tell = tell
-        self._neighbour = neighbour
-        self._first_port = first_port
-        self._resident: Resident | None = None
-        self._asked = ""
-
-    def reply(self, event: dict[str, Any]) -> bytes | None:
-        """The agent's wish to stay is answered; an empty line is no, and people are told why."""
-        if event["event"] != "request":
-            return None
-        host = self._route.target.host
-        if theirs := self._neighbour(str(event.get("id"))):
-            words = "the agent of the profile {} stays on this node, and keeps this trust too"
-            self._tell({"event": "note", "message": words.format(theirs)})
-            return b"\n"
-        if (known := self._under_another_name(str(event.get("id")))) is not None:
-            places.note_again(self._roster, known, self._route)
-            return b"\n"
-        try:
-            places.refuse_another_nodes(self._roster, self._route, self._first_port)
-            identity = self._roster.identity(host, str(event.get("id")))
-            document, resident = _granted(self._authority, identity, event, self._port)
-            self._resident = places.noted(resident, self._route, places.address_of(self._route))
-            self._asked = str(event.get("id"))
-        except MoorageError as problem:
-            self._refused(problem.message, problem.cause, problem.cure)
-            return b"\n"
-        return document + b"\n"
-
-    def _under_another_name(self, identity: str) -> Resident | None:
-        """The agent of this very node, where it stays already and answers in this session.
-
-        A node has many names: its own, its address in a cluster, an alias of OpenSSH, and its sshd
-        may have two ports.
-        """
-        known = self._roster.known_as(identity)
-        own = self._roster.at(self._route.target.host, self._route.port)
-        if known is None or (own is not None and own.id == identity):
-            return None
-        here = places.answers(known, self._route, self._session, self._authority)
-        return known if here else None
-
-    def hear(self, event: dict[str, Any]) -> None:
-        """What became of it."""
-        if event["event"] == "stays":
-            fault = event["error"]
-            if fault is not None:
-                self._refused(*(str(fault[name]) for name in ("message", "cause", "cure")))
-            elif self._resident is not None:
-                host = self._route.target.host
-                self._roster.put(host, self._resident, instead_of=self._asked)
-        self._tell(event)
-
-    def _refused(self, message: str, cause: str, cure: str) -> None:
-        words = f"the agent does not stay here: {message} ({cause}). {cure}"
-        self._tell({"event": "note", "message": words})
-
-
-def _granted(
-    authority: Authority,
-    identity: str,
-    asked: dict[str, Any],
-    port: int,
-    *,
-    loopback: bool = False,
-) -> tuple[bytes, Resident]:
-    """A node's request -> its adoption, and what the roster keeps of it. Raises MoorageError.
-
-    The operator alone decides who it is (``identity``).
-    """
-    try:
-        apart = int(asked["time"]) - time.time()
-        if abs(apart) > authorities.CLOCK_SECONDS:
-            raise _clock(apart)
-        made = authority.sign(str(asked["request"]), identity)
-    except (ValueError, TypeError, KeyError) as problem:
-        raise _bad_request(str(problem)) from None
-    document = {
-        "id": identity,
-        "listen": "127.0.0.1" if loopback else "0.0.0.0",  # noqa: S104 - TLS guards it
-        "port": port,
-        "until": made.until,
-        "certificate": made.pem,
-        "authority": authority.pem,
-    }
-    return json.dumps(document).encode(), Resident(identity, port, made.serial, made.until)
 
 
 def adopt(
@@ -320,7 +232,7 @@ def adopt(
         try:
             places.refuse_another_nodes(roster, visit.route, first_port, is_here)
             identity = roster.identity(host, former)
-            document, resident = _granted(authority, identity, event, port, loopback=loopback)
+            document, resident = granted(authority, identity, event, port, loopback=loopback)
         except MoorageError as problem:
             refused = problem
             return b"\n"
@@ -422,23 +334,4 @@ def _not_taken(running: str) -> Fault:
         else "the new agent does not answer",
         cause="it does not serve on this node: journalctl -u moorage-agent says why",
         cure="inv nodes.adopt installs the service again",
-    )
-
-
-def _clock(apart: float) -> MoorageError:
-    where = "ahead of" if apart > 0 else "behind"
-    return MoorageError(
-        "clock-skew",
-        f"the node's clock is {abs(apart) / 3600:.1f} hours {where} this machine's",
-        cause="certificates would be not yet valid, or ended, on one of the two sides",
-        cure="set the clock (timedatectl set-ntp true), then run this again",
-    )
-
-
-def _bad_request(why: str) -> MoorageError:
-    return MoorageError(
-        "bad-request",
-        f"what the node asked to have signed cannot be signed: {why}",
-        cause="its openssl is broken, or something else answered",
-        cure="run it again; if it comes back, look at openssl on the node",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from moorage.fleet.rollout.operation import Operation, Reach
     from moorage.fleet.rollout.rollout import HostLine
     from moorage.fleet.ssh.routes import Route
+    from moorage.pki.roster import Resident
     from moorage.settings import Settings
 
 # Resident agents that are asked at once. What bounds it is this machine's descriptors and the
@@ -187,10 +189,12 @@ def _by_ssh(means: HostMeans, route: Route, line: HostLine, *, served: bool = Fa
                     https = Https(tunnel, session.local_address)
                     answer = https.operate(operation.call, means.plan, line.tell)
                     return errand.host_result(route.name, answer, route.user)
+            _tell_that_it_settles(line, residents.of(route))
         invitation = residents.invitation(route, session, line.tell) if operation.stay else None
         flags = _flags(means.settings, operation)
         by_errand = Errand(session, means.archive, become, flags, invitation)
-        answer = by_errand.operate(operation.call, means.plan, line.tell)
+        hear = residents.hearing(route, line.tell)
+        answer = by_errand.operate(operation.call, means.plan, hear)
         return errand.host_result(route.name, answer, route.user)
 
 
@@ -219,6 +223,14 @@ def _another_way(line: HostLine) -> Iterator[None]:
 def _tell_refusal(line: HostLine, problem: channel.NoAnswer) -> None:
     if isinstance(problem, channel.RefusesUs):
         line.tell({"event": "note", "message": f"{problem}; it is asked over SSH"})
+
+
+def _tell_that_it_settles(line: HostLine, resident: Resident | None) -> None:
+    """Its agent was waited for in vain; why, the errand says if the node knows."""
+    if resident is not None and resident.settling:
+        seconds = max(time.time() - resident.settling, 0)
+        words = f"its agent, adopted {seconds:.0f} s ago, does not serve yet; it is asked over SSH"
+        line.tell({"event": "note", "message": words})
 
 
 def _flags(settings: Settings, operation: Operation) -> tuple[str, ...]:

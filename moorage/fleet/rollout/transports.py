@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from moorage.archive import AgentArchive
     from moorage.fleet.errand.errand import Become, ErrandAnswer
     from moorage.fleet.residents.channel import Channel
-    from moorage.fleet.residents.residence import Invitation
+    from moorage.fleet.residents.invitation import Invitation
     from moorage.fleet.ssh.session import Session
 
 Hear = Callable[[dict[str, Any]], None]

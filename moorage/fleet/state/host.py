@@ -65,7 +65,8 @@ class Standing:
     """One node. Times are seconds since 1970; None: never, or not known.
 
     ``fault``: why it could not be asked. ``drifted``: path -> "changed" or "missing".
-    ``unproven``: the parts whose trust no proof shows.
+    ``unproven``: the parts whose trust no proof shows. ``settling``: an agent was adopted and does
+    not serve yet; ``unsettled``: one did not come up, and was taken away.
     """
 
     host: str
@@ -83,6 +84,8 @@ class Standing:
     busy: str = ""
     resident: ResidentAgent | None = None
     unproven: tuple[str, ...] = ()
+    settling: bool = False
+    unsettled: bool = False
 
     @classmethod
     def of(cls, result: HostResult, runtime: str, state: Mapping[str, Any] | None) -> Standing:
@@ -96,6 +99,7 @@ class Standing:
         told = state.get("resident")
         last = (told or {}).get("last", {})
         pulled = state.get("pulled") or {}
+        stays = state.get("stays") or {}
         return cls(
             result.host,
             runtime=runtime,
@@ -117,6 +121,8 @@ class Standing:
             unproven=tuple(
                 dict.fromkeys(part["part"] for one in trusted for part in one.get("unproven", ()))
             ),
+            settling=bool(stays.get("settling")),
+            unsettled=stays.get("error") is not None,
         )
 
     @property
@@ -175,13 +181,19 @@ class Standing:
                 found.append(said("update this folder (git pull): the agent is newer"))
             elif compared != "same":
                 found.append(said("inv nodes.upgrade"))
+        if self.unsettled:
+            found.append(said("inv nodes.adopt: the agent did not start"))
+        elif self.settling:
+            found.append(said("inv nodes.adopt: the agent does not serve yet"))
         if self.busy:
             found.append(said("busy: {operation}", operation=self.busy))
         return tuple(found)
 
     def agent_words(self, ours: Ours) -> str:
         if self.resident is None:
-            return "-"
+            if self.unsettled:
+                return said("did not start")
+            return said("settling") if self.settling else "-"
         compared = ours.compared(self.resident.version, self.resident.digest)
         version = self.resident.version
         if compared == "same":
@@ -198,8 +210,8 @@ def runtime_and_state(events: Iterable[Mapping[str, Any]]) -> tuple[str, dict[st
             runtime = str(words.get("runtime") or runtime)
         elif event["event"] == "status":
             state.update(words)
-        elif event["event"] == "resident":
-            state["resident"] = words
+        elif event["event"] in ("resident", "stays"):
+            state[event["event"]] = words
     return runtime, state
 
 

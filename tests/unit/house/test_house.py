@@ -136,6 +136,7 @@ WRITES = {
     "agent.resident.keys": "takes its own files away",
     "agent.resident.residence": "takes its own folder away",
     "agent.resident.service": "takes the service's file away",
+    "agent.resident.settling": "takes its own notes away",
     "agent.resident.upgrade": "takes its own file away",
     "agent.resident.start": "stands alone beside the archive",
     "moorage.files": "the room that does",

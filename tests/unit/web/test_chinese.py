@@ -218,6 +218,8 @@ def hurt() -> Iterator[Standing]:
         )  # fmt: skip
     yield standing("n4", resident=host.ResidentAgent("9.9", "f" * 64, now, "watching", 0, (), ""))
     yield standing("n5", waiting=("runc.service",), interrupted="apply", busy="apply")
+    yield standing("n41", settling=True)
+    yield standing("n42", unsettled=True)
     yield standing("n6", unproven=("docker",), resident=None, drifted=(("/etc/a", "missing"),))
     for place, code in enumerate(explanations().keys() - NEVER_SHOWN):
         fault = Fault(code, f"words of {code}", "a cause in English", "a cure, in words")

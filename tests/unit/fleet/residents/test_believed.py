@@ -21,7 +21,7 @@ from agent.wire.report import HostResult
 from agent.wire.verbs import Call, named
 from moorage.errors import MoorageError, Refused
 from moorage.fleet.report import FleetReport
-from moorage.fleet.residents import channel, notes, residence
+from moorage.fleet.residents import channel, invitation, notes
 from moorage.fleet.residents.residence import Residents
 from moorage.fleet.rollout.fleet import Fleet
 from moorage.pki.authority import CLOCK_SECONDS, Authority
@@ -240,7 +240,7 @@ def test_a_clock_an_hour_off_keeps_a_node_from_being_adopted(tmp_path: Path, apa
     asked = {"event": "request", "id": "b" * 32, "request": "", "time": int(time.time()) + apart}
     assert abs(apart) > CLOCK_SECONDS
     with pytest.raises(MoorageError) as refusal:
-        residence._granted(Authority.open(settings), "b" * 32, asked, 7443)
+        invitation.granted(Authority.open(settings), "b" * 32, asked, 7443)
     assert refusal.value.code == "clock-skew"
     assert "1.0 hours " + ("ahead of" if apart > 0 else "behind") in refusal.value.message
 

@@ -24,6 +24,7 @@ from moorage.errors import MoorageError, Refused
 from moorage.fleet.inventory import Target
 from moorage.fleet.report import FleetReport
 from moorage.fleet.residents import notes, residence
+from moorage.fleet.residents.invitation import Invitation
 from moorage.fleet.residents.residence import Residents
 from moorage.fleet.rollout.fleet import Fleet
 from moorage.fleet.ssh import routing
@@ -228,7 +229,7 @@ def adopt(settings: Settings, visit: Any, **more: Any) -> HostResult:
 
 def invited(settings: Settings, visit: Visit, first_port: int = 0) -> bytes | None:
     """The answer to the wish at the end of a trust."""
-    invitation = residence.Invitation(
+    invitation = Invitation(
         Authority.open(settings), Roster(settings), visit.route, visit.session, AGENT_PORT,
         visit.tell, lambda _: "", first_port,
     )  # fmt: skip

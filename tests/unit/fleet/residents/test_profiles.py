@@ -16,6 +16,7 @@ from agent.wire.report import CHANGED, FAILED, HostResult
 from moorage.errors import Refused
 from moorage.fleet.inventory import Target
 from moorage.fleet.residents import residence
+from moorage.fleet.residents.invitation import Invitation
 from moorage.fleet.ssh.routes import Route
 from moorage.pki import neighbours
 from moorage.pki.roster import Resident, Roster
@@ -104,7 +105,7 @@ def test_after_a_trust_the_agent_of_the_other_profile_is_left_alone(
     adopted(profile("eu"))
     told: list[dict[str, Any]] = []
     ours, visit = profile("us"), Visit(IDENTITY)
-    invitation: Any = residence.Invitation(
+    invitation: Any = Invitation(
         None, Roster(ours), visit.route, None, 7443, told.append,  # type: ignore[arg-type]
         lambda identity: neighbours.holder(ours, identity),
     )  # fmt: skip

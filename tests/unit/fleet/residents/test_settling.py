@@ -1,0 +1,132 @@
+"""Agents that were adopted a moment ago: waited for, met, or told why not. The agents are real."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moorage.fleet.residents import channel
+from moorage.fleet.residents.invitation import Invitation
+from moorage.fleet.residents.residence import Residents
+from moorage.fleet.rollout.fleet import Fleet
+from moorage.pki.authority import Authority
+from moorage.pki.roster import Roster
+from moorage.ui import UI
+from tests.adopted import Agent, Folder, adopted
+from tests.unit.fleet.residents.test_ports import request
+
+HOST = "127.0.0.1"
+FAULT = {"code": "agent-does-not-start", "message": "it says no", "cause": "why", "cure": "what"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    """A node that was adopted just now, and whose agent is not there yet."""
+    with adopted(tmp_path) as made:
+        made.agent.stop()
+        settling(made, time.time())
+        yield made
+
+
+def settling(folder: Folder, since: float) -> None:
+    roster = Roster(folder.settings)
+    known = roster.residents()[HOST]
+    roster.put(HOST, dataclasses.replace(known, address=HOST, settling=int(since)))
+
+
+def since(folder: Folder) -> int:
+    return Roster(folder.settings).residents()[HOST].settling
+
+
+def open_line(folder: Folder) -> tuple[bool, float]:
+    """Whether the agent is met, and the seconds that it took to know."""
+    began = time.monotonic()
+    with Residents(folder.settings).line(folder.route) as line:
+        return line is not None, time.monotonic() - began
+
+
+def test_the_next_command_waits_for_it_and_notes_that_it_was_met(folder: Folder) -> None:
+    agent = folder.agent
+    begun = threading.Timer(0.3, Agent.start, [agent])
+    begun.start()
+    report = Fleet(folder.settings, UI(as_json=True)).run("status", [folder.target])
+    begun.join()
+    assert "resident" in report.states["node1"]
+    assert since(folder) == 0
+
+
+def test_it_is_waited_for_a_while_after_its_adoption_and_not_later(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "SETTLE_STRAIGHT_SECONDS", 0.4)
+    met, seconds = open_line(folder)
+    assert (met, seconds >= 0.4, since(folder) > 0) == (False, True, True)
+    settling(folder, time.time() - channel.SETTLE_SECONDS - 1)
+    met, seconds = open_line(folder)
+    assert (met, seconds < 0.4) == (False, True)
+    settling(folder, 0)
+    assert open_line(folder)[1] < 0.4
+
+
+def test_whoever_listens_there_and_is_another_is_not_waited_for(folder: Folder) -> None:
+    roster = Roster(folder.settings)
+    folder.agent.start()
+    roster.put(HOST, dataclasses.replace(roster.residents()[HOST], id="2" * 32))
+    began = time.monotonic()
+    with pytest.raises(channel.NotOurAgent), Residents(folder.settings).line(folder.route):
+        pass
+    assert time.monotonic() - began < channel.SETTLE_STRAIGHT_SECONDS
+
+
+def test_a_node_that_says_why_it_has_none_is_believed(folder: Folder) -> None:
+    residents, heard = Residents(folder.settings), list[dict[str, Any]]()
+    hear = residents.hearing(folder.route, heard.append)
+    hear({"event": "stays", "error": None, "settling": True})
+    assert since(folder) > 0
+    hear({"event": "stays", "error": FAULT, "settling": False})
+    assert Roster(folder.settings).residents() == {}
+    [note] = [one["message"] for one in heard if one["event"] == "note"]
+    assert note == "the agent does not stay here: it says no (why). what"
+
+
+def test_an_agent_that_was_met_is_not_lost_by_such_words(folder: Folder) -> None:
+    settling(folder, 0)
+    hear = Residents(folder.settings).hearing(folder.route, lambda _: None)
+    hear({"event": "stays", "error": FAULT, "settling": False})
+    assert HOST in Roster(folder.settings).residents()
+
+
+@pytest.mark.parametrize("settles", [True, False])
+def test_an_adoption_that_was_answered_at_once_is_noted_as_settling(
+    folder: Folder, settles: bool
+) -> None:
+    roster, heard = Roster(folder.settings), list[dict[str, Any]]()
+    roster.drop(HOST)
+    invitation = Invitation(
+        Authority.open(folder.settings), roster, folder.route, None, 7443, heard.append,  # type: ignore[arg-type]  # nobody else is asked
+        lambda _: "",
+    )  # fmt: skip
+    assert invitation.reply(request("3" * 32))
+    invitation.hear({"event": "stays", "error": None, "settling": settles})
+    assert (since(folder) > 0) == settles
+    invitation.hear({"event": "stays", "error": FAULT, "settling": False})
+    assert (HOST in roster.residents()) != settles
+
+
+def test_a_node_that_was_adopted_is_told_as_settling_until_it_serves() -> None:
+    from tests.unit.fleet.state.test_standing import NOW, OURS, of, state
+
+    def told(**stays: Any) -> tuple[str, tuple[str, ...]]:
+        found = of(state(resident=None) | {"stays": stays})
+        return found.agent_words(OURS), found.to_do(OURS, NOW)
+
+    settles = "inv nodes.adopt: the agent does not serve yet"
+    assert told(error=None, settling=True) == ("settling", (settles,))
+    failed = "inv nodes.adopt: the agent did not start"
+    assert told(error=FAULT, settling=False) == ("did not start", (failed,))
