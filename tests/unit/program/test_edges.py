@@ -235,3 +235,18 @@ def test_bytecode_is_kept_as_python_is_told_to(project: Path, tmp_path: Path) ->
         assert done.returncode == 0
         names = {path.name.partition(".")[0] for path in folder.rglob("*.pyc")}
         assert ("edges" in names) == kept
+
+
+def test_the_parser_knows_what_the_words_name_and_no_other_task() -> None:
+    program = (
+        "from invoke.main import program\n"
+        "from invoke.program import Program\n"
+        "from moorage.program import edges\n"
+        "edges.install()\n"
+        "Program.execute = lambda self: print(sorted(self.parser.contexts))\n"
+        "program.run(['inv', 'certs.show', 'nodes.status', '--json'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "['certs.show', 'nodes.status']\n"
