@@ -11,6 +11,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import Refused, require_types
@@ -158,27 +159,27 @@ class Roster:
         self._change(revoke)
         return found
 
-    def _read(self) -> tuple[Document, dict[str, Resident]]:
+    def _read(self) -> _Known:
         """The file, and whom it names that is not revoked: of the last time while it is the same.
 
         Neither is to be changed.
         """
-        try:
-            found = self._path.stat()
-            looks = (found.st_mtime_ns, found.st_ino, found.st_size)
-        except OSError:
-            looks = (0, 0, 0)
-        known = _READ.get(self._path)
+        looks, known = self._looks(), _READ.get(self._path)
         if known is None or known[0] != looks or not looks[0]:
             known = looks, self._parsed()
             _READ[self._path] = known
         return known[1]
 
-    def _parsed(self) -> tuple[Document, dict[str, Resident]]:
+    def _looks(self) -> _Looks:
         try:
-            document = dict(json.loads(self._path.read_bytes()))
-            found = {host: _resident(one) for host, one in document["nodes"].items()}
-            gone = {one["id"] for one in document["revoked"]}
+            found = self._path.stat()
+        except OSError:
+            return 0, 0, 0
+        return found.st_mtime_ns, found.st_ino, found.st_size
+
+    def _parsed(self) -> _Known:
+        try:
+            return _known(dict(json.loads(self._path.read_bytes())))
         except FileNotFoundError:
             return {"version": 1, "nodes": {}, "revoked": []}, {}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
@@ -190,7 +191,6 @@ class Roster:
                 "inv nodes.adopt",
                 path=str(self._path),
             ) from None
-        return document, {host: one for host, one in found.items() if one.id not in gone}
 
     def _change(self, make: Callable[[Document], None]) -> None:
         """Returns when it is on the disk. Whoever's turn it is writes for all that wait."""
@@ -209,31 +209,54 @@ class Roster:
         try:
             private_folder(self._path.parent)
             with locked_beside(self._path):
-                document, _ = self._parsed()
+                document = _copied(self._read()[0])
                 for one in changes:
                     one.make(document)
                 write_atomically(self._path, _spelled(document))
+                _READ[self._path] = self._looks(), _known(document)
         except BaseException as problem:
             for one in changes:
                 one.problem = problem
 
 
 # By the file: what was read of it last, and who changes it.
-_READ: dict[Path, tuple[tuple[int, int, int], tuple[Document, dict[str, Resident]]]] = {}
+_Looks = tuple[int, int, int]
+_Known = tuple[Document, dict[str, Resident]]
+_READ: dict[Path, tuple[_Looks, _Known]] = {}
 _WRITERS: defaultdict[Path, _Writers] = defaultdict(_Writers)
+# One node's entry, so that of a thousand the one that changed is made anew.
+_Entry = tuple[tuple[str, Any], ...]
+_ENTRIES = 1 << 16
+
+
+def _known(document: Document) -> _Known:
+    """Raises TypeError, and what a document of another shape makes of it."""
+    gone = {one["id"] for one in document["revoked"]}
+    found = {host: _resident(tuple(one.items())) for host, one in document["nodes"].items()}
+    return document, {host: one for host, one in found.items() if one.id not in gone}
+
+
+def _copied(document: Document) -> Document:
+    nodes = {host: dict(one) for host, one in document["nodes"].items()}
+    return {**document, "nodes": nodes, "revoked": list(document["revoked"])}
 
 
 def _spelled(document: Document) -> bytes:
-    """JSON with a line per node. A thousand of them are spelled each time that one changes: with
-    ``indent`` the encoder is the one in Python, ten times slower."""
+    """JSON with a line per node."""
     rest = {key: one for key, one in document.items() if key != "nodes"}
-    nodes = (f"{json.dumps(host)}: {json.dumps(one)}" for host, one in document["nodes"].items())
+    nodes = (_line(host, tuple(one.items())) for host, one in document["nodes"].items())
     lines = ",\n ".join(nodes)
     return f'{json.dumps(rest)[:-1]}, "nodes": {{\n {lines}\n}}}}\n'.encode()
 
 
-def _resident(document: dict[str, Any]) -> Resident:
+@lru_cache(_ENTRIES)
+def _line(host: str, entry: _Entry) -> str:
+    return f"{json.dumps(host)}: {json.dumps(dict(entry))}"
+
+
+@lru_cache(_ENTRIES)
+def _resident(entry: _Entry) -> Resident:
     """Raises TypeError for anything else."""
-    made = Resident(**document)
+    made = Resident(**dict(entry))
     require_types(made)
     return made
