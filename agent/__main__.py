@@ -2,7 +2,7 @@
 
     python3 agent.pyz apply [--dry-run | --stay]    bring the node into the plan's state, prove it
     python3 agent.pyz untrust [--dry-run]  take the trust away again
-    python3 agent.pyz undo [--dry-run]     take back the last apply
+    python3 agent.pyz undo [--dry-run]     take back the last apply of its registry
     python3 agent.pyz verify               prove the trust as it stands
     python3 agent.pyz diff                 what differs from the plan, file by file
     python3 agent.pyz explain              which strategies there are, and which is taken

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import NamedTuple
 
 from agent.node.tree import File, Tree
@@ -62,11 +63,15 @@ Ledgers = Mapping[str, Ledger]
 
 
 class OwnedPaths(Mapping[str, Owned]):
-    """What is ours, looked up by any path that leads to the file: a folder may be a link."""
+    """What is ours, looked up by any path that leads to the file: a folder may be a link.
 
-    def __init__(self, tree: Tree, ledger: Ledger) -> None:
+    ``others``: what is ours for other registries.
+    """
+
+    def __init__(self, tree: Tree, ledger: Ledger, others: Ledgers = MappingProxyType({})) -> None:
         self._tree = tree
         self._ledger = ledger
+        self._others = {name: OwnedPaths(tree, one) for name, one in others.items()}
         self._files = {tree.real(path): one for path, one in ledger.items()}
 
     def __getitem__(self, path: str) -> Owned:
@@ -77,6 +82,16 @@ class OwnedPaths(Mapping[str, Owned]):
 
     def __len__(self) -> int:
         return len(self._ledger)
+
+    def sharing(self, path: str) -> dict[str, Owned]:
+        """The other registries that have something in a file, and what each knows of it."""
+        found = ((name, known.get(path)) for name, known in self._others.items())
+        return {name: one for name, one in found if one is not None}
+
+
+def sharing(owned: Ledger, path: str) -> dict[str, Owned]:
+    """:meth:`OwnedPaths.sharing` of a ledger that may know of no other registries."""
+    return owned.sharing(path) if isinstance(owned, OwnedPaths) else {}
 
 
 def once(changes: Iterable[Change]) -> tuple[Change, ...]:

@@ -34,5 +34,5 @@ def carry_out(
     if verb.then == HOLDS:
         return desired.applied(store, plan, events)
     if verb.then == LETS_GO:
-        return desired.untrusted(store, plan, events)
+        return desired.untrusted(store, plan, events, wholly=verb.name == "untrust")
     return events

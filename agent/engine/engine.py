@@ -87,9 +87,9 @@ class Engine:
         return self._told(self._dry("untrust", plan) if dry_run else self._changed("untrust", plan))
 
     def undo(self, plan: Plan, dry_run: bool = False) -> Iterator[Event]:
-        """Take the last apply of this node back, whichever registry it was for.
+        """Take the last apply for the plan's registry back.
 
-        Of the plan only the options count.
+        Of the plan only the registry and the options count.
         """
         return self._told(self._dry("undo", plan) if dry_run else self._changed("undo", plan))
 

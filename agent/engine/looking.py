@@ -51,7 +51,7 @@ def _noted(operation: str, host: Host, store: Store, plan: Plan) -> Noted:
     )
     if operation != "undo":
         return noted._replace(ledgers=store.ledgers_of(records[0]) if records else {})
-    last = undoing.last_apply(records)
+    last = undoing.last_apply(records, plan.registry.name)
     if last is None or undoing.is_done(records, plan.options.run):
         return noted
     try:

@@ -7,7 +7,6 @@ What a part of the node needs is its module's to say (agent.runtimes.table).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -72,12 +71,14 @@ def decide(operation: str, facts: Facts, plan: Plan, noted: Noted) -> Step:
 
     Equal values make equal steps. ``facts`` of :meth:`agent.facts.seen.Noting.seen` open no file.
     """
+    noted = noted._replace(ledgers=withdrawal.apart(noted.ledgers, facts.tree))
     return _DECISIONS[operation](facts, plan, noted)
 
 
 def _applied(facts: Facts, plan: Plan, noted: Noted) -> Step:
     """Into the plan's state."""
-    owned = OwnedPaths(facts.tree, noted.ledgers.get(plan.registry.name, {}))
+    others = {name: one for name, one in noted.ledgers.items() if name != plan.registry.name}
+    owned = OwnedPaths(facts.tree, noted.ledgers.get(plan.registry.name, {}), others)
     proposals, unread = _proposed(facts, plan, owned, noted)
     _require_runtime(proposals)
     told: list[str] = []
@@ -93,7 +94,7 @@ def _applied(facts: Facts, plan: Plan, noted: Noted) -> Step:
         plan=plan,
         changes=changes,
         restarts=tuple(dict.fromkeys([*wanted, *noted.waiting])),
-        ledgers=_ledgers_with(noted.ledgers, plan.registry, changes, facts.tree),
+        ledgers=_ledgers_with(noted.ledgers, plan.registry, changes, facts.tree, owned),
         notes=tuple(told),
         unread=unread,
     )
@@ -114,16 +115,14 @@ def _untrusted(facts: Facts, plan: Plan, noted: Noted) -> Step:
 
 
 def _undone(facts: Facts, plan: Plan, noted: Noted) -> Step:
-    """Back to before the last apply, whichever registry it was for; nothing where none stands."""
+    """Back to before the last apply for the plan's registry; nothing where none stands."""
     if undoing.is_done(noted.records, plan.options.run):
         return Step("undo", plan, notes=("this run has taken its apply back already",))
-    last = undoing.last_apply(noted.records)
+    name = plan.registry.name
+    last = undoing.last_apply(noted.records, name)
     if last is None:
-        nothing = "no apply of ours stands on this node: there is nothing to take back"
-        return Step("undo", plan, notes=(nothing,))
-    name, number = last.registry, last.number
-    if name != plan.registry.name:
-        plan = replace(plan, registry=withdrawal.registry_of(name))
+        return Step("undo", plan, notes=(_nothing_stands(name, noted.records),))
+    number = last.number
     notes = (f"takes back what was done for {name} on {last.time} (number {number})",)
     short = undoing.too_short(undoing.before(noted.records, last), last)
     if refusal := _too_short(number) if short else noted.damage:
@@ -181,6 +180,14 @@ def _taken(
     )
 
 
+def _nothing_stands(name: str, records: tuple[Record, ...]) -> str:
+    others = " and ".join(one for one in undoing.standing(records) if one != name)
+    if not others:
+        return "no apply of ours stands on this node: there is nothing to take back"
+    nothing = f"no apply for {name} stands on this node: there is nothing to take back"
+    return f"{nothing}; an undo for {others} takes back what was done for it"
+
+
 def _too_short(number: int) -> Fault:
     return Fault(
         "history-too-short",
@@ -203,24 +210,23 @@ def _require_runtime(proposals: dict[str, Proposal]) -> None:
 
 
 def _ledgers_with(
-    ledgers: Ledgers, registry: Registry, changes: tuple[Change, ...], tree: Tree
+    ledgers: Ledgers,
+    registry: Registry,
+    changes: tuple[Change, ...],
+    tree: Tree,
+    owned: OwnedPaths,
 ) -> Ledgers:
     """The ledgers once the changes are made: before us stays what it was before us."""
     mine: dict[str, Owned] = dict(ledgers.get(registry.name, {}))
-    known_before = OwnedPaths(tree, mine)
     for one in changes:
-        old = known_before.get(one.path)
-        before, folders = one.before, one.missing_folders(tree.exists)
+        old = owned.get(one.path)
+        folders = one.missing_folders(tree.exists)
         if old is not None:
             folders = (*old.folders, *(path for path in folders if path not in old.folders))
-        if old is not None and one.before == old.after:
-            before = old.before
-        elif one.before is not None:
-            known = old or Owned(one.part, one.path, one.before, None)
-            before = table.TABLE[one.part].resource.strip(known, one.before, registry)
+        before = withdrawal.before_us(registry, one, old, owned.sharing(one.path))
         part, path = (one.part, one.path) if old is None else (old.part, old.path)
         mine[path] = Owned(part, path, before, one.after, folders)
-    return {**ledgers, registry.name: mine}
+    return withdrawal.followed({**ledgers, registry.name: mine}, registry.name, changes, tree)
 
 
 def _times(tree: Tree, changes: tuple[Change, ...]) -> dict[str, float]:

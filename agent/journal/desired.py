@@ -18,7 +18,15 @@ from agent.journal.ledger import Store
 from agent.node.disk import explained, write_own
 from agent.wire.faults import AgentError
 from agent.wire.plan import Plan
-from agent.wire.report import FAILED, ROLLED_BACK, Event, HostResult, NoteEvent, ResultEvent
+from agent.wire.report import (
+    FAILED,
+    ROLLED_BACK,
+    UNCHANGED,
+    Event,
+    HostResult,
+    NoteEvent,
+    ResultEvent,
+)
 
 
 def _path(store: Store, registry: str) -> Path:
@@ -68,10 +76,13 @@ def applied(store: Store, plan: Plan, events: Iterator[Event]) -> Iterator[Event
         yield event
 
 
-def untrusted(store: Store, plan: Plan, events: Iterator[Event]) -> Iterator[Event]:
+def untrusted(
+    store: Store, plan: Plan, events: Iterator[Event], *, wholly: bool = True
+) -> Iterator[Event]:
     """An untrust's events, or an undo's; nothing is put back from before its first change on.
 
-    Of one that changed nothing because it was refused, the node stays held to what it was.
+    Of one that changed nothing because it was refused, the node stays held to what it was; and of
+    one that found nothing to take back, unless all trust was to go (``wholly``).
     """
     held = _held(store, plan.registry.name)
     try:
@@ -80,13 +91,17 @@ def untrusted(store: Store, plan: Plan, events: Iterator[Event]) -> Iterator[Eve
         yield ResultEvent(HostResult(os.uname().nodename, FAILED, error=problem.fault))
         return
     for event in events:
-        if isinstance(event, ResultEvent) and held is not None and _changed_nothing(event.result):
+        stays = isinstance(event, ResultEvent) and _stays(event.result, wholly)
+        if stays and held is not None:
             with contextlib.suppress(AgentError):
                 write_own(_path(store, plan.registry.name), held, 0o600)
         yield event
 
 
-def _changed_nothing(result: HostResult) -> bool:
+def _stays(result: HostResult, wholly: bool) -> bool:
+    """Whether all is as it was before."""
+    if result.status == UNCHANGED:
+        return not wholly
     return result.status in (FAILED, ROLLED_BACK) and not result.changes
 
 

@@ -12,21 +12,28 @@ from difflib import SequenceMatcher
 from agent.journal.record import Record
 
 
-def last_apply(records: Sequence[Record]) -> Record | None:
-    """The newest apply that still stands; ``records`` newest first.
+def last_apply(records: Sequence[Record], registry: str) -> Record | None:
+    """The newest apply for a registry that still stands; ``records`` newest first.
 
     One that changed no file (it made up for a restart alone) has nothing to take back.
     """
     undone: set[int | None] = set()
-    untrusted: set[str] = set()
     for record in records:
         if record.operation == "undo":
             undone.add(record.undoes)
+        elif record.registry != registry:
+            continue
         elif record.operation == "untrust":
-            untrusted.add(record.registry)
-        elif record.changes and record.number not in undone and record.registry not in untrusted:
+            return None
+        elif record.changes and record.number not in undone:
             return record
     return None
+
+
+def standing(records: Sequence[Record]) -> list[str]:
+    """The registries of which an apply still stands, each once."""
+    names = dict.fromkeys(record.registry for record in records)
+    return [name for name in names if last_apply(records, name) is not None]
 
 
 def before(records: Sequence[Record], last: Record) -> Record | None:
@@ -62,10 +69,18 @@ def without(before: bytes, after: bytes, now: bytes) -> bytes | None:
             continue
         start = _start(place, first, last)
         if start is None:
+            start = _only(ours[first:last], theirs)
+        if start is None or start < done:
             return None
         result += [*theirs[done:start], *old[old_first:old_last]]
         done = start + last - first
-    return b"".join([*result, *theirs[done:]])
+    return b"".join(_ended([*result, *theirs[done:]]))
+
+
+def _ended(lines: list[bytes]) -> list[bytes]:
+    """Lines of which each but the last has an end: one that was the last has others behind it."""
+    ended = (one if one.endswith((b"\n", b"\r")) else one + b"\n" for one in lines[:-1])
+    return [*ended, *lines[-1:]]
 
 
 def _start(place: dict[int, int], first: int, last: int) -> int | None:
@@ -79,3 +94,13 @@ def _start(place: dict[int, int], first: int, last: int) -> int | None:
         place.get(line) == start + line - first for line in range(first, last)
     )
     return start if whole else None
+
+
+def _only(lines: list[bytes], theirs: list[bytes]) -> int | None:
+    """Where lines stand all together, if they do so once: of equal lines a match may take others.
+
+    None for no lines.
+    """
+    size = len(lines)
+    found = [k for k in range(len(theirs) - size + 1) if theirs[k : k + size] == lines]
+    return found[0] if size and len(found) == 1 else None

@@ -1,12 +1,14 @@
 """What taking away would change: a registry's trust, or one apply alone. Pure.
 
 Where a file is as we left it the bytes before us come back; where somebody else has changed it
-since, our own lines go and theirs stay.
+since, our own lines go and theirs stay. A file with lines of several registries belongs to all of
+them: each knows it as it was before the first of them came, and as the last of their operations
+left it. The one that goes takes its own lines; with the last one the bytes before us come back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from agent.edit.change import Change, Ledger, Ledgers, Owned, OwnedPaths, change, readable
@@ -15,7 +17,7 @@ from agent.journal import undoing
 from agent.journal.record import Record
 from agent.node.tree import Tree
 from agent.runtimes import table
-from agent.wire.plan import Registry
+from agent.wire.plan import HTTP, Registry
 
 
 class Withdrawal(NamedTuple):
@@ -30,6 +32,7 @@ class Withdrawal(NamedTuple):
 def of_registry(facts: Facts, ledgers: Ledgers, registry: Registry) -> Withdrawal:
     """All that is ours for a registry, and what an earlier withdrawal had to keep."""
     owned, others = _divided(ledgers, registry.name)
+    owners = OwnedPaths(facts.tree, {}, others)
     stays: dict[str, Owned] = {}
     changes: list[Change] = []
     folders: list[str] = []
@@ -48,7 +51,7 @@ def of_registry(facts: Facts, ledgers: Ledgers, registry: Registry) -> Withdrawa
             stays = {item.path: _after(item, left)._replace(kept=True), **stays}
             changes.extend(left)
             continue
-        changes.extend(_taken_back(facts, item, registry))
+        changes.extend(_taken_back(facts, item, registry, owners.sharing(item.path)))
         for folder in reversed(item.folders):
             if not _inherited(folder, others) and folder not in folders:
                 folders.append(folder)
@@ -59,7 +62,8 @@ def of_registry(facts: Facts, ledgers: Ledgers, registry: Registry) -> Withdrawa
         made = (*stays[first].folders, *folders)
         stays[first] = stays[first]._replace(folders=tuple(dict.fromkeys(made)))
         others[registry.name] = stays
-    return Withdrawal(tuple(changes), others, tuple(folders), tuple(notes))
+    ledgers = followed(others, registry.name, changes, facts.tree)
+    return Withdrawal(tuple(changes), ledgers, tuple(folders), tuple(notes))
 
 
 def of_forgotten(facts: Facts, registry: Registry) -> Withdrawal:
@@ -86,38 +90,47 @@ def of_apply(
     """
     name = registry.name
     mine = dict(ledgers.get(name, {}))
+    others = {one: dict(ledger) for one, ledger in ledgers.items() if one != name}
     changes: list[Change] = []
     notes: list[str] = []
     folders: list[str] = []
     for entry in reversed(record.changes):
         path = entry.path
-        before, after = blobs[entry.before], blobs[entry.after]
-        known = Owned(entry.part, path, before, after)
+        known = Owned(entry.part, path, blobs[entry.before], blobs[entry.after])
         kept = table.TABLE[entry.part].kept(facts, known, OwnedPaths(facts.tree, mine))
         if kept:
             notes.append(kept)
             continue
+        part = table.TABLE[entry.part]
+        heir = _heir(known, others)
+        if heir is not None and part.kept(facts, known, OwnedPaths(facts.tree, {})):
+            notes.append(f"{path} stays as it is: {heir} needs it too")
+            continue
         file = facts.tree.read(path)
         now = readable(file)
         wanted: bytes | None
-        if now == after:
-            wanted = before
-        elif now is None or after is None:  # somebody else took it away, or made it anew
+        if now == known.after:
+            wanted = known.before
+        elif now is None or known.after is None:  # somebody else took it away, or made it anew
             wanted = now
         elif path not in earlier:
-            wanted = table.TABLE[entry.part].resource.strip(known, now, registry)
+            left = part.left(facts, known, registry) if heir is not None else ()
+            wanted = left[0].after if left else part.resource.strip(known, now, registry)
         else:
-            merged = undoing.without(before or b"", after, now)
+            latest = mine.get(path, known)
+            merged = _merged(known, now, registry, latest, earlier[path])
             wanted = now if merged is None else merged
-            if merged is None:
+            if merged is None and latest.after == now:
+                notes.append(f"{path} keeps what is in it: another registry's is in the same line")
+            elif merged is None:
                 notes.append(f"{path} is left alone: someone else changed our own lines in it")
         changes.extend(change(entry.part, file, wanted, entry.mode))
+        gone = mine.pop(path, None)
         if path in earlier:
-            mine[path] = earlier[path]
-        else:
-            gone = mine.pop(path, None)
-            folders += gone.folders if gone is not None else ()
-    after_all = {**ledgers, name: mine}
+            mine[path] = _as_before(earlier[path], gone, known, now, wanted)
+        elif gone is not None:
+            folders += [one for one in gone.folders if not _inherited(one, others)]
+    after_all = followed({**others, name: mine}, name, changes, facts.tree)
     return Withdrawal(tuple(changes), after_all, tuple(_there(facts.tree, folders)), tuple(notes))
 
 
@@ -134,6 +147,104 @@ def registry_of(name: str) -> Registry:
     """A registry by the name a record knows it by."""
     host, _, port = name.partition(":")
     return Registry(host, int(port or 443))
+
+
+def before_us(
+    registry: Registry, one: Change, old: Owned | None, others: Mapping[str, Owned]
+) -> bytes | None:
+    """What stood in a file before any registry of ours, by what one more apply found there.
+
+    ``old``: what is ours of it for the ``registry`` already; ``others``: for other ones.
+    """
+    for known in (*([old] if old else []), *others.values()):
+        if known.after == one.before:
+            return known.before
+    content = one.before
+    if content is not None:
+        known = old or Owned(one.part, one.path, one.before, None)
+        content = table.TABLE[one.part].resource.strip(known, content, registry)
+    return _bare(content, others)
+
+
+def followed(
+    ledgers: Ledgers, registry: str, changes: Iterable[Change], tree: Tree
+) -> dict[str, Ledger]:
+    """The ledgers after ``changes`` for ``registry``: what was as left to another one, still is."""
+    found = dict(ledgers)
+    others = _others(ledgers, registry, tree)
+    for one in changes:
+        for name, old in others.sharing(one.path).items():
+            if old.after == one.before and one.after is not None:
+                found[name] = {**found[name], old.path: old._replace(after=one.after)}
+    return found
+
+
+def apart(ledgers: Ledgers, tree: Tree) -> Ledgers:
+    """The ledgers of an agent of before, which took other registries' lines for what was there."""
+    found = dict(ledgers)
+    for name, ledger in ledgers.items():
+        others = _others(ledgers, name, tree)
+        for path, item in ledger.items():
+            owners = others.sharing(path)
+            if not owners or _bare(item.before, owners) == item.before:
+                continue
+            before = item.before
+            for other, earlier in owners.items():
+                if earlier.after == item.before:  # nobody else came between the two
+                    before = earlier.before
+                    left = earlier._replace(after=item.after)
+                    found[other] = {**found[other], left.path: left}
+            found[name] = {**found[name], path: item._replace(before=_bare(before, owners))}
+    return found
+
+
+def _others(ledgers: Ledgers, name: str, tree: Tree) -> OwnedPaths:
+    return OwnedPaths(tree, {}, {one: own for one, own in ledgers.items() if one != name})
+
+
+def _bare(content: bytes | None, owners: Mapping[str, Owned]) -> bytes | None:
+    """A file without what these registries have in it."""
+    for name, item in owners.items():
+        strip = table.TABLE[item.part].resource.strip
+        # Without a port in its name it is at 443, or at 80 without TLS.
+        plain = () if ":" in name else (Registry(name, 80, insecure=HTTP),)
+        for registry in (registry_of(name), *plain):
+            content = content if content is None else strip(item, content, registry)
+    return content
+
+
+def _merged(
+    known: Owned, now: bytes, registry: Registry, latest: Owned, earlier: Owned
+) -> bytes | None:
+    """A file that others changed since, with one apply's edit taken back; None if they are at odds.
+
+    Where the part's own values tell what came with that apply, no lines have to be matched: so it
+    is after other registries of ours, and in a file of values alone after anybody.
+    """
+    before, after = known.before or b"", known.after or b""
+    part = table.TABLE[known.part]
+    tells = not part.shared(known) and part.resource.strip(known, before, registry) == before
+    if tells and latest.after == now:
+        return part.resource.strip(known, now, registry)
+    merged = undoing.without(before, after, now)
+    if merged is None and tells and part.resource.strip(earlier, before, registry) != before:
+        return part.resource.strip(known, now, registry)
+    return merged
+
+
+def _as_before(
+    earlier: Owned, latest: Owned | None, known: Owned, now: bytes | None, wanted: bytes | None
+) -> Owned:
+    """What is ours of a file once an apply is taken back; ``known`` is what that one did.
+
+    It is as left if it was so before that apply, and nobody but us has changed it since.
+    """
+    if latest is None:
+        return earlier
+    earlier = earlier._replace(folders=latest.folders)
+    if earlier.after == known.before and latest.after == now:
+        return earlier._replace(before=latest.before, after=wanted)
+    return earlier
 
 
 def _heir(item: Owned, others: Ledgers) -> str | None:
@@ -188,13 +299,20 @@ def _inherited(folder: str, others: dict[str, dict[str, Owned]]) -> bool:
     return False
 
 
-def _taken_back(facts: Facts, item: Owned, registry: Registry) -> tuple[Change, ...]:
-    """The change that takes one of our files back: the original where it is as we left it."""
+def _taken_back(
+    facts: Facts, item: Owned, registry: Registry, others: Mapping[str, Owned]
+) -> tuple[Change, ...]:
+    """The change that takes one of our files back: the original where it is as we left it.
+
+    ``others``: the registries that have something in it too, unless a hand has taken that out.
+    """
     file = facts.tree.read(item.path)
     content = readable(file)
     if content is None:
         return ()
-    if content == item.after:
+    if content == item.after and not others:
         return change(item.part, file, item.before)
     stripped = table.TABLE[item.part].resource.strip(item, content, registry)
+    if content == item.after and _bare(stripped, others) == stripped:
+        return change(item.part, file, item.before)
     return change(item.part, file, stripped)

@@ -141,7 +141,7 @@ TABLE: dict[str, Part] = {
     "system": _Late("agent.system.system_store").part(
         ("restarts", "further"), runtime=False, there=_everywhere
     ),
-    proxy.PART: Part(proxy, runtime=False, restarts=proxy.restarts),
+    proxy.PART: Part(proxy, runtime=False, restarts=proxy.restarts, shared=proxy.shared),
 }
 
 

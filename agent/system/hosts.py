@@ -1,17 +1,22 @@
 """The hosts file: one line of ours, marked, that gives the registry's names their address.
 
-An entry that is right already is left alone, a different one is refused, or with ``replace``
-turned into a comment that ``strip`` turns back. Where DNS gives the right address, none is made.
-Where cloud-init writes the file anew at each boot (``manage_etc_hosts``), the entry goes into its
-template too, or it would be lost.
+Of several registries each has a line of its own, also for a name that two of them have: so each
+can go. A second one on the same host is told apart by its name in the mark. An entry that is right
+already is left alone, a different one is refused, or with ``replace`` turned into a comment that
+``strip`` turns back. Where DNS gives the right address, none is made. Where cloud-init writes the
+file anew at each boot (``manage_etc_hosts``), the entry goes into its template too, or it would be
+lost.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
-from agent.edit.change import Change, Ledger, Owned, change, readable
+from agent.edit.change import Change, Ledger, Owned, change, readable, sharing
 from agent.facts import Facts
 from agent.formats.proposal import Explained, Proposal
 from agent.system import cloud_init
@@ -23,6 +28,9 @@ PATH = "/etc/hosts"
 MARK = b"# moorage"
 KEPT = b"# moorage kept"
 REPLACED = b"# moorage replaced: "
+NO_OTHERS: Mapping[str, Owned] = MappingProxyType({})
+# An entry of ours, of whichever registry.
+_ENTRY = re.compile(re.escape(MARK) + rb"(?: [a-z0-9.:-]+)?$")
 
 
 def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
@@ -36,7 +44,8 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     changes: list[Change] = []
     for path in (PATH, *cloud_init.templates(facts.tree)):
         file = facts.tree.read(path)
-        after = _with_entry(path, readable(file) or b"", registry, plan.options.replace)
+        mark = _Mark.of(registry, owned.get(path), sharing(owned, path))
+        after = _with_entry(path, readable(file) or b"", registry, plan.options.replace, mark)
         changes += change(PART, file, after)
     return Proposal(tuple(changes))
 
@@ -62,16 +71,20 @@ def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
 
 def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
     """The file without our line, and with what it replaced."""
-    host = registry.host.encode()
-    ours = [_Entry.of(line) for line in _lines(owned.after or b"") if _is_ours(line, host)]
-    names = {host, *(name for entry in ours for name in entry.hosts)}
-    kept = []
+    mark = _Mark.of(registry, owned)
+    ours = [_Entry.of(line) for line in _lines(owned.after or b"") if mark.is_on(line)]
+    names = {mark.host, *(name for entry in ours for name in entry.hosts)}
+    theirs = [_Entry.of(line) for line in _lines(content) if _of_another(line, mark)]
+    kept: list[bytes] = []
     for line in _lines(content):
-        if _is_ours(line, host):
+        if mark.is_on(line):
             continue
         was = line[len(REPLACED) :] if line.startswith(REPLACED) else b""
-        replaced = any(_Entry.of(was).names(name) for name in names)
-        kept.append(was if replaced else line)
+        if not any(_Entry.of(was).names(name) for name in names):
+            kept.append(line)
+            continue
+        back = _given_back(was, theirs)
+        kept += [one for one in back if KEPT not in one or one not in kept]
     stripped = b"".join(kept)
     return None if owned.before is None and not stripped else stripped
 
@@ -110,15 +123,48 @@ def _lines(content: bytes) -> list[bytes]:
     return [line + b"\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
 
 
-def _is_ours(line: bytes, host: bytes) -> bool:
-    """A line we added: our entry, or the other names of an entry we replaced."""
-    rest = line.rstrip()
-    if rest.endswith(KEPT + b" without " + host):
-        return True
-    return rest.endswith(MARK) and _Entry.of(line).hosts[:1] == (host,)
+class _Mark(NamedTuple):
+    """How the lines of one registry end; ``plain``: whether those without a name in it are its."""
+
+    host: bytes
+    named: bytes
+    plain: bool
+
+    @classmethod
+    def of(
+        cls, registry: Registry, mine: Owned | None, others: Mapping[str, Owned] = NO_OTHERS
+    ) -> _Mark:
+        """``mine``: what is ours of the file for this registry, ``others`` for other ones."""
+        host, named = registry.host.encode(), MARK + b" " + registry.name.encode()
+        if mine is None:
+            return cls(host, named, registry.host not in {one.partition(":")[0] for one in others})
+        lines = _lines(mine.after or b"")
+        return cls(host, named, not any(line.rstrip().endswith(named) for line in lines))
+
+    def is_on(self, line: bytes) -> bool:
+        """A line we added: our entry, or the other names of an entry we replaced."""
+        rest = line.rstrip()
+        if rest.endswith((KEPT + b" without " + self.host, self.named)):
+            return True
+        return self.plain and rest.endswith(MARK) and _Entry.of(line).hosts[:1] == (self.host,)
 
 
-def _with_entry(path: str, content: bytes, registry: Registry, replace: bool) -> bytes:
+def _of_another(line: bytes, mark: _Mark) -> bool:
+    """Whether another registry of ours has added an entry."""
+    return _ENTRY.search(line.rstrip()) is not None and not mark.is_on(line)
+
+
+def _given_back(was: bytes, theirs: list[_Entry]) -> list[bytes]:
+    """What stands in the place of an entry once one registry goes: another may replace it still."""
+    entry = _Entry.of(was)
+    for one in theirs:
+        said = [name for name in one.hosts if entry.names(name)]
+        if said:
+            return _replaced(was, entry, said, one.hosts[0])
+    return [was]
+
+
+def _with_entry(path: str, content: bytes, registry: Registry, replace: bool, mark: _Mark) -> bytes:
     address = registry.address or ""
     host = registry.host.encode()
     names = [one.host.encode() for one in registry.each]
@@ -128,16 +174,18 @@ def _with_entry(path: str, content: bytes, registry: Registry, replace: bool) ->
     for number, line in enumerate(_lines(content), 1):
         entry = _Entry.of(line)
         said = [name for name in names if entry.names(name)]
-        if _is_ours(line, host):
+        if mark.is_on(line):
             if KEPT in line:
                 lines.append(line)
             elif place < 0:
                 place = len(lines)  # where it stands it stays, for the same bytes as before
-        elif not said:
+        elif not said or (_of_another(line, mark) and entry.is_at(address)):
             lines.append(line)
         elif entry.is_at(address):
             missing = [name for name in missing if name not in said]
             lines.append(line)
+        elif _of_another(line, mark):
+            raise _shared(path, number, entry, said[0].decode(), registry)
         elif replace:
             lines.extend(_replaced(line, entry, said, host))
         else:
@@ -145,7 +193,8 @@ def _with_entry(path: str, content: bytes, registry: Registry, replace: bool) ->
     if missing:
         # The first name leads, and is how the line is known again.
         words = [host, *(name for name in missing if name != host)]
-        ours = address.encode() + b"\t" + b" ".join(words) + b" " + MARK + b"\n"
+        end = MARK if mark.plain else mark.named
+        ours = address.encode() + b"\t" + b" ".join(words) + b" " + end + b"\n"
         if place < 0:
             # Before an unterminated last line, so that taking ours away gives the same bytes back.
             place = len(lines) - 1 if lines and not lines[-1].endswith(b"\n") else len(lines)
@@ -157,6 +206,19 @@ def _replaced(line: bytes, entry: _Entry, said: list[bytes], host: bytes) -> lis
     others = [name for name in entry.hosts if name.lower() not in said]
     kept = entry.address + b" " + b" ".join(others) + b" " + KEPT + b" without " + host + b"\n"
     return ([kept] if others else []) + [REPLACED + line]
+
+
+def _shared(path: str, number: int, entry: _Entry, name: str, registry: Registry) -> RefusedError:
+    there = entry.address.decode("utf-8", "replace")
+    return RefusedError(
+        "hosts-conflict",
+        f"{path} line {number} gives {name} the address {there}; "
+        f"{registry.name} is at {registry.address}",
+        cause="another registry that this node trusts has that name too, and one name has one "
+        "address",
+        cure="give both the same address (registry.address), or take the other one's trust away "
+        "first: inv nodes.untrust, with its registry.host and registry.port",
+    )
 
 
 def _conflict(path: str, number: int, entry: _Entry, name: str, registry: Registry) -> RefusedError:

@@ -4,14 +4,16 @@ Go (golang.org/x/net/http/httpproxy) leaves a host out where NO_PROXY names it, 
 or ``*``. Said as a note with the cure; with ``fix_proxy`` a drop-in gives the service a longer
 NO_PROXY. The drop-in names a file of its own, since any ``Environment=`` gives way to an
 ``EnvironmentFile=`` (systemd.exec(5)), and sorts behind the usual names: it has the last word.
+Of several registries a comment each says which words are there for which.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 from agent.edit import json_edit
-from agent.edit.change import Change, Ledger, Owned, change
+from agent.edit.change import Change, Ledger, Owned, change, sharing
 from agent.facts import Facts, Proxied
 from agent.facts.proxies import OURS, folder
 from agent.formats.proposal import Explained, Proposal
@@ -20,24 +22,26 @@ from agent.wire.plan import Plan, Registry
 PART = "proxy"
 _FILE = "zz-moorage-no-proxy.env"
 _HEADER = "# Written by Moorage; `nodes.untrust` takes it away.\n"
+_CLAIM = re.compile(r"^# ([a-z0-9.-]+(?::\d+)?): (.*)$", re.M)
+_LIST = re.compile(r'^NO_PROXY="(.*)"$', re.M)
 
 
 def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     """Per service that would ask a proxy: a note, or a drop-in."""
     changes: list[Change] = []
     notes: list[str] = []
-    for one in _asking(facts, plan):
+    for one in _asking(facts, plan, owned):
         if not plan.options.fix_proxy:
             notes.append(_note(one, plan.registry))
             continue
-        changes += _drop_in(facts, one, plan.registry)
+        changes += _drop_in(facts, one, plan.registry, owned)
     notes += _by_daemon_json(facts, plan)
     return Proposal(tuple(changes), restarts(facts, changes), tuple(notes))
 
 
 def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
     """The services behind a proxy, and whether they leave the registry out."""
-    asking = _asking(facts, plan)
+    asking = _asking(facts, plan, {})
     return tuple(
         Explained(
             PART,
@@ -52,8 +56,19 @@ def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
 
 
 def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
-    """Both files are ours alone."""
-    return None
+    """Both files are ours alone; what another registry has in one stays."""
+    claims = _claims(content)
+    mine = claims.pop(registry.name, ())
+    if not claims:
+        return None
+    told = {word for words in claims.values() for word in words}
+    words = [one for one in _bypass(content) if one.strip() not in mine or one.strip() in told]
+    return _environment(words, claims)
+
+
+def shared(item: Owned) -> bool:
+    """Whether it is the file that names the list, which goes with the last registry."""
+    return item.path.endswith(f"/{OURS}")
 
 
 def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
@@ -80,32 +95,68 @@ def leaves_out(bypass: str, host: str, port: int) -> bool:
     return False
 
 
-def _asking(facts: Facts, plan: Plan) -> list[Proxied]:
+def _asking(facts: Facts, plan: Plan, owned: Ledger) -> list[Proxied]:
     registry = plan.registry
     return [
         one
         for one in facts.proxied
         if (one.http if registry.plain_http else one.https)
-        and not all(leaves_out(one.bypass, each.host, each.port) for each in registry.each)
+        and not _leaves_all_out(_without_others(one, owned), registry)
     ]
 
 
-def _drop_in(facts: Facts, one: Proxied, registry: Registry) -> tuple[Change, ...]:
+def _leaves_all_out(bypass: str, registry: Registry) -> bool:
+    return all(leaves_out(bypass, each.host, each.port) for each in registry.each)
+
+
+def _without_others(one: Proxied, owned: Ledger) -> str:
+    """The NO_PROXY that one registry can rely on: what is there for others alone goes with them."""
+    path = f"{folder(one.unit)}/{_FILE}"
+    return one.without_us if path not in owned and sharing(owned, path) else one.bypass
+
+
+def _drop_in(facts: Facts, one: Proxied, registry: Registry, owned: Ledger) -> tuple[Change, ...]:
     place = folder(one.unit)
-    words = [word for word in one.without_us.split(",") if word.strip()]
-    words += [
-        each.host for each in registry.each if not leaves_out(one.without_us, each.host, each.port)
-    ]
+    file = facts.tree.read(f"{place}/{_FILE}")
+    others = sharing(owned, file.path)
+    usual = one.without_us.split(",")
+    there = one.bypass if others else one.without_us
+    words = [word for word in there.split(",") if word.strip()]
+    words += [each.host for each in registry.each if not leaves_out(there, each.host, each.port)]
+    claims = _claims(file.content or b"") if others else {}
+    told = {word for claimed in claims.values() for word in claimed}
+    for name in others:  # the first one had the list for itself
+        claims.setdefault(
+            name,
+            tuple(word for word in _bypass(file.content or b"") if word not in (*usual, *told)),
+        )
+    if others:
+        claims[registry.name] = tuple(each.host for each in registry.each)
     ours = f"{_HEADER}[Service]\nEnvironmentFile={place}/{_FILE}\n"
     return (
-        *change(PART, facts.tree.read(f"{place}/{_FILE}"), _environment(",".join(words))),
+        *change(PART, file, _environment(words, claims)),
         *change(PART, facts.tree.read(f"{place}/{OURS}"), ours.encode()),
     )
 
 
-def _environment(bypass: str) -> bytes:
-    quoted = bypass.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{_HEADER}NO_PROXY="{quoted}"\n'.encode()
+def _environment(words: list[str], claims: Mapping[str, Sequence[str]]) -> bytes:
+    quoted = ",".join(words).replace("\\", "\\\\").replace('"', '\\"')
+    for_whom = "".join(f"# {name}: {' '.join(claims[name])}\n" for name in sorted(claims))
+    return f'{_HEADER}{for_whom}NO_PROXY="{quoted}"\n'.encode()
+
+
+def _claims(content: bytes) -> dict[str, tuple[str, ...]]:
+    """Which words of a list are there for which registry, if more than one is in it."""
+    return {
+        name: tuple(words.split())
+        for name, words in _CLAIM.findall(content.decode("utf-8", "replace"))
+    }
+
+
+def _bypass(content: bytes) -> list[str]:
+    """The words of a list that we wrote."""
+    found = _LIST.search(content.decode("utf-8", "replace"))
+    return re.sub(r"\\(.)", r"\1", found[1]).split(",") if found is not None else []
 
 
 def _note(one: Proxied, registry: Registry) -> str:

@@ -99,15 +99,23 @@ def test_an_undo_leaves_alone_what_others_made_of_our_own_line(node: Box) -> Non
     assert any("/etc/hosts is left alone" in note for note in notes(result))
 
 
-def test_an_undo_is_about_the_registry_of_that_apply(node: Box) -> None:
-    node.apply()
-    during = node.files()
-    other = {"host": "two.registry.io", "port": 5000, "address": "10.0.0.2"}
-    node.apply(registry=other, verify=None)
+def test_an_undo_is_about_the_registry_of_its_plan(node: Box) -> None:
+    other: dict[str, Any] = {
+        "registry": {"host": "two.registry.io", "port": 5000, "address": "10.0.0.2"},
+        "verify": None,
+    }
+    node.apply(**other)
+    alone = node.files()
     result = undo(node)
-    assert result["status"] == "changed"
-    assert "two.registry.io:5000" in notes(result)[0]
-    assert node.files() == during
+    assert (result["status"], node.files()) == ("unchanged", alone)
+    assert notes(result) == [
+        "no apply for my.registry.io stands on this node: there is nothing to take back; an undo "
+        "for two.registry.io:5000 takes back what was done for it"
+    ]
+    node.apply()
+    assert node.run(node.engine().undo(node.plan(**other)))["status"] == "changed"
+    assert "two.registry.io:5000" not in str(node.files())
+    assert node.apply()["status"] == "unchanged"
 
 
 def test_an_undo_that_is_only_tried_changes_nothing(node: Box) -> None:
@@ -197,6 +205,8 @@ def test_a_look_without_root_goes_as_far_as_it_may_and_says_where_that_ends(
         (b"a\n", b"X\nY\na\n", b"X\nZ\nY\na\n", None),
         (b"", b"X", b"Xother", None),
         (b"a\r\n", b"a\r\nX\r\n", b"a\r\nX\r\nb", b"a\r\nb"),
+        (b"a", b"a\nX\n", b"a\nX\nb\n", b"a\nb\n"),
+        (b"#\nA\n", b"#\nA\n#\nX\n", b"#\nX\n", b""),
     ],
 )
 def test_an_edit_is_taken_out_of_a_file_others_changed(
@@ -219,6 +229,8 @@ def record(number: int, operation: str, registry: str = "r", **more: Any) -> Rec
         ([record(1, "apply")], 1),
         ([record(2, "untrust"), record(1, "apply")], None),
         ([record(2, "untrust", "s"), record(1, "apply")], 1),
+        ([record(2, "apply", "s"), record(1, "apply")], 1),
+        ([record(3, "undo", "s", undoes=2), record(2, "apply", "s")], None),
         ([record(2, "apply", changes=()), record(1, "apply")], 1),
         ([record(3, "undo", undoes=2), record(2, "apply"), record(1, "apply")], 1),
         ([record(4, "apply"), record(3, "untrust"), record(1, "apply")], 4),
@@ -227,5 +239,5 @@ def record(number: int, operation: str, registry: str = "r", **more: Any) -> Rec
 def test_the_last_apply_is_the_newest_that_still_stands(
     records: list[Record], number: int | None
 ) -> None:
-    found = last_apply(records)
+    found = last_apply(records, "r")
     assert (found and found.number) == number
