@@ -188,7 +188,7 @@ def undo(
     dry_run: bool = False,
     no_restart: bool = False,
 ) -> dict[str, Any]:
-    """Take back the last thing nodes.trust did on nodes; what others wrote since stays.
+    """Take back the last thing nodes.trust did on nodes for this registry; what others wrote stays.
 
     Example: inv nodes.undo --hosts=node1 --dry-run
     Example: inv nodes.undo --hosts=node[01-16].lan --canary=1
