@@ -18,7 +18,7 @@ nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "none"
 nox.options.sessions = [
     *("engine", "lint", "types", "audit", "unit", "docs"),
-    *("ahead", "image", "k8s", "faults", "e2e", "agent"),
+    *("ahead", "image", "k8s", "faults", "agent", "e2e"),
 ]
 nox.options.stop_on_first_error = False
 
