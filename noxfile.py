@@ -36,8 +36,9 @@ PYTEST = ("python", "-m", "pytest", "--durations=12")
 ABOVE_OLDEST = [
     f"tests/agent/test_{name}.py" for name in ("declared", "hosts", "openapi", "plan", "rancher")
 ]
-# Tests that share nothing: one on each core, each worker taking what another has not begun.
-SPREAD = ("--numprocesses=logical", "--dist=worksteal")
+# Tests that share nothing: two a core, for many wait for programs that they have started; each
+# worker takes what another has not begun.
+SPREAD = (f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=worksteal")
 # Tests that wait more than they compute; those of a file share containers.
 APART = ("--numprocesses=2", "--dist=loadfile")
 # What the session ahead has begun, and where its words go.

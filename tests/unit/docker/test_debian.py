@@ -12,7 +12,7 @@ import pytest
 from docker import DockerClient
 
 from moorage import commands
-from moorage.docker import apt, building, debian, engine
+from moorage.docker import apt, bootstrap, building, debian, engine
 from moorage.docker.debian import DebianMirror
 from moorage.errors import MoorageError
 from moorage.output import silent
@@ -160,7 +160,7 @@ def test_threads_that_need_the_base_at_once_make_one(
 ) -> None:
     made: list[str] = []
 
-    def bootstrap(_settings: object, _client: object, reference: str, _update: object) -> None:
+    def made_of(_settings: object, _client: object, reference: str, _update: object) -> None:
         time.sleep(0.05)
         made.append(reference)
 
@@ -168,8 +168,8 @@ def test_threads_that_need_the_base_at_once_make_one(
     monkeypatch.setattr(building, "exists", lambda *_: bool(made))
     monkeypatch.setattr(debian, "hub_answers", lambda *_: False)
     monkeypatch.setattr(apt, "install", lambda *_: None)
-    monkeypatch.setattr(debian, "_tools", list)
-    monkeypatch.setattr(debian, "_bootstrap", bootstrap)
+    monkeypatch.setattr(bootstrap, "pending", list)
+    monkeypatch.setattr(debian, "_bootstrap", made_of)
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(debian.base_image, settings, unused, silent) for _ in range(2)]
         assert {one.result() for one in both} == {debian.tag(settings)}
