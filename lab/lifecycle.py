@@ -229,16 +229,26 @@ def _together(
 def _remove_images(settings: Settings, client: DockerClient) -> int:
     from docker.errors import APIError
 
-    found = client.images.list(all=True, filters=engine.label_filter(settings, "lab"))
+    found = building.listed(client, layers=True, filters=engine.label_filter(settings, "lab"))
     removed = 0
-    for image in sorted(found, key=lambda image: len(image.history()), reverse=True):
-        for name in image.tags or [str(image.id)]:
+    for image in sorted(found, key=lambda one: _depth(client, one.id), reverse=True):
+        for name in image.names or (image.id,):
             try:
                 client.images.remove(name)
                 removed += 1
             except APIError:  # an untagged part of another image goes with that one
                 continue
     return removed
+
+
+def _depth(client: DockerClient, image_id: str) -> int:
+    """How many layers an image has; 0 for one that has been removed meanwhile."""
+    from docker.errors import ImageNotFound
+
+    try:
+        return len(client.images.get(image_id).history())
+    except ImageNotFound:
+        return 0
 
 
 def _refuse_rootless(client: DockerClient) -> None:

@@ -162,11 +162,13 @@ def down(
     Returns whether there was anything.
     """
     mine = engine.label_filter(settings, kit.PART)
-    found = client.containers.list(all=True, filters=mine)
+    found = client.containers.list(all=True, filters=mine, ignore_removed=True)
     there = _folder(settings).exists()
     if found or there:
         with progress("removing the cluster's pods and control plane"):
-            nodes = client.containers.list(filters=engine.label_filter(settings, "lab"))
+            nodes = client.containers.list(
+                filters=engine.label_filter(settings, "lab"), ignore_removed=True
+            )
             with ThreadPoolExecutor(_AT_ONCE) as pool:
                 list(pool.map(worker.leave, nodes))
             for container in found:

@@ -41,7 +41,9 @@ def existing(settings: Settings, client: DockerClient) -> dict[int, Container]:
     A container that somebody runs from a node's image inherits the image's labels; the recipe is
     on what we made ourselves alone.
     """
-    found = client.containers.list(all=True, filters=engine.label_filter(settings, "lab"))
+    found = client.containers.list(
+        all=True, filters=engine.label_filter(settings, "lab"), ignore_removed=True
+    )
     numbered = ((number(str(c.name)), c) for c in found if LABEL_RECIPE in c.labels)
     return {place: container for place, container in numbered if place}
 

@@ -110,8 +110,9 @@ def _forget_superseded(settings: Settings, client: DockerClient) -> None:
 
     current = {reference(settings, line) for line in (None, *LINES.values())}
     ours = {f"{REPOSITORY}:{name}" for name in ("node", *LINES)}
-    for image in client.images.list(REPOSITORY, filters=engine.label_filter(settings, "lab")):
-        for name in set(image.tags) - current:
+    mine = engine.label_filter(settings, "lab")
+    for image in building.listed(client, REPOSITORY, filters=mine):
+        for name in set(image.names) - current:
             if name.rpartition("-")[0] in ours:
                 with contextlib.suppress(APIError):
                     client.images.remove(name)

@@ -8,7 +8,7 @@ import json
 import re
 import tarfile
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moorage.errors import MoorageError
 
@@ -33,6 +33,33 @@ def image_id(client: DockerClient, reference: str) -> str:
         return str(client.images.get(reference).id)
     except ImageNotFound:
         return ""
+
+
+class ListedImage(NamedTuple):
+    """An image as the engine's list has it; ``names``: none for one that lost its own."""
+
+    id: str
+    names: tuple[str, ...]
+
+
+def listed(
+    client: DockerClient,
+    name: str = "",
+    *,
+    layers: bool = False,
+    filters: Mapping[str, Any] | None = None,
+) -> list[ListedImage]:
+    """The images of a name, or all, that pass ``filters``; with ``layers``, parts of others too.
+
+    By one question: the SDK's ``images.list`` asks for each image again and fails for one that has
+    been removed meanwhile.
+    """
+    rows = client.api.images(name or None, all=layers, filters=dict(filters or {}))
+    nameless = "<none>:<none>"  # of engines before 24
+    return [
+        ListedImage(row["Id"], tuple(tag for tag in row["RepoTags"] or () if tag != nameless))
+        for row in rows
+    ]
 
 
 def build(

@@ -364,7 +364,7 @@ def _running_strangers(settings: Settings) -> Sequence[str]:
     try:
         return [
             str(container.name)
-            for container in client.containers.list()
+            for container in client.containers.list(ignore_removed=True)
             if container.labels.get(LABEL_PROJECT) != str(settings.home)
         ]
     finally:

@@ -79,7 +79,9 @@ def find(settings: Settings, client: DockerClient, name: str = "") -> Container 
 
 def of_another_checkout(settings: Settings, client: DockerClient) -> str:
     """The folder of the checkout whose registry runs under our name or on our port; "" for none."""
-    for found in client.containers.list(filters={"label": f"{engine.LABEL_PART}=registry"}):
+    for found in client.containers.list(
+        filters={"label": f"{engine.LABEL_PART}=registry"}, ignore_removed=True
+    ):
         folder = str(found.labels.get(engine.LABEL_PROJECT, ""))
         registry = settings.registry
         if folder not in ("", str(settings.home)) and (
@@ -264,7 +266,7 @@ def _holder(settings: Settings, client: DockerClient, address: str, port: int) -
     """Who holds the port, for a sentence; "" for nobody but ours."""
     ours = (settings.registry.container, front_name(settings))
     # The engine may hold it without a listening process (userland-proxy off).
-    for other in client.containers.list(filters={"publish": str(port)}):
+    for other in client.containers.list(filters={"publish": str(port)}, ignore_removed=True):
         if other.name not in ours and port in _published(other):
             return f"the container {other.name} ({other.short_id})"
     found = listener(address, port)

@@ -82,6 +82,7 @@ def _engine(walk: Walk) -> bool:
 
 def _purge_engine(walk: Walk) -> bool:
     from moorage import registry
+    from moorage.docker import building
 
     if not walk.engine_answers:
         return False
@@ -89,9 +90,9 @@ def _purge_engine(walk: Walk) -> bool:
         registry.down(walk.settings, walk.client, walk.ui, purge=True, leave_others=True)
     _lab_gone(walk, images=True)
     label = f"io.moorage.project={walk.settings.home}"
-    for image in walk.client.images.list(all=False, filters={"label": label}):
-        for tag in [*image.tags, image.id]:
-            _forget_image(walk, str(tag))
+    for image in building.listed(walk.client, filters={"label": label}):
+        for name in (*image.names, image.id):
+            _forget_image(walk, name)
     return True
 
 

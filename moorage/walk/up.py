@@ -77,6 +77,8 @@ def _this_machine(walk: Walk) -> bool:
 
 
 def _image_pending(walk: Walk) -> list[Action]:
+    from moorage.docker import building
+
     reference = walk.settings.image_reference
     platforms = walk.settings.image.platforms
     if platforms:
@@ -87,7 +89,7 @@ def _image_pending(walk: Walk) -> list[Action]:
         actions = [*first, Action(f"build {reference} for {', '.join(platforms)} and push it")]
         built = index.current(walk.settings) is not None
         return list(dict.fromkeys([*([] if built else actions), *_held_pending(walk)]))
-    is_built = walk.engine_answers and walk.client.images.list(name=reference)
+    is_built = walk.engine_answers and building.exists(walk.client, reference)
     actions = [] if is_built else [Action(f"build {reference} and push it")]
     return [*actions, *_held_pending(walk)]
 

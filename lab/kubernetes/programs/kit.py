@@ -58,8 +58,8 @@ def forget(settings: Settings, client: DockerClient) -> bool:
     """Removes the image, in all its editions. Returns whether there was one."""
     from docker.errors import APIError
 
-    found = client.images.list(filters=engine.label_filter(settings, PART))
-    for name in [tag for image in found for tag in image.tags]:
+    found = building.listed(client, filters=engine.label_filter(settings, PART))
+    for name in [name for image in found for name in image.names]:
         try:
             client.images.remove(name)
         except APIError:  # somebody else's container needs it

@@ -13,6 +13,7 @@ from moorage.docker import building
 from moorage.output import unheard
 
 pytestmark = pytest.mark.engine
+LABEL = "io.moorage.test"
 
 
 @pytest.fixture
@@ -28,7 +29,13 @@ def tag(client: Any) -> Iterator[str]:
 def make(client: Any, tag: str, what: str) -> str:
     files = {"Dockerfile": f"FROM scratch\nLABEL made={what}\n".encode()}
     return building.build(
-        client, files, tag=tag, replace=False, labels={}, title="a test's image", update=unheard
+        client,
+        files,
+        tag=tag,
+        replace=False,
+        labels={LABEL: tag},
+        title="a test's image",
+        update=unheard,
     )
 
 
@@ -37,7 +44,7 @@ def test_an_image_that_came_meanwhile_stays(client: Any, tag: str) -> None:
     first = make(client, tag, "one")
     assert building.image_id(client, tag) == first
     assert make(client, tag, "one") == first  # the engine's own cache gives the same image
-    before = {image.id for image in client.images.list()}
     assert make(client, tag, "two") == first
     assert building.image_id(client, tag) == first
-    assert {image.id for image in client.images.list()} <= before
+    mine = {"label": f"{LABEL}={tag}"}
+    assert [one.id for one in building.listed(client, filters=mine)] == [first]
