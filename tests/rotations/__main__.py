@@ -80,7 +80,8 @@ def _stand_up(hosts: int) -> tuple[str, ...]:
     share = [(hosts + 2 - number) // 3 for number in range(3)]
     mix = ",".join(f"{line}*{count}" for line, count in zip(LINES, share, strict=True) if count)
     good("registry.up", "--yes")
-    good("image.build", "image.push")
+    good("image.build")
+    good("image.push")
     names = tuple(
         one["name"] for one in good("lab.up", "--yes", f"--nodes={mix}").document["nodes"]
     )
