@@ -280,6 +280,8 @@ class Transaction:
             sync_folder(self._store.active)
         disarm(self._store.root)
         shutil.rmtree(self._store.active, ignore_errors=True)
+        with contextlib.suppress(OSError, AgentError):  # its bytes too: a key may be among them
+            self._forget_old()
         on_step("forgotten")
 
     # Files
@@ -443,12 +445,16 @@ class Transaction:
 
 
 def _spent_keys(records: Sequence[Record]) -> set[str | None]:
-    """The bytes of clients' keys of registries of which nothing is ours any more."""
+    """The bytes of clients' keys of registries that are trusted no more.
+
+    What stays for others who rely on it is no trust.
+    """
     ours = records[0].ledger
     living = {
         digest for files in ours.values() for one in files for digest in (one.before, one.after)
     }
-    gone = (record for record in records if record.registry not in ours)
+    trusted = {name for name, files in ours.items() if not all(one.kept for one in files)}
+    gone = (record for record in records if record.registry not in trusted)
     keys = (one for record in gone for one in record.changes if one.path.endswith(".key"))
     return {digest for one in keys for digest in (one.before, one.after)} - living
 

@@ -19,14 +19,15 @@ from agent.edit.toml import parse
 from agent.engine import words
 from agent.formats import client_files, hosts_toml
 from agent.formats.proposal import Proof
-from agent.journal import desired
+from agent.journal import desired, transaction
 from agent.journal.ledger import Store
 from agent.proof import verify
 from agent.wire.client_pair import ClientPair
-from agent.wire.faults import AgentError, PlanError
+from agent.wire.faults import AgentError, PlanError, TrustError
 from agent.wire.plan import Plan
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box
+from tests.agent.test_containerd_kept import MIRRORS, with_config
 from tests.agent.test_runtimes import lay_out, only
 
 NAME = "my.registry.io"
@@ -307,6 +308,36 @@ def test_the_state_keeps_the_key_for_root_alone_and_not_beyond_the_trust(
     assert not [path for path in state.rglob("*") if path.is_file() and line in path.read_bytes()]
     # What stands of the other registry can be taken back all the same.
     assert box.run(box.engine().undo(box.plan(registry=other, verify=None)))["code"] is None
+
+
+def in_the_state(box: Box, pair: dict[str, str]) -> list[Path]:
+    """The files of the state folder that have the key in them."""
+    line = secrets(pair)[0].encode()
+    files = (path for path in (box.root / "var/lib/moorage").rglob("*") if path.is_file())
+    return [path for path in files if line in path.read_bytes()]
+
+
+def test_what_stays_for_others_keeps_no_key_in_the_state(box: Box, pair: dict[str, str]) -> None:
+    with_config(box, MIRRORS)
+    apply(box, "containerd", pair)
+    assert in_the_state(box, pair)
+    box.write("/etc/containerd/certs.d/quay.io/hosts.toml", b"[host]\n")
+    assert "quay.io relies on it" in str(box.untrust()["events"])
+    assert not in_the_state(box, pair)
+
+
+def test_an_apply_that_was_rolled_back_leaves_no_key_in_the_state(
+    box: Box, pair: dict[str, str]
+) -> None:
+    node_with(box, "containerd")
+    box.prover.errors["pull"] = TrustError("ca-wrong", "it is not trusted")
+    seen: list[list[Path]] = []
+    transaction.on_step = lambda name: (
+        seen.append(in_the_state(box, pair)) if name == "written" else None
+    )
+    assert apply(box, "containerd", pair)["code"] == "ca-wrong"
+    assert seen[0]
+    assert not in_the_state(box, pair)
 
 
 def test_what_is_shown_of_a_file_has_no_key_in_it(pair: dict[str, str]) -> None:
