@@ -115,13 +115,14 @@ def _request(host: Host) -> Iterator[RequestEvent]:
 class _Adoption(NamedTuple):
     """All of it is on the disk, and its service was not started yet.
 
-    ``kept``: the files of the agent that was here before, empty for none.
+    ``kept``: the files of the agent that was here before and served, empty for none.
     """
 
     host: Host
     manager: str
     settings: AgentSettings
     certificate: bytes
+    archive: bytes
     kept: dict[str, bytes]
 
     @property
@@ -145,10 +146,25 @@ class _Adoption(NamedTuple):
         """The same when nobody listens any more: why it did not come up is kept for who asks."""
         try:
             self._serve(settling.SECONDS)
+        except service.CalledOffError:
+            return
         except AgentError as problem:
-            if not self._replaced():
-                self.give_back()
-                settling.failed(Store(self.host.root), upgrade.own_archive(), problem.fault)
+            if self._settles():
+                self._give_up(problem.fault)
+
+    def _give_up(self, fault: Fault) -> None:
+        """The note comes before the end, if there is no way back: a release may take it away.
+
+        The agent that serves on takes it away too, so there it comes after that one's start.
+        """
+        store = Store(self.host.root)
+        if not self.kept:
+            settling.failed(store, self.archive, fault)
+        try:
+            self.give_back()
+        finally:
+            if self.kept:
+                settling.failed(store, self.archive, fault)
 
     def _serve(self, patience: float) -> None:
         service.start(self.host, self.manager, patience)
@@ -162,12 +178,14 @@ class _Adoption(NamedTuple):
             _put_back(Home(self.host.root), self.kept)
             service.start(self.host, self.manager)
 
-    def _replaced(self) -> bool:
-        """Whether it was adopted again meanwhile, or released, and is not ours to judge."""
+    def _settles(self) -> bool:
+        """Whether it is ours to judge: not adopted again meanwhile, upgraded, or released."""
+        home = Home(self.host.root)
         try:
-            return Home(self.host.root).certificate.read_bytes() != self.certificate
+            found = (home.certificate.read_bytes(), home.archive.read_bytes())
         except OSError:
-            return True
+            return False
+        return home.settling.exists() and found == (self.certificate, self.archive)
 
 
 def _take_up(host: Host, document: bytes, *, settles: bool = False) -> _Adoption:
@@ -187,14 +205,14 @@ def _take_up(host: Host, document: bytes, *, settles: bool = False) -> _Adoption
     before = home.settings()
     if before is None or before.port != settings.port:  # else this very agent listens there
         _require_free(settings)
-    kept = {} if before is None else _kept(home)
-    adoption = _Adoption(host, manager, settings, certificate, kept)
+    kept = {} if before is None or home.settling.exists() else _kept(home)
+    adoption = _Adoption(host, manager, settings, certificate, upgrade.own_archive(), kept)
     try:
         write_own(home.authority, authority, 0o600)
         keys.take(home, settings, json.dumps(
             {"certificate": certificate.decode("ascii"), "until": settings.until}
         ).encode())  # fmt: skip
-        write_own(home.archive, upgrade.own_archive(), 0o600)
+        write_own(home.archive, adoption.archive, 0o600)
         write_own(home.folder / "start.py", _start_program(), 0o600)
         for note in (home.trial, home.settling):
             with contextlib.suppress(FileNotFoundError):
@@ -225,6 +243,8 @@ def release(host: Host, node: str) -> Iterator[Event]:
     if there:
         manager = service.manager_of(host)
         changes = (FileChange(str(service.file_of(manager)), "removed"),)
+        with contextlib.suppress(FileNotFoundError):
+            home.settling.unlink()  # from here on no one judges it who has waited for its start
         _take_away(host, manager)
     with contextlib.suppress(FileNotFoundError):
         settling.unsettled(Store(host.root)).unlink()

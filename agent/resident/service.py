@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import sys
 import time
@@ -20,6 +21,13 @@ NAME = "moorage-agent"
 UNIT = Path("/etc/systemd/system/moorage-agent.service")
 SCRIPT = Path("/etc/init.d/moorage-agent")
 START_SECONDS = 20.0
+# systemd's words for a start that something else has put an end to: a stop (bus-wait-for-jobs.c),
+# or the whole node's, against which nothing starts any more (transaction.c).
+_CALLED_OFF = re.compile(r"Job for \S+ canceled\.|Transaction for \S+ is destructive")
+
+
+class CalledOffError(AgentError):
+    """A start that was ended by a stop of the service, or of the node: it says nothing of either."""
 
 
 def file_of(manager: str) -> Path:
@@ -73,7 +81,7 @@ def start(host: Host, manager: str, patience: float = START_SECONDS) -> None:
     """Start it, or again, within ``patience`` seconds.
 
     systemd's own restart returns when the agent has said that it serves, or has ended. Raises
-    AgentError ``agent-does-not-start``.
+    AgentError ``agent-does-not-start``, which is a CalledOffError if it was not let to start.
     """
     if manager == "systemd":
         shown = host.run(["systemctl", "show", NAME, "-p", "NeedDaemonReload"])
@@ -82,6 +90,8 @@ def start(host: Host, manager: str, patience: float = START_SECONDS) -> None:
         try:  # its unit knows no limit of starts, so none is to be reset
             _run(host, ["systemctl", "restart", NAME], timeout=patience)
         except AgentError as problem:
+            if _CALLED_OFF.search(problem.message):
+                raise _does_not_start(problem.message, CalledOffError) from None
             said = host.run(["journalctl", "-u", NAME, "-n", "3", "-o", "cat", "--no-pager"])
             words = " | ".join(said.out.strip().split("\n"))
             raise _does_not_start(words or problem.fault.message) from None
@@ -108,8 +118,8 @@ def wait_until_serving(
     raise _does_not_start(f"it does not answer on port {settings.port}")
 
 
-def _does_not_start(words: str) -> AgentError:
-    return AgentError(
+def _does_not_start(words: str, kind: type[AgentError] = AgentError) -> AgentError:
+    return kind(
         "agent-does-not-start",
         f"the resident agent does not serve: {words}",
         cause="its service does not start here; everything of it was taken away again",

@@ -6,6 +6,7 @@ are real. tests/resident has systemd.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 
 from agent.journal.ledger import Store
-from agent.node.host import Host
+from agent.node.host import Done, Host
 from agent.resident import keys, residence, service, settling, upgrade
 from agent.resident.home import AgentSettings, Home
 from agent.wire.faults import AgentError
@@ -39,7 +40,7 @@ class Manager:
 
     def __init__(self, home: Home) -> None:
         self.home, self.asked = home, list[str]()
-        self.refuses = False
+        self.refuses = self.canceled = False
         self.meanwhile: Callable[[], None] = lambda: None
 
     def install(self, host: Host, manager: str) -> None:
@@ -48,6 +49,8 @@ class Manager:
     def start(self, host: Host, manager: str, patience: float = 0) -> None:
         self.asked.append("start")
         self.meanwhile()
+        if self.canceled:
+            raise service.CalledOffError("agent-does-not-start", "it was stopped")
         if self.refuses:
             raise AgentError("agent-does-not-start", "it says no", "no reason", "none")
 
@@ -177,19 +180,117 @@ def test_what_became_of_the_node_meanwhile_is_not_judged(
 
 
 def test_the_one_before_it_serves_on_if_the_new_one_does_not(home: Home, manager: Manager) -> None:
-    first: Later = []
-    trust(home, first, "first")
+    trust(home, [], "first")
+    settling.serves(home)
     later: Later = []
     trust(home, later, "second")
     manager.refuses = True
 
     def meanwhile() -> None:
         manager.refuses = manager.asked.count("start") == 1
+        if not manager.refuses:
+            settling.serves(home)
 
     manager.meanwhile = meanwhile
     later.pop()()
+    told = settling.told(home.root)
+    assert told is not None
+    assert told.error is not None
     assert home.certificate.read_text() == "first"
     assert manager.asked[-2:] == ["start", "start"]
+
+
+def test_one_that_has_never_served_is_nothing_to_go_back_to(home: Home, manager: Manager) -> None:
+    trust(home, [], "first")
+    later: Later = []
+    trust(home, later, "second")
+    manager.refuses = True
+    later.pop()()
+    assert manager.asked[-2:] == ["start", "remove"]
+    assert not home.folder.exists()
+    told = settling.told(home.root)
+    assert told is not None
+    assert told.error is not None
+
+
+@pytest.mark.parametrize("what", ["nothing before it", "one before it"])
+def test_why_is_kept_though_the_way_back_fails(home: Home, manager: Manager, what: str) -> None:
+    if what == "one before it":
+        trust(home, [], "first")
+        settling.serves(home)
+    later: Later = []
+    trust(home, later, "second")
+    manager.refuses = True
+    Path(sys.argv[0]).unlink()  # an errand with --once has tidied up
+    with contextlib.suppress(AgentError):
+        later.pop()()
+    told = settling.told(home.root)
+    assert told is not None
+    assert told.error is not None
+
+
+def test_a_release_while_it_is_judged_has_the_last_word(
+    home: Home, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later: Later = []
+    trust(home, later)
+    manager.refuses = True
+    # The stop of a release ends the start that is waited for, and who waits is faster than it.
+    remove, judged = manager.remove, list[str]()
+
+    def stopped(host: Host, name: str) -> None:
+        if not judged:
+            judged.append("once")
+            later.pop()()
+        remove(host, name)
+
+    monkeypatch.setattr(service, "remove", stopped)
+    list(residence.release(Host(home.root), "n"))
+    assert manager.asked.count("remove") == 1
+    assert not settling.unsettled(Store(home.root)).exists()
+
+
+def test_a_start_that_another_has_called_off_is_not_judged(home: Home, manager: Manager) -> None:
+    later: Later = []
+    trust(home, later)
+    manager.canceled = True
+    later.pop()()
+    assert home.archive.exists()
+    assert settling.told(home.root) == StaysEvent(settling=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("Job for moorage-agent.service canceled.", service.CalledOffError),
+        (
+            "Failed to restart moorage-agent.service: Transaction for "
+            "moorage-agent.service/restart is destructive (shutdown.target has 'start' job queued, "
+            "but 'stop' is included in transaction).",
+            service.CalledOffError,
+        ),
+        ("Job for moorage-agent.service failed because the control process exited.", AgentError),
+    ],
+)
+def test_systemds_words_for_a_start_that_was_called_off(
+    words: str, kind: type[AgentError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host()
+    answer = {"restart": Done(1, "", words), "show": Done(0, "NeedDaemonReload=no\n", "")}
+    monkeypatch.setattr(host, "run", lambda argv, **_: answer.get(argv[1], Done(0, "said\n", "")))
+    with pytest.raises(AgentError) as told:
+        service.start(host, "systemd")
+    assert type(told.value) is kind
+
+
+def test_an_archive_that_has_taken_its_place_is_not_judged(home: Home, manager: Manager) -> None:
+    later: Later = []
+    trust(home, later)
+    manager.refuses = True
+    home.archive.write_bytes(b"an upgrade")
+    later.pop()()
+    assert home.archive.exists()
+    assert not settling.unsettled(Store(home.root)).exists()
 
 
 def test_an_agent_that_serves_has_settled(box: Box, tmp_path: Path) -> None:
