@@ -94,8 +94,10 @@ def _why(store: Store, archive: Callable[[], bytes] | None) -> Fault | None:
 def afterwards(work: Callable[[], None]) -> None:
     """Does ``work`` in a process that outlives this one and its line to the operator.
 
-    What it holds of that line would keep sshd from ending it, so it holds nothing.
+    What it holds of that line would keep sshd from ending it, so it holds nothing. The end of this
+    process may be the end of a terminal (sudo's use_pty), before that one has left it.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if os.fork():
         return
     try:
@@ -103,7 +105,6 @@ def afterwards(work: Callable[[], None]) -> None:
         nothing = os.open(os.devnull, os.O_RDWR)
         for line in (0, 1, 2):
             os.dup2(nothing, line)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         work()
     finally:
         os._exit(0)

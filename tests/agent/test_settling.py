@@ -338,6 +338,29 @@ def test_what_goes_on_afterwards_holds_nothing_of_the_line(tmp_path: Path) -> No
         time.sleep(0.02)
 
 
+def test_the_end_of_a_terminal_does_not_end_what_goes_on_afterwards(tmp_path: Path) -> None:
+    # As with sudo's use_pty: the terminal goes with the errand, before its child has left it.
+    words = (
+        "import os, signal, time\n"
+        "from agent.__main__ import _stop\n"
+        "from agent.resident import settling\n"
+        "signal.signal(signal.SIGHUP, _stop)\n"
+        "fork, leave = os.fork, os.setsid\n"
+        "os.setsid = lambda: (time.sleep(0.4), leave())\n"
+        "os.fork = lambda: time.sleep(0.1) or child if (child := fork()) else 0\n"
+        f"settling.afterwards(lambda: open({str(tmp_path / 'done')!r}, 'w').close())\n"
+        "os.killpg(0, signal.SIGHUP)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", words], check=True, cwd=Path(__file__).parents[2],
+        start_new_session=True,
+    )  # fmt: skip
+    began = time.monotonic()
+    while not (tmp_path / "done").exists():
+        assert time.monotonic() < began + 5
+        time.sleep(0.02)
+
+
 def test_no_service_is_nice_but_one_that_nobody_waits_for(home: Home, manager: Manager) -> None:
     trust(home, [])
     assert home.settling.exists()
