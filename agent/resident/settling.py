@@ -39,10 +39,11 @@ def begin(home: Home) -> None:
 def serves(home: Home) -> None:
     """The agent serves: it is settled, and works as any other service does.
 
-    Until then it has the lowest priority (start.py), for nobody waits for its start.
+    Until then it has the lowest priority (start.py), for nobody waits for its start. One that was
+    made nice by others stays so.
     """
-    with contextlib.suppress(PermissionError):  # one that was made nice by others stays so
-        if os.getpriority(os.PRIO_PROCESS, 0) > 0:
+    if home.settling.exists():
+        with contextlib.suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, 0, 0)
     for note in (home.settling, unsettled(Store(home.root))):
         with contextlib.suppress(FileNotFoundError):

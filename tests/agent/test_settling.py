@@ -306,6 +306,19 @@ def test_an_agent_that_serves_has_settled(box: Box, tmp_path: Path) -> None:
         agent.stop()
 
 
+@pytest.mark.parametrize("settles", [True, False])
+def test_it_takes_back_its_own_niceness_alone(
+    home: Home, monkeypatch: pytest.MonkeyPatch, settles: bool
+) -> None:
+    asked: list[tuple[int, ...]] = []
+    monkeypatch.setattr(os, "getpriority", lambda *_: 10)  # by a Nice= of the operator's, as well
+    monkeypatch.setattr(os, "setpriority", lambda *words: asked.append(words))
+    if settles:
+        settling.begin(home)
+    settling.serves(home)
+    assert asked == ([(os.PRIO_PROCESS, 0, 0)] if settles else [])
+
+
 def test_a_note_that_is_spoilt_tells_nothing(home: Home) -> None:
     note = settling.unsettled(Store(home.root))
     note.parent.mkdir(parents=True)
