@@ -214,6 +214,12 @@ def without(text: str, mark: str) -> str:
     return "".join(reversed(kept))
 
 
+def without_lines(text: str, leaf: list[str], mark: str) -> str:
+    """The text without the marked lines that say just what one of ``leaf`` says."""
+    ours = {f"{line} {mark}" for line in leaf}
+    return "".join(line for line in text.splitlines(keepends=True) if line.strip() not in ours)
+
+
 def without_empty(text: str, mark: str) -> str:
     """The text without keys that bear a mark (and perhaps a name behind it) and hold nothing."""
     kept: list[str] = []

@@ -86,10 +86,12 @@ def stem(tree: Tree, place: str, owned: Ledger) -> str:
     return BESIDE if theirs and not all(map(is_ours, files)) else USUAL
 
 
-def withdrawn(part: str, tree: Tree, place: str, owned: Ledger) -> tuple[Change, ...]:
+def withdrawn(
+    part: str, tree: Tree, place: str, owned: Ledger, stems: tuple[str, ...] = (USUAL, BESIDE)
+) -> tuple[Change, ...]:
     """What takes a pair of ours out of a folder, if it is as we left it."""
     found: list[Change] = []
-    for path in (*paths(place), *paths(place, BESIDE)):
+    for path in (path for stem in stems for path in paths(place, stem)):
         mine = owned.get(path)
         file = tree.read(path) if mine is not None else None
         if mine is not None and file is not None and file.content in (mine.after, None):

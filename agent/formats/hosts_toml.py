@@ -32,6 +32,7 @@ CARRIED = (HEADER + "# It says what another folder or table said so far.\n").enc
 CA = "ca.crt"
 BESIDE = "moorage-ca.crt"  # a name of its own beside another's files, so that it is known again
 DEFAULT = "_default"
+_STEMS = (client_files.USUAL, client_files.BESIDE)
 Client = Optional[tuple[str, str]]  # the two files of a pair that is presented; 3.9 has no "|" here
 
 
@@ -100,11 +101,18 @@ def changes(
         pair = client_files.named(PART, tree, place, client_files.USUAL, registry)
         gone = () if registry.client else client_files.withdrawn(PART, tree, place, owned)
         return (*_ca_file(tree, ca, registry), *pair, *change(PART, hosts, ours), *gone)
-    return _beside(tree, place, hosts, there, registry, carried=initial is not None)
+    return _beside(tree, place, hosts, there, registry, owned, carried=initial is not None)
 
 
 def _beside(
-    tree: Tree, place: str, hosts: File, there: bytes, registry: Registry, *, carried: bool
+    tree: Tree,
+    place: str,
+    hosts: File,
+    there: bytes,
+    registry: Registry,
+    owned: Ledger,
+    *,
+    carried: bool,
 ) -> tuple[Change, ...]:
     """What another's hosts.toml needs: our CA, and the pair, in files of names of their own."""
     found: list[Change] = []
@@ -118,7 +126,28 @@ def _beside(
         found += client_files.named(PART, tree, place, stem, registry)
         pair = list(client_files.paths(place, stem))
         edited = _with_value(hosts.path, edited, registry, "client", pair)
-    return (*found, *change(PART, hosts, edited))
+    gone: tuple[Change, ...] = ()
+    if registry.client is None:
+        edited = _without_pair(tree, place, hosts.path, edited, registry)
+        files = {stem: client_files.paths(place, stem)[0].encode() for stem in _STEMS}
+        stems = tuple(stem for stem, cert in files.items() if cert not in edited)
+        gone = client_files.withdrawn(PART, tree, place, owned, stems)
+    return (*found, *change(PART, hosts, edited), *gone)
+
+
+def _without_pair(tree: Tree, place: str, path: str, content: bytes, registry: Registry) -> bytes:
+    """Another's hosts.toml without a pair of ours, which the plan has no more."""
+    codec = encoding(content)
+    text = content.decode(codec)
+    for stem in _STEMS:
+        files = list(client_files.paths(place, stem))
+        if not client_files.is_ours(tree.read(files[1])):
+            continue
+        for keys, said in _levels(path, content, registry):
+            if files in _listed(said.get("client")):
+                text = toml_edit.release(text, COMMENT, (*keys, "client"))
+        text = _without_path(text, "client", files[0])
+    return text.encode(codec)
 
 
 def _stem_beside(tree: Tree, place: str, path: str, content: bytes, registry: Registry) -> str:

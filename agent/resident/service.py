@@ -27,7 +27,7 @@ _CALLED_OFF = re.compile(r"Job for \S+ canceled\.|Transaction for \S+ is destruc
 
 
 class CalledOffError(AgentError):
-    """A start that was ended by a stop of the service, or of the node: it says nothing of either."""
+    """A start that a stop of the service, or of the node, has ended: it shows nothing."""
 
 
 def file_of(manager: str) -> Path:

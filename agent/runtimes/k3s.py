@@ -68,7 +68,7 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     for one in ours:
         _refuse_template(facts.tree, one)
         changes += _authorities(facts.tree, one, plan)
-        changes += _edited(facts.tree, one, plan)
+        changes += _edited(facts.tree, one, plan, owned)
     return Proposal(tuple(changes), restarts(facts, changes), tuple(_unspeakable(plan)))
 
 
@@ -212,7 +212,7 @@ def _stem(registry: Registry) -> str:
     return registry.name.replace(":", "_")
 
 
-def _edited(tree: Tree, one: _FoundProduct, plan: Plan) -> tuple[Change, ...]:
+def _edited(tree: Tree, one: _FoundProduct, plan: Plan, owned: Ledger) -> tuple[Change, ...]:
     file = tree.read(one.path)
     content = readable(file) or b""
     codec = encoding(content)
@@ -230,8 +230,11 @@ def _edited(tree: Tree, one: _FoundProduct, plan: Plan) -> tuple[Change, ...]:
         raise _refused(file, f"it is not UTF-8 ({problem})") from None
     except yaml_block.Unsafe as problem:
         raise _refused(file, str(problem)) from None
+    gone: tuple[Change, ...] = ()
+    if plan.registry.client is None and pair[0] not in document.text:
+        gone = client_files.withdrawn(PART, tree, one.folder, owned, (_stem(plan.registry),))
     # Logins stand in such files; whoever adds one to ours finds it closed.
-    return change(PART, file, document.text.encode(codec), mode=0o600)
+    return (*change(PART, file, document.text.encode(codec), mode=0o600), *gone)
 
 
 def _with_registry(
@@ -273,16 +276,18 @@ def _with_pair(
     registry: Registry,
     mark: str,
 ) -> yaml_block.Document:
-    """The document with the client's certificate and key, if there are any."""
+    """The document with the client's certificate and key; without ours if there are none."""
     path = ("configs", registry.name, "tls")
+    leaf = [f"{key}: {json.dumps(one)}" for key, one in zip(("cert_file", "key_file"), wanted)]
+    if registry.client is None:
+        return yaml_block.scan(yaml_block.without_lines(document.text, leaf, mark))
     said = document.value(*path, "cert_file")
-    if registry.client is None or said == wanted[0]:
+    if said == wanted[0]:
         return document
     if said is not None:
         key = document.value(*path, "key_file") or ""
         client_files.require_same(tree, (said, key), registry, file.path)
         return document
-    leaf = [f"{key}: {json.dumps(one)}" for key, one in zip(("cert_file", "key_file"), wanted)]
     return document.with_keys(path, leaf, mark)
 
 

@@ -115,17 +115,73 @@ def told_of(box: Box, runtime: str, cert: str, key: str) -> bool:
     return bool(tables["client"] == [[cert, key]])
 
 
-@pytest.mark.parametrize("runtime", ["containerd", "docker", "podman", "buildkit"])
+@pytest.mark.parametrize("runtime", CASES)
 def test_a_pair_that_the_plan_has_no_more_goes(
     box: Box, pair: dict[str, str], runtime: str
 ) -> None:
-    part, place, _ = CASES[runtime]
-    node_with(box, runtime)
+    part, place, stem = CASES[runtime]
+    before = node_with(box, runtime).files()
+    apply(box, part, None)
+    alone = box.files()
     apply(box, part, pair)
-    assert apply(box, part, None)["code"] is None
-    assert [box.read(path) for path in client_files.paths(place)] == [None, None]
-    hosts = box.read(f"{place}/hosts.toml")
-    assert hosts is None or b"client" not in hosts
+    assert apply(box, part, None)["status"] == "changed"
+    assert [box.read(path) for path in client_files.paths(place, stem)] == [None, None]
+    assert {**alone, **without_pairs(box)} == alone
+    assert apply(box, part, None)["status"] == "unchanged"
+    box.untrust()
+    assert box.files() == before
+
+
+def without_pairs(box: Box) -> dict[str, bytes]:
+    """The node's files, of TOML what they say: a folder of pairs that is empty may be named."""
+    return {path: one for path, one in box.files().items() if not path.endswith("buildkitd.toml")}
+
+
+@pytest.mark.parametrize(
+    "client", ["", 'client = [["/t.cert", "/t.key"]]\n', 'client = "/t.pem"\n']
+)
+def test_it_goes_from_anothers_hosts_toml_as_well(
+    box: Box, pair: dict[str, str], client: str
+) -> None:
+    box.with_containerd(WITH_FOLDERS)
+    theirs = f'server = "https://{NAME}"\n{client}[host."https://{NAME}"]\n  dial_timeout = "3s"\n'
+    box.write(f"{CONTAINERD}/hosts.toml", theirs.encode())
+    before = box.files()
+    apply(box, "containerd", None)
+    alone = box.files()
+    apply(box, "containerd", pair)
+    assert apply(box, "containerd", None)["status"] == "changed"
+    assert box.files() == alone
+    box.untrust()
+    assert box.files() == before
+
+
+def test_its_files_stay_as_long_as_anothers_table_names_them(
+    box: Box, pair: dict[str, str]
+) -> None:
+    box.with_containerd(WITH_FOLDERS)
+    theirs = f'server = "https://{NAME}"\n[host]\n"https://{NAME}" = {{ dial_timeout = "3s" }}\n'
+    before = box.write(f"{CONTAINERD}/hosts.toml", theirs.encode()) and box.files()
+    apply(box, "containerd", pair)
+    assert apply(box, "containerd", None)["code"] is None
+    inline = parse(box.read(f"{CONTAINERD}/hosts.toml") or b"")["host"][f"https://{NAME}"]
+    assert None not in [box.read(path) for one in inline["client"] for path in one]
+    box.untrust()
+    assert box.files() == before
+
+
+def test_it_goes_from_the_configuration_of_an_old_containerd(
+    box: Box, pair: dict[str, str]
+) -> None:
+    before = box.with_containerd(CLASSIC).files()
+    apply(box, "containerd", None)
+    alone = box.files()
+    apply(box, "containerd", pair)
+    done = apply(box, "containerd", None)
+    assert (done["status"], done["restarts"]) == ("changed", ["containerd.service"])
+    assert box.files() == alone
+    box.untrust()
+    assert box.files() == before
 
 
 @pytest.mark.parametrize("runtime", CASES)

@@ -46,6 +46,17 @@ class Drafts:
             raise _not_understood(layer, table, f'{key} = "{value}"')
         self._texts[layer.path] = edited
 
+    def release(self, table: toml_edit.Keys, key: str) -> bool:
+        """Take ``table.key`` of ours back. Returns whether nothing of ours is there any more."""
+        inner = table[len(self._layers.table) :]
+        layer = self._layers.deciding(*inner, key)
+        keys = (*self._layers.table_in(layer), *inner, key)
+        there, text = self._text(layer), toml_edit.release(self._text(layer), COMMENT, keys)
+        if text != there:
+            self._texts[layer.path] = text
+        was, now = (at(parse(one.encode("utf-8")), *keys) for one in (there, text))
+        return was is None or now != was
+
     def move_mirrors(self) -> None:
         """Turn every `mirrors` table that counts into comments, line by line."""
         for layer in self._layers.all:

@@ -196,11 +196,15 @@ def _pair(
     place: str,
     registry: Registry,
 ) -> tuple[Change, ...]:
-    pair = registry.client
-    if pair is None:
-        return ()
     cert, key = client_files.paths(place, client_files.BESIDE)
     there = str(tls.get("cert_file") or "")
+    if registry.client is None:
+        gone = there != cert
+        if not gone:
+            released = [drafts.release(table, one) for one in ("cert_file", "key_file")]
+            gone = all(released)
+        stems = (client_files.BESIDE,) if gone else ()
+        return client_files.withdrawn(PART, situation.tree, place, situation.owned, stems)
     if there not in ("", cert):
         client_files.require_same(
             situation.tree, (there, str(tls.get("key_file") or "")), registry,
