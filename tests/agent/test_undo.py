@@ -207,6 +207,8 @@ def test_a_look_without_root_goes_as_far_as_it_may_and_says_where_that_ends(
         (b"a\r\n", b"a\r\nX\r\n", b"a\r\nX\r\nb", b"a\r\nb"),
         (b"a", b"a\nX\n", b"a\nX\nb\n", b"a\nb\n"),
         (b"#\nA\n", b"#\nA\n#\nX\n", b"#\nX\n", b""),
+        # Of equal lines the match takes others; ours stand together once.
+        (b"b\na\n", b"X\na\nb\na\n", b"X\na\na\nb\na\n", b"a\nb\na\n"),
     ],
 )
 def test_an_edit_is_taken_out_of_a_file_others_changed(
