@@ -314,3 +314,20 @@ def test_a_record_that_lacks_something_is_damaged_notes(node: Box) -> None:
     with pytest.raises(AgentError) as problem:
         next(Store(str(node.root)).records())
     assert problem.value.code == "state-damaged"
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_step_is_decided_once(box: Box, monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
+    box.with_containerd()
+    if operation != "apply":
+        box.apply()
+    decided: list[Step] = []
+    decision = steps._DECISIONS[operation]
+
+    def noted(*asked: Any) -> Step:
+        decided.append(decision(*asked))
+        return decided[-1]
+
+    monkeypatch.setitem(steps._DECISIONS, operation, noted)
+    assert box.run(getattr(box.engine(), operation)(box.plan()))["status"] == "changed"
+    assert len(decided) == 1
