@@ -19,7 +19,7 @@ from agent.edit.toml import parse
 from agent.engine import words
 from agent.formats import client_files, hosts_toml
 from agent.formats.proposal import Proof
-from agent.journal import desired, transaction
+from agent.journal import desired, status, transaction
 from agent.journal.ledger import Store
 from agent.proof import verify
 from agent.wire.client_pair import ClientPair
@@ -371,6 +371,17 @@ def in_the_state(box: Box, pair: dict[str, str]) -> list[Path]:
     line = secrets(pair)[0].encode()
     files = (path for path in (box.root / "var/lib/moorage").rglob("*") if path.is_file())
     return [path for path in files if line in path.read_bytes()]
+
+
+def test_a_pair_is_not_told_as_the_ca(box: Box, pair: dict[str, str]) -> None:
+    box.with_docker()
+    box.write(f"/etc/docker/certs.d/{NAME}/theirs.crt", box.ca.encode())
+    assert apply(box, "docker", pair)["code"] is None
+    events = box.run(box.engine().status())["events"]
+    [told] = next(one for one in events if one["event"] == "status")["trusted"]
+    endings = [one["path"].rpartition(".")[2] for one in told["files"]]
+    assert endings.index("cert") < endings.index("crt")  # of the folder by the port's name
+    assert told["ca_ends"] == status.ends(box.ca.encode()) is not None
 
 
 def test_what_stays_for_others_keeps_no_key_in_the_state(box: Box, pair: dict[str, str]) -> None:
