@@ -99,7 +99,11 @@ def afterwards(work: Callable[[], None]) -> None:
     process may be the end of a terminal (sudo's use_pty), before that one has left it.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    if os.fork():
+    try:
+        child = os.fork()
+    except OSError:  # too many processes: cut off here as anywhere, and all has been told
+        return
+    if child:
         return
     try:
         os.setsid()

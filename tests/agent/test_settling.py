@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -349,6 +350,20 @@ def test_what_goes_on_afterwards_holds_nothing_of_the_line(tmp_path: Path) -> No
     while not (tmp_path / "done").exists():
         assert time.monotonic() < began + 20
         time.sleep(0.02)
+
+
+def test_a_node_that_takes_no_further_process_has_been_told_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", full)
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        settling.afterwards(lambda: pytest.fail("nobody waits for it here"))
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_end_of_a_terminal_does_not_end_what_goes_on_afterwards(tmp_path: Path) -> None:
