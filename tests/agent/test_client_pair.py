@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import re
+import shutil
 import ssl
 import stat
 import threading
@@ -336,8 +337,6 @@ def test_a_mirror_is_asked_with_the_pair(box: Box, pair: dict[str, str]) -> None
 
 
 def test_without_notes_our_pair_is_known_by_its_first_line(box: Box, pair: dict[str, str]) -> None:
-    import shutil
-
     before = box.with_containerd(WITH_FOLDERS).files()
     apply(box, "containerd", pair)
     shutil.rmtree(box.root / "var/lib/moorage")
@@ -371,6 +370,16 @@ def in_the_state(box: Box, pair: dict[str, str]) -> list[Path]:
     line = secrets(pair)[0].encode()
     files = (path for path in (box.root / "var/lib/moorage").rglob("*") if path.is_file())
     return [path for path in files if line in path.read_bytes()]
+
+
+def test_without_notes_a_pair_of_ours_is_not_taken_for_dockers(
+    box: Box, pair: dict[str, str]
+) -> None:
+    apply(box.with_docker(), "docker", pair)
+    shutil.rmtree(box.root / "var/lib/moorage")
+    apply(lay_out(box, "podman"), "podman", pair)
+    _, place, stem = CASES["podman"]
+    assert None not in [box.read(path) for path in client_files.paths(place, stem)]
 
 
 def test_a_pair_is_not_told_as_the_ca(box: Box, pair: dict[str, str]) -> None:
