@@ -201,6 +201,20 @@ def test_the_one_before_it_serves_on_if_the_new_one_does_not(home: Home, manager
     assert manager.asked[-2:] == ["start", "start"]
 
 
+def test_another_fleets_agent_is_left_where_it_is(home: Home, manager: Manager) -> None:
+    trust(home, [])
+    before = {path.name: path.read_bytes() for path in home.folder.iterdir()}
+    theirs = json.dumps({**json.loads(document("two")), "authority": "another"}).encode()
+    later: Later = []
+    applied = iter([ResultEvent(APPLIED)])
+    _, stays, result = residence.staying(Host(home.root), applied, lambda: theirs, later)
+    assert isinstance(stays, StaysEvent)
+    assert stays.error is not None
+    assert stays.error.code == "another-fleets"
+    assert (result, later) == (ResultEvent(APPLIED), [])
+    assert {path.name: path.read_bytes() for path in home.folder.iterdir()} == before
+
+
 def test_one_that_has_never_served_is_nothing_to_go_back_to(home: Home, manager: Manager) -> None:
     trust(home, [], "first")
     later: Later = []
