@@ -100,16 +100,17 @@ def _request(host: Host) -> Iterator[RequestEvent]:
     """
     home = Home(host.root)
     service.manager_of(host)
-    identity = _identity(home)
-    try:
-        yield RequestEvent(identity, keys.request(host, home.next_key), int(time.time()))
-    finally:
-        with contextlib.suppress(OSError):
-            home.next_certificate.unlink()  # before its key: alone it would keep an agent down
-        with contextlib.suppress(OSError):
-            home.next_key.unlink()
-        with contextlib.suppress(OSError):
-            home.folder.rmdir()  # where an agent resides it is not empty
+    with settling.alone(Store(host.root)):
+        identity = _identity(home)
+        try:
+            yield RequestEvent(identity, keys.request(host, home.next_key), int(time.time()))
+        finally:
+            with contextlib.suppress(OSError):
+                home.next_certificate.unlink()  # before its key: alone it would keep an agent down
+            with contextlib.suppress(OSError):
+                home.next_key.unlink()
+            with contextlib.suppress(OSError):
+                home.folder.rmdir()  # where an agent resides it is not empty
 
 
 class _Adoption(NamedTuple):
@@ -149,8 +150,9 @@ class _Adoption(NamedTuple):
         except service.CalledOffError:
             return
         except AgentError as problem:
-            if self._settles():
-                self._give_up(problem.fault)
+            with settling.alone(Store(self.host.root)):
+                if self._settles():
+                    self._give_up(problem.fault)
 
     def _give_up(self, fault: Fault) -> None:
         """The note comes before the end, if there is no way back: a release may take it away.

@@ -91,7 +91,7 @@ def start(host: Host, manager: str, patience: float = START_SECONDS) -> None:
             _run(host, ["systemctl", "restart", NAME], timeout=patience)
         except AgentError as problem:
             if _CALLED_OFF.search(problem.message):
-                raise _does_not_start(problem.message, CalledOffError) from None
+                raise CalledOffError.of(_does_not_start(problem.message).fault) from None
             said = host.run(["journalctl", "-u", NAME, "-n", "3", "-o", "cat", "--no-pager"])
             words = " | ".join(said.out.strip().split("\n"))
             raise _does_not_start(words or problem.fault.message) from None
@@ -118,8 +118,8 @@ def wait_until_serving(
     raise _does_not_start(f"it does not answer on port {settings.port}")
 
 
-def _does_not_start(words: str, kind: type[AgentError] = AgentError) -> AgentError:
-    return kind(
+def _does_not_start(words: str) -> AgentError:
+    return AgentError(
         "agent-does-not-start",
         f"the resident agent does not serve: {words}",
         cause="its service does not start here; everything of it was taken away again",

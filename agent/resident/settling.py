@@ -13,16 +13,17 @@ in vain goes over SSH, where the next trust adopts it again.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from agent.journal.ledger import Store
-from agent.node.disk import write_own
+from agent.node.disk import explained, make_folder, write_own
 from agent.resident.home import Home
 from agent.wire.faults import AgentError, Fault
 from agent.wire.report import StaysEvent
@@ -88,8 +89,21 @@ def _why(store: Store, archive: Callable[[], bytes] | None) -> Fault | None:
         if archive is None or note["agent"] == hashlib.sha256(archive()).hexdigest():
             return fault
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        pass
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
     return None
+
+
+@contextlib.contextmanager
+def alone(store: Store) -> Iterator[None]:
+    """One adoption is asked for and written, or taken away, at a time."""
+    with explained(store.folder):
+        make_folder(store.folder, 0o700)
+        descriptor = os.open(store.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def afterwards(work: Callable[[], None]) -> None:

@@ -14,6 +14,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -263,6 +264,29 @@ def test_a_release_while_it_is_judged_has_the_last_word(
     list(residence.release(Host(home.root), "n"))
     assert manager.asked.count("remove") == 1
     assert not settling.unsettled(Store(home.root)).exists()
+
+
+def test_what_is_taken_away_is_not_what_comes_meanwhile(
+    home: Home, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later: Later = []
+    trust(home, later, "one")
+    manager.refuses = True
+    adopted = Host(home.root), "n", lambda: document("two")
+    comes = threading.Thread(target=lambda: list(residence.reside(*adopted)))
+    remove = manager.remove
+
+    def slowly(host: Host, name: str) -> None:
+        remove(host, name)
+        manager.refuses = False
+        comes.start()
+        comes.join(0.3)
+
+    monkeypatch.setattr(service, "remove", slowly)
+    later.pop()()
+    comes.join()
+    assert home.certificate.read_text() == "two"
+    assert home.archive.exists()
 
 
 def test_a_start_that_another_has_called_off_is_not_judged(home: Home, manager: Manager) -> None:
