@@ -16,9 +16,10 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from moorage.references import HUB, Reference
-from moorage.registry.client import MANIFEST_TYPES, basic
+from moorage.registry.client import MANIFEST_TYPES, MOST_REDIRECTS, basic, onward
 from moorage.registry.logins import tokens
 from moorage.registry.logins.credentials import Credentials
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("moorage.registry")
 _CONNECT, _ANSWER = 5.0, 20.0  # seconds
-_REDIRECTS = 5
 _HUB_ANSWERS = "registry-1.docker.io"
 # containers-registries.conf(5), containers-certs.d(5)
 _CONFIGURATION = ("/etc/containers/registries.conf", "/etc/containers/registries.conf.d")
@@ -57,7 +57,7 @@ class Asker:
         self._logins, self._authorities, self._at_once = logins, authorities, at_once
         self._present = present
         self._making = threading.Lock()
-        self._pools: dict[str, PoolManager] = {}
+        self._pools: dict[tuple[str, bool], PoolManager] = {}
         self._tokens: dict[str, str] = {}
 
     def digest(self, image: Reference) -> str:
@@ -97,16 +97,44 @@ class Asker:
             headers["Authorization"] = f"Bearer {token}"
         else:
             headers |= _basic(login)
-        return pool.request(method, url, headers=headers)
+        answer = pool.request(method, url, headers=headers, redirect=False)
+        return self._followed(answer, method, url, headers, image.registry)
 
-    def _pool(self, registry: str) -> PoolManager:
-        """Raises OSError for a CA file that cannot be read, ValueError for a proxy with a login."""
+    def _followed(
+        self,
+        answer: BaseHTTPResponse,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        registry: str,
+    ) -> BaseHTTPResponse:
+        """What a redirect leads to, by the rules of :mod:`moorage.registry.client`: login and
+        client's certificate go to the registry's own host alone, and nothing goes without TLS."""
+        own = urlsplit(url).hostname
+        for _ in range(MOST_REDIRECTS):
+            url = onward(url, answer.status, answer.headers.get("location", ""))
+            if not url:
+                break
+            ours = urlsplit(url).hostname == own
+            if not ours:
+                headers = {key: one for key, one in headers.items() if key != "Authorization"}
+            answer = self._pool(registry, ours).request(
+                method, url, headers=headers, redirect=False
+            )
+        return answer
+
+    def _pool(self, registry: str, presenting: bool = True) -> PoolManager:
+        """``presenting``: with the client's certificate, which is the registry's host's alone.
+
+        Raises OSError for a CA file that cannot be read, ValueError for a proxy with a login.
+        """
         with self._making:
-            if registry not in self._pools:
-                self._pools[registry] = self._made(registry)
-            return self._pools[registry]
+            key = registry, presenting
+            if key not in self._pools:
+                self._pools[key] = self._made(*key)
+            return self._pools[key]
 
-    def _made(self, registry: str) -> PoolManager:
+    def _made(self, registry: str, presenting: bool) -> PoolManager:
         from urllib.request import getproxies, proxy_bypass
 
         import urllib3
@@ -114,16 +142,14 @@ class Asker:
         context = ssl.create_default_context()
         for path in self._authorities(registry):
             context.load_verify_locations(path)
-        self._present(registry, context)
+        if presenting:
+            self._present(registry, context)
         timeout = urllib3.Timeout(connect=_CONNECT, read=_ANSWER)
         proxy = "" if proxy_bypass(registry) else getproxies().get("https", "")
         if "@" in proxy:
             raise ValueError("a proxy that wants a login is left to skopeo")
         made = urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager()
-        # Redirects alone are followed: Pulp 2.27 sends even a HEAD on to another program. urllib3
-        # takes no login along to another host.
-        retries = urllib3.Retry(None, 0, 0, _REDIRECTS, status=0, other=0)
-        made.connection_pool_kw |= {"ssl_context": context, "timeout": timeout, "retries": retries}
+        made.connection_pool_kw |= {"ssl_context": context, "timeout": timeout, "retries": False}
         made.connection_pool_kw["maxsize"] = self._at_once
         return made
 

@@ -12,11 +12,12 @@ import ipaddress
 import logging
 import socket
 import ssl
+import string
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from moorage.errors import MoorageError
 from moorage.registry.logins import external
@@ -36,7 +37,7 @@ MANIFEST_TYPES = ", ".join(
         "application/vnd.oci.image.index.v1+json",
     )
 )
-_REDIRECTS, _MOST_REDIRECTS = (301, 302, 303, 307, 308), 5
+_REDIRECTS, MOST_REDIRECTS = (301, 302, 303, 307, 308), 5
 
 
 @dataclass(frozen=True)
@@ -100,18 +101,12 @@ def _followed(
 
     method, path, _ = request
     url = f"https://{settings.registry_name}{path}"
-    for _ in range(_MOST_REDIRECTS):
-        location = answer.headers.get("location", "")
-        if answer.status not in _REDIRECTS or not location or method not in ("GET", "HEAD"):
+    for _ in range(MOST_REDIRECTS):
+        url = onward(url, answer.status, answer.headers.get("location", ""))
+        if not url or method not in ("GET", "HEAD"):
             break
-        try:
-            url = urljoin(url, location)
-            there = urlsplit(url)
-            host, port = there.hostname, there.port or 443
-        except ValueError:
-            break
-        if there.scheme != "https" or not host:
-            break
+        there = urlsplit(url)
+        host, port = there.hostname or "", there.port or 443
         wanted = (method, f"{there.path or '/'}{'?' * bool(there.query)}{there.query}", None)
         ours = host == settings.registry.host
         if not ours:
@@ -119,6 +114,23 @@ def _followed(
         context = tls.context(settings, with_systems=True, presenting=ours)
         answer = _once(settings, context, wanted, headers, timeout, at=(host, port))
     return answer
+
+
+def onward(url: str, status: int, location: str) -> str:
+    """Where an answer to ``url`` sends on to; "" if to nowhere, or away from HTTPS. Pure.
+
+    ``location``: as http.client reads a header, in Latin-1; what no URL may hold is escaped.
+    """
+    if status not in _REDIRECTS or not location:
+        return ""
+    try:
+        escaped = quote(location, safe=string.punctuation, encoding="latin-1")
+        found = urljoin(url, escaped)
+        there = urlsplit(found)
+        host, _ = (there.hostname or "").encode("idna"), there.port
+    except ValueError:
+        return ""
+    return found if there.scheme == "https" and host else ""
 
 
 def basic(login: Credentials | None) -> dict[str, str]:
@@ -142,8 +154,10 @@ def _once(
 
     registry = settings.registry
     host, port = at or (registry.host, registry.port)
-    name = host if port == 443 else f"{host}:{port}"
+    written = f"[{host}]" if ":" in host else host
+    name = written if port == 443 else f"{written}:{port}"
     of_it = host == registry.host
+    itself = of_it and port == registry.port
     where = (place(settings)[0], port) if of_it else (host, port)
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
@@ -167,10 +181,10 @@ def _once(
         agreed = isinstance(connection.sock, ssl.SSLSocket) and connection.sock.cipher() is not None
         if of_it and (words := client_pair.alert(said, agreed)):
             raise _of_the_pair(settings, words) from None
-        told = explained(settings, said) if of_it else _astray(settings, name, said)
+        told = explained(settings, said) if itself else _astray(settings, name, said)
         raise external.advised(settings, told) from None
     except http.client.HTTPException as problem:
-        told = explained(settings, problem) if of_it else _astray(settings, name, problem)
+        told = explained(settings, problem) if itself else _astray(settings, name, problem)
         raise external.advised(settings, told) from None
     finally:
         connection.close()

@@ -10,7 +10,7 @@ import http.server
 import ssl
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from moorage.images.asking import Asker
 from moorage.pki import certificates
 from moorage.pki import registry as pki
 from moorage.references import parse
-from moorage.registry import client
+from moorage.registry import client, tls
 from moorage.registry.logins.credentials import Credentials
 from moorage.settings import RegistrySettings, Settings
 from tests.agent.authority import Authority
@@ -41,6 +41,7 @@ class Elsewhere:
     port: int = 0
     sends: str = ""
     logins: list[tuple[str, str]] = field(default_factory=list)
+    clients: list[tuple[str, bool]] = field(default_factory=list)
 
     @contextlib.contextmanager
     def running(self, folder: Path) -> Iterator[Elsewhere]:
@@ -50,6 +51,8 @@ class Elsewhere:
             def do_HEAD(self) -> None:
                 host = self.headers["Host"].partition(":")[0]
                 server.logins.append((host, self.headers.get("Authorization", "")))
+                shown = self.connection.getpeercert(binary_form=True)
+                server.clients.append((host, bool(shown)))
                 kept = self.path.startswith("/kept/")
                 self.send_response(200 if kept else 302)
                 if kept:
@@ -68,6 +71,8 @@ class Elsewhere:
         (folder / "tls.key").write_bytes(key)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+        context.load_verify_locations(cadata=self.authority.pem)
+        context.verify_mode = ssl.CERT_OPTIONAL  # it asks who comes, and takes anybody
         httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
         threading.Thread(target=httpd.serve_forever, args=(0.05,), daemon=True).start()
         try:
@@ -94,12 +99,19 @@ def settings(elsewhere: Elsewhere, tmp_path: Path) -> Settings:
 def digests(settings: Settings) -> list[str]:
     """What both of our clients find: the one with our own connections, and the one with a pool."""
     login = {settings.registry_name: (LOGIN.user, LOGIN.password)}
-    asker = Asker(login, lambda _: (str(settings.ca_file),))
+    asker = Asker(
+        login,
+        lambda _: (str(settings.ca_file),),
+        present=lambda _, made: tls.present(settings, made),
+    )
     image = parse(f"{settings.registry_name}/team/app:1")
     return [client.manifest_digest(settings, LOGIN, "team/app", "1"), asker.digest(image)]
 
 
-@pytest.mark.parametrize("sends", ["/kept/app", "https://localhost:{port}/kept/app?token=1"])
+@pytest.mark.parametrize(
+    "sends",
+    ["/kept/app", "https://localhost:{port}/kept/app?token=1", "/kept/a b", "/kept/\xe9"],
+)
 def test_a_manifest_that_lies_elsewhere_at_the_registry_is_found(
     settings: Settings, elsewhere: Elsewhere, sends: str
 ) -> None:
@@ -117,22 +129,70 @@ def test_a_login_does_not_go_along_to_another_host(
     assert elsewhere.logins == [(HERE, basic), (THERE, "")] * 2
 
 
+def test_a_clients_certificate_does_not_go_along_to_another_host(
+    settings: Settings, elsewhere: Elsewhere, tmp_path: Path
+) -> None:
+    for name, content in zip(("c.crt", "c.key"), elsewhere.authority.issue("me"), strict=True):
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / name).chmod(0o600)
+    shown = replace(
+        settings.registry,
+        client_cert=str(tmp_path / "c.crt"),
+        client_key=str(tmp_path / "c.key"),
+    )
+    elsewhere.sends = f"https://{THERE}:{elsewhere.port}/kept/app"
+    assert digests(replace(settings, registry=shown)) == [DIGEST, DIGEST]
+    assert elsewhere.clients == [(HERE, True), (THERE, False)] * 2
+
+
+@pytest.mark.parametrize("host", [HERE, THERE])
+def test_a_redirect_away_from_tls_is_not_followed(
+    settings: Settings, elsewhere: Elsewhere, host: str
+) -> None:
+    asked: list[str] = []
+
+    class Plain(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Docker-Content-Digest", DIGEST)
+            self.end_headers()
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Plain) as plain:
+        threading.Thread(target=plain.serve_forever, args=(0.05,), daemon=True).start()
+        elsewhere.sends = f"http://{host}:{plain.server_address[1]}/kept/app"
+        assert (digests(settings), asked) == (["", ""], [])
+        plain.shutdown()
+
+
 @pytest.mark.parametrize(
-    "sends", ["http://localhost:{port}/kept/app", "/v2/again", "https://[bad/kept/app", "ftp://a/"]
+    "sends",
+    [
+        *("/v2/again", "https://[bad/kept/app", "ftp://a/", "https://a..b/kept/app"),
+        *(
+            "https://.a/kept/app",
+            f"https://{'a' * 64}/kept/app",
+            "https://localhost:99999/kept/app",
+        ),
+    ],
 )
 def test_a_redirect_that_leads_nowhere_is_no_digest(
     settings: Settings, elsewhere: Elsewhere, sends: str
 ) -> None:
-    """Away from TLS, round and round, and to no address at all."""
+    """Round and round, and to no address at all."""
     elsewhere.sends = sends.format(port=elsewhere.port)
     assert digests(settings) == ["", ""]
     assert len(elsewhere.logins) <= 12
 
 
-def test_a_host_that_does_not_answer_is_named(settings: Settings, elsewhere: Elsewhere) -> None:
+@pytest.mark.parametrize("host", [THERE, HERE, "[::1]"])
+def test_a_place_that_does_not_answer_is_named(
+    settings: Settings, elsewhere: Elsewhere, host: str
+) -> None:
+    """Also if it is another port of the registry's own host."""
     closed = free_port()
-    elsewhere.sends = f"https://{THERE}:{closed}/kept/app"
+    elsewhere.sends = f"https://{host}:{closed}/kept/app"
     with pytest.raises(MoorageError) as refused:
         client.manifest_digest(settings, LOGIN, "team/app", "1")
-    assert f"{THERE}:{closed}" in str(refused.value)
+    assert f"https://{host}:{closed}," in str(refused.value)
     assert refused.value.cure == f"ask whoever runs {settings.registry_name}"
