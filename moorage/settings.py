@@ -7,6 +7,7 @@ be stands in :mod:`moorage.configuration.allowed`; :mod:`moorage.configuration.p
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import typing
 from collections.abc import Mapping
@@ -227,7 +228,8 @@ class Settings:
         if not registry.external:
             return self.certs_dir / "ca.crt"
         if registry.ca:
-            return self.root / Path(registry.ca).expanduser()
+            # Of ~nobody/… Path.expanduser() makes a RuntimeError.
+            return self.root / os.path.expanduser(registry.ca)  # noqa: PTH111
         # By its name: another registry.host in invoke.yaml never meets the CA of the one before.
         return self.certs_dir / "external" / f"{self.registry_name}.crt"
 

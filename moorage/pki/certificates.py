@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -107,6 +108,8 @@ def load_certificates(pem: bytes) -> list[x509.Certificate]:
         certificates = x509.load_pem_x509_certificates(pem)
         for certificate in certificates:
             facts(certificate)
+    except UnsupportedAlgorithm as problem:
+        raise ValueError(f"its key is of a kind that is not supported ({problem})") from None
     except ValueError as problem:
         raise ValueError(f"it is not a whole certificate in PEM form ({problem})") from None
     return certificates

@@ -7,6 +7,7 @@ read and never written.
 from __future__ import annotations
 
 import datetime
+import os
 import re
 import shlex
 import stat
@@ -32,7 +33,9 @@ def files(settings: Settings) -> tuple[Path, Path] | None:
     registry = settings.registry
     if not registry.client_cert:
         return None
-    cert, key = (Path(one).expanduser() for one in (registry.client_cert, registry.client_key))
+    # Of ~nobody/… Path.expanduser() makes a RuntimeError; it is a file that is not there.
+    named = (registry.client_cert, registry.client_key)
+    cert, key = (Path(os.path.expanduser(one)) for one in named)  # noqa: PTH111
     return settings.root / cert, settings.root / key
 
 

@@ -226,6 +226,26 @@ def test_files_that_are_no_pair_are_refused_with_a_cure(
     assert pair[1].decode().splitlines()[1] not in str(refused.value.to_json())
 
 
+def test_a_home_of_nobodys_is_no_file(tmp_path: Path) -> None:
+    given = {"client_cert": "~nobody-of-ours/a.pem", "client_key": "~nobody-of-ours/b.pem"}
+    with pytest.raises(Refused) as refused:
+        client_pair.read(theirs(tmp_path, 443, **given))
+    assert refused.value.code == "client-pair"
+
+
+def test_a_key_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    import subprocess
+
+    made = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:SM2 -nodes -subj /CN=x"
+    words = [*made.split(), "-keyout", "client.key", "-out", "client.crt"]
+    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    crt, key = ((tmp_path / f"client.{end}").read_bytes() for end in ("crt", "key"))
+    given = laid(tmp_path, (crt, key))
+    with pytest.raises(Refused, match=r"client.crt cannot be used") as refused:
+        client_pair.read(theirs(tmp_path, 443, **given))
+    assert "not supported" in refused.value.cause
+
+
 def test_the_cure_for_an_encrypted_key_is_a_command_that_works(
     tmp_path: Path, authority: Authority
 ) -> None:
