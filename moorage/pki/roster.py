@@ -116,12 +116,19 @@ class Roster:
         """The agent of that id, under whatever name; None for one that is revoked or not ours."""
         return next((one for one in self.residents().values() if one.id == identity), None)
 
-    def put(self, host: str, resident: Resident, instead_of: str = "") -> None:
-        """``host``'s agent; under its other names too. ``instead_of``: the id it had until now."""
+    def put(
+        self, host: str, resident: Resident, instead_of: str = "", *, known: bool = False
+    ) -> None:
+        """``host``'s agent; under its other names too. ``instead_of``: the id it had until now.
+
+        ``known``: nothing if it is not ``host``'s any more: another command may have dropped it.
+        """
         new = asdict(resident)
 
         def put(document: Document) -> None:
             nodes = document["nodes"]
+            if known and nodes.get(host, {}).get("id") != resident.id:
+                return
             for name, one in list(nodes.items()):
                 if one["id"] == resident.id:
                     one |= {key: new[key] for key in ("port", "serial", "until", "settling")}

@@ -189,7 +189,7 @@ class Residents:
         return hear
 
     def _put(self, route: Route, resident: Resident) -> None:
-        self._roster.put(route.target.host, resident)
+        self._roster.put(route.target.host, resident, known=True)
         self._by_host[route.target.host] = resident
 
 

@@ -61,6 +61,20 @@ def test_the_next_command_waits_for_it_and_notes_that_it_was_met(folder: Folder)
     assert since(folder) == 0
 
 
+@pytest.mark.parametrize("instead", ["", "3" * 32])
+def test_what_another_command_did_to_it_meanwhile_stays(folder: Folder, instead: str) -> None:
+    """It was dropped, or the node was adopted by another identity."""
+    folder.agent.start()
+    roster = Roster(folder.settings)
+    known = roster.residents()[HOST]
+    with Residents(folder.settings).line(folder.route) as line:
+        assert line is not None
+        roster.drop(HOST)
+        if instead:
+            roster.put(HOST, dataclasses.replace(known, id=instead))
+    assert [one.id for one in roster.residents().values()] == [instead] * bool(instead)
+
+
 def test_it_is_waited_for_a_while_after_its_adoption_and_not_later(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
