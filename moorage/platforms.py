@@ -37,8 +37,14 @@ PLATFORMS = {
         ImagePlatform("linux/s390x", "s390x", "s390x"),
     )
 }
-# As others write them.
-_SAME = {"linux/arm64/v8": "linux/arm64", "linux/arm": "linux/arm/v7"}
+# As others write them: https://github.com/containerd/platforms/blob/main/database.go
+_SAME = {
+    "linux/aarch64": "linux/arm64",
+    "linux/arm": "linux/arm/v7",
+    "linux/arm64/v8": "linux/arm64",
+    "linux/armhf": "linux/arm/v7",
+    "linux/x86_64": "linux/amd64",
+}
 
 
 def parse(text: str, *, source: str = "--platform") -> tuple[str, ...]:
@@ -49,7 +55,7 @@ def parse(text: str, *, source: str = "--platform") -> tuple[str, ...]:
     words = [word.strip() for word in text.split(",")]
     for word in words:
         if known(word) not in PLATFORMS:
-            near = difflib.get_close_matches(word, PLATFORMS, n=1)
+            near = difflib.get_close_matches(word.lower(), PLATFORMS, n=1)
             raise Refused(
                 "wrong-use",
                 f"invalid {source}={text}: {word or 'an empty word'} is not a known platform",
@@ -60,8 +66,8 @@ def parse(text: str, *, source: str = "--platform") -> tuple[str, ...]:
 
 
 def known(word: str) -> str:
-    """The usual name of a platform."""
-    return _SAME.get(word, word)
+    """The usual name of a platform, in lower case as all of them are."""
+    return _SAME.get(word.lower(), word.lower())
 
 
 def unique(words: Sequence[str]) -> tuple[str, ...]:

@@ -148,12 +148,13 @@ def unfetched(
         )
     absent = re.search(r"No matching distribution found for (\S+)", words)
     if absent and asked and not _UNREACHED.search(words):
+        others = ",".join(name for name in ("linux/amd64", "linux/arm64") if name != whose)
         return Refused(
             "no-wheels",
             f"there is no wheel of {absent[1]} for {what}",
             cause=f"{lock.name} wants this version, the package index has it for other platforms "
             "alone, and nothing is compiled here",
-            cure=f"leave {whose} out: inv image.build --platform=linux/amd64,linux/arm64"
+            cure=f"leave {whose} out: inv image.build --platform={others}"
             if whose
             else "image.base: auto in invoke.yaml",
             path=str(lock),

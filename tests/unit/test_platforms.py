@@ -15,6 +15,10 @@ def test_each_platform_is_taken_once_by_its_usual_name() -> None:
         "linux/amd64",
         "linux/arm64",
     )
+    assert platforms.parse("linux/AMD64,linux/aarch64,linux/x86_64") == (
+        "linux/amd64",
+        "linux/arm64",
+    )
     assert platforms.PLATFORMS["linux/arm/v7"].described == {
         "os": "linux",
         "architecture": "arm",
@@ -28,6 +32,7 @@ def test_each_platform_is_taken_once_by_its_usual_name() -> None:
         ("linux/amd65", "did you mean linux/amd64?"),
         ("linux/amd64,plan9/mips", "known: linux/amd64, linux/arm64"),
         ("amd64", "did you mean linux/amd64?"),
+        ("linux/AMD65", "did you mean linux/amd64?"),
         ("linux/amd64,,", "known: "),
     ],
 )

@@ -179,6 +179,12 @@ def test_why_a_wheel_is_missing(
         assert type(bundled) is MoorageError
 
 
+def test_the_platform_without_a_wheel_is_not_in_the_cure() -> None:
+    target = wheels.Interpreter((3, 11), "aarch64", "2.36")
+    cure = wheels.unfetched(LOCK, target, ABSENT, "linux/arm64").cure
+    assert cure == "leave linux/arm64 out: inv image.build --platform=linux/amd64"
+
+
 def fails(problem: Exception) -> Any:
     def fail(*_: object, **__: object) -> None:
         raise problem
