@@ -78,20 +78,19 @@ def _this_machine(walk: Walk) -> bool:
 
 def _image_pending(walk: Walk) -> list[Action]:
     from moorage.docker import building
+    from moorage.images import demo, skopeo
+    from moorage.images.demo import index
 
     reference = walk.settings.image_reference
     platforms = walk.settings.image.platforms
     if platforms:
-        from moorage.images import demo, skopeo
-        from moorage.images.demo import index
-
-        first = [*demo.pending(walk.settings), *skopeo.pending()]
-        actions = [*first, Action(f"build {reference} for {', '.join(platforms)} and push it")]
-        built = index.current(walk.settings) is not None
-        return list(dict.fromkeys([*([] if built else actions), *_held_pending(walk)]))
+        actions = [*demo.pending(walk.settings), *skopeo.pending()]
+        if index.current(walk.settings) is None:
+            actions.append(Action(f"build {reference} for {', '.join(platforms)} and push it"))
+        return list(dict.fromkeys([*actions, *_held_pending(walk)]))
     is_built = walk.engine_answers and building.exists(walk.client, reference)
     actions = [] if is_built else [Action(f"build {reference} and push it")]
-    return [*actions, *_held_pending(walk)]
+    return [*actions, *demo.replacing(walk.settings), *_held_pending(walk)]
 
 
 def _image(walk: Walk) -> bool:

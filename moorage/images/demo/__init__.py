@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from moorage import images, registry
+from moorage.actions import Action
 from moorage.docker import apt, beside, building
 from moorage.docker.engine import connect
 from moorage.errors import MoorageError, Refused
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from docker import DockerClient
 
-    from moorage.actions import Action
     from moorage.output import Progress
     from moorage.settings import Settings
 
@@ -35,6 +35,17 @@ def pending(settings: Settings) -> list[Action]:
 def push_pending(settings: Settings) -> list[Action]:
     """The same to push what was built last."""
     return skopeo.pending() if index.built(settings) is not None else []
+
+
+def replacing(settings: Settings) -> list[Action]:
+    """What is lost to other platforms if it is built and pushed for this machine's alone: those of
+    an index that ``image.build --platform`` has made."""
+    found = None if settings.image.platforms else index.built(settings)
+    if found is None:
+        return []
+    words = f"replace {found.reference}, an index of {', '.join(found.platforms)}, by an image of "
+    words += "this machine's platform alone (image.platforms in invoke.yaml keeps the index)"
+    return [Action(words, asks=True)]
 
 
 def for_platforms(settings: Settings, names: tuple[str, ...]) -> Settings:

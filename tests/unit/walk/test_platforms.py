@@ -37,5 +37,22 @@ def test_tools_and_platforms_are_told_until_the_index_is_built(
     ]
     built = BuiltIndex(tmp_path, "", "", (), index._inputs(walk.settings))
     monkeypatch.setattr(index, "built", lambda _: built)
+    assert up._image_pending(walk) == tools[1:]  # what pushes it, if it is not there
+    monkeypatch.setattr(skopeo, "pending", list)
     assert up._image_pending(walk) == []
+    monkeypatch.setattr(skopeo, "pending", lambda: tools[1:])
     assert demo.push_pending(walk.settings) == tools[1:]
+
+
+def test_an_index_that_the_settings_do_not_name_is_not_replaced_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = asked(tmp_path)
+    reference, names = settings.image_reference, settings.image.platforms
+    monkeypatch.setattr(index, "built", lambda _: BuiltIndex(tmp_path, reference, "", names, ""))
+    monkeypatch.setattr(Walk, "engine_answers", False)
+    walk = Walk(project(tmp_path), UI())
+    [found] = [one for one in up._image_pending(walk) if one.asks]
+    assert f"replace {reference}, an index of linux/amd64, linux/arm64" in found.text
+    monkeypatch.setattr(index, "built", lambda _: None)
+    assert [one for one in up._image_pending(walk) if one.asks] == []
