@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -145,24 +145,31 @@ def _pulls(names: Sequence[str], done: Tally, chance: random.Random) -> Iterator
     picked = random.Random(chance.random())  # noqa: S311
 
     def by_http() -> None:
-        while not over.is_set():
-            try:
-                upkeep.ask("GET", PATH, login)
-                done.pulls += 1
-            except OSError as problem:
-                done.wrong.append(f"{PATH}: {problem}")
-            over.wait(0.05)
+        upkeep.ask("GET", PATH, login)
+        done.pulls += 1
+        over.wait(0.05)
 
     def by_runtimes() -> None:
-        while not over.is_set():
-            some = picked.sample(names, min(3, len(names)))
-            answer = inv("nodes.verify", f"--hosts={','.join(some)}")
-            for name, host in answer.hosts.items():
-                done.pulls += 1
-                if not host["verified"]:
-                    done.wrong.append(f"{name}: {host['error']}")
+        some = picked.sample(names, min(3, len(names)))
+        answer = inv("nodes.verify", f"--hosts={','.join(some)}")
+        assert answer.hosts.keys() == set(some), answer.document
+        for name, host in answer.hosts.items():
+            done.pulls += 1
+            if not host["verified"]:
+                done.wrong.append(f"{name}: {host['error']}")
 
-    threads = [threading.Thread(target=one, daemon=True) for one in (by_http, by_runtimes)]
+    def until_over(pull: Callable[[], None]) -> None:
+        while not over.is_set():
+            try:
+                pull()
+            except Exception as problem:  # a thread that ends unheard proves nothing
+                done.wrong.append(f"{pull.__name__}: {problem!r}")
+                over.wait(1)
+
+    threads = [
+        threading.Thread(target=until_over, args=(one,), daemon=True)
+        for one in (by_http, by_runtimes)
+    ]
     for one in threads:
         one.start()
     try:
