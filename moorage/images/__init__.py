@@ -221,6 +221,16 @@ def base_image(
     return reference
 
 
+def wants_debians_base(settings: Settings, client: DockerClient) -> bool:
+    """Whether :func:`base_image` would make Debian's, which the registry's image stands on too."""
+    if settings.image.base != "auto":
+        return False
+    own = debian.tag(settings)
+    there = any(building.exists(client, name) for name in (HUB_BASE, own))
+    supply = "" if there else supplied.known(settings, HUB_BASE, own)
+    return not (there or supply or debian.hub_answers(client, HUB_BASE))
+
+
 def _labels(client: DockerClient, reference: str) -> dict[str, str]:
     from docker.errors import ImageNotFound
 

@@ -58,7 +58,7 @@ def _registry_and_builds(walk: Walk) -> bool:
 
     if not walk.settings.nodes.hosts:
         walk.lab_images = lab.build(walk.settings, walk.client, walk.ui.progress)
-    walk.image = demo.begin(walk.settings, walk.client)
+    walk.image = demo.begin(walk.settings, walk.client, walk.ui.progress)
     return _registry(walk)
 
 

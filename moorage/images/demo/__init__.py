@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from moorage import images, registry
 from moorage.actions import Action
-from moorage.docker import apt, beside, building
+from moorage.docker import apt, beside, building, debian
 from moorage.docker.engine import connect
 from moorage.errors import MoorageError, Refused
 from moorage.images import BuiltImage, PushedImage, pushing, skopeo
@@ -62,11 +62,18 @@ def build(settings: Settings, engine: Engine, progress: Progress) -> BuiltImage:
     return built
 
 
-def begin(settings: Settings, client: DockerClient) -> Future[BuiltImage] | None:
+def begin(
+    settings: Settings, client: DockerClient, progress: Progress
+) -> Future[BuiltImage] | None:
     """Begins :func:`build` beside the caller; None if an image of that name is there, and for
-    platforms, whose tools may have to be installed first."""
+    platforms, whose tools may have to be installed first.
+
+    A base that takes mmdebstrap is made before this returns: shown, and ended by Ctrl-C.
+    """
     if settings.image.platforms or building.exists(client, settings.image_reference):
         return None
+    if images.wants_debians_base(settings, client):
+        debian.base_image(settings, client, progress)
 
     def work() -> BuiltImage:
         own = connect(settings)
