@@ -6,9 +6,11 @@ is tested is what is pinned.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -134,10 +136,20 @@ def ahead(session: nox.Session) -> None:
     log = Path("build", "agent.log")
     log.parent.mkdir(exist_ok=True)
     words = ["nice", "-n", "10", "python", "-m", "nox", "--session", "agent"]
+    if session.posargs:
+        words += ["--", *session.posargs]
     with log.open("wb") as output:
-        begun = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT)
+        begun = subprocess.Popen(
+            words, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    atexit.register(_end, begun)  # who stops nox, or wants this session alone, leaves nothing
     AHEAD.append((begun, log))
     session.log(f"begun; its words are in {log}")
+
+
+def _end(begun: subprocess.Popen[bytes]) -> None:
+    if begun.poll() is None:
+        os.killpg(begun.pid, signal.SIGTERM)
 
 
 @nox.session
