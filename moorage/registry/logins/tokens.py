@@ -85,7 +85,7 @@ def fetch(
         connection.request("GET", path, headers={"Accept": "application/json", **headers})
         answer = connection.getresponse()
         body = answer.read(_MOST)
-    except (OSError, http.client.HTTPException) as problem:
+    except (OSError, http.client.HTTPException, UnicodeError) as problem:
         why = str(problem) or type(problem).__name__
         raise _none(settings, f"{realm.netloc} does not answer: {why}") from None
     finally:

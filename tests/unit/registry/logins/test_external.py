@@ -140,6 +140,14 @@ def test_no_password_goes_to_a_token_server_without_tls(
     assert len(token_server.asked) == before
 
 
+@pytest.mark.parametrize("host", ["a..b", ".a", "a" * 64, "[::1", "a:99999"])
+def test_a_token_server_that_has_no_address_is_a_sentence(known: Settings, host: str) -> None:
+    wanted, context = {"realm": f"https://{host}/token"}, tls.context(known, with_systems=True)
+    with pytest.raises(MoorageError) as refused:
+        tokens.fetch(known, wanted, {}, context, 5)
+    assert (refused.value.code, host in refused.value.cause) == ("token-server", True)
+
+
 def test_no_password_goes_where_a_registry_names_a_token_server_without_tls(
     tmp_path: Path, authority: Authority, token_server: TokenServer
 ) -> None:
