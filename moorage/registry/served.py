@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from moorage.errors import Refused
 from moorage.pki import ends
 from moorage.pki.ends import End
 from moorage.registry import tls
@@ -67,10 +68,13 @@ def all_ends(settings: Settings) -> list[End]:
 
 
 def served_end(settings: Settings) -> End:
-    """The end of the leaf that is served now; unknown if nothing answers."""
+    """The end of the leaf that is served now; unknown if nothing answers, or if the client's pair
+    that it may ask for cannot be shown."""
     url = f"https://{settings.registry_name}"
     try:
         return ends.end(SERVED, url, certificate(settings))
+    except Refused as problem:
+        return End(SERVED, url, None, why=str(problem))
     except (OSError, ValueError) as problem:
         words = getattr(problem, "strerror", None) or str(problem)
         return End(SERVED, url, None, why=f"the registry does not answer: {words}")

@@ -91,6 +91,17 @@ def test_doctor_proves_it_and_says_when_it_ends(settings: Settings) -> None:
     assert served.certificate(settings).names == (NAME,)
 
 
+def test_one_that_has_ended_is_among_the_ends_that_are_told(
+    tmp_path: Path, running: Served, authority: Authority
+) -> None:
+    ended = laid(tmp_path, authority.issue("operator", days=-1))
+    found = {
+        one.what: one for one in served.all_ends(known(tmp_path, running.port, authority, **ended))
+    }
+    assert found[served.CLIENT].at is not None
+    assert "not valid now" in found[served.SERVED].why
+
+
 def test_without_one_it_is_said_what_to_set(
     tmp_path: Path, running: Served, authority: Authority
 ) -> None:
