@@ -192,11 +192,16 @@ def _push(here: Here, groups: Sequence[Group]) -> str:
     from functools import partial
 
     from moorage.docker import engine
-    from moorage.images import demo
+    from moorage.images import demo, skopeo
 
     del groups
     client = partial(engine.connect, here.settings)
-    demo.build(here.settings, client, here.ui.progress)
+    pushes = skopeo.pending if here.settings.image.platforms else list
+    packages = [*demo.pending(here.settings), *demo.push_pending(here.settings), *pushes()]
+    if packages:
+        here.ui.confirm(list(dict.fromkeys(action.text for action in packages)))
+    if not demo.replacing(here.settings):  # an index stays what was built last
+        demo.build(here.settings, client, here.ui.progress)
     pushed = demo.push(here.settings, client, here.ui.progress)
     return said("pushed {image}", image=pushed.reference)
 
