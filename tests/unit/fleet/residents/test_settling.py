@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from paramiko import ChannelException
 
+from moorage.fleet.errand.errand import ErrandAnswer
 from moorage.fleet.residents import channel
 from moorage.fleet.residents.invitation import Invitation
 from moorage.fleet.residents.residence import Residents
+from moorage.fleet.rollout import on_host
 from moorage.fleet.rollout.fleet import Fleet
+from moorage.fleet.ssh import session as ssh
 from moorage.pki.authority import Authority
 from moorage.pki.roster import Roster
 from moorage.ui import UI
@@ -107,6 +113,65 @@ def test_a_node_that_says_why_it_has_none_is_believed(folder: Folder) -> None:
     assert Roster(folder.settings).residents() == {}
     [note] = [one["message"] for one in heard if one["event"] == "note"]
     assert note == "the agent does not stay here: it says no (why). what"
+
+
+def test_over_ssh_it_is_heard_that_it_does_not_serve_and_why(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Closed:
+        """An SSH session to a node where nothing listens at the agent's port."""
+
+        transport = property(lambda self: self)
+
+        def open_channel(self, *_: object, **__: object) -> None:
+            raise ChannelException(2, "Connect failed")
+
+    class Told:
+        """An errand there."""
+
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def operate(self, _call: object, _plan: bytes, hear: Callable[..., None]) -> ErrandAnswer:
+            answer = ErrandAnswer(hear)
+            result = {"event": "result", "host": "x", "status": "unchanged", "changes": []}
+            for one in ({"event": "stays", "error": FAULT, "settling": False}, result):
+                answer.stdout(json.dumps(one).encode() + b"\n")
+            answer.end()
+            answer.status = 0
+            return answer
+
+    settling(folder, time.time() - channel.SETTLE_SECONDS - 1)
+    monkeypatch.setattr(ssh, "connect", lambda _: contextlib.nullcontext(Closed()))
+    monkeypatch.setattr(on_host, "Errand", Told)
+    monkeypatch.setattr("moorage.archive.errand_archive", lambda _: None)
+    notes: list[str] = []
+    monkeypatch.setattr(UI, "note", lambda _, words: notes.append(words))
+    Fleet(folder.settings, UI(as_json=True)).run("status", [folder.target])
+    assert Roster(folder.settings).residents() == {}
+    assert any("does not serve yet; it is asked over SSH" in one for one in notes), notes
+    assert any("the agent does not stay here: it says no" in one for one in notes), notes
+
+
+@pytest.mark.parametrize(("code", "waits"), [(1, False), (2, True)])
+def test_in_a_session_a_closed_port_is_waited_at_and_a_forbidden_way_is_not(
+    folder: Folder, code: int, waits: bool
+) -> None:
+    """RFC 4254, section 5.1: administratively prohibited, and connect failed."""
+
+    class Closed:
+        transport = property(lambda self: self)
+        asked = 0
+
+        def open_channel(self, *_: object, **__: object) -> None:
+            self.asked += 1
+            raise ChannelException(code, "no") if self.asked < 3 else OSError("enough")
+
+    settling(folder, time.time())
+    session: Any = Closed()
+    with Residents(folder.settings).line(folder.route, session) as line:
+        assert line is None
+    assert session.asked == (3 if waits else 1)
 
 
 def test_an_agent_that_was_met_is_not_lost_by_such_words(folder: Folder) -> None:
