@@ -10,6 +10,7 @@ import pytest
 from docker import DockerClient
 
 from moorage.docker import building, debian
+from moorage.errors import MoorageError
 from moorage.images import HUB_BASE, BuiltImage, demo
 from moorage.output import Progress, silent
 from moorage.settings import Settings
@@ -46,6 +47,23 @@ def test_a_base_from_packages_is_made_where_ctrl_c_ends_it(
     assert begun is not None
     assert (begun.result(5), found) == (BUILT, made)
     assert own.wait(5)
+
+
+@pytest.mark.parametrize("problem", [MoorageError("no-wheels", "no wheels"), KeyboardInterrupt()])
+def test_what_ends_the_build_is_told_to_who_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: BaseException
+) -> None:
+    class Client:
+        def close(self) -> None:
+            raise problem
+
+    monkeypatch.setattr(building, "exists", lambda *_: False)
+    monkeypatch.setattr(debian, "hub_answers", lambda *_: True)
+    monkeypatch.setattr(demo, "connect", lambda _: Client())
+    monkeypatch.setattr(demo, "build", lambda *_: BUILT)
+    begun = demo.begin(project(tmp_path), UNUSED, silent)
+    assert begun is not None
+    assert begun.exception(5) is problem
 
 
 def test_nothing_is_begun_if_the_image_is_there(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -146,6 +147,23 @@ def test_a_token_server_that_has_no_address_is_a_sentence(known: Settings, host:
     with pytest.raises(MoorageError) as refused:
         tokens.fetch(known, wanted, {}, context, 5)
     assert (refused.value.code, host in refused.value.cause) == ("token-server", True)
+
+
+@pytest.mark.parametrize(("host", "place"), [(NAME, "192.0.2.1"), ("else.test", "else.test")])
+def test_the_registrys_address_is_that_of_its_own_host_alone(
+    known: Settings, monkeypatch: pytest.MonkeyPatch, host: str, place: str
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def connect(at: tuple[str, int], _timeout: float) -> socket.socket:
+        asked.append(at)
+        raise OSError("not here")
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    wanted, context = {"realm": f"https://{host}:8443/token"}, tls.context(known)
+    with pytest.raises(MoorageError, match="no token"):
+        tokens.fetch(known, wanted, {}, context, 5, "192.0.2.1")
+    assert asked == [(place, 8443)]
 
 
 def test_no_password_goes_where_a_registry_names_a_token_server_without_tls(
