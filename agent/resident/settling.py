@@ -89,7 +89,7 @@ def _why(store: Store, archive: Callable[[], bytes] | None) -> Fault | None:
         if archive is None or note["agent"] == hashlib.sha256(archive()).hexdigest():
             return fault
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        pass
     return None
 
 
