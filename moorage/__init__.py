@@ -2,6 +2,6 @@
 
 import sys
 
-# Invoke has no bytecode written unless it is told `--write-pyc`, so that every command compiled all
-# of this anew, for 75 ms. Python's own switches count as ever.
+# Invoke has no bytecode written unless it is told `--write-pyc`. Python's own switches count as
+# ever; moorage.program.edges sees to it if this is loaded before Invoke reads the command line.
 sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)

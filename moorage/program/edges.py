@@ -61,6 +61,7 @@ def install() -> None:
     atexit.register(gc.freeze)
     _wrap_profile()
     _wrap(Program, "parse_core", _wrong_use)
+    _keep_bytecode()
     _replace_answers()
     _wrap_help()
     _wrap_parser()
@@ -72,6 +73,19 @@ def install() -> None:
     _wrap(Config, "load_shell_env", reading.broken_variable)
     _wrap_words()
     _wrap_lists()
+
+
+def _keep_bytecode() -> None:
+    """Invoke has no bytecode written unless it is told ``--write-pyc``, so that every command would
+    compile all of its task anew, for half a second. Python's own switches count as ever."""
+    parse_core = Program.parse_core
+
+    @functools.wraps(parse_core)
+    def parsed(self: Program, argv: Any) -> None:
+        parse_core(self, argv)
+        sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
+
+    Program.parse_core = parsed  # type: ignore[method-assign]
 
 
 def _wrap_profile() -> None:

@@ -67,13 +67,13 @@ class Fleet:
                 "--waves=100%", "--canary=0", *more]  # fmt: skip
 
     def pyinfra(self) -> list[str]:
-        inventory = self.build / "inventory.py"
+        inventory = self.build / f"inventory-{len(self.names)}.py"
         data = {"ssh_config_file": str(self.config), "ssh_user": "root"}
         inventory.write_text(f"nodes = {[(name, data) for name in self.names]!r}\n")
         return [str(self.build / "bin" / "pyinfra"), "-y", str(inventory), str(PEERS / "deploy.py")]
 
     def ansible(self) -> list[str]:
-        inventory = self.build / "inventory.ini"
+        inventory = self.build / f"inventory-{len(self.names)}.ini"
         python = "ansible_python_interpreter=/usr/bin/python3"
         inventory.write_text("".join(f"{name} {python}\n" for name in self.names))
         given = {

@@ -231,10 +231,23 @@ def test_who_reads_no_further_ends_it_quietly_as_any_tool(
 def test_bytecode_is_kept_as_python_is_told_to(project: Path, tmp_path: Path) -> None:
     for told, kept in (("1", False), ("", True)):
         folder = tmp_path / f"kept-{told}"
-        done = inv(project, "--list", PYTHONPYCACHEPREFIX=str(folder), PYTHONDONTWRITEBYTECODE=told)
+        switches = {"PYTHONPYCACHEPREFIX": str(folder), "PYTHONDONTWRITEBYTECODE": told}
+        done = inv(project, "config.check", **switches)
         assert done.returncode == 0
         names = {path.name.partition(".")[0] for path in folder.rglob("*.pyc")}
-        assert ("edges" in names) == kept
+        # What comes before Invoke, what it loads as tasks, and what the task loads.
+        assert {one in names for one in ("edges", "tasks", "checking")} == {kept}
+
+
+def test_the_start_of_run_keeps_bytecode_of_what_a_task_loads(
+    project: Path, tmp_path: Path
+) -> None:
+    start = [sys.executable, "-P", str(project / "moorage" / "program" / "start.py")]
+    switches = {"PYTHONPYCACHEPREFIX": str(tmp_path / "kept"), "PYTHONDONTWRITEBYTECODE": ""}
+    words = [*start, "config.check"]
+    subprocess.run(words, cwd=project, env={**os.environ, **switches}, check=True)
+    names = {path.name.partition(".")[0] for path in (tmp_path / "kept").rglob("*.pyc")}
+    assert {"edges", "tasks", "checking"} <= names
 
 
 def test_the_parser_knows_what_the_words_name_and_no_other_task() -> None:
