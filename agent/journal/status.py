@@ -27,7 +27,6 @@ Read = Callable[[str], "bytes | None"]
 def standing(store: Store, read: Read, waiting: Iterable[str]) -> StatusEvent:
     """``read`` gives a file's bytes by its path on the node, None where there is none; ``waiting``
     are the services whose restart was put off. Raises AgentError where our notes are damaged."""
-    pending = store.pending()
     records = store.records()
     newest = next(records, None)
     ledgers = newest.ledger if newest else {}
@@ -44,12 +43,23 @@ def standing(store: Store, read: Read, waiting: Iterable[str]) -> StatusEvent:
             if not all(file.kept for file in owned)
         ),
         waiting=tuple(waiting),
-        interrupted=pending["operation"] if pending else None,
+        interrupted=_cut_off(store),
         holder=holder(store),
         applied=next((one.time for one in finished if one.operation == "apply"), None),
         pulled=_pulled(store),
         kept=tuple(file.path for owned in ledgers.values() for file in owned if file.kept),
     )
+
+
+def _cut_off(store: Store) -> str | None:
+    """The operation that an agent left half-way, which is not the one that an agent is at now.
+
+    That one may end between two of these looks: only what stood before and after a free lock counts.
+    """
+    pending = store.pending()
+    if pending is None or holder(store) is not None or store.pending() != pending:
+        return None
+    return str(pending["operation"])
 
 
 def note_pull(store: Store, registry: str, image: str, seconds: float) -> None:

@@ -186,6 +186,18 @@ def test_a_rollback_that_fails_says_so_and_recover_finishes_it(node: Box) -> Non
     assert status_of(node)["interrupted"] is None
 
 
+def test_an_operation_that_is_under_way_is_not_told_as_cut_off(node: Box) -> None:
+    engine = node.engine()
+    told: list[dict[str, Any]] = []
+
+    def restart(name: str, timeout: float = 0) -> None:
+        told.append(status_of(node))  # another agent, asked amid this one's apply
+
+    engine._host.restart = restart  # type: ignore[method-assign]
+    assert node.run(engine.apply(node.plan()))["status"] == "changed"
+    assert [(one["interrupted"], one["holder"]["operation"]) for one in told] == [(None, "apply")]
+
+
 def test_without_restart_everything_is_prepared_and_made_up_for_later(node: Box) -> None:
     result = node.apply(options={"restart": False})
     assert (result["status"], result["restarts"], node.restarted) == ("changed", [], [])

@@ -40,7 +40,7 @@ def serving(**environment: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]
 
 
 def ask(port: int, path: str = "/", method: str = "GET") -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path)
         answer = connection.getresponse()
@@ -81,7 +81,7 @@ def test_an_open_request_is_answered_before_the_end(number: int) -> None:
 
 def test_no_client_can_hold_up_the_end() -> None:
     with serving(DELAY="30") as (process, port):
-        idle = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        idle = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         idle.request("GET", "/healthz")
         idle.getresponse().read()  # a kept-alive connection
         with (
@@ -105,7 +105,7 @@ def test_a_bad_setting_ends_it_with_a_sentence(variable: str, text: str) -> None
         env={**os.environ, variable: text},
         capture_output=True,
         check=False,
-        timeout=10,
+        timeout=60,
     )
     assert done.returncode == 1
     assert done.stderr.count(b"\n") == 1

@@ -24,7 +24,7 @@ from moorage.fleet.report import signals
 from moorage.fleet.residents import residence
 from moorage.fleet.state import table
 from moorage.fleet.state.host import Ours, Standing, runtime_and_state
-from moorage.fleet.watch.changes import NodeChange, changes
+from moorage.fleet.watch.changes import NodeChange, changes, settled
 from moorage.fleet.watch.connection import STATUS, Kept, WatchMeans
 
 if TYPE_CHECKING:
@@ -189,6 +189,7 @@ class Watch:
 
     def _hear(self, now: Standing) -> None:
         before, answered = self._last.get(now.host), self._answered.get(now.host)
+        now = settled(now, answered)
         for change in changes(before, now, self._own, answered):
             self._tell(now, change)
         self._last[now.host] = now

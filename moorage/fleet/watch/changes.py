@@ -36,6 +36,14 @@ def changes(
     return (*back, *_drift(was, after), *_operations(was, after), *_agent(was, after, own))
 
 
+def settled(now: Standing, answered: Standing | None) -> Standing:
+    """``now`` without what is half-way: while an agent is at work on the node its files are told
+    as they were when it last answered (``answered``)."""
+    if not now.busy or now.fault is not None:
+        return now
+    return replace(now, drifted=answered.drifted if answered is not None else ())
+
+
 def _right(after: Standing) -> Standing:
     """The node as it would be if nothing were wrong with it, and nothing had happened."""
     calm = None if after.resident is None else replace(after.resident, drift="watching", error="")

@@ -22,7 +22,7 @@ from moorage.errors import Refused
 from moorage.fleet import watch
 from moorage.fleet.state.host import Standing
 from moorage.fleet.watch import Watch, pause
-from moorage.fleet.watch.changes import changes
+from moorage.fleet.watch.changes import changes, settled
 from moorage.pki import authority as authorities
 from moorage.pki.roster import Roster
 from moorage.settings import ROOT
@@ -98,6 +98,15 @@ def test_what_happened_out_of_reach_is_told_when_the_node_is_back() -> None:
     assert messages[0] == "answers again"
     assert "was renewed" in messages[1]
     assert [one.message for one in changes(LOST, healed(2), OURS, healed(2))] == ["answers again"]
+
+
+def test_files_that_an_agent_is_at_work_on_are_told_once_it_has_ended() -> None:
+    at_work = drifted() | {"holder": {"operation": "apply"}}
+    assert told(of(state()), settled(of(at_work), of(state()))) == []
+    assert told(None, settled(of(at_work), None)) == []
+    kept = settled(of(at_work), of(drifted()))
+    assert told(of(drifted()), kept) == told(kept, of(drifted())) == []
+    assert told(settled(of(at_work), of(state())), of(drifted())) == ["drifted: /etc/hosts changed"]
 
 
 # -- when a node is asked again --------------------------------------------------------------------
