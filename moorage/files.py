@@ -15,7 +15,38 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from moorage.errors import MoorageError
+from moorage.errors import MoorageError, Refused
+
+
+def user_home() -> Path:
+    """The home folder of who runs this. Raises Refused (``no-home``)."""
+    return user_path("~")
+
+
+def user_path(name: str | Path, origin: str = "") -> Path:
+    """The path that a user wrote, with the home folder in the place of its ``~`` or ``~user``.
+
+    ``origin``: what names it, as a setting. Raises Refused (``no-home``).
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise _no_home(str(name), origin) from None
+
+
+def _no_home(name: str, origin: str) -> Refused:
+    user = Path(name).parts[0].removeprefix("~")
+    why = f"this machine has no user {user}"
+    if not user:
+        why = f"HOME is not set, and this machine has no user of the number {os.getuid()}"
+    whole = "write the whole path, from / on"
+    return Refused(
+        "no-home",
+        f"{name}: the home folder is not known",
+        cause=f"{origin} names it, and {why}" if origin else why,
+        cure=f"correct the name, or {whole}" if user else f"export HOME=FOLDER, or {whole}",
+        path=name,
+    )
 
 
 def user_cache() -> Path:
@@ -25,7 +56,7 @@ def user_cache() -> Path:
     """
     named = os.environ.get("XDG_CACHE_HOME", "")
     # The specification: a relative path is invalid and to be ignored.
-    root = Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
+    root = Path(named) if Path(named).is_absolute() else user_home() / ".cache"
     return root / "moorage"
 
 

@@ -7,7 +7,6 @@ be stands in :mod:`moorage.configuration.allowed`; :mod:`moorage.configuration.p
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import typing
 from collections.abc import Mapping
@@ -223,13 +222,17 @@ class Settings:
 
     @property
     def ca_file(self) -> Path:
-        """The CA that nodes shall trust (PEM): ours, or that of a registry of somebody else's."""
+        """The CA that nodes shall trust (PEM): ours, or that of a registry of somebody else's.
+
+        Raises Refused (``no-home``).
+        """
+        from moorage.files import user_path
+
         registry = self.registry
         if not registry.external:
             return self.certs_dir / "ca.crt"
         if registry.ca:
-            # Of ~nobody/… Path.expanduser() makes a RuntimeError.
-            return self.root / os.path.expanduser(registry.ca)  # noqa: PTH111
+            return self.root / user_path(registry.ca, "registry.ca")
         # By its name: another registry.host in invoke.yaml never meets the CA of the one before.
         return self.certs_dir / "external" / f"{self.registry_name}.crt"
 

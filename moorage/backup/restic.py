@@ -16,6 +16,7 @@ from typing import Any
 
 from moorage import commands
 from moorage.errors import MoorageError, Refused
+from moorage.files import user_path
 from moorage.redaction import keep_secret
 
 # Hours: a first backup of a terabyte over a slow line ends all the same.
@@ -58,7 +59,7 @@ def place(text: str, passphrase: str) -> BackupPlace:
             cause="it keeps the backups, encrypted and without doubles",
             cure="sudo apt-get install restic",
         )
-    return BackupPlace(text if scheme else str(Path(text).expanduser().resolve()), passphrase)
+    return BackupPlace(text if scheme else str(user_path(text).resolve()), passphrase)
 
 
 def read_passphrase(file: Path) -> str:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moorage import references
 from moorage.catalogue import usage
 from moorage.errors import Refused
+from moorage.files import user_path
 from moorage.references import Reference
 from moorage.supply import loaded
 
@@ -150,14 +150,13 @@ def _text(path: str, shown: str) -> str:
         if path == "-":
             content = sys.stdin.buffer.read(_MOST_BYTES + 1)
         else:
-            with Path(path).expanduser().open("rb") as file:
+            with user_path(path).open("rb") as file:
                 content = file.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
             raise _unreadable(shown, f"it has more than {_MOST_BYTES >> 20} MB")
         return content.decode("utf-8-sig")
-    except (OSError, RuntimeError) as problem:  # RuntimeError: ~nobody
-        why = getattr(problem, "strerror", "") or str(problem)
-        raise _unreadable(shown, why) from None
+    except OSError as problem:
+        raise _unreadable(shown, problem.strerror or str(problem)) from None
     except UnicodeDecodeError:
         raise _unreadable(shown, "it is not UTF-8 text") from None
 

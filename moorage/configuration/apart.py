@@ -54,9 +54,15 @@ def used(sources: Sequence[SettingSource], root: Path, profile: str) -> dict[str
 
 
 def _backup(value: str) -> str:
+    from moorage.errors import Refused
+    from moorage.files import user_path
+
     if re.match(r"[a-z0-9]+:", value):
         return value.rstrip("/")
-    return os.path.abspath(os.path.expanduser(value))  # noqa: PTH100, PTH111  (these never raise)
+    try:
+        return os.path.abspath(user_path(value))  # noqa: PTH100  (takes .. away)
+    except Refused:  # told where a backup is made
+        return value
 
 
 def shared(

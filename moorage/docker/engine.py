@@ -21,6 +21,7 @@ from moorage.actions import Action
 from moorage.configuration import profiles
 from moorage.docker import apt, dockerd
 from moorage.errors import MoorageError, Refused
+from moorage.files import user_home
 from moorage.output.typed import OPTION
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def endpoint() -> Endpoint:
     """
     if os.environ.get("DOCKER_HOST"):
         return Endpoint(os.environ["DOCKER_HOST"], source="DOCKER_HOST")
-    home = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    home = Path(os.environ.get("DOCKER_CONFIG") or user_home() / ".docker")
     name = os.environ.get("DOCKER_CONTEXT") or _current_context(home)
     return Endpoint(f"unix://{SOCKET}") if name == "default" else _context(home, name)
 

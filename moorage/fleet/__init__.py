@@ -70,12 +70,12 @@ def choose_hosts(
 def _bytes_of(path: str) -> bytes:
     """A file of hosts, or standard input for ``-``. Raises Refused."""
     import sys
-    from pathlib import Path
 
     from moorage.errors import Refused
+    from moorage.files import user_path
 
     try:
-        return sys.stdin.buffer.read() if path == "-" else Path(path).expanduser().read_bytes()
+        return sys.stdin.buffer.read() if path == "-" else user_path(path).read_bytes()
     except OSError as problem:
         raise Refused(
             "bad-inventory",

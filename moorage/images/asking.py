@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from moorage.files import user_home
 from moorage.references import HUB, Reference
 from moorage.registry.client import MANIFEST_TYPES, MOST_REDIRECTS, basic, onward
 from moorage.registry.logins import tokens
@@ -180,8 +181,8 @@ def logins(authfile: str) -> dict[str, Login]:
 
 def authorities(registry: str) -> tuple[str, ...]:
     """The CA files that skopeo has for a registry: of the first folder that is there."""
-    home = Path.home() / ".config/containers/certs.d"
-    for root in (home, *map(Path, _CERTIFICATES)):
+    ours = user_home() / ".config/containers/certs.d"
+    for root in (ours, *map(Path, _CERTIFICATES)):
         folder = root / registry
         if folder.is_dir():
             return tuple(str(path) for path in sorted(folder.glob("*.crt")))
@@ -192,8 +193,8 @@ def is_redirected(registry: str) -> bool:
     """Whether registries.conf says where or how a registry is asked: then skopeo alone knows."""
     main, folder = (Path(one) for one in _CONFIGURATION)
     given = os.environ.get("CONTAINERS_REGISTRIES_CONF", "")
-    home = Path.home() / ".config/containers/registries.conf"
-    for path in (Path(given) if given else main, home, *sorted(folder.glob("*.conf"))):
+    ours = user_home() / ".config/containers/registries.conf"
+    for path in (Path(given) if given else main, ours, *sorted(folder.glob("*.conf"))):
         try:
             tables = tomllib.loads(path.read_text()).get("registry") or []
         except (OSError, ValueError):
@@ -210,10 +211,10 @@ def is_redirected(registry: str) -> bool:
 def _default_files() -> list[Path]:
     """As skopeo looks for them, the first one first."""
     run = os.environ.get("XDG_RUNTIME_DIR") or f"/run/containers/{os.geteuid()}"
-    docker = os.environ.get("DOCKER_CONFIG") or str(Path.home() / ".docker")
+    docker = os.environ.get("DOCKER_CONFIG") or str(user_home() / ".docker")
     return [
         Path(os.environ.get("REGISTRY_AUTH_FILE") or f"{run}/containers/auth.json"),
-        Path.home() / ".config/containers/auth.json",
+        user_home() / ".config/containers/auth.json",
         Path(docker, "config.json"),
     ]
 

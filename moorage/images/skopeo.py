@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from moorage import commands
 from moorage.errors import MoorageError, Refused
-from moorage.files import passing_folder, private_folder, write_atomically
+from moorage.files import passing_folder, private_folder, user_path, write_atomically
 from moorage.references import Reference
 from moorage.registry.logins import client_pair
 
@@ -88,14 +88,14 @@ def readable(authfile: str) -> str:
     """The file's whole path. Raises Refused (``no-credentials``)."""
     if not authfile:
         return ""
+    path = user_path(authfile).resolve()
     try:
-        path = Path(authfile).expanduser().resolve()
         path.open("rb").close()
-    except (OSError, RuntimeError) as problem:  # RuntimeError: ~nobody
+    except OSError as problem:
         raise Refused(
             "no-credentials",
             f"{authfile} cannot be read",
-            cause=getattr(problem, "strerror", "") or str(problem),
+            cause=problem.strerror or str(problem),
             cure="skopeo login --authfile=FILE REGISTRY writes such a file",
             path=authfile,
         ) from None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from moorage import references
 from moorage.errors import MoorageError, Refused
-from moorage.files import passing_folder, write_stream
+from moorage.files import passing_folder, user_path, write_stream
 from moorage.references import Reference
 
 if TYPE_CHECKING:
@@ -70,10 +70,7 @@ def of_file(settings: Settings, name: str, wanted: str) -> tuple[Source, ...]:
 
     Raises Refused: ``no-such-archive``, ``bad-image-archive``, ``bad-reference``.
     """
-    try:
-        path = Path(name).expanduser().resolve()
-    except RuntimeError as problem:  # ~nobody
-        raise _bad(Path(name), str(problem)) from None
+    path = user_path(name).resolve()
     if ":" in str(path):
         raise _bad(path, "its path has a colon, at which skopeo would cut it", "rename it")
     if path.is_dir():

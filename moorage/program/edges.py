@@ -432,9 +432,10 @@ def _wrap_empty_sections() -> None:
 
     @functools.wraps(load_runtime)
     def that_is_there(self: Config, merge: bool = True) -> None:
-        path = self._runtime_path
-        if path is not None and not Path(path).expanduser().exists():
-            raise _told(reading.unreadable(str(path), "there is no such file"))
+        try:
+            reading.require_given(self._runtime_path)
+        except Refused as problem:
+            raise _told(problem) from None
         load_runtime(self, merge)
 
     Config._load_yaml = Config._load_yml = without_empty  # type: ignore[method-assign]

@@ -84,20 +84,32 @@ def broken_file(kind: str, problem: Exception, config: Any) -> Refused:
     return unreadable(_path_of(config, kind), " ".join(str(problem).split()))
 
 
+def require_given(path: Any) -> None:
+    """Raises Refused if the file that ``-f`` names is not there; None: it names none."""
+    from moorage.files import user_path
+
+    if path is not None and not user_path(path).exists():
+        raise unreadable(str(path), "there is no such file")
+
+
 def _path_of(config: Any, kind: str) -> str:
     """The file of that kind that Invoke reads, or would."""
     if kind == "runtime":
         return str(config._runtime_path)
+    from moorage.files import user_path
+
     prefix = getattr(config, f"_{kind}_prefix")
     stem = file_of(profiles.current(os.environ) if kind == "project" else "").removesuffix("yaml")
     names = [f"{prefix}{stem}{suffix}" for suffix in config._file_suffixes]
-    found = next((name for name in names if Path(name).expanduser().exists()), names[0])
+    found = next((name for name in names if user_path(name).exists()), names[0])
     return _shown(found)
 
 
 def _shown(path: str) -> str:
     """A path as a user at this place would write it."""
-    whole = Path(path).expanduser().absolute()
+    from moorage.files import user_path
+
+    whole = user_path(path).absolute()
     here = Path.cwd()
     return str(whole.relative_to(here) if whole.is_relative_to(here) else whole)
 

@@ -211,13 +211,10 @@ def _show(run: Run, parts: list[BundlePart]) -> None:
 
 
 def _path(file: str) -> Path:
-    """Raises Refused (``wrong-use``) for ~nobody."""
-    from pathlib import Path
+    """Raises Refused (``no-home``) for ~nobody."""
+    from moorage.files import user_path
 
-    try:
-        return Path(file).expanduser().absolute()
-    except RuntimeError as problem:
-        raise wrong_use(f"{file}: {problem}", "name the file by its whole path") from None
+    return user_path(file).absolute()
 
 
 def _size(count: float) -> str:

@@ -27,11 +27,10 @@ def setup(
     Example: inv monitoring.setup --to=/etc/prometheus/moorage
     Example: inv monitoring.setup --kubernetes --no-check
     """
-    from pathlib import Path
-
     from moorage import monitoring
+    from moorage.files import user_path
 
-    folder = Path(to).expanduser() if to else run.settings.state / "monitoring"
+    folder = user_path(to) if to else run.settings.state / "monitoring"
     found = monitoring.setup(
         run.settings, folder.absolute(), kubernetes=kubernetes, check=not no_check
     )

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moorage.errors import Refused
+from moorage.files import user_path
 from moorage.output import Note
 from moorage.upkeep import outcomes
 
@@ -187,7 +187,7 @@ def _collect(layout: Layout, policy: collecting.CollectionPolicy) -> PartDone:
 def _back_up(settings: Settings, ui: UI) -> PartDone:
     from moorage.backup import container, restic, taking
 
-    file = settings.root / Path(settings.upkeep.passphrase_file).expanduser()
+    file = settings.root / user_path(settings.upkeep.passphrase_file, "upkeep.passphrase_file")
     at = restic.place(settings.upkeep.backup, restic.read_passphrase(file))
     done = taking.back_up(settings, ui.progress, at, partial(container.serving, settings))
     if problem := taking.incomplete(done):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from moorage.files import private_folder, write_atomically
+from moorage.errors import Refused
+from moorage.files import private_folder, user_home, user_path, write_atomically
 
 
 def test_content_and_mode_are_as_asked(tmp_path: Path) -> None:
@@ -39,3 +41,29 @@ def test_a_private_folder_is_closed_even_if_it_stood_open(tmp_path: Path) -> Non
     folder = tmp_path / "certs"
     folder.mkdir(mode=0o755)
     assert private_folder(folder).stat().st_mode & 0o777 == 0o700
+
+
+def test_a_home_stands_for_the_tilde_of_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert user_path("~/keys/x") == Path("/home/ada/keys/x")
+    assert user_path("~root/x") == Path("/root/x")
+    assert user_path("keys/~x") == Path("keys/~x")
+
+
+def test_a_home_of_nobody_is_refused_by_the_setting_that_names_it() -> None:
+    with pytest.raises(Refused) as problem:
+        user_path("~no-such-user/config", "nodes.ssh_config")
+    assert problem.value.code == "no-home"
+    assert problem.value.message.startswith("~no-such-user/config")
+    assert "nodes.ssh_config" in problem.value.cause
+    assert "no user no-such-user" in problem.value.cause
+
+
+def test_who_has_neither_name_nor_home_is_told_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    with pytest.raises(Refused) as problem:
+        user_home()
+    assert problem.value.cause == "HOME is not set, and this machine has no user of the number 54321"

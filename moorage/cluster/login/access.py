@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import MoorageError, Refused
+from moorage.files import user_home, user_path
 
 if TYPE_CHECKING:
     from kubernetes.client import Configuration
@@ -93,7 +94,7 @@ def kubeconfig_files(settings: Settings, given: str = "") -> tuple[list[Path], s
         (os.environ.get("KUBECONFIG", ""), ENVIRONMENT),
     )
     for text, origin in named:
-        files = [Path(part).expanduser() for part in text.split(os.pathsep) if part]
+        files = [user_path(part, origin) for part in text.split(os.pathsep) if part]
         there = [file for file in files if file.is_file()]
         if there:
             return there, origin
@@ -106,7 +107,7 @@ def kubeconfig_files(settings: Settings, given: str = "") -> tuple[list[Path], s
                 path=str(files[0]),
             )
     lab = lab_kubeconfig(settings)
-    for file, origin in ((lab, "the lab"), (Path.home() / ".kube" / "config", HOME)):
+    for file, origin in ((lab, "the lab"), (user_home() / ".kube" / "config", HOME)):
         if file.is_file():
             return [file], origin
     if os.environ.get("KUBERNETES_SERVICE_HOST") and _TOKEN.is_file():

@@ -118,9 +118,9 @@ def require_alone(source: str) -> None:
 
     Raises Refused (``bad-inventory``) with the file. What ansible-vault encrypted is passed over.
     """
-    from pathlib import Path
+    from moorage.files import user_path
 
-    beside = Path(source).expanduser().parent
+    beside = user_path(source).parent
     for path in sorted(
         path for name in ("group_vars", "host_vars") for path in (beside / name).rglob("*")
     ):

@@ -7,9 +7,9 @@ be one machine, which is one host then: ``moorage.fleet.ssh.routing`` finds that
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from moorage.errors import Refused
+from moorage.files import user_path
 from moorage.fleet.inventory.targets import OPENSSH, Inventory, Target, bad, parsed
 from moorage.fleet.openssh import files, words
 
@@ -19,7 +19,7 @@ def read(text: str, source: str) -> Inventory:
 
     ``source``: its path. Raises Refused (``bad-inventory``) with file and line.
     """
-    path = Path(source).expanduser().absolute()
+    path = user_path(source).absolute()
     try:
         file = files.parse(text.encode(), path)
     except Refused as problem:

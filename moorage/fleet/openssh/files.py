@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 from moorage.errors import Refused
+from moorage.files import user_home, user_path
 from moorage.fleet.openssh import words
 
 SYSTEM = Path("/etc/ssh/ssh_config")
@@ -101,7 +102,7 @@ def home() -> Path:
     try:
         return Path(pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:
-        return Path.home()
+        return user_home()
 
 
 def me() -> str:
@@ -119,7 +120,7 @@ def me() -> str:
 
 def tilde(name: str) -> Path:
     """``~/x`` and ``~user/x`` -> the path."""
-    return home() / name[2:] if name.startswith("~/") else Path(name).expanduser()
+    return home() / name[2:] if name.startswith("~/") else user_path(name)
 
 
 def read(config: Path | None) -> tuple[ConfigFile, ...]:

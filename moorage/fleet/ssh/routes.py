@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moorage.errors import Refused
+from moorage.files import user_path
 from moorage.fleet.inventory import Target, given_twice, targets
 from moorage.fleet.openssh import answers, arguments, files, tokens
 from moorage.fleet.openssh.program import Query
@@ -93,12 +94,12 @@ def routes(
     """
     configs: dict[tuple[str, bool], _Config] = {}
 
-    usual = Path(settings.ssh_config).expanduser() if settings.ssh_config else None
+    usual = user_path(settings.ssh_config, "nodes.ssh_config") if settings.ssh_config else None
     known = _read_anyway(targets, usual)
 
     def config_of(target: Target) -> _Config:
         in_lab = lab is not None and target.host in lab.names and not target.ssh_config
-        own = Path(target.ssh_config).expanduser() if target.ssh_config else usual
+        own = user_path(target.ssh_config) if target.ssh_config else usual
         only = lab.config if lab is not None and in_lab else usual if own in known else own
         key = str(only or ""), in_lab
         if key not in configs:
@@ -227,7 +228,7 @@ class _Config:
         self, options: Mapping[str, tuple[str, ...]], means: Mapping[str, str]
     ) -> tuple[Path, ...]:
         if self._known_hosts:
-            return (Path(self._known_hosts).expanduser(),)
+            return (user_path(self._known_hosts, "nodes.known_hosts"),)
         users = options.get("userknownhostsfile", _USER_HOSTS)
         systems = options.get("globalknownhostsfile", _SYSTEM_HOSTS)
         return _paths((*users, *systems), means)

@@ -390,8 +390,10 @@ def _spelled(route: Route) -> str:
 def _in_file(route: Route) -> str:
     from pathlib import Path
 
+    from moorage.files import user_path
+
     first = route.known_hosts[0] if route.known_hosts else Path()
-    usual = Path("~/.ssh/known_hosts").expanduser()
+    usual = user_path("~/.ssh/known_hosts")
     return "" if first == usual else f" -f {shlex.quote(str(first))}"
 
 

@@ -7,7 +7,6 @@ read and never written.
 from __future__ import annotations
 
 import datetime
-import os
 import re
 import shlex
 import stat
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moorage.errors import Refused
+from moorage.files import user_path
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -29,13 +29,15 @@ _KEY = re.compile(
 
 
 def files(settings: Settings) -> tuple[Path, Path] | None:
-    """The certificate's file and the key's, from the project's folder; None if none are named."""
+    """The certificate's file and the key's, from the project's folder; None if none are named.
+
+    Raises Refused (``no-home``).
+    """
     registry = settings.registry
     if not registry.client_cert:
         return None
-    # Of ~nobody/… Path.expanduser() makes a RuntimeError; it is a file that is not there.
-    named = (registry.client_cert, registry.client_key)
-    cert, key = (Path(os.path.expanduser(one)) for one in named)  # noqa: PTH111
+    cert = user_path(registry.client_cert, "registry.client_cert")
+    key = user_path(registry.client_key, "registry.client_key")
     return settings.root / cert, settings.root / key
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from moorage.errors import Refused
+from moorage.files import user_path
 from moorage.redaction import keep_secret
 from moorage.registry.logins.credentials import Credentials
 
@@ -21,7 +21,7 @@ def read(source: str) -> Credentials:
     if source == "-":
         return parsed(sys.stdin.buffer.read(_MOST + 1), "standard input")
     try:
-        with Path(source).expanduser().open("rb") as file:
+        with user_path(source).open("rb") as file:
             return parsed(file.read(_MOST + 1), source)
     except OSError as problem:
         raise Refused(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import Refused, wrong_use
@@ -233,10 +232,12 @@ def _authority(source: str) -> str:
     """The file's certificates, in PEM. Raises Refused (``bad-upstream-ca``)."""
     from cryptography import x509
 
+    from moorage.files import user_path
+
     if not source:
         return ""
     try:
-        content = Path(source).expanduser().read_bytes()
+        content = user_path(source).read_bytes()
         x509.load_pem_x509_certificates(content)
         return content.decode()
     except (OSError, ValueError) as problem:

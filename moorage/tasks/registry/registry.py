@@ -311,13 +311,12 @@ def restore(
 
 def _passphrase(run: Run, file: str) -> str:
     """From a file, the terminal or stdin. Raises Refused (``no-password``)."""
-    from pathlib import Path
-
     from moorage.backup import restic
+    from moorage.files import user_path
 
     if not file:
         return run.ui.ask_secret("passphrase of the backup")
-    return restic.read_passphrase(Path(file).expanduser())
+    return restic.read_passphrase(user_path(file))
 
 
 @command(

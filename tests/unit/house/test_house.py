@@ -235,6 +235,25 @@ def test_each_room_keeps_to_what_it_alone_does(
     assert found == set(allowed)
 
 
+def looks_for_a_home(source: str) -> bool:
+    """Whether a module expands a ``~``: of a user or a home that is unknown, pathlib makes a
+    RuntimeError."""
+    return any(
+        isinstance(node, ast.Attribute)
+        and (node.attr == "expanduser" or (node.attr == "home" and _is_path(node.value)))
+        for node in ast.walk(ast.parse(source))
+    )
+
+
+def _is_path(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "Path"
+
+
+def test_one_module_alone_expands_what_a_user_wrote() -> None:
+    found = {name for name, path in modules().items() if looks_for_a_home(path.read_text())}
+    assert found == {"moorage.files"}
+
+
 # How much a reader has to hold in mind: files in a folder, lines in a file.
 MOST_FILES, MOST_LINES = 12, 450
 LONGER = {

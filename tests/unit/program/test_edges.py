@@ -118,11 +118,39 @@ def test_a_wrong_option_is_told_once_and_in_words(project: Path) -> None:
     assert done.stderr.count("--made-up") == 1
 
 
-@pytest.mark.parametrize("word", ["-", "~nobody-of-that-name/list", "/nowhere/list"])
+@pytest.mark.parametrize("word", ["-", "/nowhere/list"])
 def test_a_list_that_cannot_be_read_is_named(project: Path, word: str) -> None:
     done = inv(project, "image.mirror", word, "--yes", "--json")
     error = json.loads(done.stdout)["error"]
     assert (done.returncode, error["code"]) == (2, "unreadable-list"), done.stderr
+
+
+NOBODYS = "~no-such-user/file"
+OUTSIDE = {"INVOKE_REGISTRY_EXTERNAL": "true", "INVOKE_REGISTRY_CA": NOBODYS}
+
+
+@pytest.mark.parametrize(
+    ("words", "variables"),
+    [
+        (("-f", NOBODYS, "doctor"), {}),
+        (("nodes.status", f"--inventory={NOBODYS}"), {}),
+        (("nodes.status", "--from-cluster"), {"INVOKE_KUBERNETES_KUBECONFIG": NOBODYS}),
+        (("k8s.diagnose",), {"KUBECONFIG": NOBODYS}),
+        (("monitoring.setup", f"--to={NOBODYS}"), {}),
+        (("bundle.show", NOBODYS), {}),
+        (("image.mirror", NOBODYS, "--yes"), {}),
+        (("image.mirror", "alpine:3", f"--authfile={NOBODYS}", "--yes"), {}),
+        (("registry.cache", "quay.io", f"--ca={NOBODYS}", "--yes"), {}),
+        (("registry.ca",), OUTSIDE),
+    ],
+)
+def test_a_home_folder_of_nobody_is_refused(
+    project: Path, words: tuple[str, ...], variables: dict[str, str]
+) -> None:
+    done = inv(project, *words, "--json", **variables)
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["code"]) == (2, "no-home"), done.stderr
+    assert "no user no-such-user" in error["cause"]
 
 
 def test_an_optional_word_is_taken_once_and_is_no_task(project: Path) -> None:

@@ -237,11 +237,12 @@ def test_files_that_are_no_pair_are_refused_with_a_cure(
     assert pair[1].decode().splitlines()[1] not in str(refused.value.to_json())
 
 
-def test_a_home_of_nobodys_is_no_file(tmp_path: Path) -> None:
+def test_a_home_of_nobodys_is_refused(tmp_path: Path) -> None:
     given = {"client_cert": "~nobody-of-ours/a.pem", "client_key": "~nobody-of-ours/b.pem"}
     with pytest.raises(Refused) as refused:
         client_pair.read(theirs(tmp_path, 443, **given))
-    assert refused.value.code == "client-pair"
+    assert refused.value.code == "no-home"
+    assert "registry.client_cert" in refused.value.cause
 
 
 def test_a_key_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
