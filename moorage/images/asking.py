@@ -82,7 +82,9 @@ class Asker:
             answer = self._once(pool, method, url, image, login)
             wanted = tokens.challenge(answer.headers.get("www-authenticate", ""))
             if answer.status == 401 and wanted is not None:
-                self._tokens[image.name] = _token(pool, wanted, login)
+                own = tokens.is_issued_by(urlsplit(url).hostname or "", wanted)
+                asked = self._pool(image.registry, own)
+                self._tokens[image.name] = _token(asked, wanted, login)
                 answer = self._once(pool, method, url, image, login)
         except (HTTPError, OSError, ValueError, KeyError) as problem:
             _log.info("%s %s: %s", method, url, problem)

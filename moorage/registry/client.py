@@ -76,7 +76,8 @@ def ask(
     answer = _once(settings, tls.context(settings), request, headers, timeout)
     wanted = tokens.challenge(answer.headers.get("www-authenticate", ""))
     if answer.status == 401 and wanted is not None:
-        systems, at = tls.context(settings, with_systems=True), place(settings)[0]
+        own, at = tokens.is_issued_by(settings.registry.host, wanted), place(settings)[0]
+        systems = tls.context(settings, with_systems=True, presenting=own)
         token = tokens.fetch(settings, wanted, basic(login), systems, timeout, at)
         if token is None:
             return answer

@@ -66,4 +66,5 @@ def test_who_has_neither_name_nor_home_is_told_what_is_missing(
     monkeypatch.setattr(os, "getuid", lambda: 54321)
     with pytest.raises(Refused) as problem:
         user_home()
-    assert problem.value.cause == "HOME is not set, and this machine has no user of the number 54321"
+    assert problem.value.cause.startswith("HOME is not set")
+    assert problem.value.cause.endswith("54321")

@@ -35,6 +35,19 @@ def challenge(header: str) -> dict[str, str] | None:
     return found if found.get("realm") else None
 
 
+def is_issued_by(host: str, wanted: Mapping[str, str]) -> bool:
+    """Whether the token server of a challenge is that host, on whichever port. Pure.
+
+    Only then a client's certificate is shown to it, as to any host but the registry's. containerd
+    (core/remotes/docker/config/hosts.go, ``WithAuthClient``) and Docker (distribution/registry.go,
+    ``NewTokenHandler``) would show it to every token server that asks.
+    """
+    try:
+        return urlsplit(wanted["realm"]).hostname == host
+    except ValueError:
+        return False
+
+
 def asked(wanted: Mapping[str, str]) -> dict[str, str]:
     """The query by which a challenge's token is asked for. Pure."""
     return {key: wanted[key] for key in ("service", "scope") if wanted.get(key)}

@@ -16,12 +16,15 @@ from typing import Any
 
 import pytest
 
+from agent.proof.verify import ask_registry
+from agent.wire.plan import Plan, Registry, Verify
 from moorage.errors import MoorageError
 from moorage.images.asking import Asker
 from moorage.pki import certificates
 from moorage.pki import registry as pki
 from moorage.references import parse
 from moorage.registry import client, tls
+from moorage.registry.logins import client_pair
 from moorage.registry.logins.credentials import Credentials
 from moorage.settings import RegistrySettings, Settings
 from tests.agent.authority import Authority
@@ -35,11 +38,13 @@ HERE, THERE = "localhost", "127.0.0.1"  # two hosts, though one machine
 
 @dataclass
 class Elsewhere:
-    """``sends``: where the registry's answer to a manifest leads; "{name}" is its own name."""
+    """``sends``: where the registry's answer to a manifest leads; "{name}" is its own name.
+    ``realm``: who issues its tokens; nobody if empty."""
 
     authority: Authority
     port: int = 0
     sends: str = ""
+    realm: str = ""
     logins: list[tuple[str, str]] = field(default_factory=list)
     clients: list[tuple[str, bool]] = field(default_factory=list)
 
@@ -48,18 +53,40 @@ class Elsewhere:
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                if not self.path.startswith("/token"):
+                    self.do_HEAD()
+                    return
+                self._note()
+                self.send_response(200)
+                self.send_header("Content-Length", "14")
+                self.end_headers()
+                self.wfile.write(b'{"token": "T"}')
+
             def do_HEAD(self) -> None:
-                host = self.headers["Host"].partition(":")[0]
-                server.logins.append((host, self.headers.get("Authorization", "")))
-                shown = self.connection.getpeercert(binary_form=True)
-                server.clients.append((host, bool(shown)))
+                self._note()
+                if server.realm and self.headers.get("Authorization") != "Bearer T":
+                    self.send_response(401)
+                    self.send_header("WWW-Authenticate", f'Bearer realm="{server.realm}"')
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 kept = self.path.startswith("/kept/")
                 self.send_response(200 if kept else 302)
+                self.send_header("Content-Length", "0")
                 if kept:
                     self.send_header("Docker-Content-Digest", DIGEST)
                 else:
                     self.send_header("Location", server.sends)
                 self.end_headers()
+
+            def _note(self) -> None:
+                host = self.headers["Host"].partition(":")[0]
+                server.logins.append((host, self.headers.get("Authorization", "")))
+                shown = self.connection.getpeercert(binary_form=True)
+                server.clients.append((host, bool(shown)))
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -129,9 +156,8 @@ def test_a_login_does_not_go_along_to_another_host(
     assert elsewhere.logins == [(HERE, basic), (THERE, "")] * 2
 
 
-def test_a_clients_certificate_does_not_go_along_to_another_host(
-    settings: Settings, elsewhere: Elsewhere, tmp_path: Path
-) -> None:
+def presenting(settings: Settings, elsewhere: Elsewhere, tmp_path: Path) -> Settings:
+    """The same with a client's certificate."""
     for name, content in zip(("c.crt", "c.key"), elsewhere.authority.issue("me"), strict=True):
         (tmp_path / name).write_bytes(content)
         (tmp_path / name).chmod(0o600)
@@ -140,8 +166,32 @@ def test_a_clients_certificate_does_not_go_along_to_another_host(
         client_cert=str(tmp_path / "c.crt"),
         client_key=str(tmp_path / "c.key"),
     )
+    return replace(settings, registry=shown)
+
+
+@pytest.mark.parametrize(("host", "shown"), [(HERE, True), (THERE, False)])
+def test_a_clients_certificate_is_shown_to_the_token_server_of_the_same_host_alone(
+    settings: Settings, elsewhere: Elsewhere, tmp_path: Path, host: str, shown: bool
+) -> None:
+    elsewhere.realm = f"https://{host}:{elsewhere.port}/token"
+    elsewhere.sends = "/kept/app"
+    with_pair = presenting(settings, elsewhere, tmp_path)
+    assert digests(with_pair) == [DIGEST, DIGEST]
+    registry = Registry(
+        HERE, elsewhere.port, THERE, elsewhere.authority.pem, client=client_pair.read(with_pair)
+    )
+    login = Verify(f"{settings.registry_name}/team/app:1", LOGIN.user, LOGIN.password)
+    ask_registry(Plan(registry, verify=login), THERE)
+    assert {one for one in elsewhere.clients if one[0] == HERE} == {(HERE, True)}
+    assert elsewhere.clients.count((host, shown)) >= 3
+    assert (THERE, True) not in elsewhere.clients
+
+
+def test_a_clients_certificate_does_not_go_along_to_another_host(
+    settings: Settings, elsewhere: Elsewhere, tmp_path: Path
+) -> None:
     elsewhere.sends = f"https://{THERE}:{elsewhere.port}/kept/app"
-    assert digests(replace(settings, registry=shown)) == [DIGEST, DIGEST]
+    assert digests(presenting(settings, elsewhere, tmp_path)) == [DIGEST, DIGEST]
     assert elsewhere.clients == [(HERE, True), (THERE, False)] * 2
 
 
