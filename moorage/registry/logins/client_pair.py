@@ -7,6 +7,7 @@ read and never written.
 from __future__ import annotations
 
 import datetime
+import os
 import re
 import shlex
 import stat
@@ -105,12 +106,15 @@ def leaf_first(cert: Path, key: Path) -> list[Certificate]:
 
 
 def _require_private(key: Path) -> None:
+    """As ssh does it for its keys (sshkey_perm_ok), the group of another's file may read it."""
     try:
-        mode = stat.S_IMODE(key.stat().st_mode)
+        found = key.stat()
     except OSError as problem:
         raise _unusable(key, problem.strerror or str(problem), _NAMED) from None
-    if mode & 0o007:
-        cause = f"its mode is {mode:04o}, so everybody on this machine may read or change it"
+    mode, ours = stat.S_IMODE(found.st_mode), found.st_uid == os.geteuid()
+    if mode & (0o077 if ours else 0o007):
+        who = "everybody on this machine" if mode & 0o007 else "its group"
+        cause = f"its mode is {mode:04o}, so {who} may read or change it"
         raise _unusable(key, cause, f"chmod 600 {shlex.quote(str(key))}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -209,7 +210,10 @@ def encrypted(key: bytes) -> bytes:
         ("no key", "client-pair", "not a whole private key", "PEM"),
         ("another key", "client-pair", "not the key of", "own key"),
         ("encrypted", "client-pair", "passphrase", "openssl pkey"),
-        ("readable", "client-pair", "0644", "chmod 600"),
+        ("readable 644", "client-pair", "everybody", "chmod 600"),
+        ("readable 604", "client-pair", "everybody", "chmod 600"),
+        ("readable 640", "client-pair", "its group", "chmod 600"),
+        ("readable 620", "client-pair", "its group", "chmod 600"),
         ("ended", "client-pair-ended", "ended on", "follows"),
         ("missing", "client-pair", "No such file", "registry.client_cert"),
     ],
@@ -218,7 +222,7 @@ def test_files_that_are_no_pair_are_refused_with_a_cure(
     tmp_path: Path, authority: Authority, spoilt: str, code: str, said: str, cure: str
 ) -> None:
     pair = authority.issue("operator", days=-1 if spoilt == "ended" else 30)
-    given = laid(tmp_path, pair, 0o644 if spoilt == "readable" else 0o600)
+    given = laid(tmp_path, pair, int(spoilt.partition("readable ")[2] or "600", 8))
     cert, key = tmp_path / "client.crt", tmp_path / "client.key"
     if spoilt == "no certificate":
         cert.write_text("hello")
@@ -235,6 +239,13 @@ def test_files_that_are_no_pair_are_refused_with_a_cure(
     assert (refused.value.code, said in refused.value.cause) == (code, True), refused.value.cause
     assert cure in refused.value.cure
     assert pair[1].decode().splitlines()[1] not in str(refused.value.to_json())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
+def test_the_group_of_anothers_key_may_read_it(tmp_path: Path, authority: Authority) -> None:
+    given = laid(tmp_path, authority.issue("operator"), 0o640)
+    os.chown(tmp_path / "client.key", 1234, 0)
+    assert client_pair.read(theirs(tmp_path, 443, **given)) is not None
 
 
 def test_a_home_of_nobodys_is_refused(tmp_path: Path) -> None:
