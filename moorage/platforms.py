@@ -38,7 +38,7 @@ PLATFORMS = {
     )
 }
 # As others write them: https://github.com/containerd/platforms/blob/main/database.go
-_SAME = {
+SAME = {
     "linux/aarch64": "linux/arm64",
     "linux/arm": "linux/arm/v7",
     "linux/arm64/v8": "linux/arm64",
@@ -67,7 +67,7 @@ def parse(text: str, *, source: str = "--platform") -> tuple[str, ...]:
 
 def known(word: str) -> str:
     """The usual name of a platform, in lower case as all of them are."""
-    return _SAME.get(word.lower(), word.lower())
+    return SAME.get(word.lower(), word.lower())
 
 
 def unique(words: Sequence[str]) -> tuple[str, ...]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from moorage.platforms import PLATFORMS
+from moorage import platforms
 from moorage.settings import COMPONENT, REPOSITORY, TAG
 
 # RFC 1123, section 2.1, in the lower case that image references demand.
@@ -26,6 +26,14 @@ class Form(NamedTuple):
 
     pattern: str
     expected: str
+
+
+class Words(NamedTuple):
+    """Words by their usual names, others that stand for one of them, and who knows which."""
+
+    names: tuple[str, ...]
+    others: tuple[str, ...]
+    usual: Callable[[Sequence[str]], tuple[str, ...]]
 
 
 _PORT = Span(1, 65535, "port")
@@ -51,7 +59,9 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "nodes.insecure": ("http", ""),
 }
 # What each word of a list may be.
-EACH: Mapping[str, tuple[str, ...]] = {"image.platforms": tuple(PLATFORMS)}
+EACH: Mapping[str, Words] = {
+    "image.platforms": Words(tuple(platforms.PLATFORMS), tuple(platforms.SAME), platforms.unique)
+}
 FORMS: Mapping[str, Form] = {
     "engine.data": Form(r"(/[^\x00]*)?", "a folder from the root (/…)"),
     "registry.user": Form(

@@ -155,10 +155,12 @@ def _parse_section(source: Giver, section: str, kind: Any, given: Mapping[Any, A
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
     for key, value in given.items():
+        place = f"{section}.{key}"
         if key not in hints:
-            place = f"{section}.{key}"
             raise UnknownSetting(giver_of(source, place), place, f"{section}.", set(hints))
-        values[key] = _convert(source, f"{section}.{key}", hints[key], value)
+        values[key] = _convert(source, place, hints[key], value)
+        if place in EACH:
+            values[key] = EACH[place].usual(values[key])
     return kind(**values)
 
 
@@ -190,8 +192,9 @@ def _check(settings: Settings, source: Giver) -> None:
     for place, known in EACH.items():
         section, _, key = place.partition(".")
         for word in getattr(getattr(settings, section), key):
-            if word not in known:
-                raise BadSetting(source, place, f"some of {', '.join(known)}, not {word!r}")
+            if word not in known.names:
+                expected = f"some of {', '.join(known.names)}, not {word!r}"
+                raise BadSetting(source, place, expected)
     registry, certs = settings.registry, settings.certs
     check_host_name(registry.host, place="registry.host", source=source)
     if registry.address != "auto":

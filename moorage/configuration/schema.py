@@ -56,9 +56,10 @@ def _section(
 
 def _value(place: str, hint: Any) -> dict[str, Any]:
     if place in allowed.EACH:
-        word = "|".join(re.escape(name) for name in allowed.EACH[place])
+        known = [*allowed.EACH[place].names, *allowed.EACH[place].others]
+        word = "|".join(map(re.escape, known))
         words = rf"^\s*(?:(?:{word})?\s*,\s*)*(?:{word})?\s*$"
-        items = {"type": "array", "items": {"enum": list(allowed.EACH[place])}}
+        items = {"type": "array", "items": {"enum": known}}
         return {"anyOf": [items, {"type": "string", "pattern": words}]}
     if typing.get_origin(hint) is tuple:
         return {"anyOf": [_WORDS, {"type": "string"}]}

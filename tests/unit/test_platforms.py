@@ -45,6 +45,9 @@ def test_an_unknown_platform_is_named_with_those_there_are(text: str, why: str) 
 def test_settings_take_platforms_and_refuse_unknown_ones() -> None:
     found = parsing.parse({"image": {"platforms": "linux/amd64,linux/arm64"}})
     assert found.image.platforms == ("linux/amd64", "linux/arm64")
+    spelt = "linux/AMD64, linux/aarch64,linux/arm64/v8,linux/armhf"
+    found = parsing.parse({"image": {"platforms": spelt}})
+    assert found.image.platforms == platforms.parse(spelt)
     with pytest.raises(Refused) as refusal:
         parsing.parse({"image": {"platforms": ["linux/mips"]}})
     assert "image.platforms" in str(refusal.value)
@@ -56,7 +59,8 @@ def test_settings_take_platforms_and_refuse_unknown_ones() -> None:
     [
         ("linux/amd64, linux/arm64", True),
         ("", True),
-        (["linux/arm64"], True),
+        (["linux/arm64", "linux/arm64/v8"], True),
+        ("linux/arm64/v8,linux/aarch64", True),
         ("linux/amd6", False),
     ],
 )
