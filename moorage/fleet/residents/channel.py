@@ -21,6 +21,7 @@ from agent.wire.version import __version__
 from moorage.errors import MoorageError
 from moorage.fleet.errand import faults, timeouts
 from moorage.fleet.errand.errand import ErrandAnswer
+from moorage.output import ages
 from moorage.pki.authority import AGENT_NAME
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from moorage.pki.roster import Resident
 
 _log = logging.getLogger("moorage.agents")
+Tell = Callable[[str], None]
 
 CONNECT_SECONDS = 3.0
 # A small node under load takes its time for the handshake; a closed port is told at once.
@@ -39,6 +41,8 @@ HANDSHAKE_SECONDS = 10.0
 SETTLE_SECONDS = 15.0
 SETTLE_STRAIGHT_SECONDS = 4.0
 _PAUSE = 0.1
+# Most services serve before that, and nobody need read of it.
+_LASTING = 1.0
 # SSH_OPEN_CONNECT_FAILED, RFC 4254, section 5.1
 _CONNECT_FAILED = 2
 # An agent that serves at all sends its answer's head before its work begins.
@@ -217,16 +221,35 @@ class Channel:
             )
 
 
-def awaited(connect: Callable[[], Channel], resident: Resident, seconds: float) -> Channel:
+def unheard(_words: str) -> None:
+    """Nobody hears of it."""
+
+
+def awaited(
+    connect: Callable[[], Channel],
+    resident: Resident,
+    seconds: float,
+    tell: Tell = unheard,
+) -> Channel:
     """The channel that ``connect`` opens. An agent that settles is waited for, ``seconds`` at most,
-    and until ``SETTLE_SECONDS`` after its adoption. Raises as ``connect``."""
-    until = min(time.time() + seconds, resident.settling + SETTLE_SECONDS)
+    and until ``SETTLE_SECONDS`` after its adoption. Raises as ``connect``.
+
+    ``tell`` gets words of a wait that lasts.
+    """
+    began = time.time()
+    until = min(began + seconds, resident.settling + SETTLE_SECONDS)
+    told = False
     while True:
         try:
             return connect()
         except NotListening:
-            if time.time() >= until:
+            now = time.time()
+            if now >= until:
                 raise
+            if not told and now >= began + _LASTING:
+                told = True
+                since, left = ages.age(now - resident.settling), f"{until - now:.0f} s at most"
+                tell(f"its agent, adopted {since} ago, does not serve yet; waiting {left}")
         time.sleep(_PAUSE)
 
 

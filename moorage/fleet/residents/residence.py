@@ -113,9 +113,11 @@ class Residents:
         )  # fmt: skip
 
     @contextlib.contextmanager
-    def line(self, route: Route, session: Session | None = None) -> Iterator[Channel | None]:
+    def line(
+        self, route: Route, session: Session | None = None, tell: channel.Tell = channel.unheard
+    ) -> Iterator[Channel | None]:
         """A channel as of :meth:`open` for the length of a block, at whose end it is renewed."""
-        found = self.open(route, session)
+        found = self.open(route, session, tell)
         try:
             yield found
         finally:
@@ -123,7 +125,9 @@ class Residents:
                 self.renew(route, found)
                 found.close()
 
-    def open(self, route: Route, session: Session | None = None) -> Channel | None:
+    def open(
+        self, route: Route, session: Session | None = None, tell: channel.Tell = channel.unheard
+    ) -> Channel | None:
         """A channel to the host's agent, or None where none answers that way.
 
         Without ``session``: straight; a host behind a jump host is reached through one only.
@@ -135,11 +139,13 @@ class Residents:
         with contextlib.suppress(channel.NoAnswer):
             if session is not None:
                 through = partial(channel.through, name, session.transport, resident, context)
-                return channel.awaited(through, resident, channel.SETTLE_SECONDS)
+                return channel.awaited(through, resident, channel.SETTLE_SECONDS, tell)
             if route.direct:
                 straight = partial(channel.straight, name, route.hostname, resident, context)
                 try:
-                    return channel.awaited(straight, resident, channel.SETTLE_STRAIGHT_SECONDS)
+                    return channel.awaited(
+                        straight, resident, channel.SETTLE_STRAIGHT_SECONDS, tell
+                    )
                 except channel.NotOurAgent:
                     if not self._shares_its_place(route, resident):
                         raise

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from moorage.errors import MoorageError, Refused
@@ -18,6 +19,7 @@ from moorage.fleet.rollout import plans
 from moorage.fleet.rollout.transports import Errand, Https
 from moorage.fleet.ssh import retry, routing
 from moorage.fleet.ssh import session as ssh
+from moorage.output import ages
 
 if TYPE_CHECKING:
     from agent.wire.plan import Plan
@@ -133,7 +135,7 @@ def patiently(means: HostMeans, route: Route, line: HostLine) -> HostResult:
         lambda: (_by_agent if means.asks_agent(route) else _by_ssh)(means, route, line),
         means.settings.nodes.retries,
         line.rest,
-        lambda words: line.tell({"event": "note", "message": words}),
+        partial(_note, line),
     )
     if means.agreed and agreement.wanted(result) and not means.operation.stop_running:
         return patiently(replace(means, operation=means.operation.agreed()), route, line)
@@ -148,7 +150,7 @@ def _by_agent(means: HostMeans, route: Route, line: HostLine) -> HostResult:
     residents = means.residents
     asked = False
     try:
-        with residents.line(route) as straight:
+        with residents.line(route, tell=partial(_note, line)) as straight:
             if straight is not None:
                 with line.open(straight):
                     https = Https(straight)
@@ -183,7 +185,8 @@ def _by_ssh(means: HostMeans, route: Route, line: HostLine, *, served: bool = Fa
             visit = Visit(session, route, means.archive, become, line.tell)
             return _VISITS[operation.verb.name](means, visit)
         if served:
-            with _another_way(line), residents.line(route, session) as tunnel:
+            tell = partial(_note, line)
+            with _another_way(line), residents.line(route, session, tell) as tunnel:
                 if tunnel is not None:
                     residents.reached(route)
                     https = Https(tunnel, session.local_address)
@@ -222,15 +225,18 @@ def _another_way(line: HostLine) -> Iterator[None]:
 
 def _tell_refusal(line: HostLine, problem: channel.NoAnswer) -> None:
     if isinstance(problem, channel.RefusesUs):
-        line.tell({"event": "note", "message": f"{problem}; it is asked over SSH"})
+        _note(line, f"{problem}; it is asked over SSH")
+
+
+def _note(line: HostLine, words: str) -> None:
+    line.tell({"event": "note", "message": words})
 
 
 def _tell_that_it_settles(line: HostLine, resident: Resident | None) -> None:
     """Its agent was waited for in vain; why, the errand says if the node knows."""
     if resident is not None and resident.settling:
-        seconds = max(time.time() - resident.settling, 0)
-        words = f"its agent, adopted {seconds:.0f} s ago, does not serve yet; it is asked over SSH"
-        line.tell({"event": "note", "message": words})
+        since = ages.age(time.time() - resident.settling)
+        _note(line, f"its agent, adopted {since} ago, does not serve yet; it is asked over SSH")
 
 
 def _flags(settings: Settings, operation: Operation) -> tuple[str, ...]:

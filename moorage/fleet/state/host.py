@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 from agent.wire.faults import Fault
 from agent.wire.report import HostResult
 from agent.wire.version import __version__, older
+from moorage.output.ages import age
 from moorage.output.said import Said, joined, said
 from moorage.pki.ends import SOON
 
 if TYPE_CHECKING:
     from moorage.archive import AgentArchive
-
-DAY = 86400
 
 
 @dataclass(frozen=True)
@@ -235,18 +234,11 @@ def span(times: Sequence[float | None], now: float, *, ahead: bool = False) -> s
         return "-"
     if ahead and found[0] <= 0:
         return said("ended")
-    first, last = _age(max(found[0], 0)), _age(max(found[-1], 0))
+    first, last = age(found[0]), age(found[-1])
     if first == last:
         return last
     begun = first.given["count"] if first.template == last.template else first
     return said("{first} to {last}", first=begun, last=last)
-
-
-def _age(seconds: float) -> Said:
-    for unit, size in (("{count} d", DAY), ("{count} h", 3600), ("{count} min", 60)):
-        if seconds >= 2 * size or (size == 60 and seconds >= size):
-            return said(unit, count=f"{seconds // size:,.0f}")
-    return said("{count} s", count=f"{seconds:.0f}")
 
 
 def _latest(*times: int | None) -> int | None:

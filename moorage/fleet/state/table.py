@@ -12,8 +12,9 @@ from agent.wire.report import DIFFERS
 from moorage.fleet.inventory.ranges import fold
 from moorage.fleet.report import FleetReport, failures
 from moorage.fleet.report.waves import SMALL
-from moorage.fleet.state.host import DAY, Ours, ResidentAgent, Standing, span, times
+from moorage.fleet.state.host import Ours, ResidentAgent, Standing, span, times
 from moorage.output import Line, Parts, Table, lines
+from moorage.output.ages import DAY
 from moorage.output.said import Said, joined, said
 
 if TYPE_CHECKING:

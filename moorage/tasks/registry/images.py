@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
 
+from moorage.output.ages import age
 from moorage.tasks.command import Run, command
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def list_(run: Run, repository: str = "") -> dict[str, Any]:
     rows = [
         [
             f"{one['repository']}:{one['tag']}", one["digest"][7:19],
-            ", ".join(one["platforms"]) or "-", _size(one["size"]), _age(now - one["pushed"]),
+            ", ".join(one["platforms"]) or "-", _size(one["size"]), age(now - one["pushed"]),
         ]
         for one in images
     ]  # fmt: skip
@@ -174,7 +175,7 @@ def _verdicts(run: Run, verdicts: tuple[TagVerdict, ...]) -> None:
         [
             "goes" if one.goes else "stays",
             f"{one.repository}:{one.tag}" if one.tag else f"{one.repository}@{one.digest[7:19]}",
-            _age(now - one.pushed), _size(one.size), one.why,
+            age(now - one.pushed), _size(one.size), one.why,
         ]
         for one in sorted(verdicts, key=lambda one: (not one.goes, one.repository, -one.pushed))
     ]  # fmt: skip
@@ -196,13 +197,6 @@ def _size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def _age(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
 
 
 namespace = Collection("images", list_, delete, prune)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -94,6 +95,19 @@ def test_it_is_waited_for_a_while_after_its_adoption_and_not_later(
     assert open_line(folder)[1] < 0.4
 
 
+def test_it_is_said_what_a_wait_is_for(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "_LASTING", 0.2)
+    monkeypatch.setattr(channel, "SETTLE_STRAIGHT_SECONDS", 0.6)
+    words: list[str] = []
+    with Residents(folder.settings).line(folder.route, tell=words.append) as line:
+        assert line is None
+    assert len(words) == 1
+    assert re.fullmatch(
+        r"its agent, adopted \d+ s ago, does not serve yet; waiting \d s at most",
+        words[0],
+    )
+
+
 def test_whoever_listens_there_and_is_another_is_not_waited_for(folder: Folder) -> None:
     roster = Roster(folder.settings)
     folder.agent.start()
@@ -141,7 +155,7 @@ def test_over_ssh_it_is_heard_that_it_does_not_serve_and_why(
             answer.status = 0
             return answer
 
-    settling(folder, time.time() - channel.SETTLE_SECONDS - 1)
+    settling(folder, time.time() - 90 * 86400 - 1)
     monkeypatch.setattr(ssh, "connect", lambda _: contextlib.nullcontext(Closed()))
     monkeypatch.setattr(on_host, "Errand", Told)
     monkeypatch.setattr("moorage.archive.errand_archive", lambda _: None)
@@ -149,7 +163,8 @@ def test_over_ssh_it_is_heard_that_it_does_not_serve_and_why(
     monkeypatch.setattr(UI, "note", lambda _, words: notes.append(words))
     Fleet(folder.settings, UI(as_json=True)).run("status", [folder.target])
     assert Roster(folder.settings).residents() == {}
-    assert any("does not serve yet; it is asked over SSH" in one for one in notes), notes
+    settles = "its agent, adopted 90 d ago, does not serve yet; it is asked over SSH"
+    assert any(settles in one for one in notes), notes
     assert any("the agent does not stay here: it says no" in one for one in notes), notes
 
 
