@@ -34,11 +34,11 @@ def level_of(record: logging.LogRecord) -> int:
 
 
 class CommandLog(logging.Handler):
-    """Writes the file of one command. ``words``: the command as it was typed."""
+    """Writes the file of one task. ``words``: the command as it was typed."""
 
-    def __init__(self, folder: Path, words: str, *, level: int) -> None:
+    def __init__(self, folder: Path, task: str, words: str, *, level: int) -> None:
         super().__init__(logging.DEBUG)
-        self._folder, self._words, self._most = folder, words, max(level, 1)
+        self._folder, self._task, self._words, self._most = folder, task, words, max(level, 1)
         self._file: TextIO | None = None
         self._left = MOST_BYTES
         self.path: Path | None = None
@@ -64,8 +64,7 @@ class CommandLog(logging.Handler):
         super().close()
 
     def _opened(self) -> TextIO:
-        task = self._words.split(" ")[1] if " " in self._words else "inv"
-        safe = "".join(mark if mark.isalnum() or mark in ".-" else "_" for mark in task)[:60]
+        safe = "".join(one if one.isalnum() or one in ".-" else "_" for one in self._task)[:60]
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         path = self._folder / f"{stamp}-{os.getpid()}-{safe}.log"
         self._file = new_log(path)
@@ -97,9 +96,14 @@ class _Redacted(logging.Formatter):
         return redacted(super().format(record))
 
 
-def begin(folder: Path, words: str, *, say: Callable[[str], None], level: int) -> CommandLog:
-    """Starts to listen. ``level``: 0, 1 for ``-v``, 2 for ``-vv``. Ended by :func:`end`."""
-    log = CommandLog(folder, words, level=level)
+def begin(
+    folder: Path, task: str, words: str, *, say: Callable[[str], None], level: int
+) -> CommandLog:
+    """Starts to listen; ended by :func:`end`.
+
+    ``task`` names the file; ``level``: 0, 1 for ``-v``, 2 for ``-vv``.
+    """
+    log = CommandLog(folder, task, words, level=level)
     log.echo = Echo(say, level=level) if level else None
     for name in _LOGGERS:
         logger = logging.getLogger(name)

@@ -33,7 +33,7 @@ from invoke.program import Program
 from moorage.configuration import profiles
 from moorage.errors import Refused
 from moorage.output.typed import PROFILE
-from moorage.program import pages, reading
+from moorage.program import called, pages, reading
 
 if TYPE_CHECKING:
     from invoke.parser.argument import Argument
@@ -61,6 +61,7 @@ def install() -> None:
     atexit.register(gc.freeze)
     _wrap_profile()
     _wrap(Program, "parse_core", _wrong_use)
+    called.install()
     _keep_bytecode()
     _replace_answers()
     _wrap_help()

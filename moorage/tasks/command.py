@@ -147,13 +147,13 @@ def _logged(ui: UI, level: int) -> Iterator[CommandLog]:
     import logging
 
     from moorage.logs import command_log
+    from moorage.program import called
     from moorage.settings import Settings
 
     profile = profiles.current(os.environ)
-    # The task first: the log's file is named after it.
     words = shlex.join(["inv", *sys.argv[1:], *profiles.options(os.environ)])
     folder = Settings(profile=profile).state / "log"
-    log = command_log.begin(folder, words, say=ui.trace, level=level)
+    log = command_log.begin(folder, called.task() or "inv", words, say=ui.trace, level=level)
     try:
         yield log
     except Exit:
@@ -210,13 +210,17 @@ def _call(
 
     from moorage.errors import MoorageError
     from moorage.lock import project_lock
+    from moorage.program import called
 
     # SIGTERM takes the road of Ctrl-C, so that clean-ups run once and in one way.
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGHUP, _stop)
     run = start()
-    name = f"inv {' '.join(sys.argv[1:2])}"
-    with project_lock(run.settings.state, name) if locked else nullcontext():
+    with (
+        project_lock(run.settings.state, f"inv {called.task()}".strip())
+        if locked
+        else nullcontext()
+    ):
         try:
             return body(run, *args, **options)
         except MoorageError as problem:

@@ -44,6 +44,10 @@ class Question:
     does: tuple[str, ...]
 
 
+# The task that would do the same.
+_TASKS = {"verify": "nodes.verify", "fix": "k8s.diagnose"}
+
+
 @dataclass(frozen=True)
 class ActionOutcome:
     """What became of an action: in words, or with the failure."""
@@ -202,7 +206,8 @@ class Actions:
         from moorage.logs import command_log
 
         words = f"{deed.question.typed} # asked for on the page by {deed.who}"
-        log = command_log.begin(self._settings.state / "log", words, say=_unseen, level=0)
+        folder, task = self._settings.state / "log", _TASKS[deed.question.kind]
+        log = command_log.begin(folder, task, words, say=_unseen, level=0)
         try:
             _log.info("begun for %s", deed.who)
             outcome = self._outcome(deed.question)

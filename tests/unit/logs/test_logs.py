@@ -99,7 +99,9 @@ def test_words_that_are_no_secret_stay(text: str) -> None:
 
 
 def begun(folder: Path, said: list[str], level: int = 0) -> command_log.CommandLog:
-    return command_log.begin(folder, "inv nodes.trust --hosts=a", say=said.append, level=level)
+    return command_log.begin(
+        folder, "nodes.trust", "inv nodes.trust --hosts=a", say=said.append, level=level
+    )
 
 
 @pytest.mark.parametrize(("level", "heard"), [(0, 0), (1, 2), (2, 3)])
@@ -152,6 +154,14 @@ def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
     logging.getLogger("moorage.programs").info("x")
     command_log.end(log)
     assert log.path is None
+
+
+def test_a_log_is_named_after_its_task_wherever_that_stands(tmp_path: Path) -> None:
+    folder = copy(tmp_path)
+    (tmp_path / "more.yaml").write_text("nodes: {}\n")
+    words = ["-f", str(tmp_path / "more.yaml"), "certs.show", "--json"]
+    [(_, out, _)] = inv(folder, words)
+    assert json.loads(out)["log"].endswith("-certs.show.log")
 
 
 def test_a_failure_tells_where_its_log_is(tmp_path: Path) -> None:
