@@ -206,15 +206,17 @@ def _simulate(
 def _apt(argv: Sequence[str], source: Sequence[str] = ()) -> None:
     """Runs apt-get as root; waits for another apt, and mends what a stopped one has left.
 
-    ``source``: options that name another place of packages than this system's own.
+    ``source``: options that name another place of packages than this system's own. The lists of
+    that place are the user's: root would leave files in his folder that he cannot take away.
     """
+    root = not (source and argv[0] == "update")
     until = time.monotonic() + _LOCK_WAIT
     mended = False
     while True:
         # `env`, because sudo does not hand our environment on.
         done = commands.run(
             [*_ENV, "apt-get", *source, "-q", "--no-install-recommends", *argv],
-            root=True,
+            root=root,
             timeout=1800,
             check=False,
             finish=True,
