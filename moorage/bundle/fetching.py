@@ -102,7 +102,7 @@ class _Work:
         try:
             return self._fetched(image)
         except MoorageError as problem:
-            return ImageOutcome(str(image), fault=self._cured(problem).fault)
+            return ImageOutcome(str(image), fault=cured(problem, self._folder or Path()).fault)
 
     def judged(self, image: Reference) -> ImageOutcome:
         """Which digest one image would come by."""
@@ -142,10 +142,12 @@ class _Work:
         before = (self._wish.before or {}).get(str(image))
         return before is not None and before.digest == digest
 
-    def _cured(self, problem: MoorageError) -> MoorageError:
-        if problem.code != "disk-full":
-            return problem
-        return full(problem.message, problem.fault.cause, self._folder or Path())
+
+def cured(problem: MoorageError, folder: Path) -> MoorageError:
+    """What went wrong; a full disk with where to make room."""
+    if problem.code != "disk-full":
+        return problem
+    return full(problem.message, problem.fault.cause, folder)
 
 
 def taken_apart(image: Reference, wanted: str, copy: Path, folder: Path) -> BundledImage:

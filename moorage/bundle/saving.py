@@ -17,9 +17,8 @@ from moorage.actions import Action
 from moorage.bundle import checkout, engine_images, fetching, packages, packing, system, wheels
 from moorage.bundle.fetching import FetchWish
 from moorage.docker import debian, engine
-from moorage.errors import Refused
+from moorage.errors import MoorageError, Refused
 from moorage.files import (
-    digest,
     link_or_copy,
     passing_folder,
     private_folder,
@@ -112,6 +111,7 @@ def foretold(
 def save(settings: Settings, client: DockerClient, wish: SaveWish, progress: Progress) -> Saved:
     """Makes the bundle ``wish.file``. Raises MoorageError for what stops it as a whole."""
     before = first_of(wish)
+    had = before.manifest if before else None
     require_place(wish.file)
     parts = private_folder(wish.file.with_name(f"{wish.file.name}.parts"))
     with room(parts, "the bundle could not be made"):
@@ -123,16 +123,13 @@ def save(settings: Settings, client: DockerClient, wish: SaveWish, progress: Pro
             return Saved("", None, 0, outcomes)
         names = _engine_names(settings, client, progress)
         with progress("saving the engine's images") as update:
-            had = before.manifest.engine if before else ()
-            engines = engine_images.save(client, names, parts, update, had)
+            engines = engine_images.save(client, names, parts, update, had.engine if had else ())
         with progress("fetching wheels"):
-            wheels.fetch(settings, client, names[0], parts)
+            carried = wheels.fetch(settings, client, engines[0], parts, had)
         with progress("fetching packages"):
-            _packages(parts)
+            carried += _packages(parts, had)
         with progress("packing the bundle"):
-            one = _described(
-                settings, wish, before.manifest if before else None, parts, commit, engines
-            )
+            one = _described(settings, wish, had, parts, commit, engines, carried)
             if before:
                 one = replace(one, since=before.id)
             absent = {file.sha256 for file in before.manifest.files} if before else set()
@@ -218,17 +215,22 @@ def _lines(settings: Settings) -> tuple[ContainerdLine, ...]:
     return () if settings.nodes.hosts else parse_mix(settings.lab.nodes, source="lab.nodes")
 
 
-def _packages(parts: Path) -> None:
-    """The packages and their list, as an archive in one folder."""
+def _packages(parts: Path, before: BundleManifest | None) -> list[BundleFile]:
+    """The packages and their list, as an archive in one folder; those that ``before`` has."""
     needed = packages.needed(parts / "apt")
-    fetched = packages.fetch(parts / "apt", needed)
+    absent = packages.lacking(needed, before)
+    try:
+        fetched = packages.fetch(parts / "apt", absent)
+    except MoorageError as problem:
+        raise fetching.cured(problem, parts) from None
     remove_folder(parts / manifest.DEBS)
-    names = [f"{manifest.DEBS}/{packages.member_name(path.name)}" for path in fetched]
-    digests = [digest(path) for path in fetched]
-    content = packages.listed(fetched, digests)
-    for path, name in zip(fetched, names, strict=True):
-        link_or_copy(path, parts / name)
-    write_atomically(parts / manifest.DEBS / packages.LIST, content, mode=0o644)
+    for one, path in zip(absent, fetched, strict=True):
+        link_or_copy(path, parts / one.path)
+    private_folder(parts / manifest.DEBS)
+    path = parts / manifest.DEBS / packages.LIST
+    write_atomically(path, packages.listed(needed), mode=0o644)
+    there = before.by_path if before else {}
+    return [there[one.path] for one in needed if one not in absent]
 
 
 def _described(
@@ -238,6 +240,7 @@ def _described(
     parts: Path,
     commit: str,
     engines: tuple[EngineImage, ...],
+    had: Sequence[BundleFile],
 ) -> BundleManifest:
     """The manifest of what is in ``parts``; of a difference, of what the first bundle has too."""
     there = {one.reference: one for one in before.images} if before else {}
@@ -247,7 +250,9 @@ def _described(
     paths = [*_paths(settings, parts), *dict.fromkeys(inner)]
     files = packing.described(parts, [path for path in paths if (parts / path).exists()])
     here = {one.path for one in files}
-    carried = [before.by_path[path] for path in dict.fromkeys(inner) if before and path not in here]
+    more = {one.path: one for one in had}
+    more |= {path: before.by_path[path] for path in inner if before and path not in here}
+    carried = [one for path, one in more.items() if path not in here]
     return BundleManifest(
         version=__version__,
         commit=commit,
