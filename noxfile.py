@@ -103,7 +103,8 @@ def images(session: nox.Session) -> None:
 def bundle(session: nox.Session) -> None:
     """From a bare Debian without a route to images pulled by CRI; by hand, as root.
 
-    `-- --folder=F` keeps what was made there, `-- --folder=F --there` takes bundles that are there.
+    `-- --folder=F` keeps what was made there, `-- --folder=F --there` takes bundles that are there,
+    `-- --user` is somebody who is not root, without sudo and with it.
     """
     session.run("python", "-m", "tests.bundle", *session.posargs, external=True)
 

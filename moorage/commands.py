@@ -186,7 +186,7 @@ def as_root() -> list[str]:
             "no-root",
             "this needs root, and there is no sudo here",
             cause="you are not root",
-            cure="install sudo, or run the command as root",
+            cure="run the same command as root (su -), or install sudo",
         )
     return ["sudo"]
 

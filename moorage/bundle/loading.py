@@ -185,6 +185,8 @@ def _unpack(member: BundleMember, file: BundleFile, folder: Path) -> str:
     """Why the member could not be unpacked; "" once it is there."""
     if member.content is None:
         return "it is not a regular file"
+    if member.size != file.size:
+        return f"it has {member.size} bytes instead of {file.size}"
     try:
         found = write_whole(folder / file.path, member.chunks(), file.sha256)
     except (tarfile.TarError, EOFError):

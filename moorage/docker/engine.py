@@ -335,8 +335,8 @@ def _steps() -> list[Action]:
             "engine-forbidden",
             "no Docker engine answers, and one started here would not let you in",
             cause="you are neither root nor in the group docker",
-            cure="sudo groupadd -f -r docker && sudo usermod -aG docker $USER, and log in again; "
-            "or run this with sudo",
+            cure="sudo groupadd -f -r docker && sudo usermod -aG docker $USER, and log in again "
+            "(newgrp docker does for this shell); or run this with sudo",
         )
     steps: list[Action] = []
     if shutil.which("dockerd") is None:

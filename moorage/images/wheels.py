@@ -163,7 +163,9 @@ def unfetched(
         "no-wheels",
         f"the wheels of {lock.name} cannot be had for {what}",
         cause=commands.last_words(said),
-        cure="is a package index reachable (pip config list)? Then run this again",
+        cure="is a package index reachable (pip config list)? Then run this again"
+        if asked
+        else "inv bundle.drop, then inv bundle.load FILE: what was unpacked is not whole any more",
         path=str(lock),
     )
 

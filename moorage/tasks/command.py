@@ -225,7 +225,9 @@ def _call(
             return body(run, *args, **options)
         except MoorageError as problem:
             from moorage.registry.logins import external
+            from moorage.supply import cures
 
+            problem = cures.advised(run.settings.root, problem)
             raise external.advised(run.settings, problem) from None
 
 

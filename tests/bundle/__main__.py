@@ -1,7 +1,7 @@
 """From a bare Debian root, in a network namespace without a route, to images pulled by CRI.
 
 Run by ``./run nox -s bundle``; `-- --folder=F` keeps what was made there, `--there` takes bundles
-that are there. It needs root, unshare and mmdebstrap; to make the bundle, an engine that
+that are there, `--user` is somebody who is not root. It needs root, unshare and mmdebstrap; to make the bundle, an engine that
 reaches a Debian mirror. Ends with ``bundle: N images, pulled by CRI without a route``.
 """
 
@@ -15,12 +15,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.bundle import bare
+from tests.bundle import bare, user
+from tests.images.saying import say, timed
 from tests.images.upstream import environment, upstream
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,12 +41,17 @@ def main() -> int:
             _save(stack, folder, file, second)
         if words.save:
             return 0
-        root = _timed("a bare Debian root", bare.made, folder)
-        for one in (file, second):
-            shutil.copy(one, root / "root")
+        root = timed("a bare Debian root", bare.made, folder)
+        if words.user:
+            for one in (file, user.fetch_sudo(folder)):
+                shutil.copy(one, root / "srv")
+        else:
+            for one in (file, second):
+                shutil.copy(one, root / "root")
         with bare.running(root) as machine:
-            count = _proved(machine)
-    _say(f"bundle: {count} images, pulled by CRI without a route")
+            count = user.proved(machine) if words.user else _proved(machine)
+    what = f"{count} pulls, through sudo" if words.user else f"{count} images, pulled by CRI"
+    say(f"bundle: {what} without a route")
     return 0
 
 
@@ -55,6 +60,7 @@ def _words() -> argparse.Namespace:
     parser.add_argument("--folder", default="", help="where all is made, and kept")
     parser.add_argument("--there", action="store_true", help="take the bundles that are in it")
     parser.add_argument("--save", action="store_true", help="make the bundles and end")
+    parser.add_argument("--user", action="store_true", help="as somebody else than root")
     return parser.parse_args()
 
 
@@ -80,9 +86,9 @@ def _save(stack: ExitStack, folder: Path, file: Path, second: Path) -> None:
     for path, names, more in ((file, first, []), (second, all_of_them, [f"--since={file}"])):
         (folder / "images.txt").write_text("\n".join(names) + "\n")
         argv = [*save, str(path), f"--images={folder / 'images.txt'}", *more]
-        _timed(f"bundle.save {' '.join(more)}", _inv, argv, clone)
+        timed(f"bundle.save {' '.join(more)}", _inv, argv, clone)
         assert CANARY.encode() not in path.read_bytes(), f"a secret is in {path}"
-        _say(f"{path}: {path.stat().st_size / 1e6:.0f} MB")
+        say(f"{path}: {path.stat().st_size / 1e6:.0f} MB")
     assert second.stat().st_size < file.stat().st_size / 10
 
 
@@ -110,7 +116,7 @@ def _proved(machine: bare.BareMachine) -> int:
     there = "cd /root/moorage && "
     _shell(machine, f"mkdir -p /root/moorage && {there}tar -xf ../moorage.tar run")
     up = f"{there}./run --bundle ../moorage.tar inv up --yes --json"
-    told = json.loads(_timed("./run --bundle FILE inv up --yes", _shell, machine, up))
+    told = json.loads(timed("./run --bundle FILE inv up --yes", _shell, machine, up))
     assert told["ok"] and told["proven"], told
     nodes = [host for host in told["hosts"] if host["pull_seconds"] is not None]
     assert len(nodes) == 3, told["hosts"]
@@ -152,17 +158,6 @@ def _shell(machine: bare.BareMachine, command: str) -> str:
         print(done.stderr, end="", file=sys.stderr)  # noqa: T201 - a program of its own
     assert done.returncode == 0, f"{command}: {done.stdout[-4000:]}"
     return done.stdout
-
-
-def _timed(what: str, work: Any, *words: Any) -> Any:
-    began = time.monotonic()
-    found = work(*words)
-    _say(f"{what}: {time.monotonic() - began:.0f} s")
-    return found
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - a program of its own
 
 
 if __name__ == "__main__":

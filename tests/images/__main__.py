@@ -32,6 +32,7 @@ from moorage.settings import Settings
 from moorage.ui import UI
 from tests.images import platforms
 from tests.images.line import line
+from tests.images.saying import say
 from tests.images.upstream import Upstream, environment, upstream
 from tests.loopback import Loopback, loopback
 from tests.unit.elsewhere import registry_project
@@ -50,7 +51,7 @@ from tests.unit.elsewhere import registry_project
 settings = registry_project(Path(sys.argv[1]), port=int(sys.argv[2]))
 found = mirroring.mirror(settings, lists.of_file(sys.argv[3]), "", mirroring.MirrorWish(), UI())
 for row in outcome.causes(found):
-    _say(row.fault, len(row.images))
+    print(row.fault, len(row.images))
 sys.exit(not outcome.document(found)["ok"])
 """
 
@@ -63,7 +64,7 @@ def main() -> int:
         os.environ.update(environment(folder / "home"))
         with _ours(folder / "platforms") as ours:
             for row in platforms.proved(folder / "built", ours):
-                _say(row)
+                say(row)
         if words.platforms:
             return 0
         names = {f"team{i % 7}/app{i}": 1 for i in range(words.images)}
@@ -72,8 +73,8 @@ def main() -> int:
         figures = _race(folder, there, words)
     missed = [name for name, (value, bar) in figures.items() if value > bar]
     for name, (value, bar) in figures.items():
-        _say(f"{name}: {value:.2f}x (bar {bar}x){' MISSED' if name in missed else ''}")
-    _say(f"images: {words.images} mirrored, {killed} killed, {differ} differ")
+        say(f"{name}: {value:.2f}x (bar {bar}x){' MISSED' if name in missed else ''}")
+    say(f"images: {words.images} mirrored, {killed} killed, {differ} differ")
     return 1 if differ or missed else 0
 
 
@@ -101,7 +102,7 @@ def _killed(stack: ExitStack, folder: Path, there: Upstream, kills: int) -> tupl
         child = _child(ours.settings, listed)
         try:
             child.wait(chance.uniform(1.5, 6))
-            _say(f"ended before a kill, with {child.returncode}")
+            say(f"ended before a kill, with {child.returncode}")
             break
         except subprocess.TimeoutExpired:
             # Alone, as an impatient operator does it; or all of it, as a power failure.
@@ -120,7 +121,7 @@ def _killed(stack: ExitStack, folder: Path, there: Upstream, kills: int) -> tupl
         image = references.landing(ours.settings, references.parse(f"{there.name}/{name}"))
         got = client.manifest_digest(ours.settings, login, image.repository, image.tag)
         wrong += got != digest
-    _say(f"second run: {len(there.requests()) - before} requests there, {len(moved)} blobs")
+    say(f"second run: {len(there.requests()) - before} requests there, {len(moved)} blobs")
     return wrong, killed
 
 
@@ -146,7 +147,7 @@ def _race(
                 for run, found in ratios.items():
                     ours = _mirrored(mine.settings, port, names)
                     sync = _synced(theirs.settings, folder, port, names)
-                    _say(f"round {one + 1}, {run}: {ours:.2f} s, skopeo sync {sync:.2f} s")
+                    say(f"round {one + 1}, {run}: {ours:.2f} s, skopeo sync {sync:.2f} s")
                     found.append(ours / sync)
     bars = {"first run": 0.5, "second run": 0.2}
     return {name: (statistics.median(found), bars[name]) for name, found in ratios.items()}
@@ -182,11 +183,6 @@ def _ours(folder: Path) -> Iterator[Loopback]:
     folder.mkdir()
     with loopback(registry_project(folder)) as running:
         yield running
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

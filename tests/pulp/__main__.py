@@ -27,6 +27,7 @@ from moorage.docker import engine
 from moorage.mix import LINES
 from moorage.ui import UI
 from tests.engine import bridge, running
+from tests.images.saying import say, timed
 from tests.images.upstream import environment, upstream
 from tests.pulp import server
 from tests.pulp.checks import CHECKS
@@ -47,7 +48,7 @@ def main() -> int:
         stack.enter_context(running())
         client = docker.from_env(timeout=120)
         address = bridge(client)
-        image = _timed("a node's image", _node_image, client)
+        image = timed("a node's image", _node_image, client)
         # Kubernetes' programs are kept below the home of before.
         os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
         os.environ.update(environment(folder / "home"))
@@ -55,12 +56,12 @@ def main() -> int:
         began = time.monotonic()
         lock = "earlier.lock" if words.earlier else "requirements.lock"
         pulp = stack.enter_context(server.serving(folder / "server", [address], lock))
-        _say(f"{pulp.versions()}: {time.monotonic() - began:.0f} s")
+        say(f"{pulp.versions()}: {time.monotonic() - began:.0f} s")
         (folder / "operator").mkdir()
         node = stack.enter_context(resident_node(client, folder / "operator", image=image))
         operator = Operator(folder, pulp, there, node, address)
         wrong = _checked(operator, words.only)
-    _say(f"pulp: {operator.checkout.commands} commands, pulled by CRI, {wrong} wrong")
+    say(f"pulp: {operator.checkout.commands} commands, pulled by CRI, {wrong} wrong")
     return 1 if wrong or not operator.pulled else 0
 
 
@@ -84,12 +85,12 @@ def _checked(operator: Operator, only: str) -> int:
             left_out = check(operator)
         except Exception as problem:
             wrong += 1
-            _say(f"WRONG {title} [{check.__name__}]\n      {problem}")
+            say(f"WRONG {title} [{check.__name__}]\n      {problem}")
             if not isinstance(problem, AssertionError):
                 traceback.print_exc()
             continue
         said = f"left out: {left_out}" if left_out else f"{time.monotonic() - began:.1f} s"
-        _say(f"{'-' if left_out else 'right':5} {title} ({said})")
+        say(f"{'-' if left_out else 'right':5} {title} ({said})")
     return wrong
 
 
@@ -101,17 +102,6 @@ def _node_image(client: docker.DockerClient) -> str:
     base = lab_images.base(settings, engine.connect(settings), ui.progress)
     lab_images.ensure(settings, client, [line], base)
     return lab_images.reference(settings, line)
-
-
-def _timed(what: str, work: Any, *words: Any) -> Any:
-    began = time.monotonic()
-    found = work(*words)
-    _say(f"{what}: {time.monotonic() - began:.0f} s")
-    return found
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - a program of its own
 
 
 if __name__ == "__main__":

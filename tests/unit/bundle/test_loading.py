@@ -217,6 +217,27 @@ def test_a_member_that_is_a_link_is_damage(ours: Settings, tmp_path: Path, kind:
     assert not (loaded.cache() / packing.opened(tmp_path / "x.tar").id / link.name).exists()
 
 
+def test_a_member_that_would_fill_the_disk_is_not_unpacked(
+    ours: Settings, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(small_disk))
+    one = described(tmp_path / "parts")
+    name = "debs/a_1_all.deb"
+    zeros = tarfile.TarInfo(name)
+    # A hole of a terabyte, as GNU tar writes it: a kilobyte in the file.
+    zeros.pax_headers = {
+        "GNU.sparse.major": "0",
+        "GNU.sparse.minor": "1",
+        "GNU.sparse.name": name,
+        "GNU.sparse.size": str(1 << 40),
+        "GNU.sparse.map": f"0,1,{(1 << 40) - 1},1",
+    }
+    path = written(tmp_path / "x.tar", manifest.written(one), (zeros, b"zz"))
+    told = refused(ours, path)
+    assert told.code == "bundle-damaged"
+    assert f"it has {1 << 40} bytes instead of 5000" in told.fault.cause
+
+
 def test_a_difference_takes_the_rest_from_the_first(ours: Settings, tmp_path: Path) -> None:
     first = bundle(tmp_path)
     content = {**CONTENT, "debs/a_1_all.deb": b"new" * 900}

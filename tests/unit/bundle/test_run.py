@@ -164,7 +164,9 @@ def with_venv(folder: Path) -> Path:
 
 
 def left_alone(bare: Path) -> bool:
-    return {path.name for path in bare.iterdir()} == {"run"} and not (bare.parent / "cache").exists()
+    return {path.name for path in bare.iterdir()} == {"run"} and not (
+        bare.parent / "cache"
+    ).exists()
 
 
 @pytest.mark.parametrize(

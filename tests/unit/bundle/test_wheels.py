@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from moorage.bundle import wheels
+from moorage.images import wheels as demo
 from moorage.settings import Settings
 from moorage.supply.manifest import LOCKS, BundleManifest, EngineImage
 from tests.unit.bundle.made import CONTENT, described, sha
@@ -37,9 +38,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         (chosen,) = (word for word in words if word.endswith("left.lock"))
         found[folder.name] = Path(chosen).read_text()
 
-    target = wheels.wheels.Interpreter((3, 11), "x86_64", "2.36")
+    target = demo.Interpreter((3, 11), "x86_64", "2.36")
     monkeypatch.setattr(wheels, "_download", download)
-    monkeypatch.setattr(wheels.wheels, "interpreter", lambda *_: target)
+    monkeypatch.setattr(demo, "interpreter", lambda *_: target)
     return found
 
 
