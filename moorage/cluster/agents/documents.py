@@ -24,12 +24,16 @@ _DEFAULT_IMAGE = "python:3.13-slim"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user asks for. ``unavailable``: how many nodes at once get a new version."""
+    """What the user asks for. ``unavailable``: how many nodes at once get a new version.
+
+    ``secret``: whether the proof is pulled with the Secret; a registry may give without a login.
+    """
 
     grade: str = AUTO
     image: str = ""
     unavailable: str = "10%"
     timeout: float = 180.0
+    secret: bool = True
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ def _fit_daemonset(
     for volume in pod["volumes"]:
         if volume["name"] == "agent":
             volume["configMap"]["name"] = archive_name
-    if "imagePullSecrets" in pod:
+    if pod.pop("imagePullSecrets", None) and wanted.secret:
         pod["imagePullSecrets"] = [{"name": settings.kubernetes.secret}]
     if wanted.grade != AUTO:
         terms = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]

@@ -78,7 +78,7 @@ def _bring_full(api: Api, settings: Settings) -> None:
     files = api.get(paths.one("DaemonSet", "moorage-agent-files", namespace))
     pod = files["spec"]["template"]["spec"]
     archive = next(one["configMap"]["name"] for one in pod["volumes"] if one["name"] == "agent")
-    wanted = Wanted(image=pod["containers"][0]["image"])
+    wanted = Wanted(image=pod["containers"][0]["image"], secret="imagePullSecrets" in pod)
     apply(api, [made_of.full(settings, archive, wanted)])
 
 

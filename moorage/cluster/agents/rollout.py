@@ -59,6 +59,8 @@ def roll_out(
     from moorage.registry.logins import users
 
     refuse_a_second(api, settings)
+    logins = login.needed(settings)
+    wanted = replace(wanted, secret=logins is not None)
     documents = [from_document(one) for one in api.items(paths.all_of("Node"), "list nodes")]
     nodes = [node for node in documents if node.platform.startswith("linux")]
     plan = make_plan(settings, nodes)
@@ -81,7 +83,8 @@ def roll_out(
     done, notes = _make_namespace(api, settings, namespace)
     ui.present(notes)
     place = secrets.Place(settings.kubernetes.agents_namespace, settings.kubernetes.secret)
-    secrets.apply(api, ui, [place], secrets.wish(settings, login.read(settings, "")))
+    if logins is not None:
+        secrets.apply(api, ui, [place], secrets.wish(settings, logins))
     if not settings.registry.external:
         handed.note(settings, [users.name_for(users.NODES)], api.where.server)
     made = everything()

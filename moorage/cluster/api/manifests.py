@@ -23,7 +23,7 @@ WORKLOADS = {"pod": "", "deployment": "deployment", "daemonset": "daemonset"}
 
 @dataclass(frozen=True)
 class Fit:
-    """What the manifests are fitted to."""
+    """What the manifests are fitted to; ``secret``: "" for an image that needs none."""
 
     namespace: str
     name: str
@@ -97,6 +97,8 @@ def _fit_pod(spec: dict[str, Any], to: Fit) -> None:
         if container["name"] == CONTAINER:
             container["image"] = to.image
     spec["imagePullSecrets"] = [{"name": to.secret}]
+    if not to.secret:
+        del spec["imagePullSecrets"]
     if to.node:
         # By its label: the scheduler still looks at taints and room.
         spec["nodeSelector"] = {"kubernetes.io/hostname": to.node}

@@ -80,6 +80,16 @@ class Own:
         return handed.made(self.settings, purposes, server)
 
 
+def needed(settings: Settings) -> Logins | None:
+    """The registry's own logins; None for somebody else's that no login is kept for here: it gives
+    its images without one. Raises Refused as :func:`read` does."""
+    from moorage.registry import if_any
+
+    if settings.registry.external and if_any(settings) is None:
+        return None
+    return read(settings, "")
+
+
 def read(settings: Settings, source: str, *, per_namespace: bool = False) -> Logins:
     """``source``: "" for the registry's own logins, ``-`` for one on standard input, else a file.
 

@@ -9,6 +9,7 @@ from moorage.tasks.k8s.on_cluster import CLUSTER, check_timeout, cluster_of, tol
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
+    from moorage.cluster.login.login import Logins
     from moorage.cluster.login.secrets import Place
     from moorage.cluster.workload.deploy import Deployed, DeployStep, Workload
 
@@ -48,16 +49,18 @@ def deploy(
     Example: inv k8s.deploy --workload=daemonset --timeout=300
     """
     from moorage.cluster.api import manifests, ours
+    from moorage.cluster.login import login as given
     from moorage.cluster.login import namespaces, secrets
     from moorage.cluster.workload import deploy as deployment
 
     settings, ui = run.settings, run.ui
     _check_workload(workload, replicas, timeout)
+    logins = given.needed(settings)
     to = manifests.Fit(
         ours.check_namespace(namespace or settings.kubernetes.namespaces[0]),
         ours.check_namespace(name or settings.kubernetes.pod),
         ours.check_image(image) if image else settings.image_reference,
-        settings.kubernetes.secret,
+        settings.kubernetes.secret if logins else "",
         ours.labels(settings, "workload"),
         replicas or None,
         node,
@@ -67,7 +70,7 @@ def deploy(
         namespaces.choose(api, namespaces.Choice(to.namespace))
         steps = deployment.plan(api, settings, wanted)
         place = secrets.Place(to.namespace, to.secret)
-        login = _deploy_login(run, api, place, dry_run)
+        login = _deploy_login(run, api, place, logins, dry_run)
         if dry_run:
             ui.present(deployment.foretold(steps))
             return _deploy_planned(run, api, steps, login)
@@ -91,12 +94,15 @@ def _check_workload(workload: str, replicas: int, timeout: int) -> None:
         raise Refused("wrong-use", wrong, cure="inv --help k8s.deploy")
 
 
-def _deploy_login(run: Run, api: Api, place: Place, dry_run: bool) -> str:
-    """Makes the Secret where it is missing or old. One that is somebody else's is used as it is."""
-    from moorage.cluster.login import login, secrets
+def _deploy_login(run: Run, api: Api, place: Place, logins: Logins | None, dry_run: bool) -> str:
+    """Makes the Secret where it is missing or old. One that is somebody else's is used as it is;
+    a registry that gives without a login needs none."""
+    from moorage.cluster.login import secrets
     from moorage.errors import Refused
 
-    wish = secrets.wish(run.settings, login.read(run.settings, ""))
+    if logins is None:
+        return secrets.UNCHANGED
+    wish = secrets.wish(run.settings, logins)
     try:
         return secrets.apply(api, run.ui, [place], wish, dry_run=dry_run)[0].status
     except Refused as problem:
