@@ -156,6 +156,8 @@ def _told_apart(one: Stuck, known: Known, cause: Cause) -> _Verdict:
         return _login(one, known, cause)
     if cause.code == "image-missing" and known.is_ours(one.image):
         return _image(one, known, cause)
+    if known.unvouched and wants_facts(one, known.registry):
+        return _Verdict(causes.UNVOUCHED, known.unvouched)
     if cause.code == "x509-unknown-authority" and one.node in known.trusting:
         return _Verdict(causes.CONFIG_PATH, _why_ignored(one, known))
     return _Verdict(cause)

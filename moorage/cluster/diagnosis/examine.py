@@ -210,7 +210,25 @@ def _known(api: Api, settings: Settings, stuck: Sequence[Stuck], notes: _Notes) 
         nodes=nodes,
         external=settings.registry.external,
         presents=bool(settings.registry.client_cert),
+        unvouched=_unvouched(settings, stuck),
     )
+
+
+def _unvouched(settings: Settings, stuck: Sequence[Stuck]) -> str:
+    """Why the CA that is kept here does not vouch for somebody else's registry; "" if it does.
+
+    Asked only if pods say the like: that registry's CA may be another by now.
+    """
+    from moorage.registry import client
+
+    accused = (one for one in stuck if diagnosis.wants_facts(one, settings.registry_name))
+    if not settings.registry.external or not any(accused):
+        return ""
+    try:
+        client.ask(settings, "/v2/", login=None)
+    except MoorageError as problem:
+        return problem.cause if problem.code == "registry-certificate" else ""
+    return ""
 
 
 def _login(settings: Settings) -> Credentials | None:
@@ -335,7 +353,7 @@ def _tags(
     """The repository's tags; None where there is no such one; _UNKNOWN where nobody says."""
     from moorage.registry import client
 
-    if login is None:
+    if login is None and not settings.registry.external:
         return _UNKNOWN
     try:
         answer = client.ask(settings, f"/v2/{repository}/tags/list", login=login)

@@ -48,7 +48,8 @@ class Known:
     and by what. ``runtimes``: by node, as ``containerd 2.1.9``. ``accepted``: the logins of Secrets
     that our registry takes right now. ``nodes``: what each says of its images. ``external``:
     somebody else runs our registry, so that it is neither started nor given a certificate here;
-    ``presents``: the settings name a certificate that nodes show it.
+    ``presents``: the settings name a certificate that nodes show it. ``unvouched``: why the CA that
+    is kept here does not vouch for what it presents, "" if it does, or was not asked.
     """
 
     registry: str
@@ -65,6 +66,7 @@ class Known:
     nodes: Mapping[str, NodeImages] = field(default_factory=dict)
     external: bool = False
     presents: bool = False
+    unvouched: str = ""
 
     def is_ours(self, image: str) -> bool:
         """Whether an image is our registry's."""

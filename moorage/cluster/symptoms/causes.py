@@ -264,6 +264,15 @@ CONFIG_PATH = Cause(
     "let config_path in config.toml name one single folder, then restart containerd",
     TRUST,
 )
+# Of somebody else's registry alone: nodes that trust the CA of before need the one of now.
+UNVOUCHED = Cause(
+    "registry-certificate",
+    "",
+    REGISTRY,
+    "{registry} shows a certificate that the CA kept here does not vouch for",
+    "{why}; nodes that were given this CA cannot trust it either",
+    f"inv registry.ca --fetch; then: {ON_NODES}",
+)
 NO_EVIDENCE = Cause(
     "no-evidence",
     "",

@@ -90,6 +90,8 @@ def groups() -> Iterable[diagnosis.Group]:
         trusting = {"n1": "its agent says so"}
         found = plain("x509: certificate signed by unknown authority", image)
         yield from diagnosis.diagnose([found], Known(OURS, IMAGES[1], trusting=trusting))
+        another = Known(OURS, IMAGES[1], external=True, unvouched="self-signed", trusting=trusting)
+        yield from diagnosis.diagnose([found], another)
         for tags in ({"app": ("1",)}, {"app": None}, {}):
             missing = plain(f"failed to resolve image: {image}: not found", image)
             yield from diagnosis.diagnose([missing], Known(OURS, IMAGES[1], tags=tags))
