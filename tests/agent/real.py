@@ -143,11 +143,25 @@ class Registry:
         )  # fmt: skip
         self.present(authority.issue(name))
         self.container.start()
+        self._look()
+
+    def _look(self) -> None:
         self.container.reload()
         networks = self.container.attrs["NetworkSettings"]
         self.address: str = networks["IPAddress"]
         self.port: str = networks["Ports"]["443/tcp"][0]["HostPort"]
         ipaddress.ip_address(self.address)
+
+    def ask_for_certificates(self, clients: Authority) -> None:
+        """From now on it lets in only who presents a certificate that ``clients`` has signed."""
+        put(self.container, "/", {"etc/moorage/clients.crt": clients.pem.encode()})
+        self._lines[2] = self._lines[2].replace(
+            "key: /etc/moorage/tls.key",
+            "key: /etc/moorage/tls.key, clientcas: [/etc/moorage/clients.crt]",
+        )
+        self.present(self.authority.issue(self.name))
+        self.container.restart(timeout=1)
+        self._look()
 
     def present(self, pair: tuple[bytes, bytes]) -> None:
         """Put a certificate in place; a running registry takes it up at its next start."""
