@@ -47,7 +47,7 @@ def _base64url(content: bytes) -> str:
 @dataclass
 class TokenServer:
     """The stand-in, at ``address`` and by ``name``. ``asked``: the user of each request for a
-    token, "" for nobody."""
+    token, "" for nobody. ``public``: nobody may pull as well."""
 
     authority: Authority
     port: int = 0
@@ -55,6 +55,7 @@ class TokenServer:
     answer: bytes | None = None
     name: str = NAME
     address: str = "127.0.0.1"
+    public: bool = False
 
     def token(self, user: str, scopes: Sequence[str]) -> str:
         pair = self.pair
@@ -65,7 +66,8 @@ class TokenServer:
         for scope in scopes:
             kind, _, rest = scope.partition(":")
             name, _, actions = rest.rpartition(":")
-            may = {PUSHER: actions.split(","), ROBOT: ["pull"]}.get(user, [])
+            pulls = ("", ROBOT) if self.public else (ROBOT,)
+            may = actions.split(",") if user == PUSHER else ["pull"] if user in pulls else []
             access.append({"type": kind, "name": name, "actions": may})
         now = int(time.time())
         claims: dict[str, Any] = {
@@ -149,15 +151,16 @@ def serving(
     tokens: TokenServer | None = None,
     client_ca: str = "",
     scheme: str = "https",
+    port: int = 0,
 ) -> Iterator[Served]:
     """Debian's docker-registry with its data below ``folder``; ``pair`` None: without TLS.
 
     It listens where ``tokens`` does, else on loopback. ``scheme``: of the token server's address,
-    as the registry tells it.
+    as the registry tells it. ``port``: 0 for a free one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     address = tokens.address if tokens is not None else "127.0.0.1"
-    port = free_port(address)
+    port = port or free_port(address)
     configuration: dict[str, Any] = {
         "version": "0.1",
         "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},

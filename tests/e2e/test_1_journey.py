@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from tests.debian import program
-from tests.distribution import PASSWORD, ROBOT
 from tests.e2e import theirs, upkeep
 from tests.e2e.machine import (
     LABEL,
@@ -197,10 +196,7 @@ def test_somebody_elses_registry_is_trusted_beside_ours_in_three_commands(tmp_pa
     before = {name: node(name, listing) for name in NODES}
     hosts = f"--hosts={','.join(NODES)}"
     with theirs.checkout(tmp_path) as (there, fingerprint):
-        there.inv("registry.ca", "--fetch", f"--fingerprint={fingerprint}").want()
-        login = f"{ROBOT}:{PASSWORD}\n"
-        there.inv("registry.login", "--credentials=-", stdin=login).want()
-        trusted = there.inv("nodes.trust", hosts).want().document["hosts"]
+        trusted = theirs.trusted(there, fingerprint, NODES)
         assert all(one["pull_seconds"] > 0 for one in trusted), trusted
         assert all(one["verified"] for one in good("nodes.verify", hosts).hosts.values())
         there.inv("nodes.untrust", hosts).want()

@@ -23,6 +23,7 @@ from moorage.cluster.api import paths
 from moorage.cluster.diagnosis.nodes import from_document
 from moorage.cluster.login import access
 from moorage.program.reading import settings_of
+from tests.k8s import theirs  # noqa: F401 - its steps come after the others
 from tests.k8s.journey import Journey, NotHere
 from tests.k8s.steps import STEPS, VARIANTS
 
