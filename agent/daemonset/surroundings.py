@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from agent.daemonset import passed
+
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 GRADES = ("files", "full")
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """``root``: where the node's files are mounted; ``plan``: the mounted copy of the Secret."""
+    """``root``: where the node's files are mounted; ``plan``: the mounted copy of the Secret;
+    ``proof``: the folder of the program that the container ``proof`` is."""
 
     node: str
     grade: str
@@ -22,6 +25,7 @@ class Surroundings:
     root: str = "/host"
     plan: str = "/moorage/plan"
     account: str = ACCOUNT
+    proof: str = passed.FOLDER
 
     @classmethod
     def from_environment(cls) -> Surroundings:

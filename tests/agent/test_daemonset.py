@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import platform
+import struct
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from agent.daemonset import passed
 from agent.daemonset.api import NodeApi
 from agent.daemonset.loop import TRUSTED, Loop, LoopOutcome, PlanWish
 from agent.daemonset.surroundings import Surroundings
@@ -68,3 +72,37 @@ def test_the_kubelets_pull_is_a_proof_for_metrics_and_status_too(
     loop._note_the_kubelets_pull(outcome)
     standing.note_unproven(store, "r", both, anew=False)
     assert {one["part"] for one in standing._unproven(store)["r"]} == left
+
+
+@pytest.mark.parametrize(("machine", "number"), [("x86_64", 62), ("aarch64", 183)])
+def test_the_program_of_the_proof_is_whole_in_itself(machine: str, number: int) -> None:
+    """One part of an ELF file, which begins where the program does and ends with the file."""
+    content = passed.program(machine)
+    kind, told, _, begins, parts = struct.unpack_from("<HHIQQ", content, 16)
+    assert (content[:4], kind, told, parts) == (b"\x7fELF", 2, number, 64)
+    load, flags, offset, place, _, size, memory, _ = struct.unpack_from("<IIQQQQQQ", content, 64)
+    assert (load, flags, offset) == (1, 5, 0)
+    assert size == memory == len(content)
+    assert place + 120 == begins < place + size
+
+
+def test_the_proof_ends_well_without_anything_of_its_image(tmp_path: Path) -> None:
+    """It runs as it is: no interpreter, no library."""
+    here = replace(HERE, proof=str(tmp_path))
+    loop = Loop(here, cast(NodeApi, _Node()))
+    loop._follow = lambda: None  # type: ignore[method-assign]
+    loop._carry_out = lambda **_: LoopOutcome("changed")  # type: ignore[method-assign]
+    loop.trust()
+    program = tmp_path / passed.NAME
+    assert program.stat().st_mode & 0o777 == 0o755
+    assert subprocess.run([program], check=False, env={}).returncode == 0
+    if platform.machine() in ("x86_64", "aarch64"):
+        assert b"/bin" not in program.read_bytes()
+
+
+def test_a_pod_of_an_older_manifest_has_no_folder_for_it(tmp_path: Path) -> None:
+    loop = Loop(replace(HERE, proof=str(tmp_path / "none")), cast(NodeApi, _Node()))
+    loop._follow = lambda: None  # type: ignore[method-assign]
+    loop._carry_out = lambda **_: LoopOutcome("changed")  # type: ignore[method-assign]
+    loop.trust()
+    assert list(tmp_path.iterdir()) == []

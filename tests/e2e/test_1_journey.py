@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import socket
 import ssl
 import stat
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.kubernetes.programs import binaries
 from tests.debian import program
 from tests.e2e import theirs, upkeep
 from tests.e2e.machine import (
@@ -239,6 +241,23 @@ def test_certificate_and_ca_are_replaced_under_pulls_on_three_containerds() -> N
     assert {name: containerd_pid(name) for name in NODES} == before
     verified = good("nodes.verify", f"--hosts={','.join(NODES)}").hosts
     assert all(host["verified"] for host in verified.values())
+
+
+def test_each_node_takes_its_own_platform_out_of_an_index_and_runs_it() -> None:
+    """The other platform's member comes first, and nothing in it runs."""
+    login, own = upkeep.operator(), f"linux/{binaries.architecture()}"
+    other = "linux/s390x"
+    foreign = upkeep.push(
+        "serve_hostname", "foreign", login, b"no tar", os="linux", architecture="s390x"
+    )
+    members = {other: foreign, own: upkeep.described("serve_hostname", "0.0.1", login)}
+    upkeep.index("serve_hostname", "both", login, members)
+    image = "my.registry.io/serve_hostname:both"
+    good("nodes.verify", f"--hosts={','.join(NODES)}", f"--image={image}")
+    for name in NODES:
+        words = "python3 -c 'import platform; print(platform.machine())'"
+        said = node(name, f"ctr -n k8s.io run --rm {image} both {words}")
+        assert said == platform.machine()
 
 
 def test_a_new_node_fails_with_x509_until_it_is_trusted() -> None:

@@ -10,40 +10,90 @@ import subprocess
 import threading
 import urllib.request
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from email.message import Message
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.e2e.machine import ROOT, good, start
 
 REGISTRY = "https://my.registry.io"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_OF_DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
+_INDEX = "application/vnd.oci.image.index.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
 def ask(method: str, place: str, login: str, body: bytes | None = None, kind: str = "") -> str:
     """One request on a connection of its own, by the CA that is handed out now -> Location."""
+    return str(asked(method, place, login, body, kind).get("Location", ""))
+
+
+def asked(
+    method: str,
+    place: str,
+    login: str,
+    body: bytes | None = None,
+    kind: str = "",
+    accept: str = _MANIFEST,
+) -> Message:
+    """The same -> all headers."""
     context = ssl.create_default_context(cafile=str(ROOT / "certs" / "ca.crt"))
     url = place if place.startswith("https:") else REGISTRY + place
     headers = {"Authorization": f"Basic {b64encode(login.encode()).decode()}"}
-    headers |= {"Accept": _MANIFEST} | ({"Content-Type": kind} if kind else {})
+    headers |= {"Accept": accept} | ({"Content-Type": kind} if kind else {})
     request = urllib.request.Request(url, body, headers, method=method)
     with urllib.request.urlopen(request, context=context, timeout=30) as answer:
         answer.read()
-        return str(answer.headers.get("Location", ""))
+        return answer.headers  # type: ignore[no-any-return]
 
 
-def push(repository: str, tag: str, login: str, layer: bytes) -> None:
-    """An image of one layer."""
+def push(repository: str, tag: str, login: str, layer: bytes, **config: str) -> Described:
+    """An image of one layer; returns what an index says of it."""
     parts = []
-    for content in (json.dumps({"of": tag}).encode(), layer):
+    for content in (json.dumps({"of": tag, **config}).encode(), layer):
         digest = "sha256:" + hashlib.sha256(content).hexdigest()
         place = ask("POST", f"/v2/{repository}/blobs/uploads/", login, b"")
         place += ("&" if "?" in place else "?") + f"digest={digest}"
         ask("PUT", place, login, content, "application/octet-stream")
         parts.append({"mediaType": _LAYER, "size": len(content), "digest": digest})
     document = {"schemaVersion": 2, "mediaType": _MANIFEST, "config": parts[0], "layers": parts[1:]}
-    ask("PUT", f"/v2/{repository}/manifests/{tag}", login, json.dumps(document).encode(), _MANIFEST)
+    body = json.dumps(document).encode()
+    ask("PUT", f"/v2/{repository}/manifests/{tag}", login, body, _MANIFEST)
+    return Described(_MANIFEST, f"sha256:{hashlib.sha256(body).hexdigest()}", len(body))
+
+
+class Described(NamedTuple):
+    """A manifest, as an index lists it."""
+
+    kind: str
+    digest: str
+    size: int
+
+
+def described(repository: str, tag: str, login: str) -> Described:
+    """An image that is there, whoever pushed it."""
+    accept = f"{_MANIFEST}, {_OF_DOCKER}"
+    headers = asked("HEAD", f"/v2/{repository}/manifests/{tag}", login, accept=accept)
+    size = int(headers["Content-Length"])
+    return Described(headers["Content-Type"], headers["Docker-Content-Digest"], size)
+
+
+def index(repository: str, tag: str, login: str, members: Mapping[str, Described]) -> None:
+    """An index of images by their platforms, as ``linux/amd64``, in this order."""
+    rows = [
+        {
+            "mediaType": one.kind,
+            "digest": one.digest,
+            "size": one.size,
+            "platform": dict(zip(("os", "architecture"), platform.split("/"), strict=True)),
+        }
+        for platform, one in members.items()
+    ]
+    document = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": rows}
+    place = f"/v2/{repository}/manifests/{tag}"
+    ask("PUT", place, login, json.dumps(document).encode(), _INDEX)
 
 
 @contextmanager

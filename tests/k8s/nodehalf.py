@@ -197,7 +197,9 @@ def _pod(journey: Journey, grade: str) -> dict[str, Any]:
 def _prepare(half: NodeHalf, ca: Path, plan: bytes) -> None:
     """What the kubelet mounts: token, archive, plan, empty folders; and the image."""
     ssh = collect.Node(half.node)
-    ssh.run(f"mkdir -p {WORK}/account {WORK}/agent {WORK}/plan {WORK}/unpacked {WORK}/tree")
+    ssh.run(
+        f"mkdir -p {WORK}/account {WORK}/agent {WORK}/plan {WORK}/unpacked {WORK}/tree {WORK}/proof"
+    )
     ssh.run(f"cat > {WORK}/account/ca.crt; echo token > {WORK}/account/token", ca.read_bytes())
     ssh.run(f"cat > {WORK}/agent/agent.pyz", _archive(half.journey).read_bytes())
     ssh.run(f"cat > {WORK}/plan/plan.json; echo apply > {WORK}/plan/action", plan)

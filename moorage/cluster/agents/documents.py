@@ -6,6 +6,7 @@ import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agent.daemonset import passed
 from moorage.cluster.api import manifests, ours, paths
 from moorage.cluster.api.told import ACTION_KEY, APPLY, PLAN, PLAN_KEY
 
@@ -142,6 +143,8 @@ def _fit_daemonset(
     for container in (*pod.get("initContainers", ()), *pod["containers"]):
         proof = container["name"] == "proof"
         container["image"] = settings.image_reference if proof else agent_image(settings, wanted)
+        if proof and settings.registry.external:
+            container["command"] = [f"{passed.FOLDER}/{passed.NAME}"]
     for volume in pod["volumes"]:
         if volume["name"] == "agent":
             volume["configMap"]["name"] = archive_name

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from agent.daemonset import passed
 from moorage.cluster.agents import documents as made_of
 from moorage.cluster.agents import rollout
 from moorage.cluster.agents.documents import Wanted
@@ -57,6 +58,11 @@ def api(theirs: Settings, server: Standin, tmp_path: Path) -> Iterator[Api]:
 
 def pulled_with(monkeypatch: pytest.MonkeyPatch, api: Api, settings: Settings) -> list[Any]:
     """The imagePullSecrets of the agents that would be brought."""
+    return [one.get("imagePullSecrets") for one in pods(monkeypatch, api, settings)]
+
+
+def pods(monkeypatch: pytest.MonkeyPatch, api: Api, settings: Settings) -> list[Any]:
+    """The agents' pods, as they would be brought."""
     made: list[dict[str, Any]] = []
 
     def kept(*given: Any) -> list[dict[str, Any]]:
@@ -66,8 +72,7 @@ def pulled_with(monkeypatch: pytest.MonkeyPatch, api: Api, settings: Settings) -
     documents = made_of.documents
     monkeypatch.setattr(made_of, "documents", kept)
     rollout.roll_out(api, settings, UI(as_json=True), Wanted(), dry_run=True)
-    pods = [one["spec"]["template"]["spec"] for one in made if one["kind"] == "DaemonSet"]
-    return [one.get("imagePullSecrets") for one in pods]
+    return [one["spec"]["template"]["spec"] for one in made if one["kind"] == "DaemonSet"]
 
 
 def test_agents_need_no_login_where_the_registry_gives_without_one(
@@ -99,3 +104,15 @@ def test_a_secret_that_is_asked_for_needs_a_login_and_a_registry_of_ours_has_one
     assert isinstance(login.needed(own), login.Own)
     keep(theirs, LOGIN)
     assert login.needed(theirs) == login.Given(LOGIN)
+
+
+def test_the_proof_asks_nothing_of_an_image_of_somebody_else_s(
+    monkeypatch: pytest.MonkeyPatch, api: Api, theirs: Settings
+) -> None:
+    """Neither a Python nor a shell: the program is put there by the container before it."""
+    (pod,) = pods(monkeypatch, api, theirs)
+    trust, proof = pod["initContainers"]
+    (folder,) = (one for one in trust["volumeMounts"] if one["name"] == "proof")
+    assert proof["command"] == [f"{folder['mountPath']}/{passed.NAME}"]
+    assert proof["volumeMounts"] == [{**folder, "readOnly": True}]
+    assert {"name": "proof", "emptyDir": {}} in pod["volumes"]
