@@ -63,8 +63,10 @@ class Theirs:
     def close(self) -> None:
         self._stack.close()
 
-    def checkout(self, folder: Path, ssh_config: Path = LAB / "ssh_config") -> Checkout:
-        """A checkout whose settings name it, and whose nodes are the lab's."""
+    def checkout(
+        self, folder: Path, ssh_config: Path = LAB / "ssh_config", image: str = "team/app"
+    ) -> Checkout:
+        """A checkout whose settings name it and that image, and whose nodes are the lab's."""
         settings = {
             "registry": {
                 "host": NAME,
@@ -73,7 +75,7 @@ class Theirs:
                 "address": self.address,
             },
             "certs": {"renew_before": 5},  # the tests' CAs end in 29 days
-            "image": {"name": "team/app", "tag": "1"},
+            "image": {"name": image, "tag": "1"},
             "nodes": {
                 "ssh_config": str(ssh_config),
                 "known_hosts": str(LAB / "known_hosts"),

@@ -4,6 +4,8 @@ reaches no engine and has no CA's key. The cluster's nodes pull from it beside t
 
 from __future__ import annotations
 
+import io
+import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -55,8 +57,11 @@ class Elsewhere(Journey):
 
 
 @contextmanager
-def elsewhere(journey: Journey, *, public: bool = False) -> Iterator[Elsewhere]:
-    """It serves the demo image as team/app:1; every node is at the end as it was."""
+def elsewhere(
+    journey: Journey, *, public: bool = False, image: str = "team/app"
+) -> Iterator[Elsewhere]:
+    """It serves the demo image as team/app:1, and team/bare:1, in which no program is; ``image``
+    proves the trust. Every node is at the end as it was."""
     journey.registry_container()
     nodes = journey.nodes()
     before = {node: journey.on_node(node, FILES) for node in nodes}
@@ -69,7 +74,7 @@ def elsewhere(journey: Journey, *, public: bool = False) -> Iterator[Elsewhere]:
         with theirs.standing(folder / "registry", filled, public=public) as registry:
             ssh = folder / "ssh_config"
             ssh.write_text(_by_address(journey))
-            checkout = registry.checkout(folder / "checkout", ssh)
+            checkout = registry.checkout(folder / "checkout", ssh, image)
             settings = parsing.parse(yaml.safe_load((checkout.folder / "invoke.yaml").read_text()))
             made = Elsewhere(
                 settings, journey.kubeconfig, journey.ours, journey.agent_image,
@@ -83,18 +88,27 @@ def elsewhere(journey: Journey, *, public: bool = False) -> Iterator[Elsewhere]:
 
 
 def _fill(journey: Journey, folder: Path) -> None:
-    """The demo image below another name, by plain HTTP on loopback, where engines ask for no
-    trust."""
+    """Both images, by plain HTTP on loopback, where engines ask for no trust."""
     client = engine.connect(journey.settings)
     with serving(folder, None) as served:
-        name = f"127.0.0.1:{served.port}/team/app"
-        journey.built(f"{name}:1")
+        names = [f"127.0.0.1:{served.port}/team/{one}" for one in ("app", "bare")]
+        journey.built(f"{names[0]}:1")
+        client.api.import_image_from_data(_one_file(), repository=names[1], tag="1")
         try:
-            said = client.images.push(name, "1")
-            assert "error" not in said, said
+            for name in names:
+                said = client.images.push(name, "1")
+                assert "error" not in said, said
         finally:
-            with suppress(ImageNotFound):
-                client.images.remove(f"{name}:1")
+            for name in names:
+                with suppress(ImageNotFound):
+                    client.images.remove(f"{name}:1")
+
+
+def _one_file() -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("here"))
+    return made.getvalue()
 
 
 def _by_address(journey: Journey) -> str:
@@ -223,13 +237,14 @@ def a_registry_of_somebody_else_s_that_is_open_to_everybody_needs_no_secret(
 
 @variant
 def agents_bring_the_trust_in_somebody_else_s_registry(journey: Journey) -> None:
-    """A DaemonSet for it: every node proves it by a pull; away again, its trust with it."""
+    """A DaemonSet for it: every node proves it by pulling an image in which nothing can be run;
+    away again, its trust with it."""
     journey.alone()
     journey.trust()
     journey.k8s("agents", "--remove", "--yes").want()
     journey.agents_stand = False
     journey.preloaded()
-    with elsewhere(journey) as there:
+    with elsewhere(journey, image="team/bare") as there:
         there.trusted()
         there.untrusted()
         answer = there.agents().want()
@@ -239,7 +254,9 @@ def agents_bring_the_trust_in_somebody_else_s_registry(journey: Journey) -> None
             told = there.k8s("nodes").want().document["nodes"]
             assert {one["by"] for one in told} == {"agent"}, told
             with there.namespace("agents") as name:
-                there.k8s("deploy", f"--namespace={name}", "--workload=daemonset").want()
+                image = f"--image={there.settings.registry_name}/team/app:1"
+                words = ("--workload=daemonset", image)
+                there.k8s("deploy", f"--namespace={name}", *words).want()
         finally:
             words = ("--remove", "--untrust", "--yes", "--timeout=120")
             there.k8s("agents", *words).want()
