@@ -318,11 +318,14 @@ class Host:
     def restart_current(self, name: str, timeout: float = 60) -> None:
         """Restart a service whose files systemd has read as they are. Raises as :meth:`restart`.
 
-        The start counter is reset first: systemd lets a service down that was started more than
-        five times in ten seconds, and a colleague may have just restarted it as well.
+        systemd lets a service down that was started more than five times in ten seconds, and a
+        colleague may have just restarted it as well: then its counter is reset, for a further start
+        (StartLimitBurst= in systemd.unit(5)).
         """
-        self.run(["systemctl", "reset-failed", name])
         done = self._restarted(name, timeout)
+        if not done.ok and self._started_too_often(name):
+            self.run(["systemctl", "reset-failed", name])
+            done = self._restarted(name, timeout)
         if not done.ok:
             raise AgentError(
                 "restart-failed",
@@ -330,6 +333,11 @@ class Host:
                 cause="its new configuration, or something else here, keeps it from starting",
                 cure=f"read why: journalctl -u {name} -n 50",
             )
+
+    def _started_too_often(self, name: str) -> bool:
+        """Whether systemd has refused a service's last start for the number of those before."""
+        shown = self.run(["systemctl", "show", name, "-p", "Result"])
+        return properties(shown.out).get("Result") == "start-limit-hit"
 
     def _restarted(self, name: str, timeout: float) -> Done:
         """One that does not stop when it is told to is killed, once; its containers live on.

@@ -15,12 +15,16 @@ from agent.wire.faults import AgentError
 
 
 class Asked(Host):
-    """Stands in for a node with systemd: keeps what is run; ``hangs``: that many restarts do."""
+    """Stands in for a node with systemd: keeps what is run.
 
-    def __init__(self, hangs: int = 0, shown: str = "") -> None:
+    ``hangs``, ``fails``: that many restarts do, one after another.
+    """
+
+    def __init__(self, hangs: int = 0, shown: str = "", fails: int = 0) -> None:
         super().__init__("/")
         self.words: list[str] = []
         self.hangs = hangs
+        self.fails = fails
         self.shown = shown
 
     def run(self, argv: list[str], timeout: float = 20, *, brief: bool = False) -> Done:
@@ -28,14 +32,30 @@ class Asked(Host):
         if argv[1] == "restart" and self.hangs:
             self.hangs -= 1
             raise AgentError("command-timeout", "it did not end")
+        if argv[1] == "restart" and self.fails:
+            self.fails -= 1
+            return Done(1, "", "Job for containerd.service failed.")
         return Done(0, self.shown if argv[1] == "show" else "", "")
 
 
-def test_the_start_counter_is_reset_before_a_restart() -> None:
+def test_a_start_that_is_one_too_many_is_made_after_the_counter_is_reset() -> None:
     """Six starts in ten seconds, a colleague's among them, would leave the service down."""
-    host = Asked()
-    host.restart("containerd.service")
-    assert host.words[-2:] == ["reset-failed containerd.service", "restart containerd.service"]
+    host = Asked(fails=1, shown="Result=start-limit-hit\n")
+    host.restart_current("containerd.service")
+    assert host.words == [
+        "restart containerd.service",
+        "show containerd.service -p Result",
+        "reset-failed containerd.service",
+        "restart containerd.service",
+    ]
+
+
+def test_a_service_that_does_not_start_is_not_tried_again() -> None:
+    host = Asked(fails=1, shown="Result=exit-code\n")
+    with pytest.raises(AgentError) as problem:
+        host.restart_current("containerd.service")
+    assert problem.value.code == "restart-failed"
+    assert host.words == ["restart containerd.service", "show containerd.service -p Result"]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +92,7 @@ def test_systemd_reads_a_unit_again_where_it_does_not_know_its_drop_ins(
 def test_systemd_is_not_asked_again_what_it_has_told() -> None:
     host = Asked()
     host.restart_current("containerd.service")
-    assert host.words == ["reset-failed containerd.service", "restart containerd.service"]
+    assert host.words == ["restart containerd.service"]
 
 
 def test_one_that_does_not_stop_is_killed_alone_and_started_again() -> None:
