@@ -47,6 +47,7 @@ class Phases:
         self._back = back
         self._proving: Proving = back.proving
         self._in_proof = False
+        self._serving: list[str] = []  # where CRI has come back after the restart
 
     def recover(self) -> Iterator[Event]:
         """What an earlier agent left half-way is put back first."""
@@ -171,6 +172,7 @@ class Phases:
             yield from self._proving.timed(
                 "cri", partial(self._proving.prover.wait_for_cri, proof.socket)
             )
+            self._serving.append(proof.socket)
         if self._now:
             self._back.start_again()
         for unit in self._later:
@@ -180,7 +182,9 @@ class Phases:
         """The node trusts the registry, and serves; of what takes trust away there is no proof."""
         if self._applies:
             self._in_proof = True
-            yield from self._proving.prove(self.step.plan, self.facts, waiting=self._later)
+            yield from self._proving.prove(
+                self.step.plan, self.facts, waiting=self._later, serving=self._serving
+            )
 
     def commit(self) -> None:
         """The new state is the state."""

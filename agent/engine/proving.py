@@ -85,17 +85,26 @@ class Proving:
         """A file tree that is no running node has nothing to prove it by."""
         return self._real or self._given is not None
 
-    def prove(self, plan: Plan, facts: Facts, waiting: Collection[str] = ()) -> Iterator[Event]:
-        """TLS by name, CRI, and a proof a runtime; what has none is told in the result."""
+    def prove(
+        self,
+        plan: Plan,
+        facts: Facts,
+        waiting: Collection[str] = (),
+        serving: Collection[str] = (),
+    ) -> Iterator[Event]:
+        """TLS by name, CRI, and a proof a runtime; what has none is told in the result.
+
+        ``waiting``: services whose restart is put off; ``serving``: where CRI was just proved.
+        """
         if not self.possible:
             self._out.unproven = decision.of_a_tree(facts, plan).unproven
             return
         decided = decision.decide(facts, plan, waiting, self.prover.cannot)
-        serving = () if waiting else tuple(_sockets(facts, plan))
+        unasked = () if waiting else [one for one in _sockets(facts, plan) if one not in serving]
         # Both answers take a few milliseconds to come, and neither needs the other.
-        asked = {one: Awaited(partial(self.prover.cri_serves, one)) for one in serving}
+        asked = {one: Awaited(partial(self.prover.cri_serves, one)) for one in unasked}
         yield from self.timed("registry", lambda: self.prover.ask_registry(plan))
-        for one in serving:
+        for one in unasked:
             if not asked[one].answer():
                 yield from self.timed("cri", partial(self.prover.wait_for_cri, one))
         for proof in decided.proofs:

@@ -42,6 +42,21 @@ def test_apply_trusts_restarts_once_and_proves_it(node: Box) -> None:
     assert kinds.index("restart") > max(i for i, kind in enumerate(kinds) if kind == "change")
 
 
+def test_cri_is_asked_for_once_after_a_restart(node: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its coming back is the proof; where nothing was restarted, the proof asks itself."""
+    serves: list[str] = []
+
+    def asked(socket_path: str) -> bool:
+        serves.append(node.prover.asked[-1] if node.prover.asked else "")
+        return True
+
+    monkeypatch.setattr(node.prover, "cri_serves", asked)
+    node.apply()
+    assert serves == ["beforehand"]
+    node.apply()
+    assert len(serves) == 2
+
+
 def test_a_second_apply_changes_and_restarts_nothing(node: Box) -> None:
     node.apply()
     node.restarted.clear()
