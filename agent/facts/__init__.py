@@ -76,8 +76,8 @@ def gather(host: Host, *, proving: bool = False) -> Facts:
     ``proving``: for an operation that asks CRI later on.
     """
     tree = Tree(host.root, host.longest)
-    containerds = _containerd.find(host, tree, proving=proving)
     daemons = running(host, {_containerd.PROGRAM, _docker.PROGRAM, *_runtimes.DAEMONS})
+    containerds = _containerd.find(host, tree, daemons, proving=proving)
     dockers = _docker.find(host, tree, daemons)
     others = _runtimes.find(host, tree, daemons)
     containerds = tuple(one for one in containerds if not _is_inside(one, others))

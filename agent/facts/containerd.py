@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from agent.edit.toml import at, shared
-from agent.facts.daemons import option
+from agent.facts.daemons import Daemon, option
 from agent.node.host import Host, Process, Unit
 from agent.node.tree import File, Tree
 from agent.wire.faults import AgentError
@@ -47,17 +48,20 @@ class Containerd(NamedTuple):
 _KEPT_BY_OTHERS = tuple(word for declared in RUNTIMES for word in declared.containerds)
 
 
-def find(host: Host, tree: Tree, *, proving: bool = False) -> tuple[Containerd, ...]:
+def find(
+    host: Host, tree: Tree, daemons: Sequence[Daemon] = (), *, proving: bool = False
+) -> tuple[Containerd, ...]:
     """Every containerd of this node that is configured in files of its own, the usual one first.
 
     One that runs is known by its process, whatever its unit is called; where none runs, the units
-    tell, and where there are none, the program. ``proving``: CRI is asked later in any case, so
-    that it may as well tell the version.
+    tell, and where there are none, the program. ``daemons`` are the programs at work on the node.
+    ``proving``: CRI is asked later in any case, so that it may as well tell the version.
     """
     starts: list[tuple[tuple[str, ...], Unit | None, Process | None]] = []
-    for process in host.processes("containerd"):
-        if not _is_kept_by_others(process.argv):
-            starts.append((process.argv, host.unit_of(process), process))
+    for one in daemons:
+        if one.program == PROGRAM and not _is_kept_by_others(one.argv) and host.is_own(one.pid):
+            process = Process(one.pid, one.argv, one.unit)
+            starts.append((one.argv, host.unit_of(process), process))
     starts.sort(key=lambda start: start[1] is None or start[1].name != "containerd.service")
     if not starts:
         usual = host.unit("containerd.service")
@@ -66,13 +70,13 @@ def find(host: Host, tree: Tree, *, proving: bool = False) -> tuple[Containerd, 
         starts = [(unit.argv, unit, None) for unit in units] or [((), None, None)]
     found: dict[tuple[str, str], Containerd] = {}
     for argv, unit, process_or_none in starts:
-        one = (
+        made = (
             None
             if _is_kept_by_others(argv)
             else _containerd(host, tree, argv, unit, process_or_none, proving)
         )
-        if one is not None:
-            found.setdefault((one.config.path, one.socket), one)
+        if made is not None:
+            found.setdefault((made.config.path, made.socket), made)
     return tuple(found.values())
 
 

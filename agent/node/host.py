@@ -213,26 +213,12 @@ class Host:
                 return Unit(process.unit, active=True, argv=process.argv)
         return self.unit(process.unit)
 
-    def processes(self, program: str) -> tuple[Process, ...]:
-        """The node's own processes of a program, by its file name; none on a laid-out tree.
+    def is_own(self, pid: int) -> bool:
+        """Whether a process is the node's own; none is on a laid-out tree.
 
         Those of containers are seen from the host too: they are in other mount namespaces.
         """
-        found = []
-        for folder in Path("/proc").iterdir() if self.real else ():
-            if not folder.name.isdigit():
-                continue
-            try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-                if Path(words[0].decode()).name != program or not _same_namespace(folder):
-                    continue
-                cgroup = (folder / "cgroup").read_text()
-            except (OSError, UnicodeDecodeError):  # it has ended meanwhile
-                continue
-            argv = tuple(word.decode("utf-8", "replace") for word in words if word)
-            units = re.findall(r"/([^/\n]+\.service)", cgroup)
-            found.append(Process(int(folder.name), argv, units[-1] if units else ""))
-        return tuple(sorted(found, key=lambda one: one.pid))
+        return self.real and _same_namespace(Path("/proc", str(pid)))
 
     def services(self, *programs: str) -> tuple[Unit, ...]:
         """The services whose files start one of the programs, by its file name.

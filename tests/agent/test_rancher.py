@@ -162,21 +162,27 @@ def test_an_unknown_runtime_that_pulls_for_k3s_is_not_passed_over(box: Box) -> N
 def test_a_containerd_of_k3s_with_its_files_elsewhere_is_not_the_node_s_own(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agent.node.host import Process
-
     box.with_containerd()
     lay_out(box, "k3s")
     process(box, 100, "/usr/local/bin/k3s\0agent", "/system.slice/k3s-agent.service")
     config = "/opt/k3s/agent/etc/containerd/config.toml"
     box.write(config, b"version = 2\n")
-    argv = ("/usr/bin/containerd", "-c", config)
-    child = Process(101, argv, "k3s-agent.service")
-    monkeypatch.setattr(Host, "processes", lambda self, program: (child,))
+    monkeypatch.setattr(Host, "is_own", lambda self, pid: True)
+    child = f"/usr/bin/containerd\0-c\0{config}"
+    process(box, 101, child, "/system.slice/k3s-agent.service")
     assert gather(Host(str(box.root))).containerds == ()
-    monkeypatch.setattr(
-        Host, "processes", lambda self, program: (child._replace(unit="x.service"),)
-    )
-    assert len(gather(Host(str(box.root))).containerds) == 1
+    process(box, 101, child, "/system.slice/x.service")
+    assert [one.pid for one in gather(Host(str(box.root))).containerds] == [101]
+
+
+def test_a_containerd_in_a_container_is_not_the_node_s_own(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box.with_containerd()
+    process(box, 101, "/usr/bin/containerd", "/system.slice/containerd.service")
+    for own in (True, False):
+        monkeypatch.setattr(Host, "is_own", lambda self, pid, own=own: own)
+        assert [one.pid for one in gather(Host(str(box.root))).containerds] == [101 * own]
 
 
 # -- a template that leaves registries.yaml out -------------------------------------------------
