@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +101,8 @@ def _refuse_downgrade(home: Home) -> None:
 
 def own_archive() -> bytes:
     """The archive this very program was started from. Raises AgentError ``no-archive``."""
+    import zipfile
+
     path = Path(sys.argv[0]).resolve()
     if not zipfile.is_zipfile(path):
         raise AgentError(
