@@ -24,6 +24,7 @@ from functools import cached_property
 from importlib.util import MAGIC_NUMBER, source_hash
 from io import BytesIO
 from pathlib import Path
+from types import CodeType
 
 from agent import bytecode
 from moorage.errors import MoorageError
@@ -34,7 +35,7 @@ AGENT = Path(__file__).resolve().parents[2] / "agent"
 LOCK = AGENT / "requirements.lock"
 MAX_BYTES = 1 << 20
 MAX_QUICK_BYTES = 3 << 20
-LAYOUT = 5  # part of the key: a change of how the archive is laid out makes it anew
+LAYOUT = 6  # part of the key: a change of how the archive is laid out makes it anew
 STAMP = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say
 
 # Old syntax on purpose: a Python that is too old must be able to say so.
@@ -146,16 +147,27 @@ def _kept(state: Path, kind: str, make: Callable[[Path, dict[str, bytes]], bytes
     return AgentArchive(path, digest)
 
 
-# Loads what an agent ever loads, and tells the modules' files.
-_LOADED = """\
-import json, sys
+# Compiles what an agent ever loads, and its core's parts, which are loaded where a node needs them.
+_COMPILED = """\
+import marshal, re, sys, zipfile
 sys.path[0] = archive = sys.argv[1]
 import agent.clients.cri_calls, agent.engine.engine, agent.resident.residence, agent.proof.verify
 if "serve" in sys.argv:
     import agent.server.serve
 files = [getattr(one, "__file__", None) or "" for one in list(sys.modules.values())]
-print(json.dumps([file[len(archive) + 1:] for file in files if file.startswith(archive)]))
+loaded = {file[len(archive) + 1:] for file in files if file.startswith(archive)}
+core = re.compile(r"agent/(?!daemonset/|resident/|server/)")
+with zipfile.ZipFile(archive) as bundle:
+    names = [name for name in bundle.namelist() if name in loaded or core.match(name)]
+    codes = {
+        name: compile(bundle.read(name), name, "exec", dont_inherit=True)
+        for name in names
+        if name.endswith(".py")
+    }
+sys.stdout.buffer.write(marshal.dumps(codes))
 """
+# Without the columns of each instruction, which only a traceback's carets need: a fourth of it.
+_COMPILER = (sys.executable, "-I", "-S", "-X", "no_debug_ranges", "-c", _COMPILED)
 
 
 def with_bytecode(portable: Path, *, serves: bool = True) -> bytes:
@@ -163,15 +175,11 @@ def with_bytecode(portable: Path, *, serves: bool = True) -> bytes:
 
     ``serves``: those of an agent that stays too.
     """
-    command = [sys.executable, "-I", "-S", "-c", _LOADED, str(portable), *(["serve"] * serves)]
+    command = [*_COMPILER, str(portable), *(["serve"] * serves)]
     done = subprocess.run(command, capture_output=True, check=True)
-    wanted = {name for name in json.loads(done.stdout) if name.endswith(".py")}
+    codes: dict[str, CodeType] = marshal.loads(done.stdout)  # noqa: S302
     with zipfile.ZipFile(portable) as bundle:
         members = {name: bundle.read(name) for name in bundle.namelist()}
-    # The core's parts are loaded where a node needs them.
-    needed = re.compile(r"agent/(?!daemonset/|resident/|server/).*\.py$")
-    wanted |= {name for name in members if needed.match(name)}
-    codes = {name: compile(members[name], name, "exec", dont_inherit=True) for name in wanted}
     members[bytecode.MEMBER] = bytecode.packed(
         {name: code for name, code in codes.items() if name not in FIRST}
     )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import marshal
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
 
+from agent import bytecode
 from agent.bytecode import MEMBER
 from moorage import archive
 from moorage.archive import AgentArchive, agent_archive, errand_archive, quick_archive
@@ -109,6 +112,23 @@ def test_the_quick_one_is_the_same_with_bytecode_that_this_python_takes(
         }
     modules = "agent.engine.engine, agent.clients.cri_calls, agent.runtimes.k3s, agent.server.serve"
     assert _not_from_bytecode(quick, modules, tmp_path) == []
+
+
+def test_bytecode_has_lines_and_no_columns(state: Path) -> None:
+    """A traceback tells the line; the columns beside it would be a fourth of what is sent."""
+    archived = errand_archive(state)
+    table = bytecode.read(str(archived.path))
+    assert table is not None
+    for name in ("agent.engine.engine", "h2.connection"):
+        code = marshal.loads(zlib.decompress(table[name][1]))
+        whole = compile(_source(archived, table[name][0]), code.co_filename, "exec")
+        assert list(code.co_lines()) == list(whole.co_lines())
+        assert {column for _, _, *columns in code.co_positions() for column in columns} == {None}
+
+
+def _source(archived: AgentArchive, name: str) -> bytes:
+    with zipfile.ZipFile(archived.path) as bundle:
+        return bundle.read(name)
 
 
 def _not_from_bytecode(quick: AgentArchive, modules: str, folder: Path) -> list[str]:
