@@ -120,7 +120,7 @@ def test_bytecode_has_lines_and_no_columns(state: Path) -> None:
     table = bytecode.read(str(archived.path))
     assert table is not None
     for name in ("agent.engine.engine", "h2.connection"):
-        code = marshal.loads(zlib.decompress(table[name][1]))
+        code = marshal.loads(zlib.decompress(table[name][1]))  # noqa: S302
         whole = compile(_source(archived, table[name][0]), code.co_filename, "exec")
         assert list(code.co_lines()) == list(whole.co_lines())
         assert {column for _, _, *columns in code.co_positions() for column in columns} == {None}
