@@ -266,7 +266,7 @@ class Loop:
             }
         pull = outcome.good and outcome.status != UNTRUSTED and (proven or outcome.pulled)
         if outcome.unproven and not pull:
-            status["unproven"] = [dict(vars(one)) for one in outcome.unproven]
+            status["unproven"] = [one._asdict() for one in outcome.unproven]
         text = json.dumps({**status, "proven": pull}, sort_keys=True)
         if self._told == text and outcome.status != "changed":
             return

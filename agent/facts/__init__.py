@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from agent.facts import containerd as _containerd
 from agent.facts import docker as _docker
@@ -26,8 +27,7 @@ from agent.node.tree import Tree
 __all__ = ["Containerd", "Docker", "Facts", "Names", "Proxied", "Runtime", "gather"]
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """The node, as far as a plan can be about it.
 
     ``containerd`` is the usual one, ``further`` are those that run beside it.
@@ -39,9 +39,9 @@ class Facts:
     containerd: Containerd | None
     further: tuple[Containerd, ...] = ()
     rootless: tuple[Docker, ...] = ()
-    others: Mapping[str, Runtime] = field(default_factory=dict)
+    others: Mapping[str, Runtime] = MappingProxyType({})
     proxied: tuple[Proxied, ...] = ()
-    names: Names = field(default_factory=Names)
+    names: Names = Names()
 
     @property
     def containerds(self) -> tuple[Containerd, ...]:

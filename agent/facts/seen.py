@@ -8,7 +8,6 @@ and from then on with the answers alone (:meth:`Noting.seen`): on any machine, a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,14 +24,14 @@ class Noting:
     def __init__(self, facts: Facts) -> None:
         self._answers: Answers = {}
         tree, names = facts.tree, facts.names
-        self.facts = replace(
-            facts, tree=_Files(self._answers, tree), names=_Addresses(self._answers, names)
+        self.facts = facts._replace(
+            tree=_Files(self._answers, tree), names=_Addresses(self._answers, names)
         )
 
     def seen(self) -> Facts:
         """The facts with the answers so far; another question is a LookupError."""
         answers = dict(self._answers)
-        return replace(self.facts, tree=_Files(answers), names=_Addresses(answers))
+        return self.facts._replace(tree=_Files(answers), names=_Addresses(answers))
 
 
 def _answer(

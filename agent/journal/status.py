@@ -80,7 +80,7 @@ def note_unproven(store: Store, registry: str, unproven: Iterable[Unproven], ane
     only where nothing is known yet.
     """
     known = _unproven(store)
-    told = [dict(vars(one)) for one in unproven]
+    told = [one._asdict() for one in unproven]
     if known.get(registry, told if not told else None) == told or (registry in known and not anew):
         return
     with contextlib.suppress(OSError, AgentError):

@@ -21,16 +21,14 @@ NOT_PROVEN = 3  # exit code: done, but not proven
 STATUSES = (CHANGED, UNCHANGED, FAILED, UNREACHABLE, ROLLED_BACK, DIFFERS)
 
 
-@dataclass(frozen=True)
-class FileChange:
+class FileChange(NamedTuple):
     """One changed path and what happened to it: ``created``, ``edited`` or ``removed``."""
 
     path: str
     action: str
 
 
-@dataclass(frozen=True)
-class Unproven:
+class Unproven(NamedTuple):
     """A part of the node whose trust no proof shows, and because of what."""
 
     part: str
@@ -77,11 +75,11 @@ class HostResult:
         """The result as plain JSON types; the keys are the field names."""
         return {
             **vars(self),
-            "changes": [dict(vars(change)) for change in self.changes],
+            "changes": [change._asdict() for change in self.changes],
             "restarts": list(self.restarts),
             "stopped": list(self.stopped),
             "error": None if self.error is None else self.error.to_json(),
-            "unproven": [dict(vars(one)) for one in self.unproven],
+            "unproven": [one._asdict() for one in self.unproven],
         }
 
     @classmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,14 +153,14 @@ class Shape(NamedTuple):
 
     def now(self, disk: Disk) -> Facts:
         """The facts, as the files are now; containerd dumps its file as it is."""
-        facts = replace(self.facts, tree=disk)
+        facts = self.facts._replace(tree=disk)
         if self.units:
-            facts = replace(facts, proxied=proxies.find(disk, (), list(self.units)))
+            facts = facts._replace(proxied=proxies.find(disk, (), list(self.units)))
         if facts.containerd is not None:
             config = disk.read(facts.containerd.config.path)
             merged = config.content if config.content is not None else facts.containerd.merged
-            facts = replace(
-                facts, containerd=facts.containerd._replace(config=config, merged=merged)
+            facts = facts._replace(
+                containerd=facts.containerd._replace(config=config, merged=merged)
             )
         return facts
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -58,7 +57,7 @@ class Dns(Names):
 
 
 def test_no_entry_is_made_where_dns_has_it_right(box: Box) -> None:
-    facts = replace(gather(Host(str(box.root))), names=Dns())
+    facts = gather(Host(str(box.root)))._replace(names=Dns())
     assert "DNS gives" in hosts.propose(facts, box.plan(), {}).absent
     elsewhere = box.plan(registry={"address": "10.0.0.2"})
     assert hosts.propose(facts, elsewhere, {}).changes
@@ -68,7 +67,7 @@ def test_no_entry_is_made_where_dns_has_it_right(box: Box) -> None:
 
 def test_an_entry_that_is_there_stays_whatever_dns_says(box: Box) -> None:
     box.apply(**ONLY)
-    facts = replace(gather(Host(str(box.root))), names=Dns())
+    facts = gather(Host(str(box.root)))._replace(names=Dns())
     assert hosts.propose(facts, box.plan(), {}) == Proposal()
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fnmatch
 import posixpath
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from agent.edit import toml_edit
@@ -29,8 +28,7 @@ class Layer(NamedTuple):
     imports: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Layers:
+class Layers(NamedTuple):
     """All files of one containerd, the one it is started with first.
 
     ``apart``: each is read by its own version. ``newest`` is where versions after 3 have the
