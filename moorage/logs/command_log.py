@@ -22,6 +22,7 @@ KEPT = 20
 MOST_BYTES = 2_000_000
 SAID = "moorage.said"  # what the user has read already
 _LOGGERS = ("moorage", "urllib3", "paramiko", "docker", "fabric")
+_NOTHING = logging.CRITICAL + 1
 # urllib3 tells each request and its status at this level: its connectionpool.py.
 _REQUEST = '%s://%s:%s "%s %s'
 
@@ -33,12 +34,23 @@ def level_of(record: logging.LogRecord) -> int:
     return 1 if is_request or (ours and record.levelno >= logging.INFO) else 2
 
 
+def floor_of(name: str, most: int) -> int:
+    """The level below which a logger need not make records: :func:`level_of` would drop them all.
+
+    paramiko tells 40 of each connection, and most commands show none.
+    """
+    if most > 1:
+        return logging.DEBUG
+    return {"moorage": logging.INFO, "urllib3": logging.DEBUG}.get(name, _NOTHING)
+
+
 class CommandLog(logging.Handler):
     """Writes the file of one task. ``words``: the command as it was typed."""
 
     def __init__(self, folder: Path, task: str, words: str, *, level: int) -> None:
         super().__init__(logging.DEBUG)
-        self._folder, self._task, self._words, self._most = folder, task, words, max(level, 1)
+        self._folder, self._task, self._words = folder, task, words
+        self.most = max(level, 1)
         self._file: TextIO | None = None
         self._left = MOST_BYTES
         self.path: Path | None = None
@@ -47,7 +59,7 @@ class CommandLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes a record that is not too fine; the line says by itself where the log was cut."""
-        if level_of(record) > self._most or self._left <= 0:
+        if level_of(record) > self.most or self._left <= 0:
             return
         with contextlib.suppress(OSError):
             line = self.format(record)
@@ -107,9 +119,10 @@ def begin(
     log.echo = Echo(say, level=level) if level else None
     for name in _LOGGERS:
         logger = logging.getLogger(name)
-        logger.setLevel(logging.DEBUG)
         logger.propagate = False  # the root's last resort would print to stderr
         logger.addHandler(log)
+        logs = [one for one in logger.handlers if isinstance(one, CommandLog)]
+        logger.setLevel(min(floor_of(name, one.most) for one in logs))
         if log.echo is not None:
             logger.addHandler(log.echo)
     return log

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from moorage.fleet.ssh.routes import Route
 
 _log = logging.getLogger("moorage.ssh")
+# What paramiko says of a failure is told by its reason, once.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 # Seconds an sshd may take to greet, and to let us in (PAM, and DNS that does not answer).
 _HANDSHAKE = 20
@@ -284,7 +286,6 @@ def _chain(route: Route, *, key_only: bool = False) -> list[tuple[Route, Connect
     """The connections to open, jump hosts first; each goes through the one before it."""
     from fabric import Connection
 
-    logging.getLogger("paramiko").addHandler(logging.NullHandler())  # it is told below, once
     chain: list[tuple[Route, Connection]] = []
     for hop in (*route.jumps, route):
         offer = Offer(hop)
