@@ -8,12 +8,11 @@ import io
 import os
 import shlex
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from moorage.errors import MoorageError, Refused
 
@@ -47,6 +46,9 @@ def _no_home(name: str, origin: str) -> Refused:
         cure=f"correct the name, or {whole}" if user else f"export HOME=FOLDER, or {whole}",
         path=name,
     )
+
+if TYPE_CHECKING:
+    import tarfile
 
 
 def user_cache() -> Path:
@@ -331,6 +333,8 @@ def write_tar(path: Path, members: Iterable[tuple[str, Path | bytes]]) -> None:
 
     The same members give the same bytes: no times, owners or modes go in. Raises OSError.
     """
+    import tarfile
+
     draft = path.with_name(f".{path.name}.part")
     try:
         with draft.open("wb") as file:
@@ -345,6 +349,8 @@ def write_tar(path: Path, members: Iterable[tuple[str, Path | bytes]]) -> None:
 
 
 def _add(tar: tarfile.TarFile, name: str, content: Path | bytes) -> None:
+    import tarfile
+
     member = tarfile.TarInfo(name)
     if isinstance(content, bytes):
         member.mode, member.size = 0o644, len(content)

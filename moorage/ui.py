@@ -372,7 +372,7 @@ class UI:
         if self._words is None:
             from rich.console import Console
 
-            self._words = Console(stderr=True)
+            self._words = Console(stderr=True, emoji=False)
             self._words.on_broken_pipe = partial(_end, sys.stderr)  # type: ignore[method-assign]
         return self._words
 
@@ -382,7 +382,7 @@ class UI:
 
             # A pipe has no width; folding a path would break what reads it.
             width = None if sys.stdout.isatty() else 10_000
-            self._result = Console(width=width)
+            self._result = Console(width=width, emoji=False)
             self._result.on_broken_pipe = partial(_end, sys.stdout)  # type: ignore[method-assign]
         return self._result
 

@@ -16,8 +16,6 @@ import marshal
 import re
 import subprocess
 import sys
-import tempfile
-import zipfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +27,6 @@ from types import CodeType
 from agent import bytecode
 from moorage.errors import MoorageError
 from moorage.files import private_folder, write_atomically
-from moorage.supply import loaded
 
 AGENT = Path(__file__).resolve().parents[2] / "agent"
 LOCK = AGENT / "requirements.lock"
@@ -118,6 +115,8 @@ def errand_archive(state: Path) -> AgentArchive:
     """The quick one without what only an agent that stays needs. Raises as the others."""
 
     def made(folder: Path, sources: dict[str, bytes]) -> bytes:
+        import tempfile
+
         wheels = [wheel for wheel in _wheels(folder) if _project(wheel) not in SERVERS]
         with tempfile.TemporaryDirectory() as draft:
             portable = Path(draft, "agent.pyz")
@@ -175,6 +174,8 @@ def with_bytecode(portable: Path, *, serves: bool = True) -> bytes:
 
     ``serves``: those of an agent that stays too.
     """
+    import zipfile
+
     command = [*_COMPILER, str(portable), *(["serve"] * serves)]
     done = subprocess.run(command, capture_output=True, check=True)
     codes: dict[str, CodeType] = marshal.loads(done.stdout)  # noqa: S302
@@ -193,6 +194,8 @@ def with_bytecode(portable: Path, *, serves: bool = True) -> bytes:
 
 def build(sources: dict[str, bytes], wheels: list[Path]) -> bytes:
     """The zip's bytes: sorted, without times, compressed as far as it goes."""
+    import zipfile
+
     members = {"__main__.py": MAIN.encode(), **sources}
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as bundle:
@@ -207,6 +210,8 @@ def build(sources: dict[str, bytes], wheels: list[Path]) -> bytes:
 
 
 def _zip(members: dict[str, bytes], most: int) -> bytes:
+    import zipfile
+
     target = BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name in sorted(members):
@@ -254,6 +259,8 @@ def _project(wheel: Path) -> str:
 
 def _wheels(folder: Path) -> list[Path]:
     """The locked wheels, fetched by pip once per state of the lock."""
+    from moorage.supply import loaded
+
     home = folder / f"wheels-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:24]}"
     wanted = _requirements()
     if not home.is_dir() or len(list(home.glob("*.whl"))) != len(wanted):

@@ -1,18 +1,12 @@
-"""The fleet: which hosts are meant, and this machine, which is one of them.
+"""The fleet: which hosts are meant.
 
-``moorage.fleet.rollout.fleet`` has what is done on them.
+``moorage.fleet.rollout.fleet`` has what is done on them, ``this_machine`` beside it what is done on
+this machine, which is one of them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-from moorage.fleet.rollout.this_machine import (
-    pending_this_machine,
-    trust_this_machine,
-    trusts_anothers,
-    untrust_this_machine,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,15 +15,7 @@ if TYPE_CHECKING:
     from moorage.fleet.inventory.selection import Selection
     from moorage.settings import Settings
 
-__all__ = [
-    "choose_hosts",
-    "pending_this_machine",
-    "replace_operator",
-    "trust_this_machine",
-    "trusts_anothers",
-    "unfinished",
-    "untrust_this_machine",
-]
+__all__ = ["choose_hosts", "replace_operator", "unfinished"]
 
 
 def choose_hosts(
@@ -47,7 +33,6 @@ def choose_hosts(
     from dataclasses import replace
 
     from moorage.errors import Refused
-    from moorage.fleet.inventory.ansible_program import ask
     from moorage.fleet.inventory.selection import Selection, pick
     from moorage.fleet.ssh.routing import chosen, lab_hosts
 
@@ -64,7 +49,14 @@ def choose_hosts(
                 cause="--hosts was not given, nodes.hosts in invoke.yaml is empty, no lab is up",
                 cure="inv lab.up, or name your nodes: --hosts=node1,node2",
             )
-    return chosen(settings, pick(selection, settings.nodes.groups, _bytes_of, ask), tell)
+    return chosen(settings, pick(selection, settings.nodes.groups, _bytes_of, _asked), tell)
+
+
+def _asked(path: str) -> bytes | None:
+    """What Ansible itself says of an inventory."""
+    from moorage.fleet.inventory.ansible_program import ask
+
+    return ask(path)
 
 
 def _bytes_of(path: str) -> bytes:

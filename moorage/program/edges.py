@@ -33,7 +33,7 @@ from invoke.program import Program
 from moorage.configuration import profiles
 from moorage.errors import Refused
 from moorage.output.typed import PROFILE
-from moorage.program import called, pages, reading
+from moorage.program import called, reading
 
 if TYPE_CHECKING:
     from invoke.parser.argument import Argument
@@ -214,6 +214,8 @@ def _show_help(program: Program, words: list[str]) -> NoReturn:
 
     Raises Refused if the command line names something else.
     """
+    from moorage.program import pages
+
     words = [word.removeprefix("--help=") for word in words]
     tasks, namespaces = program.collection.task_names, program.collection.collections
     names = pages.named(words, tasks, namespaces)
@@ -225,6 +227,7 @@ def _show_help(program: Program, words: list[str]) -> NoReturn:
 
 def _show_pages(program: Program, names: list[str]) -> NoReturn:
     from agent.wire.version import __version__
+    from moorage.program import pages
     from moorage.ui import UI
 
     collection, width = program.collection, pages.width()
@@ -319,6 +322,8 @@ def _refuse_option_as_word(machine: ParseMachine, token: str) -> None:
         and _is_option(token)
         and token.partition("=")[0] not in context.flags
     ):
+        from moorage.program import pages
+
         missing = pages.value(context.missing_positional_args[0])
         raise ParseError(f"{context.name} needs {missing} before {token}", context)
 
@@ -383,6 +388,8 @@ def _wrong_use(problem: Exception, _program: Any) -> Refused | None:
     word = found["word"]
     if not word.startswith("-"):
         return _unknown(word, _task_names)
+    from moorage.program import pages
+
     options = [flag for flag in context.flag_names() if flag.startswith("--")]
     meant = pages.nearest(word.partition("=")[0], options)
     return Refused(
@@ -407,6 +414,8 @@ _task_names: list[str] = []
 
 def _unknown(word: str, names: Iterable[str]) -> Refused:
     """The refusal of a word that is neither a task nor a namespace."""
+    from moorage.program import pages
+
     meant = pages.nearest(word, names)
     return Refused(
         "wrong-use",

@@ -39,8 +39,9 @@ def _mock(*words: Any, **options: Any) -> Any:
 
 
 if __name__ == "__main__":
-    # What is loaded stays: to look for garbage among it, again and again, takes 10 ms.
-    gc.set_threshold(50_000)
+    # What is loaded stays: to look for garbage among it once takes a twentieth of a whole
+    # nodes.trust. No command loads so many objects; what works for long is looked through as ever.
+    gc.set_threshold(200_000)
     sys.argv[0] = "inv"
     started = program()
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))

@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from agent.wire.report import UNREACHABLE, HostResult
-from moorage import fleet as this_machine
 from moorage.errors import MoorageError, Refused
 from moorage.fleet.inventory import Target
 from moorage.fleet.inventory.targets import target_of
 from moorage.fleet.report import logbook
 from moorage.fleet.report import trusting as trusting_
 from moorage.fleet.report.trusting import TRUST, HostStanding
-from moorage.fleet.rollout import operation, plans
+from moorage.fleet.rollout import operation, plans, this_machine
 from moorage.fleet.rollout.operation import Wish
 from moorage.fleet.rollout.this_machine import DOCKER_CERTS
 from moorage.fleet.ssh import routing

@@ -253,11 +253,11 @@ def _name(settings: Settings) -> list[Finding]:
 
 
 def _trust_here(settings: Settings) -> list[Finding]:
-    from moorage import fleet
+    from moorage.fleet.rollout import this_machine
 
     if not (settings.certs_dir / "ca.crt").exists():
         return []
-    actions = fleet.pending_this_machine(settings)
+    actions = this_machine.pending_this_machine(settings)
     if actions:
         return [
             Finding("this machine", "missing", f"`inv up` would {action.text}", "inv registry.up")

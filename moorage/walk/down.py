@@ -29,15 +29,16 @@ def _engine_needed(walk: Walk) -> bool:
 
 
 def _this_machine(walk: Walk) -> bool:
-    from moorage import fleet, registry
+    from moorage import registry
+    from moorage.fleet.rollout import this_machine
 
-    if walk.engine_answers and fleet.trusts_anothers(walk.settings):
+    if walk.engine_answers and this_machine.trusts_anothers(walk.settings):
         other = registry.of_another_checkout(walk.settings, walk.client)
         if other:
             name = walk.settings.registry_name
             walk.ui.note(f"this machine goes on trusting {name}: the checkout in {other} serves it")
             return False
-    walk.this_machine = fleet.untrust_this_machine(walk.settings, walk.ui)
+    walk.this_machine = this_machine.untrust_this_machine(walk.settings, walk.ui)
     raise_fault(walk.this_machine)
     return walk.this_machine.status == "changed"
 

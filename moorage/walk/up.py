@@ -63,15 +63,15 @@ def _registry_and_builds(walk: Walk) -> bool:
 
 
 def _this_machine_pending(walk: Walk) -> list[Action]:
-    from moorage import fleet
+    from moorage.fleet.rollout import this_machine
 
-    return fleet.pending_this_machine(walk.settings)
+    return this_machine.pending_this_machine(walk.settings)
 
 
 def _this_machine(walk: Walk) -> bool:
-    from moorage import fleet
+    from moorage.fleet.rollout import this_machine
 
-    walk.this_machine = fleet.trust_this_machine(walk.settings, walk.ui)
+    walk.this_machine = this_machine.trust_this_machine(walk.settings, walk.ui)
     raise_fault(walk.this_machine)
     return walk.this_machine.status == "changed"
 

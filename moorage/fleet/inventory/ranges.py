@@ -51,8 +51,6 @@ def expand(word: str) -> list[str]:
 
 def fold(names: Iterable[str]) -> str:
     """Many names as few words, for people: ``node[01-03],db1``. Names it cannot fold stay."""
-    from ClusterShell.NodeSet import NodeSet, NodeSetException
-
     numbered: list[str] = []
     rest: list[str] = []
     for name in names:
@@ -61,6 +59,8 @@ def fold(names: Iterable[str]) -> str:
         (numbered if plain else rest).append(name)
     if len(numbered) + len(rest) == 1:  # a row of a table each: ClusterShell takes a while
         return (numbered or rest)[0]
+    from ClusterShell.NodeSet import NodeSet, NodeSetException
+
     try:
         folded = str(NodeSet.fromlist(numbered, resolver=_no_groups()))
     except NodeSetException:

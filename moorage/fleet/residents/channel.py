@@ -7,11 +7,9 @@ it: neither names nor addresses are believed. What the agent says are the events
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import logging
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +23,9 @@ from moorage.output import ages
 from moorage.pki.authority import AGENT_NAME
 
 if TYPE_CHECKING:
+    import http.client
+    import ssl
+
     from agent.wire.verbs import Call
     from moorage.pki.authority import Authority
     from moorage.pki.roster import Resident
@@ -91,6 +92,8 @@ class Channel:
     """
 
     def __init__(self, line: socket.socket, name: str, resident: Resident, context: ssl.SSLContext):
+        import ssl
+
         self._name = name
         self._answered = False
         line.settimeout(HANDSHAKE_SECONDS)
@@ -129,6 +132,8 @@ class Channel:
 
         Raises MoorageError ``agent-silent`` where an agent has begun and then says nothing.
         """
+        import http.client
+
         verb, answer = call.verb, ErrandAnswer(on_event)
         self._socket.settimeout(min(HEAD_SECONDS, patience))
         try:
@@ -160,6 +165,8 @@ class Channel:
         self, method: str, path: str, body: bytes | None = None, **headers: str
     ) -> dict[str, Any]:
         """One JSON answer. Raises MoorageError with what the agent says, or NoAnswer."""
+        import http.client
+
         self._socket.settimeout(60)
         try:
             response = self._request(method, path, body, **headers)
@@ -174,6 +181,8 @@ class Channel:
     def _request(
         self, method: str, path: str, body: bytes | None, **headers: str
     ) -> http.client.HTTPResponse:
+        import http.client
+
         line = http.client.HTTPConnection("moorage-node")
         line.sock = self._socket
         # An agent that is newer than we are does nothing by our plans.
@@ -189,6 +198,8 @@ class Channel:
 
     def _closed(self, problem: Exception) -> NoAnswer | MoorageError:
         """In TLS 1.3 a refused client certificate shows in the first answer only."""
+        import ssl
+
         if isinstance(problem, ssl.SSLError) and "ALERT" in (problem.reason or ""):
             alert = (problem.reason or "").rpartition("ALERT_")[2].lower().replace("_", " ")
             return MoorageError(

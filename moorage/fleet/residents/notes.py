@@ -20,8 +20,9 @@ def reminder(
 ) -> str:
     """After an untrust, or a trust that leaves no agent: those that are there stay."""
     staying = _of_those_done(settings, hosts, results, with_agent=True)
-    names = fold(staying)
-    return f"the agent stays on {names}; inv nodes.release takes it away" if staying else ""
+    if not staying:
+        return ""
+    return f"the agent stays on {fold(staying)}; inv nodes.release takes it away"
 
 
 def foretold(

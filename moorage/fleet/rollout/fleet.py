@@ -23,7 +23,6 @@ from moorage.fleet.rollout import on_host, plans
 from moorage.fleet.rollout.operation import Operation, Reach, Wish, advised, report_of
 from moorage.fleet.rollout.rollout import HostOutcome, Rollout
 from moorage.fleet.ssh import routing
-from moorage.fleet.state import table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -225,6 +224,8 @@ def _of_agents(
 def _judged(
     fleet: Fleet, _hosts: Sequence[Target], _operation: Operation, report: FleetReport
 ) -> FleetReport:
+    from moorage.fleet.state import table
+
     return table.judged(report, table.ours(fleet.settings))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +70,6 @@ class Offer:
             yield from self._files()
 
     def _files(self) -> Iterator[tuple[str, PKey]]:
-        from paramiko import PKey
-
         for path in self.route.identities:
             if not path.is_file():
                 if self.route.identities_given:
@@ -79,7 +78,8 @@ class Offer:
             try:
                 if (certified := self._certified(path)) is not None:
                     yield f"{path} with its certificate", certified
-                yield str(path), PKey.from_path(path)
+                look = path.stat()
+                yield str(path), _key(path, look.st_ino, look.st_mtime_ns, look.st_size)
             except TypeError:  # cryptography's word for: this key is encrypted
                 self.locked.append(path)
             except Exception as problem:  # whatever a damaged file makes the parsers say
@@ -113,6 +113,14 @@ class Offer:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 blobs.add(base64.b64decode(public.read_text(encoding="utf-8").split()[1]))
         return blobs
+
+
+@lru_cache(maxsize=16)
+def _key(path: Path, *_look: int) -> PKey:
+    """The key in a file, read once for each state of it: every host of thousands is offered it."""
+    from paramiko import PKey
+
+    return PKey.from_path(path)
 
 
 def _certified_blob(certificate: bytes) -> bytes:

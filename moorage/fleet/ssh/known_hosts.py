@@ -147,6 +147,8 @@ def _matches(names: str, name: str) -> bool:
 
 def _glob(pattern: str, name: str) -> bool:
     # In OpenSSH's patterns only * and ? mean something; '[' opens a name with a port.
+    if "*" not in pattern and "?" not in pattern:
+        return name == pattern.lower()
     return fnmatchcase(name, pattern.lower().replace("[", "[[]"))
 
 

@@ -36,13 +36,13 @@ class Lab:
 
 def lab_hosts(settings: Settings) -> Lab | None:
     """The lab's nodes, by the OpenSSH configuration it keeps while it is up. Asks no engine."""
-    from paramiko import SSHConfig
-
     import lab
 
     path = lab.ssh_config(settings)
     if not path.exists():
         return None
+    from paramiko import SSHConfig
+
     found = SSHConfig.from_path(str(path)).get_hostnames()
     names = sorted((name for name in found if "*" not in name), key=_by_number)
     if not names:

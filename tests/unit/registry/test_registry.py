@@ -20,7 +20,7 @@ import pytest
 from docker.errors import NotFound
 
 from agent.wire.report import HostResult
-from moorage import fleet, images, registry
+from moorage import images, registry
 from moorage.docker import engine
 from moorage.errors import MoorageError, Refused
 from moorage.fleet.rollout import this_machine
@@ -439,7 +439,7 @@ def test_down_beside_anothers_registry_leaves_it_and_its_trust(
         asked.append("untrust")
         return HostResult(host="localhost", status="unchanged")
 
-    monkeypatch.setattr(fleet, "untrust_this_machine", untrusts)
+    monkeypatch.setattr(this_machine, "untrust_this_machine", untrusts)
     walk = phase.Walk(other, UI())
     assert not down._this_machine(walk)
     assert not down._registry(walk)
