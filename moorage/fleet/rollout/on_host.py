@@ -22,11 +22,11 @@ from moorage.fleet.ssh import session as ssh
 from moorage.output import ages
 
 if TYPE_CHECKING:
-    from agent.wire.plan import Plan
     from agent.wire.report import HostResult
     from moorage.archive import AgentArchive
     from moorage.fleet.inventory import Target
     from moorage.fleet.rollout.operation import Operation, Reach
+    from moorage.fleet.rollout.plans import SentPlan
     from moorage.fleet.rollout.rollout import HostLine
     from moorage.fleet.ssh.routes import Route
     from moorage.pki.roster import Resident
@@ -53,7 +53,7 @@ class HostMeans:
     sessions: threading.BoundedSemaphore
     routes: _Routes
     agreed: bool
-    plans: dict[tuple[str | None, bool], Plan] = field(default_factory=dict)
+    plans: dict[tuple[str | None, bool], SentPlan] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -82,7 +82,7 @@ class HostMeans:
         """Whether an agent is known there that answers this verb."""
         return self.operation.verb.https and self.residents.of(route) is not None
 
-    def plan(self, local_address: str) -> Plan:
+    def plan(self, local_address: str) -> SentPlan:
         """The plan for a host to which this machine is ``local_address``.
 
         Raises MoorageError where the registry's address cannot be guessed for it.
@@ -94,7 +94,7 @@ class HostMeans:
                 raise MoorageError.of(faults.NO_REGISTRY_ADDRESS)
         key = (address, self.operation.stop_running)  # most hosts of a run get the same plan
         if key not in self.plans:
-            self.plans[key] = self.operation.plan(self.settings, address)
+            self.plans[key] = plans.sent(self.operation.plan(self.settings, address))
         return self.plans[key]
 
     def renewed(self) -> HostMeans:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from moorage.errors import Refused
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
     from moorage.settings import Settings
 
 THIS_MACHINE_PARTS = ("hosts", "docker")
+
+
+@dataclass(frozen=True)
+class SentPlan:
+    """A plan as an agent reads it, and the seconds of silence to bear from one at work on it."""
+
+    body: bytes = field(repr=False)
+    patience: float
 
 
 def make(
@@ -81,6 +90,11 @@ def make(
 def wire(plan: Plan) -> bytes:
     """The plan as the agent reads it. It carries the login: for a pipe, never for a log."""
     return json.dumps(plan.to_json()).encode()
+
+
+def sent(plan: Plan) -> SentPlan:
+    """The plan for all hosts that get the same."""
+    return SentPlan(wire(plan), patience(plan))
 
 
 def patience(plan: Plan) -> float:

@@ -10,20 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from moorage.fleet.rollout import plans
-
 if TYPE_CHECKING:
-    from agent.wire.plan import Plan
     from agent.wire.verbs import Call
     from moorage.archive import AgentArchive
     from moorage.fleet.errand.errand import Become, ErrandAnswer
     from moorage.fleet.residents.channel import Channel
     from moorage.fleet.residents.invitation import Invitation
+    from moorage.fleet.rollout.plans import SentPlan
     from moorage.fleet.ssh.session import Session
 
 Hear = Callable[[dict[str, Any]], None]
 # This machine's own address on the way to a host -> the plan for it. Raises MoorageError.
-Planned = Callable[[str], "Plan"]
+Planned = Callable[[str], "SentPlan"]
 # An agent that is only asked reads a few files, or runs a few short programs.
 ANSWER_SECONDS = 60.0
 
@@ -57,7 +55,7 @@ class Https:
         body, patience = b"", ANSWER_SECONDS
         plan = planned(self.local_address)
         if call.verb.plan:
-            body, patience = plans.wire(plan), plans.patience(plan)
+            body, patience = plan.body, plan.patience
         return self.channel.operate(call, body, hear, patience)
 
 
@@ -83,9 +81,9 @@ class Errand:
         return self.session.errand(
             self.archive,
             (*call.words, *self.flags),
-            plans.wire(plan) + b"\n",
+            plan.body + b"\n",
             self.become,
             hear if invitation is None else invitation.hear,
-            plans.patience(plan),
+            plan.patience,
             None if invitation is None else invitation.reply,
         )

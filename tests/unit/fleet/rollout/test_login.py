@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.wire.faults import Fault
+from agent.wire.plan import Plan
 from agent.wire.report import CHANGED, FAILED, HostResult
 from moorage.archive import AgentArchive
 from moorage.cluster.agents import rotation
@@ -51,7 +52,7 @@ class Nodes:
         time.sleep(random.Random(name).random() * 0.4)  # noqa: S311
 
     def work(self, means: on_host.HostMeans, route: Route, line: HostLine) -> HostResult:
-        verify = means.plan("192.0.2.1").verify
+        verify = Plan.parse(means.plan("192.0.2.1").body).verify
         assert verify is not None
         self.visits.append(route.name)
         self.meanwhile(route.name)

@@ -41,12 +41,20 @@ def test_a_plan_survives_the_agents_own_gate() -> None:
     assert "system" not in sent["parts"]
 
 
+def test_hosts_that_get_the_same_plan_are_sent_the_same_bytes() -> None:
+    plan = plans.make(Settings(), ca=None, address="192.0.2.1")
+    sent = plans.sent(plan)
+    assert Plan.parse(sent.body) == plan
+    assert sent.patience == plans.patience(plan)
+
+
 def test_no_text_of_a_plan_shows_the_password() -> None:
     plan = plans.make(
         settings(), ca=CA, address=None, verify=Verify("my.registry.io/app:1", "u", "hunter2")
     )
     assert "hunter2" not in repr(plan)
     assert b"hunter2" in plans.wire(plan)
+    assert "hunter2" not in repr(plans.sent(plan))
 
 
 @pytest.mark.parametrize("image", ["docker.io/library/busybox:1", "busybox", "my.registry.io/A:1"])
