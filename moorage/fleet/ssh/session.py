@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import MoorageError
@@ -311,9 +311,12 @@ def _chain(route: Route, *, key_only: bool = False) -> list[tuple[Route, Connect
     return chain
 
 
-@cache
 def _no_configuration() -> Config:
-    """The route says everything; Fabric is not to read a configuration beside it."""
+    """The route says everything; Fabric is not to read a configuration beside it.
+
+    A connection each: it writes into its own as it is made, and a thread that reads one meanwhile
+    finds nothing in it.
+    """
     from fabric import Config
     from paramiko import SSHConfig
 
