@@ -53,6 +53,14 @@ def test_nobody_to_ask_is_a_refusal_that_says_what_it_would_do(
     assert "install docker.io" in capsys.readouterr().err
 
 
+def test_a_word_between_colons_stays_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    UI().note("node1:key:2222")
+    UI().page("node1:key:2222")
+    heard = capsys.readouterr()
+    assert "node1:key:2222" in heard.err
+    assert "node1:key:2222" in heard.out
+
+
 def test_yes_agrees_but_still_announces(capsys: pytest.CaptureFixture[str]) -> None:
     UI(yes=True).confirm(["install docker.io"])
     assert "install docker.io" in capsys.readouterr().err

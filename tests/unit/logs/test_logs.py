@@ -123,6 +123,34 @@ def test_programs_are_said_as_far_as_was_asked_for(tmp_path: Path, level: int, h
     assert leaked(written) == []
 
 
+@pytest.mark.parametrize("name", ["moorage.ssh", "urllib3.connectionpool", "paramiko.transport"])
+@pytest.mark.parametrize("message", ['%s://%s:%s "%s %s %s"', "kex follows"])
+@pytest.mark.parametrize("at", [logging.DEBUG, logging.INFO, logging.ERROR])
+@pytest.mark.parametrize("most", [1, 2])
+def test_a_record_is_made_where_the_log_would_take_it(
+    name: str, message: str, at: int, most: int
+) -> None:
+    record = logging.LogRecord(name, at, "", 0, message, (), None)
+    if command_log.level_of(record) <= most:
+        assert at >= command_log.floor_of(name.partition(".")[0], most)
+
+
+def test_records_that_no_log_would_take_are_not_made(tmp_path: Path) -> None:
+    said: list[str] = []
+    transport = logging.getLogger("paramiko.transport")
+    few = begun(tmp_path / "few", said)
+    assert not transport.isEnabledFor(logging.ERROR)
+    all_of_them = begun(tmp_path / "all", said, 2)
+    try:
+        assert transport.isEnabledFor(logging.DEBUG)
+        begun_meanwhile = begun(tmp_path / "meanwhile", said)
+        assert transport.isEnabledFor(logging.DEBUG)
+        command_log.end(begun_meanwhile)
+    finally:
+        command_log.end(all_of_them)
+        command_log.end(few)
+
+
 def test_a_log_is_the_users_alone_and_is_kept_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
