@@ -152,13 +152,16 @@ def refuse_reserved(settings: Settings, name: str) -> None:
         )
 
 
-def differ(one: User, other: User) -> bool:
-    """Whether two logins differ in what they may do, or in the day on which they end."""
-    day = 86400
+def differ(present: User, wanted: User, now: float) -> bool:
+    """Whether two logins differ in what they may do, or in when they end.
+
+    ``wanted`` ends so long from ``now``: the same words typed again a little later, less than a
+    hundredth of that, mean the same end; an end that is shorter or longer does not.
+    """
     return (
-        (one.role, one.repositories) != (other.role, other.repositories)
-        or bool(one.expires) != bool(other.expires)
-        or abs(one.expires - other.expires) >= day
+        (present.role, present.repositories) != (wanted.role, wanted.repositories)
+        or bool(present.expires) != bool(wanted.expires)
+        or abs(present.expires - wanted.expires) * 100 >= max(wanted.expires - now, 0) > 0
     )
 
 

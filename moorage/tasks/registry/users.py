@@ -45,15 +45,16 @@ def add(
     from moorage.registry.front.roles import User
     from moorage.registry.logins import users
 
+    now = datetime.datetime.now(datetime.UTC)
     wanted = User(
         roles.check_name(name),
         roles.check_role(role),
         roles.check_patterns(repositories),
-        roles.check_expiry(expires, datetime.datetime.now(datetime.UTC)),
+        roles.check_expiry(expires, now),
     )
     users.refuse_reserved(run.settings, name)
     before = {one.name: one for one in users.read(run.settings)}.get(name)
-    changed = before is None or users.differ(before, wanted)
+    changed = before is None or users.differ(before, wanted, now.timestamp())
     password = "" if dry_run or not changed else users.add(run.settings, wanted)
     served = _put(run, dry_run)
     verb = "added" if before is None else "changed"

@@ -69,6 +69,29 @@ def test_an_end_that_is_no_time_is_refused(words: str) -> None:
     assert refused.value.code == "bad-expiry"
 
 
+@pytest.mark.parametrize(
+    ("left", "typed", "differs"),
+    [
+        ("90d", "90d", False),
+        ("20h", "1h", True),
+        ("1h", "20h", True),
+        ("2h", "1h", True),
+        ("89d", "90d", True),
+        ("", "1h", True),
+        ("1h", "", True),
+        ("", "", False),
+    ],
+)
+def test_another_end_is_put_in_force_and_the_same_words_again_are_not(
+    left: str, typed: str, differs: bool
+) -> None:
+    """Both are said at once but for half a minute: an hour more or less is another end."""
+    earlier = NOW - datetime.timedelta(seconds=30)
+    present = User("guest", "pull", expires=roles.check_expiry(left, earlier))
+    wanted = User("guest", "pull", expires=roles.check_expiry(typed, NOW))
+    assert users.differ(present, wanted, NOW.timestamp()) is differs
+
+
 def test_a_password_is_given_once_and_kept_nowhere(settings: Settings) -> None:
     password = users.add(settings, User("robot$ci", "push", ("team/**",), 5))
     assert len(password) >= 32  # 192 bits
