@@ -47,6 +47,9 @@ def families(status: StatusEvent, drift: str = "") -> Iterator[Family]:
         "When an apply last changed the node.",
         _seconds(status.applied),
     )
+    yield single(
+        "moorage_node_time_seconds", GAUGE, "The node's clock at the scrape.", status.time or None
+    )
     yield _each(
         "moorage_registry_trusted",
         "1: the files of the registry's trust are as they were left, and each part was proven.",

@@ -48,6 +48,7 @@ def standing(store: Store, read: Read, waiting: Iterable[str]) -> StatusEvent:
         applied=next((one.time for one in finished if one.operation == "apply"), None),
         pulled=_pulled(store),
         kept=tuple(file.path for owned in ledgers.values() for file in owned if file.kept),
+        time=int(time.time()),
     )
 
 
@@ -127,11 +128,13 @@ def _pulls(store: Store) -> dict[str, dict[str, float]]:
 def _trusted(registry: str, files: Iterable[RecordedFile], read: Read) -> dict[str, Any]:
     found = [(file, read(file.path)) for file in files]
     cas = (now for file, now in found if not file.path.endswith(".cert"))  # a client's, that one
-    authority = next((one for one in cas if one and b"-----BEGIN CERTIFICATE" in one), b"")
+    copies = [ends(one) for one in cas if one and b"-----BEGIN CERTIFICATE" in one]
+    known = [one for one in copies if one is not None]
     return {
         "registry": registry,
         "files": [{"path": file.path, "state": _state(file.after, now)} for file, now in found],
-        "ca_ends": ends(authority),
+        # The first of all copies; one that is spoilt makes it unknown.
+        "ca_ends": min(known) if known and len(known) == len(copies) else None,
     }
 
 

@@ -75,6 +75,7 @@ _FIELDS: dict[str, dict[str, dict[str, Any]]] = {
         "applied": _or_null(_TEXT),
         "pulled": _or_null(_record(registry=_TEXT, image=_TEXT, seconds=_NUMBER, time=_WHOLE)),
         "kept": _WORDS,
+        "time": _WHOLE,
     },
     "history": {
         "records": _list(

@@ -155,7 +155,8 @@ class StatusEvent(NamedTuple):
 
     ``interrupted`` is the operation an earlier agent left half-way; ``holder`` who is at work now;
     ``applied`` when an apply last changed something (UTC); ``pulled`` the last proving pull;
-    ``kept`` the files of ours that outlive their registry because others rely on them.
+    ``kept`` the files of ours that outlive their registry because others rely on them; ``time`` the
+    node's clock, in seconds since 1970.
     """
 
     trusted: tuple[dict[str, Any], ...]
@@ -165,6 +166,7 @@ class StatusEvent(NamedTuple):
     applied: str | None = None
     pulled: dict[str, Any] | None = None
     kept: tuple[str, ...] = ()
+    time: int = 0
 
 
 class HistoryEvent(NamedTuple):

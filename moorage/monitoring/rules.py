@@ -114,7 +114,7 @@ ALERTS = (
         "",
         WARNING,
         f"The certificate of {_REGISTRY} ends in {_LEFT}",
-        "inv certs.issue, then inv registry.up",
+        "inv certs.renew; one made elsewhere: put its successor into certs/ first",
     ),
     Alert(
         "MoorageCAEnds",
@@ -122,7 +122,15 @@ ALERTS = (
         "",
         CRITICAL,
         f"The CA of {_REGISTRY} on {_NODE} ends in {_LEFT}",
-        f"inv certs.issue, then inv nodes.trust --hosts={_NODE}",
+        f"inv certs.rotate-ca, then inv nodes.trust --hosts={_NODE}",
+    ),
+    Alert(
+        "MoorageClockOff",
+        "abs(timestamp(moorage_node_time_seconds) - moorage_node_time_seconds) > 300",
+        "2m",
+        WARNING,
+        f"The clock of {_NODE} is {_LEFT} off: certificates begin and end at other times there",
+        f"{_STATUS} says which way; timedatectl set-ntp true on the node",
     ),
     Alert(
         "MoorageAgentCertificateEnds",

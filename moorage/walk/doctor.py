@@ -24,6 +24,7 @@ from moorage.ui import UI
 
 if TYPE_CHECKING:
     from moorage.fleet.inventory import Target
+    from moorage.fleet.state.host import Standing
 
 
 @dataclass(frozen=True)
@@ -301,6 +302,7 @@ def _chosen(settings: Settings, hosts: str) -> tuple[Target, ...] | Finding:
 
 def _nodes(settings: Settings, ui: UI, chosen: tuple[Target, ...] | Finding) -> list[Finding]:
     from moorage.fleet.rollout.fleet import Fleet
+    from moorage.fleet.state import table
 
     if isinstance(chosen, Finding):
         return [chosen]
@@ -308,13 +310,41 @@ def _nodes(settings: Settings, ui: UI, chosen: tuple[Target, ...] | Finding) -> 
         cure = "inv registry.ca --fetch" if settings.registry.external else "inv up"
         return [Finding("nodes", "missing", "not asked: there is no CA for them yet", cure)]
     findings = []
-    for result in Fleet(settings, ui).run("verify", chosen).hosts:
+    fleet = Fleet(settings, ui)
+    for result in fleet.run("verify", chosen).hosts:
         if result.error is None:
             findings.append(Finding(f"node {result.host}", "fine", "has just pulled the image"))
         else:
             found = f"{result.error.message}: {result.error.cause}"
             findings.append(Finding(f"node {result.host}", "wrong", found, result.error.cure))
-    return findings
+    now = datetime.datetime.now(datetime.UTC)
+    standings = table.standings(fleet.run("status", chosen))
+    return [*findings, *(found for one in standings for found in ends_of_node(one, now))]
+
+
+def ends_of_node(one: Standing, now: datetime.datetime) -> list[Finding]:
+    """What of a node ends soon, has ended or is not known, and a clock that is off. Pure."""
+    from moorage.fleet.state.host import AGENT, CA
+
+    what = f"node {one.host}"
+    cures = {
+        CA: "inv certs.rotate-ca, then inv nodes.trust",
+        AGENT: f"inv nodes.adopt --hosts={one.host}",
+    }
+    found = [
+        Finding(
+            what,
+            "wrong",
+            f"the {end.what} {end.words(now)}",
+            f"inv nodes.status --hosts={one.host}" if end.at is None else cures[end.what],
+        )
+        for end in one.ends()
+        if end.state(now) != "fine"
+    ]
+    if one.clock_is_off:
+        cure = "timedatectl set-ntp true, on whichever of the two is wrong"
+        found.append(Finding(what, "wrong", one.clock_words(), cure))
+    return found
 
 
 CHECKS: tuple[Callable[[Settings], list[Finding]], ...] = (

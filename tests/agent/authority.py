@@ -14,10 +14,10 @@ from cryptography.x509.oid import NameOID
 class Authority:
     """A test CA and what it signs, in PEM."""
 
-    def __init__(self, name: str = "agentdev CA") -> None:
+    def __init__(self, name: str = "agentdev CA", days: float = 30) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.pem = self._sign(self._name, self._key, None, 30).decode()
+        self.pem = self._sign(self._name, self._key, None, days).decode()
 
     def issue(self, *names: str, days: float = 30) -> tuple[bytes, bytes]:
         """A server's certificate and key."""

@@ -25,6 +25,23 @@ def test_the_ca_on_the_node_tells_when_it_ends(box: Box) -> None:
     assert status(box)["trusted"][0]["ca_ends"] is None
 
 
+def test_the_node_says_what_time_it_is(box: Box) -> None:
+    box.with_containerd().apply()
+    assert abs(status(box)["time"] - time.time()) < 60
+
+
+def test_of_several_copies_the_one_that_ends_first_counts(box: Box) -> None:
+    box.with_containerd().with_docker().apply()
+    copies = [f["path"] for f in status(box)["trusted"][0]["files"] if f["path"].endswith("ca.crt")]
+    assert len(copies) > 1
+    sooner = Authority("sooner", days=3).pem
+    for path in copies:
+        before = box.read(path)
+        box.write(path, sooner.encode())
+        assert abs(status(box)["trusted"][0]["ca_ends"] - time.time() - 3 * 86400) < 3600, path
+        box.write(path, before)
+
+
 def test_of_two_authorities_the_later_end_counts(box: Box) -> None:
     box.ca += Authority("another").pem
     box.with_containerd().apply()

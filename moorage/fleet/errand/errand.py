@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -197,6 +198,8 @@ class ErrandAnswer:
             self._events += 1
         else:
             self._events += 1
+            if event["event"] == "status":
+                _compare_clocks(event)
             self._on_event(event)
             if self._reply is not None and self.may_ask:
                 self._line_back = self._reply(event) or self._line_back
@@ -213,6 +216,13 @@ def _event(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
+def _compare_clocks(event: dict[str, Any]) -> None:
+    """Adds by how many seconds the node's clock is ahead; None for an agent of before, that does
+    not say its time."""
+    theirs = event.get("time")
+    event["clock_ahead"] = theirs - int(time.time()) if isinstance(theirs, int) else None
 
 
 def absent(answer: ErrandAnswer) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import datetime
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,14 @@ from agent.wire.report import HostResult
 from agent.wire.version import __version__, older
 from moorage.output.ages import age
 from moorage.output.said import Said, joined, said
-from moorage.pki.ends import SOON
+from moorage.pki.ends import SOON, End
 
 if TYPE_CHECKING:
     from moorage.archive import AgentArchive
+
+CA, AGENT = "CA", "agent's certificate"
+# What was asked in a fleet of a thousand is minutes old at most; certificates begin an hour early.
+CLOCK_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,8 @@ class Standing:
 
     ``fault``: why it could not be asked. ``drifted``: path -> "changed" or "missing".
     ``unproven``: the parts whose trust no proof shows. ``settling``: an agent was adopted and does
-    not serve yet; ``unsettled``: one did not come up, and was taken away.
+    not serve yet; ``unsettled``: one did not come up, and was taken away. ``clock_ahead``: by how
+    many seconds its clock is ahead of this machine's.
     """
 
     host: str
@@ -85,6 +91,7 @@ class Standing:
     unproven: tuple[str, ...] = ()
     settling: bool = False
     unsettled: bool = False
+    clock_ahead: int | None = None
 
     @classmethod
     def of(cls, result: HostResult, runtime: str, state: Mapping[str, Any] | None) -> Standing:
@@ -122,7 +129,33 @@ class Standing:
             ),
             settling=bool(stays.get("settling")),
             unsettled=stays.get("error") is not None,
+            clock_ahead=state.get("clock_ahead"),
         )
+
+    def ends(self) -> tuple[End, ...]:
+        """When the certificates on the node end: each unknown if it could not be asked."""
+        if self.fault is not None:
+            return (End(CA, self.host, None, why=self.fault.message),)
+        agent = None if self.resident is None else self.resident.ends
+        found = ((CA, self.ca_ends), (AGENT, agent))
+        return tuple(
+            End(what, self.host, datetime.datetime.fromtimestamp(at, datetime.UTC))
+            for what, at in found
+            if at is not None
+        )
+
+    @property
+    def clock_is_off(self) -> bool:
+        """Whether the clock is so far off that an end comes at another time than is said here."""
+        return abs(self.clock_ahead or 0) > CLOCK_SECONDS
+
+    def clock_words(self) -> str:
+        """How far the clock is off."""
+        ahead = self.clock_ahead or 0
+        minutes = f"{abs(ahead) / 60:,.0f}"
+        if ahead > 0:
+            return said("its clock is {minutes} min ahead of this machine's", minutes=minutes)
+        return said("its clock is {minutes} min behind this machine's", minutes=minutes)
 
     @property
     def good(self) -> bool:
@@ -171,7 +204,7 @@ class Standing:
             parts = ", ".join(self.unproven)
             found.append(said("inv nodes.verify: not proven: {parts}", parts=parts))
         if self.ca_ends is not None and self.ca_ends < now + SOON.total_seconds():
-            found.append(said("inv certs.issue, then inv nodes.trust: its CA ends"))
+            found.append(said("inv certs.rotate-ca, then inv nodes.trust: its CA ends"))
         if resident is not None:
             if resident.ends < now + SOON.total_seconds():
                 found.append(said("inv nodes.adopt: the agent's certificate ends"))
@@ -180,6 +213,8 @@ class Standing:
                 found.append(said("update this folder (git pull): the agent is newer"))
             elif compared != "same":
                 found.append(said("inv nodes.upgrade"))
+        if self.clock_is_off:
+            found.append(said("set the clock (timedatectl): {words}", words=self.clock_words()))
         if self.unsettled:
             found.append(said("inv nodes.adopt: the agent did not start"))
         elif self.settling:

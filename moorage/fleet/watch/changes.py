@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from moorage.fleet.state.host import DAY, Ours, Standing
+from moorage.fleet.state.host import Ours, Standing
+from moorage.output.ages import DAY
 
 
 @dataclass(frozen=True)

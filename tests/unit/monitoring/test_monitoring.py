@@ -113,6 +113,12 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str], float]] = {
         {f"moorage_certificate_end_timestamp_seconds{NODE}": f"{40 * DAY}x30"},
         0.5,
     ),
+    # promtool's clock begins with 0, and there is a scrape each 30 seconds.
+    "MoorageClockOff": (
+        {f"moorage_node_time_seconds{NODE}": "400+30x30"},
+        {f"moorage_node_time_seconds{NODE}": "200+30x30"},
+        3,
+    ),
     "MoorageDiskAlmostFull": (
         {
             f"moorage_filesystem_avail_bytes{NODE}": "9x30",

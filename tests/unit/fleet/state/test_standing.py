@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import io
+import json
 import time
 from typing import Any
 
@@ -11,6 +13,7 @@ from rich.console import Console
 
 from agent.wire.faults import Fault
 from agent.wire.report import UNCHANGED, UNREACHABLE, HostResult
+from moorage.fleet.errand.errand import ErrandAnswer
 from moorage.fleet.report import FleetReport
 from moorage.fleet.state import table
 from moorage.fleet.state.host import Ours, Standing, runtime_and_state, span
@@ -193,3 +196,30 @@ def test_spans_are_in_the_largest_fitting_unit() -> None:
     assert span([NOW - 2 * DAY, NOW - 5 * DAY], NOW) == "2 to 5 d"
     assert span([NOW + 90 * DAY, NOW + 90 * DAY + 5], NOW, ahead=True) == "90 d"
     assert span([NOW - 1], NOW, ahead=True) == "ended"
+
+
+def test_a_clock_that_is_off_is_told_with_which_way() -> None:
+    assert of(state(clock_ahead=7200)).to_do(OURS, NOW) == (
+        "set the clock (timedatectl): its clock is 120 min ahead of this machine's",
+    )
+    assert "120 min behind" in "".join(of(state(clock_ahead=-7200)).to_do(OURS, NOW))
+    # A report of a large fleet takes a while, and an agent of before says no time.
+    for near in (-200, 200, None):
+        assert of(state(clock_ahead=near)).to_do(OURS, NOW) == ()
+
+
+def test_an_answer_says_how_far_the_nodes_clock_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    heard: list[dict[str, Any]] = []
+    answer = ErrandAnswer(heard.append)
+    told = state() | {"event": "status", "clock_ahead": 0}
+    for line in (told | {"time": int(NOW) + 900}, told | {"time": "soon"}, told):
+        answer.stdout(json.dumps(line).encode() + b"\n")
+    assert [one["clock_ahead"] for one in heard] == [900, None, None]
+
+
+def test_a_node_that_could_not_be_asked_has_an_unknown_end() -> None:
+    now = datetime.datetime.fromtimestamp(NOW, datetime.UTC)
+    lost = Standing("n", fault=Fault("timeout", "no answer", "", ""))
+    assert [one.state(now) for one in lost.ends()] == ["unknown"]
+    assert [one.state(now) for one in of(state()).ends()] == ["fine", "fine"]
