@@ -38,6 +38,7 @@ _BACKUP = '{part="backup"}'
 # mounted twice at one place has two of them.
 _DISK = "min by (instance, mountpoint) (node_filesystem_avail_bytes / node_filesystem_size_bytes)"
 _LEFT = "{{ $value | humanizeDuration }}"
+_CERTIFICATE = "{{ $labels.certificate }}"
 _NODE = "{{ $labels.node }}"
 _REGISTRY = "{{ $labels.registry }}"
 _STATUS = f"inv nodes.status --hosts={_NODE}"
@@ -123,6 +124,24 @@ ALERTS = (
         CRITICAL,
         f"The CA of {_REGISTRY} on {_NODE} ends in {_LEFT}",
         f"inv certs.rotate-ca, then inv nodes.trust --hosts={_NODE}",
+    ),
+    Alert(
+        "MoorageKeptCertificateEnds",
+        _ends(
+            "min by (registry, certificate) (moorage_kept_certificate_end_timestamp_seconds)", 21
+        ),
+        "",
+        WARNING,
+        f"On the machine of {_REGISTRY} the {_CERTIFICATE} ends in {_LEFT}",
+        "inv doctor says what to type",
+    ),
+    Alert(
+        "MoorageKeptCertificateInvalid",
+        "moorage_kept_certificate_valid == 0",
+        "2m",
+        WARNING,
+        f"On the machine of {_REGISTRY} the {_CERTIFICATE} is not valid, or cannot be read",
+        "inv certs.show says why",
     ),
     Alert(
         "MoorageClockOff",

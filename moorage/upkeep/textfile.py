@@ -6,8 +6,9 @@ https://github.com/prometheus/node_exporter#textfile-collector
 
 from __future__ import annotations
 
+import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from agent.wire.exposition import GAUGE, Family, Sample, single
 from moorage.files import write_kept
 
 if TYPE_CHECKING:
+    from moorage.pki.ends import End
     from moorage.settings import Settings
     from moorage.upkeep.outcomes import Notes
 
@@ -28,16 +30,42 @@ def write(settings: Settings, notes: Notes) -> bool:
 
     node_exporter reads names that end with ``.prom``, which that of the draft does not.
     """
+    from moorage.registry import served
+
     if not settings.upkeep.textfile:
         return False
-    content = text(notes, settings.registry_name, settings.registry_data)
+    ends = served.all_ends(settings)
+    content = text(notes, settings.registry_name, settings.registry_data, ends)
     write_kept(Path(settings.upkeep.textfile), content.encode(), mode=_MODE)
     return True
 
 
-def text(notes: Notes, registry: str, data: Path) -> str:
-    """The metrics; ``data``: the folder of the registry's images."""
-    return exposition.text(_families(notes, data), {"registry": registry})
+def text(notes: Notes, registry: str, data: Path, ends: Sequence[End] = ()) -> str:
+    """The metrics; ``data``: the folder of the registry's images; ``ends``: of the certificates
+    that this machine keeps or serves."""
+    families = (*_families(notes, data), *_certificates(ends))
+    return exposition.text(families, {"registry": registry})
+
+
+def _certificates(ends: Sequence[End]) -> Iterator[Family]:
+    now = datetime.datetime.now(datetime.UTC)
+    labels = [{"certificate": one.what, "where": one.where} for one in ends]
+    known = zip(labels, ends, strict=True)
+    yield Family(
+        "moorage_kept_certificate_end_timestamp_seconds",
+        GAUGE,
+        "End of a certificate of the registry's machine: in a file, or as it is served.",
+        tuple(Sample(int(one.at.timestamp()), of) for of, one in known if one.at is not None),
+    )
+    yield Family(
+        "moorage_kept_certificate_valid",
+        GAUGE,
+        "0: it has ended, has not begun, or cannot be read; or the registry shows none.",
+        tuple(
+            Sample(int(one.state(now) in ("fine", "soon")), of)
+            for of, one in zip(labels, ends, strict=True)
+        ),
+    )
 
 
 def _families(notes: Notes, data: Path) -> Iterator[Family]:

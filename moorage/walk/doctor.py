@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import shlex
 import shutil
 import socket
 import sys
@@ -25,6 +26,10 @@ from moorage.ui import UI
 if TYPE_CHECKING:
     from moorage.fleet.inventory import Target
     from moorage.fleet.state.host import Standing
+    from moorage.registry.front.roles import User
+
+# A login is short-lived on purpose, and its new end takes one command.
+_LOGIN_ENDS_SOON = datetime.timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ def examine(settings: Settings, ui: UI, hosts: str = "") -> list[Finding]:
         findings += _looked(_title(check), partial(check, settings))
     chosen = _chosen(settings, hosts)
     findings += _looked("nodes", partial(_nodes, settings, ui, chosen))
+    if settings.ca_file.exists():
+        findings += _looked("node ends", partial(_node_ends, settings, ui, chosen))
     # A cure that needs a registry of our own is none where somebody else runs it.
     return [replace(one, cure=external.cure(settings, "", one.cure)) for one in findings]
 
@@ -267,6 +274,32 @@ def _trust_here(settings: Settings) -> list[Finding]:
     return [Finding("this machine", "fine", "knows the registry, and its Docker trusts it")]
 
 
+def _logins(settings: Settings) -> list[Finding]:
+    """Each login that ends within a week or has ended; nothing if no login has an end."""
+    from moorage.registry.logins import users
+
+    now = datetime.datetime.now(datetime.UTC)
+    ending = [one for one in users.read(settings) if one.expires]
+    found = []
+    for one in sorted(ending, key=lambda one: one.expires):
+        at = datetime.datetime.fromtimestamp(one.expires, datetime.UTC)
+        words = f"{one.name} {'ended on' if at <= now else 'ends on'} {at:%Y-%m-%d %H:%M} UTC"
+        if at > now + _LOGIN_ENDS_SOON:
+            return found or [Finding("logins", "fine", f"first: {words}")]
+        name = shlex.quote(one.name)
+        cure = f"inv users.add {name} --role={one.role}{_repositories(one)} --expires=90d"
+        found.append(Finding("logins", "wrong", words, f"{cure}; or inv users.remove {name}"))
+    return found
+
+
+def _repositories(one: User) -> str:
+    """The option that leaves a login its repositories."""
+    from moorage.registry.front.roles import EVERYTHING
+
+    everything = EVERYTHING in one.repositories
+    return "" if everything else f" --repositories={shlex.quote(','.join(one.repositories))}"
+
+
 def _secrets(settings: Settings) -> list[Finding]:
     """Secrets of the cluster, if one is known here, with a login that may delete."""
     from moorage.cluster.login import access, admins
@@ -302,7 +335,6 @@ def _chosen(settings: Settings, hosts: str) -> tuple[Target, ...] | Finding:
 
 def _nodes(settings: Settings, ui: UI, chosen: tuple[Target, ...] | Finding) -> list[Finding]:
     from moorage.fleet.rollout.fleet import Fleet
-    from moorage.fleet.state import table
 
     if isinstance(chosen, Finding):
         return [chosen]
@@ -310,16 +342,28 @@ def _nodes(settings: Settings, ui: UI, chosen: tuple[Target, ...] | Finding) -> 
         cure = "inv registry.ca --fetch" if settings.registry.external else "inv up"
         return [Finding("nodes", "missing", "not asked: there is no CA for them yet", cure)]
     findings = []
-    fleet = Fleet(settings, ui)
-    for result in fleet.run("verify", chosen).hosts:
+    for result in Fleet(settings, ui).run("verify", chosen).hosts:
         if result.error is None:
             findings.append(Finding(f"node {result.host}", "fine", "has just pulled the image"))
         else:
             found = f"{result.error.message}: {result.error.cause}"
             findings.append(Finding(f"node {result.host}", "wrong", found, result.error.cure))
+    return findings
+
+
+def _node_ends(
+    settings: Settings, ui: UI, chosen: tuple[Target, ...] | Finding
+) -> list[Finding]:
+    """What ends soon on the nodes; asked by itself, for a proof may be refused before any node is
+    gone to."""
+    from moorage.fleet.rollout.fleet import Fleet
+    from moorage.fleet.state import table
+
+    if isinstance(chosen, Finding):
+        return []
     now = datetime.datetime.now(datetime.UTC)
-    standings = table.standings(fleet.run("status", chosen))
-    return [*findings, *(found for one in standings for found in ends_of_node(one, now))]
+    standings = table.standings(Fleet(settings, ui).run("status", chosen))
+    return [found for one in standings for found in ends_of_node(one, now)]
 
 
 def ends_of_node(one: Standing, now: datetime.datetime) -> list[Finding]:
@@ -359,6 +403,7 @@ CHECKS: tuple[Callable[[Settings], list[Finding]], ...] = (
     _caches,
     _name,
     _trust_here,
+    _logins,
     _secrets,
 )
 

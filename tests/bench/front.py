@@ -1,7 +1,8 @@
 """What a login costs: manifests per second, of the front, of htpasswd as it was, and of no login.
 
 By hand, `nox -s bench -- --front`: real HAProxy and docker-registry on loopback, in turns of two
-seconds, so that a busy machine is as busy for each. Load: one process, four connections.
+seconds, so that a busy machine is as busy for each. Load: one process, four connections. And how
+long `inv images.list` takes, the whole command, of a registry with 10,000 tags.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 import ssl
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -23,12 +25,16 @@ from pathlib import Path
 import bcrypt
 
 from moorage.registry.logins.credentials import credentials
-from tests.bench.measure import Row
+from moorage.registry.storage.layout import Layout
+from moorage.settings import ROOT
+from tests.bench.measure import Row, limited
 from tests.loopback import Loopback, basic, loopback, programs
 from tests.ports import free_port
+from tests.registry.program import put_many
 from tests.unit.elsewhere import registry_project
 
 ROUNDS, SECONDS, CONNECTIONS = 7, 2.0, 4
+TAGS = 10_000
 BYTES = 500_000_000
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = """\
@@ -58,7 +64,7 @@ def rows() -> list[Row]:
         auth = f"auth:\n  htpasswd: {{realm: Moorage, path: {htpasswd}}}\n"
         others = [_serve(front, plain, ""), _serve(front, before, auth)]
         try:
-            return _rows(front, plain, before)
+            return [*_rows(front, plain, before), _listed(Path(folder, "many"))]
         finally:
             for one in others:
                 os.killpg(one.pid, signal.SIGKILL)
@@ -80,6 +86,20 @@ def _rows(front: Loopback, plain: int, before: int) -> list[Row]:
         Row("a manifest with a login, beside none", each["front"], each["plain"], "ms", 1 / 0.85),
         Row("push and pull of 500 MB", moved["front"], moved["before"], "s", 1.05),
     ]
+
+
+def _listed(data: Path) -> Row:
+    """Medians of five, after one to warm up."""
+    put_many(Layout(data), TAGS)
+    spent = []
+    for _ in range(6):
+        began = time.perf_counter()
+        words = [str(Path(sys.executable).with_name("inv")), "images.list", "--json"]
+        environment = {**os.environ, "INVOKE_REGISTRY_DATA": str(data)}
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, check=True)
+        spent.append(time.perf_counter() - began)
+        assert len(json.loads(done.stdout)["images"]) == TAGS
+    return limited(f"inv images.list of {TAGS:,} tags", spent[1:], 2, "s")
 
 
 def _serve(front: Loopback, port: int, auth: str) -> subprocess.Popen[bytes]:

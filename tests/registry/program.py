@@ -12,7 +12,7 @@ import multiprocessing
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from moorage.registry import spec
+from moorage.registry.storage.layout import Layout
 from tests.debian import program
 from tests.ports import free_port
 
@@ -214,3 +215,20 @@ def index(*manifests: bytes) -> bytes:
         for i, one in enumerate(manifests)
     ]
     return json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": listed}).encode()
+
+
+def put_many(layout: Layout, count: int) -> None:
+    """So many images of one repository, a tag each, as the registry would have stored them."""
+    _put(layout.blob, b"{}")
+    for number in range(count):
+        digest = _put(layout.blob, image(b"{}", b"%d" % number))
+        for link in (layout.tag_link("a", f"v{number}"), layout.revision_link("a", digest)):
+            link.parent.mkdir(parents=True)
+            link.write_text(digest)
+
+
+def _put(place: Callable[[str], Path], content: bytes) -> str:
+    digest = digest_of(content)
+    place(digest).parent.mkdir(parents=True, exist_ok=True)
+    place(digest).write_bytes(content)
+    return digest

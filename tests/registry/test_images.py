@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from moorage.registry.storage.layout import Layout
 from moorage.registry.storage.opened import for_collection
 from moorage.settings import NodesSettings, Settings
 from moorage.ui import UI
-from tests.registry.program import INDEX, Registry, descriptor, digest_of, image, index
+from tests.registry.program import INDEX, Registry, descriptor, digest_of, image, index, put_many
 from tests.unit.elsewhere import registry_project
 
 
@@ -323,22 +323,10 @@ def test_a_reference_that_is_none_is_refused(tmp_path: Path, reference: str) -> 
 
 def test_thousands_of_tags_are_read_whole(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    _put(layout.blob, b"{}")
-    for number in range(2_000):
-        digest = _put(layout.blob, image(b"{}", b"%d" % number))
-        for link in (layout.tag_link("a", f"v{number}"), layout.revision_link("a", digest)):
-            link.parent.mkdir(parents=True)
-            link.write_text(digest)
+    put_many(layout, 2_000)
     (held,) = listing.repositories(layout, "a")
     found = [listing.platforms(layout, held, link.digest) for link in held.tags.values()]
     assert len(found) == 2_000
-
-
-def _put(place: Callable[[str], Path], content: bytes) -> str:
-    digest = digest_of(content)
-    place(digest).parent.mkdir(parents=True, exist_ok=True)
-    place(digest).write_bytes(content)
-    return digest
 
 
 def test_the_configuration_of_a_registry_with_a_cache_is_refused(tmp_path: Path) -> None:

@@ -69,6 +69,11 @@ def _prefix(pattern: str) -> str:
     return pattern.removesuffix(EVERYTHING) if pattern.endswith(EVERYTHING) else f"{pattern}:"
 
 
+def grants(pattern: str, repository: str) -> bool:
+    """Whether the pattern is for that repository, as the front judges it."""
+    return f"{repository}:".startswith(_prefix(pattern))
+
+
 def haproxy_key(key: bytes) -> str:
     """The key as HAProxy's ``hmac`` converter takes it."""
     return base64.b64encode(key).decode("ascii")

@@ -95,22 +95,27 @@ def status(run: Run, show_password: bool = False) -> dict[str, Any]:
     return {
         "ok": found.healthy,
         **found.to_json(),
-        "certificate": _served(run),
+        **_ends(run),
         "caches": cached,
         **secret,
     }
 
 
-def _served(run: Run) -> dict[str, Any]:
-    """When the certificate ends that is served now."""
+def _ends(run: Run) -> dict[str, Any]:
+    """When the certificate ends that is served now, and each other that ends soon."""
     import datetime
 
     from moorage.registry import served
 
     now = datetime.datetime.now(datetime.UTC)
-    end = served.served_end(run.settings)
+    found = served.all_ends(run.settings)
+    shown = [one for one in found if one.what == served.SERVED]
+    end = shown[0] if shown else served.served_end(run.settings)
     run.ui.show(f"  the certificate that is served {end.words(now)}")
-    return end.to_json(now)
+    for one in found:
+        if one.what != served.SERVED and one.state(now) != "fine":
+            run.ui.warn(f"the {one.what} {one.words(now)}; {served.RENEWED_BY[one.what]}")
+    return {"certificate": end.to_json(now), "ends": [one.to_json(now) for one in found]}
 
 
 @command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
@@ -59,6 +60,8 @@ def add(
     served = _put(run, dry_run)
     verb = "added" if before is None else "changed"
     _told(run, wanted, changed, dry_run, verb)
+    for pattern in _of_nothing(run, wanted):
+        run.ui.note(f"no repository is {pattern} yet; the first push there makes one")
     if password:
         run.ui.show(f"Its password, shown this once: {password}")
     return _document(wanted, password, served, changed=changed, dry_run=dry_run)
@@ -184,19 +187,35 @@ def list_(run: Run) -> dict[str, Any]:
     """
     from moorage.registry.logins import users
 
-    found = [one.to_json() for one in users.everybody(run.settings)]
+    everybody, now = users.everybody(run.settings), time.time()
+    found = [one.to_json() for one in everybody]
     rows = [
         [
-            one["name"],
-            one["role"],
-            ", ".join(one["repositories"]),
-            (one["expires"] or "never")[:10],
-            one["purpose"],
+            one.name,
+            one.role,
+            ", ".join(one.repositories),
+            f"{'ended ' if one.expires <= now else ''}{said['expires'][:16].replace('T', ' ')}"
+            if one.expires
+            else "never",
+            one.purpose,
         ]
-        for one in found
+        for one, said in zip(everybody, found, strict=True)
     ]
     run.ui.table(("login", "role", "repositories", "ends", "made for"), rows)
     return {"ok": True, "users": found}
+
+
+def _of_nothing(run: Run, user: User) -> list[str]:
+    """The patterns that no repository fits yet; none if the registry's folder cannot be read."""
+    from moorage.errors import MoorageError
+    from moorage.registry.front import roles
+    from moorage.registry.storage.opened import opened
+
+    try:
+        there = list(opened(run.settings).repositories())
+    except (MoorageError, OSError):
+        return []
+    return [one for one in user.repositories if not any(roles.grants(one, name) for name in there)]
 
 
 def _put(run: Run, dry_run: bool) -> bool:

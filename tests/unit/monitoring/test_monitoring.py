@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from moorage.errors import Refused
 from moorage.monitoring import dashboard, prometheus, rules, scraping
 from moorage.pki import authority as authorities
 from moorage.pki.authority import AGENT_NAME, Authority
+from moorage.pki.ends import End
 from moorage.pki.roster import Roster
 from moorage.settings import CertsSettings, Settings, UpkeepSettings
 from moorage.upkeep import outcomes, textfile
@@ -37,6 +39,7 @@ DAY = 86400
 NODE = '{job="moorage-nodes",node="n1",instance="n1:7443",registry="r",folder="/"}'
 # Of node_exporter on the registry's machine.
 HERE = 'registry="r",job="moorage-upkeep",instance="127.0.0.1:9100"'
+KEPT = "moorage_kept_certificate"
 SUCCEEDED = "moorage_upkeep_last_success_timestamp_seconds"
 
 # Each family has a sample.
@@ -44,7 +47,9 @@ UPKEEP = textfile.text(
     outcomes.Notes(9, {"collect": outcomes.PartOutcome(1, 2, 0.5, "x", "y")}),
     "my.registry.io",
     ROOT,
-)
+    (End("CA", "ca.crt", datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC)),
+     End("fleet CA", "fleet/ca.crt", None, why="spoilt")),
+)  # fmt: skip
 
 
 def disks(here: int, elsewhere: int) -> dict[str, str]:
@@ -112,6 +117,16 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str], float]] = {
         {f"moorage_certificate_end_timestamp_seconds{NODE}": f"{20 * DAY}x30"},
         {f"moorage_certificate_end_timestamp_seconds{NODE}": f"{40 * DAY}x30"},
         0.5,
+    ),
+    "MoorageKeptCertificateEnds": (
+        {f'{KEPT}_end_timestamp_seconds{{certificate="CA",{HERE}}}': f"{20 * DAY}x30"},
+        {f'{KEPT}_end_timestamp_seconds{{certificate="CA",{HERE}}}': f"{40 * DAY}x30"},
+        0.5,
+    ),
+    "MoorageKeptCertificateInvalid": (
+        {f'{KEPT}_valid{{certificate="CA",{HERE}}}': "0x30"},
+        {f'{KEPT}_valid{{certificate="CA",{HERE}}}': "1x30"},
+        3,
     ),
     # promtool's clock begins with 0, and there is a scrape each 30 seconds.
     "MoorageClockOff": (
@@ -279,6 +294,14 @@ def test_every_alert_names_a_command_or_what_to_do(settings: Settings) -> None:
 def test_promtool_has_nothing_to_say_about_the_upkeeps_metrics() -> None:
     assert promtool("check", "metrics", said=UPKEEP) == ""
     assert 'moorage_upkeep_failed{registry="my.registry.io",part="collect"} 1' in UPKEEP
+
+
+def test_an_end_that_is_not_known_is_told_as_that_and_has_no_time() -> None:
+    of = 'registry="my.registry.io",certificate='
+    assert f'{KEPT}_end_timestamp_seconds{{{of}"CA",where="ca.crt"}} 4102444800' in UPKEEP
+    assert f'{KEPT}_valid{{{of}"CA",where="ca.crt"}} 1' in UPKEEP
+    assert f'{KEPT}_valid{{{of}"fleet CA",where="fleet/ca.crt"}} 0' in UPKEEP
+    assert f'{KEPT}_end_timestamp_seconds{{{of}"fleet CA"' not in UPKEEP
 
 
 def test_node_exporter_is_scraped_if_it_is_told_of_the_upkeep(settings: Settings) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from moorage.errors import MoorageError
 from moorage.pki import certificates, deciding, ends
 from moorage.pki import registry as pki
 from moorage.pki.ends import End
-from moorage.registry import served
+from moorage.registry import renewal, served, service
 from moorage.settings import Settings
 from moorage.ui import UI
 from moorage.walk import doctor
@@ -124,3 +125,23 @@ def test_doctor_names_the_certificate_that_ends_and_what_to_type(
 def test_every_kind_has_a_cure() -> None:
     kinds = {served.LEAF, served.SERVED, served.CLIENT, "CA", *served._FLEET.values()}
     assert kinds == set(served.RENEWED_BY)
+
+
+def test_a_renewal_that_is_not_served_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for a front that takes the pair and shows another."""
+    settings = project(tmp_path)
+    pki.issue(settings)
+    (tmp_path / "another").mkdir()
+    for name in ("registry.crt", "registry.key"):
+        content = (settings.certs_dir / name).read_bytes()
+        (tmp_path / "another" / name).write_bytes(content)
+    monkeypatch.setattr(service, "require_running", lambda _: None)
+    monkeypatch.setattr(service, "put_pair", lambda _: True)
+    with serving(settings, tmp_path / "another") as listening:
+        with pytest.raises(MoorageError) as failed:
+            renewal.renew(listening, UI(as_json=True))
+        assert failed.value.code == "certificate-not-served"
+    with serving(settings, settings.certs_dir) as listening:
+        assert renewal.renew(listening, UI(as_json=True), another=False).changed

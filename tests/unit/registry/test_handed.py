@@ -432,6 +432,22 @@ def test_a_rotation_never_meets_a_401_and_ends_the_old_passwords(
     assert [one.user for one in after] == [one.user for one in before]
 
 
+def test_a_new_password_that_the_registry_does_not_take_leaves_the_old_one_right(
+    holding: Api, server: Standin, front: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each Secret's login is tried at the registry: here by a front that is told of nothing."""
+    before = in_secrets(server)
+    with monkeypatch.context() as patch:
+        patch.setattr(service, "put_logins", lambda _: True)
+        left = rotate(holding, front)
+        assert "holds the password before" in left["moorage-secrets"]
+        assert "holds the password before" in left["moorage-secret-web"]
+    front.apply()
+    assert {status(front, one) for one in {*before, *in_secrets(server)}} == {200}
+    assert set(rotate(holding, front).values()) == {""}
+    assert {status(front, one) for one in {*before}} == {401}
+
+
 def dying_at(step: int) -> Callable[..., None]:
     """What writes until its ``step``-th file, and is stopped there."""
     count = itertools.count(1)

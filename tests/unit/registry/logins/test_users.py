@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,11 @@ from moorage.registry.front import roles
 from moorage.registry.front.roles import User
 from moorage.registry.logins import users
 from moorage.registry.logins.credentials import credentials, ensure, folder
+from moorage.registry.storage.layout import Layout
 from moorage.settings import Settings
+from moorage.tasks.command import Run
+from moorage.tasks.registry import users as tasks
+from moorage.ui import UI
 from tests.unit.elsewhere import project
 
 NOW = datetime.datetime(2026, 11, 28, tzinfo=datetime.UTC)
@@ -195,3 +201,41 @@ def test_a_robots_name_can_be_the_operators() -> None:
     assert parse({"registry": {"user": "robot$ci"}}).registry.user == "robot$ci"
     with pytest.raises(BadSetting):
         parse({"registry": {"user": "a:b"}})
+
+
+def typed(task: Any, settings: Settings, *words: Any, **options: Any) -> dict[str, Any]:
+    """A task as Invoke calls it."""
+    found: dict[str, Any] = inspect.unwrap(task.body)(Run(settings, UI()), *words, **options)
+    return found
+
+
+def test_a_pattern_that_no_repository_fits_yet_is_said(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Layout(settings.registry_data).tag_link("team/app", "1").parent.mkdir(parents=True)
+    (Layout(settings.registry_data).top / "repositories/team/app/_manifests/revisions").mkdir()
+    patterns = "team/**,team/app,taem/**,team,team/ap"
+    typed(tasks.add, settings, "robot$ci", role="push", repositories=patterns, dry_run=True)
+    said = "".join(capsys.readouterr())
+    for pattern in patterns.split(","):
+        fits = pattern in ("team/**", "team/app")
+        assert (f"no repository is {pattern} yet" in said) is not fits, pattern
+
+
+def test_before_the_first_push_no_pattern_is_doubted(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed(tasks.add, settings, "robot$ci", role="push", repositories="team/**", dry_run=True)
+    assert "no repository" not in "".join(capsys.readouterr())
+
+
+def test_a_list_says_of_a_login_that_it_has_ended(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    users.add(settings, User("robot$ci", "push", expires=int(NOW.timestamp()) - 400 * 86400))
+    users.add(settings, User("later", "pull", expires=4102444800))
+    typed(tasks.list_, settings)
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.split()}
+    assert "ended 2025-10-24 00:00" in rows["robot$ci"]
+    assert "ended" not in rows["later"]
+    assert "2100-01-01 00:00" in rows["later"]
