@@ -7,6 +7,7 @@ that is killed while it does so is ended by the next one.
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,10 @@ def restore(
     MoorageError (``backup-damaged``): nothing is changed then.
     """
     folder = settings.state / "restoring"
-    if not (folder / _READY).exists():
+    asked = f"{at.at}\n{snapshot}"
+    if (begun := files.content_of(folder / _READY)) is not None:
+        _require_same(folder, begun.decode(), asked)
+    else:
         _require_empty(settings)
         snapshot = snapshot or _newest(at)
         shutil.rmtree(folder, ignore_errors=True)
@@ -57,11 +61,27 @@ def restore(
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        files.write_atomically(folder / _READY, b"")
+        files.write_atomically(folder / _READY, asked.encode())
     document = freeze.read_index(folder)
     _put_in_place(_restored_settings(settings, folder), folder)
     shutil.rmtree(folder)
     return RestoredBackup(snapshot, len(document["tags"]))
+
+
+def _require_same(folder: Path, begun: str, asked: str) -> None:
+    """Another backup is not what a restore that was cut off is ended with."""
+    if begun in (asked, ""):  # "": of an earlier Moorage, which noted nothing
+        return
+    place, _, snapshot = begun.partition("\n")
+    option = f" --snapshot={snapshot}" if snapshot else ""
+    raise Refused(
+        "restore-over-data",
+        f"a restore from {place} was cut off while it put things in place",
+        cause="some of it may be here already, and two backups must not be mixed",
+        cure=f"end that one: inv registry.restore {shlex.quote(place)}{option}; or, in a checkout "
+        f"that has nothing of it: rm -r {shlex.quote(str(folder))}",
+        path=str(folder),
+    )
 
 
 def _require_empty(settings: Settings) -> None:

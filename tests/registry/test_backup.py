@@ -14,7 +14,7 @@ import pytest
 from moorage import registry as domain
 from moorage.backup import freeze, giving_back, restic, taking
 from moorage.backup.restic import BackupPlace
-from moorage.errors import MoorageError
+from moorage.errors import MoorageError, Refused
 from moorage.pki import authority
 from moorage.pki import registry as pki
 from moorage.pki.roster import Resident, Roster
@@ -234,6 +234,19 @@ def test_a_restore_over_data_is_refused(
     assert pki.ca_pem(settings) == before
 
 
+@pytest.mark.parametrize("what", ["data/docker/x", "certs/ca.crt", ".moorage/registry/password"])
+def test_a_restore_over_any_part_of_a_registry_is_refused(tmp_path: Path, what: str) -> None:
+    """Before restic is asked: there is no backup at that place."""
+    settings = registry_project(tmp_path)
+    settings = replace(settings, registry=replace(settings.registry, data="data"))
+    path = tmp_path / what
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"of somebody")
+    with pytest.raises(Refused) as refused:
+        giving_back.restore(settings, QUIET.progress, BackupPlace("/nowhere", "x"))
+    assert (refused.value.code, path.read_bytes()) == ("restore-over-data", b"of somebody")
+
+
 @pytest.mark.parametrize("how", ["cut off", "flipped"])
 def test_a_backup_that_is_cut_off_or_damaged_changes_nothing(
     settings: Settings, registry: Registry, place: BackupPlace, tmp_path: Path, how: str
@@ -269,6 +282,11 @@ def test_a_restore_that_was_killed_is_ended_by_the_next(
     with pytest.raises(KeyboardInterrupt):
         giving_back.restore(other, QUIET.progress, place)
     monkeypatch.setattr(giving_back, "_put_data", real)
+    for another, snapshot in ((replace(place, at="/mnt/another"), ""), (place, "1a2b3c4d")):
+        with pytest.raises(Refused) as refused:
+            giving_back.restore(other, QUIET.progress, another, snapshot)
+        assert refused.value.code == "restore-over-data"
+        assert f"inv registry.restore {place.at}" in refused.value.cure
     giving_back.restore(other, QUIET.progress, place)
     assert tags(other.registry_data) == tags(settings.registry_data)
     assert not (other.state / "restoring").exists()

@@ -74,10 +74,13 @@ def test_every_place_that_names_an_image_is_found(document: dict[str, object]) -
 KINDS: dict[str, dict[str, object]] = {
     "Pod": {"spec": {"containers": [{"image": "x"}]}},
     "Node": {"status": {"images": [{"names": ["x"]}]}},
-    **dict.fromkeys(
-        ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "ReplicationController", "Job"),
-        {"spec": {"replicas": 0, "template": _template("x")}},
-    ),
+    **{
+        kind: {"spec": {"replicas": 0, "template": _template("x")}}
+        for kind in (
+            *("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "ReplicationController"),
+            "Job",
+        )
+    },
     "CronJob": {"spec": {"jobTemplate": {"spec": {"template": _template("x")}}}},
     "ControllerRevision": {"data": {"spec": {"template": _template("x")}}},
 }
