@@ -280,7 +280,7 @@ def _logins(settings: Settings) -> list[Finding]:
 
     now = datetime.datetime.now(datetime.UTC)
     ending = [one for one in users.read(settings) if one.expires]
-    found = []
+    found: list[Finding] = []
     for one in sorted(ending, key=lambda one: one.expires):
         at = datetime.datetime.fromtimestamp(one.expires, datetime.UTC)
         words = f"{one.name} {'ended on' if at <= now else 'ends on'} {at:%Y-%m-%d %H:%M} UTC"
@@ -351,9 +351,7 @@ def _nodes(settings: Settings, ui: UI, chosen: tuple[Target, ...] | Finding) -> 
     return findings
 
 
-def _node_ends(
-    settings: Settings, ui: UI, chosen: tuple[Target, ...] | Finding
-) -> list[Finding]:
+def _node_ends(settings: Settings, ui: UI, chosen: tuple[Target, ...] | Finding) -> list[Finding]:
     """What ends soon on the nodes; asked by itself, for a proof may be refused before any node is
     gone to."""
     from moorage.fleet.rollout.fleet import Fleet

@@ -72,7 +72,10 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
 
 
 def put(name: str, content: bytes) -> Callable[[Settings], None]:
-    return lambda settings: (settings.certs_dir / name).write_bytes(content) and None
+    def inject(settings: Settings) -> None:
+        (settings.certs_dir / name).write_bytes(content)
+
+    return inject
 
 
 def short_leaf(settings: Settings) -> None:
