@@ -53,13 +53,18 @@ def certificate(settings: Settings, *, timeout: float = 5) -> CertificateFacts:
 
 def all_ends(settings: Settings) -> list[End]:
     """Every certificate that is here: the registry's, its CAs, what it serves, the fleet's."""
+    found = kept_ends(settings)
+    own = [one for one in found if one.what in ("CA", LEAF)]
+    return [*own, *([served_end(settings)] if own else []), *found[len(own) :]]
+
+
+def kept_ends(settings: Settings) -> list[End]:
+    """Those of them that are files, the registry's CAs and its certificate first."""
     folder, external = settings.certs_dir, settings.registry.external
     found = [
         *_of_file("CA", settings.ca_file),
         *(() if external else _of_file(LEAF, folder / "registry.crt")[:1]),
     ]
-    if found:
-        found.append(served_end(settings))
     if client := client_pair.files(settings):
         found += _of_file(CLIENT, client[0])[:1]
     for name, what in _FLEET.items():

@@ -25,6 +25,7 @@ from moorage.ui import UI
 
 if TYPE_CHECKING:
     from moorage.fleet.inventory import Target
+    from moorage.fleet.rollout.fleet import Fleet
     from moorage.fleet.state.host import Standing
     from moorage.registry.front.roles import User
 
@@ -51,13 +52,15 @@ class Finding:
 
 def examine(settings: Settings, ui: UI, hosts: str = "") -> list[Finding]:
     """All findings about this machine, then about ``hosts`` (a,b,c; "": the lab's or settings')."""
+    from moorage.fleet.rollout.fleet import Fleet
+
     findings: list[Finding] = []
     for check in EXTERNAL_CHECKS if settings.registry.external else CHECKS:
         findings += _looked(_title(check), partial(check, settings))
-    chosen = _chosen(settings, hosts)
-    findings += _looked("nodes", partial(_nodes, settings, ui, chosen))
+    chosen, fleet = _chosen(settings, hosts), Fleet(settings, ui)
+    findings += _looked("nodes", partial(_nodes, settings, fleet, chosen))
     if settings.ca_file.exists():
-        findings += _looked("node ends", partial(_node_ends, settings, ui, chosen))
+        findings += _looked("node ends", partial(_node_ends, fleet, chosen))
     # A cure that needs a registry of our own is none where somebody else runs it.
     return [replace(one, cure=external.cure(settings, "", one.cure)) for one in findings]
 
@@ -333,16 +336,14 @@ def _chosen(settings: Settings, hosts: str) -> tuple[Target, ...] | Finding:
         return _locked("nodes", problem)
 
 
-def _nodes(settings: Settings, ui: UI, chosen: tuple[Target, ...] | Finding) -> list[Finding]:
-    from moorage.fleet.rollout.fleet import Fleet
-
+def _nodes(settings: Settings, fleet: Fleet, chosen: tuple[Target, ...] | Finding) -> list[Finding]:
     if isinstance(chosen, Finding):
         return [chosen]
     if not settings.ca_file.exists():
         cure = "inv registry.ca --fetch" if settings.registry.external else "inv up"
         return [Finding("nodes", "missing", "not asked: there is no CA for them yet", cure)]
     findings = []
-    for result in Fleet(settings, ui).run("verify", chosen).hosts:
+    for result in fleet.run("verify", chosen).hosts:
         if result.error is None:
             findings.append(Finding(f"node {result.host}", "fine", "has just pulled the image"))
         else:
@@ -351,16 +352,15 @@ def _nodes(settings: Settings, ui: UI, chosen: tuple[Target, ...] | Finding) -> 
     return findings
 
 
-def _node_ends(settings: Settings, ui: UI, chosen: tuple[Target, ...] | Finding) -> list[Finding]:
+def _node_ends(fleet: Fleet, chosen: tuple[Target, ...] | Finding) -> list[Finding]:
     """What ends soon on the nodes; asked by itself, for a proof may be refused before any node is
     gone to."""
-    from moorage.fleet.rollout.fleet import Fleet
     from moorage.fleet.state import table
 
     if isinstance(chosen, Finding):
         return []
     now = datetime.datetime.now(datetime.UTC)
-    standings = table.standings(Fleet(settings, ui).run("status", chosen))
+    standings = table.standings(fleet.run("status", chosen))
     return [found for one in standings for found in ends_of_node(one, now)]
 
 

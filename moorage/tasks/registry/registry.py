@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
@@ -92,13 +93,7 @@ def status(run: Run, show_password: bool = False) -> dict[str, Any]:
     if not found.external:
         cached = caches.told(run, client)
     secret = {"password": password} if show_password else {}
-    return {
-        "ok": found.healthy,
-        **found.to_json(),
-        **_ends(run),
-        "caches": cached,
-        **secret,
-    }
+    return {"ok": found.healthy, **found.to_json(), **_ends(run), "caches": cached, **secret}
 
 
 def _ends(run: Run) -> dict[str, Any]:
@@ -108,14 +103,12 @@ def _ends(run: Run) -> dict[str, Any]:
     from moorage.registry import served
 
     now = datetime.datetime.now(datetime.UTC)
-    found = served.all_ends(run.settings)
-    shown = [one for one in found if one.what == served.SERVED]
-    end = shown[0] if shown else served.served_end(run.settings)
+    end, *found = served.served_end(run.settings), *served.kept_ends(run.settings)
     run.ui.show(f"  the certificate that is served {end.words(now)}")
     for one in found:
-        if one.what != served.SERVED and one.state(now) != "fine":
+        if one.state(now) != "fine":
             run.ui.warn(f"the {one.what} {one.words(now)}; {served.RENEWED_BY[one.what]}")
-    return {"certificate": end.to_json(now), "ends": [one.to_json(now) for one in found]}
+    return {"certificate": end.to_json(now), "ends": [one.to_json(now) for one in (end, *found)]}
 
 
 @command(

@@ -14,6 +14,7 @@ import pytest
 
 from agent.wire.faults import Fault
 from agent.wire.report import UNCHANGED, HostResult
+from moorage.fleet.rollout.fleet import Fleet
 from moorage.fleet.ssh import routing
 from moorage.fleet.state import table
 from moorage.fleet.state.host import Ours, Standing
@@ -218,4 +219,4 @@ def test_doctor_asks_each_node_for_its_ends(tmp_path: Path) -> None:
 def _of_node(folder: Folder) -> list[doctor.Finding]:
     settings = replace(folder.settings, nodes=NodesSettings(retries=0))
     ((host, one),) = Roster(settings).residents().items()
-    return doctor._node_ends(settings, QUIET, (routing.of_agent(host, one),))
+    return doctor._node_ends(Fleet(settings, QUIET), (routing.of_agent(host, one),))
