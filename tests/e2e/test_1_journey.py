@@ -206,10 +206,25 @@ def test_somebody_elses_registry_is_trusted_beside_ours_in_three_commands(tmp_pa
     assert {name: node(name, listing) for name in NODES} == before
 
 
-def test_images_are_pruned_their_bytes_come_back_and_a_backup_restores(tmp_path: Path) -> None:
-    login = upkeep.operator()
+def test_each_role_may_what_it_says_and_a_removed_login_nothing() -> None:
+    reader = upkeep.login("reader", "--role=pull")
+    robot = upkeep.login("robot$ci", "--role=push", "--repositories=short", "--expires=1h")
     for tag in ("old", "new"):
-        upkeep.push("short", tag, login, f"layer of {tag}".encode() * 1000)
+        upkeep.push("short", tag, robot, f"layer of {tag}".encode() * 1000)
+    manifest, upload = "/v2/short/manifests/new", "/v2/{}/blobs/uploads/"
+    tried = [
+        ("GET", manifest, reader, 200), ("POST", upload.format("short"), reader, 403),
+        ("GET", manifest, robot, 200), ("POST", upload.format("other"), robot, 403),
+        ("DELETE", manifest, robot, 403),
+    ]  # fmt: skip
+    for method, path, who, status in tried:
+        assert upkeep.status(method, path, who) == status, (method, path)
+    good("users.remove", "robot$ci")
+    assert [upkeep.status("GET", manifest, one) for one in (robot, reader)] == [401, 200]
+    good("users.remove", "reader")
+
+
+def test_images_are_pruned_their_bytes_come_back_and_a_backup_restores(tmp_path: Path) -> None:
     pruned = good("images.prune", "--keep=1", "--yes").document
     assert pruned["deleted"] == ["short:old"]
     collected = good("registry.collect", "--grace=0s").document

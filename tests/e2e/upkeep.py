@@ -8,6 +8,7 @@ import shutil
 import ssl
 import subprocess
 import threading
+import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
@@ -47,6 +48,20 @@ def asked(
     with urllib.request.urlopen(request, context=context, timeout=30) as answer:
         answer.read()
         return answer.headers  # type: ignore[no-any-return]
+
+
+def status(method: str, place: str, login: str) -> int:
+    """What the registry answers."""
+    try:
+        ask(method, place, login)
+    except urllib.error.HTTPError as refused:
+        return refused.code
+    return 200
+
+
+def login(name: str, *options: str) -> str:
+    """A login of that name, as user:password."""
+    return f"{name}:{good('users.add', name, *options).document['password']}"
 
 
 def push(repository: str, tag: str, login: str, layer: bytes, **config: str) -> Described:
