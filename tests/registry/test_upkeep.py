@@ -296,11 +296,16 @@ def test_the_file_for_node_exporter_is_for_all_to_read_and_whole(tmp_path: Path)
     settings = dataclasses.replace(
         registry_project(tmp_path), upkeep=UpkeepSettings(textfile=str(file))
     )
+    pki.issue(settings)
     with outcomes.noted(settings, QUIET, "collect"):
         pass
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
     assert stat.S_IMODE(outcomes.path(settings).stat().st_mode) == 0o600
-    assert 'moorage_upkeep_failed{registry="' in file.read_text()
+    text = file.read_text()
+    assert 'moorage_upkeep_failed{registry="' in text
+    of = f'{{registry="{settings.registry_name}",certificate='
+    assert f'moorage_kept_certificate_valid{of}"CA",' in text
+    assert f'moorage_kept_certificate_end_timestamp_seconds{of}"{served.LEAF}",' in text
     assert [one.name for one in tmp_path.glob("*prom*")] == ["moorage.prom"]
 
 

@@ -214,7 +214,7 @@ class Standing:
             elif compared != "same":
                 found.append(said("inv nodes.upgrade"))
         if self.clock_is_off:
-            found.append(said("set the clock (timedatectl): {words}", words=self.clock_words()))
+            found.append(said("set the clock: {words}", words=self.clock_words()))
         if self.unsettled:
             found.append(said("inv nodes.adopt: the agent did not start"))
         elif self.settling:

@@ -200,7 +200,7 @@ def test_spans_are_in_the_largest_fitting_unit() -> None:
 
 def test_a_clock_that_is_off_is_told_with_which_way() -> None:
     assert of(state(clock_ahead=7200)).to_do(OURS, NOW) == (
-        "set the clock (timedatectl): its clock is 120 min ahead of this machine's",
+        "set the clock: its clock is 120 min ahead of this machine's",
     )
     assert "120 min behind" in "".join(of(state(clock_ahead=-7200)).to_do(OURS, NOW))
     # A report of a large fleet takes a while, and an agent of before says no time.
