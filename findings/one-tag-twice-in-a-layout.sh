@@ -3,9 +3,10 @@
 # tag twice is another image to each of them: the first one, an error, the last one.
 #
 # The image specification lets org.opencontainers.image.ref.name occur again (its issue 581, which asks for
-# unique ones, has been open since 2017). A layout gets such an index where a tool appends to it instead of
-# giving a tag another image, or where two layouts are joined. Then the old image is pushed, or the new
-# one, by the tool that pushes; skopeo and oras exit with 0 and say nothing.
+# unique ones, has been open since 2017). `ctr images export` of app:1.0 and db:1.0 writes such an index, the
+# whole names in an annotation of containerd's own; a tool that appends where a tag gets another image does
+# so too. Then the one image is pushed or the other, by the tool that pushes: skopeo and oras exit with 0 and
+# say nothing. Moorage goes by the archive's manifest.json then, or refuses (moorage/images/sources.py).
 #
 # Expected output (of "1.0", first the old one in the file, then the new one):
 #   skopeo: old

@@ -80,7 +80,8 @@ def of_file(settings: Settings, name: str, wanted: str) -> tuple[Source, ...]:
     if "index.json" in members and "oci-layout" in members:
         index = _parsed(path, members["index.json"])
         rows = _rows(index)
-        if "manifest.json" in members and len(rows) > 1 and any(map(_is_hidden, rows)):
+        by_tag = len(rows) < 2 or not (any(map(_is_hidden, rows)) or _shared(rows))
+        if "manifest.json" in members and not by_tag:
             return _of_docker(settings, path, _parsed(path, members["manifest.json"]), wanted)
         return _of_index(settings, path, "oci-archive", index, wanted)
     if "manifest.json" in members:
@@ -123,13 +124,18 @@ def _of_index(
     images = _rows(index)
     if not images:
         raise _bad(path, "its index.json lists no image")
+    shared = _shared(images)
     sources = []
     for image in images:
-        said = image.get("annotations")
-        tags = said if isinstance(said, dict) else {}
-        tag = _text(tags.get(_TAG))
-        told = _text(tags.get(_NAME)) or (tag if set("/:") & set(tag) else "")
+        tag = _annotation(image, _TAG)
+        told = _annotation(image, _NAME) or (tag if set("/:") & set(tag) else "")
         name = wanted or _familiar(told)
+        if tag in shared:
+            raise _bad(
+                path,
+                f"several of its images have the tag {tag}, and skopeo takes the first for each",
+                "one layout per image, or docker save, whose archive has a manifest.json as well",
+            )
         hidden = bool(tag) and _is_hidden(image)
         if hidden and len(images) > 1:
             raise _bad(
@@ -147,6 +153,19 @@ def _rows(index: Any) -> list[dict[str, Any]]:
     """What an ``index.json`` lists."""
     found = index.get("manifests") if isinstance(index, dict) else None
     return [one for one in _list(found) if isinstance(one, dict)]
+
+
+def _annotation(image: dict[str, Any], key: str) -> str:
+    said = image.get("annotations")
+    return _text(said.get(key)) if isinstance(said, dict) else ""
+
+
+def _shared(images: list[dict[str, Any]]) -> frozenset[str]:
+    """The tags that stand for several images, as `ctr images export` of app:1 and db:1 has 1."""
+    digests: dict[str, set[str]] = {}
+    for image in images:
+        digests.setdefault(_annotation(image, _TAG), set()).add(_text(image.get("digest")))
+    return frozenset(tag for tag, held in digests.items() if tag and len(held) > 1)
 
 
 def _is_hidden(image: dict[str, Any]) -> bool:

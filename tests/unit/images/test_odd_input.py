@@ -134,6 +134,43 @@ def test_of_several_images_of_dockers_kind_each_is_found_or_the_reason_is_told(
     assert [one.word for one in found] == [f"docker-archive:{archive}:@0"] * 2
 
 
+def test_a_tag_of_several_images_is_not_taken_for_the_first(tmp_path: Path) -> None:
+    """As ``ctr images export`` writes team/app:1 and team/db:1: the tag alone, and the whole name.
+
+    skopeo would push the first one under both names (findings/one-tag-twice-in-a-layout.sh).
+    """
+    rows = [
+        {
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": "sha256:" + letter * 64,
+            "annotations": {
+                "io.containerd.image.name": f"my.registry.io/team/{name}:1",
+                "org.opencontainers.image.ref.name": "1",
+            },
+        }
+        for letter, name in (("a", "app"), ("b", "db"))
+    ]
+    (tmp_path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    (tmp_path / "index.json").write_text(json.dumps({"manifests": rows}))
+    with pytest.raises(Refused) as told:
+        sources.of_file(project(tmp_path), str(tmp_path), "")
+    assert told.value.cause.startswith("several of its images have the tag 1")
+    names = [[f"my.registry.io/team/{name}:1"] for name in ("app", "db")]
+    (tmp_path / "manifest.json").write_text(json.dumps([{"RepoTags": each} for each in names]))
+    archive = tmp_path / "exported.tar"
+    with tarfile.open(archive, "w") as tar:
+        for name in ("oci-layout", "index.json", "manifest.json"):
+            tar.add(tmp_path / name, name)
+    found = sources.of_file(project(tmp_path), str(archive), "")
+    assert [(one.word, one.target.repository) for one in found] == [
+        (f"docker-archive:{archive}:@0", "team/app"),
+        (f"docker-archive:{archive}:@1", "team/db"),
+    ]
+    rows[1]["digest"] = rows[0]["digest"]  # one image under two names: its tag leads to it
+    (tmp_path / "index.json").write_text(json.dumps({"manifests": rows}))
+    assert len(sources.of_file(project(tmp_path), str(tmp_path), "")) == 2
+
+
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("where", ["manifest", "row", "tags"])
 def test_an_odd_archive_of_docker_is_refused_in_one_sentence(odd: Any, where: str) -> None:
