@@ -283,6 +283,15 @@ def explain(words: str, ours: str, what: str) -> MoorageError:
             cure="make room (df -h), or free the registry's: inv registry.collect; then run this "
             "again: it goes on from here",
         )
+    if "cannot modify it" in plain and "preserve digests" in plain:
+        return MoorageError(
+            "copy-failed",
+            f"{what} failed: this skopeo cannot keep that index as it is",
+            cause="it drops what it does not know of an index's entries, as the artifactType of "
+            f"signatures, which changes the digest: {plain}",
+            cure="leave that tag out, or take a newer skopeo: 1.9 of Debian 12 drops it, 1.18 of "
+            "Debian 13 keeps it",
+        )
     hosts = _HOST.findall(plain)
     host = next((one for one in hosts if one != ours), ours)
     theirs = re.search(_ROWS[0].words, plain) or not ours

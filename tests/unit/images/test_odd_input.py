@@ -222,6 +222,19 @@ def test_the_lines_of_skopeo_s_last_word_are_one() -> None:
     assert skopeo._said(said) == 'at "it": errors: denied: to you'
 
 
+def test_an_index_that_an_older_skopeo_would_change_is_said_as_such() -> None:
+    """The words of skopeo 1.9.3 (findings/skopeo-sync-breaks-the-list-of-signatures.sh)."""
+    said = (
+        'Manifest list must be converted to type "application/vnd.oci.image.index.v1+json" to be '
+        'written to destination, but we cannot modify it: "Instructed to preserve digests"'
+    )
+    fault = skopeo.explain(said, "my.registry.io", "copying quay.io/a:sha256-1").fault
+    assert fault.code == "copy-failed"
+    assert "cannot keep that index as it is" in fault.message
+    assert "newer skopeo" in fault.cure
+    assert said in fault.cause
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"5", b"null", b"{", b"\xff", DEEP])
 def test_what_is_no_manifest_is_said_as_such(content: bytes) -> None:
     with pytest.raises(MoorageError) as told:
