@@ -52,7 +52,8 @@ def _mirrors(path: str, content: bytes, registry: Registry) -> tuple[AskedMirror
         host = _host(url)
         if host is None or host.name == registry.name or not isinstance(table, dict):
             continue
-        if "resolve" in table.get("capabilities", ("resolve",)) and not table.get("skip_verify"):
+        capable = table.get("capabilities") or ("resolve",)  # an empty list is as none: all
+        if "resolve" in capable and not table.get("skip_verify"):
             found.append(AskedMirror(host, path, _paths(path, table.get("ca"))))
     return tuple(found)
 

@@ -311,6 +311,7 @@ MISSING = (  # containerd 2.1.9, of a mirror that it does not trust and a regist
         ("nonsense", "", "ca-unreadable"),
         ("good", "skip_verify = true", ""),
         ("good", 'capabilities = ["push"]', ""),
+        ("good", "capabilities = []", "x509-unknown-authority"),
     ],
 )
 def test_a_mirror_that_is_not_trusted_is_told_from_an_image_that_is_missing(
