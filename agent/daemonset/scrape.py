@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from agent.journal import gauges
 from agent.journal.ledger import Store
 from agent.journal.status import standing
 from agent.node.tree import Tree
-from agent.wire import exposition
+from agent.wire import exposition, gauges
 from agent.wire.exposition import GAUGE, Family, Sample, single
 from agent.wire.faults import AgentError
 from agent.wire.version import __version__

@@ -9,8 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from agent.journal import gauges
-from agent.wire import exposition
+from agent.wire import exposition, gauges
 from agent.wire.exposition import COUNTER, GAUGE, Family, Sample, single
 from agent.wire.report import StatusEvent
 

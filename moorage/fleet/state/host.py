@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from agent.wire import gauges
 from agent.wire.faults import Fault
 from agent.wire.report import HostResult
 from agent.wire.version import __version__, older
@@ -160,7 +161,7 @@ class Standing:
     @property
     def good(self) -> bool:
         """Whether the node could be asked, and is as it should be."""
-        fights = self.resident is not None and self.resident.drift in ("failing", "stopped")
+        fights = self.resident is not None and self.resident.drift in gauges.UNHEALED
         return self.fault is None and not (self.drifted or fights or self.interrupted)
 
     def files_words(self) -> str:

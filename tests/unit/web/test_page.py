@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from agent.journal import gauges
+from agent.wire import gauges
 from agent.wire.faults import Fault
 from agent.wire.report import HostResult, StatusEvent
 from moorage.errors import Refused
