@@ -11,8 +11,9 @@ from agent.engine.proving import ProofOutcome, Proving
 from agent.engine.survey import Before
 from agent.facts import Facts, gather
 from agent.formats.proposal import Proof
+from agent.journal.boot import disarm
 from agent.journal.ledger import Store
-from agent.journal.transaction import Restored, Transaction, disarm
+from agent.journal.transaction import Restored, Transaction
 from agent.node.host import Host
 from agent.runtimes import table
 from agent.wire.faults import AgentError

@@ -18,9 +18,9 @@ from agent.engine.phases import Phases
 from agent.engine.proving import ProofOutcome, Prover, Proving
 from agent.facts import gather
 from agent.journal import status
+from agent.journal.boot import nothing_left
 from agent.journal.ledger import Store
 from agent.journal.lock import locked
-from agent.journal.transaction import nothing_left
 from agent.node.host import Host
 from agent.node.tree import Tree
 from agent.runtimes import table

@@ -14,8 +14,8 @@ from agent.edit.change import Change, Ledgers, Owned, OwnedPaths, once
 from agent.facts import Facts
 from agent.formats.proposal import Proposal
 from agent.journal import rivals, undoing, withdrawal
+from agent.journal.blobs import KEEP
 from agent.journal.record import Record
-from agent.journal.transaction import KEEP
 from agent.journal.withdrawal import Withdrawal
 from agent.node.tree import Tree
 from agent.runtimes import table

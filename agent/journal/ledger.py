@@ -169,3 +169,11 @@ def as_json(ledgers: Ledgers) -> dict[str, Any]:
 
 def digest_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def digest_at(path: Path) -> str | None:
+    """The digest of a file's bytes; None if there is no file."""
+    try:
+        return digest_of(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None

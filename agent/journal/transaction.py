@@ -4,7 +4,7 @@ An undo log. What will be changed, and the bytes that stand there now, are on di
 synced) before the first change; ``commit`` turns that intent into history by one rename. A
 transaction found unfinished by a later agent is rolled back: every file is as it was before.
 Passwords never come near here: only files' bytes are kept, and no plan writes one. A client's key
-is such a file; its bytes go with the trust (:meth:`Transaction._forget_old`).
+is such a file; its bytes go with the trust (:func:`agent.journal.blobs.forget_old`).
 """
 
 from __future__ import annotations
@@ -20,26 +20,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agent.edit.change import SCRATCH, Change, Ledgers
-from agent.journal import boot
-from agent.journal.ledger import Store, as_json, digest_of
+from agent.journal import blobs
+from agent.journal.boot import arm, disarm
+from agent.journal.ledger import Store, as_json, digest_at, digest_of
 from agent.journal.lock import asker
-from agent.journal.record import Record
 from agent.node.disk import (
     apply_metadata,
     explained,
     explanation,
+    is_mounted,
     make_folder,
     metadata_of,
-    mount_points,
+    mixed,
+    outside,
     refuse_unwritable,
+    remove_if_empty,
     sync_folder,
     write_all,
     write_new,
 )
 from agent.wire.faults import AgentError
 from agent.wire.report import FileChange
-
-KEEP = 100  # finished transactions; the ledger rides on the newest, so older ones are history only
 
 _UNDONE = {"created": "removed", "edited": "edited", "removed": "created"}
 
@@ -94,7 +95,7 @@ class Transaction:
         will write.
         """
         for path in (*(change.target for change in changes), *written):
-            refuse_unwritable(_outside(store.root, path))
+            refuse_unwritable(outside(store.root, path))
         made = [folder for change in changes for folder in _missing_folders(store.root, change)]
         intent = {
             "version": 1,
@@ -109,7 +110,7 @@ class Transaction:
             "changes": [_intended(store.root, change) for change in changes],
             "folders": list(dict.fromkeys(made)),
             "remove_folders": [
-                {"path": path, **metadata_of(_outside(store.root, path))} for path in remove_folders
+                {"path": path, **metadata_of(outside(store.root, path))} for path in remove_folders
             ],
             "starts": dict(starts),
             "waiting": dict(waiting or {}),
@@ -119,14 +120,15 @@ class Transaction:
         }
         transaction = cls(store, intent)
         with explained(store.folder):
-            transaction._keep_blobs(
+            blobs.keep(
+                store,
                 {one for change in changes for one in (change.before, change.after)}
                 | {
                     one
                     for ledger in ledgers.values()
                     for owned in ledger.values()
                     for one in (owned.before, owned.after)
-                }
+                },
             )
             on_step("blobs kept")
             draft = store.folder / "active.new"
@@ -137,7 +139,7 @@ class Transaction:
             on_step("intent drafted")
             try:
                 if at_boot is not None:
-                    transaction.unguarded = _arm(store.root, at_boot, tuple(starts))
+                    transaction.unguarded = arm(store.root, at_boot, tuple(starts))
                     on_step("guard set")
                 shutil.rmtree(store.active, ignore_errors=True)  # what a finished one left behind
                 draft.rename(store.active)
@@ -175,7 +177,7 @@ class Transaction:
     def stage(self) -> None:
         """Make folders, and write every new file beside the one it will replace."""
         for folder in self.intent["folders"]:
-            path = _outside(self._store.root, folder)
+            path = outside(self._store.root, folder)
             with explained(path):
                 path.mkdir(mode=0o755, exist_ok=True)
                 path.chmod(0o755)
@@ -214,9 +216,9 @@ class Transaction:
                 self._put(entry)
             on_step("written")
         for folder in reversed(self.intent["remove_folders"]):
-            path = _outside(self._store.root, folder["path"])
+            path = outside(self._store.root, folder["path"])
             with explained(path):
-                _remove_if_empty(path)
+                remove_if_empty(path)
             on_step("folder removed")
 
     def restarting(self) -> None:
@@ -242,7 +244,7 @@ class Transaction:
             disarm(self._store.root)
             on_step("guard taken away")
             shutil.rmtree(self._store.active, ignore_errors=True)
-            self._forget_old()
+            blobs.forget_old(self._store)
         on_step("tidied")
 
     def rollback(self, starts: Callable[[str], str]) -> Restored:
@@ -255,7 +257,7 @@ class Transaction:
         foreign: list[str] = []
         problems: list[AgentError] = []
         for folder in self.intent["remove_folders"]:
-            with _collected(problems, _outside(self._store.root, folder["path"])) as path:
+            with _collected(problems, outside(self._store.root, folder["path"])) as path:
                 if not path.exists():
                     path.mkdir(mode=0o700)
                     apply_metadata(path, folder)
@@ -265,8 +267,8 @@ class Transaction:
                 self._restore(entry, files, foreign)
             on_step("put back")
         for name in reversed(self.intent["folders"]):
-            with _collected(problems, _outside(self._store.root, name)) as path:
-                _remove_if_empty(path)
+            with _collected(problems, outside(self._store.root, name)) as path:
+                remove_if_empty(path)
         if problems:
             raise problems[0]
         on_step("rolled back")
@@ -281,13 +283,13 @@ class Transaction:
         disarm(self._store.root)
         shutil.rmtree(self._store.active, ignore_errors=True)
         with contextlib.suppress(OSError, AgentError):  # its bytes too: a key may be among them
-            self._forget_old()
+            blobs.forget_old(self._store)
         on_step("forgotten")
 
     # Files
 
     def _target(self, entry: Mapping[str, Any]) -> Path:
-        return _outside(self._store.root, entry["target"])
+        return outside(self._store.root, entry["target"])
 
     def _temporary(self, entry: Mapping[str, Any]) -> Path:
         target = self._target(entry)
@@ -308,12 +310,12 @@ class Transaction:
 
     def _above(self, target: Path) -> Path:
         """The first folder above a file that was there before us."""
-        made = {_outside(self._store.root, folder) for folder in self.intent["folders"]}
+        made = {outside(self._store.root, folder) for folder in self.intent["folders"]}
         return next(folder for folder in target.parents if folder not in made)
 
     def _put(self, entry: dict[str, Any]) -> None:
         target, temporary = self._target(entry), self._temporary(entry)
-        if _digest(target) != entry["before"]:
+        if digest_at(target) != entry["before"]:
             raise AgentError(
                 "changed-meanwhile",
                 f"{entry['path']} was changed by someone else a moment ago",
@@ -364,7 +366,7 @@ class Transaction:
 
     def _state(self, entry: Mapping[str, Any]) -> str:
         """Whether a file is as it was ``before``, as we left it ``after``, or ``foreign``."""
-        current = _digest(self._target(entry))
+        current = digest_at(self._target(entry))
         if current == entry["before"]:
             return "before"
         if current == entry["after"]:
@@ -379,7 +381,7 @@ class Transaction:
             return False
         before = self._store.read_blob(entry["before"]) or b""
         after = self._store.read_blob(entry["after"]) or b""
-        return _mixed(now, after, before) or _mixed(now, before, after)
+        return mixed(now, after, before) or mixed(now, before, after)
 
     def _overwrite(self, entry: Mapping[str, Any], digest: str) -> None:
         """Write over a file that cannot be renamed over, without ever giving up its blocks.
@@ -418,65 +420,6 @@ class Transaction:
         write_new(draft, json.dumps(self.intent, indent=1).encode(), 0o600)
         draft.rename(folder / "intent.json")
 
-    def _keep_blobs(self, contents: set[bytes | None]) -> None:
-        folder = self._store.folder / "blobs"
-        make_folder(folder, 0o700)
-        for content in (one for one in contents if one is not None):
-            path = self._store.blob(digest_of(content))
-            if not path.exists():
-                draft = path.with_suffix(".new")
-                with contextlib.suppress(FileNotFoundError):
-                    draft.unlink()
-                write_new(draft, content, 0o600)
-                draft.rename(path)
-        sync_folder(folder)
-
-    def _forget_old(self) -> None:
-        for number in {*self._store.numbers()[:-KEEP], *self._store.useless()}:
-            (self._store.history / f"{number:06}.json").unlink()
-        records = list(self._store.records())
-        needed: set[str | None] = set()
-        if records and records[0].ledger:  # if nothing is ours, no bytes of others' files are kept
-            needed = needed.union(*(record.digests for record in records))
-            needed -= _spent_keys(records)
-        for path in (self._store.folder / "blobs").iterdir():
-            if path.name not in needed:
-                path.unlink()
-
-
-def _spent_keys(records: Sequence[Record]) -> set[str | None]:
-    """The bytes of clients' keys of registries that are trusted no more.
-
-    What stays for others who rely on it is no trust.
-    """
-    ours = records[0].ledger
-    living = {
-        digest for files in ours.values() for one in files for digest in (one.before, one.after)
-    }
-    trusted = {name for name, files in ours.items() if not all(one.kept for one in files)}
-    gone = (record for record in records if record.registry not in trusted)
-    keys = (one for record in gone for one in record.changes if one.path.endswith(".key"))
-    return {digest for one in keys for digest in (one.before, one.after)} - living
-
-
-# Why a folder may stay: others' files are in it, it is a mount, somebody else removed or locked it.
-_MAY_STAY = frozenset((errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOENT, errno.ENOTDIR,
-                       errno.EPERM, errno.EACCES))  # fmt: skip
-
-
-def _remove_if_empty(path: Path) -> None:
-    """Remove a folder that nothing is in. Raises OSError for a file system that turned read-only.
-
-    That one is asked only for what is to go: it refuses before it looks.
-    """
-    try:
-        if not any(path.iterdir()):
-            path.rmdir()
-            sync_folder(path.parent)
-    except OSError as problem:
-        if problem.errno not in _MAY_STAY:
-            raise
-
 
 @contextlib.contextmanager
 def _collected(problems: list[AgentError], path: Path) -> Iterator[Path]:
@@ -487,67 +430,8 @@ def _collected(problems: list[AgentError], path: Path) -> Iterator[Path]:
         problems.append(explanation(problem, path))
 
 
-def _digest(path: Path) -> str | None:
-    try:
-        return digest_of(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-_BLOCK = 4096  # what a disk writes whole, at least
-
-
-def _mixed(now: bytes, new: bytes, old: bytes) -> bool:
-    """Whether ``now`` is what is left of writing ``new`` over ``old`` and being cut off.
-
-    In each block the new bytes come first and the old ones after; blocks may reach the disk in any
-    order.
-    """
-    if not min(len(new), len(old)) <= len(now) <= max(len(new), len(old)):
-        return False
-    for start in range(0, len(now), _BLOCK):
-        block, ours, theirs = (one[start : start + _BLOCK] for one in (now, new, old))
-        same = next(
-            (k for k, (a, b) in enumerate(zip(block, ours)) if a != b), min(len(block), len(ours))
-        )
-        if block[same:] != theirs[same : len(block)]:
-            return False
-    return True
-
-
-def _arm(root: str, command: Sequence[str], services: Sequence[str]) -> str:
-    """Have ``command`` run at the next boot. Returns why it cannot be, where /etc is fixed."""
-    unit, link = _outside(root, boot.UNIT), _outside(root, boot.LINK)
-    try:
-        disarm(root)
-        make_folder(link.parent, 0o755)
-        write_new(unit, boot.unit_file(command, services), 0o644)
-        link.symlink_to(boot.UNIT)
-        sync_folder(link.parent)
-        sync_folder(unit.parent)
-    except OSError as problem:
-        if problem.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
-            raise
-        return f"{boot.UNIT} cannot be written ({os.strerror(problem.errno)})"
-    return ""
-
-
-def nothing_left(store: Store) -> bool:
-    """Whether no agent left anything half-way: no journal, and no unit to recover at boot."""
-    units = (_outside(store.root, boot.LINK), _outside(store.root, boot.UNIT))
-    return store.pending() is None and not any(os.path.lexists(unit) for unit in units)
-
-
-def disarm(root: str) -> None:
-    """Nothing is left to recover at boot. What cannot be taken away does nothing by itself."""
-    for path in (_outside(root, boot.LINK), _outside(root, boot.UNIT)):
-        with contextlib.suppress(OSError):
-            path.unlink()
-            sync_folder(path.parent)
-
-
 def _intended(root: str, change: Change) -> dict[str, Any]:
-    target = _outside(root, change.target)
+    target = outside(root, change.target)
     return {
         "part": change.part,
         "path": change.path,
@@ -557,19 +441,9 @@ def _intended(root: str, change: Change) -> dict[str, Any]:
         "after": None if change.after is None else digest_of(change.after),
         "mode": change.mode,
         "metadata": None if change.before is None else metadata_of(target),
-        "in_place": change.before is not None and _must_stay(target),
+        "in_place": change.before is not None and is_mounted(target),
     }
 
 
 def _missing_folders(root: str, change: Change) -> tuple[str, ...]:
-    return change.missing_folders(lambda folder: _outside(root, folder).exists())
-
-
-def _outside(root: str, path: str) -> Path:
-    """Where a resolved path of the node really is."""
-    return Path(root, path.lstrip("/"))
-
-
-def _must_stay(target: Path) -> bool:
-    """Whether a file is a mount point (a container's /etc/hosts): no rename over those."""
-    return str(target.resolve()) in mount_points()
+    return change.missing_folders(lambda folder: outside(root, folder).exists())

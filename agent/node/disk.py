@@ -22,6 +22,11 @@ from typing import Any
 from agent.wire.faults import AgentError
 
 
+def outside(root: str, path: str) -> Path:
+    """Where a resolved path of the node really is."""
+    return Path(root, path.lstrip("/"))
+
+
 def write_own(path: Path, content: bytes, mode: int) -> None:
     """Replace one of the agent's own files as a whole; its folder is made, 0700.
 
@@ -98,6 +103,27 @@ def write_all(descriptor: int, content: bytes) -> None:
         place += os.pwrite(descriptor, content[place:], place)
 
 
+_BLOCK = 4096  # what a disk writes whole, at least
+
+
+def mixed(now: bytes, new: bytes, old: bytes) -> bool:
+    """Whether ``now`` is what is left of writing ``new`` over ``old`` and being cut off.
+
+    In each block the new bytes come first and the old ones after; blocks may reach the disk in any
+    order.
+    """
+    if not min(len(new), len(old)) <= len(now) <= max(len(new), len(old)):
+        return False
+    for start in range(0, len(now), _BLOCK):
+        block, ours, theirs = (one[start : start + _BLOCK] for one in (now, new, old))
+        same = next(
+            (k for k, (a, b) in enumerate(zip(block, ours)) if a != b), min(len(block), len(ours))
+        )
+        if block[same:] != theirs[same : len(block)]:
+            return False
+    return True
+
+
 def sync_folder(path: Path) -> None:
     """Have the names in a folder on the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -113,6 +139,25 @@ def make_folder(path: Path, mode: int) -> None:
         path.mkdir(mode=mode, parents=True, exist_ok=True)
         path.chmod(mode)
         sync_folder(path.parent)
+
+
+# Why a folder may stay: others' files are in it, it is a mount, somebody else removed or locked it.
+_MAY_STAY = frozenset((errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOENT, errno.ENOTDIR,
+                       errno.EPERM, errno.EACCES))  # fmt: skip
+
+
+def remove_if_empty(path: Path) -> None:
+    """Remove a folder that nothing is in. Raises OSError for a file system that turned read-only.
+
+    That one is asked only for what is to go: it refuses before it looks.
+    """
+    try:
+        if not any(path.iterdir()):
+            path.rmdir()
+            sync_folder(path.parent)
+    except OSError as problem:
+        if problem.errno not in _MAY_STAY:
+            raise
 
 
 _EXPLAINED = {
@@ -211,6 +256,11 @@ def mount_points() -> frozenset[str]:
     return frozenset(
         re.sub(r"\\([0-7]{3})", lambda one: chr(int(one[1], 8)), word) for word in words
     )
+
+
+def is_mounted(target: Path) -> bool:
+    """Whether a file is a mount point (a container's /etc/hosts): no rename over those."""
+    return str(target.resolve()) in mount_points()
 
 
 def mount_point(path: Path) -> Path:

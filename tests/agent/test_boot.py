@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.engine.engine import Engine
-from agent.journal import transaction
+from agent.journal import boot, transaction
 from agent.journal.boot import LINK, UNIT, unit_file
 from agent.node import disk
 from agent.node.host import Host
@@ -130,7 +130,7 @@ def test_where_etc_cannot_be_written_the_run_goes_on_and_says_so(
             raise OSError(30, "Read-only file system")
         real(path, content, mode, like)
 
-    monkeypatch.setattr(transaction, "write_new", refusing)
+    monkeypatch.setattr(boot, "write_new", refusing)
     result = node.run(engine(node).apply(node.plan()))
     assert result["status"] == "changed"
     told = [event["message"] for event in result["events"] if event["event"] == "note"]

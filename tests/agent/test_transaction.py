@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.journal import transaction
+from agent.journal import blobs, transaction
 from agent.journal.ledger import Store
 from agent.journal.lock import holder, locked
 from agent.journal.record import RecordedChange, RecordedFile
 from agent.journal.transaction import Transaction
+from agent.node import disk
 from agent.wire.faults import Interrupted
 from tests.agent.conftest import Box
 
@@ -386,7 +387,7 @@ def test_a_file_that_cannot_be_renamed_over_is_written_in_place(
 def test_only_the_last_hundred_transactions_are_kept(
     node: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transaction, "KEEP", 4)
+    monkeypatch.setattr(blobs, "KEEP", 4)
     before = node.files()
     node.apply()
     for number in range(2, 9):
@@ -487,7 +488,7 @@ def test_a_file_cut_off_while_it_is_written_over_is_told_from_an_edit_of_others(
     old, new = b"old", b"new and longer"
     if now == b"newest":
         old = b"oldest"
-    assert transaction._mixed(now, new, old) is torn
+    assert disk.mixed(now, new, old) is torn
 
 
 def test_the_intent_is_on_the_disk_before_the_first_change(
