@@ -22,7 +22,7 @@ HUB_HOST = f"index.{HUB}"
 _MOST_NAME = 255
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*(?::(?P<port>[0-9]+))?")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PORTS = range(1, 65536)
 
 
@@ -169,7 +169,7 @@ def _tag(tag: str) -> str:
 
 
 def _digest(digest: str) -> str:
-    return "" if _DIGEST.fullmatch(digest) else f"{digest!r} is not a digest, sha256:<64 digits>"
+    return "" if DIGEST.fullmatch(digest) else f"{digest!r} is not a digest, sha256:<64 digits>"
 
 
 def _bad(text: str, why: str, place: str) -> Refused:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from agent.node.tree import File, Tree
 from agent.wire.faults import RefusedError
 
+HEADER = "# Written by Moorage; `nodes.untrust` takes it away.\n"  # of a file that is ours alone
 SCRATCH = "@moorage-scratch@"  # stands for the folder of files that are only to be looked at
 
 
@@ -103,14 +104,14 @@ def once(changes: Iterable[Change]) -> tuple[Change, ...]:
 
 
 def change(part: str, file: File, after: bytes | None, mode: int = 0o644) -> tuple[Change, ...]:
-    """The change from a file as it was found, or nothing where it is right already."""
+    """The change from a file as it was found, or nothing if it is right already."""
     if file.content == after:
         return ()
     return (Change(part, file.path, file.target, file.content, after, mode),)
 
 
 def readable(file: File) -> bytes | None:
-    """A file's bytes, None where there is none; refuses one that is there and cannot be read."""
+    """A file's bytes, None if there is none; refuses one that is there and cannot be read."""
     if not file.problem:
         return file.content
     dangling = "does not exist" in file.problem

@@ -16,6 +16,7 @@ from agent.clients.failures import CriError
 from agent.facts import Containerd, Docker, Facts
 from agent.formats import containers_storage
 from agent.node.host import Host
+from agent.proof.decision import NO_NODE
 from agent.runtimes import table
 from agent.wire.faults import AgentError
 from agent.wire.runtimes.declared import RUNTIMES
@@ -25,7 +26,6 @@ _SECONDS = 30.0
 # Programs with images in the store that is read as files.
 _STORE = "podman"
 NOT_RUNNING = "it does not run, and may start what it has"
-NO_NODE = "this is a file tree, not a running node"
 
 
 class Unasked(NamedTuple):
@@ -84,7 +84,7 @@ def _of_containerd(host: Host, one: Containerd) -> Iterator[str | Unasked]:
     beside = f"{one.binary.rpartition('/')[0]}/ctr"
     program = beside if os.access(beside, os.X_OK) else host.which("ctr")
     if program is None:
-        yield Unasked("containerd", "there is no ctr beside it to ask its namespaces by")
+        yield Unasked("containerd", "there is no ctr next to it to list its namespaces with")
         return
     try:
         for space in _ctr(host, program, one, "namespaces", "list", "--quiet"):

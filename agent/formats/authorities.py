@@ -8,6 +8,7 @@ import re
 
 from agent.edit.change import Change, Ledger, Owned, change, readable
 from agent.node.tree import Tree
+from agent.wire import certificates as wire
 from agent.wire.plan import Registry
 
 BESIDE = "moorage-ca.crt"  # where another's ca.crt is there already
@@ -33,11 +34,7 @@ def without_certificates(content: bytes, ours: frozenset[bytes]) -> bytes:
 
 def pem(der: bytes) -> bytes:
     """A certificate in PEM, as OpenSSL writes it."""
-    text = base64.b64encode(der).decode("ascii")
-    lines = [text[start : start + 64] for start in range(0, len(text), 64)]
-    return "\n".join(
-        ["-----BEGIN CERTIFICATE-----", *lines, "-----END CERTIFICATE-----", ""]
-    ).encode()
+    return wire.pem(der).encode()
 
 
 def certificate_file(

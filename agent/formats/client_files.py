@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import re
 
-from agent.edit.change import Change, Ledger, Owned, change
+from agent.edit.change import HEADER, Change, Ledger, Owned, change
 from agent.node.tree import File, Tree
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Registry
 
-HEADER = b"# Written by Moorage; `nodes.untrust` takes it away.\n"
+_HEADER = HEADER.encode()
 USUAL, BESIDE = "client", "moorage-client"  # the second where another's have the usual name
 _KEY_MODE = 0o600
 _BODY = re.compile(rb"-----BEGIN [A-Z0-9 ]+-----.*?-----END [A-Z0-9 ]+-----", re.DOTALL)
@@ -34,7 +34,7 @@ def is_one(path: str) -> bool:
 
 def is_ours(file: File) -> bool:
     """Whether a file's first line says that it is ours."""
-    return (file.content or b"").startswith(HEADER)
+    return (file.content or b"").startswith(_HEADER)
 
 
 def strip(owned: Owned, content: bytes) -> bytes | None:
@@ -42,7 +42,7 @@ def strip(owned: Owned, content: bytes) -> bytes | None:
     kept = content
     for block in _BODY.findall(owned.after or b""):
         kept = kept.replace(block, b"")
-    rest = kept.replace(HEADER, b"")
+    rest = kept.replace(_HEADER, b"")
     return rest if rest.strip() else None
 
 
@@ -56,7 +56,7 @@ def named(part: str, tree: Tree, place: str, stem: str, registry: Registry) -> t
     return tuple(
         one
         for path, text, mode in wanted
-        for one in change(part, tree.read(path), HEADER + text.encode("ascii"), mode)
+        for one in change(part, tree.read(path), _HEADER + text.encode("ascii"), mode)
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from agent.edit import toml_edit
-from agent.edit.change import Change, Ledger, change, readable
+from agent.edit.change import HEADER, Change, Ledger, change, readable
 from agent.edit.toml import TomlError, at, parse
 from agent.edit.utf8 import encoding
 from agent.formats import client_files, folder_pairs, plain
@@ -27,7 +27,6 @@ from agent.wire.plan import Mirror, Registry
 
 PART = "containerd"
 COMMENT = "# Added by Moorage; `nodes.untrust` takes it away."
-HEADER = "# Written by Moorage; `nodes.untrust` takes it away.\n"
 CARRIED = (HEADER + "# It says what another folder or table said so far.\n").encode()
 CA = "ca.crt"
 BESIDE = "moorage-ca.crt"  # a name of its own beside another's files, so that it is known again
@@ -210,7 +209,7 @@ def without_ours(path: str, content: bytes) -> bytes | None:
     except (TomlError, UnicodeDecodeError):
         return content
     if content.startswith(CARRIED):
-        return without_our_ca(path, content)[len(CARRIED) :]
+        return without_our_ca(content)[len(CARRIED) :]
     if text.startswith(HEADER):
         place = path.rpartition("/")[0]
         for key, ours in (("ca", f"{place}/{CA}"), ("client", client_files.paths(place)[0])):
@@ -218,10 +217,10 @@ def without_ours(path: str, content: bytes) -> bytes | None:
             if entry is not None and ours in text[entry.value : entry.value_end]:
                 text = text[: entry.start] + text[entry.end :]
         return text[len(HEADER) :].encode("utf-8")
-    return without_our_ca(path, content)
+    return without_our_ca(content)
 
 
-def without_our_ca(path: str, content: bytes) -> bytes:
+def without_our_ca(content: bytes) -> bytes:
     """A hosts.toml that speaks for others too, without the CA that we added to it."""
     try:
         parse(content)
@@ -414,7 +413,7 @@ def _with_value(path: str, content: bytes, registry: Registry, key: str, ours: A
 
 
 def _without_path(text: str, key: str, name: str) -> str:
-    """Lists without a file of that name, where no mark tells what stood there before."""
+    """Lists without a file of that name, if no mark says what stood there before."""
     for entry in reversed(toml_edit.scan(text).entries):
         value = text[entry.value : entry.value_end]
         if entry.keys[-1] == key and f'{name}"' in value:

@@ -58,7 +58,7 @@ class Proof(NamedTuple):
 
     @property
     def detail(self) -> str:
-        """Which runtime it is about, where it is not the one behind CRI."""
+        """Which runtime it is about, if it is not the one behind CRI."""
         if self.command:
             return self.command[0].rpartition("/")[2]
         return {"cri": "", "files": self.socket}.get(self.kind, self.kind)
@@ -86,7 +86,7 @@ def unit_of(name: str, unit: str) -> str:
 
 
 class Explained(NamedTuple):
-    """A row of what `nodes.explain` tells: a strategy of a part, and whether it is the one taken.
+    """A row of what `nodes.explain` shows: a strategy of a part, and whether it is the one taken.
 
     ``strategy`` names the row in the part's table (``docs/runtimes.md``, ``docs/containerd.md``),
     ``why`` says what on this node makes it apply, or keeps it from applying.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.edit.change import Change, Ledger, Owned, change, readable
+from agent.edit.change import HEADER, Change, Ledger, Owned, change, readable
 from agent.edit.toml import TomlError, parse
 from agent.facts import Facts
 from agent.formats import client_files, folder_pairs
@@ -27,7 +27,6 @@ DOCKER_CERTS = "/etc/docker/certs.d"
 HOME_CERTS = ".config/containers/certs.d"
 MAIN = "/etc/containers/registries.conf"
 DROP_INS = "/etc/containers/registries.conf.d"
-_HEADER = "# Written by Moorage; `nodes.untrust` takes it away.\n"
 
 
 def changes(part: str, facts: Facts, plan: Plan, owned: Ledger) -> tuple[Change, ...]:
@@ -121,7 +120,7 @@ def mirror_table(mirror: Mirror, registry: Registry) -> str:
 
 def _drop_in(part: str, tree: Tree, of: str, lines: str, owned: Ledger) -> tuple[Change, ...]:
     path = f"{DROP_INS}/50-moorage-{of.replace(':', '-')}.conf"
-    ours = (_HEADER + lines).encode()
+    ours = (HEADER + lines).encode()
     file = tree.read(path)
     there = readable(file)
     mine = owned.get(path)

@@ -22,8 +22,6 @@ _RUNTIME = "/run/cloud-init/cloud.cfg"
 _INSTANCE = tuple(
     f"/var/lib/cloud/instance/{name}cloud-config.txt" for name in ("vendor-", "vendor2-", "")
 )
-_SYSTEM_INFO = r"^system_info:[^\n]*\n((?:[ \t]+[^\n]*\n|[ \t]*\n)*)"
-_DISTRO = r"^[ \t]+distro:[ \t]*[\"']?([\w-]+)"
 _TRUE = frozenset(("true", "yes", "on", "1", "template"))
 
 # OSFAMILIES in cloudinit/distros/__init__.py; in front, the words of os-release that differ.
@@ -70,9 +68,9 @@ def _texts(tree: Tree) -> Iterator[str]:
 
 
 def _last(text: str, key: str) -> str:
-    """The value of a top-level key, "null" for an empty one, "" where the key is not there.
+    """The value of a top-level key, "null" for an empty one, "" if the key is not there.
 
-    A key that stands there twice has its last value, as for PyYAML. The value may stand on the next
+    A key that is there twice has its last value, as for PyYAML. The value may stand on the next
     line, and a document that is one flow mapping ({...}, so JSON too) has its keys inside.
     """
     quoted = f"[\"']?{key}[\"']?[ \t]*:(?=[ \t\r\n]|$)"

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from agent.edit import json_edit
-from agent.edit.change import Change, Ledger, Owned, change, sharing
+from agent.edit.change import HEADER, Change, Ledger, Owned, change, sharing
 from agent.facts import Facts, Proxied
 from agent.facts.proxies import OURS, folder
 from agent.formats.proposal import Explained, Proposal
@@ -21,7 +21,6 @@ from agent.wire.plan import Plan, Registry
 
 PART = "proxy"
 _FILE = "zz-moorage-no-proxy.env"
-_HEADER = "# Written by Moorage; `nodes.untrust` takes it away.\n"
 _CLAIM = re.compile(r"^# ([a-z0-9.-]+(?::\d+)?): (.*)$", re.M)
 _LIST = re.compile(r'^NO_PROXY="(.*)"$', re.M)
 
@@ -132,7 +131,7 @@ def _drop_in(facts: Facts, one: Proxied, registry: Registry, owned: Ledger) -> t
         )
     if others:
         claims[registry.name] = tuple(each.host for each in registry.each)
-    ours = f"{_HEADER}[Service]\nEnvironmentFile={place}/{_FILE}\n"
+    ours = f"{HEADER}[Service]\nEnvironmentFile={place}/{_FILE}\n"
     return (
         *change(PART, file, _environment(words, claims)),
         *change(PART, facts.tree.read(f"{place}/{OURS}"), ours.encode()),
@@ -142,7 +141,7 @@ def _drop_in(facts: Facts, one: Proxied, registry: Registry, owned: Ledger) -> t
 def _environment(words: list[str], claims: Mapping[str, Sequence[str]]) -> bytes:
     quoted = ",".join(words).replace("\\", "\\\\").replace('"', '\\"')
     for_whom = "".join(f"# {name}: {' '.join(claims[name])}\n" for name in sorted(claims))
-    return f'{_HEADER}{for_whom}NO_PROXY="{quoted}"\n'.encode()
+    return f'{HEADER}{for_whom}NO_PROXY="{quoted}"\n'.encode()
 
 
 def _claims(content: bytes) -> dict[str, tuple[str, ...]]:

@@ -8,17 +8,17 @@ import re
 
 from agent.wire.faults import PlanError
 
-_PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
+BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
 
 
-def certificates(pem: str | None) -> str | None:
-    """The certificates in ``pem`` and nothing else, written the way OpenSSL writes them.
+def certificates(text: str | None) -> str | None:
+    """The certificates in ``text`` and nothing else, written the way OpenSSL writes them.
 
     Raises PlanError for a private key, and for what no runtime would take for a CA.
     """
-    if pem is None:
+    if text is None:
         return None
-    blocks = _PEM.findall(pem)
+    blocks = BLOCK.findall(text)
     kinds = {kind for kind, _ in blocks}
     if any("PRIVATE KEY" in kind for kind in kinds):
         raise PlanError(
@@ -28,10 +28,10 @@ def certificates(pem: str | None) -> str | None:
             cure="send the certificate alone (ca.crt, not ca.key)",
         )
     bodies = [_der(body) for kind, body in blocks if kind == "CERTIFICATE"]
-    if not bodies or kinds != {"CERTIFICATE"} or pem.count("-----BEGIN ") != len(bodies):
+    if not bodies or kinds != {"CERTIFICATE"} or text.count("-----BEGIN ") != len(bodies):
         raise _bad_certificate("there is no whole PEM certificate in it")
     _check_ca(bodies)
-    return "".join(_pem(body) for body in bodies)
+    return "".join(pem(body) for body in bodies)
 
 
 def _der(body: str) -> bytes:
@@ -45,10 +45,11 @@ def _der(body: str) -> bytes:
     return der
 
 
-def _pem(der: bytes) -> str:
+def pem(der: bytes, kind: str = "CERTIFICATE") -> str:
+    """A block of PEM, as OpenSSL writes it."""
     text = base64.b64encode(der).decode("ascii")
     lines = [text[start : start + 64] for start in range(0, len(text), 64)]
-    return "\n".join(["-----BEGIN CERTIFICATE-----", *lines, "-----END CERTIFICATE-----", ""])
+    return "\n".join([f"-----BEGIN {kind}-----", *lines, f"-----END {kind}-----", ""])
 
 
 def _check_ca(found: list[bytes]) -> None:

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from agent.wire.certificates import BLOCK, pem
 from agent.wire.faults import PlanError
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
 
-_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
 _KEYS = frozenset(("PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"))
 
 
@@ -65,10 +65,10 @@ class ClientPair:
             os.close(held)
 
 
-def _blocks(pem: str, kinds: frozenset[str], what: str) -> list[str]:
+def _blocks(text: str, kinds: frozenset[str], what: str) -> list[str]:
     """The blocks of a PEM text, written the way OpenSSL writes them; there are no others in it."""
-    found = _BLOCK.findall(pem)
-    if not found or pem.count("-----BEGIN ") != len(found) or {one for one, _ in found} - kinds:
+    found = BLOCK.findall(text)
+    if not found or text.count("-----BEGIN ") != len(found) or {one for one, _ in found} - kinds:
         raise _bad(what, f"there is not just a whole PEM {what} in it")
     written = []
     for kind, body in found:
@@ -76,9 +76,7 @@ def _blocks(pem: str, kinds: frozenset[str], what: str) -> list[str]:
             der = base64.b64decode("".join(body.split()).encode("ascii"), validate=True)
         except (binascii.Error, UnicodeEncodeError):
             raise _bad(what, "its base64 is damaged, or the key is encrypted") from None
-        text = base64.b64encode(der).decode("ascii")
-        lines = (text[start : start + 64] for start in range(0, len(text), 64))
-        written.append("\n".join([f"-----BEGIN {kind}-----", *lines, f"-----END {kind}-----", ""]))
+        written.append(pem(der, kind))
     return written
 
 

@@ -7,7 +7,6 @@ it as a mirror of another. What cannot be asked ends in a refusal: it might use 
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from moorage.catalogue.retention import InUse
 from moorage.errors import MoorageError, Refused
-from moorage.references import HUB, below, is_registry, split
+from moorage.references import DIGEST, HUB, below, is_registry, split
 
 if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from moorage.fleet.rollout.fleet import Fleet
     from moorage.settings import Settings
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # What has a pod template of its own: a rollback starts an old one again.
 _TEMPLATES = (
     *("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "ReplicationController"),
@@ -56,9 +54,9 @@ def references(words: Iterable[str], mirror_path: str = "{registry}") -> InUse:
     digests: set[str] = set()
     for word in words:
         name = word.partition("://")[2] or word
-        digests |= set(_DIGEST.findall(name))
+        digests |= set(DIGEST.findall(name))
         path, tag, digest = split(name)
-        if not _DIGEST.fullmatch(name) and (tag or not digest):
+        if not DIGEST.fullmatch(name) and (tag or not digest):
             tags |= {(one, tag or "latest") for one in _repositories(path, mirror_path)}
     return InUse(frozenset(tags), frozenset(digests))
 
@@ -169,7 +167,8 @@ def _require_clock(host: str, theirs: int) -> None:
             "clock-off",
             f"nothing is pruned: the clocks of {host} and of this machine are "
             f"{abs(ours - theirs) / 3600:,.1f} hours apart",
-            cause=f"here it is {_utc(ours)}, there {_utc(theirs)}; ages of images go by this clock",
+            cause=f"here it is {_utc(ours)}, there {_utc(theirs)}; ages of images depend on this "
+            "clock",
             cure="timedatectl on both shows which one is wrong; set it, then prune again",
         )
 

@@ -71,6 +71,15 @@ Update = Callable[..., None]
 Progress = Callable[[str], AbstractContextManager[Update]]
 
 
+def size(count: float) -> str:
+    """Bytes in the unit that fits: ``1.5 MB``, by powers of ten."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 def unheard(**_progress: object) -> None:
     """An ``Update`` of which nobody hears."""
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from moorage.errors import MoorageError
+from moorage.output import size
 from moorage.output.said import Coded, Said, joined, said
 from moorage.settings import REPOSITORY
 from moorage.web.story import Section, from_groups, from_rows, trouble
@@ -137,15 +138,6 @@ def _blobs(sizes: Collection[int]) -> str:
     return said(words, size=size(sum(sizes)), count=len(sizes))
 
 
-def size(count: float) -> str:
-    """Bytes in the unit that fits: ``1.5 MB``, by powers of ten."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def _none(rows: Sequence[object]) -> str:
     return "" if rows else "no images yet"
 
@@ -215,7 +207,7 @@ def rollouts(settings: Settings) -> Section:
         verb, _, registry = one.command.partition(" ")
         command = said("{verb} {registry}", verb=Said(verb), registry=registry)
         rows.append((when, command if registry else Said(verb), str(one.hosts), counts, state))
-    note = "" if rows else "no rollout was begun in this folder"
+    note = "" if rows else "no rollout was started in this folder"
     return from_rows(("began", "what", "nodes", "results", "state"), rows, note)
 
 

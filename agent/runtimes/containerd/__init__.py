@@ -161,11 +161,7 @@ def left(facts: Facts, item: Owned, registry: Registry) -> tuple[Change, ...]:
     file = facts.tree.read(item.path)
     if item.path.endswith("/hosts.toml"):
         content = file.content
-        return (
-            ()
-            if content is None
-            else change(PART, file, hosts_toml.without_our_ca(item.path, content))
-        )
+        return () if content is None else change(PART, file, hosts_toml.without_our_ca(content))
     for found in facts.containerds:
         known = layers.read(found, facts.tree)
         if item.path in (layer.path for layer in known.all) and file.content is not None:
@@ -189,7 +185,7 @@ def kept(facts: Facts, item: Owned, ledger: Ledger) -> str:
         return ""
     if is_configuration(item.path):
         return f"{item.path} keeps its config_path: {', '.join(names)} relies on it"
-    return f"{item.path} stays: what it says counts nowhere else beside that config_path"
+    return f"{item.path} stays: what it says takes effect nowhere else beside that config_path"
 
 
 def _counting_by_us(item: Owned) -> str:
@@ -355,7 +351,7 @@ def _move_legacy(situation: Situation) -> Done:
     others = legacy.folders(written, ours)
     situation.notes += [*legacy.never_asked(written), *legacy.secured(written, ours)]
     there = [host for host in others if carried.has(situation.tree, FOLDER, host)]
-    situation.notes += [f"{FOLDER} has {host} already: that counts now" for host in there]
+    situation.notes += [f"{FOLDER} has {host} already: that takes effect now" for host in there]
     _note_awakened(situation)
     kept = {host: text for host, text in others.items() if host not in there}
     return _folders(situation, [FOLDER], kept), drafts.changes()
@@ -388,7 +384,7 @@ def _folders(situation: Situation, roots: list[str], others: dict[str, str]) -> 
         changes += hosts_toml.changes(tree, place, registry, owned, initial)
         if not tree.exists(place) and tree.exists(f"{roots[0]}/{hosts_toml.DEFAULT}"):
             situation.notes.append(
-                f"{roots[0]}/{hosts_toml.DEFAULT} no longer counts for {registry.name}: it has a "
+                f"{roots[0]}/{hosts_toml.DEFAULT} no longer applies to {registry.name}: it has a "
                 "folder of its own"
             )
     for host, text in others.items():
@@ -411,5 +407,5 @@ def _note_awakened(situation: Situation) -> None:
     there = [name for name in situation.tree.names(FOLDER) if name not in ours]
     if there:
         situation.notes.append(
-            f"{FOLDER} was there unread, and counts from now on: {', '.join(there)}"
+            f"{FOLDER} was there unread, and takes effect now: {', '.join(there)}"
         )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
+# The host of a URL: in what a runtime says, that of the last one is at fault.
+SITE = re.compile(r"https?://([^/\s\"\\]+)")
 IMAGE_NAME = "@image"  # stands for the image's name in the words that a row is compared with
 
 # What a trouble is a matter of; the cluster's side groups pods by it.

@@ -10,7 +10,7 @@ from agent.wire.client_pair import is_refused
 from agent.wire.faults import AgentError, TrustError
 from agent.wire.plan import Registry
 from agent.wire.runtimes.declared import RUNTIMES
-from agent.wire.troubles.row import IMAGE_NAME, Row, Told
+from agent.wire.troubles.row import IMAGE_NAME, SITE, Row, Told
 from agent.wire.troubles.table import rows
 
 # What a person types to see the same failure, and the folder where that runtime looks for
@@ -26,8 +26,8 @@ _UNSHOWN = Row(
     False,
     Told(
         message="the runtime shows {name} no certificate, and {name} wants one of its clients",
-        cause="it does not read the pair where this agent put it: a restart of it waits, or a file "
-        "of another's counts for it",
+        cause="it does not read the pair where this agent put it: a restart of it waits, or "
+        "someone else's file applies to it",
         cure="restart the runtime if a restart waits (inv nodes.status), then: inv nodes.verify",
     ),
 )
@@ -38,9 +38,7 @@ _NAMES = re.compile(
 )
 # Podman tells of the mirrors it asked in vain, and then of the registry itself.
 _MIRRORS = re.compile(r"\(Mirrors also failed: \[(?P<mirrors>.*)\]\): (?P<registry>.*)", re.DOTALL)
-# The host of the last URL is the one at fault; a blob that Docker downloads comes without one, when
-# the registry itself has answered already.
-_SITE = re.compile(r"https?://([^/\s\"\\]+)")
+# Docker downloads a blob without naming a URL, when the registry itself has answered already.
 _SENT_ON = re.compile(r"download failed after attempts=\d+: (x509|tls|dial)")
 
 
@@ -102,7 +100,7 @@ def _row(words: str, image: str) -> Row | None:
 
 def _other(words: str, registry: Registry) -> str:
     """The host at fault if it is not the registry, or an empty string."""
-    sites = _SITE.findall(words)
+    sites = SITE.findall(words)
     if not sites:
         return "another host" if _SENT_ON.search(words) else ""
     ours = {name for one in registry.each for name in (one.name, f"{one.host}:{one.port}")}

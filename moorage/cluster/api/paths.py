@@ -16,6 +16,7 @@ class ApiKind:
     namespaced: bool = True
 
 
+ALIVE = "status.phase!=Succeeded,status.phase!=Failed"  # of pods: those that may still run
 KINDS: dict[str, ApiKind] = {
     "Namespace": ApiKind("/api/v1", "namespaces", namespaced=False),
     "Node": ApiKind("/api/v1", "nodes", namespaced=False),

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from moorage.registry.front.roles import User
     from moorage.settings import Settings
 
-_ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 # Above so many namespaces one list of all events is less to ask for.
 _MANY = 12
 
@@ -91,7 +90,7 @@ def examine(
 ) -> Report:
     """Every pod that cannot pull, in ``namespace`` or in all, or ``pod`` alone, by cause.
 
-    Raises Refused where there is no such pod; ApiError where pods may not be listed.
+    Raises Refused if there is no such pod; ApiError where pods may not be listed.
     """
     found: list[Stuck] = []
     seen = 0
@@ -136,7 +135,7 @@ def typed(api: Api, report: Report) -> Report:
 
 def _pods(api: Api, namespace: str, pod: str) -> Iterable[dict[str, Any]]:
     if not pod:
-        yield from api.items(paths.all_of("Pod", namespace), "list pods", fields=_ALIVE)
+        yield from api.items(paths.all_of("Pod", namespace), "list pods", fields=paths.ALIVE)
         return
     found = api.find(paths.one("Pod", pod, namespace), f"read pod {namespace}/{pod}")
     if found is None:
@@ -350,7 +349,7 @@ _UNKNOWN = ("?",)
 def _tags(
     settings: Settings, repository: str, login: Credentials | None, notes: _Notes
 ) -> tuple[str, ...] | None:
-    """The repository's tags; None where there is no such one; _UNKNOWN where nobody says."""
+    """The repository's tags; None if there is no such one; _UNKNOWN where nobody says."""
     from moorage.registry import client
 
     if login is None and not settings.registry.external:

@@ -45,7 +45,7 @@ UNTRUSTED_TAINT = "moorage.dev/untrusted"
 
 @dataclass(frozen=True)
 class ClusterNode:
-    """A node as the API tells it. ``address``: where it is reached from inside the cluster's net.
+    """A node as the API reports it. ``address``: where it is reached from inside the cluster's net.
 
     ``others``: its further addresses and names, those first that are more likely to be reached.
     ``runtime`` as ``containerd 2.1.9``; ``trusted``: by registry, when an agent last proved it;
@@ -93,7 +93,7 @@ class TrustProof:
 def addresses(api: Api, selector: str = "") -> tuple[ClusterNode, ...]:
     """The cluster's nodes, those with these labels.
 
-    Raises Refused where there is none; ApiError where nodes may not be listed.
+    Raises Refused if there is none; ApiError where nodes may not be listed.
     """
     listed = api.items(paths.all_of("Node"), "list nodes", selector=selector)
     nodes = tuple(from_document(document) for document in listed)
@@ -108,7 +108,7 @@ def addresses(api: Api, selector: str = "") -> tuple[ClusterNode, ...]:
 
 
 def linux(nodes: Sequence[ClusterNode]) -> tuple[ClusterNode, ...]:
-    """Those that the agent runs on. Raises Refused where it is none. Pure."""
+    """Those that the agent runs on. Raises Refused if it is none. Pure."""
     found = tuple(node for node in nodes if node.platform.startswith("linux"))
     if not found:
         raise Refused(
@@ -296,7 +296,7 @@ _COMMANDS = {
 
 
 def _events(api: Api, registry: str, clocks: Clocks) -> list[tuple[str, Evidence]]:
-    """What kubelets told of pulls from the registry, by node, and how their clocks go."""
+    """What kubelets reported of pulls from the registry, by node, and how their clocks go."""
     heard: list[tuple[str, tuple[float, bool, str]]] = []
     try:
         for event in api.items(
@@ -322,8 +322,7 @@ def _stuck_now(
     """Pods that miss the trust, on nodes where no event tells when they last tried."""
     silent = {name for name, known in found.items() if not known}
     waiting = []
-    fields = "status.phase!=Succeeded,status.phase!=Failed"
-    for pod in api.items(paths.all_of("Pod"), "list pods", fields=fields) if silent else ():
+    for pod in api.items(paths.all_of("Pod"), "list pods", fields=paths.ALIVE) if silent else ():
         node = (pod.get("spec") or {}).get("nodeName", "")
         for one in containers(pod) if node in silent else ():
             code = causes.classify(one.words).code if one.words else ""

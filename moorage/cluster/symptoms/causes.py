@@ -20,6 +20,7 @@ from agent.wire.troubles.row import (
     PUSH,
     REGISTRY,
     SECRET,
+    SITE,
     TRUST,
     UP,
 )
@@ -325,13 +326,9 @@ def registry_of(image: str) -> str:
     return home_of(image).registry
 
 
-# The host of the last address is the one at fault.
-_SITE = re.compile(r"https?://([^/\s\"\\]+)")
-
-
 def another_host(words: str, registry: str) -> str:
     """The host that a complaint is about, if it is another than the registry; "" if it is not."""
-    found = _SITE.findall(_MIRRORS.sub("", words))
+    found = SITE.findall(_MIRRORS.sub("", words))
     site = str(found[-1]) if found else registry
     of_hub = registry == HUB and site.endswith(f".{HUB}")
     return "" if of_hub or same_registry(site, registry) else site

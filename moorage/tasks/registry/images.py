@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
 
+from moorage.output import size
 from moorage.output.ages import age
 from moorage.tasks.command import Run, command
 
@@ -54,7 +55,7 @@ def list_(run: Run, repository: str = "") -> dict[str, Any]:
     rows = [
         [
             f"{one['repository']}:{one['tag']}", one["digest"][7:19],
-            ", ".join(one["platforms"]) or "-", _size(one["size"]), age(now - one["pushed"]),
+            ", ".join(one["platforms"]) or "-", size(one["size"]), age(now - one["pushed"]),
         ]
         for one in images
     ]  # fmt: skip
@@ -98,7 +99,7 @@ def delete(run: Run, reference: str, dry_run: bool = False, yes: bool = False) -
         for step in steps:
             deletion.carry_out(run.settings, login, step)
         run.ui.show(f"deleted: {', '.join(told)}")
-        run.ui.show("  its bytes come free by: inv registry.collect")
+        run.ui.show("  inv registry.collect frees its bytes")
     return {"ok": True, "changed": not dry_run, "deleted": told, "warnings": warnings}
 
 
@@ -109,7 +110,7 @@ def delete(run: Run, reference: str, dry_run: bool = False, yes: bool = False) -
         "older_than": "only what was pushed longer ago may go: 30d, 12h",
         "untagged": "manifests without a tag go, too, once they are a day old",
         "protect": "patterns of repositories, tags or REPOSITORY:TAG that stay, by commas",
-        "all": "also if a repository is left without any image",
+        "all": "even if a repository is left without any image",
         "without_nodes": "what nodes outside of a cluster run may go",
         "dry_run": "show what goes, what stays and why, and change nothing",
     },
@@ -159,7 +160,7 @@ def prune(
             run.ui.progress("deleting images") as update,
         ):
             done = pruning.carry_out(run.settings, login, plan, update)
-        run.ui.show(f"{len(done)} deleted; their bytes come free by: inv registry.collect")
+        run.ui.show(f"{len(done)} deleted; inv registry.collect frees their bytes")
     return {
         "ok": True,
         "changed": bool(done),
@@ -175,7 +176,7 @@ def _verdicts(run: Run, verdicts: tuple[TagVerdict, ...]) -> None:
         [
             "goes" if one.goes else "stays",
             f"{one.repository}:{one.tag}" if one.tag else f"{one.repository}@{one.digest[7:19]}",
-            age(now - one.pushed), _size(one.size), one.why,
+            age(now - one.pushed), size(one.size), one.why,
         ]
         for one in sorted(verdicts, key=lambda one: (not one.goes, one.repository, -one.pushed))
     ]  # fmt: skip
@@ -189,14 +190,6 @@ def _rows(run: Run, columns: tuple[str, ...], rows: list[list[str]]) -> None:
         widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
         lines = ([c.ljust(w) for c, w in zip(row, widths, strict=True)] for row in rows)
         run.ui.page("\n".join("  ".join(line).rstrip() for line in lines))
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 namespace = Collection("images", list_, delete, prune)
