@@ -87,7 +87,7 @@ class Command:
         if self.name != SERVE:
             takes = ("--dry-run", *self.verb.flags) if self.verb.changes else self.verb.flags
         if "--stay" in self.flags and ("--stay" not in takes or self.dry_run):
-            raise UsageError("--stay goes with apply alone")
+            raise UsageError("--stay goes only with apply")
         for flag in sorted(self.flags.difference(takes)):
             raise UsageError(f"{flag} does not go with {self.name}")
 
@@ -110,7 +110,7 @@ class Command:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run one command; everything that happens is told as events."""
+    """Run one command; everything that happens is reported as events."""
     words = sys.argv[1:] if words is None else words
     if words[:1] == ["--version"] and words[1:] in ([], ["--json"]):
         print(json.dumps(_about()) if words[1:] else f"moorage-agent {__version__}")  # noqa: T201
@@ -147,7 +147,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _events(command: Command, later: list[Callable[[], None]]) -> Iterator[Event]:
-    """What happens; ``later`` gets what is to be done when all of it has been told."""
+    """What happens; ``later`` gets what is to be done when all of it has been reported."""
     verb, looks = command.verb, command.looks
     plan = _plan(command) if verb.plan else None
     if plan is not None and verb.rootless_parts:

@@ -33,7 +33,7 @@ def packed(modules: Mapping[str, CodeType]) -> bytes:
 
 
 def read(archive: str) -> Table | None:
-    """The archive's table, None where it has none for this Python."""
+    """The archive's table, None if it has none for this Python."""
     try:
         content = zipimport.zipimporter(archive).get_data(MEMBER)
     except (OSError, ImportError):

@@ -29,7 +29,7 @@ _AT_ONCE = 8
 
 
 def pending(settings: Settings, nodes: str | None = None) -> list[Action]:
-    """What :func:`up` would do to this machine and to the lab; nothing where all is up.
+    """What :func:`up` would do to this machine and to the lab; nothing if all is up.
 
     Raises Refused for a bad mix, or where something is needed that cannot be had.
     """

@@ -108,7 +108,7 @@ def logged(
 
     ``heard`` gets what is new in it, line by line, a few times a second. Not through a pipe: should
     we be killed, the program goes on to its end and cleans up after itself. On Ctrl-C and SIGTERM
-    it gets a SIGTERM and is waited for. Raises MoorageError where it is missing, takes more than
+    it gets a SIGTERM and is waited for. Raises MoorageError if it is missing, takes more than
     ``timeout`` seconds, or fails; then with the last words of ``log``.
     """
     _log.info("run: %s (its words: %s)", shlex.join(argv), log)
@@ -160,7 +160,7 @@ def attached(argv: Sequence[str]) -> int:
 def become(argv: Sequence[str]) -> NoReturn:
     """Goes on as ``argv``: its terminal, its signals and its exit code are the user's own.
 
-    Raises MoorageError where it is not installed.
+    Raises MoorageError if it is not installed.
     """
     _log.info("become: %s", shlex.join(argv))
     try:
@@ -177,7 +177,7 @@ def has_sudo() -> bool:
 def as_root() -> list[str]:
     """What to put before a command that needs root: nothing, or sudo.
 
-    Raises Refused where we are not root and there is no sudo.
+    Raises Refused if we are not root and there is no sudo.
     """
     if os.geteuid() == 0:
         return []

@@ -26,7 +26,7 @@ TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """The Docker engine, where none answers and Moorage starts one by hand."""
+    """The Docker engine, if none answers and Moorage starts one by hand."""
 
     # Where that one keeps its data (dockerd --data-root); empty: where dockerd itself would.
     data: str = ""
@@ -128,7 +128,7 @@ class NodesSettings:
     # Where their images lie in ours, below which path; {registry} is the other registry's name.
     # Empty: under the same path, so two registries can meet.
     mirror_path: str = "{registry}"
-    # Further names of the registry that nodes shall know; its certificate must have them.
+    # Further names of the registry that nodes are to know; its certificate must have them.
     names: tuple[str, ...] = ()
     # "http": the registry that nodes ask has no TLS.
     insecure: str = ""
@@ -176,7 +176,7 @@ class UpkeepSettings:
     # Where backups go, as `inv registry.backup` takes it; empty: none are made.
     backup: str = ""
     passphrase_file: str = ""
-    # What node_exporter's textfile collector shall read; empty: nothing.
+    # What node_exporter's textfile collector is to read; empty: nothing.
     textfile: str = ""
     # The time of the day, by this machine's clock.
     at: str = "03:17"
@@ -222,7 +222,7 @@ class Settings:
 
     @property
     def ca_file(self) -> Path:
-        """The CA that nodes shall trust (PEM): ours, or that of a registry of somebody else's.
+        """The CA that nodes are to trust (PEM): ours, or that of a registry of somebody else's.
 
         Raises Refused (``no-home``).
         """

@@ -194,7 +194,7 @@ class UI:
     def confirm(self, actions: Sequence[str], *, question: str = "Go on?") -> None:
         """Announces ``actions`` and asks before they are done; ``--yes`` agreed beforehand.
 
-        Raises Refused where there is nobody to ask, or the answer is no. Nothing was changed then.
+        Raises Refused if there is nobody to ask, or the answer is no. Nothing was changed then.
         """
         if not actions:
             return
@@ -226,7 +226,7 @@ class UI:
     def ask_secret(self, question: str) -> str:
         """A password, typed unseen; without a terminal the first line of stdin.
 
-        Raises Refused where nothing comes.
+        Raises Refused if nothing comes.
         """
         if sys.stdin.isatty():
             import getpass

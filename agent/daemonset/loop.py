@@ -371,7 +371,7 @@ def _in_doubt(result: HostResult) -> bool:
 
 
 def _beyond_files(events: list[Event]) -> Fault | None:
-    """Why the trust folders alone do not do here; None where they do."""
+    """Why the trust folders alone do not do here; None if they do."""
     for event in events:
         if isinstance(event, ChangeEvent) and event.path.endswith("/config.toml"):
             return _more(f"{event.path} has to be edited")

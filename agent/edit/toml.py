@@ -39,7 +39,7 @@ def shared(content: bytes) -> dict[str, Any]:
 
 
 def at(tables: dict[str, Any], *keys: str) -> Any:
-    """The value under a chain of keys, or None where the chain breaks."""
+    """The value under a chain of keys, or None if the chain breaks."""
     value: Any = tables
     for key in keys:
         if not isinstance(value, dict) or key not in value:

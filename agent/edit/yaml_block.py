@@ -47,7 +47,7 @@ class Document:
     lines: tuple[_Line, ...]
 
     def value(self, *path: str) -> str | None:
-        """The scalar under a chain of keys, without its quotes; None where there is none."""
+        """The scalar under a chain of keys, without its quotes; None if there is none."""
         line = self._find(path)
         return None if line is None or not line.value else _plain(line.value)
 
@@ -260,7 +260,7 @@ def _check(document: Document) -> None:
         if one.item and not one.key:
             open_levels[-1] = (one.indent, set())
         elif one.key in open_levels[-1][1]:
-            raise Unsafe(f"line {one.number + 1}: {one.key} stands there twice")
+            raise Unsafe(f"line {one.number + 1}: {one.key} is there twice")
         else:
             open_levels[-1][1].add(one.key)
 

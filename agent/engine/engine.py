@@ -59,9 +59,9 @@ class Engine:
         return self._told(self._dry("apply", plan) if dry_run else self._changed("apply", plan))
 
     def unchanged(self, plan: Plan) -> list[Event] | None:
-        """What :meth:`apply` tells of a node that is as planned and proves it; else None.
+        """What :meth:`apply` reports of a node that is as planned and proves it; else None.
 
-        Writes nothing, and runs nothing where the host is an ``Onlooker``; the caller keeps other
+        Writes nothing, and runs nothing if the host is an ``Onlooker``; the caller keeps other
         agents away (``lock.unmoved``). Of a plan with a pull, which stays on the node, None.
         """
         if plan.verify is not None or not nothing_left(self._store):
@@ -174,7 +174,7 @@ class Engine:
     def recover(
         self, wait: float = 10, boot: bool = False, stop_running: bool = False
     ) -> Iterator[Event]:
-        """Roll back what an agent that was cut off left half-way; nothing where there is none.
+        """Roll back what an agent that was cut off left half-way; nothing if there is none.
 
         ``boot``: the services that read the files start after us, so none is waited for.
         ``stop_running``: their restart may stop what runs on them.
@@ -240,7 +240,8 @@ class Engine:
         """What would be done: every change as a diff, nothing touched."""
         if not self._store.readable:
             yield NoteEvent(
-                f"{self._store.folder} is root's to read: what is ours here already is not known"
+                f"{self._store.folder} can be read only by root: what is ours here already is "
+                "unknown"
             )
         if self._store.pending() is not None:
             yield NoteEvent("an interrupted run would be rolled back first (recover)")

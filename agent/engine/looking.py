@@ -81,7 +81,7 @@ def still_waiting(host: Host, put_off: Mapping[str, str]) -> Iterator[str]:
 
 
 def facts_event(facts: Facts) -> FactsEvent:
-    """Whom we are talking to, as every operation tells it first."""
+    """Whom we are talking to, as every operation reports it first."""
     return FactsEvent(
         host=facts.nodename,
         runtime=facts.runtime,

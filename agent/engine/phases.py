@@ -255,7 +255,7 @@ class Phases:
             raise RefusedError(
                 "no-service-manager",
                 f"{services[0]} must be restarted, and neither systemd nor OpenRC is at work here",
-                cause="this agent restarts services through one of the two alone",
+                cause="this agent restarts services only through one of the two",
                 cure="apply with restart: false, then restart it by hand",
             )
 

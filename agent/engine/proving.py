@@ -92,7 +92,7 @@ class Proving:
         waiting: Collection[str] = (),
         serving: Collection[str] = (),
     ) -> Iterator[Event]:
-        """TLS by name, CRI, and a proof a runtime; what has none is told in the result.
+        """TLS by name, CRI, and a proof a runtime; what has none is named in the result.
 
         ``waiting``: services whose restart is put off; ``serving``: where CRI was just proved.
         """

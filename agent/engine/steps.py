@@ -115,7 +115,7 @@ def _untrusted(facts: Facts, plan: Plan, noted: Noted) -> Step:
 
 
 def _undone(facts: Facts, plan: Plan, noted: Noted) -> Step:
-    """Back to before the last apply for the plan's registry; nothing where none stands."""
+    """Back to before the last apply for the plan's registry; nothing if none stands."""
     if undoing.is_done(noted.records, plan.options.run):
         return Step("undo", plan, notes=("this run has taken its apply back already",))
     name = plan.registry.name
@@ -183,15 +183,15 @@ def _taken(
 def _nothing_stands(name: str, records: tuple[Record, ...]) -> str:
     others = " and ".join(one for one in undoing.standing(records) if one != name)
     if not others:
-        return "no apply of ours stands on this node: there is nothing to take back"
-    nothing = f"no apply for {name} stands on this node: there is nothing to take back"
+        return "no apply of ours is in effect on this node: there is nothing to take back"
+    nothing = f"no apply for {name} is in effect on this node: there is nothing to take back"
     return f"{nothing}; an undo for {others} takes back what was done for it"
 
 
 def _too_short(number: int) -> Fault:
     return Fault(
         "history-too-short",
-        f"what was ours before number {number} is not known any more",
+        f"what was ours before number {number} is no longer known",
         cause=f"only the last {KEEP} changes are kept",
         cure="take all of the trust away instead: inv nodes.untrust",
     )

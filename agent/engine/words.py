@@ -1,4 +1,4 @@
-"""How the engine tells what was done, what would be, and what could not be put back. Pure."""
+"""How the engine reports what was done, what would be, and what could not be put back. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agent.wire.report import ChangeEvent
 
 
 def record(done: Record, undone: Mapping[int | None, int]) -> dict[str, Any]:
-    """A finished transaction as `history` tells it."""
+    """A finished transaction as `history` reports it."""
     return {
         "number": done.number,
         "time": done.time,

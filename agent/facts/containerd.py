@@ -124,7 +124,7 @@ def _containerd(
 
 
 def _told_socket(dump: bytes | None) -> str:
-    """Where a containerd listens by its own `config dump`; an empty string where it does not say.
+    """Where a containerd listens by its own `config dump`; an empty string if it does not say.
 
     Up to version 3 that is ``grpc.address``, from 4 on a plugin's (containerd 2.3).
     """
@@ -142,7 +142,7 @@ def _version_of(host: Host, binary: str) -> Version:
     if not shown.ok or version is None:
         raise AgentError(
             "containerd-broken",
-            f"{binary} does not tell its version: {shown.complaint}",
+            f"{binary} does not report its version: {shown.complaint}",
             cause="the program is damaged or made for another machine",
             cure=f"repair it; `{binary} --version` must answer",
         )
@@ -150,7 +150,7 @@ def _version_of(host: Host, binary: str) -> Version:
 
 
 def _running_version(process: Process, binary: str, socket: str) -> Version | None:
-    """What a daemon says it is by CRI; None where it does not, or was started from another file.
+    """What a daemon says it is by CRI; None if it does not, or was started from another file.
 
     It costs a tenth of a start of the program. A package that was upgraded since left a new file
     in the place of the one that runs (proc_pid_exe(5)); to that one the next start belongs.

@@ -42,7 +42,7 @@ class Task(NamedTuple):
 
 
 def held(group: str, main: int) -> tuple[Task, ...] | None:
-    """The containers of the processes in a control group; None where those cannot be seen.
+    """The containers of the processes in a control group; None if those cannot be seen.
 
     ``main`` is the service's main process: if even that is not seen in the group, this is another
     process namespace. The sandbox of a pod is no container of its own here.

@@ -29,7 +29,7 @@ LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
 class Docker(NamedTuple):
-    """A Docker Engine; ``version`` is empty where only its folder shows that it is there.
+    """A Docker Engine; ``version`` is empty if only its folder shows that it is there.
 
     ``socket`` is a path, or ``tcp://host:port``. ``home`` is the home folder of the user that runs
     a rootless one, else empty. ``flags`` are the options it was started with.

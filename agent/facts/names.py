@@ -12,7 +12,7 @@ SECONDS = 3
 
 
 class Names:
-    """Looks names up, each once, where something wants to know."""
+    """Looks names up, each once, when something wants to know."""
 
     def __init__(self, host: Host | None = None) -> None:
         self._host = host

@@ -57,7 +57,7 @@ def _client(host: Host, tree: Tree, kind: Kind, found: Runtime) -> str:
 
 
 def service(host: Host, daemon: Daemon, *programs: str) -> Unit | None:
-    """The service whose restart starts this very process anew; None where none is.
+    """The service whose restart starts this very process anew; None if none is.
 
     A control group alone does not tell: whatever cron, sshd or a user's own manager has started is
     in theirs. The unit is the one if it is named after the program, if it starts it, or if the

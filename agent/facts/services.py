@@ -1,4 +1,4 @@
-"""What the service manager tells of services: whether they run, what their stop takes along.
+"""What the service manager reports of services: whether they run, what their stop takes along.
 
 Of systemd in one call for all of them: a call takes 5 ms, a property more nothing.
 """
@@ -37,7 +37,7 @@ _OPENRC = "/run/openrc"
 
 
 class Service(NamedTuple):
-    """A service as its manager tells it.
+    """A service as its manager reports it.
 
     ``start`` differs from start to start. ``kill_mode`` is how its stop ends more than its main
     process, such as ``KillMode=control-group``; "" if it does not. ``group`` is its control group,

@@ -62,7 +62,7 @@ def drop(store: Store, registry: str) -> None:
 
 
 def applied(store: Store, plan: Plan, events: Iterator[Event]) -> Iterator[Event]:
-    """An apply's events; where its change stays, the node is held to the plan from then on."""
+    """An apply's events; if its change stays, the node is held to the plan from then on."""
     for event in events:
         if isinstance(event, ResultEvent):
             result = event.result

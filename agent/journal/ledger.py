@@ -103,7 +103,7 @@ class Store:
 
     @property
     def readable(self) -> bool:
-        """Whether this user may look into the folder; true where there is none."""
+        """Whether this user may look into the folder; true if there is none."""
         return not os.path.isdir(self.folder) or os.access(  # noqa: PTH112
             self.folder, os.R_OK | os.X_OK, effective_ids=True
         )

@@ -68,7 +68,7 @@ def unmoved(store: Store) -> Iterator[bool]:
 
 
 def holder(store: Store) -> dict[str, Any] | None:
-    """Who holds the node's lock, or None where it is free."""
+    """Who holds the node's lock, or None if it is free."""
     try:
         with store.lock.open("rb") as file:
             try:

@@ -42,7 +42,7 @@ def notes(
 
 
 def suspect(content: bytes | None) -> str:
-    """Which tool has left its mark in a file, with the line; empty where none has."""
+    """Which tool has left its mark in a file, with the line; empty if none has."""
     for number, line in enumerate((content or b"").splitlines(), 1):
         for name, mark in MARKS:
             if mark.search(line):

@@ -25,8 +25,8 @@ Read = Callable[[str], "bytes | None"]
 
 
 def standing(store: Store, read: Read, waiting: Iterable[str]) -> StatusEvent:
-    """``read`` gives a file's bytes by its path on the node, None where there is none; ``waiting``
-    are the services whose restart was put off. Raises AgentError where our notes are damaged."""
+    """``read`` gives a file's bytes by its path on the node, None if there is none; ``waiting``
+    are the services whose restart was put off. Raises AgentError if our notes are damaged."""
     records = store.records()
     newest = next(records, None)
     ledgers = newest.ledger if newest else {}
@@ -139,7 +139,7 @@ def _trusted(registry: str, files: Iterable[RecordedFile], read: Read) -> dict[s
 
 
 def _state(left: str | None, content: bytes | None) -> str:
-    """``left``: the SHA-256 of the file as we left it; None where we took it away."""
+    """``left``: the SHA-256 of the file as we left it; None if we took it away."""
     if content is None:
         return "as-left" if left is None else "missing"
     return "as-left" if digest_of(content) == left else "changed"

@@ -250,7 +250,7 @@ class Transaction:
     def rollback(self, starts: Callable[[str], str]) -> Restored:
         """Every file as it was. ``starts`` tells which start of a service is running now.
 
-        Raises AgentError where some cannot be written now: all others are put back, the intent
+        Raises AgentError if some cannot be written now: all others are put back, the intent
         stays, and the next run goes on from there.
         """
         files: list[FileChange] = []

@@ -42,7 +42,7 @@ def before(records: Sequence[Record], last: Record) -> Record | None:
 
 
 def too_short(earlier: Record | None, last: Record) -> bool:
-    """Whether the record before ``last``, which tells what was ours then, is kept no more."""
+    """Whether the record before ``last``, which tells what was ours then, is no longer kept."""
     return earlier is None and last.number > 1
 
 
@@ -54,7 +54,7 @@ def is_done(records: Sequence[Record], run: str) -> bool:
 def without(before: bytes, after: bytes, now: bytes) -> bytes | None:
     """``now`` with the edit from ``before`` to ``after`` taken back.
 
-    None where somebody else has changed the very lines that edit changed.
+    None if somebody else has changed the very lines that edit changed.
     """
     old, ours, theirs = (one.splitlines(keepends=True) for one in (before, after, now))
     place: dict[int, int] = {}

@@ -220,7 +220,7 @@ def _refuse_unwritable(path: Path, mode: int) -> None:
         raise AgentError(
             "not-permitted",
             f"{path} cannot be changed: it has the attribute {flags}",
-            cause=f"somebody has locked it by chattr +{flags}",
+            cause=f"somebody locked it with chattr +{flags}",
             cure=f"chattr -{flags} {shlex.quote(str(path))}, then run again",
         )
     if not os.access(path, mode):

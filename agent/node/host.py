@@ -62,7 +62,7 @@ class Done(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """A service as it stands; ``start`` differs from start to start, "" where not asked.
+    """A service as it stands; ``start`` differs from start to start, "" if not asked.
 
     ``main`` is the number of its main process, 0 where it has none or was not asked.
     """
@@ -120,7 +120,7 @@ class Host:
                 "command-timeout",
                 f"`{' '.join(argv)}` did not end within {timeout:g} seconds",
                 cause="the command hangs on this node",
-                cure=f"run it by hand on the node and look why: {' '.join(argv)}",
+                cure=f"run it by hand on the node to see why: {' '.join(argv)}",
             ) from None
         except OSError as problem:
             raise AgentError(
@@ -178,7 +178,7 @@ class Host:
         return self.systemd or self.openrc or not self.real
 
     def unit(self, name: str) -> Unit | None:
-        """The service of that name, or None where there is none."""
+        """The service of that name, or None if there is none."""
         if self.openrc:
             return _openrc_unit(name)
         if not self.systemd:
@@ -245,7 +245,7 @@ class Host:
         return None
 
     def start_of(self, name: str) -> str:
-        """Which start of a service runs now, "" where it is none; ``name`` as for ``restart``."""
+        """Which start of a service runs now, "" if it is none; ``name`` as for ``restart``."""
         if name in TOOLS:
             return ""
         found = self.unit(name[len(RELOAD) :] if name.startswith(RELOAD) else name)
@@ -253,7 +253,7 @@ class Host:
 
     @property
     def boot_command(self) -> tuple[str, ...] | None:
-        """What starts this very agent at boot to recover; None where systemd would not, or where
+        """What starts this very agent at boot to recover; None if systemd would not, or where
         it runs from its source or in another system's tree.
         """
         home = Path(__file__).parents[2]
@@ -346,7 +346,7 @@ class Host:
                 "restart-failed",
                 f"{problem}: {done.complaint}",
                 cause="what it reads, or something else here, keeps it from working",
-                cure=f"run it by hand on the node and look why: {' '.join(argv)}",
+                cure=f"run it by hand on the node to see why: {' '.join(argv)}",
             )
 
 

@@ -35,7 +35,7 @@ class Memory:
             self._known.pop(next(iter(self._known)))
 
     def news(self) -> bytes:
-        """What was learned, for :meth:`take` in another process; empty where that is nothing."""
+        """What was learned, for :meth:`take` in another process; empty if that is nothing."""
         return json.dumps(self._news).encode() if self._news else b""
 
     def take(self, news: bytes) -> None:
@@ -47,7 +47,7 @@ class Memory:
 def key(program: str, words: Iterable[str], inputs: Iterable[bytes]) -> str | None:
     """A digest of the program's file, the words it is given and the contents of what it reads.
 
-    None where the program could not be told from another: it is missing, or a script, which may
+    None if the program could not be told from another: it is missing, or a script, which may
     do anything. The file's change time cannot be set back, whoever replaced it (inode(7)).
     """
     try:

@@ -13,7 +13,7 @@ MAX_FILE = 8 << 20
 
 
 class File(NamedTuple):
-    """A file as it was found. ``content`` is None where there is none.
+    """A file as it was found. ``content`` is None if there is none.
 
     ``target`` is where the bytes are after all links; ``problem`` says why it cannot be read.
     """
@@ -39,7 +39,7 @@ class Tree:
         return self._seen[path]
 
     def names(self, folder: str) -> tuple[str, ...]:
-        """What a folder holds, sorted; empty where it is missing."""
+        """What a folder holds, sorted; empty if it is missing."""
         try:
             return tuple(sorted(entry.name for entry in self.outside(folder).iterdir()))
         except OSError:
@@ -52,7 +52,7 @@ class Tree:
             return False
 
     def written(self, path: str) -> float | None:
-        """When a file's bytes were last written (mtime, seconds); None where there is none."""
+        """When a file's bytes were last written (mtime, seconds); None if there is none."""
         try:
             return self.outside(path).stat().st_mtime
         except OSError:

@@ -1,4 +1,4 @@
-"""Notices that files changed: inotify(7) through the C library, nothing where it cannot be had.
+"""Notices that files changed: inotify(7) through the C library, nothing if it cannot be had.
 
 Folders are watched, since editors and package managers replace files by a rename, and the files
 themselves, since a bind-mounted one (a container's /etc/hosts) has its folder elsewhere.

@@ -106,7 +106,7 @@ def request(
         raise AgentError(
             "not-a-registry",
             f"{registry.name} does not speak HTTP: {type(problem).__name__}",
-            cause="what answers there is no image registry",
+            cause="whatever answers there is not an image registry",
             cure="check the name and the port",
         ) from None
     except OSError as problem:

@@ -17,9 +17,9 @@ from agent.runtimes import table
 from agent.wire.plan import Plan
 from agent.wire.report import Unproven
 
-NO_IMAGE = "no image was pulled, since the plan names none; TLS by name alone was proven"
+NO_IMAGE = "no image was pulled, since the plan names none; only TLS by name was proven"
 NO_NODE = "this is a file tree, not a running node"
-NOTHING_RUNS = "it does not run, or serves no kubelet, and nothing else here pulls images"
+NOTHING_RUNS = "it does not run, or does not serve a kubelet, and nothing else here pulls images"
 NO_RUNTIME = "there is no container runtime here"
 
 

@@ -254,8 +254,8 @@ def _hosts_of_its_own(proof: Proof) -> Iterator[None]:
         raise AgentError(
             problem.code,
             f"the rootless engine of {proof.home}: {problem}",
-            cause="it has read /etc/hosts when it started, and reads it no more until it is "
-            "restarted",
+            cause="it read /etc/hosts when it started, and does not read it again until "
+            "it is restarted",
             cure="everything else is done; its user restarts it when its containers may stop "
             "(systemctl --user restart docker), then: inv nodes.verify",
         ) from None

@@ -115,7 +115,7 @@ class Home:
         return self.folder / "authority.pem"
 
     def settings(self) -> AgentSettings | None:
-        """None where no agent resides. Raises AgentError where its settings are spoilt."""
+        """None if no agent resides. Raises AgentError if its settings are spoilt."""
         try:
             content = (self.folder / "settings.json").read_bytes()
         except FileNotFoundError:

@@ -40,7 +40,7 @@ def request(host: Host, key: Path) -> str:
 def take(home: Home, settings: AgentSettings, document: bytes) -> AgentSettings:
     """Puts a renewed certificate in the place of the old one, with its key.
 
-    Raises AgentError where it does not belong to the key of the last request, or not to the CA.
+    Raises AgentError if it does not belong to the key of the last request, or not to the CA.
     """
     try:
         data = json.loads(document)
@@ -77,7 +77,7 @@ def settle(home: Home) -> None:
 
 
 def check(certificate: Path, key: Path, authority: Path) -> None:
-    """Raises AgentError where the three do not belong together."""
+    """Raises AgentError if the three do not belong together."""
     try:
         made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         made.load_cert_chain(str(certificate), str(key))

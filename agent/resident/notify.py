@@ -1,4 +1,4 @@
-"""Tells systemd how it goes: sd_notify(3), one datagram a word, nothing where nobody listens."""
+"""Tells systemd how it goes: sd_notify(3), one datagram a word, nothing if nobody listens."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ def _take_up(host: Host, document: bytes, *, settles: bool = False) -> _Adoption
         raise AgentError(
             "another-fleets",
             "an agent that obeys another operator stays on this node",
-            cause="it was adopted from another folder or machine, with a fleet CA of its own",
+            cause="it was adopted from another folder or machine, with its own fleet CA",
             cure="leave it to that one (--once), or take it over: inv nodes.adopt --hosts=NODE",
         )
     _refuse_downgrade(home)
@@ -291,7 +291,7 @@ def _require_free(settings: AgentSettings) -> None:
             raise AgentError(
                 "port-in-use",
                 f"port {settings.port} at {settings.listen} cannot be had: {problem.strerror}",
-                cause="another program listens there, or the address is none of this node's "
+                cause="another program listens there, or the address does not belong to this node "
                 f"(ss -ltnp 'sport = :{settings.port}' says which)",
                 cure="inv nodes.adopt with another --port; nothing was changed",
             ) from None

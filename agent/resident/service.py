@@ -102,7 +102,7 @@ def start(host: Host, manager: str, patience: float = START_SECONDS) -> None:
 def wait_until_serving(
     manager: str, settings: AgentSettings, patience: float = START_SECONDS
 ) -> None:
-    """Wait, ``patience`` seconds at most, where the service manager does not.
+    """Wait, ``patience`` seconds at most, if the service manager does not.
 
     Raises AgentError ``agent-does-not-start``.
     """
@@ -122,7 +122,7 @@ def _does_not_start(words: str) -> AgentError:
     return AgentError(
         "agent-does-not-start",
         f"the resident agent does not serve: {words}",
-        cause="its service does not start here; everything of it was taken away again",
+        cause="its service does not start here; all of it was removed again",
         cure="look at the words above; nodes.trust works over SSH as well",
     )
 
@@ -148,6 +148,6 @@ def _run(host: Host, argv: list[str], timeout: float = 20) -> None:
         raise AgentError(
             "service-refused",
             f"`{' '.join(argv)}` failed: {done.complaint}",
-            cause="the node's service manager does not take the agent",
-            cure="run it by hand on the node and look why",
+            cause="the node's service manager does not accept the agent",
+            cure="run it by hand on the node to see why",
         )

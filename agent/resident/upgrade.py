@@ -129,14 +129,14 @@ def newer(own: str, theirs: str) -> Fault:
     return Fault(
         "agent-newer",
         f"the agent on this node is {own}, newer than the operator's {theirs}; nothing was changed",
-        cause="the operator's folder is from before this agent, and knows nothing of what is new",
+        cause="the operator's folder is older than this agent, and does not know what is new",
         cure="update that folder (git pull), or bring the agent back: "
         "inv nodes.upgrade --hosts=NODE --downgrade",
     )
 
 
 def version_of(path: Path) -> str:
-    """What an archive says it is, within seconds. Raises AgentError where it does not run here."""
+    """What an archive says it is, within seconds. Raises AgentError if it does not run here."""
     try:
         done = subprocess.run(
             [sys.executable, "-I", str(path), "--version", "--json"],

@@ -95,7 +95,7 @@ def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
 
 
 def restarts(facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
-    """buildkitd, where its file or the CA changed."""
+    """buildkitd, if its file or the CA changed."""
     found = facts.others.get(PART)
     changed = any(one.part == PART for one in changes)
     if not changed or found is None or not found.running:

@@ -208,7 +208,7 @@ def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
         for registry in plan.registry.spellings if engine.running else ():
             for one in _unverified(facts, plan, engine, registry):
                 found.append(
-                    f"insecure-registries has {one}: Docker verifies no certificate of "
+                    f"insecure-registries has {one}: Docker does not verify the certificate of "
                     f"{registry.name}; take it out of {engine.config}, then reload Docker"
                 )
     return tuple(found)
@@ -289,7 +289,9 @@ def _unspeakable(plan: Plan) -> list[str]:
     if any(mirror.of == HUB and not mirror.fallback for mirror in plan.mirrors):
         notes.append(f"docker: it falls back to {HUB} in any case")
     if any(mirror.of == HUB for mirror in plan.mirrors) and plan.verify and plan.verify.username:
-        notes.append(f"docker: it sends no login to a mirror of {HUB}; reading must be allowed")
+        notes.append(
+            f"docker: it does not send a login to a mirror of {HUB}; reading must be allowed"
+        )
     return notes
 
 
@@ -339,7 +341,8 @@ def _daemon_json(tree: Tree, engine: Docker, plan: Plan) -> tuple[Change, ...]:
     file = tree.read(engine.config)
     codec = encoding(file.content or b"")
     if codec != "utf-8" and not _reads_marks(engine):
-        raise _not_json(file, f"Docker {engine.version} reads no file with a byte order mark")
+        why = f"Docker {engine.version} does not read a file with a byte order mark"
+        raise _not_json(file, why)
     text = _text(file)
     for key, items in wanted.items():
         flag = _FLAGS[key]
@@ -347,7 +350,7 @@ def _daemon_json(tree: Tree, engine: Docker, plan: Plan) -> tuple[Change, ...]:
             raise RefusedError(
                 "daemon-flag",
                 f"dockerd is started with {flag}; it refuses the same setting in {file.path}",
-                cause=f"{key} stands on its command line",
+                cause=f"{key} is set on its command line",
                 cure=f"move {flag} from the unit into {file.path}, then run again",
             )
         for item in items:

@@ -41,7 +41,7 @@ DROP_IN = f"{FOLDER}/moorage.toml"
 
 
 def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
-    """The registry's folder; the drop-in, and one restart, where no other names a folder."""
+    """The registry's folder; the drop-in, and one restart, if no other names a folder."""
     found = facts.others.get(PART)
     if found is None:
         return Proposal(absent="there is no k0s here")
@@ -162,7 +162,7 @@ def _require_managed(facts: Facts) -> None:
     if content is not None and b"k0s_managed=true" not in content.partition(b"\n")[0]:
         raise RefusedError(
             "k0s-not-managed",
-            f"{MAIN} is managed by hand, so k0s reads no drop-ins",
+            f"{MAIN} is managed by hand, so k0s does not read drop-ins",
             cause="its first line is not `# k0s_managed=true`",
             cure=f"set config_path in {MAIN} by hand, or remove it and restart k0s",
         )
@@ -201,7 +201,8 @@ def _refuse_mirrors(facts: Facts) -> None:
         if key:
             raise RefusedError(
                 "k0s-mirrors",
-                f"{path} has [{name}.{key}], beside which containerd takes no folder of registries",
+                f"{path} has [{name}.{key}], and containerd does not accept a folder of registries "
+                "as well",
                 cause="containerd's CRI does not load where both are set, and the folder is what "
                 "the registry's CA goes into",
                 cure=f"write what {path} says as {ROOT}/<registry>/hosts.toml, take {key} out of "

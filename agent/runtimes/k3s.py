@@ -83,7 +83,7 @@ def explain(facts: Facts, plan: Plan) -> tuple[Explained, ...]:
         return (Explained(PART, "refused", True, f"{problem} ({problem.code})"),)
     why = proposal.absent or (
         f"{found[0].path} {'needs' if proposal.changes else 'has'} the registry; "
-        "it is read at the start alone"
+        "it is read only at the start"
     )
     return (Explained(PART, "registries.yaml", not proposal.absent, why),)
 
@@ -161,7 +161,7 @@ def _whose(one: _FoundProduct) -> str:
     if not told.agent:
         return f"{name} runs with disable-agent: it pulls nothing"
     if told.docker:
-        return f"{name} is told to use Docker (--docker): the part docker looks after that"
+        return f"{name} is set to use Docker (--docker): the docker part takes care of that"
     return f"{name} uses the runtime at {told.endpoint}: that one's own part looks after it"
 
 
@@ -317,6 +317,7 @@ def _refused(file: File, why: str) -> RefusedError:
     return RefusedError(
         "yaml-not-understood",
         f"{file.path} is written in a way that cannot be edited safely: {why}",
-        cause="this agent edits plain block style alone, and guesses nothing",
-        cure=f"write that part of {file.path} a key a line, or add the registry to it by hand",
+        cause="this agent edits only plain block style, and guesses nothing",
+        cure=f"write that part of {file.path} with one key per line, or add the registry to it by "
+        "hand",
     )

@@ -99,7 +99,7 @@ def _refused(path: str, why: str) -> RefusedError:
     return RefusedError(
         "yaml-not-understood",
         f"{path} cannot be read for what decides who pulls images: {why}",
-        cause="this agent reads plain scalars of it alone, and guesses nothing",
+        cause="this agent reads only its plain scalars, and guesses nothing",
         cure=f"write {', '.join(_KEYS[:4])} in {path} as `key: value`, each on its own line",
     )
 

@@ -41,7 +41,7 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     if not _reads_folders(facts):
         raise RefusedError(
             "microk8s-template",
-            f"{TEMPLATE} names no config_path: this MicroK8s reads no certs.d",
+            f"{TEMPLATE} has no config_path: this MicroK8s does not read certs.d",
             cause="it is older than 1.23, or its template was edited",
             cure="snap refresh microk8s, or add the registry to the template by hand",
         )

@@ -53,7 +53,7 @@ def strip(owned: Owned, content: bytes, registry: Registry) -> bytes | None:
 
 
 def proofs(facts: Facts) -> tuple[Proof, ...]:
-    """A pull by nerdctl, where the containerd that it would ask is at work."""
+    """A pull by nerdctl, if the containerd that it would ask is at work."""
     found = facts.others.get(PART)
     address = _said(facts).get("address")
     socket = (address if isinstance(address, str) else "") or CONTAINERD_SOCKET
@@ -74,7 +74,9 @@ def doubts(facts: Facts, plan: Plan) -> tuple[str, ...]:
     if not proofs(facts):
         return ()
     if _said(facts).get("insecure_registry") is True and not plan.registry.plain_http:
-        return (f"{CONFIG} has insecure_registry: nerdctl verifies no certificate; take it out",)
+        return (
+            f"{CONFIG} has insecure_registry: nerdctl does not verify certificates; take it out",
+        )
     return certs_d.doubts(facts.tree, [_root(facts)], plan)
 
 

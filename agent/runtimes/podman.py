@@ -30,7 +30,7 @@ def propose(facts: Facts, plan: Plan, owned: Ledger) -> Proposal:
     if PART not in facts.others:
         return Proposal(absent="there is no Podman, Buildah or Skopeo here")
     notes = [
-        f"podman: {place} counts for its user and does not have the CA: add it there"
+        f"podman: {place} applies to its user and does not have the CA: add it there"
         for registry in (() if plan.registry.plain_http else plan.registry.spellings)
         for place in registries_conf.shadowed(facts.tree, registry)
     ]

@@ -362,7 +362,7 @@ async def _body(request: BaseRequest, most: int, kind: str) -> bytes:
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise _unfit(415, "compressed-body", "bodies are sent as they are, not compressed")
     if kind and request.content_type != kind:
-        raise _unfit(415, "wrong-content-type", f"the body is to be {kind}")
+        raise _unfit(415, "wrong-content-type", f"the body must be {kind}")
     if (request.content_length or 0) > most:
         raise _unfit(413, "body-too-big", f"the body may have {most} bytes")
     parts: list[bytes] = []
@@ -403,13 +403,13 @@ def _flag(request: BaseRequest, name: str) -> bool:
 def _only(request: BaseRequest, name: str) -> str:
     query = request.rel_url.query
     if set(query) - {name} or len(query.getall(name, [])) > 1:
-        raise _unfit(400, "bad-query", f"only {name} may stand in the query, once")
+        raise _unfit(400, "bad-query", f"only {name} may be in the query, once")
     return query.get(name, "")
 
 
 def _no_query(request: BaseRequest) -> None:
     if request.rel_url.query_string:
-        raise _unfit(400, "bad-query", "nothing may stand in the query")
+        raise _unfit(400, "bad-query", "the query must be empty")
 
 
 def _json(document: dict[str, Any], status: int = 200) -> Response:

@@ -123,7 +123,7 @@ class Gate:
         return int(self._listener.getsockname()[1])
 
     def listen(self, address: str, port: int) -> None:
-        """Raises OSError where the port is in use."""
+        """Raises OSError if the port is in use."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._listener = socket.socket(family, socket.SOCK_STREAM)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

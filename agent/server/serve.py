@@ -106,7 +106,7 @@ async def _serve(root: str) -> int:
         raise AgentError(
             "port-in-use",
             f"port {settings.port} at {settings.listen} cannot be listened on: {problem.strerror}",
-            cause="another program has it, or the address is none of this node's",
+            cause="another program has it, or the address does not belong to this node",
             cure="inv nodes.adopt --hosts=NODE --port=ANOTHER",
         ) from None
     loop = asyncio.get_running_loop()

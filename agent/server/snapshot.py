@@ -1,4 +1,4 @@
-"""Answers a status from the loop itself, where nothing has to be run for it.
+"""Answers a status from the loop itself, if nothing has to be run for it.
 
 What is ours is a handful of files. The runtimes' versions take programs to find out, in a process
 of its own; what it found counts for a minute, unless a program or a unit came or went meanwhile.
@@ -23,7 +23,7 @@ _FACTS = b'{"event": "facts"'
 
 
 class Snapshot:
-    """The last facts that an operation told, and a status made with them."""
+    """The last facts that an operation reported, and a status made with them."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -41,7 +41,7 @@ class Snapshot:
             self._facts, self._time, self._seen = line, time.monotonic(), self._times()
 
     def status(self) -> bytes | None:
-        """The lines of a status; None where something has to be run, or fails, for it."""
+        """The lines of a status; None if something has to be run, or fails, for it."""
         if not self._facts or time.monotonic() - self._time > FACTS_SECONDS:
             return None
         try:

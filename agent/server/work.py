@@ -125,7 +125,7 @@ class Work:
             self._pids.discard(pid)
 
     def _fork(self, operation: Operation) -> tuple[int, int]:
-        """(the process, where its lines can be read)."""
+        """(the process, if its lines can be read)."""
         reading, writing = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -147,7 +147,7 @@ class Work:
 
 
 async def events(lines: asyncio.Queue[bytes | None]) -> AsyncIterator[dict[str, Any]]:
-    """What an operation told, as objects."""
+    """What an operation reported, as objects."""
     while (line := await lines.get()) is not None:
         yield json.loads(line)
 

@@ -1,4 +1,4 @@
-"""What a scrape is told of a node's trust, per registry, from what a status is made of. Pure."""
+"""What a scrape reports of a node's trust, per registry, from what a status is made of. Pure."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ class Plan:
         if not re.fullmatch(r"[0-9A-Za-z-]{0,64}", plan.options.run):
             raise PlanError(
                 "plan-invalid",
-                "plan.options.run: letters, digits and dashes alone",
+                "plan.options.run: only letters, digits and dashes",
                 cause="this node's records keep it, and reports show it",
                 cure="leave it away; undo in waves makes one up",
             )
@@ -275,7 +275,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} stands there twice")
+        raise ValueError(f"the key {twice!r} is there twice")
     return result
 
 
@@ -335,7 +335,7 @@ def _names(names: list[str], host: str, port: int) -> tuple[str, ...]:
         raise PlanError(
             "plan-invalid",
             f"plan.registry.names: {host} is the registry's first name already",
-            cause="a name stands there twice",
+            cause="a name is there twice",
             cure="leave it out of registry.names",
         )
     return checked
@@ -352,7 +352,7 @@ def _check_mirrors(mirrors: tuple[Mirror, ...], registry: Registry) -> None:
         elif mirror.of in {one.name for one in registry.spellings}:
             problem = "a registry is not a mirror of itself"
         elif seen.count(mirror.of) > 1:
-            problem = "it stands there twice"
+            problem = "it is there twice"
         elif mirror.path and not re.fullmatch(_REPOSITORY, mirror.path):
             problem = f"{mirror.path!r} is not a path of an image's name"
         else:
@@ -401,7 +401,7 @@ class ImageName(NamedTuple):
 
 
 def reference(image: str, registry: str) -> ImageName | None:
-    """``image`` taken apart, or None where it is no image under ``registry``."""
+    """``image`` taken apart, or None if it is no image under ``registry``."""
     prefix = registry + "/"
     match = _REFERENCE.fullmatch(image[len(prefix) :]) if image.startswith(prefix) else None
     if match is None or len(prefix + match["repository"]) > 255:

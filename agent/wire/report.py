@@ -41,7 +41,7 @@ class HostResult:
 
     ``status`` is one of ``STATUSES``. ``verified`` is true if every part in use was proven, false
     if a proof failed, None if nothing was to be proven or something is ``unproven``.
-    ``pull_seconds`` is the wall time of the proving pulls in seconds, None where none was made.
+    ``pull_seconds`` is the wall time of the proving pulls in seconds, None if none was made.
     ``stopped``: services and containers that ran before a restart and do not now.
     """
 

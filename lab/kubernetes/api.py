@@ -30,7 +30,7 @@ class Api:
         self._context.load_cert_chain(identity)
 
     def ask(self, method: str, path: str) -> tuple[int, Any]:
-        """(status, parsed answer or text). Raises OSError where nobody answers."""
+        """(status, parsed answer or text). Raises OSError if nobody answers."""
         connection = http.client.HTTPConnection(self._address, PORT, timeout=_SECONDS)
         plain = socket.create_connection((self._address, PORT), timeout=_SECONDS)
         try:
@@ -50,7 +50,7 @@ class Api:
             return answer.status, text
 
     def ready(self) -> str:
-        """Why the API server does not serve yet; empty where it does."""
+        """Why the API server does not serve yet; empty if it does."""
         try:
             status, text = self.ask("GET", "/readyz")
         except OSError as problem:
@@ -58,7 +58,7 @@ class Api:
         return "" if status == 200 else f"{status}: {text}"
 
     def nodes(self) -> dict[str, str]:
-        """Name of each node -> why it is not ready; empty where it is. Raises OSError."""
+        """Name of each node -> why it is not ready; empty if it is. Raises OSError."""
         status, answer = self.ask("GET", "/api/v1/nodes")
         if status != 200:
             raise ConnectionError(f"the API server answers {status}")

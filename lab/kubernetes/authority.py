@@ -103,7 +103,7 @@ class Authority:
 
 
 def load(path: Path) -> Authority | None:
-    """The CA in ``path``; None where there is none, or none that is of use."""
+    """The CA in ``path``; None if there is none, or none that is of use."""
     from moorage.pki import certificates
 
     try:

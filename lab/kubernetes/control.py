@@ -145,7 +145,7 @@ def container_name(settings: Settings) -> str:
 
 
 def find(settings: Settings, client: DockerClient) -> Container | None:
-    """Our container. Raises Refused where one of that name is not this project's."""
+    """Our container. Raises Refused if one of that name is not this project's."""
     from docker.errors import NotFound
 
     name = container_name(settings)

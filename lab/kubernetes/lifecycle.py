@@ -42,7 +42,7 @@ _ADMIN = "moorage-lab-admin"
 class Cluster:
     """A cluster that serves. ``kubeconfig`` is its administrator's; ``nodes`` are Ready.
 
-    ``kubectl`` is one of the cluster's own version; None where it came without.
+    ``kubectl`` is one of the cluster's own version; None if it came without.
     """
 
     kubeconfig: Path
@@ -73,7 +73,7 @@ def kubeconfig_path(settings: Settings) -> Path:
 def pending(settings: Settings, nodes: str | None = None) -> list[Action]:
     """What :func:`up` would do to this machine, and whether there is a cluster to make.
 
-    ``nodes``: the mix of :func:`lab.up`. Raises Refused where none of them can be in a
+    ``nodes``: the mix of :func:`lab.up`. Raises Refused if none of them can be in a
     cluster, and for a folder of programs that is of no use.
     """
     spoken = version.lines(binaries.planned_version(settings))
@@ -84,7 +84,7 @@ def pending(settings: Settings, nodes: str | None = None) -> list[Action]:
 
 
 def pending_cluster(settings: Settings) -> list[Action]:
-    """What :func:`up` would do once it has the programs and nodes; nothing where a cluster runs."""
+    """What :func:`up` would do once it has the programs and nodes; nothing if a cluster runs."""
     if kubeconfig_path(settings).exists() and engine.answers(settings):
         client = engine.connect(settings)
         try:
@@ -109,7 +109,7 @@ def up(settings: Settings, client: DockerClient, ui: UI, nodes: Sequence[LabNode
     """Makes ``nodes`` (that run) a cluster and waits until all of it is ready.
 
     What is right is left alone. Nodes whose containerd the kubelet cannot speak to are left out,
-    with a word. Raises Refused where none is left, MoorageError for what does not get ready.
+    with a word. Raises Refused if none is left, MoorageError for what does not get ready.
     """
     programs = binaries.ensure(settings, client, ui)
     members = _members(nodes, programs.version)

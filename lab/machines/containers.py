@@ -49,7 +49,7 @@ def existing(settings: Settings, client: DockerClient) -> dict[int, Container]:
 
 
 def refuse_strangers(settings: Settings, client: DockerClient, recipe: Recipe) -> None:
-    """Raises Refused where the node's name is taken by a container that is not ours."""
+    """Raises Refused if the node's name is taken by a container that is not ours."""
     from docker.errors import NotFound
 
     try:
@@ -126,7 +126,7 @@ def remove(container: Container) -> None:
 
 
 def node_of(container: Container, version: str = "") -> LabNode:
-    """The node that a container of ours is; its address is empty where it does not run."""
+    """The node that a container of ours is; its address is empty if it does not run."""
     networks: Mapping[str, Any] = container.attrs["NetworkSettings"]["Networks"]
     address = next((str(net["IPAddress"]) for net in networks.values()), "")
     return LabNode(

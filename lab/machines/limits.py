@@ -42,7 +42,7 @@ class Raise:
 
 
 def needed(new: int, used: int, limit: int) -> Raise | None:
-    """What ``new`` nodes need beyond ``limit``, where ``used`` instances are in use. Pure."""
+    """What ``new`` nodes need beyond ``limit``, if ``used`` instances are in use. Pure."""
     wanted = used + _PER_NODE * new + _RESERVE
     return Raise(limit, wanted) if new and wanted > limit else None
 

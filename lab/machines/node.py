@@ -39,7 +39,7 @@ class LabNode:
     """A node that runs. ``name`` is ``lab1`` and so on, ``address`` an IPv4 address.
 
     ``containerd_line`` is a key of ``moorage.mix.LINES``; ``version`` what the node itself
-    says, empty where it has not been asked.
+    says, empty if it has not been asked.
     """
 
     name: str

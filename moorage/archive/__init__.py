@@ -97,7 +97,7 @@ class AgentArchive:
 def agent_archive(state: Path) -> AgentArchive:
     """The archive for the source as it stands, built if need be, kept in ``state/agent``.
 
-    Raises MoorageError where the wheels cannot be had.
+    Raises MoorageError if the wheels cannot be had.
     """
     return _kept(state, "", lambda folder, sources: build(sources, _wheels(folder)))
 

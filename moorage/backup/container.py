@@ -40,7 +40,7 @@ def serving(settings: Settings, data: Path) -> Iterator[tuple[str, int]]:
         raise MoorageError(
             "registry-down",
             "the image of the registry, which proves a backup, is not on this machine",
-            cause="no registry was stood up here yet",
+            cause="no registry has been set up here yet",
             cure="inv registry.up",
         )
     user, owner = container.user(client)

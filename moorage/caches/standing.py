@@ -85,9 +85,9 @@ class CacheStanding:
 
 _SAID = {
     answering.AWAY: "{name} does not answer: {why}",
-    answering.LIMITS: "{name} gives no more for now: {why}",
+    answering.LIMITS: "{name} accepts no more requests for now: {why}",
     answering.UNTRUSTED: "{name} shows a certificate that is not trusted: {why}",
-    answering.REFUSES: "{name} lets the cache not in: {why}",
+    answering.REFUSES: "{name} does not let the cache in: {why}",
 }
 
 

@@ -53,7 +53,7 @@ def repositories(layout: Layout, name: str = "") -> list[Repository]:
         raise Refused(
             "no-repository",
             f"the registry has no image in {name!r}",
-            cause="a repository is what stands between the registry's name and the tag",
+            cause="a repository is the part between the registry's name and the tag",
             cure="inv images.list lists every repository",
         )
     return held

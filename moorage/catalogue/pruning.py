@@ -67,7 +67,7 @@ def plan(
         raise Refused(
             "prune-empties",
             f"this policy would leave no image in {', '.join(empty[:5])}",
-            cause="every tag there goes by it",
+            cause="it would remove every tag there",
             cure="keep some: --keep=1, or --protect; --all if that is what you want",
         )
     return PrunePlan(policy, asked.in_use, asked.said_by, verdicts)
@@ -106,7 +106,7 @@ def _require_clock(held: Sequence[listing.Repository], now: float) -> None:
             "clock-off",
             f"nothing is pruned: {name} was pushed in the future",
             cause=f"its file is of {at}, and now it is {here}: one of the two is wrong, and ages "
-            "go by them",
+            "depend on them",
             cure="timedatectl shows whether this clock is right; if it is, push that image again",
         )
 

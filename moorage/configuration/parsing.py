@@ -38,7 +38,7 @@ class BadSetting(Refused):
         source = giver_of(giver, place)
         super().__init__(
             "bad-setting",
-            f"{place} in {source} is not right",
+            f"invalid {place} in {source}",
             cause=f"expected {expected}",
             cure=f"correct {place} in {source}; moorage/settings.py lists every key",
             path=source if _is_file(source) else "",
@@ -99,7 +99,7 @@ def parse(tree: Mapping[str, Any], *, source: Giver = "invoke.yaml", profile: st
 def with_nodes(settings: Settings, **given: str | bool | None) -> Settings:
     """The settings with a command's own words for keys of ``nodes``; None leaves a key alone.
 
-    Raises Refused where a word is not right, and names the option.
+    Raises Refused if a word is not right, and names the option.
     """
     kinds = typing.get_type_hints(NodesSettings)
     values = {
@@ -271,7 +271,7 @@ def _check_namespaces(kubernetes: KubernetesSettings, source: Giver) -> None:
 
 
 def check_host_name(name: str, *, place: str, source: Giver) -> None:
-    """Raises Refused where ``name`` is no lower-case DNS name (RFC 1123, section 2.1)."""
+    """Raises Refused if ``name`` is no lower-case DNS name (RFC 1123, section 2.1)."""
     expected, shown = "a DNS name such as my.registry.io", _shown(name)
     if "://" in name:
         raise BadSetting(source, place, f"{expected}, without the scheme in {shown}")

@@ -124,7 +124,7 @@ def require(folder: Path, name: str) -> None:
     raise Refused(
         "no-profile",
         f"there is no profile {name}: {folder / file_of(name)} does not exist",
-        cause=f"{exist}; without {OPTION}, invoke.yaml counts",
+        cause=f"{exist}; without {OPTION}, invoke.yaml applies",
         cure=f"inv {OPTION}={known[0]} config.show"
         if known
         else f"cp invoke.yaml {file_of(name)}, give it a registry.host, registry.port and "
@@ -139,7 +139,7 @@ def _required(name: str) -> str:
     raise Refused(
         "bad-profile",
         f"{OPTION} needs a name",
-        cause="no word, or an option, stands behind it",
+        cause="nothing, or an option, follows it",
         cure=f"give a name, as {OPTION}=staging; {OPTION}={DEFAULT} stands for invoke.yaml",
     )
 

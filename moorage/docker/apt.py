@@ -93,7 +93,7 @@ def missing(packages: Sequence[str]) -> tuple[str, ...]:
 def pending(packages: Sequence[str]) -> list[Action]:
     """What :func:`install` would do.
 
-    Raises Refused where the system has no apt, or we are not root and there is no sudo.
+    Raises Refused if the system has no apt, or we are not root and there is no sudo.
     """
     absent = missing(packages)
     if not absent:

@@ -26,7 +26,7 @@ def exists(client: DockerClient, reference: str) -> bool:
 
 
 def image_id(client: DockerClient, reference: str) -> str:
-    """The id of the image of that name; empty where there is none."""
+    """The id of the image of that name; empty if there is none."""
     from docker.errors import ImageNotFound
 
     try:

@@ -58,7 +58,7 @@ RUN set -eu; \\
 
 @dataclass(frozen=True)
 class DebianMirror:
-    """Where Debian's packages come from: base addresses, ``security`` empty where unknown."""
+    """Where Debian's packages come from: base addresses, ``security`` empty if unknown."""
 
     main: str
     security: str = ""
@@ -78,9 +78,9 @@ def tag(settings: Settings) -> str:
 
 
 def pending(settings: Settings) -> list[Action]:
-    """What :func:`base_image` would install: nothing where the image is there or the Hub answers.
+    """What :func:`base_image` would install: nothing if the image is there or the Hub answers.
 
-    Raises Refused where mmdebstrap is needed and cannot be installed or used here.
+    Raises Refused if mmdebstrap is needed and cannot be installed or used here.
     """
     if supplied.known(settings, tag(settings)):
         return []
@@ -98,7 +98,7 @@ def pending(settings: Settings) -> list[Action]:
 def base_image(settings: Settings, client: DockerClient, progress: Progress) -> str:
     """The reference of the Debian base; makes it where it is not there yet.
 
-    Threads that need it at once make one. Raises MoorageError where neither Docker Hub nor a Debian
+    Threads that need it at once make one. Raises MoorageError if neither Docker Hub nor a Debian
     mirror can be had.
     """
     with _making:

@@ -112,7 +112,7 @@ def running_pid(state: Path) -> int:
 def stop(state: Path, *, seconds: float = _STOP_SECONDS) -> None:
     """Stops what :func:`started_by_us` names and waits for it to end.
 
-    Raises MoorageError where it does not end within ``seconds``.
+    Raises MoorageError if it does not end within ``seconds``.
     """
     how = started_by_us(state)
     if how == "systemd":

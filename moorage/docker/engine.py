@@ -86,7 +86,7 @@ def refuse_stranger(settings: Settings, found: Container, away: str, setting: st
         cause = f"it belongs to the profile {profile} of the checkout in {folder}"
         cure = f"cd {shlex.quote(folder)} && ./run inv {OPTION}={profile} {away}"
     else:
-        cause = f"it belongs to a checkout in {project}, a folder that is not here any more"
+        cause = f"it belongs to a checkout in {project}, a folder that is no longer here"
         label = shlex.quote(f"label={LABEL_PROJECT}={project}")
         cure = f"docker ps -aq --filter {label} | xargs docker rm -fv"
     raise Refused(
@@ -161,7 +161,7 @@ def _context(home: Path, name: str) -> Endpoint:
 
 
 def _tls(folder: Path, unverified: bool) -> Any:
-    """docker-py's TLSConfig of the keys in a context's folder; None where there are none."""
+    """docker-py's TLSConfig of the keys in a context's folder; None if there are none."""
     files = {name: folder / "docker" / f"{name}.pem" for name in ("ca", "cert", "key")}
     if not all(path.exists() for path in files.values()):
         return None
@@ -197,9 +197,9 @@ def answers(settings: Settings) -> bool:
 
 
 def pending(settings: Settings) -> list[Action]:
-    """What :func:`ensure` would do; nothing where an engine answers.
+    """What :func:`ensure` would do; nothing if an engine answers.
 
-    Raises Refused where an engine is there but not for us, or where DOCKER_HOST or a context names
+    Raises Refused if an engine is there but not for us, or where DOCKER_HOST or a context names
     one that does not answer: starting another would not be what the user meant.
     """
     place = endpoint()
@@ -325,7 +325,7 @@ def _reason(problem: BaseException) -> tuple[int, str]:
 def _steps() -> list[Action]:
     """What starting this machine's engine takes.
 
-    Raises Refused where we cannot become root, or could not use the engine once it runs.
+    Raises Refused if we cannot become root, or could not use the engine once it runs.
     """
     from moorage.commands import as_root
 

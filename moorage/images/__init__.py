@@ -55,7 +55,7 @@ class PushedImage:
 
 
 def build(settings: Settings, client: DockerClient, progress: Progress) -> BuiltImage:
-    """Builds ``serve_hostname/`` under the settings' reference; does nothing where it is built.
+    """Builds ``serve_hostname/`` under the settings' reference; does nothing if it is built.
 
     Raises Refused for a base without a fit Python, MoorageError where base or wheels cannot be had.
     """
@@ -97,7 +97,7 @@ def build(settings: Settings, client: DockerClient, progress: Progress) -> Built
 
 
 def push(settings: Settings, client: DockerClient, progress: Progress) -> PushedImage:
-    """Pushes the built image; does nothing where the registry has this very one.
+    """Pushes the built image; does nothing if the registry has this very one.
 
     Raises MoorageError with the cause (trust, login, name, …) and its cure.
     """

@@ -78,7 +78,7 @@ def ensure(ui: UI, settings: Settings, *, dry_run: bool = False) -> None:
     if not actions:
         return
     if dry_run:
-        ui.note(f"would {'; '.join(actions)}: what skopeo alone can tell is left out")
+        ui.note(f"would {'; '.join(actions)}: what only skopeo can see is left out")
         return
     ui.confirm(actions)
     apt.install([PACKAGE], ui.progress, settings)
@@ -204,12 +204,12 @@ _ROWS = (
         r"|[Dd]igest did not match|manifest digest .* does not match",
         "what {host} sent has another digest than it says",
         "the bytes were changed on the way, or are damaged there",
-        "run this again; if it stays so, tell whoever runs {host}, and take it from elsewhere",
+        "run this again; if it persists, tell whoever runs {host}, and take it from elsewhere",
     ),
     _SourceRow(
         "rate-limit",
         r"toomanyrequests|too many requests|\b429\b",
-        "{host} takes no more requests for now",
+        "{host} accepts no more requests for now",
         "its limit for this login, or for this address without one, is reached",
         "wait, or " + _LOGIN_THERE + "; then run this again: it goes on from here",
     ),

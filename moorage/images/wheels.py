@@ -58,7 +58,7 @@ class Interpreter:
 
 
 def interpreter(client: DockerClient, image: str) -> Interpreter:
-    """The Python in ``image``. Raises Refused where there is none, or one too old."""
+    """The Python in ``image``. Raises Refused if there is none, or one too old."""
     from docker.errors import APIError, ContainerError
 
     try:

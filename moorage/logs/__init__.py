@@ -1,1 +1,1 @@
-"""What a command does, told as it happens: its log, ``-v``, and the bundle of ``inv support``."""
+"""What a command does, said as it happens: its log, ``-v``, and the bundle of ``inv support``."""

@@ -107,7 +107,7 @@ def _refuse_secrets(texts: Mapping[str, str], secrets: Iterable[str]) -> None:
             raise MoorageError(
                 "secret-in-bundle",
                 f"no bundle was written: {name} still has a secret in it",
-                cause="a secret of this folder stands there in a form that is not known",
+                cause="it holds a secret of this folder in an unknown form",
                 cure="send the log files by hand, after a look at them: ls .moorage/log",
             )
 

@@ -172,7 +172,7 @@ ALERTS = (
         'moorage_upkeep_failed{part="collect"} == 1',
         "",
         WARNING,
-        f"The last collection of {_REGISTRY} failed: deleted images free no byte",
+        f"The last collection of {_REGISTRY} failed: deleted images free no space",
         "inv registry.collect",
     ),
     Alert(

@@ -110,7 +110,7 @@ def _words(status: int, content: bytes) -> str:
 def _before_viewers(node: Node, why: str) -> MoorageError:
     return MoorageError(
         "agent-before-viewers",
-        f"the agent on {node.name} is of a build that knows no viewer's certificate, or has a "
+        f"the agent on {node.name} is of a build that does not know viewer certificates, or has a "
         "certificate from before",
         cause=why,
         cure=f"inv nodes.upgrade --hosts={node.name}, then inv nodes.status --hosts={node.name}",

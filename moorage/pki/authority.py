@@ -85,7 +85,7 @@ class Authority:
 
     @classmethod
     def open(cls, settings: Settings) -> Authority:
-        """Raises Refused where the files are spoilt, half there, not of one another, or not those
+        """Raises Refused if the files are spoilt, half there, not of one another, or not those
         that the agents in the roster obey."""
         from moorage.pki import certificates
         from moorage.pki.roster import Roster
@@ -249,7 +249,7 @@ class Authority:
 def checked_context(settings: Settings) -> ssl.SSLContext | None:
     """The operator's side of TLS where :meth:`Authority.open` has passed these files as they are.
 
-    None where it has to look again. Without it a command that only asks agents would load all of
+    None if it has to look again. Without it a command that only asks agents would load all of
     cryptography to find what it found the last time.
     """
     from moorage.pki.roster import Roster
@@ -314,7 +314,7 @@ def _read_ca(crt: Path, key_file: Path, now: datetime.datetime) -> tuple[Certifi
     except FileNotFoundError as problem:
         raise _refused(
             "fleet-ca-missing",
-            f"{problem.filename} is not there, and its other half is",
+            f"{problem.filename} is not there, but its other half is",
             "the agents on the nodes obey the CA they were adopted with, and no other",
         ) from None
     except ValueError as problem:

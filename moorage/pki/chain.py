@@ -154,7 +154,7 @@ def _of_the_names(
         if not fits:
             cause = f"it is valid for {', '.join(has) or 'no name'}, not for {name}"
             if not has:
-                cause += "; a common name (CN) alone counts for no client any more"
+                cause += "; clients no longer accept a common name (CN) alone"
             cure = f"get one that has {name}, or take {name} out of invoke.yaml"
             return ChainTrouble("certificate-names", crt, cause, cure)
     return None

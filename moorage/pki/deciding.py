@@ -39,7 +39,7 @@ def names(settings: Settings) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Issuing:
-    """``make_ca`` and ``make_leaf`` hold the reason, or "" where there is nothing to make.
+    """``make_ca`` and ``make_leaf`` hold the reason, or "" if there is nothing to make.
 
     ``foreign_leaf``: the pair that is there may be wanted again, so a copy is kept.
     """
@@ -85,7 +85,7 @@ def decide(settings: Settings, now: datetime.datetime, *, new_ca: bool) -> Issui
                 raise
             wrong = problem.cause
     if certificate is None and key is None:
-        return Issuing("there is none yet", "there is none of this CA yet", True)
+        return Issuing("there is none yet", "this CA has not signed one yet", True)
     authorities = _usable_cas(folder, certificate, now)
     ca, ca_key = authorities[0], None
     if key is not None:
@@ -141,7 +141,7 @@ def _ours_can_sign_it(folder: Path, ca_pem: bytes | None, ca_key_pem: bytes | No
 
 
 def _served_as_it_is(settings: Settings, ca_pem: bytes | None, now: datetime.datetime) -> Issuing:
-    """Nothing to make. Raises Refused where nodes would not accept what is there."""
+    """Nothing to make. Raises Refused if nodes would not accept what is there."""
     from moorage.pki import certificates, chain
 
     folder = settings.certs_dir
@@ -149,7 +149,7 @@ def _served_as_it_is(settings: Settings, ca_pem: bytes | None, now: datetime.dat
         raise refused_ca(
             "ca-certificate-missing",
             folder / "ca.crt",
-            "registry.crt was not made by Moorage, and the CA that nodes shall trust is not there",
+            "registry.crt was not made by Moorage, and the CA that nodes are to trust is missing",
             f"put the root of registry.crt there, as PEM; or {_NEW_CA}",
         )
     authorities = _in_force(folder, _readable_cas(folder, ca_pem), now)
@@ -182,7 +182,7 @@ def _readable_cas(folder: Path, pem: bytes | None) -> list[Certificate]:
 def _in_force(
     folder: Path, authorities: list[Certificate], now: datetime.datetime
 ) -> list[Certificate]:
-    """Those whose time it is. Raises Refused, of the first, where it is none's."""
+    """Those whose time it is. Raises Refused, of the first, if it is nobody's."""
     good = [one for one in authorities if one.not_valid_before_utc <= now < one.not_valid_after_utc]
     if good:
         return good

@@ -1,4 +1,4 @@
-"""The other profiles of this checkout, where one node serves several: whose agent stays on it.
+"""The other profiles of this checkout, if one node serves several: whose agent stays on it.
 
 One agent stays on a node, and keeps the trust in every registry that the node trusts; it obeys the
 fleet CA of the profile that adopted it.

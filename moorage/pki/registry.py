@@ -47,7 +47,7 @@ class Issued:
 
 @dataclass(frozen=True)
 class Shown:
-    """The facts of both certificates; ``registry`` is None where only a CA is there.
+    """The facts of both certificates; ``registry`` is None if only a CA is there.
 
     ``chain``: what follows the registry's certificate in its file; ``made_here``: by Moorage.
     ``further``: the other CAs of the CA's file, of which there are two while one follows the other.
@@ -129,7 +129,7 @@ def issue(settings: Settings, *, new_ca: bool = False, renew: bool = False) -> I
 
 
 def show(settings: Settings) -> Shown:
-    """What the certificates on disk say. Raises Refused where there are none, or none readable."""
+    """What the certificates on disk say. Raises Refused if there are none, or none readable."""
     from moorage.pki import certificates
 
     folder = settings.certs_dir
@@ -153,7 +153,7 @@ def show(settings: Settings) -> Shown:
 
 
 def ca_pem(settings: Settings) -> str:
-    """The CA certificate as nodes need it (PEM, no key). Raises Refused where there is none."""
+    """The CA certificate as nodes need it (PEM, no key). Raises Refused if there is none."""
     import ssl  # cryptography takes longer to load than a resident agent to answer
 
     blocks = _CERTIFICATE.findall(files.read(settings.ca_file) or b"")
@@ -175,7 +175,7 @@ def _ca_pem_or_why_not(settings: Settings) -> str:
 def keep_external_ca(settings: Settings, ca: Certificate) -> bool:
     """Stores the CA of a registry of somebody else's; returns whether it is another than before.
 
-    Raises Refused where ``registry.ca`` names a file of the user's, which is left alone.
+    Raises Refused if ``registry.ca`` names a file of the user's, which is left alone.
     """
     from moorage.pki import certificates
 

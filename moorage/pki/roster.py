@@ -105,7 +105,7 @@ class Roster:
 
     @property
     def authority(self) -> str:
-        """The SHA-256 of the CA that the agents obey, "" where none is noted."""
+        """The SHA-256 of the CA that the agents obey, "" if none is noted."""
         return str(self._read()[0].get("authority", ""))
 
     def obey(self, authority: str) -> None:
@@ -151,7 +151,7 @@ class Roster:
             self._change(drop)
 
     def revoke(self, host: str) -> bool:
-        """Ends the host's certificate for us. False where there was none."""
+        """Ends the host's certificate for us. False if there was none."""
         found = False
 
         def revoke(document: Document) -> None:

@@ -47,7 +47,7 @@ class RegistryStatus:
 
     ``health`` is the engine's own word (``starting``, ``healthy``, ``unhealthy`` or ""); ``image``
     the reference it runs; ``since`` when it was started (ISO 8601, UTC); ``problem`` one sentence,
-    "" where there is none; ``front`` the name of the front's container. ``external``: somebody else
+    "" if there is none; ``front`` the name of the front's container. ``external``: somebody else
     runs it, so ``container`` and ``front`` are "".
     """
 
@@ -71,9 +71,9 @@ class RegistryStatus:
 
 
 def pending(settings: Settings, client: DockerClient | None) -> list[Action]:
-    """What :func:`up` would do; nothing where the registry stands. ``client`` None: no engine yet.
+    """What :func:`up` would do; nothing if the registry stands. ``client`` None: no engine yet.
 
-    Raises Refused where :func:`up` would refuse: a port that is taken, a name that is not ours.
+    Raises Refused if :func:`up` would refuse: a port that is taken, a name that is not ours.
     """
     from moorage.registry import caching, container, image
 

@@ -237,7 +237,7 @@ def _refused(settings: Settings, login: Credentials | None) -> MoorageError:
 
 
 def manifest_digest(settings: Settings, login: Credentials, repository: str, tag: str) -> str:
-    """The digest under which the registry holds ``repository:tag``; "" where it has none."""
+    """The digest under which the registry holds ``repository:tag``; "" if it has none."""
     path = f"/v2/{repository}/manifests/{tag}"
     answer = ask(settings, path, login=login, method="HEAD", accept=MANIFEST_TYPES)
     if answer.status == 401:

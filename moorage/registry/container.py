@@ -58,7 +58,7 @@ def front_name(settings: Settings) -> str:
 
 
 def find_front(settings: Settings, client: DockerClient) -> Container | None:
-    """The front's container. Raises Refused where one of that name is not this project's."""
+    """The front's container. Raises Refused if one of that name is not this project's."""
     return find(settings, client, front_name(settings))
 
 

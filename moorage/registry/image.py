@@ -84,7 +84,7 @@ def ensure(
 ) -> tuple[str, str]:
     """(reference, id) of the image, made or pulled where it is not there.
 
-    Raises MoorageError where it can be had from nowhere.
+    Raises MoorageError if it can be had from nowhere.
     """
     reference = _ensure(settings, client, progress, recipe)
     return reference, building.image_id(client, reference)
@@ -132,7 +132,7 @@ def _ensure(settings: Settings, client: DockerClient, progress: Progress, recipe
 
 
 def present(settings: Settings, client: DockerClient, recipe: Recipe = REGISTRY) -> str:
-    """The image that will do and is here already; "" where there is none."""
+    """The image that will do and is here already; "" if there is none."""
     return next((name for name in _candidates(settings, recipe) if _known(client, name)), "")
 
 

@@ -14,7 +14,7 @@ _LISTEN = "0A"  # include/net/tcp_states.h: TCP_LISTEN
 
 @dataclass(frozen=True)
 class Listener:
-    """A listening socket. ``pid`` is None where its process is hidden from us (not root)."""
+    """A listening socket. ``pid`` is None if its process is hidden from us (not root)."""
 
     address: str
     port: int
@@ -30,7 +30,7 @@ class Listener:
 
 
 def listener(address: str, port: int, *, proc: Path = Path("/proc")) -> Listener | None:
-    """Whose socket keeps ``address``:``port`` from being bound; None where it is free."""
+    """Whose socket keeps ``address``:``port`` from being bound; None if it is free."""
     for found in _listening(proc):
         if found.port == port and _collide(found.address, address):
             pid = _owner(found.inode, proc)

@@ -64,7 +64,7 @@ def configuration(settings: Settings, caches: Sequence[Cached]) -> bytes:
 
 
 def pair(settings: Settings) -> bytes:
-    """The certificate, what it was signed with, and its key. Raises Refused where none is there."""
+    """The certificate, what it was signed with, and its key. Raises Refused if none is there."""
     return b"".join(
         _issued(settings.certs_dir / name).rstrip() + b"\n"
         for name in ("registry.crt", "registry.key")
@@ -219,7 +219,7 @@ def _check(client: DockerClient, image: str, user: str, folder: Path) -> None:
         said = words.decode(errors="replace") if isinstance(words, bytes) else str(words)
         raise MoorageError(
             "front-refuses",
-            "the registry's front does not take its configuration; the old one goes on",
+            "the registry's front does not accept its configuration; the old one goes on",
             cause="\n".join(said.strip().splitlines()[-3:]),
             cure="inv registry.up",
         ) from None

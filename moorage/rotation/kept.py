@@ -104,7 +104,7 @@ def _require_shown(made: State | Member) -> None:
 
 def _require(word: str, known: Sequence[str]) -> None:
     if word not in known:
-        raise ValueError(f"{word!r} is none of {', '.join(known)}")
+        raise ValueError(f"{word!r} is not one of {', '.join(known)}")
 
 
 def _list(found: object) -> list[Any]:

@@ -155,7 +155,7 @@ def refuse_under_way(settings: Settings) -> None:
         raise Refused(
             "rotation-under-way",
             f"a rotation of the CA is under way (phase: {state.phase})",
-            cause=f"it was begun at {state.began} and has not come to its end",
+            cause=f"it was begun at {state.began} and is not finished",
             cure=f"{GO_ON} goes on with it; --status shows it, --abort ends it until the switch",
         )
 
@@ -173,7 +173,7 @@ def refuse_if_trusted(settings: Settings, *, at_once: bool) -> None:
     if nodes and not at_once:
         raise Refused(
             "ca-in-use",
-            f"nodes trust the present CA, and could not pull any more: {announcement.named(nodes)}",
+            f"nodes trust the present CA, and could no longer pull: {announcement.named(nodes)}",
             cause="a CA that is replaced at once is unknown to every node until nodes.trust",
             cure="inv certs.rotate-ca, by which no pull fails; --at-once does it all the same",
         )

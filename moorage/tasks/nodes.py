@@ -26,7 +26,7 @@ _CHANGE = {
         "parts": "only these, as hosts,docker,containerd (else nodes.parts, else all there are)",
         "mirror": "registries whose images are asked of ours first, as docker.io,quay.io",
         "no_fallback": "with --mirror: never ask those registries themselves",
-        "insecure": "http: the registry has no TLS, and nodes shall ask it without",
+        "insecure": "http: the registry has no TLS, and nodes are to ask it without",
         "system_store": "the nodes' own trust stores too: every program there trusts the CA then",
         "once": "leave no agent behind (else it stays and puts back what drifts)",
         "fix_proxy": "add the registry to NO_PROXY of runtimes that ask a proxy for it",
@@ -105,7 +105,7 @@ def status(run: Run, nodes: Nodes) -> dict[str, Any]:
     """Say how nodes stand: trust, drift, versions, certificate ends, last apply and pull.
 
     Exit code 1 where a node could not be asked, a file of ours is not as it was left, drift cannot
-    be put back, or an operation was cut off; what waits (a restart, an upgrade) is no failure.
+    be put back, or an operation was cut off; what waits (a restart, an upgrade) is not a failure.
     Example: inv nodes.status --hosts=node1,node2
     Example: inv nodes.status --hosts=@web --report=build/status
     """
@@ -145,7 +145,7 @@ def diff(run: Run, nodes: Nodes) -> dict[str, Any]:
     return nodes.do()
 
 
-@on_nodes(help={"host": "another word for --hosts: it is mostly one"})
+@on_nodes(help={"host": "the same as --hosts, usually for one node"})
 def explain(run: Run, nodes: Nodes, host: str | None = None) -> dict[str, Any]:
     """Say what was found on nodes, which strategies are taken there, which are not, and why.
 
@@ -198,7 +198,7 @@ def undo(
 
 @on_nodes()
 def recover(run: Run, nodes: Nodes) -> dict[str, Any]:
-    """Put back what an interrupted run left half-way; nothing where none did.
+    """Put back what an interrupted run left half-way; nothing if none did.
 
     Example: inv nodes.recover --hosts=node1
     Example: inv nodes.recover --inventory=hosts.ini
@@ -208,7 +208,7 @@ def recover(run: Run, nodes: Nodes) -> dict[str, Any]:
 
 @on_nodes(positional=["image"], help={"image": "an image of this machine's engine"})
 def preload(run: Run, nodes: Nodes, image: str) -> dict[str, Any]:
-    """Load an image into the nodes' runtimes over SSH, where it cannot be pulled.
+    """Load an image into the nodes' runtimes over SSH, if it cannot be pulled.
 
     Example: inv nodes.preload python:3.13-slim --from-cluster
     Example: inv nodes.preload my.registry.io/serve_hostname:0.0.1 --hosts=node1
@@ -239,7 +239,7 @@ def adopt(
         raise Refused(
             "bad-port",
             f"invalid --port={port}",
-            cause="a number from 1 to 65535 was expected",
+            cause="expected a number from 1 to 65535",
             cure="write it as --port=7443",
         )
     return nodes.do(port=None if port is None else int(port), loopback=loopback)
@@ -255,7 +255,7 @@ def release(run: Run, nodes: Nodes) -> dict[str, Any]:
     return nodes.do()
 
 
-@on_nodes(help={"downgrade": "also where the agent there is newer than this folder's"})
+@on_nodes(help={"downgrade": "even if the agent there is newer than this folder's"})
 def upgrade(run: Run, nodes: Nodes, downgrade: bool = False) -> dict[str, Any]:
     """Give resident agents this folder's archive; one that does not answer keeps its own.
 
@@ -266,7 +266,7 @@ def upgrade(run: Run, nodes: Nodes, downgrade: bool = False) -> dict[str, Any]:
 
 
 @on_nodes(
-    help={"offline": "leave the nodes themselves alone: they are lost, or not ours any more"},
+    help={"offline": "leave the nodes themselves alone: they are lost, or no longer ours"},
     lock=True,
 )
 def forget(run: Run, nodes: Nodes, offline: bool = False) -> dict[str, Any]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 HELP = {
     "hosts": "nodes: a,user@b:2222,node[01-16].lan,@group, - for stdin "
     "(else nodes.hosts, else the lab's)",
-    "inventory": "a file of hosts: one a line, ~/.ssh/config, or Ansible's (INI or YAML)",
+    "inventory": "a file of hosts: one per line, ~/.ssh/config, or Ansible's (INI or YAML)",
     "from_cluster": "the nodes of the Kubernetes cluster, as its API server lists them",
     "selector": "with --from-cluster: only nodes with these labels, as role=edge",
     "kubeconfig": "with --from-cluster: as for k8s.nodes",
@@ -37,13 +37,13 @@ HELP = {
     "exclude": "all of them but these",
     "learn_host_keys": "show unknown host keys, ask, and add them to known_hosts",
     "ask_sudo_password": "ask for sudo's password (without a terminal: a line on stdin)",
-    "json_lines": "a JSON line an event on stdout, the report last",
+    "json_lines": "one JSON line per event on stdout, the report last",
     "report": "write the report to PATH.json and PATH.html",
 }
 
 # Of those that change nodes in waves.
 IN_WAVES = {
-    "canary": "so many nodes go first and must all succeed (1 above 8 nodes)",
+    "canary": "this many nodes go first and must all succeed (1 above 8 nodes)",
     "waves": "then growing shares or counts, the last 100% (10%,50%,100% above 8 nodes)",
     "max_failures": "stop when more nodes fail: a count or a share (10% above 8 nodes)",
     "resume": "go on with the last run that was stopped",
@@ -120,7 +120,7 @@ class Nodes:
         return replace(self, cluster=replace(self.cluster, kubeconfig="", context=""))
 
     def or_at(self, host: str | None) -> Nodes:
-        """The same with another word for ``--hosts``. Raises Refused where both are used."""
+        """The same with another word for ``--hosts``. Raises Refused if both are used."""
         from moorage.errors import Refused
 
         if host is not None and self.hosts is not None:
@@ -258,7 +258,7 @@ class Nodes:
     ) -> dict[str, Any]:
         """Shows the report, writes it where that was wished, and gives its document.
 
-        Raises Refused where nothing but an agreement was missing.
+        Raises Refused if nothing but an agreement was missing.
         """
         from moorage.fleet.report import agreement, parts
 

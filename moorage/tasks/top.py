@@ -59,7 +59,7 @@ def _show_pending(walk: Walk, actions: list[Any]) -> dict[str, Any]:
                 for text in files.values():
                     ui.diff_text(text)
     if not actions and not any(diffs.values()):
-        ui.show("Nothing to do: everything stands.")
+        ui.show("Nothing to do: everything is in place.")
     return {
         "ok": True,
         "dry_run": True,
@@ -90,11 +90,11 @@ def _show_up(walk: Walk) -> dict[str, Any]:
     if not trusted:
         ui.show("Some nodes do not trust the registry yet; their causes and cures are above.")
     elif not proven:
-        ui.show("Everything is set up, and not all of it is proven; what is not stands above.")
+        ui.show("Everything is set up, but not all of it is proven; see above.")
     elif walk.changed:
         ui.show(f"{settings.image_reference} is pushed, and every node has pulled it.")
     else:
-        ui.show("Nothing changed, nothing restarted: everything stood already.")
+        ui.show("Nothing changed, nothing restarted: everything was already in place.")
     ui.show("Next:")
     for line in typed:
         ui.show(f"  {line}")
@@ -218,7 +218,7 @@ def doctor(run: Run, hosts: str = "") -> dict[str, Any]:
     )
     wrong = [finding for finding in findings if finding.state == "wrong"]
     missing = any(finding.state == "missing" for finding in findings)
-    fine = "Nothing is wrong" + ("; what is missing comes by its cure." if missing else ".")
+    fine = "Nothing is wrong" + ("; each cure brings what is missing." if missing else ".")
     run.ui.show(f"{len(wrong)} to cure." if wrong else fine)
     return {"ok": not wrong, "findings": [finding.to_json() for finding in findings]}
 

@@ -94,8 +94,8 @@ def pruning(settings: Settings) -> Due:
         return _nothing_yet(problem)
     going = [one.name for one in plan.going]
     if not going:
-        return Due("no image goes by the policy", notes=notes)
-    words = f"{len(going)} tags and manifests go by the policy"
+        return Due("the policy removes no image", notes=notes)
+    words = f"{len(going)} tags and manifests to remove by the policy"
     return Due(words, partial(_prune, settings, plan), figures={"images": going}, notes=notes)
 
 

@@ -323,7 +323,7 @@ def _secrets(settings: Settings) -> list[Finding]:
 
 
 def _chosen(settings: Settings, hosts: str) -> tuple[Target, ...] | Finding:
-    """The nodes that are meant. Raises Refused where ``hosts`` is not understood."""
+    """The nodes that are meant. Raises Refused if ``hosts`` is not understood."""
     from moorage import fleet
 
     try:

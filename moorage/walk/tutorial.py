@@ -93,7 +93,7 @@ def steps(settings: Settings) -> tuple[TutorialStep, ...]:
             ("inv k8s.secret --namespace=default --attach",),
         ),
         TutorialStep(
-            "All of it away again",
+            "Removing all of it",
             "By hand: from memory. Moorage knows what each file had before.",
             (f"rm -r {folder}; vi /etc/hosts /etc/containerd/config.toml; ...",),
             (f"inv nodes.untrust --hosts={node}", "inv down"),

@@ -90,7 +90,9 @@ class History:
             self._disk.add(self._used(), now)
             shown = [self._pulls, self._disk, *shown]
         plots = tuple(one.plot() for one in shown)
-        return replace(from_rows((), (), "one number a minute, since the page began"), plots=plots)
+        return replace(
+            from_rows((), (), "one number per minute, since the page began"), plots=plots
+        )
 
     def _counted(self) -> float | None:
         from moorage.registry.front import traffic

@@ -40,7 +40,7 @@ def language(accepted: str) -> str:
 
 
 def whole(registry: str, sections: Mapping[str, Section], lang: str, version: int) -> str:
-    """The page, with every section; ``version``: that of the story that it tells."""
+    """The page, with every section; ``version``: that of the story that it shows."""
     template = _environment().get_template("page.html.j2")
 
     def shown(name: str, section: Section) -> Any:
@@ -104,7 +104,7 @@ def _say(lang: str) -> Any:
 
 
 def _word(lang: str) -> Any:
-    """The same within a line, where English has no capital."""
+    """The same within a line, if English has no capital."""
     return words.chinese if lang == "zh" else str
 
 

@@ -1,4 +1,4 @@
-"""What the page tells, as values: sections that sources replace and the page shows.
+"""What the page shows, as values: sections that sources replace and the page shows.
 
 The nodes are ``Standing``s, as ``nodes.status`` and ``nodes.watch`` have them, folded by the same
 function. A source that fails leaves its section with the fault in the place of rows.

@@ -258,7 +258,7 @@ def test_a_table_whose_key_names_no_registry_makes_no_folder_and_is_told(
     files, folders = node.files(), node.folders()
     result = node.apply(parts=["containerd"])
     assert result["status"] == "changed"
-    assert f'"{key}" counts for no image' in notes(result)
+    assert f'"{key}" applies to no image' in notes(result)
     made = {one.name for one in (node.root / ROOT[1:]).iterdir()}
     assert made == {"my.registry.io", "my.registry.io:443"}
     assert node.untrust()["status"] == "changed"

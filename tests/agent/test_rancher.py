@@ -115,11 +115,11 @@ def sockets(box: Box) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("text", "proof", "words"),
     [
-        (b"docker: true\n", [("docker", "/run/docker.sock")], "the part docker"),
+        (b"docker: true\n", [("docker", "/run/docker.sock")], "the docker part"),
         (
             b"docker: true\ncontainer-runtime-endpoint: /srv/docker.sock\n",
             [("docker", "/srv/docker.sock")],
-            "the part docker",
+            "the docker part",
         ),
         (
             b"container-runtime-endpoint: unix:///run/crio/crio.sock\n",

@@ -248,7 +248,7 @@ def test_docker_that_k3s_is_told_to_use_is_set_up_and_proven(
             " ln -sf /run/docker.sock /run/k3s/containerd/containerd.sock")  # fmt: skip
     node.install(k3s)
     refused = node.agent("apply", plan(registry, image, parts=["hosts", "k3s"]))
-    assert (refused.fault, "the part docker" in refused.result["error"]["message"]) == (
+    assert (refused.fault, "the docker part" in refused.result["error"]["message"]) == (
         "no-runtime", True)  # fmt: skip
     run = node.agent("apply", plan(registry, image, parts=["hosts", "docker", "k3s"]))
     assert (run.code, run.result["verified"], run.result["restarts"]) == (0, True, []), run

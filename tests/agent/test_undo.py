@@ -109,8 +109,8 @@ def test_an_undo_is_about_the_registry_of_its_plan(node: Box) -> None:
     result = undo(node)
     assert (result["status"], node.files()) == ("unchanged", alone)
     assert notes(result) == [
-        "no apply for my.registry.io stands on this node: there is nothing to take back; an undo "
-        "for two.registry.io:5000 takes back what was done for it"
+        "no apply for my.registry.io is in effect on this node: there is nothing to take back; an "
+        "undo for two.registry.io:5000 takes back what was done for it"
     ]
     node.apply()
     assert node.run(node.engine().undo(node.plan(**other)))["status"] == "changed"
@@ -191,7 +191,7 @@ def test_a_look_without_root_goes_as_far_as_it_may_and_says_where_that_ends(
     assert result["code"] == "not-root"
     assert CONFIG in result["error"]["message"]
     assert "/etc/hosts" in [one["path"] for one in result["changes"]]
-    assert any("root's to read" in note for note in notes(result))
+    assert any("only by root" in note for note in notes(result))
 
 
 @pytest.mark.parametrize(

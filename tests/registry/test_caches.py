@@ -198,7 +198,7 @@ def test_a_push_gets_a_sentence(ours: Loopback, up: Turning, method: str) -> Non
         (error,) = json.loads(body)["errors"]
         assert (status, error["code"]) == (403, "DENIED")
         assert f"cache of {up.name}" in error["message"]
-        assert "takes no push" in error["message"]
+        assert "accepts no pushes" in error["message"]
     # Beside the cache's path a push goes on as it did.
     assert ours.ask("POST", "/v2/library/nginx/blobs/uploads/", login, b"")[0] == 202
 

@@ -58,7 +58,7 @@ def plotted() -> Section:
         Plot("pulls", "a minute", pulls), Plot("disk in use", "GiB", disk),
         Plot("nodes not in order", "", hurt),
     )  # fmt: skip
-    note = "one number a minute, since the page began"
+    note = "one number per minute, since the page began"
     return replace(from_rows((), (), note), plots=plots)
 
 

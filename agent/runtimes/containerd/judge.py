@@ -49,7 +49,7 @@ def _require_fit(found: Containerd, registry: Registry, applying: bool, done: Do
         raise RefusedError(
             "candidate-refused",
             f"containerd refuses the edited {path}: {done.complaint}",
-            cause="the edit does not fit what else stands in it",
+            cause="the edit does not fit the rest of the file",
             cure="nothing was changed; report this with the file, it is a defect of Moorage",
         )
     after = done.out.encode()
@@ -66,7 +66,7 @@ def _require_fit(found: Containerd, registry: Registry, applying: bool, done: Do
 
 
 def candidate(found: Containerd, tree: Tree, changes: Sequence[Change]) -> dict[str, bytes]:
-    """The files to dump, by name; `config.toml` is the first. Empty where none is edited.
+    """The files to dump, by name; `config.toml` is the first. Empty if none is edited.
 
     ``SCRATCH`` in them stands for the folder they will be in.
     """

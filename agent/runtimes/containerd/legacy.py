@@ -62,8 +62,8 @@ def folders(table: dict[str, Any], ours: tuple[Registry, ...] = ()) -> dict[str,
 def never_asked(table: dict[str, Any]) -> list[str]:
     """What to say of tables by which no image is ever pulled: their key is no registry's name."""
     return [
-        f"registry.{name}.{json.dumps(host)} counts for no image, with or without us: a registry "
-        "is named by its host and port alone, without a scheme or a path"
+        f"registry.{name}.{json.dumps(host)} applies to no image, with or without us: a registry "
+        "is named only by its host and port, without a scheme or a path"
         for name in ("mirrors", "configs")
         for host in table.get(name) or {}
         if not _is_asked(host) and not (name == "configs" and host in (table.get("mirrors") or {}))
@@ -151,7 +151,7 @@ def entry(situation: Situation, drafts: config.Drafts, folder: str) -> tuple[Cha
         raise RefusedError(
             "legacy-registry-tables",
             f"{situation.found.config.path}: plain HTTP and mirrors need a `config_path`",
-            cause="`registry.mirrors` or `registry.configs` stand there, and CRI would not load",
+            cause="`registry.mirrors` or `registry.configs` is set there, and CRI would not load",
             cure="move them to hosts.toml files (containerd's docs/hosts.md), then run again",
         )
     situation.notes += never_asked(situation.layers.written)

@@ -1,4 +1,4 @@
-"""What is ours on a node by its own marks, where the agent's notes are lost.
+"""What is ours on a node by its own marks, if the agent's notes are lost.
 
 Every line we add ends in a mark, every file we write begins with one, and a CA beside another's
 files has a name of its own: so trust can be taken away without any memory of having set it up.

@@ -73,15 +73,15 @@ LEGACY = Condition(
 )
 DEADLY = Condition(
     lambda s: s.mirrors or (s.configs_tls and s.major < 2),
-    "`registry.mirrors`, or on 1.x `registry.configs.*.tls`, stands beside it",
-    "nothing stands beside it that CRI refuses to load with",
+    "`registry.mirrors`, or on 1.x `registry.configs.*.tls`, is set beside it",
+    "nothing is set beside it that keeps CRI from loading",
 )
 
 STRATEGIES: tuple[Strategy, ...] = (
     Strategy(
         "too-old",
         (TOO_OLD,),
-        "refused: such a containerd reads no folders of registries",
+        "refused: such a containerd does not read folders of registries",
         refusal=("containerd-too-old", "install containerd 1.6 or newer, then run again"),
     ),
     Strategy(

@@ -28,14 +28,14 @@ ROWS: tuple[Trouble, ...] = (
             message="{registry} answers plain HTTP where TLS is expected",
             cause="something other than a TLS registry listens on that port",
             cure="inv registry.status; then inv registry.up",
-            elsewhere="check the port, or tell the runtime by hosts.toml that it is plain HTTP",
+            elsewhere="check the port, or say in hosts.toml that it is plain HTTP",
             matter=REGISTRY,
             words=r"server gave HTTP response to HTTPS client"
             r"|first record does not look like a TLS",
         ),
         engine=Told(
-            message="what answers at {name} speaks no TLS",
-            cure="inv registry.status tells what should be there; another program may hold the "
+            message="whatever answers at {name} does not speak TLS",
+            cure="inv registry.status shows what should be there; another program may hold the "
             "port",
             words=r"server gave HTTP response to HTTPS client",
         ),
@@ -120,7 +120,7 @@ ROWS: tuple[Trouble, ...] = (
         ),
         engine=Told(
             message="whatever answers for {name} is not a registry: it sends a web page",
-            cure="inv registry.status tells what should be there; curl -i https://{name}/v2/ "
+            cure="inv registry.status shows what should be there; curl -i https://{name}/v2/ "
             "what is",
             words=r"(?<!token response: )invalid character '<'|<!DOCTYPE|<html|media type text/",
         ),

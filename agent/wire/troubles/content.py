@@ -10,7 +10,7 @@ ROWS: tuple[Trouble, ...] = (
         r"manifest\.v1\+|[Ss]chema ?(version)? ?1\b|no signatures|missing signature key"
         r"|no longer supported since containerd",
         node=Told(
-            message="{image} is in a format that this runtime reads no more",
+            message="{image} is in a format that this runtime no longer reads",
             cause="its manifest is of schema 1, from before 2016 (or the registry made one for it)",
             cure="build and push it again",
         ),
@@ -29,7 +29,7 @@ ROWS: tuple[Trouble, ...] = (
         node=Told(
             message="{name} has lost a part of {image}",
             cause="its manifest is there and a blob that it names is not: a garbage collection ran "
-            "beside a push, or the registry's storage lost it",
+            "during a push, or the registry's storage lost it",
             cure="push it again",
         ),
         cluster=Told(

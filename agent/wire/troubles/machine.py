@@ -32,7 +32,7 @@ ROWS: tuple[Trouble, ...] = (
         ),
         engine=Told(
             message="the disk is full",
-            cure="docker system df tells what takes the room; make some, then run this again",
+            cure="docker system df shows what takes the room; make some, then run this again",
         ),
     ),
     Trouble(
@@ -92,13 +92,13 @@ ROWS: tuple[Trouble, ...] = (
         r"|(Head|Get)\s*: [A-Z][a-z]+( [A-Z][a-z]+)*\s*$",
         node=Told(
             message="the runtime asks a proxy for the registry",
-            cause="HTTPS_PROXY stands in its environment and the registry is not in NO_PROXY",
+            cause="HTTPS_PROXY is set in its environment and the registry is not in NO_PROXY",
             cure="inv nodes.trust --fix-proxy, or add {host} to NO_PROXY of the service and "
             "restart it",
         ),
         cluster=Told(
             message="the runtime asks a proxy for {registry}",
-            cause="HTTPS_PROXY stands in its environment and {host} is not in NO_PROXY",
+            cause="HTTPS_PROXY is set in its environment and {host} is not in NO_PROXY",
             cure="inv nodes.trust --hosts={nodes} --fix-proxy",
             elsewhere="add {host} to NO_PROXY of the runtime's unit on {nodes}, then restart it",
             matter=NODE,

@@ -63,7 +63,7 @@ _FRONT = (
         "cached-path",
         r"\bof the cache of \S+: it fills itself\b",
         engine=Told(
-            message="{name} takes no push there",
+            message="{name} does not accept pushes there",
             cause="it is the path of a cache of another registry, which fills itself by pulls",
             cure="inv registry.cache --list names those paths; push to another one",
         ),

@@ -24,7 +24,7 @@ Side = Literal["node", "cluster", "engine"]
 
 
 def rows(side: Side, troubles: Iterable[Trouble] = TROUBLES) -> tuple[Row, ...]:
-    """The troubles that a side tells of, with its own words and texts."""
+    """The troubles that a side reports, with its own words and texts."""
     texts = {
         "node": lambda one: one.node,
         "cluster": lambda one: one.cluster,

@@ -84,7 +84,7 @@ ROWS: tuple[Trouble, ...] = (
         node=Told(
             message="the runtime does not trust {name}, the token server of {registry}",
             cause="its certificate is another CA's than the registry's; or this is Docker with "
-            "containerd's image store, which asks for tokens with the system's CAs alone",
+            "containerd's image store, which asks for tokens with only the system's CAs",
             cure="inv nodes.trust --system-store, then on the node: systemctl restart docker",
             elsewhere="have the node trust the CA of {name}; Docker with containerd's image store: "
             "inv nodes.trust --system-store, then on the node: systemctl restart docker",
@@ -122,7 +122,7 @@ ROWS: tuple[Trouble, ...] = (
         r"x509: certificate relies on legacy Common Name",
         cluster=Told(
             message="the certificate of {registry} has its name in the old place only",
-            cause="it names {host} as Common Name; runtimes read subject alternative names alone",
+            cause="it names {host} as Common Name; runtimes read only subject alternative names",
             cure=ISSUE_ANEW,
             elsewhere="have it issued again with {host} as subject alternative name",
             matter=REGISTRY,
@@ -187,7 +187,7 @@ ROWS: tuple[Trouble, ...] = (
         ),
         engine=Told(
             message="the certificate of {name} is not valid at this machine's time",
-            cure="inv certs.show tells its dates; check the clock, then inv registry.up",
+            cure="inv certs.show shows its dates; check the clock, then inv registry.up",
             words=r"x509: certificate has expired|not yet valid",
         ),
     ),

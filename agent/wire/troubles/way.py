@@ -60,13 +60,13 @@ ROWS: tuple[Trouble, ...] = (
         r"no route to host|network is unreachable",
         node=Told(
             message="there is no route from this node to {name}",
-            cause="the address is wrong, or a network or firewall stands between",
+            cause="the address is wrong, or a network or firewall is in the way",
             cure="check registry.address in invoke.yaml, then from the node: ip route get ADDRESS",
             elsewhere=REACH,
         ),
         cluster=Told(
             message="there is no route from these nodes to {registry}",
-            cause="the address is wrong, or a network or firewall stands between",
+            cause="the address is wrong, or a network or firewall is in the way",
             cure="check registry.address, then from a node: ip route get ADDRESS",
             elsewhere="from a node: ip route get ADDRESS of {host}",
             matter=NODE,

@@ -69,7 +69,7 @@ def planned_version(settings: Settings) -> Version:
 
 
 def pending(settings: Settings) -> list[Action]:
-    """What :func:`ensure` would do. Raises Refused where the settings' folder is of no use."""
+    """What :func:`ensure` would do. Raises Refused if the settings' folder is of no use."""
     if settings.lab.kubernetes_binaries:
         _from_folder(settings)
         return []
@@ -82,7 +82,7 @@ def pending(settings: Settings) -> list[Action]:
 
 
 def kubectl(settings: Settings) -> Path | None:
-    """The one that came with the cluster's programs; None where they came without, or are gone."""
+    """The one that came with the cluster's programs; None if they came without, or are gone."""
     given = settings.lab.kubernetes_binaries
     folder = _folder(settings) if given else cache(settings.lab.kubernetes_version)
     found = folder / WELCOME[0]
@@ -116,7 +116,7 @@ def ensure(settings: Settings, client: DockerClient, ui: UI) -> Binaries:
 
 
 def read_cache(folder: Path) -> Binaries | None:
-    """What the cache holds in ``folder``; None where it is not whole."""
+    """What the cache holds in ``folder``; None if it is not whole."""
     try:
         text = (folder / SUMS).read_text()
         sums = {name: digest for digest, name in (line.split() for line in text.splitlines())}

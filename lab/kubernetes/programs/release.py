@@ -23,7 +23,7 @@ _CHUNK = 1 << 20
 
 
 def why_not(place: str, version: str, architecture: str) -> str:
-    """Why the release cannot be had from ``place`` (an address); empty where it can.
+    """Why the release cannot be had from ``place`` (an address); empty if it can.
 
     Asks for one small checksum and waits five seconds at most for it.
     """
@@ -49,7 +49,7 @@ def download(
 ) -> dict[str, str]:
     """Every program of the release into ``folder``. Returns name -> SHA-256 (hex).
 
-    Raises MoorageError where the line breaks or a program is not what its checksum says.
+    Raises MoorageError if the line breaks or a program is not what its checksum says.
     """
     names = (*NEEDED, *WELCOME)
     sums: dict[str, str] = {}
@@ -72,7 +72,7 @@ def download(
                 "wrong-checksum",
                 f"{name} of Kubernetes {version} is not what was published",
                 cause=f"{address} has the SHA-256 {sums[name]}, its checksum says {expected}",
-                cure="run it again; if it stays so, somebody on the way changes downloads",
+                cure="run it again; if it persists, somebody on the way changes downloads",
             )
     return sums
 

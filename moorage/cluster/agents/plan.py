@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def make_plan(settings: Settings, nodes: Sequence[ClusterNode]) -> bytes:
-    """The one plan for all nodes. Raises Refused where they would need different addresses."""
+    """The one plan for all nodes. Raises Refused if they would need different addresses."""
     from moorage.fleet.rollout import plans
     from moorage.fleet.rollout.operation import proof
     from moorage.pki import registry as pki

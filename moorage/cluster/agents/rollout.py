@@ -214,7 +214,7 @@ def _told(planned: Sequence[Planned]) -> dict[str, str]:
 
 
 def plan_of(api: Api, made: Sequence[dict[str, Any]]) -> list[Planned]:
-    """What applying the documents would do. Raises Refused where one is somebody else's."""
+    """What applying the documents would do. Raises Refused if one is somebody else's."""
     planned: list[Planned] = []
     with nothing_changed_yet():
         for document in made:
@@ -279,8 +279,8 @@ def _settled_namespace(api: Api, name: str) -> dict[str, Any] | None:
             raise Refused(
                 "namespace-terminating",
                 f"the namespace {name} is being deleted",
-                cause="something in it does not go",
-                cure=f"look what holds it: kubectl describe namespace {name}",
+                cause="something in it cannot be deleted",
+                cure=f"see what holds it: kubectl describe namespace {name}",
             )
         time.sleep(_POLL)
 
@@ -311,7 +311,7 @@ def _wait(
 
 
 def _of_grade(one: AgentState, wanted: Wanted) -> AgentState:
-    """What it says, where its agent is of the grade that is wanted: another one's word is old."""
+    """What it says, if its agent is of the grade that is wanted: another one's word is old."""
     grade = wanted.grade
     if grade == AUTO:
         grade = FULL if one.labelled else FILES
@@ -331,7 +331,7 @@ def _is_settled(one: AgentState, wanted: Wanted, *, patient: bool) -> bool:
 
 
 def _with_troubles(api: Api, settings: Settings, found: Sequence[AgentState]) -> list[AgentState]:
-    """What their pods tell of those agents that have said nothing themselves."""
+    """What their pods report of those agents that have said nothing themselves."""
     troubles: dict[str, str] = {}
     for pod in _pods(api, settings):
         said = stage(pod)

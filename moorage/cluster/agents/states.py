@@ -27,7 +27,7 @@ _POLL = 1.0
 
 @dataclass(frozen=True)
 class AgentState:
-    """What a node's agent last said; "" where it has said nothing of this plan.
+    """What a node's agent last said; "" if it has said nothing of this plan.
 
     ``labelled``: the node has been given the grade full.
     """

@@ -68,7 +68,7 @@ class Api:
         return self._ask("GET", path, what or f"read {path}", query=query)
 
     def find(self, path: str, what: str = "") -> Document | None:
-        """One object, or None where there is none (404)."""
+        """One object, or None if there is none (404)."""
         try:
             return self.get(path, what)
         except ApiError as problem:
@@ -132,7 +132,7 @@ class Api:
     ) -> bool:
         """Deletes one object, and what belongs to it in the background.
 
-        ``uid``: only if it is still that very object. False where there is none (any more).
+        ``uid``: only if it is still that very object. False if there is none (any more).
         """
         body: Document = {"propagationPolicy": "Background"}
         if uid:
@@ -297,7 +297,7 @@ class Api:
                     raise _TooLarge(
                         "answer-too-large",
                         f"{what}: the answer is larger than {MAX_ANSWER >> 20} MiB",
-                        cause="a single object, or what stands between us and the API server, is",
+                        cause="a single object, or whatever is between us and the API server, is",
                         cure="look at it: kubectl get … -o json | wc -c",
                     )
         except (exceptions.HTTPError, OSError) as problem:

@@ -45,7 +45,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
-    """The documents of one YAML file. Raises Refused where it is not a manifest."""
+    """The documents of one YAML file. Raises Refused if it is not a manifest."""
     import yaml
 
     try:

@@ -61,21 +61,21 @@ def is_ours(document: Mapping[str, Any]) -> bool:
 
 
 def check_namespace(name: str) -> str:
-    """The name itself. Raises Refused where it can be no namespace's."""
+    """The name itself. Raises Refused if it can be no namespace's."""
     if not _LABEL.fullmatch(name):
         raise _no_name("namespace", name, "at most 63 of a-z, 0-9 and '-'")
     return name
 
 
 def check_object_name(kind: str, name: str) -> str:
-    """The name itself. Raises Refused where it can be no object's (RFC 1123 subdomain)."""
+    """The name itself. Raises Refused if it can be no object's (RFC 1123 subdomain)."""
     if len(name) > 253 or not _SUBDOMAIN.fullmatch(name):
         raise _no_name(kind, name, "at most 253 of a-z, 0-9, '-' and '.'")
     return name
 
 
 def check_image(name: str) -> str:
-    """The name itself. Raises Refused where it can be no image's: a pod would wait for ever."""
+    """The name itself. Raises Refused if it can be no image's: a pod would wait for ever."""
     if len(name) > 500 or not _IMAGE.fullmatch(name):
         raise Refused(
             "bad-image",

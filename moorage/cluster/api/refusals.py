@@ -250,7 +250,7 @@ RULES: tuple[Rule, ...] = (
         429,
         r"",
         "too-many-requests",
-        "{what}: the API server is too busy, also after several tries",
+        "{what}: the API server is too busy, even after several tries",
         "its priority and fairness queues are full",
         "run it again later; kubectl get --raw /metrics | grep apiserver_flowcontrol shows who",
     ),
@@ -438,8 +438,8 @@ def no_answer(problem: Exception, what: str, where: Where, *, answered: bool) ->
             )
     return ApiError(
         "connection-lost",
-        f"{what}: the connection to {where.server} broke, also after several tries",
+        f"{what}: the connection to {where.server} broke, even after several tries",
         cause=words[:300],
-        cure="run it again; if it stays so, look at the API server and what is in between",
+        cure="run it again; if it persists, look at the API server and what is in between",
         words=words,
     )

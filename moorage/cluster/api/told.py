@@ -1,4 +1,4 @@
-"""What a cluster's agents are told: the Secret that each of them watches. Pure but for reading it.
+"""What a cluster's agents are given: the Secret that each of them watches. Pure but for reading it.
 
 It stands below the agents' own room, for the logins look into it too.
 """

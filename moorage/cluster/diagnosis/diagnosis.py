@@ -23,7 +23,7 @@ from moorage.registry.logins import external
 class Group:
     """Pods that cannot pull for one and the same reason.
 
-    ``fix``: the command of ours that cures it (a key of ``cures``), "" where there is none.
+    ``fix``: the command of ours that cures it (a key of ``cures``), "" if there is none.
     ``stuck`` holds its containers; ``evidence`` one complaint in full, and where it was heard.
     """
 
@@ -125,7 +125,7 @@ def repository(image: str) -> str:
 
 
 def tag(image: str) -> str:
-    """``my.registry.io/a/b:1`` -> ``1``; "" where a digest or nothing is named."""
+    """``my.registry.io/a/b:1`` -> ``1``; "" if a digest or nothing is named."""
     return references.split(image).tag
 
 

@@ -1,4 +1,4 @@
-"""What the nodes' own agents say, where they can be asked over SSH: evidence beside the API's.
+"""What the nodes' own agents say, if they can be asked over SSH: evidence beside the API's.
 
 Asked only about nodes that the runtime's words already accuse, and only where the way to them is
 known: the lab's, or hosts named in the settings. Nobody waits for nodes that nothing is known of.
@@ -63,7 +63,7 @@ def trusting(api: Api, settings: Settings, names: set[str]) -> dict[str, str]:
 
 
 def _words(state: Mapping[str, Any], registry: str) -> str:
-    """Pure. "" where the CA is not in place, so that its absence explains everything."""
+    """Pure. "" if the CA is not in place, so that its absence explains everything."""
     for one in state.get("trusted") or ():
         if one.get("registry") != registry:
             continue

@@ -70,7 +70,7 @@ def replaces(one: Stuck) -> bool:
 def short(api: Api, namespace: str, owner: str, pods: Iterable[Mapping[str, Any]]) -> int | None:
     """How many pods the controller has still to make, given those there are.
 
-    None where it may not be read; 0 where it is gone.
+    None if it may not be read; 0 where it is gone.
     """
     row = _ROWS.get(owner.partition("/")[0])
     if row is None:

@@ -35,7 +35,7 @@ _TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 def connect(settings: Settings, *, kubeconfig: str = "", context: str = "") -> Api:
     """A connection to the cluster that is meant; ``where`` of it says which one it is.
 
-    ``kubeconfig`` and ``context`` come before the settings'. Raises Refused where there is none,
+    ``kubeconfig`` and ``context`` come before the settings'. Raises Refused if there is none,
     the context is unknown, or its credentials are of no use; ApiError where it does not answer.
     """
     from moorage.cluster.api.client import Api
@@ -86,7 +86,7 @@ def leading_to(settings: Settings, server: str, kubeconfig: str = "") -> list[st
 def kubeconfig_files(settings: Settings, given: str = "") -> tuple[list[Path], str]:
     """The kubeconfig files to read, and who named them; [] stands for the pod's own account.
 
-    Raises Refused where a named one is not there, or none is anywhere.
+    Raises Refused if a named one is not there, or none is anywhere.
     """
     named = (
         (given, "--kubeconfig"),
@@ -273,7 +273,7 @@ def _check_plugin(
         "no-credentials",
         f"the credential plugin of context {context} gave no credentials",
         cause=" ".join(words)[:300] or f"{plugin} failed",
-        cure=f"run it by hand and look why: {plugin}",
+        cure=f"run it by hand to see why: {plugin}",
     )
 
 

@@ -23,7 +23,7 @@ _TRIES = 5
 
 
 def with_secret(account: dict[str, Any], secret: str) -> dict[str, Any] | None:
-    """The merge patch that adds ``secret``; None where it is there. Pure."""
+    """The merge patch that adds ``secret``; None if it is there. Pure."""
     named = _named(account)
     if secret in named:
         return None
@@ -32,7 +32,7 @@ def with_secret(account: dict[str, Any], secret: str) -> dict[str, Any] | None:
 
 
 def without_secret(account: dict[str, Any], secret: str) -> dict[str, Any] | None:
-    """The merge patch that takes back what :func:`with_secret` added; None where nothing is. Pure.
+    """The merge patch that takes back what :func:`with_secret` added; None if nothing is. Pure.
 
     A Secret that somebody else named there stays.
     """

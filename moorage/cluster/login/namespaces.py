@@ -33,7 +33,7 @@ class Chosen:
 
 
 def choose(api: Api, choice: Choice) -> Chosen:
-    """Asks the cluster. Raises Refused where a named one is missing or being deleted, or the
+    """Asks the cluster. Raises Refused if a named one is missing or being deleted, or the
     selector finds none."""
     said = [word for word, given in (
         ("--namespace", choice.names), ("--selector", choice.selector), ("--all", choice.all)
@@ -60,7 +60,7 @@ def split(text: str, option: str) -> tuple[str, ...]:
         raise Refused(
             "wrong-use",
             f"{option} {text!r} has an empty name",
-            cause="there is a comma too many",
+            cause="there is one comma too many",
             cure=f"{option} a,b,c",
         )
     return tuple(ours.check_namespace(name) for name in names)

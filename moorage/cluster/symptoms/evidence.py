@@ -25,7 +25,7 @@ TRUST_CODES = frozenset(
 
 class Evidence(NamedTuple):
     """One thing that is known. ``when``: seconds since 1970 by the API server's clock; ``trusts``:
-    None where it says only that what was known before counts no more."""
+    None if it says only that what was known before counts no more."""
 
     when: float
     trusts: bool | None
@@ -80,7 +80,7 @@ def shown(when: float) -> str:
 
 
 def node_of(event: Mapping[str, Any]) -> str:
-    """The node whose kubelet tells this."""
+    """The node whose kubelet reports this."""
     source = event.get("source") or {}
     return str(source.get("host") or event.get("reportingInstance") or "")
 

@@ -44,7 +44,7 @@ _SANDBOX_IMAGE = re.compile(
 class Stuck:
     """One container that cannot get its image, or that of an image volume it mounts.
 
-    ``words``: the last complaint known, "" where there is none any more. ``owner``: the controller
+    ``words``: the last complaint known, "" if there is none any more. ``owner``: the controller
     of the pod, as ``ReplicaSet/name``, "" for none; ``owner_api``: its group and version.
     ``runs``: another container of the pod runs, or has run, beside native sidecars, for which
     ``sidecar`` says it. ``mirror``: a static pod's copy in the API. ``ephemeral``: the container is

@@ -185,7 +185,7 @@ def _up(here: Here, groups: Sequence[Group]) -> str:
 
     del groups
     status = registry.up(here.settings, engine.connect(here.settings), here.ui)
-    return said("the registry was started" if status.changed else "the registry stood already")
+    return said("the registry was started" if status.changed else "the registry was already up")
 
 
 def _push(here: Here, groups: Sequence[Group]) -> str:

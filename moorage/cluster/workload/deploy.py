@@ -64,7 +64,7 @@ class DeployStep:
 
 @dataclass(frozen=True)
 class Deployed:
-    """How it went. ``answer``: what serve_hostname said, "" where nobody could ask it.
+    """How it went. ``answer``: what serve_hostname said, "" if nobody could ask it.
 
     ``report``: the diagnosis, where a pod could not pull; ``problem``: what else went wrong.
     """
@@ -98,7 +98,7 @@ class Deployed:
 def plan(api: Api, settings: Settings, wanted: Workload) -> list[DeployStep]:
     """What there is to do. The server has agreed to each step by a dry run; nothing is changed.
 
-    Raises Refused where an object of that name is somebody else's, or the server would refuse.
+    Raises Refused if an object of that name is somebody else's, or the server would refuse.
     """
     folder = settings.root / "k8s" / manifests.WORKLOADS[wanted.kind]
     documents = manifests.fit(manifests.read(folder), wanted.fit)
@@ -139,7 +139,7 @@ def _images(pod: dict[str, Any]) -> list[str]:
 
 
 def _beyond_help(pod: dict[str, Any]) -> str:
-    """Why a pod of ours is made anew rather than waited for; "" where it is not."""
+    """Why a pod of ours is made anew rather than waited for; "" if it is not."""
     found = stage(pod)
     if pod["metadata"].get("deletionTimestamp"):
         return "it is being deleted"

@@ -77,7 +77,7 @@ class _Watch:
         ]
 
     def explain(self, api: Api, settings: Settings, stuck: list[Stuck], pods: int) -> Report | None:
-        """Why these are stuck; None where they may still get over it by themselves."""
+        """Why these are stuck; None if they may still get over it by themselves."""
         if time.monotonic() - self._asked < _ASK_AGAIN:
             return None
         report = examine.explain(api, settings, stuck, pods)

@@ -68,7 +68,7 @@ def connection_lost(begun: bool) -> Fault:
 
 
 def of(problem: MoorageError) -> Fault:
-    """What is told of a host whose work raised ``problem``: its result names the host itself."""
+    """What is said of a host whose work raised ``problem``: its result names the host itself."""
     return replace(problem.fault, host="")
 
 
@@ -125,7 +125,7 @@ _SUDO_SAYS: tuple[tuple[tuple[str, ...], Fault], ...] = (
             "wrong-sudo-password",
             "sudo on the node did not accept the password of {user}",
             cause="it was mistyped, or it is another one on this node",
-            cure="try again with --ask-sudo-password, and with those hosts alone that share it",
+            cure="try again with --ask-sudo-password, and with only the hosts that share it",
         ),
     ),
     (
@@ -212,12 +212,12 @@ _NOT_INSTALLED: dict[int, tuple[str, str, str]] = {
     errno.EROFS: (
         "read-only-disk",
         "the node's disk is mounted read-only",
-        "look why with dmesg | tail; then: mount -o remount,rw /",
+        "see why: dmesg | tail; then: mount -o remount,rw /",
     ),
     errno.EPERM: (
         "unsafe-folder",
         "the agent's folder on the node is not root's alone",
-        "look who made it: ls -ld /var/lib/moorage /var/lib/moorage/agent; then remove it",
+        "see who made it: ls -ld /var/lib/moorage /var/lib/moorage/agent; then remove it",
     ),
     errno.EBADMSG: (
         "bad-transfer",

@@ -218,7 +218,7 @@ def read_yaml(text: str, source: str) -> Inventory:
         else:  # as Ansible does
             tree.passed_over.append(f"{name!r}, whose keys were expected, not {body!r:.40}")
     if not tree.hosts and tree.passed_over:
-        raise bad(source, 0, f"it names no host; passed over: {'; '.join(tree.passed_over[:3])}")
+        raise bad(source, 0, f"it names no host; skipped: {'; '.join(tree.passed_over[:3])}")
     return tree.finished()
 
 

@@ -19,7 +19,7 @@ from moorage.fleet.inventory.targets import Target
 
 @dataclass(frozen=True)
 class Selection:
-    """What the user said; "" or None where nothing was."""
+    """What the user said; "" or None if nothing was."""
 
     hosts: str | None = None
     inventory: str = ""
@@ -91,7 +91,7 @@ def pick(
             cause=f"--limit={selection.limit} and --exclude={selection.exclude} leave none"
             if selection.limit or selection.exclude
             else "the list of hosts is empty",
-            cure="inv nodes.status with the same words, less --limit and --exclude, shows them all",
+            cure="inv nodes.status without --limit and --exclude shows them all",
         )
     source.require_usable(hosts)
     return Picked(hosts, tuple(by_word), source.described & frozenset(hosts))
@@ -235,7 +235,7 @@ class Sources:
                 raise Refused(
                     "no-such-host",
                     f"{option}: {word!r} matches none of the {len(hosts)} hosts",
-                    cause="it is misspelt, or not in this inventory",
+                    cause="it is misspelled, or not in this inventory",
                     cure=f"hosts: {ranges.fold(host.name for host in hosts)[:400]}",
                 )
             picked |= matched

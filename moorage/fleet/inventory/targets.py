@@ -83,7 +83,7 @@ def parse_hosts(text: str) -> tuple[Target, ...]:
 
 
 def parse_names(names: Sequence[str]) -> tuple[Target, ...]:
-    """Names -> Targets. Raises Refused where there is none, one is bad, or one stands twice."""
+    """Names -> Targets. Raises Refused if there is none, one is bad, or one stands twice."""
     return targets_of([name.strip() for name in names])
 
 
@@ -143,7 +143,7 @@ def _split_port(name: str, rest: str) -> tuple[str, int]:
         return rest, 0
     host, colon, port = rest.partition(":")
     if re.fullmatch(r"[0-9.]+", host) and not _is_address(host, 4):
-        raise _bad(name, f"{host!r} looks like an IPv4 address and is none")
+        raise _bad(name, f"{host!r} looks like an IPv4 address and is not one")
     if not _NAME.fullmatch(host):
         raise _bad(name, f"{host!r} is not a host name")
     return host, _port(name, port) if colon else 0
@@ -216,6 +216,6 @@ def bad(source: str, line: int, cause: str, cure: str = "") -> Refused:
         f"{place}: the inventory cannot be read",
         cause=cause,
         cure=cure
-        or "one host a line, an OpenSSH configuration, or an Ansible inventory (INI or YAML)",
+        or "one host per line, an OpenSSH configuration, or an Ansible inventory (INI or YAML)",
         path=source,
     )

@@ -49,7 +49,7 @@ def applied(target: Target, values: Mapping[str, Any]) -> Target:
     """``target`` as ``values`` have it reached. Raises Unusable."""
     connection = _text(values, _CONNECTION) or "ssh"
     if connection.removeprefix("ansible.builtin.") not in _BY_SSH:
-        raise Unusable(f"ansible_connection is {connection}, and nodes are reached by SSH alone")
+        raise Unusable(f"ansible_connection is {connection}, and nodes are reached only by SSH")
     program = _text(values, _PROGRAM)
     if program and posixpath.basename(program) != "ssh":
         raise Unusable(f"ansible_ssh_executable is {program}, which is not run here")

@@ -69,7 +69,7 @@ class _ArgumentsDraft:
             elif letter in _IDLE_WITH or letter in _SAME or letter in "oFW":
                 value, letters = letters or (left.pop(0) if left else ""), ""
                 if not value:
-                    raise Malformed(f"nothing stands after -{letter}")
+                    raise Malformed(f"nothing follows -{letter}")
                 self._give(letter, value)
             else:
                 raise Malformed(f"-{letter} is not an option of ssh that can be used here")

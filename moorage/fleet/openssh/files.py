@@ -112,7 +112,7 @@ def me() -> str:
     except KeyError:
         raise Refused(
             "bad-ssh-config",
-            f"this machine knows no user of the number {os.getuid()}",
+            f"this machine has no user with the number {os.getuid()}",
             cause="so there is no name to log in with",
             cure="name the user: --hosts=USER@NODE, or nodes.user in invoke.yaml",
         ) from None
@@ -211,7 +211,7 @@ def _require_own(path: Path, found: os.stat_result) -> None:
         raise unreadable(
             str(path),
             "another user may write it, and OpenSSH does not read it either",
-            cure=f"chmod go-w {shlex.quote(str(path))}, as its owner; it shall be yours or root's",
+            cure=f"chmod go-w {shlex.quote(str(path))}, as its owner; it must be yours or root's",
         )
 
 
@@ -222,7 +222,7 @@ def _line(raw: str, place: str) -> ConfigLine | None:
     try:
         keyword, rest = words.keyword(text)
         if not rest:
-            raise words.Malformed(f"nothing stands after {keyword}")
+            raise words.Malformed(f"nothing follows {keyword}")
         # A command's quotes are the shell's affair.
         raw_rest = keyword in ("proxycommand", "localcommand", "remotecommand", "match")
         return ConfigLine(place, keyword, rest, () if raw_rest else words.arguments(rest))

@@ -126,7 +126,7 @@ class _Pass:
         if _first(self.found, "proxyjump").lower() == "none":
             raise unreadable(
                 line.place,
-                "ProxyCommand after ProxyJump none: releases of OpenSSH differ in which one counts",
+                "ProxyCommand after ProxyJump none: OpenSSH's releases differ in which one applies",
                 cure=_CURE,
             )
 
@@ -211,11 +211,11 @@ def _conditions(head: ConfigLine) -> Iterator[tuple[str, bool, str]]:
             word, rest = words.delimited(rest)
             name, negated = word.removeprefix("!").lower(), word.startswith("!")
             if name == "all" and (count > 1 or (rest and not rest.startswith("#"))):
-                raise words.Malformed("'all' stands alone in a Match line")
+                raise words.Malformed("'all' must be alone in a Match line")
             patterns = ""
             if name in _CONDITIONS:
                 if not rest or rest.startswith("#"):
-                    raise words.Malformed(f"nothing stands after {name}")
+                    raise words.Malformed(f"nothing follows {name}")
                 patterns, rest = words.delimited(rest)
             elif name not in ("all", "final", "canonical"):
                 raise words.Malformed(f"{word!r} is not a condition that is known here")
@@ -240,7 +240,7 @@ def _host_line(head: ConfigLine, host: str) -> bool:
 
 def _only(line: ConfigLine) -> str:
     if not line.words or not line.words[0]:
-        raise unreadable(line.place, f"nothing stands after {line.keyword}")
+        raise unreadable(line.place, f"nothing follows {line.keyword}")
     if len(line.words) > 1:
         raise unreadable(line.place, f"{line.keyword} takes one value, and there are more")
     return line.words[0]

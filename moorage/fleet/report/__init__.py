@@ -223,7 +223,7 @@ def causes(results: Sequence[HostResult]) -> list[FailureGroup]:
 
 
 def failures(results: Sequence[HostResult]) -> list[str]:
-    """Lines that tell each failure once, with all the hosts that share it."""
+    """Lines that report each failure once, with all the hosts that share it."""
     lines: list[str] = []
     for one in causes(results):
         names = ", ".join(one.hosts) if one.count <= SMALL else f"{one.count} nodes ({one.names})"
@@ -237,7 +237,7 @@ def failures(results: Sequence[HostResult]) -> list[str]:
 
 
 def stopped(results: Sequence[HostResult]) -> list[str]:
-    """Lines that tell what ran before a restart and does not now."""
+    """Lines that report what ran before a restart and does not now."""
     return [
         f"{result.host}: not running since the restart: {', '.join(result.stopped)}"
         for result in results
@@ -246,7 +246,7 @@ def stopped(results: Sequence[HostResult]) -> list[str]:
 
 
 def unproven(results: Sequence[HostResult]) -> list[str]:
-    """Lines that tell each part without a proof once, with all the hosts that share it."""
+    """Lines that report each part without a proof once, with all the hosts that share it."""
     groups: dict[tuple[str, str], list[str]] = {}
     for result in results:
         for one in result.unproven if result.ok else ():

@@ -26,12 +26,12 @@ _DOES = {
 }
 _MAY_RESTART = frozenset(("trust", "untrust", "undo"))
 _RESTARTS = (
-    "restart the runtimes there that read changed settings only at their start; where that would "
+    "restart the runtimes there that read changed settings only at their start; if that would "
     "stop running containers, the node is left alone until you agree to it by name"
 )
 _STAYS = (
-    "leave a service of root there (moorage-agent) that listens on {where}, for certificates of "
-    "this fleet alone, and puts back what drifts"
+    "leave a service of root there (moorage-agent) that listens on {where}, accepts only "
+    "certificates of this fleet, and puts back what drifts"
 )
 
 

@@ -91,7 +91,7 @@ class Logbook:
         self._write({"result": result.to_json(), "at": time.time(), "before": True})
 
     def end(self, why: str) -> None:
-        """``why`` is "" where every host was gone to."""
+        """``why`` is "" if every host was gone to."""
         self._write({"end": why, "at": time.time()})
 
     def _write(self, document: dict[str, Any]) -> None:
@@ -135,7 +135,7 @@ def newest(folder: Path, command: str) -> Unfinished:
     raise Refused(
         "nothing-to-resume",
         f"there is no unfinished rollout of {command!r}",
-        cause="the last one came to its end on every host, or none was begun in this folder",
+        cause="the last one finished on every host, or none was started in this folder",
         cure="begin one: the same command with --hosts or --inventory and without --resume",
     )
 

@@ -14,7 +14,7 @@ from moorage.fleet.report import FleetReport, causes
 
 
 def require(stem: Path) -> None:
-    """Raises Refused where no report could be written, before there is one to lose."""
+    """Raises Refused if no report could be written, before there is one to lose."""
     if stem.name and stem.parent.is_dir() and os.access(stem.parent, os.W_OK | os.X_OK):
         return
     raise Refused(
@@ -27,7 +27,7 @@ def require(stem: Path) -> None:
 
 
 def write(report: FleetReport, command: str, stem: Path) -> tuple[Path, Path]:
-    """Writes ``STEM.json`` and ``STEM.html``; returns both. Raises MoorageError where it cannot."""
+    """Writes ``STEM.json`` and ``STEM.html``; returns both. Raises MoorageError if it cannot."""
     document, page = stem.with_suffix(".json"), stem.with_suffix(".html")
     try:
         text = json.dumps({"command": command, **report.to_json()}, indent=2, ensure_ascii=False)

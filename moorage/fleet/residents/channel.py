@@ -344,8 +344,8 @@ def _unverified(name: str, problem: ssl.SSLCertVerificationError) -> MoorageErro
         return MoorageError(
             "agent-certificate-ended",
             f"the certificate of the agent on {name} has ended by this machine's clock",
-            cause="the node was not visited for so long that nothing renewed it, or this clock is "
-            "ahead",
+            cause="the node was not visited for so long that its certificate was not renewed, or "
+            "this clock is ahead",
             cure=f"compare the clocks (timedatectl); else over SSH: inv nodes.adopt --hosts={name}",
             host=name,
         )

@@ -68,7 +68,7 @@ class Invitation:
         return document + b"\n"
 
     def _under_another_name(self, identity: str) -> Resident | None:
-        """The agent of this very node, where it stays already and answers in this session.
+        """The agent of this very node, if it stays already and answers in this session.
 
         A node has many names: its own, its address in a cluster, an alias of OpenSSH, and its sshd
         may have two ports.

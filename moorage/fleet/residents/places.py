@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def address_of(route: Route) -> str:
-    """Where the agent of a node is asked straight; "" where it cannot be."""
+    """Where the agent of a node is asked straight; "" if it cannot be."""
     return route.hostname if route.direct else ""
 
 

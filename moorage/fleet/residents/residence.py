@@ -64,7 +64,7 @@ class Residents:
         self, settings: Settings, *, adopting: bool = False, routes: Sequence[Route] = ()
     ) -> None:
         """``adopting``: hosts without one shall get one. ``routes``: of the run, each to another
-        node. Raises Refused where the fleet's CA or the roster cannot be used."""
+        node. Raises Refused if the fleet's CA or the roster cannot be used."""
         self.looks = looks(settings)
         self._roster = Roster(settings)
         self._port = settings.nodes.agent_port
@@ -128,7 +128,7 @@ class Residents:
     def open(
         self, route: Route, session: Session | None = None, tell: channel.Tell = channel.unheard
     ) -> Channel | None:
-        """A channel to the host's agent, or None where none answers that way.
+        """A channel to the host's agent, or None if none answers that way.
 
         Without ``session``: straight; a host behind a jump host is reached through one only.
         """
@@ -215,7 +215,7 @@ def adopt(
 ) -> HostResult:
     """Makes the agent stay on the node; again, it gets a new key and this folder's archive.
 
-    ``first_port``: as of :meth:`Residents.first_port`. Raises MoorageError where its request is
+    ``first_port``: as of :meth:`Residents.first_port`. Raises MoorageError if its request is
     refused; nothing is left of it there.
     """
     authority, roster = authorities.Authority.open(settings), Roster(settings)

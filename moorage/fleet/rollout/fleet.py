@@ -157,7 +157,7 @@ class _Booked:
     def of(
         cls, fleet: Fleet, targets: Sequence[Target], operation: Operation, *, resume: bool
     ) -> _Booked:
-        """``resume``: goes on with the last of its kind. Raises Refused where there is none."""
+        """``resume``: goes on with the last of its kind. Raises Refused if there is none."""
         folder = logbook.folder(fleet.settings)
         command = f"{operation.verb.task} {fleet.settings.registry_name}"
         if not resume:

@@ -85,7 +85,7 @@ class HostMeans:
     def plan(self, local_address: str) -> SentPlan:
         """The plan for a host to which this machine is ``local_address``.
 
-        Raises MoorageError where the registry's address cannot be guessed for it.
+        Raises MoorageError if the registry's address cannot be guessed for it.
         """
         address: str | None = None
         if self.operation.verb.address and not plans.found_by_dns(self.settings):
@@ -128,7 +128,7 @@ class _Routes:
 
 
 def patiently(means: HostMeans, route: Route, line: HostLine) -> HostResult:
-    """Tried again where the connection breaks, where it wants an agreement that was given, and
+    """Tried again if the connection breaks, if it wants an agreement that was given, and
     where the login that it was sent has been replaced before it pulled."""
     means = means.renewed()
     result = retry.with_retries(

@@ -142,7 +142,7 @@ def proving(pull: Verify, address: str, password: str) -> Verify:
 
 
 def ca(settings: Settings) -> str:
-    """The CA's PEM. Raises Refused where none is issued."""
+    """The CA's PEM. Raises Refused if none is issued."""
     from moorage.pki import registry as pki
 
     return pki.ca_pem(settings)
@@ -191,7 +191,7 @@ def advised(settings: Settings, result: HostResult) -> HostResult:
 def report_of(
     outcomes: Sequence[HostOutcome], operation: Operation, stopped: int, halted: str
 ) -> FleetReport:
-    """What the hosts told, gathered. ``stopped``: the number of a signal, 0 for none."""
+    """What the hosts reported, gathered. ``stopped``: the number of a signal, 0 for none."""
     runtimes: dict[str, str] = {}
     diffs: dict[str, dict[str, str]] = {}
     states: dict[str, dict[str, Any]] = {}

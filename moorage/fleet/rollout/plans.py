@@ -42,10 +42,10 @@ def make(
 ) -> Plan:
     """The desired state of one node.
 
-    ``ca`` is PEM; None where trust is taken away or only looked at, as is ``client``, what a
+    ``ca`` is PEM; None if trust is taken away or only looked at, as is ``client``, what a
     registry is shown that asks its clients for a certificate. ``address`` is the one that the
     node's hosts file shall give the registry. ``parts``: () for what the settings' ``nodes`` say,
-    which is then heeded in all else too. Raises Refused where the plan would not pass the agent's
+    which is then heeded in all else too. Raises Refused if the plan would not pass the agent's
     own check, as with another registry's image.
     """
     from agent.wire.faults import PlanError
@@ -111,7 +111,7 @@ def found_by_dns(settings: Settings) -> bool:
 
 
 def registry_address(settings: Settings, local: str) -> str:
-    """The registry's address as a node shall know it; "" where it cannot be guessed, or DNS has it.
+    """The registry's address as a node shall know it; "" if it cannot be guessed, or DNS has it.
 
     ``local`` is this machine's own address on the way to that node, "" if there is none.
     """

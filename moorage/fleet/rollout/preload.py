@@ -199,7 +199,7 @@ def _runtimes(line: HostLine) -> dict[str, Any] | None:
 
 NO_RUNTIME = Fault(
     "no-runtime",
-    "no runtime on this node takes images",
+    "no runtime on this node accepts images",
     cause="containerd that serves CRI, k3s, Docker and Podman were looked for",
     cure="is it running? systemctl status containerd docker",
 )
@@ -216,7 +216,7 @@ def _fault(answer: errand.ErrandAnswer, user: str) -> Fault:
         return known
     return Fault(
         "not-loaded",
-        "the node did not take the image",
+        "the node did not accept the image",
         cause="\n".join(answer.words.splitlines()[-4:]) or f"it ended with code {status}",
         cure="look there: df -h /var/lib; journalctl -u containerd -n 20; then run this again",
     )

@@ -102,7 +102,7 @@ class Rollout:
     """One run over hosts: ``works`` by name, wave by wave, at most ``parallel`` at a time.
 
     ``told`` hears of every outcome as it comes. ``halted`` says afterwards why it was stopped
-    because of failures, "" where it was not.
+    because of failures, "" if it was not.
     """
 
     def __init__(

@@ -59,7 +59,7 @@ def trust_this_machine(
 ) -> HostResult:
     """Gives this machine the hosts entry and its Docker the CA. The result's host: "localhost".
 
-    ``pull``: proves it by this pull as well. Raises Refused where there is no CA, or root is needed
+    ``pull``: proves it by this pull as well. Raises Refused if there is no CA, or root is needed
     and cannot be had.
     """
     plan = _plan(settings, _ca(settings), replace=replace, pull=pull)
@@ -97,7 +97,7 @@ def untrust_this_machine(settings: Settings, ui: UI, *, dry_run: bool = False) -
 def pending_this_machine(settings: Settings) -> list[Action]:
     """What :func:`trust_this_machine` would change, file by file, with the contents. Asks nobody.
 
-    Raises Refused where it would refuse: a hosts entry of somebody else's, a spoilt CA, no sudo.
+    Raises Refused if it would refuse: a hosts entry of somebody else's, a spoilt CA, no sudo.
     """
     to_come = not settings.ca_file.exists()
     ca = _passing_ca() if to_come else _ca(settings)
@@ -194,7 +194,7 @@ def _agent(
     sudo: Sequence[str],
     patience: float | None = None,
 ) -> tuple[HostResult, list[Event]]:
-    """What came of it, and the agent's events. Raises Refused where sudo does not let us."""
+    """What came of it, and the agent's events. Raises Refused if sudo does not allow it."""
     from moorage.archive import errand_archive
     from moorage.commands import run
 
@@ -216,7 +216,7 @@ def _agent(
     if "-n" not in sudo and result.error is not None and result.error.code in faults.SUDO_CODES:
         raise Refused(
             "no-root",
-            "this needs root, and sudo does not let us",
+            "this needs root, and sudo does not allow it",
             cause=" ".join(answer.words.split())[-300:],
             cure="run it on a terminal, where sudo can ask for your password, or as root",
         )

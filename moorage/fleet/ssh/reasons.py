@@ -146,9 +146,9 @@ def login_refused(route: Route, offer: Offer) -> Fault:
     if offer.allowed and "publickey" not in offer.allowed:
         return Fault(
             "no-key-login",
-            f"{host} takes no keys, only: {', '.join(offer.allowed)}",
+            f"{host} does not accept keys, only: {', '.join(offer.allowed)}",
             cause="its sshd has PubkeyAuthentication no",
-            cure="allow keys in the node's sshd_config; Moorage logs in with keys alone",
+            cure="allow keys in the node's sshd_config; Moorage logs in only with keys",
         )
     if offer.locked:
         return Fault(

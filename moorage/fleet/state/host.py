@@ -175,7 +175,7 @@ class Standing:
         )  # fmt: skip
 
     def drift_words(self, *, counted: bool = True) -> str:
-        """What the agent has done about drift, where there was any; ``counted``: how often."""
+        """What the agent has done about drift, if there was any; ``counted``: how often."""
         if self.resident is None:
             return ""
         resident, words = self.resident, []

@@ -1,4 +1,4 @@
-"""Follows many nodes: asks each again and again over a line that stays open, and tells changes.
+"""Follows many nodes: asks each repeatedly over a line that stays open, and reports changes.
 
 A node out of reach is asked less and less often. Nothing grows with time: of each node the last
 standing is kept, and of what has changed the last few lines.
@@ -61,7 +61,7 @@ def seconds(text: str) -> float:
         raise Refused(
             "bad-interval",
             f"invalid --every={text}",
-            cause="a number of seconds from 1 to 3600 was expected",
+            cause="expected a number of seconds from 1 to 3600",
             cure="write it as --every=5",
         )
     return found
@@ -90,7 +90,7 @@ class _Due:
 
 
 class Watch:
-    """The nodes, the threads that ask them, and the one that tells."""
+    """The nodes, the threads that ask them, and the one that reports."""
 
     def __init__(
         self,

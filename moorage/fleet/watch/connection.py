@@ -67,7 +67,7 @@ class Kept:
         """The node's result and events; a line that was closed meanwhile is opened anew.
 
         ``residents`` may be others than the last time: the node was adopted, released or forgotten.
-        Raises MoorageError where the node cannot be asked.
+        Raises MoorageError if the node cannot be asked.
         """
         resident = residents.of(self.route)
         if self._id == (resident.id if resident else None) and (self._channel or self._session):

@@ -94,7 +94,7 @@ def require_fit(settings: Settings) -> None:
     if settings.image.base != "auto":
         raise Refused(
             "wrong-use",
-            f"an index of several platforms cannot stand on {settings.image.base}",
+            f"an index of several platforms cannot be based on {settings.image.base}",
             cause="nothing of a foreign platform is run, so nobody asks that image for its Python",
             cure="image.base: auto in invoke.yaml (Debian's packages); or docker buildx build",
         )

@@ -112,7 +112,7 @@ _REFUSALS = {
     "no_push": _refusal(
         "DENIED",
         f"{_REPOSITORY} is of the cache of {_UPSTREAM}: it fills itself when something is pulled, "
-        "and takes no push",
+        "and accepts no pushes",
     ),
     "no_delete": _refusal(
         "UNSUPPORTED",

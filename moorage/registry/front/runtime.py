@@ -107,7 +107,7 @@ def _parts(rows: bytes) -> Iterator[str]:
 def _refuses(words: str) -> MoorageError:
     return MoorageError(
         "front-refuses",
-        "the registry's front does not take the logins",
+        "the registry's front does not accept the logins",
         cause=words,
         cure="inv registry.up",
     )
@@ -116,7 +116,7 @@ def _refuses(words: str) -> MoorageError:
 def _pair_refused(words: str) -> Refused:
     return Refused(
         "certificate-refused",
-        "the registry's front does not take this certificate and its key",
+        "the registry's front does not accept this certificate and its key",
         cause=" ".join(words.split()) or "it said nothing",
         cure="inv certs.show; the certificate that was served goes on",
     )

@@ -36,7 +36,7 @@ def folder(settings: Settings) -> Path:
 
 
 def credentials(settings: Settings) -> Credentials:
-    """The login. Raises Refused where none has been made yet, or its file was spoilt."""
+    """The login. Raises Refused if none has been made yet, or its file was spoilt."""
     if settings.registry.external:
         return _stored(settings)
     path = folder(settings) / "password"

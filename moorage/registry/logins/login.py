@@ -15,7 +15,7 @@ _MOST = 4096
 def read(source: str) -> Credentials:
     """``source``: ``-`` for standard input, else a file.
 
-    One line, ``user:password``. Raises Refused where there is none, or it is something else; what
+    One line, ``user:password``. Raises Refused if there is none, or it is something else; what
     it holds is never repeated.
     """
     if source == "-":

@@ -49,7 +49,7 @@ def read(settings: Settings) -> tuple[User, ...]:
 
 
 def operator(settings: Settings) -> User:
-    """The operator's login: an admin of everything. Raises Refused where none was made yet."""
+    """The operator's login: an admin of everything. Raises Refused if none was made yet."""
     own = credentials(settings)
     return User(own.user, "admin", proofs=(roles.proof(ensure_key(settings), own.password),))
 
@@ -82,7 +82,7 @@ def find(settings: Settings, name: str) -> User:
 def add(settings: Settings, user: User) -> str:
     """Makes the login, or gives the one of that name this role, these repositories and this end.
 
-    Returns the password of a new one, "" where it had one. Raises Refused for the operator's.
+    Returns the password of a new one, "" if it had one. Raises Refused for the operator's.
     """
     refuse_operators(settings, user.name)
     present = {one.name: one for one in read(settings)}
@@ -270,7 +270,7 @@ def _user(one: dict[str, Any]) -> User:
     patterns = roles.check_patterns(",".join(one["repositories"]))
     proofs = tuple(str(found) for found in one["proofs"])
     if not all(len(found) == 64 and set(found) <= set("0123456789ABCDEF") for found in proofs):
-        raise ValueError(f"the login {one['name']!r} has a proof that is none")
+        raise ValueError(f"the login {one['name']!r} has a proof that is not one")
     return User(
         roles.check_name(one["name"]),
         roles.check_role(one["role"]),

@@ -60,8 +60,8 @@ def nodes(run: Run, selector: str = "", context: str = "", kubeconfig: str = "")
         "agent_image": "an image with Python 3.9 or later (else kubernetes.agent_image)",
         "max_unavailable": "how many nodes at once get a new version, as 3 or 10%",
         "timeout": "seconds to wait for every node",
-        "remove": "take the agents away again; the trust stays",
-        "untrust": "with --remove: have them take the trust away first",
+        "remove": "remove the agents; the trust stays",
+        "untrust": "with --remove: have them remove the trust first",
         "dry_run": "print every change as a diff and change nothing",
     },
 )
@@ -164,7 +164,7 @@ def _agents_told(run: Run, api: Api, rolled: Rolled, dry_run: bool) -> dict[str,
         ui.show(f"it into the nodes beforehand: {api.where.typed(line)}")
     changed = any(action != "unchanged" for action in rolled.objects.values())
     if not changed:
-        ui.show("Nothing changed." if not dry_run else "Nothing to do: everything stands.")
+        ui.show("Nothing changed." if not dry_run else "Nothing to do: everything is in place.")
     return {
         "ok": rolled.ok,
         "dry_run": dry_run,

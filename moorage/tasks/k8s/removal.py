@@ -63,7 +63,7 @@ def rm(
             agents.forget_nodes(api)
         kept = left(run, outcomes)
         words = f"Removed {len(outcomes) - kept} of {len(outcomes)}"
-        ui.show(f"{words}; why not the others, is said above." if kept else f"{words}.")
+        ui.show(f"{words}; see above why the others were not." if kept else f"{words}.")
         if not kept:
             _forget(run, api, found, chosen)
         return removed(api, outcomes)
@@ -99,7 +99,7 @@ def take_away(run: Run, api: Api, found: Found) -> list[Removed]:
 
 
 def left(run: Run, outcomes: Sequence[Removed]) -> int:
-    """How many of them are left; each is told, and why."""
+    """How many of them are left; each is named, with the reason."""
     from moorage.cluster.login import removal
 
     run.ui.present(removal.failures(outcomes))

@@ -28,7 +28,7 @@ _NAMESPACES = {
         "attach": "also add it to the ServiceAccount `default`, so that pods need not name it",
         "service_accounts": "attach it to these ServiceAccounts, a,b,c, or * for all",
         "renew": "every Secret of ours, wherever it is: after a change of the password",
-        "replace": "also where a Secret of that name is not ours or of another type",
+        "replace": "even if a Secret of that name is not ours or of another type",
         "credentials": "a file with one line user:password, - for stdin (else a pull-only login)",
         "per_namespace": "a login for each namespace (else one for all Secrets)",
         "dry_run": "print every change as a diff, without passwords, and change nothing",
@@ -64,7 +64,7 @@ def secret(
     if renew and (namespace or selector or all or name):
         raise Refused(
             "wrong-use",
-            "--renew stands alone: it finds every Secret of ours by its label",
+            "--renew takes no names: it finds every Secret of ours by its label",
             cause="a namespace or a name was given as well",
             cure="leave one of them out",
         )
@@ -118,7 +118,9 @@ def _secrets_told(
         ui.show("No Secret of ours is in this cluster.")
     elif not changed and not failed:
         went = any(one.status == GONE for one in outcomes)
-        ui.show(f"Nothing changed: every Secret {'that is there ' if went else ''}stood already.")
+        ui.show(
+            f"Nothing changed: every Secret {'that is there ' if went else ''}was already in place."
+        )
     return {
         "ok": not failed,
         "dry_run": dry_run,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         "image": "another image of serve_hostname",
         "node": "only on this node",
         "replicas": "how many pods a deployment has (2)",
-        "replace": "also where somebody else has changed fields of ours",
+        "replace": "even if somebody else has changed fields of ours",
         "timeout": "seconds to wait until it is ready",
         "dry_run": "print every change as a diff and change nothing",
     },
@@ -115,7 +115,7 @@ def _deploy_login(run: Run, api: Api, place: Place, logins: Logins | None, dry_r
 def _deploy_planned(run: Run, api: Api, steps: list[DeployStep], login: str) -> dict[str, Any]:
     changes = [step for step in steps if step.action != "unchanged"]
     if not changes and login == "unchanged":
-        run.ui.show("Nothing to do: everything stands.")
+        run.ui.show("Nothing to do: everything is in place.")
     return {
         "ok": True,
         "dry_run": True,
@@ -217,7 +217,7 @@ def diagnose(
         if not fix or not actions or dry_run:
             ui.foretell(actions)
             if fix and report.groups and not actions:
-                ui.show("None of these has a cure that is a command of ours.")
+                ui.show("None of these has a cure that Moorage can run.")
             return {
                 "ok": not report.groups,
                 "cluster": told(api),

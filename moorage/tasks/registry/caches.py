@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         "open": "everybody may read the cache, without a login: kubelets send a mirror none",
         "closed": "only logins may read it again",
         "remove": "take the cache away, with all that it holds",
-        "list": "say how the caches stand and how old what they hold is",
+        "list": "show the state of the caches, and how old their content is",
         "dry_run": "show what would be changed, and change nothing",
     },
     own_registry="inv registry.cache",
@@ -47,7 +47,7 @@ def cache(
     """Cache other registries' images as they are pulled, each below its registry's name.
 
     my.registry.io/docker.io/library/nginx is fetched from Docker Hub once, and served from then on,
-    if Docker Hub is away, too. nodes.trust --mirror=docker.io tells nodes so.
+    if Docker Hub is away, too. nodes.trust --mirror=docker.io sets nodes up for it.
 
     Example: inv registry.cache docker.io quay.io
     Example: inv registry.cache quay.io --login=robot.txt

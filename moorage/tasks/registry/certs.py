@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     lock=True,
     help={
         "new_ca": "replace the CA; the old one stays as a dated copy",
-        "at_once": "with --new-ca: also if nodes trust the old one, which then cannot pull",
+        "at_once": "with --new-ca: even if nodes trust the old one, and then cannot pull",
     },
     own_registry="inv certs.issue",
 )
@@ -69,7 +69,7 @@ def renew(run: Run) -> object:
     help={
         "status": "show how far it has come, and whom it waits for; at once, while it runs too",
         "resume": "go on with it, and visit again who was absent or failed",
-        "abort": "until the switch: take the new CA away again",
+        "abort": "until the switch: remove the new CA again",
         "context": "the clusters whose agents follow, a,b; with --from-cluster that of the nodes",
         "kubeconfig": "where these contexts are",
         "without": "do not wait for these members (as --status names them), a,b",
@@ -132,7 +132,7 @@ def _refuse_two_wishes(*wishes: bool) -> None:
         raise Refused(
             "wrong-use",
             "--status, --resume and --abort exclude one another",
-            cause="each says another thing that shall be done",
+            cause="each asks for a different thing",
             cure="leave all but one of them out",
         )
 

@@ -150,7 +150,8 @@ def mirror(
     """Mirror images of other registries into this one, digests as they are; by skopeo.
 
     docker.io/library/nginx:1 lands as my.registry.io/docker.io/library/nginx:1, and
-    nodes.trust --mirror=docker.io tells nodes so. The same command again copies what is missing.
+    nodes.trust --mirror=docker.io sets nodes up for it. The same command again copies what is
+    missing.
 
     Example: inv image.mirror images.txt
     Example: inv image.mirror --from-cluster --platform=linux/amd64

@@ -36,7 +36,7 @@ def up(run: Run, yes: bool = False) -> dict[str, Any]:
     status = registry.status(run.settings, engine.connect(run.settings))
     _show(run, status)
     if not walk.changed:
-        run.ui.show("Nothing changed: the registry stood already.")
+        run.ui.show("Nothing changed: the registry was already up.")
     machine = walk.this_machine
     return {
         "ok": status.healthy,
@@ -406,7 +406,7 @@ def login(run: Run, credentials: str = "", user: str = "") -> dict[str, Any]:
         raise Refused(
             "wrong-use",
             "inv registry.login takes either --credentials or --user",
-            cause="a password never stands in a command line",
+            cause="a password never goes on a command line",
             cure="inv registry.login --credentials=FILE, with one line user:password",
         )
     if user:

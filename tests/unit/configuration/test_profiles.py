@@ -285,7 +285,7 @@ def test_what_two_profiles_share_is_refused_for_both(
         ((code, out, err),) = inv(project, [*words, f"--profile={profile}", "--json"])
         error = json.loads(out)["error"]
         assert (code, error["code"]) == (2, "bad-setting"), err
-        assert error["message"].startswith(f"{place} in ")
+        assert error["message"].startswith(f"invalid {place} in ")
         assert f"the profile {another} (" in error["cause"]
 
 

@@ -212,7 +212,7 @@ def test_a_name_taken_by_another_checkout_is_freed_there(tmp_path: Path) -> None
     theirs = tmp_path / "their check out"
     theirs.mkdir()
     labels = {engine.LABEL_PROJECT: str(theirs)}
-    assert "not here any more" in refusal(settings, labels).cause
+    assert "no longer here" in refusal(settings, labels).cause
     (theirs / "run").touch()
     assert refusal(settings, labels).cure.startswith(f"cd '{theirs}' && ./run inv registry.down")
     assert "docker rename moorage-registry" in refusal(settings, {}).cure

@@ -15,13 +15,25 @@ ROOT = Path(__file__).resolve().parents[3]
 TREES = ("agent", "moorage", "lab", "tasks.py")
 # Turns of phrase that are correct and foreign, each with what a native writes.
 FOREIGN = {
-    r"(?<!there) is no (?!longer\b|more\b|such\b)\w": "is not a",
+    r"(?<![tT]here) is no (?!longer\b|more\b|such\b)\w": "is not a",
     r"\banew\b": "again",
     r"\bgone to\b": "contacted",
     r"\btakes us for\b": "sees this request as",
     r"\bmakes no \w+": "invalid X",
     r"\bis let win\b": "gives up",
-    r"\ba line a\b": "a line per",
+    r"\b(one|an?) (\w+ )?(line|host|key|node|number|event) an? (line|host|minute|node)\b": "per",
+    r"\b\w+ tells\b": "reports, returns, shows",
+    r"\b(reads|speaks|knows|verifies) no (?!longer\b|more\b|file without)\w": "does not read",
+    r"(?<!says )(?<!accepts )\bno more\b(?! than\b)": "no longer",
+    r"\b(is|are|was|were) none of (this|the|these|your|ours|its|his)\b": "is not one of",
+    r"\bnot \w+ any more\b": "no longer",
+    r"\b(stands|stood) (there|here|beside|already|in|on its)\b(?! before)": "is there",
+    r"\b(go|goes) by (it|them|this|the policy)\b": "depends on",
+    r"\bcounts (for|nowhere)\b": "applies to",
+    r"\balso (if|where|when)\b": "even if",
+    r"\bshall\b": "is to, must",
+    r"\blook (why|who|what)\b": "see why",
+    r"\bis not right\b(?!: run)": "invalid X",
 }
 BEGINNINGS = re.compile(r"(If|That|Because|Since|While|Where (there|the end|a newer|no)) ")
 
@@ -57,6 +69,18 @@ def test_what_users_read_is_plain(phrase: str) -> None:
         f"{name}:{line}: {text[:80]!r}"
         for name, line, text, docstring in texts()
         if not docstring and re.search(phrase, text)
+    ]
+    assert not found, f"write {FOREIGN[phrase]!r}"
+
+
+@pytest.mark.parametrize("phrase", FOREIGN)
+def test_pages_and_explanations_are_plain(phrase: str) -> None:
+    pages = [*ROOT.glob("docs/**/*.md"), ROOT / "README.md", *ROOT.glob("moorage/**/*.toml")]
+    found = [
+        f"{page.relative_to(ROOT)}: {line}"
+        for page in pages
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if re.search(phrase, line)
     ]
     assert not found, f"write {FOREIGN[phrase]!r}"
 

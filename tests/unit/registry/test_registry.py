@@ -468,7 +468,7 @@ def test_a_container_of_a_checkout_that_is_gone_goes_by_the_cure(
         with pytest.raises(Refused) as refused:
             registry.pending(other, client)
         assert refused.value.code == "name-taken"
-        assert "not here any more" in refused.value.cause
+        assert "no longer here" in refused.value.cause
         cure, _, other_way = refused.value.cure.partition("; or ")
         assert "registry.container" in other_way
         subprocess.run(["sh", "-c", cure], check=True, capture_output=True)

@@ -252,7 +252,7 @@ def plots() -> Section:
     titles = [("pulls", "a minute"), ("disk in use", "GiB"), ("drift put back", "times a minute")]
     made = [Plot(title, unit, points) for title, unit in titles]
     made += [Plot("nodes not in order", "", points[:1])]
-    note = "one number a minute, since the page began"
+    note = "one number per minute, since the page began"
     return Section(note=note, plots=tuple(made), seen=1.0)
 
 

@@ -142,16 +142,16 @@ def test_a_way_is_kept_for_a_run_that_is_gone_on_with(tmp_path: Path, reader: st
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ("ansible_connection=docker", "by SSH alone"),
-        ("ansible_connection=local", "by SSH alone"),
-        ("ansible_connection=winrm ansible_port=5986", "by SSH alone"),
+        ("ansible_connection=docker", "only by SSH"),
+        ("ansible_connection=local", "only by SSH"),
+        ("ansible_connection=winrm ansible_port=5986", "only by SSH"),
         ("ansible_host='{{ address }}'", "template"),
         ("ansible_ssh_common_args='-J {{ jump }}'", "template"),
         ("ansible_port=ssh", "port"),
         ("ansible_ssh_common_args='-W %h:%p'", "another destination"),
         ("ansible_ssh_extra_args='bastion'", "another destination"),
         ("ansible_ssh_extra_args='-Q cipher'", "-Q"),
-        ("ansible_ssh_extra_args='-o'", "nothing stands after -o"),
+        ("ansible_ssh_extra_args='-o'", "nothing follows -o"),
         ("ansible_ssh_executable=/opt/tsh", "/opt/tsh"),
     ],
 )

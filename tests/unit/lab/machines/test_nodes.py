@@ -253,7 +253,7 @@ def test_a_container_of_somebody_else_is_never_touched(whole: Lab) -> None:
         with pytest.raises(Refused) as refusal:
             whole.up(f"{MIX},2")
         assert refusal.value.code == "name-taken"
-        assert "/elsewhere, a folder that is not here any more" in refusal.value.cause
+        assert "/elsewhere, a folder that is no longer here" in refusal.value.cause
         whole.up()
         lab.down(whole.settings, whole.client, whole.ui)
         assert whole.client.containers.get(name).id == stranger.id
