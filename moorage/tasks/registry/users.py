@@ -194,12 +194,12 @@ def list_(run: Run) -> dict[str, Any]:
             one.name,
             one.role,
             ", ".join(one.repositories),
-            f"{'ended ' if one.expires <= now else ''}{said['expires'][:16].replace('T', ' ')}"
+            f"{'ended ' if one.expires <= now else ''}{_time(one.expires)}"
             if one.expires
             else "never",
             one.purpose,
         ]
-        for one, said in zip(everybody, found, strict=True)
+        for one in everybody
     ]
     run.ui.table(("login", "role", "repositories", "ends", "made for"), rows)
     return {"ok": True, "users": found}
@@ -243,13 +243,18 @@ def _document(
 
 
 def _told(run: Run, user: User, changed: bool, dry_run: bool, verb: str) -> None:
-    what = f"{user.role} of {', '.join(user.repositories)}"
+    until = f"until {_time(user.expires)} UTC" if user.expires else "without an end"
+    what = f"{user.role} of {', '.join(user.repositories)}, {until}"
     if not changed:
         run.ui.show(f"Unchanged: the login {user.name} may {what} already.")
     elif dry_run:
         run.ui.show(f"The login {user.name} would be {verb}: {what}.")
     else:
         run.ui.show(f"The login {user.name} is {verb}: {what}.")
+
+
+def _time(at: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(at))
 
 
 namespace = Collection("users", add, password, remove, rotate, list_)

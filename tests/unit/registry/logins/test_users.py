@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import inspect
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,16 @@ def test_before_the_first_push_no_pattern_is_doubted(
 ) -> None:
     typed(tasks.add, settings, "robot$ci", role="push", repositories="team/**", dry_run=True)
     assert "no repository" not in "".join(capsys.readouterr())
+
+
+def test_a_login_that_has_no_end_any_more_is_said_to_have_none(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed(tasks.add, settings, "robot$ci", role="push", expires="90d")
+    at = time.strftime("%Y-%m-%d", time.gmtime(users.read(settings)[0].expires))
+    assert f"robot$ci is added: push of **, until {at}" in capsys.readouterr().out
+    typed(tasks.add, settings, "robot$ci", role="push")
+    assert "robot$ci is changed: push of **, without an end" in capsys.readouterr().out
 
 
 def test_a_list_says_of_a_login_that_it_has_ended(
