@@ -47,6 +47,7 @@ def _no_home(name: str, origin: str) -> Refused:
         path=name,
     )
 
+
 if TYPE_CHECKING:
     import tarfile
 

@@ -55,7 +55,7 @@ def standing(store: Store, read: Read, waiting: Iterable[str]) -> StatusEvent:
 def _cut_off(store: Store) -> str | None:
     """The operation that an agent left half-way, which is not the one that an agent is at now.
 
-    That one may end between two of these looks: only what stood before and after a free lock counts.
+    It may end between two of these looks: what counts stood both before and after a free lock.
     """
     pending = store.pending()
     if pending is None or holder(store) is not None or store.pending() != pending:

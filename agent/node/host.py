@@ -321,9 +321,12 @@ class Host:
             )
 
     def _started_too_often(self, name: str) -> bool:
-        """Whether systemd has refused a service's last start for the number of those before."""
+        """Whether systemd has refused a service's last start for the number of those before.
+
+        Before release 231 the result was called "start-limit" (its NEWS).
+        """
         shown = self.run(["systemctl", "show", name, "-p", "Result"])
-        return properties(shown.out).get("Result") == "start-limit-hit"
+        return properties(shown.out).get("Result", "").startswith("start-limit")
 
     def _restarted(self, name: str, timeout: float) -> Done:
         """One that does not stop when it is told to is killed, once; its containers live on.

@@ -15,8 +15,8 @@ _AGAIN = (
 _OTHERWISE = {
     "no-restic": "restic is in no bundle: copy its package here, then"
     " sudo apt-get install ./restic_*.deb",
-    "download-failed": "Kubernetes' programs are in no bundle: copy them here, and name their folder"
-    " in lab.kubernetes_binaries",
+    "download-failed": "Kubernetes' programs are in no bundle: copy them here, and name their"
+    " folder in lab.kubernetes_binaries",
 }
 _CURES = _OTHERWISE | dict.fromkeys(
     ("agent-wheels", "build-failed", "no-debian-base", "no-network", "no-package", "no-wheels"),

@@ -592,8 +592,8 @@ def test_what_docker_reads_is_shown_where_it_verifies_nothing(
         verify.trusts(proof, plan)
     assert caught.value.code in ("client-wanted", "client-refused")
     cert, key = map(Path, client_files.paths(str(folder)))
-    cert.write_bytes(client_files.HEADER + pair["certificate"].encode())
-    key.write_bytes(client_files.HEADER + pair["key"].encode())
+    cert.write_bytes(client_files._HEADER + pair["certificate"].encode())
+    key.write_bytes(client_files._HEADER + pair["key"].encode())
     verify.trusts(proof, plan)
 
 

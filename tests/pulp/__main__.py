@@ -17,7 +17,6 @@ import time
 import traceback
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import docker
 

@@ -38,9 +38,7 @@ def challenge(header: str) -> dict[str, str] | None:
 def is_issued_by(host: str, wanted: Mapping[str, str]) -> bool:
     """Whether the token server of a challenge is that host, on whichever port. Pure.
 
-    Only then a client's certificate is shown to it, as to any host but the registry's. containerd
-    (core/remotes/docker/config/hosts.go, ``WithAuthClient``) and Docker (distribution/registry.go,
-    ``NewTokenHandler``) would show it to every token server that asks.
+    Only then a client's certificate is shown to it, as to no host but the registry's.
     """
     try:
         return urlsplit(wanted["realm"]).hostname == host

@@ -249,7 +249,7 @@ def test_a_log_of_an_action_leaves_the_page_s_own_open(
 
     from moorage.logs import command_log
 
-    outer = command_log.begin(tmp_path / "outer", "inv web", say=print, level=0)
+    outer = command_log.begin(tmp_path / "outer", "web", "inv web", say=print, level=0)
     try:
         with acting(settings, NODE) as (made, actions):
             agree(made, "verify", "node1")

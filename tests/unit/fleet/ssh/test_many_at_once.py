@@ -46,16 +46,19 @@ def test_a_key_is_read_once_for_all_hosts_and_again_when_it_changes(
 ) -> None:
     read: list[Path] = []
     from_path = paramiko.PKey.from_path
-    monkeypatch.setattr(
-        paramiko.PKey, "from_path", lambda path: (read.append(path), from_path(path))[1]
-    )
+
+    def noted(path: Path) -> paramiko.PKey:
+        read.append(path)
+        return from_path(path)
+
+    monkeypatch.setattr(paramiko.PKey, "from_path", noted)
     (first,), (second,) = (list(Offer(route)._files()) for _ in range(2))
     assert read == [*route.identities]
     assert first == second
     path = route.identities[0]
     other = path.with_name("other")
     subprocess.run(["ssh-keygen", "-qt", "ed25519", "-N", "", "-f", str(other)], check=True)
-    os.replace(other, path)
+    other.replace(path)
     (third,) = Offer(route)._files()
     assert third[1] != first[1]
 
