@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from agent.edit.change import HEADER
 from agent.edit.toml import parse
 from agent.engine import words
 from agent.formats import client_files, hosts_toml
@@ -592,8 +593,8 @@ def test_what_docker_reads_is_shown_where_it_verifies_nothing(
         verify.trusts(proof, plan)
     assert caught.value.code in ("client-wanted", "client-refused")
     cert, key = map(Path, client_files.paths(str(folder)))
-    cert.write_bytes(client_files._HEADER + pair["certificate"].encode())
-    key.write_bytes(client_files._HEADER + pair["key"].encode())
+    cert.write_bytes((HEADER + pair["certificate"]).encode())
+    key.write_bytes((HEADER + pair["key"]).encode())
     verify.trusts(proof, plan)
 
 

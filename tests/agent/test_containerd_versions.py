@@ -12,10 +12,11 @@ import pytest
 from agent.edit.toml import at, parse
 from agent.facts import Facts
 from agent.node.tree import Tree
-from agent.runtimes.containerd import candidate, differs_in_trust_alone, explain, propose
+from agent.runtimes.containerd import candidate, differs_in_trust_alone, propose
 from agent.runtimes.containerd.layers import read
 from agent.wire.faults import RefusedError
 from tests.agent.conftest import Box, facts
+from tests.agent.test_containerd_states import taken
 from tests.field import case
 
 CONFIG = "/etc/containerd/config.toml"
@@ -40,10 +41,6 @@ def laid(box: Box, files: dict[str, str], version: Version, dump: str | None = D
         told = found.containerd._replace(merged=None, complaint="it says why")
         return Facts("node", Tree(str(box.root)), None, told)
     return found
-
-
-def taken(node: Facts, box: Box) -> list[str]:
-    return [one.strategy for one in explain(node, box.plan()) if one.applies]
 
 
 def edited(node: Facts, box: Box) -> dict[str, dict[str, object]]:

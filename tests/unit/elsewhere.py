@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,3 +53,12 @@ def registry_project(root: Path, **registry: Any) -> Settings:
 
 def certs(root: Path, **certs: Any) -> Settings:
     return project(root, certs=CertsSettings(**certs))
+
+
+def checkout(folder: Path) -> Path:
+    """A copy, in ``folder``, of what `inv` needs, so that invoke.yaml can be broken."""
+    for name in ("moorage", "agent"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("tasks.py", "invoke.yaml"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder

@@ -1,4 +1,8 @@
-"""One SSH connection to one node, through Fabric: strict about host keys, plain about failures."""
+"""One SSH connection to one node, through Fabric: strict about host keys, plain about failures.
+
+Fabric opens Paramiko's client by way of the jump hosts before it, and keeps the chain together;
+what runs on the node, what is sent there and every tunnel are channels of Paramiko's own transport.
+"""
 
 from __future__ import annotations
 

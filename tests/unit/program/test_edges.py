@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,17 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.elsewhere import checkout
+
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A copy of what `inv` needs, so that invoke.yaml can be broken."""
-    for name in ("moorage", "agent"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("tasks.py", "invoke.yaml"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    return tmp_path
+    return checkout(tmp_path)
 
 
 def inv(project: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +24,7 @@ import tasks
 from moorage.configuration import profiles
 from moorage.output.typed import VARIABLE, typed, typed_document
 from moorage.program import pages
+from tests.unit.elsewhere import checkout
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMESPACE: Collection = tasks.namespace
@@ -52,14 +52,6 @@ for line in json.load(sys.stdin):
     told.append([code, out.getvalue(), err.getvalue()])
 json.dump(told, sys.stdout)
 """
-
-
-def copy(tmp_path: Path) -> Path:
-    for name in ("moorage", "agent"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("tasks.py", "invoke.yaml"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    return tmp_path
 
 
 def inv(project: Path, *lines: list[str], **variables: str) -> list[tuple[int, str, str]]:
@@ -94,7 +86,7 @@ def options_with_values(name: str) -> list[str]:
 
 
 def test_no_task_changes_a_byte_if_asked_for_help(tmp_path: Path) -> None:
-    project = copy(tmp_path)
+    project = checkout(tmp_path)
     before = content(project)
     lines: list[list[str]] = []
     for name in NAMES:
@@ -110,7 +102,7 @@ def test_no_task_changes_a_byte_if_asked_for_help(tmp_path: Path) -> None:
 
 
 def test_no_task_changes_a_byte_if_rehearsed_by_invokes_options(tmp_path: Path) -> None:
-    project = copy(tmp_path)
+    project = checkout(tmp_path)
     before = content(project)
     lines = [line for name in NAMES for line in (["-R", name], [name, "--dry"], ["--dry", name])]
     lines += [[option, "certs.issue"] for option in ("-e", "-p", "-w", "--no-dedupe")]
@@ -124,7 +116,7 @@ def test_no_task_changes_a_byte_if_rehearsed_by_invokes_options(tmp_path: Path) 
 
 
 def test_what_there_is_is_shown_in_groups(tmp_path: Path) -> None:
-    project = copy(tmp_path)
+    project = checkout(tmp_path)
     told = inv(project, [], ["--help"], ["-h"])
     assert len({out for _, out, _ in told}) == 1
     code, out, err = told[0]
@@ -142,7 +134,7 @@ ALONE = sorted(name for name, one in NAMESPACE.collections.items() if not one.de
 
 @pytest.mark.parametrize("name", ALONE)
 def test_a_namespace_alone_shows_its_tasks(tmp_path: Path, name: str) -> None:
-    ((code, out, err),) = inv(copy(tmp_path), [name])
+    ((code, out, err),) = inv(checkout(tmp_path), [name])
     assert (code, err) == (0, "")
     inner = [one for one in NAMES if one.startswith(f"{name}.")]
     assert all(f"  {one} " in out for one in inner)
@@ -205,7 +197,7 @@ def parse(command: str) -> list[str]:
 def test_a_misspelt_word_names_its_nearest_neighbour(
     tmp_path: Path, line: list[str], words: str
 ) -> None:
-    project = copy(tmp_path)
+    project = checkout(tmp_path)
     (code, out, err), (again, document, _) = inv(project, line, [*line, "--json"])
     assert (code, again, out) == (2, 2, "")
     assert words in err
@@ -216,7 +208,7 @@ def test_version_is_moorages_own(tmp_path: Path) -> None:
     project = (ROOT / "pyproject.toml").read_text()
     version = re.search(r'^version = "(.*)"', project, re.MULTILINE)
     assert version is not None
-    ((code, out, _),) = inv(copy(tmp_path), ["--version"])
+    ((code, out, _),) = inv(checkout(tmp_path), ["--version"])
     assert (code, out) == (0, f"Moorage {version[1]}\n")
 
 
@@ -288,7 +280,7 @@ def test_commands_are_told_as_they_are_typed(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_message_after_run_says_run_and_in_the_environment_does_not(tmp_path: Path) -> None:
-    project = copy(tmp_path)
+    project = checkout(tmp_path)
     ((_, _, after_run),) = inv(project, ["nods.trust"], MOORAGE_TYPED="./run inv")
     assert "cure: ./run inv nodes.trust --help" in after_run
     ((_, _, inside),) = inv(project, ["nods.trust"], MOORAGE_TYPED="inv")
