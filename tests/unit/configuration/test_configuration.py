@@ -14,7 +14,8 @@ from moorage import settings
 from moorage.configuration import checking, origins, parsing, schema
 from moorage.configuration.origins import SettingSource
 from moorage.errors import Refused
-from tests.unit.program.test_help import ROOT, copy, inv
+from tests.unit.elsewhere import checkout
+from tests.unit.program.test_help import ROOT, inv
 
 DEFAULTS = SettingSource("default", "", settings.defaults())
 
@@ -102,7 +103,7 @@ def test_right_settings_have_no_problem() -> None:
 def test_an_error_names_what_was_truly_read(
     tmp_path: Path, files: dict[str, str], line: list[str], variables: dict[str, str], expected: str
 ) -> None:
-    folder = copy(tmp_path)
+    folder = checkout(tmp_path)
     for name, text in files.items():
         (folder / name).write_text(text)
     lines = [[*line, "certs.show"], [*line, "config.check"]]
@@ -113,7 +114,7 @@ def test_an_error_names_what_was_truly_read(
 
 
 def test_a_project_file_by_another_name_is_named_by_it(tmp_path: Path) -> None:
-    folder = copy(tmp_path)
+    folder = checkout(tmp_path)
     (folder / "invoke.yaml").rename(folder / "invoke.yml")
     (folder / "invoke.yml").write_text("registry: {port: 0}")
     [(code, _, err)] = inv(folder, ["certs.show"])
@@ -123,7 +124,7 @@ def test_a_project_file_by_another_name_is_named_by_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "registry:\n", "registry:\n  # port: 1\nimage: {}\n"])
 def test_a_section_without_keys_is_none(tmp_path: Path, text: str) -> None:
-    folder = copy(tmp_path)
+    folder = checkout(tmp_path)
     (folder / "invoke.yaml").write_text(text)
     [(code, out, err)] = inv(folder, ["config.check"])
     assert (code, err) == (0, "")
@@ -131,7 +132,7 @@ def test_a_section_without_keys_is_none(tmp_path: Path, text: str) -> None:
 
 
 def test_show_tells_values_files_and_sources(tmp_path: Path) -> None:
-    folder = copy(tmp_path)
+    folder = checkout(tmp_path)
     (folder / "x.yaml").write_text("registry: {port: 5443}\nnodes: {hosts: [a, b]}")
     line = ["-f", "x.yaml", "config.show", "--changed"]
     variables = {"INVOKE_CERTS_DAYS": "60"}

@@ -20,7 +20,8 @@ from moorage.output.typed import PROFILE, VARIABLE, typed, typed_document
 from moorage.program import completion
 from moorage.registry import container
 from moorage.upkeep import installing, schedule
-from tests.unit.program.test_help import copy, inv
+from tests.unit.elsewhere import checkout
+from tests.unit.program.test_help import inv
 
 EU = "registry: {host: eu.registry.io, port: 5443, metrics_port: 5002}\n"
 BACKUP = "upkeep: {backup: /mnt/safe, passphrase_file: /root/phrase}\n"
@@ -31,7 +32,7 @@ OURS = parse({}, profile="eu-1")
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "invoke.eu-1.yaml").write_text(EU)
-    return copy(tmp_path)
+    return checkout(tmp_path)
 
 
 def host(out: str) -> Any:

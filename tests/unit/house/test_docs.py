@@ -55,6 +55,12 @@ def test_every_setting_has_a_meaning_and_nothing_else_has() -> None:
     assert known == {section: set(keys) for section, keys in defaults().items()}
 
 
+@pytest.mark.parametrize("language", [ENGLISH, CHINESE], ids=name_of)
+def test_the_first_page_leads_to_every_how_to(language: Path) -> None:
+    said = (language / "index.md").read_text()
+    assert [path.name for path in language.glob("how-to/*.md") if path.name not in said] == []
+
+
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_every_command_of_a_page_can_be_typed(path: Path) -> None:
     for line in console(path):

@@ -13,7 +13,8 @@ import pytest
 from moorage.cluster.login import secrets
 from moorage.explanations import CHANGED, FILES, explanations
 from tests import codes
-from tests.unit.program.test_help import CONTEXTS, ROOT, copy, inv
+from tests.unit.elsewhere import checkout
+from tests.unit.program.test_help import CONTEXTS, ROOT, inv
 
 # Expressions that hand on a code which something else has made, and has been read from.
 HANDED_ON = {
@@ -122,7 +123,7 @@ def test_every_file_of_explanations_is_read() -> None:
 
 def test_explain_lists_explains_and_names_the_nearest(tmp_path: Path) -> None:
     lines = [["explain"], ["explain", "port-taken"], ["explain", "port-takn"], ["explain", "zzz"]]
-    project = copy(tmp_path)
+    project = checkout(tmp_path)
     (_, listed, _), (_, one, _), (wrong, _, near), (_, _, far) = inv(project, *lines)
     for code in explanations():
         assert re.search(rf"^  {code}( |$)", listed, re.MULTILINE), code

@@ -21,8 +21,8 @@ from moorage.errors import MoorageError
 from moorage.logs import command_log, support
 from moorage.ui import UI
 from tests.terminal import on_a_terminal
-from tests.unit.elsewhere import project
-from tests.unit.program.test_help import ROOT, copy
+from tests.unit.elsewhere import checkout, project
+from tests.unit.program.test_help import ROOT
 
 PASSWORD = "canary-pass/word+1"
 KEY = "Y2FuYXJ5a2V5Y2FuYXJ5a2V5Y2FuYXJ5a2V5Y2FuYXJ5"
@@ -193,7 +193,7 @@ def test_a_log_is_named_after_its_task_wherever_that_stands(tmp_path: Path) -> N
 
 
 def test_a_failure_tells_where_its_log_is(tmp_path: Path) -> None:
-    folder = copy(tmp_path)
+    folder = checkout(tmp_path)
     [(code, _, err)] = inv(folder, ["nodes.status", "--hosts=127.0.0.1:1", "-v"], SSH_AUTH_SOCK="")
     assert code == 1
     assert re.search(r"^run: \S+/ssh -T -G ", err, re.MULTILINE)
@@ -205,7 +205,7 @@ def test_a_failure_tells_where_its_log_is(tmp_path: Path) -> None:
 
 
 def test_no_secret_is_in_logs_and_bundle_of_real_commands(tmp_path: Path) -> None:
-    folder = copy(tmp_path)
+    folder = checkout(tmp_path)
     registry = folder / ".moorage" / "registry"
     registry.mkdir(parents=True)
     (registry / "password").write_text(f"{PASSWORD}\n")

@@ -42,8 +42,8 @@ from moorage.rotation.course import Member, State
 from moorage.rotation.members import Means
 from moorage.settings import NodesSettings, Settings
 from moorage.ui import UI
-from tests.unit.elsewhere import project
-from tests.unit.program.test_help import copy, inv
+from tests.unit.elsewhere import checkout, project
+from tests.unit.program.test_help import inv
 
 
 def done(settings: Settings, verb: str, *names: str, status: str = CHANGED) -> None:
@@ -543,7 +543,7 @@ def test_a_damaged_note_of_a_rotation_is_told(settings: Settings, content: str) 
 
 
 def test_the_tasks_refuse_what_would_cut_nodes_off(tmp_path: Path) -> None:
-    folder = copy(tmp_path)
+    folder = checkout(tmp_path)
     here = project(folder)
     assert inv(folder, ["certs.issue"])[0][0] == 0
     rotating = State(
@@ -579,7 +579,7 @@ def test_the_tasks_refuse_what_would_cut_nodes_off(tmp_path: Path) -> None:
 
 
 def test_status_answers_beside_the_run_that_rotates_and_names_it(tmp_path: Path) -> None:
-    folder = copy(tmp_path)
+    folder = checkout(tmp_path)
     here = project(folder)
     assert inv(folder, ["certs.issue"])[0][0] == 0
     kept.write(
@@ -600,7 +600,7 @@ def test_status_answers_beside_the_run_that_rotates_and_names_it(tmp_path: Path)
 
 
 def test_a_dry_run_shows_the_way_that_is_asked_for(tmp_path: Path) -> None:
-    folder = copy(tmp_path)
+    folder = checkout(tmp_path)
     here = project(folder)
     # Not the name of a registry that this machine may trust by now.
     elsewhere = {"INVOKE_REGISTRY_HOST": "dry.registry.test"}

@@ -15,7 +15,8 @@ from moorage.tasks import learn
 from moorage.tasks.command import Run
 from moorage.ui import UI
 from moorage.walk.tutorial import steps
-from tests.unit.program.test_help import content, copy, inv
+from tests.unit.elsewhere import checkout
+from tests.unit.program.test_help import content, inv
 from tests.unit.program.test_help import parse as parsed
 
 SETTINGS = parse({"registry": {"host": "registry.example.com", "port": 5443}})
@@ -57,7 +58,7 @@ def test_every_step_shows_both_ways_with_commands_that_can_be_typed() -> None:
 
 
 def test_without_a_terminal_it_shows_all_and_changes_nothing(tmp_path: Path) -> None:
-    project = copy(tmp_path)
+    project = checkout(tmp_path)
     before = content(project)
     (code, out, _), (_, as_json, _) = inv(project, ["tutorial"], ["tutorial", "--yes", "--json"])
     assert code == 0

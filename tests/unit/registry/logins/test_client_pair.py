@@ -29,7 +29,8 @@ from moorage.walk import doctor
 from tests import distribution
 from tests.agent.authority import Authority
 from tests.distribution import NAME, Served
-from tests.unit.program.test_help import copy, inv
+from tests.unit.elsewhere import checkout
+from tests.unit.program.test_help import inv
 from tests.unit.registry.logins.test_external import theirs
 
 OTHER = "other.registry.io"
@@ -320,7 +321,7 @@ def test_config_check_reads_the_files(tmp_path: Path, authority: Authority) -> N
     words = "".join(f"  {key}: {value}\n" for key, value in given.items())
     (tmp_path / "mine.yaml").write_text(f"registry:\n  host: {OTHER}\n  external: true\n{words}")
     checked = ["-f", str(tmp_path / "mine.yaml"), "config.check"]
-    (code, _, err), *_ = inv(copy(tmp_path / "checkout"), checked)
+    (code, _, err), *_ = inv(checkout(tmp_path / "checkout"), checked)
     assert (code, "chmod 600" in err) == (2, True), err
     (tmp_path / "client.key").chmod(0o600)
     (code, out, err), *_ = inv(tmp_path / "checkout", checked)
