@@ -47,7 +47,7 @@ def test_a_key_is_read_once_for_all_hosts_and_again_when_it_changes(
     read: list[Path] = []
     from_path = paramiko.PKey.from_path
 
-    def noted(path: Path) -> paramiko.PKey:
+    def noted(path: Path) -> object:
         read.append(path)
         return from_path(path)
 
