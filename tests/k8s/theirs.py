@@ -255,8 +255,7 @@ def agents_bring_the_trust_in_somebody_else_s_registry(journey: Journey) -> None
             assert {one["by"] for one in told} == {"agent"}, told
             with there.namespace("agents") as name:
                 image = f"--image={there.settings.registry_name}/team/app:1"
-                workload = ("--workload=daemonset", image)
-                there.k8s("deploy", f"--namespace={name}", *workload).want()
+                there.k8s("deploy", f"--namespace={name}", "--workload=daemonset", image).want()
         finally:
             words = ("--remove", "--untrust", "--yes", "--timeout=120")
             there.k8s("agents", *words).want()

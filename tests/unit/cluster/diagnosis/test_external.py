@@ -73,7 +73,7 @@ def test_a_ca_that_does_not_vouch_for_the_registry_is_told_before_it_is_given_to
     group = told(theirs(tmp_path, served.port, Authority("of before")), tmp_path, "app:1", UNKNOWN)
     assert group.code == "registry-certificate"
     assert group.fix == ""  # nodes.trust would bring the same CA once more
-    assert group.cure == "inv registry.ca --fetch; then: inv nodes.trust --hosts=n1"
+    assert group.cure.startswith("inv registry.ca --fetch; then: inv nodes.trust --hosts=n1 ")
 
 
 def test_with_the_right_ca_it_is_the_node_that_lacks_the_trust(
