@@ -113,6 +113,7 @@ def test_the_proof_asks_nothing_of_an_image_of_somebody_else_s(
     (pod,) = pods(monkeypatch, api, theirs)
     trust, proof = pod["initContainers"]
     (folder,) = (one for one in trust["volumeMounts"] if one["name"] == "proof")
-    assert proof["command"] == [f"{folder['mountPath']}/{passed.NAME}"]
+    assert proof["command"] == [f"{passed.FOLDER}/{passed.NAME}"]
+    assert folder["mountPath"] == passed.FOLDER
     assert proof["volumeMounts"] == [{**folder, "readOnly": True}]
     assert {"name": "proof", "emptyDir": {}} in pod["volumes"]
