@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from agent.clients.failures import EngineError
+from agent.wire import unix_sockets
 from agent.wire.plan import Verify
 
 PING_SECONDS = 10  # an engine at work answers a ping at once; a socket that nobody serves, never
@@ -21,7 +22,7 @@ class _Engine(http.client.HTTPConnection):
 
     def __init__(self, address: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
-        self._address = address
+        self._address, self._seconds = address, timeout
 
     def connect(self) -> None:
         if self._address.startswith("tcp://"):
@@ -30,8 +31,7 @@ class _Engine(http.client.HTTPConnection):
             self.sock = socket.create_connection((place, parts.port or 2375), self.timeout)
             return
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._address)
+        unix_sockets.connect(self.sock, self._address, self._seconds)
 
 
 def docker_info(socket_path: str) -> dict[str, object]:

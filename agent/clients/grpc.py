@@ -21,6 +21,8 @@ from h2.events import (
 )
 from h2.exceptions import H2Error
 
+from agent.wire import unix_sockets
+
 # The longest answer, as the kubelet has it: maxMsgSize in pkg/remote_runtime.go of cri-client.
 MOST_BYTES = 16 << 20
 # A byte that says whether it is compressed, and four with its length, precede a message.
@@ -107,8 +109,7 @@ class _Line:
     def connect(self, path: str, deadline: float) -> None:
         """Connect, unless that is done already."""
         if not self._begun:
-            self.socket.settimeout(_left(deadline))
-            self.socket.connect(path)
+            unix_sockets.connect(self.socket, path, _left(deadline))
             self._h2.initiate_connection()
             self._begun = True
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -160,3 +163,37 @@ def test_what_answers_without_cris_words_did_not_answer(
         asyncio.run(session())
     assert told.value.message
     assert not told.value.answered
+
+
+def filled(path: Path) -> tuple[socket.socket, list[socket.socket]]:
+    """A socket that listens, and lines in its queue until no more goes in."""
+    server, waiting = socket.socket(socket.AF_UNIX), list[socket.socket]()
+    server.bind(str(path))
+    server.listen(1)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            waiting.append(socket.socket(socket.AF_UNIX))
+            waiting[-1].setblocking(False)
+            waiting[-1].connect(str(path))
+    return server, waiting
+
+
+@pytest.mark.parametrize(("serves", "said"), [(True, "lost"), (False, "within 0.6 seconds")])
+def test_a_runtime_whose_queue_is_full_is_waited_for(
+    tmp_path: Path, serves: bool, said: str
+) -> None:
+    server, waiting = filled(tmp_path / "cri.sock")
+
+    def serve() -> None:
+        for _ in waiting:  # the last of them is not in the queue, and ours is
+            server.accept()[0].close()
+
+    later = threading.Timer(0.2, serve)
+    later.daemon = True
+    if serves:
+        later.start()
+    with pytest.raises(CriError, match=said), Cri(str(tmp_path / "cri.sock")) as cri:
+        cri.version(30 if serves else 0.6)
+    later.cancel()
+    for line in (server, *waiting):
+        line.close()

@@ -152,14 +152,15 @@ def _agent_keys(agent: str) -> tuple[Any, ...]:
     from paramiko.agent import AgentSSH
     from paramiko.ssh_exception import SSHException
 
+    from agent.wire import unix_sockets
+
     place = agent or os.environ.get("SSH_AUTH_SOCK", "none")
     if place == "none":
         return ()
     client = AgentSSH()
     try:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(10)
-        connection.connect(place)
+        unix_sockets.connect(connection, place, 10)
         client._connect(connection)
         # A key on a card waits for a touch, which takes a person longer than ten seconds.
         connection.settimeout(60)

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.wire import unix_sockets
 from moorage.errors import MoorageError, Refused
 from moorage.registry.front.configuration import FRONT_SOCKET, LOGINS, PAIR
 
@@ -77,8 +78,8 @@ def ask(run: Path, command: str) -> str:
         folder = os.open(run, os.O_PATH | os.O_DIRECTORY)
         try:
             with socket.socket(socket.AF_UNIX) as line:
-                line.settimeout(_TIMEOUT)
-                line.connect(f"/proc/self/fd/{folder}/{FRONT_SOCKET}")
+                place = f"/proc/self/fd/{folder}/{FRONT_SOCKET}"
+                unix_sockets.connect(line, place, _TIMEOUT)
                 line.sendall(command.encode() + b"\n")
                 return b"".join(iter(lambda: line.recv(65536), b"")).decode().strip()
         finally:
