@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moorage import files
 from moorage.backup import freeze, restic
+from moorage.configuration.profiles import DEFAULT
 from moorage.errors import MoorageError, Refused
 from moorage.fleet.report import logbook, trusting
 from moorage.registry.storage import verifying
@@ -39,7 +41,7 @@ class RestoredBackup:
 def restore(
     settings: Settings, progress: Progress, at: BackupPlace, snapshot: str = ""
 ) -> RestoredBackup:
-    """Puts the newest proven backup in place, or that ``snapshot``.
+    """Puts the newest proven backup of this profile in place, or that ``snapshot``.
 
     Raises Refused (``restore-over-data``, ``no-proven-backup``, ``trusting-unreadable``) or
     MoorageError (``backup-damaged``): nothing is changed then.
@@ -50,7 +52,7 @@ def restore(
         _require_same(folder, begun.decode(), asked)
     else:
         _require_empty(settings)
-        snapshot = snapshot or _newest(at)
+        snapshot = snapshot or newest(at, restic.snapshots(at), settings.profile)
         shutil.rmtree(folder, ignore_errors=True)
         files.private_folder(folder)
         try:
@@ -101,16 +103,25 @@ def _require_empty(settings: Settings) -> None:
             )
 
 
-def _newest(at: BackupPlace) -> str:
-    proven = [one for one in restic.snapshots(at) if "proven" in (one.get("tags") or ())]
-    if not proven:
-        raise Refused(
-            "no-proven-backup",
-            f"no backup at {at.at} was ever proven",
-            cause="each backup so far was stopped, or failed, before every tag was pulled from it",
-            cure="inv registry.backup makes one; --snapshot=ID takes one as it is",
-        )
-    return str(proven[-1]["id"])
+def newest(at: BackupPlace, found: Sequence[Mapping[str, Any]], profile: str) -> str:
+    """The id of the last of the snapshots that is proven and of that profile. Pure.
+
+    Raises Refused (``no-proven-backup``).
+    """
+    proven = [one for one in found if "proven" in (one.get("tags") or ())]
+    wanted = profile or DEFAULT
+    ours = [one for one in proven if restic.profile_of(one) == wanted]
+    if ours:
+        return str(ours[-1]["id"])
+    others = ", ".join(sorted({restic.profile_of(one) for one in proven}))
+    raise Refused(
+        "no-proven-backup",
+        f"no backup of the profile {wanted} at {at.at} was ever proven",
+        cause=f"those there are of another: {others}"
+        if others
+        else "each backup so far was stopped, or failed, before every tag was pulled from it",
+        cure="inv registry.backup makes one; --snapshot=ID takes one as it is",
+    )
 
 
 def _require_whole(folder: Path) -> None:

@@ -10,16 +10,20 @@ import json
 import re
 import shlex
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from moorage import commands
+from moorage.configuration.profiles import DEFAULT
 from moorage.errors import MoorageError, Refused
 from moorage.files import user_path
 from moorage.redaction import keep_secret
 
 # Hours: a first backup of a terabyte over a slow line ends all the same.
+# Each profile's registry is another one. https://restic.readthedocs.io/en/stable/040_backup.html
+_PROFILE = "profile:"
 _TIMEOUT = 48 * 3600.0
 # What restic has said of each since 0.9, and since 0.17 by exit codes 10 to 12.
 _WRONG_PASSPHRASE = re.compile(r"wrong password or no key found")
@@ -88,14 +92,13 @@ def ensure(at: BackupPlace) -> bool:
     return False
 
 
-def backup(at: BackupPlace, folder: Path) -> str:
-    """Stores ``folder`` -> the snapshot's id.
+def backup(at: BackupPlace, folder: Path, profile: str) -> str:
+    """Stores ``folder``, of that profile's registry -> the snapshot's id.
 
     Hard links are made anew each time, which changes a file's ctime and nothing in it.
     """
-    said = _run(
-        at, "backup", "--json", "--ignore-ctime", "--host=moorage", "--tag=moorage", ".", cwd=folder
-    )
+    tags = "--tag=moorage", f"--tag={_PROFILE}{profile or DEFAULT}"
+    said = _run(at, "backup", "--json", "--ignore-ctime", "--host=moorage", *tags, ".", cwd=folder)
     for line in reversed(said.splitlines()):
         document = json.loads(line)
         if document.get("message_type") == "summary":
@@ -108,15 +111,33 @@ def restore(at: BackupPlace, snapshot: str, target: Path) -> None:
     _run(at, "restore", snapshot, "--target", str(target))
 
 
-def prove(at: BackupPlace, snapshot: str) -> None:
-    """Notes of a snapshot that it was served and pulled from."""
+def prove(at: BackupPlace, snapshot: str) -> str:
+    """Notes of a snapshot that it was served and pulled from -> its id from then on.
+
+    restic stores it once more with its tags, which gives it another, and keeps the first one as
+    ``original``.
+    """
     _run(at, "tag", "--add=proven", snapshot)
+    marked = (str(one["id"]) for one in snapshots(at) if _was(one, snapshot))
+    return next(marked, snapshot)
+
+
+def _was(one: Mapping[str, Any], snapshot: str) -> bool:
+    return str(one.get("original") or one["id"]).startswith(snapshot)
 
 
 def snapshots(at: BackupPlace) -> list[dict[str, Any]]:
     """Ours, the oldest first; ``proven`` is in the ``tags`` of those that are."""
     found: list[dict[str, Any]] = json.loads(_run(at, "snapshots", "--json", "--tag=moorage"))
     return sorted(found or [], key=lambda one: str(one["time"]))
+
+
+def profile_of(snapshot: Mapping[str, Any]) -> str:
+    """The profile whose registry a snapshot is of; one of before this was noted counts for the
+    usual one. Pure."""
+    found = (str(tag) for tag in snapshot.get("tags") or ())
+    named = (tag.removeprefix(_PROFILE) for tag in found if tag.startswith(_PROFILE))
+    return next(named, DEFAULT)
 
 
 def _run(at: BackupPlace, *words: str, cwd: Path | None = None) -> str:

@@ -41,7 +41,7 @@ def back_up(settings: Settings, progress: Progress, at: BackupPlace, serve: Serv
         frozen = freeze.freeze(settings, layout, folder)
         _require_room(layout, frozen.size)
         with progress(f"storing it at {at.at}"):
-            snapshot = restic.backup(at, folder)
+            snapshot = restic.backup(at, folder, settings.profile)
     with _scratch(layout, "proof") as folder:
         with progress("getting it back"):
             restic.restore(at, snapshot, folder)
@@ -56,7 +56,7 @@ def back_up(settings: Settings, progress: Progress, at: BackupPlace, serve: Serv
             update(total=len(frozen.tags))
             with serve(folder / freeze.DATA) as address:
                 proof.pull_all(address, frozen.tags, lambda done: update(done=done))
-    restic.prove(at, snapshot)
+    snapshot = restic.prove(at, snapshot)
     return BackedUp(snapshot, len(frozen.tags), frozen.size, first, frozen.left_out)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,6 +116,34 @@ def test_a_restored_machine_is_the_one_that_was_lost(
             assert served.pull(repository, tag) == ""
     finally:
         served.kill()
+
+
+def test_a_restore_takes_the_newest_backup_of_its_own_profile(
+    settings: Settings, registry: Registry, place: BackupPlace, tmp_path: Path
+) -> None:
+    first = taking.back_up(settings, QUIET.progress, place, serve)
+    later = taking.back_up(replace(settings, profile="other"), QUIET.progress, place, serve)
+    kept = restic.snapshots(place)
+    assert [restic.profile_of(one) for one in kept] == ["default", "other"]
+    assert giving_back.newest(place, kept, "") == first.snapshot
+    assert giving_back.newest(place, kept, "other") == later.snapshot
+    told = elsewhere(settings, tmp_path)
+    assert giving_back.restore(told, QUIET.progress, place, first.snapshot).tags == 3
+
+
+def snapshot(name: str, *tags: str) -> dict[str, Any]:
+    return {"id": name, "tags": ["moorage", *tags]}
+
+
+def test_a_backup_without_a_profile_is_that_of_the_usual_one() -> None:
+    place = BackupPlace("/backups", "x")
+    kept = [snapshot("1", "proven"), snapshot("2", "profile:b", "proven"), snapshot("3")]
+    assert giving_back.newest(place, kept, "") == "1"
+    assert giving_back.newest(place, kept, "b") == "2"
+    with pytest.raises(Refused) as problem:
+        giving_back.newest(place, kept, "c")
+    assert "profile c" in problem.value.message
+    assert problem.value.cause.endswith("of another: b, default")
 
 
 def test_a_second_backup_stores_only_what_is_new(
