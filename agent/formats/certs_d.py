@@ -21,7 +21,7 @@ def changes(part: str, tree: Tree, root: str, plan: Plan, owned: Ledger) -> tupl
         place = hosts_toml.folder(tree, [root], registry.name)
         found += hosts_toml.changes(tree, place, registry, owned)
     for mirror in plan.mirrors:
-        found += hosts_toml.mirror_changes(tree, [root], plan.registry, mirror, owned)
+        found += hosts_toml.mirror_changes(tree, [root], plan.registry, mirror, owned, found)
     return tuple(one._replace(part=part) for one in found)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
@@ -179,17 +180,24 @@ def _usual(place: str, registry: Registry) -> Client:
 
 
 def mirror_changes(
-    tree: Tree, roots: list[str], registry: Registry, of: Mirror, owned: Ledger
+    tree: Tree,
+    roots: list[str],
+    registry: Registry,
+    of: Mirror,
+    owned: Ledger,
+    made: Sequence[Change],
 ) -> tuple[Change, ...]:
-    """What makes another registry's images be asked of ours first."""
+    """What makes another registry's images be asked of ours first. ``made``: what comes into our
+    registry's own folder."""
     place = folder(tree, roots, of.of)
     hosts = tree.read(f"{place}/hosts.toml")
     there = readable(hosts)
     ourselves = folder(tree, roots, registry.name)
     pair = pair_files(tree, ourselves, registry, owned)
-    ours = mirror(registry, of, f"{ourselves}/{CA}", pair)
+    ca, beside = _authority(tree, ourselves, registry, made)
+    ours = mirror(registry, of, ca, pair)
     if (there is None and not tree.names(place)) or _is_ours(hosts, owned, ours):
-        return change(PART, hosts, ours)
+        return (*beside, *change(PART, hosts, ours))
     section = at(parsed(hosts.path, there or b""), "host", of.url(registry))
     if isinstance(section, dict):
         return ()
@@ -199,6 +207,22 @@ def mirror_changes(
         cause="another tool configured that registry here",
         cure=f'add [host."{of.url(registry)}"] to {hosts.path}, or move the folder away',
     )
+
+
+def _authority(
+    tree: Tree, place: str, registry: Registry, made: Sequence[Change]
+) -> tuple[str, tuple[Change, ...]]:
+    """The file with our CA in our registry's folder, and what makes one if another's files have the
+    registry trusted without it."""
+    usual, beside = f"{place}/{CA}", f"{place}/{BESIDE}"
+    if registry.plain_http:
+        return usual, ()
+    coming = {one.path: one.after for one in made}
+    for path in (usual, beside):
+        content = coming[path] if path in coming else tree.read(path).content
+        if certificates(registry.ca_bytes) <= certificates(content):
+            return path, ()
+    return beside, _ca_file(tree, beside, registry)
 
 
 def without_ours(path: str, content: bytes) -> bytes | None:

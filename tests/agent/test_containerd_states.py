@@ -310,6 +310,32 @@ def test_a_mirror_asks_ours_first_and_the_registry_itself_then(box: Box) -> None
     assert caught.value.code == "mirror-foreign"
 
 
+@pytest.mark.parametrize(
+    ("theirs", "named"),
+    [
+        ({"hosts.toml": b'server = "https://my.registry.io"\nca = "x.crt"\n'}, "moorage-ca.crt"),
+        ({"ca.crt": Authority("another").pem.encode()}, "moorage-ca.crt"),
+        ({"hosts.toml": b'server = "https://my.registry.io"\nca = "own"\n', "own": None},
+         "moorage-ca.crt"),
+        ({"ca.crt": None}, "ca.crt"),
+    ],
+)  # fmt: skip
+def test_a_mirror_names_the_file_that_has_our_ca(
+    box: Box, theirs: dict[str, bytes | None], named: str
+) -> None:
+    """``None``: the registry's CA, which another tool has put there."""
+    wanted = box.plan(mirrors=[{"of": "docker.io"}])
+    box.write(CONFIG, FOLDER.encode())
+    for name, content in theirs.items():
+        box.write(f"{OURS}/{name}", wanted.registry.ca_bytes if content is None else content)
+    changed = after(propose(facts(box.root, FOLDER.encode()), wanted, {}))
+    mirror = parse(changed[f"{ROOT}/docker.io/hosts.toml"].encode())
+    path = mirror["host"]["https://my.registry.io"]["ca"]
+    assert path == f"{OURS}/{named}"
+    held = changed[path] if path in changed else box.read(path).decode()
+    assert wanted.registry.ca in held
+
+
 @pytest.mark.parametrize("version", [ONE_7, TWO_1])
 @pytest.mark.parametrize("kind", ["plain", "old-tables", "beside", "several"])
 def test_what_is_ours_is_known_by_its_marks_where_all_notes_are_lost(

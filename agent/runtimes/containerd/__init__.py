@@ -395,7 +395,7 @@ def _folders(situation: Situation, roots: list[str], others: dict[str, str]) -> 
         if mirror.of in others:
             legacy.require_asked(mirror, others[mirror.of], plan.registry, situation.found.config)
             continue
-        changes += hosts_toml.mirror_changes(tree, roots, plan.registry, mirror, owned)
+        changes += hosts_toml.mirror_changes(tree, roots, plan.registry, mirror, owned, changes)
     return tuple(changes)
 
 
