@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from lab.machines import access, containers, images, limits
 from lab.machines.node import LabNode, Recipe, bounding_set, capabilities, host_config
 from moorage.actions import Action
-from moorage.docker import beside, building, debian, engine, supplied
+from moorage.docker import building, builds_beside, debian, engine, supplied
 from moorage.errors import Refused
 from moorage.mix import ContainerdLine, parse_mix
 
@@ -68,14 +68,10 @@ def build(settings: Settings, client: DockerClient, progress: Progress) -> Futur
         return None
     base = images.base(settings, client, progress)
 
-    def work() -> None:
-        own = engine.connect(settings)
-        try:
-            images.ensure(settings, own, lines, base)
-        finally:
-            own.close()
+    def ensure(own: DockerClient) -> None:
+        images.ensure(settings, own, lines, base)
 
-    return beside.begin(work, "lab-images")
+    return builds_beside.begin(settings, ensure, "lab-images")
 
 
 def up(settings: Settings, client: DockerClient, ui: UI, nodes: str | None = None) -> list[LabNode]:

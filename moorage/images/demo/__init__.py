@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from moorage import images, registry
 from moorage.actions import Action
-from moorage.docker import apt, beside, building, debian
-from moorage.docker.engine import connect
+from moorage.docker import apt, building, builds_beside, debian
 from moorage.errors import MoorageError, Refused
 from moorage.images import BuiltImage, PushedImage, pushing, skopeo
 from moorage.images.demo import index
@@ -75,14 +74,7 @@ def begin(
     if images.wants_debians_base(settings, client):
         debian.base_image(settings, client, progress)
 
-    def work() -> BuiltImage:
-        own = connect(settings)
-        try:
-            return build(settings, lambda: own, silent)
-        finally:
-            own.close()
-
-    return beside.begin(work, "image")
+    return builds_beside.begin(settings, lambda own: build(settings, lambda: own, silent), "image")
 
 
 def push(settings: Settings, engine: Engine, progress: Progress) -> PushedImage:

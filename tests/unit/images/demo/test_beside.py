@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 from docker import DockerClient
 
-from moorage.docker import building, debian
+from moorage.docker import building, debian, engine
 from moorage.errors import MoorageError
 from moorage.images import HUB_BASE, BuiltImage, demo
 from moorage.output import Progress, silent
@@ -41,7 +41,7 @@ def test_a_base_from_packages_is_made_where_ctrl_c_ends_it(
     monkeypatch.setattr(building, "exists", lambda _, wanted: wanted == name)
     monkeypatch.setattr(debian, "hub_answers", lambda *_: hub)
     monkeypatch.setattr(debian, "base_image", base)
-    monkeypatch.setattr(demo, "connect", lambda _: Client())
+    monkeypatch.setattr(engine, "connect", lambda _: Client())
     monkeypatch.setattr(demo, "build", lambda *_: BUILT)
     begun = demo.begin(settings, UNUSED, silent)
     assert begun is not None
@@ -59,7 +59,7 @@ def test_what_ends_the_build_is_told_to_who_waits(
 
     monkeypatch.setattr(building, "exists", lambda *_: False)
     monkeypatch.setattr(debian, "hub_answers", lambda *_: True)
-    monkeypatch.setattr(demo, "connect", lambda _: Client())
+    monkeypatch.setattr(engine, "connect", lambda _: Client())
     monkeypatch.setattr(demo, "build", lambda *_: BUILT)
     begun = demo.begin(project(tmp_path), UNUSED, silent)
     assert begun is not None
