@@ -8,7 +8,7 @@ agents' plan. No runtime is restarted: each reads the files of a registry's CA a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -60,7 +60,32 @@ class Means:
 def found(means: Means, hosts: Sequence[Target]) -> tuple[Member, ...]:
     """Who is to follow: ``hosts``, whatever node is known to trust the registry, this machine, and
     a cluster's agents."""
+    residents = Roster(means.settings).residents()
+    for name, other in let_go_as(standings(means.settings).values(), residents):
+        means.ui.warn(
+            f"{name} follows, and its node was untrusted as {other}: if it shall not, "
+            f"inv nodes.untrust --hosts={name}"
+        )
     return (*without_clusters(means, hosts), *_clusters(means))
+
+
+def let_go_as(
+    stand: Iterable[HostStanding], residents: Mapping[str, Resident]
+) -> list[tuple[str, str]]:
+    """Names that count as trusting though their node was untrusted later, and as what: the agent of
+    both is one. Pure."""
+    alike: dict[str, list[HostStanding]] = {}
+    for one in stand:
+        resident = residents.get(one.target.host)
+        if resident is not None and resident.is_at(one.target.place[1] or resident.ssh_port):
+            alike.setdefault(resident.id, []).append(one)
+    newest = {name: max(each, key=lambda one: one.at) for name, each in alike.items()}
+    return [
+        (one.target.name, newest[name].target.name)
+        for name, each in alike.items()
+        for one in each
+        if one.changes and not newest[name].changes and newest[name].last != TRUST
+    ]
 
 
 def without_clusters(means: Means, hosts: Sequence[Target]) -> tuple[Member, ...]:

@@ -87,6 +87,25 @@ def test_whoever_was_trusted_takes_part_and_whoever_was_let_go_does_not(
     assert members.found(means, [])[-1] == Member(members.HERE, course.MACHINE)
 
 
+def test_a_node_that_was_untrusted_under_another_name_is_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(members, "DOCKER_CERTS", tmp_path)
+    monkeypatch.setattr(members, "_clusters", lambda _: [])
+    warned: list[str] = []
+    monkeypatch.setattr(UI, "warn", lambda _, words: warned.append(words))
+    done(settings, "trust", "a", "b", "c")
+    for name, number in (("a", "1"), ("b", "1"), ("c", "2")):
+        Roster(settings).put(name, Resident(number * 32, 7443, "1", 2000000000))
+    means = Means(settings, UI(), None)  # type: ignore[arg-type]
+    members.found(means, [])
+    assert warned == []
+    done(settings, "untrust", "a")
+    assert [one.name for one in members.found(means, [])] == ["b", "c"]
+    assert len(warned) == 1
+    assert "b follows, and its node was untrusted as a" in warned[0]
+
+
 def test_two_ports_of_one_address_are_two_nodes(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
