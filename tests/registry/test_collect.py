@@ -193,6 +193,27 @@ def test_what_is_aside_is_deleted_only_when_its_time_is_over(
     assert collecting.collect(layout, AT_ONCE, day_later).freed_bytes >= 900
 
 
+def test_what_is_needed_again_just_before_its_end_is_not_deleted(
+    registry: Registry, layout: Layout
+) -> None:
+    """The one more look of step 6: a manifest came while the same run took something else."""
+    gone = registry.push("a", "one", b"layer")
+    revision = layout.revision_link("a", gone)
+    written = revision.read_bytes()
+    registry.delete("a", gone)
+    collecting.collect(layout, AT_ONCE)
+    registry.delete("a", registry.push("a", "two", b"another"))
+
+    def late() -> None:
+        revision.parent.mkdir(parents=True, exist_ok=True)
+        revision.write_bytes(written)
+
+    day_later = replace(_clock(_Meanwhile(late)), now=lambda: 4e9)
+    done = collecting.collect(layout, replace(AT_ONCE, settle=1), day_later)
+    assert {gone, digest_of(b"layer")} <= done.returned
+    assert registry.pull("a", gone) == ""
+
+
 def test_nothing_is_collected_beside_a_manifest_that_cannot_be_read(
     registry: Registry, layout: Layout
 ) -> None:
