@@ -220,9 +220,10 @@ def _event(line: bytes) -> dict[str, Any] | None:
 
 def _compare_clocks(event: dict[str, Any]) -> None:
     """Adds by how many seconds the node's clock is ahead; None for an agent of before, that does
-    not say its time."""
+    not say its time, and for what is no time."""
     theirs = event.get("time")
-    event["clock_ahead"] = theirs - int(time.time()) if isinstance(theirs, int) else None
+    told = isinstance(theirs, int) and 0 < theirs < 1 << 40
+    event["clock_ahead"] = theirs - int(time.time()) if told else None
 
 
 def absent(answer: ErrandAnswer) -> bool:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CA, AGENT = "CA", "agent's certificate"
 # What was asked in a fleet of a thousand is minutes old at most; certificates begin an hour early.
 CLOCK_SECONDS = 300
+# The year 9999, in seconds since 1970: no calendar here goes further.
+_MOST = 253_370_764_800
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,25 @@ class Standing:
 
     @classmethod
     def of(cls, result: HostResult, runtime: str, state: Mapping[str, Any] | None) -> Standing:
-        """From a host's result and what its agent said (StatusEvent, and ``resident``)."""
+        """From a host's result and what its agent said (StatusEvent, and ``resident``).
+
+        An agent is not believed to say what it should: one that does not is told as a fault.
+        """
         if result.error is not None or state is None or "trusted" not in state:
             fault = result.error or Fault("bad-answer", "the agent reported no state")
             return cls(result.host, fault=fault)
+        try:
+            told = cls._told(result.host, runtime, state)
+            told._require_numbers()
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as problem:
+            why = f"{type(problem).__name__}: {str(problem)[:200]}"
+            cure = f"inv nodes.upgrade --hosts={result.host}, then again"
+            fault = Fault("bad-answer", "the agent reported no state that can be read", why, cure)
+            return cls(result.host, fault=fault)
+        return told
+
+    @classmethod
+    def _told(cls, host: str, runtime: str, state: Mapping[str, Any]) -> Standing:
         trusted = state["trusted"]
         files = [file for one in trusted for file in one["files"]]
         ends = [one["ca_ends"] for one in trusted if one.get("ca_ends") is not None]
@@ -108,7 +125,7 @@ class Standing:
         pulled = state.get("pulled") or {}
         stays = state.get("stays") or {}
         return cls(
-            result.host,
+            host,
             runtime=runtime,
             trusts=tuple(one["registry"] for one in trusted),
             files=len(files),
@@ -132,6 +149,15 @@ class Standing:
             unsettled=stays.get("error") is not None,
             clock_ahead=state.get("clock_ahead"),
         )
+
+    def _require_numbers(self) -> None:
+        """Raises ValueError if what shall be a time or a count is none that there is."""
+        resident = self.resident
+        numbers = [self.ca_ends, self.applied, self.pulled, self.pull_seconds, self.clock_ahead]
+        numbers += [] if resident is None else [resident.ends, resident.healed]
+        for one in numbers:
+            if one is not None and not -_MOST < one < _MOST:
+                raise ValueError("a number that is no time")
 
     def ends(self) -> tuple[End, ...]:
         """When the certificates on the node end: each unknown if it could not be asked."""

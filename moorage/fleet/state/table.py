@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from agent.wire.report import DIFFERS
+from agent.wire.report import DIFFERS, FAILED, HostResult
 from moorage.fleet.inventory.ranges import fold
 from moorage.fleet.report import FleetReport, failures
 from moorage.fleet.report.waves import SMALL
@@ -47,11 +47,14 @@ def judged(report: FleetReport, own: Ours) -> FleetReport:
         if one.resident is not None:
             compared = own.compared(one.resident.version, one.resident.digest)
             states[one.host]["resident"] = states[one.host]["resident"] | {"compared": compared}
-    hosts = tuple(
-        result if one.good or one.fault is not None else replace(result, status=DIFFERS)
-        for result, one in zip(report.hosts, found, strict=True)
-    )
+    hosts = tuple(_judged(result, one) for result, one in zip(report.hosts, found, strict=True))
     return replace(report, hosts=hosts, states=states)
+
+
+def _judged(result: HostResult, one: Standing) -> HostResult:
+    if one.fault is None:
+        return result if one.good else replace(result, status=DIFFERS)
+    return result if result.error is not None else replace(result, status=FAILED, error=one.fault)
 
 
 def parts(report: FleetReport, own: Ours) -> Parts:

@@ -213,9 +213,9 @@ def test_an_answer_says_how_far_the_nodes_clock_is_ahead(monkeypatch: pytest.Mon
     heard: list[dict[str, Any]] = []
     answer = ErrandAnswer(heard.append)
     told = state() | {"event": "status", "clock_ahead": 0}
-    for line in (told | {"time": int(NOW) + 900}, told | {"time": "soon"}, told):
-        answer.stdout(json.dumps(line).encode() + b"\n")
-    assert [one["clock_ahead"] for one in heard] == [900, None, None]
+    for more in ({"time": int(NOW) + 900}, {"time": "soon"}, {"time": 10**400}, {"time": -1}, {}):
+        answer.stdout(json.dumps(told | more).encode() + b"\n")
+    assert [one["clock_ahead"] for one in heard] == [900, None, None, None, None]
 
 
 def test_a_node_that_could_not_be_asked_has_an_unknown_end() -> None:
@@ -223,3 +223,30 @@ def test_a_node_that_could_not_be_asked_has_an_unknown_end() -> None:
     lost = Standing("n", fault=Fault("timeout", "no answer", "", ""))
     assert [one.state(now) for one in lost.ends()] == ["unknown"]
     assert [one.state(now) for one in of(state()).ends()] == ["fine", "fine"]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        state(trusted=[state()["trusted"][0] | {"ca_ends": 10**400}]),
+        state(trusted=[state()["trusted"][0] | {"ca_ends": "soon"}]),
+        state(trusted=[state()["trusted"][0] | {"ca_ends": 1e300}]),
+        state(trusted=[{}]),
+        state(trusted="x"),
+        state(resident=resident(certificate_ends=10**400)),
+        state(resident={}),
+        state(applied="soon"),
+        state(waiting=None),
+        state(pulled={"time": {}, "seconds": 1}),
+    ],
+)
+def test_an_agent_that_says_what_it_should_not_costs_no_other_node_its_row(
+    told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = table.judged(report({"node1": told, "node2": state()}), OURS)
+    assert [one.status for one in found.hosts] == ["failed", "unchanged"]
+    assert found.hosts[0].error is not None
+    assert found.hosts[0].error.code == "bad-answer"
+    said = shown(found, monkeypatch)
+    assert "1 in order" in said
+    assert "1 not asked" in said
