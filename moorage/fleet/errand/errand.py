@@ -222,8 +222,9 @@ def _compare_clocks(event: dict[str, Any]) -> None:
     """Adds by how many seconds the node's clock is ahead; None for an agent of before, that does
     not say its time, and for what is no time."""
     theirs = event.get("time")
-    told = isinstance(theirs, int) and 0 < theirs < 1 << 40
-    event["clock_ahead"] = theirs - int(time.time()) if told else None
+    event["clock_ahead"] = None
+    if isinstance(theirs, int) and 0 < theirs < 1 << 40:
+        event["clock_ahead"] = theirs - int(time.time())
 
 
 def absent(answer: ErrandAnswer) -> bool:
