@@ -222,6 +222,12 @@ def test_a_backup_whose_blob_is_wrong_is_not_called_good(
     with pytest.raises(MoorageError) as problem:
         giving_back.restore(elsewhere(settings, tmp_path), QUIET.progress, place)
     assert problem.value.code == "no-proven-backup"
+    # One that is named all the same is read before anything of it is put in place.
+    other, (stored,) = elsewhere(settings, tmp_path, "named"), restic.snapshots(place)
+    with pytest.raises(MoorageError) as problem:
+        giving_back.restore(other, QUIET.progress, place, str(stored["id"]))
+    assert (problem.value.code, problem.value.cause) == ("backup-damaged", digest_of(b"own"))
+    assert _nothing(other)
 
 
 def _nothing(settings: Settings) -> bool:

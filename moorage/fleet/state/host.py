@@ -157,7 +157,7 @@ class Standing:
         numbers += [] if resident is None else [resident.ends, resident.healed]
         for one in numbers:
             if one is not None and not -_MOST < one < _MOST:
-                raise ValueError("a number that is no time")
+                raise ValueError(f"{one} is not a time")
 
     def ends(self) -> tuple[End, ...]:
         """When the certificates on the node end: each unknown if it could not be asked."""
