@@ -44,7 +44,7 @@ def fetch(
         there = held(name, before if name != demo or _has(before, base) else None)
         carried += there
         left = missing(lock.read_text("utf-8"), {one.sha256 for one in there})
-        if there and before and before.locks and before.locks.get(name) == digest(lock):
+        if there and ((before and before.locks) or {}).get(name) == digest(lock):
             left = ""  # what else is in it is for other systems
         if not left:
             continue

@@ -94,19 +94,17 @@ def _system(_settings: Settings) -> list[Finding]:
     return [Finding("system", "fine", found)]
 
 
-def _root(_settings: Settings) -> list[Finding]:
+def _root(settings: Settings) -> list[Finding]:
     if os.geteuid() == 0:
         return [Finding("root", "fine", "we are root")]
     if shutil.which("sudo"):
         return [Finding("root", "fine", "through sudo, announced beforehand")]
-    return [
-        Finding(
-            "root",
-            "wrong",
-            "we are not root, and there is no sudo",
-            "su -c 'apt-get install sudo && usermod -aG sudo YOU', then log in again",
-        )
-    ]
+    from moorage.supply import loaded
+
+    cure = "su -c 'apt-get install sudo && usermod -aG sudo YOU', then log in again"
+    if loaded.current(settings.root) is not None:  # it is in no bundle
+        cure = "become root (su -), and begin in a folder of root's"
+    return [Finding("root", "wrong", "we are not root, and there is no sudo", cure)]
 
 
 def _engine(settings: Settings) -> list[Finding]:

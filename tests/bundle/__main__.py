@@ -1,9 +1,9 @@
 """From a bare Debian root, in a network namespace without a route, to images pulled by CRI.
 
 Run by ``./run nox -s bundle``; `-- --folder=F` keeps what was made there, `--there` takes bundles
-that are there, `--user` is somebody who is not root. It needs root, unshare and mmdebstrap; to
-make the bundle, an engine that reaches a Debian mirror. Ends with ``bundle: N images, pulled by CRI
-without a route``.
+that are there, `--user` is somebody who is not root. It needs root, unshare and mmdebstrap; to make
+the bundle, an engine that reaches a Debian mirror. Ends with
+``bundle: N images, pulled by CRI without a route``.
 """
 
 from __future__ import annotations

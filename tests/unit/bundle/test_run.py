@@ -134,7 +134,9 @@ def test_a_load_that_fails_ends_it_with_its_code(bare: Path, tmp_path: Path) -> 
 
 # -- what is refused before anything is changed -------------------------------------------------
 
-_TOOLS = "cat chmod cp cut dirname env grep id mkdir mv readlink rm sed sh sha256sum tail tar uname"
+_TOOLS = (
+    "cat chmod cmp cp cut dirname env grep id mkdir mv readlink rm sed sh sha256sum tail tar uname"
+)
 
 
 @pytest.fixture
@@ -155,7 +157,8 @@ def stands_in(folder: Path, name: str, script: str) -> None:
 
 def somebody(lean: Path) -> None:
     """`id` says that we are not root."""
-    stands_in(lean, "id", f'[ "$*" != -u ] || exec echo 1000; exec {shutil.which("id")} "$@"')
+    real = shutil.which("id")
+    stands_in(lean, "id", f'if [ "$*" = -u ]; then echo 1000; else exec {real} "$@"; fi')
 
 
 def with_venv(folder: Path) -> Path:

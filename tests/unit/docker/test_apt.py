@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from moorage import commands
 from moorage.docker import apt
 from moorage.errors import Refused
 from moorage.settings import ROOT, Settings
+from moorage.supply import loaded
 from moorage.ui import UI
 from tests.unit.elsewhere import project
 
@@ -138,3 +141,21 @@ def test_what_was_brought_is_mended_when_cut_off_and_taken_away_whole() -> None:
     assert told["gone"] == told["brought"]
     assert told["same"]
     assert told["left"] == []
+
+
+def test_the_lists_of_a_bundle_are_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def run(argv: list[str], **how: object) -> subprocess.CompletedProcess[bytes]:
+        """A stand-in: nothing is there, all ends well."""
+        if "apt-get" in argv:
+            asked.append((argv[-1], bool(how.get("root"))))
+        there = b"moorage-test installed\n" if ("moorage-test", True) in asked else b""
+        return subprocess.CompletedProcess(argv, 0, there, b"")
+
+    monkeypatch.setattr(commands, "run", run)
+    monkeypatch.setattr(loaded, "apt_words", lambda *_: ["-o", "Dir::State::Lists=/x"])
+    apt.install(["moorage-test"], UI().progress, project(tmp_path))
+    assert asked == [("update", False), ("moorage-test", False), ("moorage-test", True)]

@@ -185,7 +185,7 @@ def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
 
 
 def test_a_log_is_named_after_its_task_wherever_that_stands(tmp_path: Path) -> None:
-    folder = copy(tmp_path)
+    folder = checkout(tmp_path)
     (tmp_path / "more.yaml").write_text("nodes: {}\n")
     words = ["-f", str(tmp_path / "more.yaml"), "certs.show", "--json"]
     [(_, out, _)] = inv(folder, words)

@@ -9,6 +9,7 @@ import pytest
 from moorage.errors import MoorageError, Refused
 from moorage.pki import registry as pki
 from moorage.settings import NodesSettings
+from moorage.supply import loaded
 from moorage.ui import UI
 from moorage.walk import doctor
 from moorage.walk.doctor import Finding
@@ -73,3 +74,15 @@ def test_what_a_check_refuses_keeps_its_cure() -> None:
         raise MoorageError("x", "it is broken", cause="why", cure="mend it")
 
     assert doctor._looked("it", broken) == [Finding("it", "wrong", "it is broken: why", "mend it")]
+
+
+def test_without_sudo_the_cure_is_one_that_works_where_a_bundle_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (found,) = doctor._root(project(tmp_path))
+    assert "apt-get install sudo" in found.cure
+    monkeypatch.setattr(loaded, "current", lambda _: object())
+    (found,) = doctor._root(project(tmp_path))
+    assert found.cure.startswith("become root")
