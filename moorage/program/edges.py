@@ -14,10 +14,9 @@ import atexit
 import functools
 import gc
 import os
-import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -33,7 +32,7 @@ from invoke.program import Program
 from moorage.configuration import profiles
 from moorage.errors import Refused
 from moorage.output.typed import PROFILE
-from moorage.program import called, reading
+from moorage.program import called, reading, wrong_use
 
 if TYPE_CHECKING:
     from invoke.parser.argument import Argument
@@ -49,7 +48,6 @@ _MEANINGLESS = frozenset(
     )
 )
 _HELP = frozenset(("-h", "--help"))
-_NO_IDEA = re.compile(r"No idea what '(?P<word>.*)' is!", re.DOTALL)
 
 
 def install() -> None:
@@ -60,13 +58,13 @@ def install() -> None:
     # memory back either way.
     atexit.register(gc.freeze)
     _wrap_profile()
-    _wrap(Program, "parse_core", _wrong_use)
+    _wrap(Program, "parse_core", wrong_use.refusal)
     called.install()
     _keep_bytecode()
     _replace_answers()
     _wrap_help()
     _wrap_parser()
-    _wrap(Program, "parse_tasks", _wrong_use)
+    _wrap(Program, "parse_tasks", wrong_use.refusal)
     for kind in ("system", "user", "project", "runtime"):
         _wrap(Config, f"load_{kind}", partial(reading.broken_file, kind))
     _wrap(Config, "merge", reading.broken_merge)
@@ -174,7 +172,7 @@ def _wrap_help() -> None:
         given = [word for word in self.core.unparsed if not word.startswith("-")]
         if any(word in _HELP or word.startswith("--help=") for word in words):
             _show_help(self, words)
-        _task_names[:] = self.collection.task_names
+        wrong_use.task_names[:] = self.collection.task_names
         if given and _is_a_namespace_alone(self, given[0]):
             _show_pages(self, given[:1])
         parse_tasks(self)
@@ -221,7 +219,7 @@ def _show_help(program: Program, words: list[str]) -> NoReturn:
     names = pages.named(words, tasks, namespaces)
     given = [word for word in words if not word.startswith("-")]
     if given and not names:
-        raise _told(_unknown(given[0], [*tasks, *namespaces]))
+        raise _told(wrong_use.unknown(given[0], [*tasks, *namespaces]))
     _show_pages(program, names)
 
 
@@ -375,53 +373,6 @@ def _told(refusal: Refused) -> Exit:
     ui.error(refusal)
     ui.document({"ok": False, "error": refusal.to_json()})
     return Exit(code=refusal.exit_code)
-
-
-def _wrong_use(problem: Exception, _program: Any) -> Refused | None:
-    if not isinstance(problem, ParseError):
-        return None
-    context = problem.context
-    found = _NO_IDEA.search(str(problem))
-    if found is None or context is None or (context.name is None and found["word"][:1] == "-"):
-        task = f"{context.name} " if context is not None and context.name else ""
-        return Refused("wrong-use", _plainly(str(problem)), cure=f"inv {task}--help")
-    word = found["word"]
-    if not word.startswith("-"):
-        return _unknown(word, _task_names)
-    from moorage.program import pages
-
-    options = [flag for flag in context.flag_names() if flag.startswith("--")]
-    meant = pages.nearest(word.partition("=")[0], options)
-    return Refused(
-        "wrong-use",
-        f"{context.name} has no option {word}" + (f"; did you mean {meant}?" if meant else ""),
-        cure=f"inv {context.name} --help",
-    )
-
-
-def _plainly(words: str) -> str:
-    """Invoke's words about wrong use without what only its authors know."""
-    needed = re.fullmatch(r"Flag <Argument: (\S+).*> needed value and was not given one!", words)
-    if needed is not None:
-        return f"--{needed[1].replace('_', '-')} needs a value"
-    unknown = _NO_IDEA.search(words)
-    return f"there is no option {unknown['word']}" if unknown is not None else words
-
-
-# Known once the tasks are loaded; a ParseError does not carry them.
-_task_names: list[str] = []
-
-
-def _unknown(word: str, names: Iterable[str]) -> Refused:
-    """The refusal of a word that is neither a task nor a namespace."""
-    from moorage.program import pages
-
-    meant = pages.nearest(word, names)
-    return Refused(
-        "wrong-use",
-        f"there is no task {word!r}" + (f"; did you mean {meant}?" if meant else ""),
-        cure=f"inv {meant} --help" if meant else "inv --list",
-    )
 
 
 def _wrap_empty_sections() -> None:
