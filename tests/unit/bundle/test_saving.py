@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from moorage import references
-from moorage.bundle import checkout, fetching, packing, saving, system
+from moorage.bundle import checkout, fetching, packages, packing, saving, system
 from moorage.bundle.fetching import FetchWish
 from moorage.errors import MoorageError, Refused
 from moorage.images import outcome, skopeo
@@ -184,6 +184,21 @@ def test_a_full_disk_is_named_with_where_to_make_room(
         assert f"df -h {small_disk}" in one.fault.cure
         subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
         assert fetched(there, small_disk, "team/app:1")[0].fault is None
+
+
+def test_a_full_disk_under_the_packages_is_named_with_where_to_make_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = MoorageError("disk-full", "apt-get download failed", cure="df -h / /var; apt-get clean")
+
+    def fetch(*_: object) -> None:
+        raise full
+
+    monkeypatch.setattr(packages, "needed", lambda _: [])
+    monkeypatch.setattr(packages, "fetch", fetch)
+    with pytest.raises(MoorageError) as told:
+        saving._packages(tmp_path, None)
+    assert f"df -h {tmp_path}" in told.value.cure
 
 
 def test_a_part_that_is_another_than_its_name_is_refused(tmp_path: Path) -> None:
