@@ -17,9 +17,9 @@ from typing import Any
 from agent.journal.ledger import Store
 from agent.journal.status import standing
 from agent.node.tree import Tree
-from agent.wire import exposition, gauges
-from agent.wire.exposition import GAUGE, Family, Sample, single
 from agent.wire.faults import AgentError
+from agent.wire.metrics import exposition, gauges
+from agent.wire.metrics.exposition import GAUGE, Family, Sample, single
 from agent.wire.version import __version__
 
 # moorage/monitoring/prometheus.py and k8s/agents/service.yaml have the same; a test holds them.

@@ -212,8 +212,7 @@ def mirror_changes(
 def _authority(
     tree: Tree, place: str, registry: Registry, made: Sequence[Change]
 ) -> tuple[str, tuple[Change, ...]]:
-    """The file with our CA in our registry's folder, and what makes one if another's files have the
-    registry trusted without it."""
+    """The file with our CA in our registry's folder, and what makes one if others' have it not."""
     usual, beside = f"{place}/{CA}", f"{place}/{BESIDE}"
     if registry.plain_http:
         return usual, ()

@@ -34,8 +34,8 @@ from agent.server.drift import Drift
 from agent.server.snapshot import Snapshot
 from agent.server.unchanged import Unchanged
 from agent.server.work import AtOnce, BusyError, Operation, Work
-from agent.wire import exposition
 from agent.wire.faults import AgentError, Fault
+from agent.wire.metrics import exposition
 from agent.wire.plan import MAX_PLAN_BYTES, Plan
 from agent.wire.verbs import VERBS, Verb, named
 from agent.wire.version import __version__, older

@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from agent.wire import exposition, gauges
-from agent.wire.exposition import COUNTER, GAUGE, Family, Sample, single
+from agent.wire.metrics import exposition, gauges
+from agent.wire.metrics.exposition import COUNTER, GAUGE, Family, Sample, single
 from agent.wire.report import StatusEvent
 
 CODES = {"watching": 0, "healing": 1, "failing": 2, "stopped": 3}

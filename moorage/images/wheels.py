@@ -165,7 +165,7 @@ def unfetched(
         cause=commands.last_words(said),
         cure="is a package index reachable (pip config list)? Then run this again"
         if asked
-        else "inv bundle.drop, then inv bundle.load FILE: what was unpacked is not whole any more",
+        else "inv bundle.drop, then inv bundle.load FILE: what was unpacked is no longer whole",
         path=str(lock),
     )
 

@@ -63,7 +63,7 @@ def found(means: Means, hosts: Sequence[Target]) -> tuple[Member, ...]:
     residents = Roster(means.settings).residents()
     for name, other in let_go_as(standings(means.settings).values(), residents):
         means.ui.warn(
-            f"{name} follows, and its node was untrusted as {other}: if it shall not, "
+            f"{name} follows, and its node was untrusted as {other}: if it is not to, "
             f"inv nodes.untrust --hosts={name}"
         )
     return (*without_clusters(means, hosts), *_clusters(means))

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.wire import exposition
-from agent.wire.exposition import GAUGE, Family, Sample, single
+from agent.wire.metrics import exposition
+from agent.wire.metrics.exposition import GAUGE, Family, Sample, single
 from moorage.files import write_kept
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from agent.wire import gauges
 from agent.wire.faults import Fault
+from agent.wire.metrics import gauges
 from agent.wire.report import HostResult
 from agent.wire.version import __version__, older
 from moorage.output.ages import age

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from agent.wire import gauges
 from agent.wire.faults import Fault
+from agent.wire.metrics import gauges
 from agent.wire.report import HostResult, StatusEvent
 from moorage.errors import Refused
 from moorage.fleet.inventory import Target

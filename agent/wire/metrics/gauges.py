@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agent.wire.exposition import GAUGE, Family, Sample, single
+from agent.wire.metrics.exposition import GAUGE, Family, Sample, single
 from agent.wire.report import StatusEvent
 
 STATES = ("as-left", "changed", "missing")
