@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 
 from agent.edit.change import Change, Ledger, Owned, change, readable
 from agent.node.tree import Tree
@@ -55,6 +56,17 @@ def certificate_file(
         if readable(file) is None or name != "ca.crt":
             return change(part, file, registry.ca_bytes)
     return ()
+
+
+def authority_in(tree: Tree, folder: str, registry: Registry, made: Sequence[Change]) -> str | None:
+    """The file of ours that has the CA in a registry's folder, by what is there and what comes
+    (``made``); None if another's files have the registry trusted without it."""
+    coming = {one.path: one.after for one in made}
+    for path in (f"{folder}/ca.crt", f"{folder}/{BESIDE}"):
+        content = coming[path] if path in coming else tree.read(path).content
+        if registry.plain_http or certificates(registry.ca_bytes) <= certificates(content):
+            return path
+    return None
 
 
 def strip_certificates(owned: Owned, content: bytes) -> bytes | None:

@@ -21,7 +21,7 @@ from agent.edit.change import HEADER, Change, Ledger, change, readable
 from agent.edit.toml import TomlError, at, parse
 from agent.edit.utf8 import encoding
 from agent.formats import client_files, folder_pairs, plain
-from agent.formats.authorities import certificate_file, certificates
+from agent.formats.authorities import authority_in, certificate_file, certificates
 from agent.node.tree import File, Tree
 from agent.wire.faults import RefusedError
 from agent.wire.plan import Mirror, Registry
@@ -194,8 +194,9 @@ def mirror_changes(
     there = readable(hosts)
     ourselves = folder(tree, roots, registry.name)
     pair = pair_files(tree, ourselves, registry, owned)
-    ca, beside = _authority(tree, ourselves, registry, made)
-    ours = mirror(registry, of, ca, pair)
+    ca = authority_in(tree, ourselves, registry, made)
+    beside = _ca_file(tree, f"{ourselves}/{BESIDE}", registry) if ca is None else ()
+    ours = mirror(registry, of, ca or f"{ourselves}/{BESIDE}", pair)
     if (there is None and not tree.names(place)) or _is_ours(hosts, owned, ours):
         return (*beside, *change(PART, hosts, ours))
     section = at(parsed(hosts.path, there or b""), "host", of.url(registry))
@@ -207,21 +208,6 @@ def mirror_changes(
         cause="another tool configured that registry here",
         cure=f'add [host."{of.url(registry)}"] to {hosts.path}, or move the folder away',
     )
-
-
-def _authority(
-    tree: Tree, place: str, registry: Registry, made: Sequence[Change]
-) -> tuple[str, tuple[Change, ...]]:
-    """The file with our CA in our registry's folder, and what makes one if others' have it not."""
-    usual, beside = f"{place}/{CA}", f"{place}/{BESIDE}"
-    if registry.plain_http:
-        return usual, ()
-    coming = {one.path: one.after for one in made}
-    for path in (usual, beside):
-        content = coming[path] if path in coming else tree.read(path).content
-        if certificates(registry.ca_bytes) <= certificates(content):
-            return path, ()
-    return beside, _ca_file(tree, beside, registry)
 
 
 def without_ours(path: str, content: bytes) -> bytes | None:

@@ -28,8 +28,8 @@ class Form(NamedTuple):
     expected: str
 
 
-class Spellings(NamedTuple):
-    """Spellings by their usual names, others that stand for one of them, and who knows which."""
+class WordList(NamedTuple):
+    """Words by their usual names, others that stand for one of them, and who knows which."""
 
     names: tuple[str, ...]
     others: tuple[str, ...]
@@ -59,10 +59,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "nodes.insecure": ("http", ""),
 }
 # What each word of a list may be.
-EACH: Mapping[str, Spellings] = {
-    "image.platforms": Spellings(
-        tuple(platforms.PLATFORMS), tuple(platforms.SAME), platforms.unique
-    )
+EACH: Mapping[str, WordList] = {
+    "image.platforms": WordList(tuple(platforms.PLATFORMS), tuple(platforms.SAME), platforms.unique)
 }
 FORMS: Mapping[str, Form] = {
     "engine.data": Form(r"(/[^\x00]*)?", "a folder from the root (/…)"),
