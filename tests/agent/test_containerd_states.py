@@ -6,6 +6,7 @@ Facts are laid out here; that the real containerds see the same is `nox -s field
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -287,10 +288,10 @@ def test_a_hosts_toml_that_never_asks_this_registry_is_refused(box: Box) -> None
 def test_a_default_that_no_longer_counts_and_folders_that_begin_to_are_told(box: Box) -> None:
     box.write(f"{ROOT}/_default/hosts.toml", b"[host]\n")
     notes = propose(found(box, {CONFIG: FOLDER}, None, ONE_7), box.plan(), {}).notes
-    assert any("_default no longer applies to my.registry.io" in note for note in notes)
+    assert any("_default no longer counts for my.registry.io" in note for note in notes)
     box.write(f"{ROOT}/quay.io/hosts.toml", b"[host]\n")
     notes = propose(found(box, {CONFIG: "version = 2\n"}, None, ONE_7), box.plan(), {}).notes
-    assert any("takes effect now" in note and "quay.io" in note for note in notes)
+    assert any("counts from now on" in note and "quay.io" in note for note in notes)
 
 
 def test_a_mirror_asks_ours_first_and_the_registry_itself_then(box: Box) -> None:
@@ -332,8 +333,8 @@ def test_a_mirror_names_the_file_that_has_our_ca(
     mirror = parse(changed[f"{ROOT}/docker.io/hosts.toml"].encode())
     path = mirror["host"]["https://my.registry.io"]["ca"]
     assert path == f"{OURS}/{named}"
-    held = changed[path] if path in changed else (box.read(path) or b"").decode()
-    assert (wanted.registry.ca or "none") in held
+    held = changed.get(path, "").encode() or box.read(path) or b""
+    assert wanted.registry.ca_bytes in held
 
 
 @pytest.mark.parametrize("version", [ONE_7, TWO_1])
@@ -402,7 +403,7 @@ def test_every_containerd_of_a_node_is_set_up_and_restarted(box: Box) -> None:
 def test_a_containerd_that_no_service_starts_is_refused_where_it_needs_a_restart(box: Box) -> None:
     node = found(box, {CONFIG: "version = 2\n"}, None, ONE_7)
     assert node.containerd is not None
-    alone = node._replace(containerd=node.containerd._replace(unit=None, pid=4711))
+    alone = replace(node, containerd=node.containerd._replace(unit=None, pid=4711))
     with pytest.raises(RefusedError) as caught:
         propose(alone, box.plan(), {})
     assert caught.value.code == "containerd-unmanaged"
