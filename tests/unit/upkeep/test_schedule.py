@@ -82,6 +82,11 @@ def test_systemd_starts_it_daily_at_that_time() -> None:
     assert "Normalized form: *-*-* 23:05:00" in done.stdout
 
 
+def test_a_machine_that_was_off_makes_up_for_it() -> None:
+    """systemd.timer(5): Persistent= counts for OnCalendar= alone; without it that day is lost."""
+    assert "Persistent=true" in schedule.timer(job(Path("/x"))).splitlines()
+
+
 @pytest.mark.parametrize("name", ["/a\nExecStartPre=/bin/rm", "/a\\", "/a "])
 def test_a_folder_that_no_line_can_hold_is_refused(name: str) -> None:
     for text in (schedule.service, lambda one: schedule.crontab("", one)):
