@@ -6,7 +6,6 @@ Facts are laid out here; that the real containerds see the same is `nox -s field
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -403,7 +402,7 @@ def test_every_containerd_of_a_node_is_set_up_and_restarted(box: Box) -> None:
 def test_a_containerd_that_no_service_starts_is_refused_where_it_needs_a_restart(box: Box) -> None:
     node = found(box, {CONFIG: "version = 2\n"}, None, ONE_7)
     assert node.containerd is not None
-    alone = replace(node, containerd=node.containerd._replace(unit=None, pid=4711))
+    alone = node._replace(containerd=node.containerd._replace(unit=None, pid=4711))
     with pytest.raises(RefusedError) as caught:
         propose(alone, box.plan(), {})
     assert caught.value.code == "containerd-unmanaged"
