@@ -287,10 +287,10 @@ def test_a_hosts_toml_that_never_asks_this_registry_is_refused(box: Box) -> None
 def test_a_default_that_no_longer_counts_and_folders_that_begin_to_are_told(box: Box) -> None:
     box.write(f"{ROOT}/_default/hosts.toml", b"[host]\n")
     notes = propose(found(box, {CONFIG: FOLDER}, None, ONE_7), box.plan(), {}).notes
-    assert any("_default no longer counts for my.registry.io" in note for note in notes)
+    assert any("_default no longer applies to my.registry.io" in note for note in notes)
     box.write(f"{ROOT}/quay.io/hosts.toml", b"[host]\n")
     notes = propose(found(box, {CONFIG: "version = 2\n"}, None, ONE_7), box.plan(), {}).notes
-    assert any("counts from now on" in note and "quay.io" in note for note in notes)
+    assert any("takes effect now" in note and "quay.io" in note for note in notes)
 
 
 def test_a_mirror_asks_ours_first_and_the_registry_itself_then(box: Box) -> None:
