@@ -66,6 +66,13 @@ class Resident:
             self.process = subprocess.Popen(
                 self.command, stderr=log, env=self.environment, cwd=Path(__file__).parents[2],
             )  # fmt: skip
+        try:
+            self._wait_until_it_serves()
+        except BaseException:
+            self.process.kill()
+            raise
+
+    def _wait_until_it_serves(self) -> None:
         deadline = time.monotonic() + 20
         while b"serving on" not in self.log.read_bytes() or not self._listens():
             assert self.process.poll() is None, self.words()
