@@ -98,6 +98,13 @@ def wants_secrets(one: Stuck) -> bool:
     return of_login and not one.mirror and not one.of_sandbox
 
 
+def wants_rights(one: Stuck, registry: str) -> bool:
+    """Whether our registry has to be asked if the Secrets' logins may pull the image: what it said
+    to the kubelet, it says to no login as well."""
+    either = wants_secrets(one) and causes.classify(one.words).either
+    return either and causes.same_registry(causes.registry_of(one.image), registry)
+
+
 def wants_tags(one: Stuck, registry: str) -> bool:
     """Whether our registry has to be asked for its tags to say more."""
     said = causes.classify(one.words).code if one.words else ""
@@ -303,7 +310,7 @@ def _of_login(
     good = [login for login in fitting if login in known.accepted]
     if right in fitting and known.login_works:
         good.append(right)
-    if good and cause.either:
+    if good and cause.either and not any((login, one.image) in known.pulls for login in good):
         return _Verdict(causes.DENIED, f"{good[0].user} of {names} may not pull it")
     if good:
         # A kubelet may not read a Secret before the API server has noted that a pod on its

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from moorage.cluster.api import ours, paths
 from moorage.cluster.api.refusals import ApiError
-from moorage.cluster.diagnosis import diagnosis, facts
+from moorage.cluster.diagnosis import diagnosis, facts, logins
 from moorage.cluster.diagnosis.diagnosis import Group
 from moorage.cluster.diagnosis.known import NOT_ALLOWED, Known, NodeImages, Secret
-from moorage.cluster.login import admins, namespaces, pull_secret
-from moorage.cluster.symptoms import causes, keyring
+from moorage.cluster.login import admins, namespaces
+from moorage.cluster.login.pull_secret import Login
+from moorage.cluster.symptoms import keyring
 from moorage.cluster.symptoms.stuck import (
     Complaint,
     Stuck,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from moorage.cluster.api.client import Api
     from moorage.cluster.login.admins import Holder
     from moorage.registry import Credentials
-    from moorage.registry.front.roles import User
     from moorage.settings import Settings
 
 # Above so many namespaces one list of all events is less to ask for.
@@ -179,7 +179,7 @@ def _told(one: Stuck, words: str) -> Stuck | None:
 
 
 def _known(api: Api, settings: Settings, stuck: Sequence[Stuck], notes: _Notes) -> Known:
-    login = _login(settings)
+    login = logins.own(settings)
     unsure = [one for one in stuck if diagnosis.wants_secrets(one)]
     registry = settings.registry_name
     repositories = {
@@ -187,7 +187,9 @@ def _known(api: Api, settings: Settings, stuck: Sequence[Stuck], notes: _Notes) 
     }
     trusting, runtimes, nodes = _nodes(api, settings, stuck, notes)
     secrets = _secrets(api, unsure, notes)
-    works = _login_works(settings, login) if unsure else None
+    works = logins.takes(settings, login) if unsure else None
+    accepted = logins.accepted(settings, unsure, secrets, login, works=works)
+    kept = {Login(login.user, login.password)} if login is not None and works else set()
     accused = {one.node for one in stuck if diagnosis.wants_facts(one, registry)}
     trusting |= facts.trusting(api, settings, accused - set(trusting))
     return Known(
@@ -195,7 +197,7 @@ def _known(api: Api, settings: Settings, stuck: Sequence[Stuck], notes: _Notes) 
         image=settings.image_reference,
         login=login,
         login_works=works,
-        users=frozenset(one.name for one in _users(settings)),
+        users=frozenset(one.name for one in logins.users(settings)),
         secrets=secrets,
         in_namespace=_secrets_for(api, registry, unsure, notes),
         tags={
@@ -205,7 +207,8 @@ def _known(api: Api, settings: Settings, stuck: Sequence[Stuck], notes: _Notes) 
         },
         trusting=trusting,
         runtimes=runtimes,
-        accepted=_accepted(settings, unsure, secrets, login, works=works),
+        accepted=accepted,
+        pulls=logins.pulls(settings, unsure, secrets, accepted | kept),
         nodes=nodes,
         external=settings.registry.external,
         presents=bool(settings.registry.client_cert),
@@ -230,27 +233,6 @@ def _unvouched(settings: Settings, stuck: Sequence[Stuck]) -> str:
     return ""
 
 
-def _login(settings: Settings) -> Credentials | None:
-    from moorage.registry import credentials
-
-    try:
-        return credentials(settings)
-    except MoorageError:
-        return None
-
-
-def _login_works(settings: Settings, login: Credentials | None) -> bool | None:
-    from moorage.registry import client
-
-    if login is None:
-        return None
-    try:
-        status = client.ask(settings, "/v2/", login=login).status
-    except MoorageError:
-        return None
-    return {200: True, 401: False}.get(status)
-
-
 def _secrets(api: Api, unsure: Sequence[Stuck], notes: _Notes) -> dict[tuple[str, str], Secret]:
     wanted = sorted({(one.namespace, name) for one in unsure for name in one.secrets})
     found: dict[tuple[str, str], Secret] = {}
@@ -263,61 +245,6 @@ def _secrets(api: Api, unsure: Sequence[Stuck], notes: _Notes) -> dict[tuple[str
             found[namespace, name] = NOT_ALLOWED
             notes.add(problem, "whether they hold the right login is unknown")
     return found
-
-
-# A registry slows down a caller with many wrong logins; so many Secrets for one are unusual.
-_ASKED_LOGINS = 5
-
-
-def _accepted(
-    settings: Settings,
-    unsure: Sequence[Stuck],
-    secrets: dict[tuple[str, str], Secret],
-    own: Credentials | None,
-    *,
-    works: bool | None,
-) -> frozenset[pull_secret.Login]:
-    """The logins for our registry in these Secrets that it takes, its own left out.
-
-    Those that are kept here need not be tried if the registry ``works``. No other registry is
-    asked: a login leaves this machine for the server it is for alone, over the TLS that is
-    verified by our own CA.
-    """
-    from moorage.registry import Credentials
-
-    found: dict[pull_secret.Login, None] = {}
-    for one in unsure:
-        if not causes.same_registry(causes.registry_of(one.image), settings.registry_name):
-            continue
-        named = (secrets.get((one.namespace, name)) for name in one.secrets)
-        held = [pull_secret.logins(secret) for secret in named if isinstance(secret, dict)]
-        found |= dict.fromkeys(pull_secret.fitting(held, one.image))
-    if own is not None:
-        found.pop(pull_secret.Login(own.user, own.password), None)
-    kept = {login for login in found if works and _is_kept(settings, login)}
-    tried = [login for login in found if login not in kept and ":" not in login.user]
-    return frozenset(kept).union(
-        login
-        for login in tried[:_ASKED_LOGINS]
-        if _login_works(settings, Credentials(login.user, login.password))
-    )
-
-
-def _users(settings: Settings) -> tuple[User, ...]:
-    """The logins beside the operator's; none for somebody else's registry."""
-    from moorage.registry.logins import users
-
-    try:
-        return () if settings.registry.external else users.read(settings)
-    except MoorageError:
-        return ()
-
-
-def _is_kept(settings: Settings, login: pull_secret.Login) -> bool:
-    from moorage.registry.logins import users
-
-    named = [one for one in _users(settings) if one.name == login.user]
-    return any(users.is_right(settings, one, login.password) for one in named)
 
 
 def _secrets_for(

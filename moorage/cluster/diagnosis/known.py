@@ -46,7 +46,8 @@ class Known:
     our registry by namespace. ``tags``: by repository of our registry; None: there is no such
     repository; a missing key: unknown. ``trusting``: nodes known to have the trust files in place,
     and by what. ``runtimes``: by node, as ``containerd 2.1.9``. ``accepted``: the logins of Secrets
-    that our registry takes right now. ``nodes``: what each says of its images. ``external``:
+    that our registry takes right now; ``pulls``: those it gives an image to, if it was asked, with
+    that image. ``nodes``: what each says of its images. ``external``:
     somebody else runs our registry, so that it is neither started nor given a certificate here;
     ``presents``: the settings name a certificate that nodes show it. ``unvouched``: why the CA that
     is kept here does not vouch for what it presents, "" if it does, or was not asked.
@@ -63,6 +64,7 @@ class Known:
     trusting: Mapping[str, str] = field(default_factory=dict)
     runtimes: Mapping[str, str] = field(default_factory=dict)
     accepted: frozenset[pull_secret.Login] = field(default=frozenset(), repr=False)
+    pulls: frozenset[tuple[pull_secret.Login, str]] = field(default=frozenset(), repr=False)
     nodes: Mapping[str, NodeImages] = field(default_factory=dict)
     external: bool = False
     presents: bool = False

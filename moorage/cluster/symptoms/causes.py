@@ -272,7 +272,7 @@ UNVOUCHED = Cause(
     REGISTRY,
     "{registry} shows a certificate that the CA kept here does not vouch for",
     "{why}; nodes that were given this CA cannot trust it either",
-    f"inv registry.ca --fetch; then: {ON_NODES} (inv k8s.agents, if agents keep their trust)",
+    f"inv registry.ca --fetch; then: {ON_NODES}, or, if agents keep their trust: inv k8s.agents",
 )
 NO_EVIDENCE = Cause(
     "no-evidence",
