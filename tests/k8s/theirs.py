@@ -131,8 +131,6 @@ def a_registry_of_somebody_else_s_is_pulled_from_by_the_cluster(journey: Journey
         evidence = answer.causes[causes.NO_SECRET.code]["evidence"]
         assert "insufficient_scope" in evidence or "401" in evidence, evidence
         there.fixed(name)
-        found = there.inv("doctor", f"--hosts={','.join(there.nodes())}").want().document
-        assert {one["state"] for one in found["findings"]} == {"fine"}, found
 
 
 @variant
@@ -140,6 +138,8 @@ def logins_and_images_of_somebody_else_s_registry_are_told_apart(journey: Journe
     """There: a wrong password, a user without the right, a missing tag, a missing repository."""
     with elsewhere(journey) as there:
         there.trusted()
+        found = there.inv("doctor", f"--hosts={','.join(there.nodes())}").want().document
+        assert {one["state"] for one in found["findings"]} == {"fine"}, found
         image = there.settings.image_reference
         with there.namespace("password") as name:
             words = (f"--namespace={name}", "--credentials=-")
