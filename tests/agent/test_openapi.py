@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,7 +143,13 @@ def test_what_is_refused_is_refused_as_described(
     resident: Resident, document: Document, path: str, body: bytes | None, kind: str,
     statuses: tuple[int, ...],
 ) -> None:  # fmt: skip
-    status, told = ask(resident, document, "POST", path, body, Content_Type=kind)
+    try:
+        status, told = ask(resident, document, "POST", path, body, Content_Type=kind)
+    except (ConnectionError, ssl.SSLEOFError):
+        # The rest of a body that nobody reads may meet a closed connection, before its sender has
+        # read the answer: https://www.rfc-editor.org/rfc/rfc9110#section-15.5.14
+        assert len(body or b"") > 1 << 20
+        return
     assert status in statuses
     assert set(told[0]["error"]) == {"code", "message", "cause", "cure"}
 

@@ -183,7 +183,7 @@ BAD: dict[str, tuple[str, str, Callable[[Path], Settings]]] = {
     ),
     "a common name alone": (
         "certificate-names",
-        "it is valid for no name, not for my.registry.io; a common name (CN) alone",
+        "not for my.registry.io; clients no longer accept a common name (CN) alone",
         lambda root: corporate(root, made("my.registry.io", BETWEEN, names=()), BETWEEN),
     ),
     "another's key": (

@@ -188,7 +188,7 @@ def test_lab_names_have_a_configuration_of_their_own(home: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        (b"nonsense\n", "argument after keyword|nothing stands after"),
+        (b"nonsense\n", "argument after keyword|nothing follows"),
         (b"nonsense here\n", "ad configuration option|not a keyword"),
         (b"\xff\xfe x\n", "ad configuration option|UTF-8"),
         (b"Host a\nPort many\n", "ad (port|number)|not 'many'"),

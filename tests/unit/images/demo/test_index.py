@@ -233,7 +233,7 @@ def test_a_missing_wheel_is_told_before_debian_is_asked(
 
 
 def test_somebodys_base_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="cannot stand on python:3") as refusal:
+    with pytest.raises(Refused, match="cannot be based on python:3") as refusal:
         build(asked(tmp_path, base="python:3.13"))
     assert "image.base: auto" in refusal.value.cure
     with pytest.raises(Refused):
