@@ -188,7 +188,7 @@ def test_what_docker_cannot_do_is_said(box: Box) -> None:
     told = " ".join(one.get("message", "") for one in box.with_docker().apply(**more)["events"])
     assert "quay.io" in told
     assert "falls back" in told
-    assert "no login" in told
+    assert "does not send a login" in told
 
 
 def test_another_file_of_the_daemon_is_found(box: Box) -> None:
