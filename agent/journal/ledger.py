@@ -99,7 +99,12 @@ class Store:
     def pending(self) -> dict[str, Any] | None:
         """The transaction that was under way when an agent last stopped, if any."""
         path = self.active / "intent.json"
-        return self._read(path, dict) if os.path.exists(path) else None  # noqa: PTH110  (or no right)
+        try:
+            return self._read(path, dict) if os.path.exists(path) else None  # noqa: PTH110  (or no right)
+        except AgentError:
+            if os.path.exists(path):  # noqa: PTH110
+                raise
+            return None  # it became history between the two
 
     @property
     def readable(self) -> bool:

@@ -26,13 +26,17 @@ Read = Callable[[str], "bytes | None"]
 
 def standing(store: Store, read: Read, waiting: Iterable[str]) -> StatusEvent:
     """``read`` gives a file's bytes by its path on the node, None if there is none; ``waiting``
-    are the services whose restart was put off. Raises AgentError if our notes are damaged."""
+    are the services whose restart was put off. Raises AgentError if our notes are damaged.
+
+    An operation may end while this looks: files that it was at are told with its ``holder``.
+    """
+    at_work = holder(store)
     records = store.records()
     newest = next(records, None)
     ledgers = newest.ledger if newest else {}
     unproven, pulls = _unproven(store), _pulls(store)
     finished = itertools.chain([newest] if newest else [], records)
-    return StatusEvent(
+    event = StatusEvent(
         trusted=tuple(
             {
                 **_trusted(name, owned, read),
@@ -50,6 +54,7 @@ def standing(store: Store, read: Read, waiting: Iterable[str]) -> StatusEvent:
         kept=tuple(file.path for owned in ledgers.values() for file in owned if file.kept),
         time=int(time.time()),
     )
+    return event if event.holder is not None else event._replace(holder=at_work)
 
 
 def _cut_off(store: Store) -> str | None:

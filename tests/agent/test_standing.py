@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 from typing import Any
 
+import pytest
+
+from agent.journal import status as standing
+from agent.journal.ledger import Store
+from agent.journal.lock import locked
+from agent.wire.faults import AgentError
 from tests.agent.authority import Authority
 from tests.agent.conftest import Box
 
@@ -108,3 +115,35 @@ def test_a_look_that_writes_nothing_notes_nothing(box: Box) -> None:
     path.unlink(missing_ok=True)
     assert box.engine().unchanged(box.plan(parts=["hosts", "containerd"], verify=None))
     assert not path.exists()
+
+
+def test_files_of_an_operation_that_ends_amid_the_look_are_told_with_who_was_at_them(
+    box: Box,
+) -> None:
+    box.with_containerd().apply()
+    store = Store(str(box.root))
+    with ExitStack() as at_work:
+        at_work.enter_context(locked(store, "apply", 0))
+
+        def read(path: str) -> bytes | None:
+            at_work.close()
+            return b"half-way"
+
+        told = standing.standing(store, read, ())
+    assert {one["state"] for one in told.trusted[0]["files"]} == {"changed"}
+    assert told.holder is not None
+    assert told.holder["operation"] == "apply"
+
+
+def test_an_intent_that_becomes_history_amid_the_look_is_none(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that stays and cannot be read is told."""
+    store = Store(str(box.root))
+    store.active.mkdir(parents=True)
+    there = iter([True, False, True, True])
+    monkeypatch.setattr(os.path, "exists", lambda _: next(there))
+    assert store.pending() is None
+    with pytest.raises(AgentError) as problem:
+        store.pending()
+    assert problem.value.code == "state-damaged"
