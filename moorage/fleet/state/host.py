@@ -124,6 +124,8 @@ class Standing:
         last = (told or {}).get("last", {})
         pulled = state.get("pulled") or {}
         stays = state.get("stays") or {}
+        # An agent of before tells the operation that it is at as one that was cut off, too.
+        busy = str((state.get("holder") or {}).get("operation", ""))
         return cls(
             host,
             runtime=runtime,
@@ -139,8 +141,8 @@ class Standing:
             pulled=pulled.get("time"),
             pull_seconds=pulled.get("seconds"),
             waiting=tuple(state.get("waiting", ())),
-            interrupted=state.get("interrupted") or "",
-            busy=str((state.get("holder") or {}).get("operation", "")),
+            interrupted="" if busy else state.get("interrupted") or "",
+            busy=busy,
             resident=None if told is None else _resident(told),
             unproven=tuple(
                 dict.fromkeys(part["part"] for one in trusted for part in one.get("unproven", ()))
@@ -152,11 +154,12 @@ class Standing:
 
     def _require_numbers(self) -> None:
         """Raises ValueError if what shall be a time or a count is none that there is."""
-        resident = self.resident
-        numbers = [self.ca_ends, self.applied, self.pulled, self.pull_seconds, self.clock_ahead]
+        resident, ahead = self.resident, self.clock_ahead
+        numbers = [self.ca_ends, self.applied, self.pulled, self.pull_seconds]
         numbers += [] if resident is None else [resident.ends, resident.healed]
+        numbers += [] if ahead is None else [abs(ahead)]
         for one in numbers:
-            if one is not None and not -_MOST < one < _MOST:
+            if one is not None and not 0 <= one < _MOST:
                 raise ValueError(f"{one} is not a time")
 
     def ends(self) -> tuple[End, ...]:

@@ -198,6 +198,12 @@ def test_spans_are_in_the_largest_fitting_unit() -> None:
     assert span([NOW - 1], NOW, ahead=True) == "ended"
 
 
+def test_an_older_agents_operation_is_under_way_and_not_cut_off() -> None:
+    at_work = of(state(interrupted="apply", holder={"operation": "apply"}))
+    assert (at_work.busy, at_work.interrupted, at_work.good) == ("apply", "", True)
+    assert of(state(interrupted="apply")).interrupted == "apply"
+
+
 def test_a_clock_that_is_off_is_told_with_which_way() -> None:
     assert of(state(clock_ahead=7200)).to_do(OURS, NOW) == (
         "set the clock: its clock is 120 min ahead of this machine's",
@@ -231,6 +237,7 @@ def test_a_node_that_could_not_be_asked_has_an_unknown_end() -> None:
         state(trusted=[state()["trusted"][0] | {"ca_ends": 10**400}]),
         state(trusted=[state()["trusted"][0] | {"ca_ends": "soon"}]),
         state(trusted=[state()["trusted"][0] | {"ca_ends": 1e300}]),
+        state(trusted=[state()["trusted"][0] | {"ca_ends": -(10**11)}]),
         state(trusted=[{}]),
         state(trusted="x"),
         state(resident=resident(certificate_ends=10**400)),
