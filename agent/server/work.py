@@ -125,7 +125,7 @@ class Work:
             self._pids.discard(pid)
 
     def _fork(self, operation: Operation) -> tuple[int, int]:
-        """(the process, if its lines can be read)."""
+        """(the process, the pipe that its lines come from)."""
         reading, writing = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()

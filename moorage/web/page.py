@@ -104,7 +104,7 @@ def _say(lang: str) -> Any:
 
 
 def _word(lang: str) -> Any:
-    """The same within a line, if English has no capital."""
+    """The same within a line, where English has no capital."""
     return words.chinese if lang == "zh" else str
 
 

@@ -73,7 +73,7 @@ def _drift(before: Standing, after: Standing) -> Iterator[NodeChange]:
 
 def _operations(before: Standing, after: Standing) -> Iterator[NodeChange]:
     if after.trusts != before.trusts:
-        yield NodeChange("trusts", f"trusts {', '.join(after.trusts) or 'nothing of ours is left'}")
+        yield NodeChange("trusts", f"trusts {', '.join(after.trusts) or 'no registry of ours'}")
     if after.applied != before.applied and after.applied is not None:
         yield NodeChange("applied", f"applied at {_clock(after.applied)}")
     if after.pulled != before.pulled and after.pull_seconds is not None:

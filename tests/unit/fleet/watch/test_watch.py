@@ -67,7 +67,7 @@ def test_nothing_is_told_of_a_node_that_stays_as_it_is() -> None:
         (healed(0), healed(0, state="failing", error="no room"), ["cannot put back: no room"]),
         (of(state()), of(state(waiting=["x.service"])), ["a restart of x.service waits"]),
         (of(state(waiting=["x.service"])), of(state()), ["x.service has been restarted"]),
-        (of(state()), of(state(trusted=[])), ["trusts nothing of ours is left"]),
+        (of(state()), of(state(trusted=[])), ["trusts no registry of ours"]),
         (of(state()), of(state(interrupted="apply")),
          ["an apply was cut off: inv nodes.recover"]),
         (of(state()), of(state(resident=None)),
