@@ -304,14 +304,13 @@ class Host:
     def restart_current(self, name: str, timeout: float = 60) -> None:
         """Restart a service whose files systemd has read as they are. Raises as :meth:`restart`.
 
-        systemd lets a service down that was started more than five times in ten seconds, and a
-        colleague may have just restarted it as well: then its counter is reset, for a further start
-        (StartLimitBurst= in systemd.unit(5)).
+        The start counter is reset first: systemd lets a service down that was started more than
+        five times in ten seconds, and a colleague may have just restarted it as well
+        (StartLimitBurst= in systemd.unit(5)). Once it has refused, its ``StartLimitAction=`` and
+        ``OnFailure=`` are done, and a socket that starts the service listens no more.
         """
+        self.run(["systemctl", "reset-failed", name])
         done = self._restarted(name, timeout)
-        if not done.ok and self._started_too_often(name):
-            self.run(["systemctl", "reset-failed", name])
-            done = self._restarted(name, timeout)
         if not done.ok:
             raise AgentError(
                 "restart-failed",
@@ -319,14 +318,6 @@ class Host:
                 cause="its new configuration, or something else here, keeps it from starting",
                 cure=f"read why: journalctl -u {name} -n 50",
             )
-
-    def _started_too_often(self, name: str) -> bool:
-        """Whether systemd has refused a service's last start for the number of those before.
-
-        Before release 231 the result was called "start-limit" (its NEWS).
-        """
-        shown = self.run(["systemctl", "show", name, "-p", "Result"])
-        return properties(shown.out).get("Result", "").startswith("start-limit")
 
     def _restarted(self, name: str, timeout: float) -> Done:
         """One that does not stop when it is told to is killed, once; its containers live on.
