@@ -208,7 +208,7 @@ def recover(run: Run, nodes: Nodes) -> dict[str, Any]:
 
 @on_nodes(positional=["image"], help={"image": "an image of this machine's engine"})
 def preload(run: Run, nodes: Nodes, image: str) -> dict[str, Any]:
-    """Load an image into the nodes' runtimes over SSH, if it cannot be pulled.
+    """Load an image into the nodes' runtimes over SSH, for nodes that cannot pull it.
 
     Example: inv nodes.preload python:3.13-slim --from-cluster
     Example: inv nodes.preload my.registry.io/serve_hostname:0.0.1 --hosts=node1
