@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 NODES = "nodes"
 SECRETS = "secrets"
 _OURS = "moorage-"
+_DAY = 86400
 _PASSWORD_BYTES = 24  # 192 random bits: a digest of one cannot be turned back
 
 
@@ -156,12 +157,14 @@ def differ(present: User, wanted: User, now: float) -> bool:
     """Whether two logins differ in what they may do, or in when they end.
 
     ``wanted`` ends so long from ``now``: the same words typed again a little later, less than a
-    hundredth of that, mean the same end; an end that is shorter or longer does not.
+    hundredth of that and less than a day, mean the same end. An earlier end never does.
     """
+    later, left = wanted.expires - present.expires, wanted.expires - now
     return (
         (present.role, present.repositories) != (wanted.role, wanted.repositories)
         or bool(present.expires) != bool(wanted.expires)
-        or abs(present.expires - wanted.expires) * 100 >= max(wanted.expires - now, 0) > 0
+        or later < 0
+        or later * 100 >= min(left, 100 * _DAY) > 0
     )
 
 

@@ -59,9 +59,11 @@ def add(
     password = "" if dry_run or not changed else users.add(run.settings, wanted)
     served = _put(run, dry_run)
     verb = "added" if before is None else "changed"
+    if before is not None and not changed:
+        wanted = before  # its end is the one in force, not the one just counted
     _told(run, wanted, changed, dry_run, verb)
     for pattern in _of_nothing(run, wanted):
-        run.ui.note(f"no repository is {pattern} yet; the first push there makes one")
+        run.ui.note(f"no repository matches {pattern} yet; the first push there makes one")
     if password:
         run.ui.show(f"Its password, shown this once: {password}")
     return _document(wanted, password, served, changed=changed, dry_run=dry_run)
@@ -206,7 +208,8 @@ def list_(run: Run) -> dict[str, Any]:
 
 
 def _of_nothing(run: Run, user: User) -> list[str]:
-    """The patterns that no repository fits yet; none if the registry's folder cannot be read."""
+    """The patterns that no repository matches yet; none before the first push, or if the registry's
+    folder cannot be read."""
     from moorage.errors import MoorageError
     from moorage.registry.front import roles
     from moorage.registry.storage.opened import opened
@@ -215,7 +218,8 @@ def _of_nothing(run: Run, user: User) -> list[str]:
         there = list(opened(run.settings).repositories())
     except (MoorageError, OSError):
         return []
-    return [one for one in user.repositories if not any(roles.grants(one, name) for name in there)]
+    fits = {one: any(roles.grants(one, name) for name in there) for one in user.repositories}
+    return [one for one, known in fits.items() if there and not known]
 
 
 def _put(run: Run, dry_run: bool) -> bool:
@@ -246,7 +250,7 @@ def _told(run: Run, user: User, changed: bool, dry_run: bool, verb: str) -> None
     until = f"until {_time(user.expires)} UTC" if user.expires else "without an end"
     what = f"{user.role} of {', '.join(user.repositories)}, {until}"
     if not changed:
-        run.ui.show(f"Unchanged: the login {user.name} may {what} already.")
+        run.ui.show(f"Unchanged: the login {user.name} already has this: {what}.")
     elif dry_run:
         run.ui.show(f"The login {user.name} would be {verb}: {what}.")
     else:

@@ -84,6 +84,8 @@ def test_an_end_that_is_no_time_is_refused(words: str) -> None:
         ("1h", "20h", True),
         ("2h", "1h", True),
         ("89d", "90d", True),
+        ("365d", "363d", True),
+        ("363d", "365d", True),
         ("", "1h", True),
         ("1h", "", True),
         ("", "", False),
@@ -97,6 +99,18 @@ def test_another_end_is_put_in_force_and_the_same_words_again_are_not(
     present = User("guest", "pull", expires=roles.check_expiry(left, earlier))
     wanted = User("guest", "pull", expires=roles.check_expiry(typed, NOW))
     assert users.differ(present, wanted, NOW.timestamp()) is differs
+
+
+def test_an_end_that_stays_is_told_as_it_is(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same words an hour later: the login ends when it did, and that is what is said."""
+    ends = int(datetime.datetime.now(datetime.UTC).timestamp()) + 90 * 86400 - 3600
+    users.add(settings, User("guest", "pull", ("**",), ends))
+    found = typed(tasks.add, settings, "guest", role="pull", expires="90d")
+    at = datetime.datetime.fromtimestamp(ends, datetime.UTC)
+    assert (found["changed"], found["user"]["expires"][:16]) == (False, f"{at:%Y-%m-%dT%H:%M}")
+    assert f"until {at:%Y-%m-%d %H:%M} UTC" in "".join(capsys.readouterr())
 
 
 def test_a_password_is_given_once_and_kept_nowhere(settings: Settings) -> None:
@@ -220,12 +234,15 @@ def test_a_pattern_that_no_repository_fits_yet_is_said(
     said = "".join(capsys.readouterr())
     for pattern in patterns.split(","):
         fits = pattern in ("team/**", "team/app")
-        assert (f"no repository is {pattern} yet" in said) is not fits, pattern
+        assert (f"no repository matches {pattern} yet" in said) is not fits, pattern
 
 
+@pytest.mark.parametrize("emptied", [False, True])
 def test_before_the_first_push_no_pattern_is_doubted(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
+    settings: Settings, capsys: pytest.CaptureFixture[str], emptied: bool
 ) -> None:
+    if emptied:
+        (Layout(settings.registry_data).top / "repositories").mkdir(parents=True)
     typed(tasks.add, settings, "robot$ci", role="push", repositories="team/**", dry_run=True)
     assert "no repository" not in "".join(capsys.readouterr())
 
