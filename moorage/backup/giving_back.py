@@ -47,10 +47,10 @@ def restore(
     MoorageError (``backup-damaged``): nothing is changed then.
     """
     folder = settings.state / "restoring"
-    asked = f"{at.at}\n{snapshot}"
     if (begun := files.content_of(folder / _READY)) is not None:
-        _require_same(folder, begun.decode(), asked)
+        snapshot = _require_same(folder, begun.decode(), at, snapshot)
     else:
+        asked = f"{at.at}\n{snapshot}"
         _require_empty(settings)
         snapshot = snapshot or newest(at, restic.snapshots(at), settings.profile)
         shutil.rmtree(folder, ignore_errors=True)
@@ -63,19 +63,20 @@ def restore(
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        files.write_atomically(folder / _READY, asked.encode())
+        files.write_atomically(folder / _READY, f"{asked}\n{snapshot}".encode())
     document = freeze.read_index(folder)
     _put_in_place(_restored_settings(settings, folder), folder)
     shutil.rmtree(folder)
     return RestoredBackup(snapshot, len(document["tags"]))
 
 
-def _require_same(folder: Path, begun: str, asked: str) -> None:
-    """Another backup is not what a restore that was cut off is ended with."""
-    if begun in (asked, ""):  # "": of an earlier Moorage, which noted nothing
-        return
-    place, _, snapshot = begun.partition("\n")
-    option = f" --snapshot={snapshot}" if snapshot else ""
+def _require_same(folder: Path, begun: str, at: BackupPlace, snapshot: str) -> str:
+    """The whole id of the snapshot that a restore which was cut off is ended with: its own."""
+    place, asked, found = [*begun.split("\n"), "", ""][:3]
+    same = snapshot == asked or (snapshot and found.startswith(snapshot))
+    if not begun or (place == at.at and same):  # "": of an earlier Moorage, which noted nothing
+        return found or snapshot
+    option = f" --snapshot={asked}" if asked else ""
     raise Refused(
         "restore-over-data",
         f"a restore from {place} was cut off while it put things in place",

@@ -6,6 +6,7 @@ variables, as restic does.
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 import shlex
@@ -21,9 +22,9 @@ from moorage.errors import MoorageError, Refused
 from moorage.files import user_path
 from moorage.redaction import keep_secret
 
-# Hours: a first backup of a terabyte over a slow line ends all the same.
 # Each profile's registry is another one. https://restic.readthedocs.io/en/stable/040_backup.html
 _PROFILE = "profile:"
+# Hours: a first backup of a terabyte over a slow line ends all the same.
 _TIMEOUT = 48 * 3600.0
 # What restic has said of each since 0.9, and since 0.17 by exit codes 10 to 12.
 _WRONG_PASSPHRASE = re.compile(r"wrong password or no key found")
@@ -127,9 +128,12 @@ def _was(one: Mapping[str, Any], snapshot: str) -> bool:
 
 
 def snapshots(at: BackupPlace) -> list[dict[str, Any]]:
-    """Ours, the oldest first; ``proven`` is in the ``tags`` of those that are."""
+    """Ours, the oldest first; ``proven`` is in the ``tags`` of those that are.
+
+    restic notes local times: of one hour there are two when summer time ends.
+    """
     found: list[dict[str, Any]] = json.loads(_run(at, "snapshots", "--json", "--tag=moorage"))
-    return sorted(found or [], key=lambda one: str(one["time"]))
+    return sorted(found or [], key=lambda one: datetime.datetime.fromisoformat(one["time"]))
 
 
 def profile_of(snapshot: Mapping[str, Any]) -> str:

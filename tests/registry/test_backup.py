@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -144,6 +145,24 @@ def test_a_backup_without_a_profile_is_that_of_the_usual_one() -> None:
         giving_back.newest(place, kept, "c")
     assert "profile c" in problem.value.message
     assert problem.value.cause.endswith("of another: b, default")
+
+
+def test_the_newest_backup_is_the_last_one_when_summer_time_ends_too(
+    tmp_path: Path, place: BackupPlace
+) -> None:
+    restic.ensure(place)
+    (tmp_path / "kept").write_text("kept")
+    for zone, at in (("Etc/GMT-2", "02:50:00"), ("Etc/GMT-1", "02:10:00")):  # east of Greenwich
+        words = ["backup", "--quiet", "--tag=moorage", f"--time=2026-10-25 {at}", "kept"]
+        subprocess.run(
+            ["restic", "--repo", place.at, "--password-file", "/dev/stdin", *words],
+            input=place.passphrase.encode(),
+            cwd=tmp_path,
+            env=os.environ | {"TZ": zone},
+            check=True,
+        )
+    times = [one["time"] for one in restic.snapshots(place)]
+    assert times == ["2026-10-25T02:50:00+02:00", "2026-10-25T02:10:00+01:00"]
 
 
 def test_a_second_backup_stores_only_what_is_new(
@@ -310,19 +329,20 @@ def test_a_restore_that_was_killed_is_ended_by_the_next(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    taking.back_up(settings, QUIET.progress, place, serve)
+    taken = taking.back_up(settings, QUIET.progress, place, serve).snapshot
     other = elsewhere(settings, tmp_path)
     real = giving_back._put_data
     monkeypatch.setattr(giving_back, "_put_data", _killed)
-    with pytest.raises(KeyboardInterrupt):
-        giving_back.restore(other, QUIET.progress, place)
+    for named in ("", taken[:8]):  # the one that was taken, by its name: the same
+        with pytest.raises(KeyboardInterrupt):
+            giving_back.restore(other, QUIET.progress, place, named)
     monkeypatch.setattr(giving_back, "_put_data", real)
     for another, snapshot in ((replace(place, at="/mnt/another"), ""), (place, "1a2b3c4d")):
         with pytest.raises(Refused) as refused:
             giving_back.restore(other, QUIET.progress, another, snapshot)
         assert refused.value.code == "restore-over-data"
         assert f"inv registry.restore {place.at}" in refused.value.cure
-    giving_back.restore(other, QUIET.progress, place)
+    assert giving_back.restore(other, QUIET.progress, place).snapshot == taken
     assert tags(other.registry_data) == tags(settings.registry_data)
     assert not (other.state / "restoring").exists()
 
