@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from agent.wire.metrics import exposition
 from agent.wire.metrics.exposition import GAUGE, Family, Sample, single
 from moorage.files import write_kept
+from moorage.pki.ends import first as earliest
 
 if TYPE_CHECKING:
     from moorage.pki.ends import End
@@ -49,21 +50,28 @@ def text(notes: Notes, registry: str, data: Path, ends: Sequence[End] = ()) -> s
 
 def _certificates(ends: Sequence[End]) -> Iterator[Family]:
     now = datetime.datetime.now(datetime.UTC)
-    labels = [{"certificate": one.what, "where": one.where} for one in ends]
-    known = zip(labels, ends, strict=True)
+    # Two CAs in one file may have one name: a second sample would have the file refused as a whole.
+    alike: dict[tuple[str, str], list[End]] = {}
+    for one in ends:
+        alike.setdefault((one.what, one.where), []).append(one)
+    known = [({"certificate": what, "where": at}, found) for (what, at), found in alike.items()]
     yield Family(
         "moorage_kept_certificate_end_timestamp_seconds",
         GAUGE,
         "End of a certificate of the registry's machine: in a file, or as it is served.",
-        tuple(Sample(int(one.at.timestamp()), of) for of, one in known if one.at is not None),
+        tuple(
+            Sample(int(first.at.timestamp()), of)
+            for of, found in known
+            if (first := earliest(found)) is not None and first.at is not None
+        ),
     )
     yield Family(
         "moorage_kept_certificate_valid",
         GAUGE,
         "0: it has ended, has not begun, or cannot be read; or the registry shows none.",
         tuple(
-            Sample(int(one.state(now) in ("fine", "soon")), of)
-            for of, one in zip(labels, ends, strict=True)
+            Sample(int(all(one.state(now) in ("fine", "soon") for one in found)), of)
+            for of, found in known
         ),
     )
 

@@ -22,7 +22,7 @@ _IMAGE = "name an image that it has: --image=REGISTRY/PROJECT/NAME:TAG"
 # What makes or changes a registry of our own, wherever a cure names it.
 _OWN = re.compile(
     r"\binv up(keep)?\b|\bregistry\.(up|down|logs|collect|verify|restore|backup)\b"
-    r"|\bcerts\.(issue|renew|show)\b|\bimage\.(build|push)\b|\b(users|images)\.\w"
+    r"|\bcerts\.(issue|renew|rotate-ca|show)\b|\bimage\.(build|push)\b|\b(users|images)\.\w"
 )
 # What helps in its place, by error code; whoever runs the registry does the rest.
 _CURES = {

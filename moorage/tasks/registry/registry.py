@@ -100,13 +100,15 @@ def _ends(run: Run) -> dict[str, Any]:
     import datetime
 
     from moorage.registry import served
+    from moorage.registry.logins import external
 
     now = datetime.datetime.now(datetime.UTC)
     end, *found = served.served_end(run.settings), *served.kept_ends(run.settings)
     run.ui.show(f"  the certificate that is served {end.words(now)}")
     for one in found:
         if one.state(now) != "fine":
-            run.ui.warn(f"the {one.what} {one.words(now)}; {served.RENEWED_BY[one.what]}")
+            cure = external.cure(run.settings, "", served.RENEWED_BY[one.what])
+            run.ui.warn(f"the {one.what} {one.words(now)}; {cure}")
     return {"certificate": end.to_json(now), "ends": [one.to_json(now) for one in (end, *found)]}
 
 

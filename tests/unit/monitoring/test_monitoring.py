@@ -296,6 +296,16 @@ def test_promtool_has_nothing_to_say_about_the_upkeeps_metrics() -> None:
     assert 'moorage_upkeep_failed{registry="my.registry.io",part="collect"} 1' in UPKEEP
 
 
+def test_two_cas_of_one_name_in_one_file_are_one_sample_that_says_the_worse() -> None:
+    """node_exporter refuses the whole file for a sample that is there twice."""
+    ended, later = (datetime.datetime(year, 1, 1, tzinfo=datetime.UTC) for year in (2020, 2100))
+    ends = [End("CA", "ca.crt (CN=x)", at) for at in (later, ended)]
+    text = textfile.text(outcomes.Notes(), "r", ROOT, ends)
+    assert promtool("check", "metrics", said=text) == ""
+    kept = [line for line in text.splitlines() if line.startswith(KEPT)]
+    assert [line.rpartition(" ")[2] for line in kept] == [str(int(ended.timestamp())), "0"]
+
+
 def test_an_end_that_is_not_known_is_told_as_that_and_has_no_time() -> None:
     of = 'registry="my.registry.io",certificate='
     assert f'{KEPT}_end_timestamp_seconds{{{of}"CA",where="ca.crt"}} 4102444800' in UPKEEP

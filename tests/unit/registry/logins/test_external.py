@@ -30,6 +30,8 @@ from moorage.registry.logins import external, tokens
 from moorage.registry.logins import login as given
 from moorage.registry.logins.credentials import Credentials, keep, login_file
 from moorage.settings import CertsSettings, ImageSettings, RegistrySettings, Settings
+from moorage.tasks.command import Run
+from moorage.tasks.registry import registry as tasks
 from moorage.ui import UI
 from moorage.walk import doctor
 from moorage.web import sources
@@ -440,7 +442,10 @@ def test_what_is_for_one_of_somebody_elses_is_refused_for_ours(tmp_path: Path) -
     assert refused.value.code == "registry-own"
 
 
-_NEVER = ("registry.up", "registry.logs", "registry.down", "certs.issue", "inv up", "image.push")
+_NEVER = (
+    *("registry.up", "registry.logs", "registry.down", "certs.issue", "certs.rotate-ca"),
+    *("inv up", "image.push"),
+)
 
 
 def test_doctor_offers_no_cure_that_cannot_work(
@@ -451,6 +456,16 @@ def test_doctor_offers_no_cure_that_cannot_work(
     assert {one.what for one in found} >= {"system", "nodes"}
     assert not [one.cure for one in found for word in _NEVER if word in one.cure]
     assert [one for one in found if "inv registry.ca --fetch" in one.cure]
+
+
+def test_status_offers_no_cure_that_cannot_work(
+    known: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tests' CA ends in 29 days, which is soon."""
+    assert [one["state"] for one in tasks._ends(Run(known, UI()))["ends"]] == ["soon", "soon"]
+    said = "".join(capsys.readouterr())
+    assert f"ask whoever runs {known.registry_name}" in said
+    assert not [word for word in _NEVER if word in said]
 
 
 def test_doctor_has_nothing_to_cure_where_ca_and_login_are_kept(known: Settings) -> None:
