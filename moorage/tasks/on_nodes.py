@@ -265,11 +265,10 @@ class Nodes:
         ui = self.run.ui
         ui.present((show or parts)(report))
         if self.report:
-            from pathlib import Path
-
+            from moorage.files import user_path
             from moorage.fleet.report import report_file
 
-            for path in report_file.write(report, self.command, Path(self.report)):
+            for path in report_file.write(report, self.command, user_path(self.report)):
                 ui.note(f"wrote {path}")
         document = report.to_json()
         if report.interrupted:
@@ -314,11 +313,10 @@ def on_nodes(
         ) -> Any:
             del yes, json_lines  # the voice knows them already
             if report:
-                from pathlib import Path
-
+                from moorage.files import user_path
                 from moorage.fleet.report import report_file
 
-                report_file.require(Path(report))
+                report_file.require(user_path(report))
             nodes = Nodes(
                 run,
                 hosts,

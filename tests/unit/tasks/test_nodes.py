@@ -59,6 +59,7 @@ def test_a_bad_list_of_hosts_is_refused(task: str, hosts: str, code: str) -> Non
         (("--hosts=a,b,c", "--canary=7"), "bad-waves"),
         (("--hosts=a", "--max-failures=200%"), "bad-waves"),
         (("--hosts=a", "--report={folder}/none/out"), "no-report"),
+        (("--hosts=a", "--report=~nobody-here/out"), "no-home"),
     ],
 )
 def test_a_rollout_that_cannot_be_is_refused_and_leaves_nothing(
