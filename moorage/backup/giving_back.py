@@ -121,7 +121,9 @@ def newest(at: BackupPlace, found: Sequence[Mapping[str, Any]], profile: str) ->
         cause=f"those there are of another: {others}"
         if others
         else "each backup so far was stopped, or failed, before every tag was pulled from it",
-        cure="inv registry.backup makes one; --snapshot=ID takes one as it is",
+        cure=f"if the newest of these is meant: --snapshot={str(proven[-1]['id'])[:8]}"
+        if others
+        else "inv registry.backup makes one; --snapshot=ID takes one as it is",
     )
 
 

@@ -145,6 +145,7 @@ def test_a_backup_without_a_profile_is_that_of_the_usual_one() -> None:
         giving_back.newest(place, kept, "c")
     assert "profile c" in problem.value.message
     assert problem.value.cause.endswith("of another: b, default")
+    assert problem.value.cure.endswith("--snapshot=2")
 
 
 def test_the_newest_backup_is_the_last_one_when_summer_time_ends_too(
