@@ -85,10 +85,11 @@ def described(folder: Path, paths: Iterable[str]) -> tuple[BundleFile, ...]:
     return tuple(BundleFile(path, digest(file), file.stat().st_size) for path, file in found)
 
 
-def pack(path: Path, one: BundleManifest, folder: Path, without: Iterable[str]) -> bytes:
+def pack(path: Path, one: BundleManifest, folder: Path, without: Iterable[BundleFile]) -> bytes:
     """Writes the bundle ``path`` from the files below ``folder``; returns its manifest's bytes.
 
-    ``without``: digests (hex) of those that are left out.
+    ``without``: those that are left out, if they are here under the same path: `run` finds them in
+    the bundle before by that.
     """
     content = manifest.written(one)
     absent = frozenset(without)
@@ -96,7 +97,7 @@ def pack(path: Path, one: BundleManifest, folder: Path, without: Iterable[str]) 
         (manifest.NAME, content),
         (manifest.SUM, f"{manifest.identity(content)}  {manifest.NAME}\n".encode()),
     ]
-    rest = [(file.path, folder / file.path) for file in one.files if file.sha256 not in absent]
+    rest = [(file.path, folder / file.path) for file in one.files if file not in absent]
     write_tar(path, [*head, *rest])
     return content
 

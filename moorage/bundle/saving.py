@@ -132,10 +132,10 @@ def save(settings: Settings, client: DockerClient, wish: SaveWish, progress: Pro
             one = _described(settings, wish, had, parts, commit, engines, carried)
             if before:
                 one = replace(one, since=before.id)
-            absent = {file.sha256 for file in before.manifest.files} if before else set()
+            absent = frozenset(before.manifest.files if before else ())
             content = packing.pack(wish.file, one, parts, absent)
     remove_folder(parts)
-    left_out = sum(file.sha256 in absent for file in one.files)
+    left_out = sum(file in absent for file in one.files)
     return Saved(manifest.identity(content), one, left_out, outcomes)
 
 

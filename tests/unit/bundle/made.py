@@ -60,8 +60,7 @@ def difference(folder: Path, first: Path, content: dict[str, bytes]) -> Path:
     """A bundle of ``content`` without what ``first`` has."""
     before, path = packing.opened(first), folder / "second.tar"
     one = replace(described(folder / "more", content), since=before.id)
-    absent = {file.sha256 for file in before.manifest.files}
-    packing.pack(path, one, folder / "more", absent)
+    packing.pack(path, one, folder / "more", before.manifest.files)
     return path
 
 

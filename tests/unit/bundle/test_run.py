@@ -15,7 +15,7 @@ import pytest
 from moorage.bundle import packing, system
 from moorage.files import write_tar
 from moorage.supply import manifest
-from tests.unit.bundle.made import CONTENT, described, flipped
+from tests.unit.bundle.made import CONTENT, described, difference, flipped
 
 ROOT = Path(__file__).resolve().parents[3]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a mount of its own takes root")
@@ -112,6 +112,22 @@ def test_a_cut_file_ends_it(bare: Path, file: Path, length: int) -> None:
     assert done.returncode == 2
     assert "sha256" in done.stderr
     assert not (bare / "tasks.py").exists()
+
+
+def test_a_wheel_that_the_first_bundle_has_for_another_lock_comes_along(
+    bare: Path, tmp_path: Path
+) -> None:
+    """`run` finds what a difference leaves out by its path."""
+    name = "b-1-py3-none-any.whl"
+    first = packed(tmp_path, {f"wheels/agents/{name}": b"b" * 900})
+    there = bare.parent / "cache/moorage/bundle" / packing.opened(first).id
+    there.mkdir(parents=True)
+    subprocess.run(["tar", "-xf", str(first), "-C", str(there)], check=True)
+    more = {f"wheels/own/{name}": b"b" * 900}
+    second = difference(tmp_path, first, {**CONTENT, "repository.tar": repository(), **more})
+    assert {one.name for one in packing.members(second)} == set(more)
+    done = run(bare, second, "inv", "up")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_file_that_is_not_there_is_named(bare: Path) -> None:
