@@ -399,6 +399,33 @@ def test_every_containerd_of_a_node_is_set_up_and_restarted(box: Box) -> None:
     assert restarts(node, (edit,)) == ("own-cri.service",)
 
 
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ('[host."{url}"]\ncapabilities = ["pull"]\n', False),
+        ("[host.'{url}']\ncapabilities = [\"pull\"]\n", False),
+        ('host."{url}".capabilities = ["pull"]\n', True),
+        ('[host]\n"{url}" = {{ capabilities = ["pull"] }}\n', True),
+    ],
+)
+@pytest.mark.parametrize("version", [ONE_7, TWO_1])
+def test_a_mirror_that_containerd_2_passes_over_is_refused_there(
+    box: Box, text: str, refused: bool, version: Version
+) -> None:
+    url = "https://my.registry.io/v2/docker.io"
+    box.write(f"{ROOT}/docker.io/hosts.toml", text.format(url=url).encode())
+    wanted = box.plan(mirrors=[{"of": "docker.io", "path": "docker.io"}])
+    assert wanted.mirrors[0].url(wanted.registry) == url
+    node = found(box, {CONFIG: FOLDER}, None, version)
+    if version == ONE_7 or not refused:
+        assert f"{ROOT}/docker.io/hosts.toml" not in after(propose(node, wanted, {}))
+        return
+    with pytest.raises(RefusedError) as caught:
+        propose(node, wanted, {})
+    assert caught.value.code == "mirror-foreign"
+    assert url in caught.value.fault.cure
+
+
 def test_a_containerd_that_no_service_starts_is_refused_where_it_needs_a_restart(box: Box) -> None:
     node = found(box, {CONFIG: "version = 2\n"}, None, ONE_7)
     assert node.containerd is not None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import shlex
 
+from agent.edit.toml import TomlError, at, parse
+from agent.edit.toml_edit import scan
 from agent.edit.utf8 import MARK
 from agent.facts import Containerd
 from agent.node.tree import File
@@ -44,6 +46,27 @@ def refuse_marked_hosts(found: Containerd, file: File) -> None:
             "does not read",
             cause="1.x reads such a file; to 2.0 and newer it says nothing",
             cure=f"take it out: {_WITHOUT_MARK} {shlex.quote(file.path)}",
+        )
+
+
+def refuse_unheaded(found: Containerd, file: File, host: str) -> None:
+    """Raise RefusedError for a host of a hosts.toml that this containerd never tries.
+
+    From 2.0 on the order of hosts is taken from their headers (``getSortedHosts`` in
+    core/remotes/docker/config/hosts.go); one in a dotted key or an inline table has no place in it.
+    Tried with 2.1.9; 1.6 takes each way of writing it.
+    """
+    text = (file.content or b"").decode("utf-8", "replace")
+    try:
+        there = isinstance(at(parse(file.content or b""), "host", host), dict)
+    except TomlError:
+        return  # told where it is read
+    if there and found.version[0] >= 2 and scan(text).header(("host", host)) is None:
+        raise RefusedError(
+            "mirror-foreign",
+            f"{file.path} has {host} in a way that containerd {found.version_text} passes over",
+            cause="2.0 and newer try only hosts that have a header of their own",
+            cure=f'write it below a line [host."{host}"], then run again',
         )
 
 
