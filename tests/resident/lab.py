@@ -131,7 +131,8 @@ def run(node: ResidentNode, ui: UI, registry: Registry, word: str) -> FleetRepor
     return Fleet(settings, ui).carry_out(wanted, ["node"])
 
 
-def until(holds: Callable[[], bool], node: ResidentNode, seconds: float = 5) -> None:
+def until(holds: Callable[[], bool], node: ResidentNode, seconds: float = 30) -> None:
+    """Waits; by itself none of it takes more than a second or two, on a busy machine all does."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, node.sh(f"{node.log} | tail -n 20")[1]

@@ -92,7 +92,7 @@ def test_without_inotify_it_looks_often_enough(
         until(lambda: not drift(trusting, ui)["inotify"], trusting)
         kept = trusting.read("/etc/hosts")
         trusting.sh("cat /root/hosts > /etc/hosts")
-        until(lambda: trusting.read("/etc/hosts") == kept, trusting)
+        until(lambda: trusting.read("/etc/hosts") == kept, trusting, 15)
     finally:
         trusting.sh(f"rm {DROP_IN}; systemctl daemon-reload; systemctl restart moorage-agent")
     until(lambda: bool(drift(trusting, ui)["inotify"]), trusting)

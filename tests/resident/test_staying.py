@@ -99,7 +99,7 @@ def test_a_service_that_does_not_come_up_is_gone_and_the_next_command_says_why(
         assert trust(node, ui, registry, node.settings).ok
         assert Roster(node.settings).residents()["node"].settling
         until(lambda: node.sh("test -e /var/lib/moorage/unsettled.json")[0] == 0, node, 30)
-        assert node.sh("test -e /var/lib/moorage/resident")[0] != 0
+        until(lambda: node.sh("test -e /var/lib/moorage/resident")[0] != 0, node)
         report = Fleet(node.settings, ui).run("status", ["node"])
         assert report.states["node"]["stays"]["error"]["code"] == "agent-does-not-start"
         assert "/dev/null" in capsys.readouterr().err

@@ -92,16 +92,22 @@ def test_a_containerd_that_hangs_holds_up_no_other_question(
     assert apply(trusting, ui, registry).status == "unchanged"
 
 
+def runtimes(said: str) -> str:
+    """What an agent's events say of the runtimes; on a busy node one says first that it works."""
+    events = [json.loads(line) for line in said.splitlines()]
+    return str(next(event["runtime"] for event in events if "runtime" in event))
+
+
 def test_the_agent_that_stays_sees_the_runtimes_that_one_over_ssh_sees(
     trusting: ResidentNode,
 ) -> None:
     """It has mounts of its own, in which no process of the node's is."""
     trusting.sh(ANOTHER)
     try:
-        ours = json.loads(asked(trusting, "/v1/facts").splitlines()[0])["runtime"]
+        ours = runtimes(asked(trusting, "/v1/facts"))
         code, said = trusting.sh("python3 -I /var/lib/moorage/resident/agent.pyz facts")
         assert code == 0, said
-        assert ours == json.loads(said.splitlines()[0])["runtime"]
+        assert ours == runtimes(said)
         assert ours.count("containerd") == 2
     finally:
         trusting.sh("kill $(cat /root/another.pid); rm -r /root/another*")
