@@ -92,11 +92,19 @@ def start(host: Host, manager: str, patience: float = START_SECONDS) -> None:
         except AgentError as problem:
             if _CALLED_OFF.search(problem.message):
                 raise CalledOffError.of(_does_not_start(problem.message).fault) from None
-            said = host.run(["journalctl", "-u", NAME, "-n", "3", "-o", "cat", "--no-pager"])
-            words = " | ".join(said.out.strip().split("\n"))
+            said = host.run(["journalctl", "-u", NAME, "-n", "9", "-o", "cat", "--no-pager"])
+            words = " | ".join(of_the_last_start(said.out))
             raise _does_not_start(words or problem.fault.message) from None
     else:
         _run(host, ["rc-service", NAME, "restart"], timeout=max(patience, 60))
+
+
+def of_the_last_start(said: str) -> list[str]:
+    """What a journal says since systemd's last ``Starting ...``: the program's own words, and
+    what systemd says of its end, which is up to three lines by then. Pure."""
+    lines = [line for line in said.split("\n") if line.strip()]
+    starts = [place for place, line in enumerate(lines) if line.startswith("Starting ")]
+    return lines[starts[-1] + 1 :] if starts else lines
 
 
 def wait_until_serving(

@@ -454,3 +454,15 @@ def test_a_service_starts_nice_only_if_it_may_come_back(
     assert asked == nice
     [(_, words)] = began
     assert words[-2:] == [str(tmp_path / "agent.pyz"), "serve"]
+
+
+def test_why_it_did_not_start_has_its_own_words_however_many_are_systemds() -> None:
+    journal = (
+        "INFO stopped\nStopped moorage-agent.service.\nStarting moorage-agent.service...\n"
+        "CRITICAL /dev/null cannot be opened\nMain process exited, status=1/FAILURE\n"
+        "Failed with result 'exit-code'.\nFailed to start moorage-agent.service.\n"
+    )
+    assert service.of_the_last_start(journal)[0] == "CRITICAL /dev/null cannot be opened"
+    assert len(service.of_the_last_start(journal)) == 4
+    assert service.of_the_last_start("CRITICAL no\n") == ["CRITICAL no"]
+    assert service.of_the_last_start("\n") == []

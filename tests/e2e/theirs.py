@@ -29,7 +29,7 @@ class Theirs:
 
     def __init__(self, folder: Path, *, public: bool = False) -> None:
         self.folder, self._public = folder, public
-        self.authority = Authority("somebody else")
+        self.authority = Authority("somebody else", days=400)
         self.address = bridge(docker.from_env())
         self._stack = ExitStack()
         self.served: Served | None = None
@@ -55,7 +55,7 @@ class Theirs:
         self.authority = authority or self.authority
         tokens = TokenServer(self.authority, name=NAME, address=self.address, public=self._public)
         self._stack.enter_context(tokens.running())
-        crt, key = self.authority.issue(NAME)
+        crt, key = self.authority.issue(NAME, days=400)
         pair = (crt + self.authority.pem.encode(), key)
         port = 0 if self.served is None else self.port
         self.served = self._stack.enter_context(serving(self.folder, pair, tokens, port=port))
@@ -74,7 +74,6 @@ class Theirs:
                 "external": True,
                 "address": self.address,
             },
-            "certs": {"renew_before": 5},  # the tests' CAs end in 29 days
             "image": {"name": image, "tag": "1"},
             "nodes": {
                 "ssh_config": str(ssh_config),

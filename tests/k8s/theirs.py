@@ -207,7 +207,7 @@ def another_ca_of_somebody_else_s_registry_is_told(journey: Journey) -> None:
         there.trusted()
         there.k8s("secret", f"--namespace={name}", "--attach").want()
         assert there.registry is not None
-        there.registry.serve(Authority("of another day"))
+        there.registry.serve(Authority("of another day", days=400))
         there.foreign(name, there.settings.image_reference)
         cause = there.diagnosed(name, causes.UNVOUCHED.code).causes[causes.UNVOUCHED.code]
         assert cause["fix"] == ""
