@@ -107,6 +107,15 @@ def up(settings: Settings, client: DockerClient, ui: UI) -> RegistryStatus:
     Refused or MoorageError with cause and cure; a running registry is taken down only once
     everything for its successor is there.
     """
+    from moorage.registry import container
+
+    try:
+        return _up(settings, client, ui)
+    except container.ImageGoneError:
+        return _up(settings, client, ui)
+
+
+def _up(settings: Settings, client: DockerClient, ui: UI) -> RegistryStatus:
     from moorage.registry import caching, container, image, service
 
     external.require_own(settings, "inv registry.up")

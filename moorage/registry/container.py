@@ -110,13 +110,23 @@ def check_ports(settings: Settings, client: DockerClient, ours: Sequence[Contain
             raise _port_taken(key, port, holder)
 
 
+class ImageGoneError(MoorageError):
+    """The image was there and is not: another checkout's `down --purge` came in between."""
+
+
 def create(settings: Settings, client: DockerClient, spec: Spec) -> None:
-    """Makes and starts the container. Raises Refused or MoorageError; none is left then."""
-    from docker.errors import APIError
+    """Makes and starts the container. Raises Refused or MoorageError (ImageGoneError if an image is
+    to be made again); none is left then."""
+    from docker.errors import APIError, ImageNotFound
 
     labels = {**engine.labels(settings, "registry"), DIGEST_LABEL: spec.digest}
     try:
         _start(client, spec, labels)
+    except ImageNotFound as problem:
+        told = _not_started(settings, client, str(problem.explanation or problem))
+        raise ImageGoneError(
+            told.code, told.message, cause=told.cause, cure="run it again"
+        ) from None
     except APIError as problem:
         raise _not_started(settings, client, str(problem.explanation or problem)) from None
 

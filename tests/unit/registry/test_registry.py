@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from docker.errors import NotFound
+from docker.errors import ImageNotFound, NotFound
 
 from agent.wire.report import HostResult
 from moorage import images, registry
@@ -26,7 +26,7 @@ from moorage.errors import MoorageError, Refused
 from moorage.fleet.rollout import this_machine
 from moorage.pki import registry as pki
 from moorage.registry import client as https
-from moorage.registry import handed, ports, service, spec
+from moorage.registry import container, handed, ports, service, spec
 from moorage.registry.front import configuration
 from moorage.registry.logins import users
 from moorage.registry.logins.credentials import ensure, ensure_http_secret, folder
@@ -485,6 +485,28 @@ def test_without_certificates_nothing_is_made(client: Any, tmp_path: Path) -> No
         registry.up(settings, client, UI())
     assert refused.value.code == "no-certificates"
     assert not client.containers.list(all=True, filters={"name": settings.registry.container})
+
+
+@pytest.mark.engine
+def test_an_image_that_goes_before_its_container_is_made_is_made_again(
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another checkout's `down --purge` takes what no container has yet."""
+    settings = registry_project(tmp_path)
+    pki.issue(settings)
+    start, gone = container._start, [ImageNotFound("No such image")]
+
+    def started(*given: Any) -> None:
+        if gone:
+            raise gone.pop()
+        start(*given)
+
+    monkeypatch.setattr(container, "_start", started)
+    try:
+        assert registry.up(settings, client, UI()).changed
+    finally:
+        registry.down(settings, client, UI())
+    assert not gone
 
 
 @pytest.mark.engine
