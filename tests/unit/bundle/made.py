@@ -9,8 +9,9 @@ from pathlib import Path
 
 from moorage.bundle import checkout, packing, system
 from moorage.files import private_folder
-from moorage.settings import ROOT
-from moorage.supply.manifest import BundledImage, BundleManifest, EngineImage
+from moorage.settings import ROOT, Settings
+from moorage.supply.manifest import LOCKS, BundledImage, BundleManifest, EngineImage
+from tests.unit.elsewhere import project
 
 INDEX = json.dumps({"schemaVersion": 2, "manifests": []}).encode()
 CONTENT = {
@@ -28,6 +29,15 @@ REFERENCE = "quay.io/team/app:1"
 
 def sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def with_locks(folder: Path) -> Settings:
+    """Settings of a checkout that has this one's lock files, and nothing else of it."""
+    for name in LOCKS:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((ROOT / name).read_bytes())
+    return project(folder)
 
 
 def described(parts: Path, content: dict[str, bytes] | None = None) -> BundleManifest:

@@ -30,8 +30,8 @@ from tests.unit.bundle.made import (
     difference,
     flipped,
     sha,
+    with_locks,
 )
-from tests.unit.elsewhere import project
 
 LAYER = "engine/layers/l.tar.gz"
 
@@ -44,11 +44,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def ours(tmp_path: Path) -> Settings:
-    for name in manifest.LOCKS:
-        path = tmp_path / "checkout" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes((ROOT / name).read_bytes())
-    return project(tmp_path / "checkout")
+    return with_locks(tmp_path / "checkout")
 
 
 def load(settings: Settings, path: Path) -> loading.Loaded:

@@ -16,11 +16,9 @@ from docker.errors import ImageNotFound
 from moorage.bundle import loading
 from moorage.docker import pulled, supplied
 from moorage.errors import MoorageError
-from moorage.settings import ROOT, Settings
-from moorage.supply import manifest
+from moorage.settings import Settings
 from moorage.ui import UI
-from tests.unit.bundle.made import CONTENT, bundle
-from tests.unit.elsewhere import project
+from tests.unit.bundle.made import CONTENT, bundle, with_locks
 
 
 class Engine:
@@ -50,11 +48,7 @@ class Engine:
 @pytest.fixture
 def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in manifest.LOCKS:
-        path = tmp_path / "checkout" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes((ROOT / name).read_bytes())
-    settings = project(tmp_path / "checkout")
+    settings = with_locks(tmp_path / "checkout")
     loading.load(settings, bundle(tmp_path), UI().progress)
     return settings
 

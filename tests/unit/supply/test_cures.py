@@ -9,21 +9,16 @@ import pytest
 from moorage.bundle import loading
 from moorage.errors import MoorageError, Refused
 from moorage.explanations import explanations
-from moorage.settings import ROOT, Settings
-from moorage.supply import cures, manifest
+from moorage.settings import Settings
+from moorage.supply import cures
 from moorage.ui import UI
-from tests.unit.bundle.made import bundle
-from tests.unit.elsewhere import project
+from tests.unit.bundle.made import bundle, with_locks
 
 
 @pytest.fixture
 def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in manifest.LOCKS:
-        path = tmp_path / "checkout" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes((ROOT / name).read_bytes())
-    return project(tmp_path / "checkout")
+    return with_locks(tmp_path / "checkout")
 
 
 @pytest.mark.parametrize("code", ["no-wheels", "agent-wheels", "no-network", "no-debian-base"])
