@@ -1,8 +1,10 @@
 """What a login costs: manifests per second, of the front, of htpasswd as it was, and of no login.
 
 By hand, `nox -s bench -- --front`: real HAProxy and docker-registry on loopback, in turns of two
-seconds, so that a busy machine is as busy for each. Load: one process, four connections. And how
-long `inv images.list` takes, the whole command, of a registry with 10,000 tags.
+seconds, so that a busy machine is as busy for each. Load: one process, four connections. A layer of
+500 MB goes both ways, on loopback, where client, front and registry share the processors, and over
+a link of 1 Gbit/s (`python -m tests.bench.front` in a network of its own; needs root). And how long
+`inv images.list` takes, the whole command, of a registry with 10,000 tags.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import bcrypt
@@ -27,7 +30,7 @@ import bcrypt
 from moorage.registry.logins.credentials import credentials
 from moorage.registry.storage.layout import Layout
 from moorage.settings import ROOT
-from tests.bench.measure import Row, limited
+from tests.bench.measure import Row, limited, paired
 from tests.loopback import Loopback, basic, loopback, programs
 from tests.ports import free_port
 from tests.registry.program import put_many
@@ -50,41 +53,62 @@ http:
 {auth}"""
 
 
-def rows() -> list[Row]:
-    """Measures all of them; the peers are the Distribution with TLS, with and without a login."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        loopback(registry_project(Path(folder))) as front,
-    ):
-        plain, before = free_port(), free_port()
-        htpasswd = Path(folder, "htpasswd")
-        own = credentials(front.settings)
+# Both ways of the network's one device: what a node or an operator has to the registry's machine.
+_GIGABIT = (
+    "ip link set lo up && tc qdisc add dev lo root tbf rate 1gbit burst 512kb latency 20ms "
+    '&& exec "$@"'
+)
+
+
+@contextmanager
+def _both(folder: Path) -> Iterator[tuple[Loopback, dict[str, int]]]:
+    """The front, and the ports of all three: ``front``, ``plain`` and ``before``.
+
+    The peers are the Distribution with TLS, without a login and with htpasswd, over the same data.
+    """
+    with loopback(registry_project(folder)) as front:
+        ports = {"front": front.settings.registry.port, "plain": free_port(), "before": free_port()}
+        htpasswd, own = folder / "htpasswd", credentials(front.settings)
         hashed = bcrypt.hashpw(own.password.encode(), bcrypt.gensalt(5)).decode()
         htpasswd.write_text(f"{own.user}:{hashed}\n")
         auth = f"auth:\n  htpasswd: {{realm: Moorage, path: {htpasswd}}}\n"
-        others = [_serve(front, plain, ""), _serve(front, before, auth)]
+        others = [_serve(front, ports["plain"], ""), _serve(front, ports["before"], auth)]
         try:
-            return [*_rows(front, plain, before), _listed(Path(folder, "many"))]
+            yield front, ports
         finally:
             for one in others:
                 os.killpg(one.pid, signal.SIGKILL)
                 one.wait()
 
 
-def _rows(front: Loopback, plain: int, before: int) -> list[Row]:
+def rows() -> list[Row]:
+    """Measures all of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        with _both(Path(folder)) as (front, ports):
+            found = _rows(front, ports)
+            moved = _moved(front, ports)
+        words = ["unshare", "--net", "sh", "-c", _GIGABIT, "sh", sys.executable, "-m"]
+        done = subprocess.run([*words, "tests.bench.front"], capture_output=True, check=True)
+        slowed = json.loads(done.stdout)
+        return [
+            *found,
+            paired("500 MB pushed and pulled, 1 Gbit/s", slowed[0], slowed[1], "s", 1.05),
+            paired("500 MB pushed and pulled, loopback", *moved, "s", 1.05),
+            _listed(Path(folder, "many")),
+        ]
+
+
+def _rows(front: Loopback, ports: Mapping[str, int]) -> list[Row]:
     context, login = front.context(), basic(credentials(front.settings))
-    ports = {"front": front.settings.registry.port, "plain": plain, "before": before}
     path = _pushed(context, ports["front"], login)
     rates: dict[str, list[float]] = {name: [] for name in ports}
     for _ in range(ROUNDS):
         for name, port in ports.items():
             rates[name].append(_rate(context, port, path, {} if name == "plain" else login))
     each = {name: 1000 / statistics.median(found) for name, found in rates.items()}
-    moved = {name: _moved(context, ports[name], login) for name in ("front", "before")}
     return [
         Row("a manifest with a login, beside htpasswd", each["front"], each["before"], "ms", 0.5),
         Row("a manifest with a login, beside none", each["front"], each["plain"], "ms", 1 / 0.85),
-        Row("push and pull of 500 MB", moved["front"], moved["before"], "s", 1.05),
     ]
 
 
@@ -170,12 +194,20 @@ def _rate(context: ssl.SSLContext, port: int, path: str, login: Mapping[str, str
     return sum(counts) / SECONDS
 
 
-def _moved(context: ssl.SSLContext, port: int, login: Mapping[str, str]) -> float:
-    """Seconds to push and pull a layer of 500 MB; the fastest of three, each of other bytes."""
-    return min(_moved_once(context, port, login) for _ in range(3))
+def _moved(front: Loopback, ports: Mapping[str, int]) -> tuple[list[float], list[float]]:
+    """Seconds to push and pull a layer of 500 MB, by the front and before; each of other bytes."""
+    context, login = front.context(), basic(credentials(front.settings))
+    spent: dict[str, list[float]] = {"front": [], "before": []}
+    for turn in range(ROUNDS):
+        for name in sorted(spent, reverse=turn % 2 == 0):
+            digest, seconds = _moved_once(context, ports[name], login)
+            spent[name].append(seconds)
+            Layout(front.settings.registry_data).blob(digest).unlink()
+    return spent["front"], spent["before"]
 
 
-def _moved_once(context: ssl.SSLContext, port: int, login: Mapping[str, str]) -> float:
+def _moved_once(context: ssl.SSLContext, port: int, login: Mapping[str, str]) -> tuple[str, float]:
+    """The layer's digest, and the seconds."""
     content = os.urandom(1_000_000) * (BYTES // 1_000_000)
     started = time.monotonic()
     digest = _put_blob(context, port, login, "large", content)
@@ -185,4 +217,9 @@ def _moved_once(context: ssl.SSLContext, port: int, login: Mapping[str, str]) ->
     while chunk := answer.read(1 << 20):
         got += len(chunk)
     assert got == len(content)
-    return time.monotonic() - started
+    return digest, time.monotonic() - started
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place, _both(Path(place)) as (running, by_name):
+        sys.stdout.write(json.dumps(_moved(running, by_name)))
