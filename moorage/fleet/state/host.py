@@ -71,7 +71,8 @@ class ResidentAgent:
 class Standing:
     """One node. Times are seconds since 1970; None: never, or not known.
 
-    ``fault``: why it could not be asked. ``drifted``: path -> "changed" or "missing".
+    ``fault``: why it could not be asked. ``drifted``: path -> "changed" or "missing". ``busy``: the
+    operation that an agent is at here; while it is, no file of ours counts as drifted.
     ``unproven``: the parts whose trust no proof shows. ``settling``: an agent was adopted and does
     not serve yet; ``unsettled``: one did not come up, and was taken away. ``clock_ahead``: by how
     many seconds its clock is ahead of this machine's.
@@ -131,8 +132,11 @@ class Standing:
             runtime=runtime,
             trusts=tuple(one["registry"] for one in trusted),
             files=len(files),
+            # While an agent is at work its files are half-way, and their end is its own matter.
             drifted=tuple(
-                (file["path"], file["state"]) for file in files if file["state"] != "as-left"
+                (file["path"], file["state"])
+                for file in files
+                if file["state"] != "as-left" and not busy
             ),
             ca_ends=min(ends, default=None),
             applied=_latest(
@@ -195,6 +199,8 @@ class Standing:
 
     def files_words(self) -> str:
         """Our files, as they are now."""
+        if self.busy and not self.drifted:
+            return said("{operation} under way", operation=self.busy)
         if not self.drifted:
             return said("{count} as left", count=self.files) if self.files else "-"
         told = (said("{path} {state}", path=path, state=Said(what)) for path, what in self.drifted)

@@ -38,11 +38,11 @@ def changes(
 
 
 def settled(now: Standing, answered: Standing | None) -> Standing:
-    """``now`` without what is half-way: while an agent is at work on the node its files are told
-    as they were when it last answered (``answered``)."""
-    if not now.busy or now.fault is not None:
+    """``now``, whose files no status judges while an agent is at work on the node, with what had
+    drifted when it last answered (``answered``)."""
+    if not now.busy or now.fault is not None or answered is None:
         return now
-    return replace(now, drifted=answered.drifted if answered is not None else ())
+    return replace(now, drifted=answered.drifted)
 
 
 def _right(after: Standing) -> Standing:

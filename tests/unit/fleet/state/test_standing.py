@@ -130,6 +130,21 @@ def test_what_waits_for_a_person_is_told_and_is_no_failure(
     assert table.judged(report({"node1": told}), OURS).ok
 
 
+def test_files_that_an_agent_is_at_work_on_have_not_drifted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = drifted() | {"holder": {"operation": "apply", "pid": 1}, "resident": None}
+    found = of(told)
+    assert (found.good, found.drifted) == (True, ())
+    assert found.to_do(OURS, NOW) == ("busy: apply",)
+    fleet = table.judged(report({"node1": told}), OURS)
+    assert (fleet.ok, fleet.hosts[0].status) == (True, UNCHANGED)
+    text = shown(fleet, monkeypatch)
+    assert "apply under way" in text
+    assert "drifted" not in text
+    assert "as left" not in text
+
+
 def test_an_agent_is_older_newer_or_another_build() -> None:
     assert OURS.compared("9.0.0", "a" * 64) == "same"
     assert OURS.compared("0.1.9", "b") == "older"
