@@ -81,7 +81,7 @@ def setup(settings: Settings, folder: Path, *, kubernetes: bool, check: bool) ->
         "viewer.key": (viewer.key, 0o600),
         "viewer.crt": (viewer.pem, 0o644),
         "nodes.json": (prometheus.targets(nodes), 0o644),
-        "alerts.yml": (rules.document(viewer.until), 0o644),
+        "alerts.yml": (rules.document(settings, viewer.until), 0o644),
         "dashboard.json": (dashboard.document(), 0o644),
         "prometheus.yml": (prometheus.document(settings, kubernetes=kubernetes), 0o644),
     }

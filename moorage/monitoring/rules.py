@@ -6,9 +6,13 @@ minute fires at the second scrape.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moorage.monitoring.prometheus import HEAD, INTERVAL
+from moorage.registry.logins import external
+
+if TYPE_CHECKING:
+    from moorage.settings import Settings
 
 WARNING, CRITICAL = "warning", "critical"
 JOBS = '{job=~"moorage-(nodes|pods)"}'
@@ -123,7 +127,7 @@ ALERTS = (
         "",
         CRITICAL,
         f"The CA of {_REGISTRY} on {_NODE} ends in {_LEFT}",
-        f"inv certs.rotate-ca, then inv nodes.trust --hosts={_NODE}",
+        f"{external.NEXT_CA} --hosts={_NODE}",
     ),
     Alert(
         "MoorageKeptCertificateEnds",
@@ -223,20 +227,21 @@ def viewer_ends(until: int) -> Alert:
     )
 
 
-def document(viewer_until: int) -> str:
+def document(settings: Settings, viewer_until: int) -> str:
     """The file of rules. ``viewer_until``: seconds since 1970."""
     import yaml
 
-    rules = [_rule(one) for one in (*ALERTS, viewer_ends(viewer_until))]
+    alerts = (*ALERTS, viewer_ends(viewer_until))
+    rules = [_rule(one, external.cure(settings, "", one.cure)) for one in alerts]
     groups = {"groups": [{"name": "moorage", "rules": rules}]}
     return HEAD + str(yaml.safe_dump(groups, sort_keys=False, width=1000))
 
 
-def _rule(one: Alert) -> dict[str, Any]:
+def _rule(one: Alert, cure: str) -> dict[str, Any]:
     return {
         "alert": one.name,
         "expr": one.expression,
         **({"for": one.held} if one.held else {}),
         "labels": {"severity": one.severity},
-        "annotations": {"summary": one.summary, "description": f"Next: {one.cure}"},
+        "annotations": {"summary": one.summary, "description": f"Next: {cure}"},
     }

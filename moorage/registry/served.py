@@ -11,7 +11,7 @@ from moorage.pki import ends
 from moorage.pki.ends import End
 from moorage.registry import tls
 from moorage.registry.client import place
-from moorage.registry.logins import client_pair
+from moorage.registry.logins import client_pair, external
 
 if TYPE_CHECKING:
     from moorage.pki.certificates import CertificateFacts
@@ -21,7 +21,7 @@ LEAF, SERVED = "registry's certificate", "registry's certificate, as served"
 CLIENT = "client's certificate"
 # What is typed to have a new one; a certificate of another CA is put there by hand.
 RENEWED_BY = {
-    "CA": "inv certs.rotate-ca",
+    "CA": external.NEXT_CA,
     LEAF: "inv certs.renew; one made elsewhere: put its successor in its file first",
     SERVED: "inv certs.renew",
     CLIENT: "put the pair that follows it into the files of registry.client_cert and client_key, "
@@ -60,10 +60,10 @@ def all_ends(settings: Settings) -> list[End]:
 
 def kept_ends(settings: Settings) -> list[End]:
     """Those of them that are files, the registry's CAs and its certificate first."""
-    folder, external = settings.certs_dir, settings.registry.external
+    folder = settings.certs_dir
     found = [
         *_of_file("CA", settings.ca_file),
-        *(() if external else _of_file(LEAF, folder / "registry.crt")[:1]),
+        *(() if settings.registry.external else _of_file(LEAF, folder / "registry.crt")[:1]),
     ]
     if client := client_pair.files(settings):
         found += _of_file(CLIENT, client[0])[:1]

@@ -215,8 +215,8 @@ def _external_ca(settings: Settings) -> list[Finding]:
     found = f"{facts.subject}, in {settings.ca_file}"
     left = facts.days_left(datetime.datetime.now(datetime.UTC))
     if left < settings.certs.renew_before:
-        cure = "ask whoever runs the registry for the CA that follows; then inv registry.ca --fetch"
-        return [Finding("CA", "wrong", f"{found}, ends in {left} days", cure)]
+        words = f"{found}, ends in {left} days"
+        return [Finding("CA", "wrong", words, external.next_ca(settings))]
     return [Finding("CA", "fine", found)]
 
 
@@ -368,7 +368,7 @@ def ends_of_node(one: Standing, now: datetime.datetime) -> list[Finding]:
 
     what = f"node {one.host}"
     cures = {
-        CA: "inv certs.rotate-ca, then inv nodes.trust",
+        CA: external.NEXT_CA,
         AGENT: f"inv nodes.adopt --hosts={one.host}",
     }
     found = [

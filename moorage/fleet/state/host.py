@@ -17,9 +17,11 @@ from agent.wire.version import __version__, older
 from moorage.output.ages import age
 from moorage.output.said import Said, joined, said
 from moorage.pki.ends import SOON, End
+from moorage.registry.logins import external
 
 if TYPE_CHECKING:
     from moorage.archive import AgentArchive
+    from moorage.settings import Settings
 
 CA, AGENT = "CA", "agent's certificate"
 # What was asked in a fleet of a thousand is minutes old at most; certificates begin an hour early.
@@ -30,14 +32,15 @@ _MOST = 253_370_764_800
 
 @dataclass(frozen=True)
 class Ours:
-    """The agent of this folder: what nodes' agents are compared with."""
+    """What nodes are compared with: the agent of this folder, and what replaces a CA that ends."""
 
     version: str
     digest: str
+    next_ca: str = external.NEXT_CA
 
     @classmethod
-    def of(cls, archive: AgentArchive) -> Ours:
-        return cls(__version__, archive.digest)
+    def of(cls, settings: Settings, archive: AgentArchive) -> Ours:
+        return cls(__version__, archive.digest, external.next_ca(settings))
 
     def compared(self, version: str, digest: str) -> str:
         """What an agent of ``version`` and ``digest`` is beside ours: "same", "older", "newer", or
@@ -240,7 +243,7 @@ class Standing:
             parts = ", ".join(self.unproven)
             found.append(said("inv nodes.verify: not proven: {parts}", parts=parts))
         if self.ca_ends is not None and self.ca_ends < now + SOON.total_seconds():
-            found.append(said("inv certs.rotate-ca, then inv nodes.trust: its CA ends"))
+            found.append(said("its CA ends: {cure}", cure=Said(ours.next_ca)))
         if resident is not None:
             if resident.ends < now + SOON.total_seconds():
                 found.append(said("inv nodes.adopt: the agent's certificate ends"))

@@ -24,10 +24,10 @@ COLUMNS = ["node", "runtime", "trusts", "our files", "agent", "ends in", "last",
 
 
 def ours(settings: Settings) -> Ours:
-    """The agent of this folder."""
+    """What nodes are compared with."""
     from moorage.archive import quick_archive
 
-    return Ours.of(quick_archive(settings.state))
+    return Ours.of(settings, quick_archive(settings.state))
 
 
 def standings(report: FleetReport) -> tuple[Standing, ...]:

@@ -121,7 +121,7 @@ class Watch:
         self._settings = settings
         self._ui = ui
         self._every = every
-        self._own = Ours.of(archive)
+        self._own = Ours.of(settings, archive)
         self._routes = routes
         self._residents: Residents = residence.Residents(settings, routes=routes)
         self._nodes = [_Node(Kept(route, means)) for route in routes]

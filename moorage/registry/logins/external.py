@@ -15,6 +15,16 @@ from moorage.errors import MoorageError, Refused
 if TYPE_CHECKING:
     from moorage.settings import Settings
 
+# What replaces a CA that ends: of a registry of our own, and of somebody else's.
+NEXT_CA = "inv certs.rotate-ca, then inv nodes.trust"
+_NEXT_CA_FETCHED = (
+    "ask whoever runs the registry for the CA that follows; then inv registry.ca --fetch and "
+    "inv nodes.trust"
+)
+_NEXT_CA_IN_FILE = (
+    "ask whoever runs the registry for the CA that follows; then put it into the file of "
+    "registry.ca, and inv nodes.trust"
+)
 # What gives a registry of somebody else's a login here.
 LOGIN = "inv registry.login --credentials=FILE, with one line user:password"
 _CA = "inv registry.ca --fetch shows the certificates that it presents"
@@ -65,6 +75,13 @@ def require_external(settings: Settings, what: str) -> None:
     )
 
 
+def next_ca(settings: Settings) -> str:
+    """What replaces a CA that ends, on the nodes too. Pure."""
+    if not settings.registry.external:
+        return NEXT_CA
+    return _NEXT_CA_IN_FILE if settings.registry.ca else _NEXT_CA_FETCHED
+
+
 def needs_own(words: str) -> bool:
     """Whether a cure names a command for a registry that Moorage runs. Pure."""
     return _OWN.search(words) is not None
@@ -74,6 +91,8 @@ def cure(settings: Settings, code: str, words: str) -> str:
     """``words``, or what helps in their place if they need a registry of our own. Pure."""
     if not settings.registry.external or not needs_own(words):
         return words
+    if NEXT_CA in words:
+        return words.replace(NEXT_CA, next_ca(settings))
     return _CURES.get(code, f"ask whoever runs {settings.registry_name}")
 
 

@@ -267,7 +267,7 @@ def test_the_viewers_own_end_is_told_although_its_holder_cannot_see_it(
 ) -> None:
     folder = written(settings, tmp_path)
     for days, fires in ((20, True), (22, False)):
-        (folder / "alerts.yml").write_text(rules.document(days * DAY))
+        (folder / "alerts.yml").write_text(rules.document(settings, days * DAY))
         judge(folder, case("MoorageViewerCertificateEnds", {f"up{NODE}": "1x9"}, 1, fires))
 
 

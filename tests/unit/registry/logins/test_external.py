@@ -7,9 +7,11 @@ import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography.x509 import Certificate
 
 from agent.proof.verify import ask_registry
@@ -17,11 +19,14 @@ from agent.wire.faults import AgentError
 from agent.wire.plan import Plan, Verify
 from agent.wire.plan import Registry as Wanted
 from moorage import registry
+from moorage.archive import AgentArchive
 from moorage.configuration import parsing
 from moorage.errors import MoorageError, Refused
 from moorage.fleet.rollout import operation, plans
+from moorage.fleet.state.host import Ours, Standing
 from moorage.images import pushing
 from moorage.logs import support
+from moorage.monitoring import rules
 from moorage.pki import certificates, presented
 from moorage.pki import registry as pki
 from moorage.redaction import redacted
@@ -39,6 +44,7 @@ from tests import distribution
 from tests.agent.authority import Authority
 from tests.distribution import NAME, PASSWORD, ROBOT, STRANGER, Served, TokenServer
 from tests.unit.elsewhere import project
+from tests.unit.fleet.state import test_standing
 from tests.unit.program import test_edges
 
 LOGIN = Credentials(ROBOT, PASSWORD)
@@ -442,6 +448,13 @@ def test_what_is_for_one_of_somebody_elses_is_refused_for_ours(tmp_path: Path) -
     assert refused.value.code == "registry-own"
 
 
+def ending() -> Standing:
+    """A node whose CA ends tomorrow."""
+    state = test_standing.state()
+    state["trusted"][0]["ca_ends"] = int(test_standing.NOW) + 86400
+    return test_standing.of(state)
+
+
 _NEVER = (
     *("registry.up", "registry.logs", "registry.down", "certs.issue", "certs.rotate-ca"),
     *("inv up", "image.push"),
@@ -464,8 +477,23 @@ def test_status_offers_no_cure_that_cannot_work(
     """The tests' CA ends in 29 days, which is soon."""
     assert [one["state"] for one in tasks._ends(Run(known, UI()))["ends"]] == ["soon", "soon"]
     said = "".join(capsys.readouterr())
-    assert f"ask whoever runs {known.registry_name}" in said
+    assert external.next_ca(known) in said.replace("\n", " ")
     assert not [word for word in _NEVER if word in said]
+
+
+def test_a_ca_that_ends_on_a_node_has_one_cure_that_can_work(tmp_path: Path) -> None:
+    for settings in (theirs(tmp_path, 1), theirs(tmp_path, 1, ca="ca.pem"), project(tmp_path)):
+        own = Ours.of(settings, AgentArchive(tmp_path, "a" * 64))
+        cure = external.next_ca(settings)
+        (told,) = ending().to_do(own, test_standing.NOW)
+        assert told == f"its CA ends: {cure}"
+        alerts = yaml.safe_load(rules.document(settings, 1))["groups"][0]["rules"]
+        next_words = {one["alert"]: one["annotations"]["description"] for one in alerts}
+        assert next_words["MoorageCAEnds"].startswith(f"Next: {cure} --hosts=")
+        (found,) = doctor.ends_of_node(ending(), datetime.fromtimestamp(test_standing.NOW, UTC))
+        assert external.cure(settings, "", found.cure) == cure
+        if settings.registry.external:
+            assert not [word for word in _NEVER if word in f"{cure} {next_words}"]
 
 
 def test_doctor_has_nothing_to_cure_where_ca_and_login_are_kept(known: Settings) -> None:
