@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from agent.edit import toml
 from agent.edit.change import Change, Owned
 from agent.edit.toml import parse
 from agent.facts import Facts, gather
@@ -424,6 +426,21 @@ def test_a_mirror_that_containerd_2_passes_over_is_refused_there(
         propose(node, wanted, {})
     assert caught.value.code == "mirror-foreign"
     assert url in caught.value.fault.cure
+
+
+def test_a_mirrors_file_is_parsed_once(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '[host."https://my.registry.io"]\ncapabilities = ["pull"]\n'
+    box.write(f"{ROOT}/docker.io/hosts.toml", text.encode())
+    node, seen = found(box, {CONFIG: FOLDER}, None, TWO_1), list[str]()
+
+    def loads(document: str) -> dict[str, Any]:
+        seen.append(document)
+        return read(document)
+
+    read = toml.tomllib.loads
+    monkeypatch.setattr(toml, "tomllib", SimpleNamespace(**{**vars(toml.tomllib), "loads": loads}))
+    assert propose(node, box.plan(mirrors=[{"of": "docker.io"}]), {}).changes
+    assert seen.count(text) == 1
 
 
 def test_a_containerd_that_no_service_starts_is_refused_where_it_needs_a_restart(box: Box) -> None:

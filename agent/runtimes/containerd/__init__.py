@@ -395,9 +395,11 @@ def _folders(situation: Situation, roots: list[str], others: dict[str, str]) -> 
         if mirror.of in others:
             legacy.require_asked(mirror, others[mirror.of], plan.registry, situation.found.config)
             continue
-        file = tree.read(f"{hosts_toml.folder(tree, roots, mirror.of)}/hosts.toml")
-        versions.refuse_unheaded(situation.found, file, mirror.url(plan.registry))
-        changes += hosts_toml.mirror_changes(tree, roots, plan.registry, mirror, owned, changes)
+        made = hosts_toml.mirror_changes(tree, roots, plan.registry, mirror, owned, changes)
+        if not made:  # the folder asks ours first already
+            file = tree.read(f"{hosts_toml.folder(tree, roots, mirror.of)}/hosts.toml")
+            versions.refuse_unheaded(situation.found, file, mirror.url(plan.registry))
+        changes += made
     return tuple(changes)
 
 

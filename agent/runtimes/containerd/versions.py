@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shlex
 
-from agent.edit.toml import TomlError, at, parse
 from agent.edit.toml_edit import scan
 from agent.edit.utf8 import MARK
 from agent.facts import Containerd
@@ -50,18 +49,14 @@ def refuse_marked_hosts(found: Containerd, file: File) -> None:
 
 
 def refuse_unheaded(found: Containerd, file: File, host: str) -> None:
-    """Raise RefusedError for a host of a hosts.toml that this containerd never tries.
+    """Raise RefusedError if this containerd never tries a host that a hosts.toml has.
 
     From 2.0 on the order of hosts is taken from their headers (``getSortedHosts`` in
     core/remotes/docker/config/hosts.go); one in a dotted key or an inline table has no place in it.
     Tried with 2.1.9; 1.6 takes each way of writing it.
     """
     text = (file.content or b"").decode("utf-8", "replace")
-    try:
-        there = isinstance(at(parse(file.content or b""), "host", host), dict)
-    except TomlError:
-        return  # told where it is read
-    if there and found.version[0] >= 2 and scan(text).header(("host", host)) is None:
+    if found.version[0] >= 2 and scan(text).header(("host", host)) is None:
         raise RefusedError(
             "mirror-foreign",
             f"{file.path} has {host} in a way that containerd {found.version_text} passes over",
