@@ -47,7 +47,10 @@ def choose_hosts(
                 "no-hosts",
                 "there is no host to work on",
                 cause="--hosts was not given, nodes.hosts in invoke.yaml is empty, no lab is up",
-                cure="inv lab.up, or name your nodes: --hosts=node1,node2",
+                # The lab needs an engine here, and a registry of somebody else's needs none.
+                cure="name your nodes: --hosts=node1,node2, or nodes.hosts in invoke.yaml"
+                if settings.registry.external
+                else "inv lab.up, or name your nodes: --hosts=node1,node2",
             )
     return chosen(settings, pick(selection, settings.nodes.groups, _bytes_of, _asked), tell)
 

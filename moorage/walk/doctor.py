@@ -329,7 +329,10 @@ def _chosen(settings: Settings, hosts: str) -> tuple[Target, ...] | Finding:
     except MoorageError as problem:
         if hosts:
             raise
-        return Finding("nodes", "missing", problem.message, problem.cure)
+        cure = problem.cure
+        if settings.registry.external and problem.code == "no-hosts":
+            cure = "inv nodes.trust --hosts=NAMES, or name them as nodes.hosts in invoke.yaml"
+        return Finding("nodes", "missing", problem.message, cure)
     except PermissionError as problem:
         return _locked("nodes", problem)
 

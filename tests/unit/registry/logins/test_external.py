@@ -18,7 +18,7 @@ from agent.proof.verify import ask_registry
 from agent.wire.faults import AgentError
 from agent.wire.plan import Plan, Verify
 from agent.wire.plan import Registry as Wanted
-from moorage import registry
+from moorage import fleet, registry
 from moorage.archive import AgentArchive
 from moorage.configuration import parsing
 from moorage.errors import MoorageError, Refused
@@ -469,6 +469,19 @@ def test_doctor_offers_no_cure_that_cannot_work(
     assert {one.what for one in found} >= {"system", "nodes"}
     assert not [one.cure for one in found for word in _NEVER if word in one.cure]
     assert [one for one in found if "inv registry.ca --fetch" in one.cure]
+
+
+def test_without_a_node_neither_doctor_nor_a_command_offers_the_lab(tmp_path: Path) -> None:
+    """The lab's nodes are containers of an engine that such a registry does not need."""
+    wanted = theirs(tmp_path, 1)
+    assert wanted.nodes.hosts == ()
+    (found,) = [one for one in doctor.examine(wanted, UI(as_json=True)) if one.what == "nodes"]
+    assert found.cure.startswith("inv nodes.trust --hosts=NAMES")
+    for settings, word in ((wanted, "--hosts=node1,node2"), (project(tmp_path), "inv lab.up")):
+        with pytest.raises(Refused) as refusal:
+            fleet.choose_hosts(settings)
+        assert word in refusal.value.cure
+        assert ("lab" in refusal.value.cure) is (settings is not wanted)
 
 
 def test_status_offers_no_cure_that_cannot_work(
