@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from agent.edit import toml
 from agent.edit.change import Change, Owned
 from agent.edit.toml import parse
+from agent.edit.utf8 import encoding
 from agent.facts import Facts, gather
 from agent.formats.proposal import Proposal
 from agent.node.host import Host
@@ -431,16 +430,15 @@ def test_a_mirror_that_containerd_2_passes_over_is_refused_there(
 def test_a_mirrors_file_is_parsed_once(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     text = '[host."https://my.registry.io"]\ncapabilities = ["pull"]\n'
     box.write(f"{ROOT}/docker.io/hosts.toml", text.encode())
-    node, seen = found(box, {CONFIG: FOLDER}, None, TWO_1), list[str]()
+    node, seen = found(box, {CONFIG: FOLDER}, None, TWO_1), list[bytes]()
 
-    def loads(document: str) -> dict[str, Any]:
-        seen.append(document)
-        return read(document)
+    def noted(content: bytes) -> str:
+        seen.append(content)
+        return encoding(content)
 
-    read = toml.tomllib.loads
-    monkeypatch.setattr(toml, "tomllib", SimpleNamespace(**{**vars(toml.tomllib), "loads": loads}))
+    monkeypatch.setattr("agent.edit.toml.encoding", noted)  # each parse asks for it
     assert propose(node, box.plan(mirrors=[{"of": "docker.io"}]), {}).changes
-    assert seen.count(text) == 1
+    assert seen.count(text.encode()) == 1
 
 
 def test_a_containerd_that_no_service_starts_is_refused_where_it_needs_a_restart(box: Box) -> None:
