@@ -222,17 +222,12 @@ class Settings:
 
     @property
     def ca_file(self) -> Path:
-        """The CA that nodes are to trust (PEM): ours, or that of a registry of somebody else's.
-
-        Raises Refused (``no-home``).
-        """
-        from moorage.files import user_path
-
+        """The CA that nodes are to trust (PEM): ours, or that of a registry of somebody else's."""
         registry = self.registry
         if not registry.external:
             return self.certs_dir / "ca.crt"
         if registry.ca:
-            return self.root / user_path(registry.ca, "registry.ca")
+            return self.root / registry.ca
         # By its name: another registry.host in invoke.yaml never meets the CA of the one before.
         return self.certs_dir / "external" / f"{self.registry_name}.crt"
 

@@ -63,7 +63,7 @@ EACH: Mapping[str, WordList] = {
     "image.platforms": WordList(tuple(platforms.PLATFORMS), tuple(platforms.SAME), platforms.unique)
 }
 FORMS: Mapping[str, Form] = {
-    "engine.data": Form(r"(/[^\x00]*)?", "a folder from the root (/…)"),
+    "engine.data": Form(r"([/~][^\x00]*)?", "a folder from the root (/…)"),
     "registry.user": Form(
         r"[A-Za-z0-9._@+$-]{1,64}", "1 to 64 letters, digits, '.', '_', '-', '@', '+' and '$'"
     ),
@@ -96,6 +96,6 @@ FORMS: Mapping[str, Form] = {
     "upkeep.grace": Form(_DURATION, "a number and one of s, m, h, d and w, as 1h"),
     "upkeep.at": Form(r"([01][0-9]|2[0-3]):[0-5][0-9]", "a time of the day in quotes, as '03:17'"),
     "upkeep.textfile": Form(
-        r"|/[^\x00\n]*[^/\x00\n]\.prom", "a file from the root (/…) that ends with .prom"
+        r"|[/~][^\x00\n]*[^/\x00\n]\.prom", "a file from the root (/…) that ends with .prom"
     ),
 }

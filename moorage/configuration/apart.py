@@ -6,6 +6,7 @@ name are one container, which either profile makes again as its own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,9 @@ from typing import Any
 from moorage import settings
 from moorage.configuration import origins, parsing
 from moorage.configuration.origins import SettingSource
+from moorage.configuration.paths import expanded
 from moorage.configuration.profiles import DEFAULT
+from moorage.errors import Refused
 from moorage.output.typed import file_of
 
 _PATHS = ("registry.data", "certs.dir", "upkeep.textfile")
@@ -45,6 +48,8 @@ def used(sources: Sequence[SettingSource], root: Path, profile: str) -> dict[str
         value = said.get(place)
         if not isinstance(value, str) or not value or (external and place in _OUR_REGISTRYS):
             continue
+        with contextlib.suppress(Refused):  # each profile's own run refuses it
+            value = expanded(place, value)
         if place in _PATHS:
             value = os.path.normpath(settings.home_of(root, profile) / value)
         elif place == _BACKUP:
@@ -54,15 +59,9 @@ def used(sources: Sequence[SettingSource], root: Path, profile: str) -> dict[str
 
 
 def _backup(value: str) -> str:
-    from moorage.errors import Refused
-    from moorage.files import user_path
-
     if re.match(r"[a-z0-9]+:", value):
         return value.rstrip("/")
-    try:
-        return os.path.abspath(user_path(value))  # noqa: PTH100  (takes .. away)
-    except Refused:  # told where a backup is made
-        return value
+    return os.path.abspath(value)  # noqa: PTH100  (takes .. away)
 
 
 def shared(

@@ -1,4 +1,4 @@
-"""A nested mapping -> :class:`moorage.settings.Settings`, or what is wrong with it and where. Pure.
+"""A nested mapping -> :class:`moorage.settings.Settings`, or what is wrong with it and where.
 
 An unknown key or a wrong type is refused with its file and its place; nothing is guessed.
 """
@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from moorage.configuration.allowed import CHOICES, EACH, FORMS, LABEL, SPANS
+from moorage.configuration.paths import expanded
 from moorage.errors import Refused
 from moorage.settings import (
     KubernetesSettings,
@@ -161,7 +162,17 @@ def _parse_section(source: Giver, section: str, kind: Any, given: Mapping[Any, A
         values[key] = _convert(source, place, hints[key], value)
         if place in EACH:
             values[key] = EACH[place].usual(values[key])
+        if isinstance(values[key], str):
+            values[key] = _at_home(source, place, values[key])
     return kind(**values)
+
+
+def _at_home(source: Giver, place: str, value: str) -> str:
+    try:
+        return expanded(place, value, f"{place} in {giver_of(source, place)}")
+    except Refused as problem:
+        problem.place = place  # type: ignore[attr-defined]
+        raise
 
 
 def _convert(source: Giver, place: str, kind: Any, value: Any) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from moorage.configuration.paths import expanded
 from moorage.configuration.profiles import DEFAULT, said, there
 from moorage.errors import MoorageError, Refused
 from moorage.output.typed import OPTION
@@ -62,6 +63,7 @@ def _others(settings: Settings) -> Iterator[tuple[str, dict[str, Resident]]]:
 def _certs_dir(settings: Settings) -> str:
     """Where another profile's certificates are, by its own file."""
     try:
-        return str(said(settings.root, settings.profile)["certs"]["dir"])
+        named = str(said(settings.root, settings.profile)["certs"]["dir"])
     except (TypeError, KeyError):
         return str(type(settings.certs)().dir)
+    return expanded("certs.dir", named)

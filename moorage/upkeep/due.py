@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moorage.errors import Refused
-from moorage.files import user_path
 from moorage.output import Note
 from moorage.upkeep import outcomes
 
@@ -187,7 +186,7 @@ def _collect(layout: Layout, policy: collecting.CollectionPolicy) -> PartDone:
 def _back_up(settings: Settings, ui: UI) -> PartDone:
     from moorage.backup import container, restic, taking
 
-    file = settings.root / user_path(settings.upkeep.passphrase_file, "upkeep.passphrase_file")
+    file = settings.root / settings.upkeep.passphrase_file
     at = restic.place(settings.upkeep.backup, restic.read_passphrase(file))
     done = taking.back_up(settings, ui.progress, at, partial(container.serving, settings))
     if problem := taking.incomplete(done):

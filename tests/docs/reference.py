@@ -61,7 +61,8 @@ def settings() -> str:
         MADE,
         "They stand in `invoke.yaml`, in sections. A variable of the environment wins over the "
         "file: `INVOKE_REGISTRY_PORT=8443` is `port` of `registry`. A list is written as YAML or "
-        "with commas. `inv config.show` says where each value comes from, `inv config.check` what "
+        "with commas. In each setting that is a path, a leading `~` is your home folder. "
+        "`inv config.show` says where each value comes from, `inv config.check` what "
         "is wrong, and editors with a YAML language server complete and check keys by "
         "[invoke.schema.json](invoke.schema.json), which the first line of `invoke.yaml` names.",
         "What is laid over what, the last one wins: defaults, `/etc/invoke.yaml`, "

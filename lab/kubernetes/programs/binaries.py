@@ -19,7 +19,7 @@ from lab.kubernetes.programs.version import Version, parse
 from moorage import commands
 from moorage.actions import Action
 from moorage.errors import MoorageError, Refused
-from moorage.files import replaced_folder, user_cache, user_path, write_atomically
+from moorage.files import replaced_folder, user_cache, write_atomically
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -180,7 +180,7 @@ def _source(settings: Settings, client: DockerClient, ui: UI) -> Callable[[Path]
 
 
 def _folder(settings: Settings) -> Path:
-    return settings.root / user_path(settings.lab.kubernetes_binaries, "lab.kubernetes_binaries")
+    return settings.root / settings.lab.kubernetes_binaries
 
 
 def _from_folder(settings: Settings) -> Binaries:

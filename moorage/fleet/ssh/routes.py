@@ -94,7 +94,7 @@ def routes(
     """
     configs: dict[tuple[str, bool], _Config] = {}
 
-    usual = user_path(settings.ssh_config, "nodes.ssh_config") if settings.ssh_config else None
+    usual = Path(settings.ssh_config) if settings.ssh_config else None
     known = _read_anyway(targets, usual)
 
     def config_of(target: Target) -> _Config:
@@ -228,7 +228,7 @@ class _Config:
         self, options: Mapping[str, tuple[str, ...]], means: Mapping[str, str]
     ) -> tuple[Path, ...]:
         if self._known_hosts:
-            return (user_path(self._known_hosts, "nodes.known_hosts"),)
+            return (Path(self._known_hosts),)
         users = options.get("userknownhostsfile", _USER_HOSTS)
         systems = options.get("globalknownhostsfile", _SYSTEM_HOSTS)
         return _paths((*users, *systems), means)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moorage.errors import Refused
-from moorage.files import user_path
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -30,16 +29,11 @@ _KEY = re.compile(
 
 
 def files(settings: Settings) -> tuple[Path, Path] | None:
-    """The certificate's file and the key's, from the project's folder; None if none are named.
-
-    Raises Refused (``no-home``).
-    """
+    """The certificate's file and the key's, from the project's folder; None if none are named."""
     registry = settings.registry
     if not registry.client_cert:
         return None
-    cert = user_path(registry.client_cert, "registry.client_cert")
-    key = user_path(registry.client_key, "registry.client_key")
-    return settings.root / cert, settings.root / key
+    return settings.root / registry.client_cert, settings.root / registry.client_key
 
 
 def read(settings: Settings) -> ClientPair | None:

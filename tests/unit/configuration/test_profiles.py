@@ -313,9 +313,9 @@ def test_another_profiles_broken_file_stops_no_other(project: Path, text: str | 
     assert code == 0, err
 
 
-def test_a_home_folder_is_each_profiles_own(project: Path) -> None:
-    """Only a shell knows what ~ is: here it is a folder of that name, in the profile's home."""
-    for name in ("invoke.yaml", "invoke.eu-1.yaml"):
-        (project / name).write_text("registry: {data: ~/images}\n")
+def test_a_folder_in_the_home_folder_is_one_for_all_profiles(project: Path) -> None:
+    (project / "invoke.yaml").write_text("registry: {data: ~/images}\n")
+    (project / "invoke.eu-1.yaml").write_text(f"registry: {{data: {project}/images}}\n")
     ((code, _, err),) = inv(project, ["config.show"])
-    assert code == 0, err
+    assert code == 2
+    assert "registry.data" in err

@@ -249,14 +249,6 @@ def test_the_group_of_anothers_key_may_read_it(tmp_path: Path, authority: Author
     assert client_pair.read(theirs(tmp_path, 443, **given)) is not None
 
 
-def test_a_home_of_nobodys_is_refused(tmp_path: Path) -> None:
-    given = {"client_cert": "~nobody-of-ours/a.pem", "client_key": "~nobody-of-ours/b.pem"}
-    with pytest.raises(Refused) as refused:
-        client_pair.read(theirs(tmp_path, 443, **given))
-    assert refused.value.code == "no-home"
-    assert "registry.client_cert" in refused.value.cause
-
-
 def test_a_key_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     import subprocess
 

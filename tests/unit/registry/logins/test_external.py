@@ -372,12 +372,6 @@ def test_a_ca_file_of_the_users_is_read_and_never_written(
     assert (tmp_path / "theirs.pem").read_text() == authority.pem
 
 
-def test_a_ca_file_in_a_home_of_nobodys_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refused) as refused:
-        pki.ca_pem(theirs(tmp_path, 443, ca="~nobody-of-ours/ca.pem"))
-    assert refused.value.code == "no-home"
-
-
 def test_without_a_ca_the_cure_is_a_command_for_such_a_registry(tmp_path: Path) -> None:
     with pytest.raises(Refused) as refused:
         pki.ca_pem(theirs(tmp_path, 443))
