@@ -236,6 +236,11 @@ class Settings:
         return self.home / self.registry.data
 
     @property
+    def registry_hosts(self) -> tuple[str, ...]:
+        """The registry's own names, the first one first; a client's certificate is for these."""
+        return self.registry.host, *self.nodes.names
+
+    @property
     def registry_name(self) -> str:
         """``host`` or ``host:port``: how images, folders and logins name the registry."""
         registry = self.registry

@@ -103,9 +103,9 @@ def _token(
         return ""
 
     def opened(host: str, port: int) -> http.client.HTTPConnection:
-        own = host == registry.host
+        own = host in (registry.host, *registry.names)
         there = replace(registry, host=host, port=port, names=(), insecure=None)
-        if not own:  # the client's certificate is for the registry's own host alone
+        if not own:  # the client's certificate is for the registry's own names alone
             there = replace(there, client=None)
         # Runtimes ask it with the CAs of the host, most of them with the registry's as well.
         return connect(there, address if own else None, with_systems=True)

@@ -13,7 +13,7 @@ import os
 import ssl
 import threading
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -45,7 +45,8 @@ class Asker:
     """Connections that threads share. ``logins``: by registry; one that is not in it gets none.
 
     ``authorities``: a registry's CA files (PEM), beside the system's. ``at_once``: threads.
-    ``present`` puts a client's certificate into a registry's context.
+    ``present`` puts a client's certificate into a registry's context; ``names``: further hosts that
+    are shown it.
     """
 
     def __init__(
@@ -54,9 +55,10 @@ class Asker:
         authorities: Callable[[str], tuple[str, ...]],
         at_once: int = 1,
         present: Callable[[str, ssl.SSLContext], None] = nothing,
+        names: Collection[str] = (),
     ) -> None:
         self._logins, self._authorities, self._at_once = logins, authorities, at_once
-        self._present = present
+        self._present, self._names = present, names
         self._making = threading.Lock()
         self._pools: dict[tuple[str, bool], PoolManager] = {}
         self._tokens: dict[str, str] = {}
@@ -82,7 +84,7 @@ class Asker:
             answer = self._once(pool, method, url, image, login)
             wanted = tokens.challenge(answer.headers.get("www-authenticate", ""))
             if answer.status == 401 and wanted is not None:
-                own = tokens.is_issued_by(urlsplit(url).hostname or "", wanted)
+                own = tokens.is_issued_by((urlsplit(url).hostname or "", *self._names), wanted)
                 asked = self._pool(image.registry, own)
                 self._tokens[image.name] = _token(asked, wanted, login)
                 answer = self._once(pool, method, url, image, login)
@@ -112,22 +114,23 @@ class Asker:
         registry: str,
     ) -> BaseHTTPResponse:
         """What a redirect leads to, by the rules of :mod:`moorage.registry.client`: login and
-        client's certificate go to the registry's own host alone, and nothing goes without TLS."""
+        client's certificate go to the registry's own host alone (the certificate to its further
+        names, too), and nothing goes without TLS."""
         own = urlsplit(url).hostname
         for _ in range(MOST_REDIRECTS):
             url = onward(url, answer.status, answer.headers.get("location", ""))
             if not url:
                 break
-            ours = urlsplit(url).hostname == own
-            if not ours:
+            host = urlsplit(url).hostname
+            if host != own:
                 headers = {key: one for key, one in headers.items() if key != "Authorization"}
-            answer = self._pool(registry, ours).request(
+            answer = self._pool(registry, host in (own, *self._names)).request(
                 method, url, headers=headers, redirect=False
             )
         return answer
 
     def _pool(self, registry: str, presenting: bool = True) -> PoolManager:
-        """``presenting``: with the client's certificate, which is the registry's host's alone.
+        """``presenting``: with the client's certificate, which is the registry's own hosts' alone.
 
         Raises OSError for a CA file that cannot be read, ValueError for a proxy with a login.
         """

@@ -87,7 +87,7 @@ class _Work:
         self.settings, self.login, self.allowed, self.wish = settings, login, allowed, wish
         self.stop = threading.Event()
         logins = {settings.registry_name: (login.user, login.password)}
-        own = OwnRegistry(logins, self._authorities, self._present)
+        own = OwnRegistry(logins, self._authorities, self._present, settings.nodes.names)
         self._upstreams = Upstreams(images, allowed, wish.platform, wish.at_once, own)
         self._held = loaded.held(settings.root)
         self.from_bundle = all(str(image) in self._held for image in images)

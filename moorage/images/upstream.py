@@ -25,12 +25,14 @@ _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9.]+)?")
 class OwnRegistry:
     """A registry that is asked as well, with its login, its CA files and what it is shown: ours.
 
-    ``present``: what a registry's connections show it, put into their context.
+    ``present``: what a registry's connections show it, put into their context; ``names``: further
+    hosts that are shown it.
     """
 
     logins: Mapping[str, Login]
     authorities: Callable[[str], tuple[str, ...]]
     present: Callable[[str, ssl.SSLContext], None] = asking.nothing
+    names: tuple[str, ...] = ()
 
 
 def platform(text: str) -> str:
@@ -72,7 +74,7 @@ class Upstreams:
         own = own or OwnRegistry({}, asking.authorities)
         self._allowed, self._platform = allowed, platform
         logins: dict[str, Login] = {**asking.logins(allowed.sources), **own.logins}
-        self.asker = Asker(logins, own.authorities, at_once, own.present)
+        self.asker = Asker(logins, own.authorities, at_once, own.present, own.names)
         registries = {image.registry for image in images}
         self._redirected = {one: asking.is_redirected(one) for one in registries}
 

@@ -76,7 +76,7 @@ def ask(
     answer = _once(settings, tls.context(settings), request, headers, timeout)
     wanted = tokens.challenge(answer.headers.get("www-authenticate", ""))
     if answer.status == 401 and wanted is not None:
-        own, at = tokens.is_issued_by(settings.registry.host, wanted), place(settings)[0]
+        own, at = tokens.is_issued_by(settings.registry_hosts, wanted), place(settings)[0]
         systems = tls.context(settings, with_systems=True, presenting=own)
         token = tokens.fetch(settings, wanted, basic(login), systems, timeout, at)
         if token is None:
@@ -109,10 +109,10 @@ def _followed(
         there = urlsplit(url)
         host, port = there.hostname or "", there.port or 443
         wanted = (method, f"{there.path or '/'}{'?' * bool(there.query)}{there.query}", None)
-        ours = host == settings.registry.host
-        if not ours:
+        if host != settings.registry.host:
             headers = {key: value for key, value in headers.items() if key != "Authorization"}
-        context = tls.context(settings, with_systems=True, presenting=ours)
+        own = host in settings.registry_hosts
+        context = tls.context(settings, with_systems=True, presenting=own)
         answer = _once(settings, context, wanted, headers, timeout, at=(host, port))
     return answer
 

@@ -17,7 +17,7 @@ from moorage.errors import MoorageError
 from moorage.redaction import keep_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from moorage.settings import Settings
 
@@ -35,13 +35,13 @@ def challenge(header: str) -> dict[str, str] | None:
     return found if found.get("realm") else None
 
 
-def is_issued_by(host: str, wanted: Mapping[str, str]) -> bool:
-    """Whether the token server of a challenge is that host, on whichever port. Pure.
+def is_issued_by(hosts: Collection[str], wanted: Mapping[str, str]) -> bool:
+    """Whether the token server of a challenge is one of these hosts, on whichever port. Pure.
 
-    Only then a client's certificate is shown to it, as to no host but the registry's.
+    Only then a client's certificate is shown to it, as to no host but the registry's own.
     """
     try:
-        return urlsplit(wanted["realm"]).hostname == host
+        return urlsplit(wanted["realm"]).hostname in hosts
     except ValueError:
         return False
 
@@ -88,7 +88,7 @@ def fetch(
         raise _none(settings, f"it is at {wanted['realm']}, and a login is sent over HTTPS alone")
     query = "&".join(filter(None, (realm.query, urlencode(asked(wanted)))))
     path = f"{realm.path or '/'}?{query}" if query else realm.path or "/"
-    where = address if address and host == settings.registry.host else host
+    where = address if address and host in settings.registry_hosts else host
     connection = http.client.HTTPSConnection(host, port, timeout=timeout)
     try:
         connection.sock = socket.create_connection((where, port), timeout)

@@ -26,7 +26,7 @@ from moorage.references import parse
 from moorage.registry import client, tls
 from moorage.registry.logins import client_pair
 from moorage.registry.logins.credentials import Credentials
-from moorage.settings import RegistrySettings, Settings
+from moorage.settings import NodesSettings, RegistrySettings, Settings
 from tests.agent.authority import Authority
 from tests.ports import free_port
 from tests.unit.elsewhere import project
@@ -34,6 +34,7 @@ from tests.unit.elsewhere import project
 LOGIN = Credentials("robot", "a:pass word")
 DIGEST = f"sha256:{'a' * 64}"
 HERE, THERE = "localhost", "127.0.0.1"  # two hosts, though one machine
+OTHER = "other.test"  # a further name of the registry
 
 
 @dataclass
@@ -93,7 +94,7 @@ class Elsewhere:
 
         httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = httpd.server_address[1]
-        crt, key = self.authority.issue(HERE, THERE)
+        crt, key = self.authority.issue(HERE, THERE, OTHER)
         (folder / "tls.crt").write_bytes(crt)
         (folder / "tls.key").write_bytes(key)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -130,6 +131,7 @@ def digests(settings: Settings) -> list[str]:
         login,
         lambda _: (str(settings.ca_file),),
         present=lambda _, made: tls.present(settings, made),
+        names=settings.nodes.names,
     )
     image = parse(f"{settings.registry_name}/team/app:1")
     return [client.manifest_digest(settings, LOGIN, "team/app", "1"), asker.digest(image)]
@@ -169,10 +171,19 @@ def presenting(settings: Settings, elsewhere: Elsewhere, tmp_path: Path) -> Sett
     return replace(settings, registry=shown)
 
 
-@pytest.mark.parametrize(("host", "shown"), [(HERE, True), (THERE, False)])
-def test_a_clients_certificate_is_shown_to_the_token_server_of_the_same_host_alone(
-    settings: Settings, elsewhere: Elsewhere, tmp_path: Path, host: str, shown: bool
+@pytest.mark.parametrize(
+    ("host", "names", "shown"),
+    [(HERE, (), True), (THERE, (), False), (THERE, (THERE,), True), (THERE, (OTHER,), False)],
+)
+def test_a_clients_certificate_is_shown_to_the_token_server_of_the_registrys_names_alone(
+    settings: Settings,
+    elsewhere: Elsewhere,
+    tmp_path: Path,
+    host: str,
+    names: tuple[str, ...],
+    shown: bool,
 ) -> None:
+    settings = replace(settings, nodes=NodesSettings(names=names))
     elsewhere.realm = f"https://{host}:{elsewhere.port}/token"
     elsewhere.sends = "/kept/app"
     with_pair = presenting(settings, elsewhere, tmp_path)
@@ -181,10 +192,10 @@ def test_a_clients_certificate_is_shown_to_the_token_server_of_the_same_host_alo
         HERE, elsewhere.port, THERE, elsewhere.authority.pem, client=client_pair.read(with_pair)
     )
     login = Verify(f"{settings.registry_name}/team/app:1", LOGIN.user, LOGIN.password)
-    ask_registry(Plan(registry, verify=login), THERE)
+    ask_registry(Plan(replace(registry, names=names), verify=login), THERE)
     assert {one for one in elsewhere.clients if one[0] == HERE} == {(HERE, True)}
     assert elsewhere.clients.count((host, shown)) >= 3
-    assert (THERE, True) not in elsewhere.clients
+    assert (host, not shown) not in elsewhere.clients
 
 
 def test_a_clients_certificate_does_not_go_along_to_another_host(
@@ -193,6 +204,16 @@ def test_a_clients_certificate_does_not_go_along_to_another_host(
     elsewhere.sends = f"https://{THERE}:{elsewhere.port}/kept/app"
     assert digests(presenting(settings, elsewhere, tmp_path)) == [DIGEST, DIGEST]
     assert elsewhere.clients == [(HERE, True), (THERE, False)] * 2
+
+
+def test_a_clients_certificate_goes_along_to_another_name_of_the_registry_and_no_login_does(
+    settings: Settings, elsewhere: Elsewhere, tmp_path: Path
+) -> None:
+    elsewhere.sends = f"https://{THERE}:{elsewhere.port}/kept/app"
+    named = replace(settings, nodes=NodesSettings(names=(THERE,)))
+    assert digests(presenting(named, elsewhere, tmp_path)) == [DIGEST, DIGEST]
+    assert elsewhere.clients == [(HERE, True), (THERE, True)] * 2
+    assert [login for host, login in elsewhere.logins if host == THERE] == ["", ""]
 
 
 @pytest.mark.parametrize("host", [HERE, THERE])
