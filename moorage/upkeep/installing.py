@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from moorage import commands
 from moorage.errors import MoorageError, Refused
+from moorage.files import private_folder, write_atomically
 from moorage.upkeep import schedule
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ def install(settings: Settings) -> Scheduled:
             _replace_crontab(schedule.without_job(_crontab(), job.name))
         return Scheduled(by, str(_timer(job.name)), changed)
     if changed:
+        private_folder(settings.state)
+        write_atomically(job.folder / job.kept, b"")  # else a run would count as missed at once
         _replace_crontab(schedule.crontab(_crontab(), job))
     return Scheduled(by, f"{job.user}'s crontab", changed)
 

@@ -14,6 +14,9 @@ from moorage.settings import home_of
 # crontab(5): the rest of a line is the shell's, and the shell takes this for a comment.
 _MARK = "# moorage: upkeep of {name}"
 
+# A day, and the hour that a run may take or a clock be put forward.
+_MISSED_MINUTES = 25 * 60
+
 # systemd takes no quote, backslash or dollar in the name of a program, escaped or not, and any in
 # that of a folder.
 _SERVICE = """\
@@ -66,7 +69,7 @@ class Job:
 
     @property
     def kept(self) -> str:
-        """Where the words of the last run by cron are kept."""
+        """Where the words of the last run by cron are kept, in the folder."""
         return str(home_of(Path(), self.profile) / ".moorage/upkeep.out")
 
 
@@ -84,16 +87,20 @@ def timer(job: Job) -> str:
 def crontab(before: str, job: Job) -> str:
     """A user's crontab with the job's line, and every other line as it was.
 
-    What a run says is kept in the state folder, and comes by mail only if the run failed. Raises
-    Refused for an impossible folder.
+    What a run says is kept in the state folder, and comes by mail only if the run failed. cron
+    forgets what was due while a machine was off or asleep, so the line looks every hour whether it
+    is that hour, or the last run is too long ago: then the words of it are as old. Raises Refused
+    for an impossible folder.
     """
-    hour, minute = map(int, job.at.split(":"))
+    hour, minute = job.at.split(":")
     command = (
         f"cd {shlex.quote(_one_line(str(job.folder)))} && "
+        f'{{ [ "$(date +%H)" = {hour} ] || '
+        f'[ -z "$(find {job.kept} -mmin -{_MISSED_MINUTES} 2>/dev/null)" ]; }} && '
         f"{{ ./run {job.command} >{job.kept} 2>&1 || cat {job.kept}; }} {_mark(job.name)}"
     )
     # crontab(5): % begins the command's standard input unless it is escaped.
-    line = f"{minute} {hour} * * * " + command.replace("%", r"\%")
+    line = f"{int(minute)} * * * * " + command.replace("%", r"\%")
     return "\n".join([*_without(before, job.name), line, ""])
 
 

@@ -81,7 +81,7 @@ FIT = {
     ("agent/node/disk.py", "flags"), ("lab/kubernetes/worker.py", "_CONFIG"),
     ("lab/machines/containers.py", "name"), ("moorage/configuration/profiles.py", "file_of(name)"),
     ("moorage/registry/spec.py", "PORT"), ("moorage/tasks/lab.py", "first"),
-    ("moorage/unforeseen.py", "os.geteuid()"), ("moorage/upkeep/schedule.py", "job.command"),
+    ("moorage/unforeseen.py", "os.geteuid()"),
     ("moorage/upkeep/schedule.py", "job.kept"), ("moorage/walk/tutorial.py", "folder"),
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -218,12 +219,15 @@ def test_a_line_is_added_to_the_crontab_once_and_taken_away(settings: Settings, 
     done = installing.install(settings)
     assert (done.by, done.changed) == ("cron", True)
     added = crontab("-l").removeprefix(mine)
-    assert added.startswith("30 4 * * * cd ")
+    assert added.startswith("30 * * * * cd ")
+    assert " = 04 ] || " in added
+    assert (settings.state / "upkeep.out").stat().st_mode & 0o777 == 0o600
     assert added.count("\n") == 1
     assert not installing.install(settings).changed
     moved = project(settings.root, upkeep=UpkeepSettings(at="05:00"))
     assert installing.install(moved).changed
-    assert crontab("-l").removeprefix(mine).startswith("0 5 * * * cd ")
+    assert crontab("-l").removeprefix(mine).startswith("0 * * * * cd ")
+    assert " = 05 ] || " in crontab("-l")
     assert installing.remove(settings)
     assert crontab("-l") == mine
     assert not installing.remove(settings)
@@ -245,18 +249,70 @@ def test_a_crontab_that_cannot_be_read_is_left_alone(
     assert refused.value.code == "crontab-refused"
 
 
+def as_cron(command: str) -> subprocess.CompletedProcess[str]:
+    unescaped = command.replace(r"\%", "\0")
+    assert "%" not in unescaped  # crontab(5): the rest would be the command's stdin
+    words = ["/bin/sh", "-c", unescaped.replace("\0", "%")]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+# The hour by the clock, the age of the last run in hours (None: there was none): is it run?
+HOURS = [
+    ("03", 24, True),
+    ("03", 1, True),
+    ("04", 1, False),
+    ("02", 23, False),
+    ("02", 24.9, False),
+    ("09", 25.1, True),  # asleep at three this night
+    ("09", 24 * 30, True),
+    ("09", None, True),
+]
+
+
+@pytest.mark.parametrize(("hour", "age", "runs"), HOURS)
+@pytest.mark.parametrize("busybox", [False, True])
+def test_a_run_that_cron_missed_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    hour: str, age: float | None, runs: bool, busybox: bool,
+) -> None:  # fmt: skip
+    folder = checkout(tmp_path, "50% of $HOME")
+    program(tmp_path / "bin", "date", f'#!/bin/sh\n[ "$*" = +%H ] && echo {hour}\n')
+    if busybox:
+        found = shutil.which("busybox") or str(unpacked("busybox-static") / "bin" / "busybox")
+        program(tmp_path / "bin", "find", f'#!/bin/sh\nexec {found} find "$@"\n')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    if age is not None:
+        kept, then = folder / ".moorage" / "upkeep.out", time.time() - age * 3600
+        kept.touch()
+        os.utime(kept, (then, then))
+    done = as_cron(schedule.crontab("", job(folder)).rstrip("\n").split(" ", 5)[5])
+    assert (done.stdout, done.stderr) == ("", "")
+    assert (tmp_path / "ran").exists() == runs
+    if runs:  # and not again an hour later
+        (tmp_path / "ran").unlink()
+        program(tmp_path / "bin", "date", "#!/bin/sh\necho 10\n")
+        as_cron(schedule.crontab("", job(folder)).rstrip("\n").split(" ", 5)[5])
+        assert not (tmp_path / "ran").exists()
+
+
+def test_nothing_counts_as_missed_when_the_line_has_just_been_added(
+    settings: Settings, cron: Path, tmp_path: Path
+) -> None:
+    installing.install(settings)
+    program(settings.root, "run", f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program(tmp_path / "bin", "date", "#!/bin/sh\necho 05\n")
+    as_cron(crontab("-l").rstrip("\n").split(" ", 5)[5])
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("code", [0, 1])
 @pytest.mark.parametrize("name", FOLDERS)
 def test_crons_shell_runs_it_in_its_folder(tmp_path: Path, name: str, code: int) -> None:
     folder = checkout(tmp_path, name, code)
     line = schedule.crontab("", job(folder, at="00:00")).rstrip("\n")
     minute, hour, *_, command = line.split(" ", 5)
-    assert (minute, hour) == ("0", "0")
-    unescaped = command.replace(r"\%", "\0")
-    assert "%" not in unescaped  # crontab(5): the rest would be the command's stdin
-    done = subprocess.run(
-        ["/bin/sh", "-c", unescaped.replace("\0", "%")], capture_output=True, text=True, check=False
-    )
+    assert (minute, hour) == ("0", "*")
+    done = as_cron(command)
     ran = (tmp_path / "ran").read_text().splitlines()
     assert ran == [str(folder), "inv upkeep"]
     assert (done.stdout, done.stderr) == ("said\n" if code else "", "")
