@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from moorage.settings import Settings
 
 
+NO_JUMP = "-"
+
+
 @dataclass(frozen=True)
 class Resident:
     """An agent that stays: the ``id`` in its certificate, its port, the certificate's ``serial``
@@ -31,6 +34,10 @@ class Resident:
     ``ssh_port``: of the SSH that it was adopted by, for behind one address another port may lead to
     another node; 0 for one of an earlier build, which noted none. ``usual_port``: none was said
     then, so that the host's name alone leads there.
+
+    ``jump``: the SSH option by which an inventory had it reached through another machine, for one
+    private address may be another node behind each; ``NO_JUMP`` if none did, "" for an agent of an
+    earlier build.
 
     ``settling``: adopted then (seconds since 1970), and not met since; 0 for one that was met.
     """
@@ -43,10 +50,12 @@ class Resident:
     ssh_port: int = 0
     usual_port: bool = False
     settling: int = 0
+    jump: str = ""
 
-    def is_at(self, ssh_port: int) -> bool:
-        """Whether it is on the node behind this port of its host."""
-        return self.ssh_port in (0, ssh_port)
+    def is_at(self, ssh_port: int, jump: str) -> bool:
+        """Whether it is on the node behind this port of its host, through the jump host that an
+        inventory names with it; "" if none does: then it is the node that is known."""
+        return self.ssh_port in (0, ssh_port) and (not jump or self.jump in ("", jump))
 
     def word(self, host: str) -> str:
         """How a user names the node of this host."""
@@ -86,10 +95,10 @@ class Roster:
         """By the host's name as the user gives it, without user and port; none that is revoked."""
         return dict(self._read()[1])
 
-    def at(self, host: str, ssh_port: int) -> Resident | None:
-        """The agent on the node behind this SSH port of the host; None if there is none."""
+    def at(self, host: str, ssh_port: int, jump: str) -> Resident | None:
+        """The agent on that very node (:meth:`Resident.is_at`); None if there is none."""
         found = self.residents().get(host)
-        return found if found is not None and found.is_at(ssh_port) else None
+        return found if found is not None and found.is_at(ssh_port, jump) else None
 
     def revoked(self) -> frozenset[str]:
         """The ids of agents that were forgotten: what they answer counts for nothing."""

@@ -77,7 +77,9 @@ def let_go_as(
     alike: dict[str, list[HostStanding]] = {}
     for one in stand:
         resident = residents.get(one.target.host)
-        if resident is not None and resident.is_at(one.target.place[1] or resident.ssh_port):
+        if resident is None:
+            continue
+        if resident.is_at(one.target.place[1] or resident.ssh_port, one.target.jump):
             alike.setdefault(resident.id, []).append(one)
     newest = {name: max(each, key=lambda one: one.at) for name, each in alike.items()}
     return [
@@ -109,11 +111,11 @@ def trusting(settings: Settings) -> list[Target]:
     stand = standings(settings).values()
     # Two ports of one address are two nodes, and so is one address behind two jump hosts.
     found = {one.target.told_apart_by: one.target for one in stand if one.changes}
-    ports: dict[str, set[int]] = {}
+    ports: dict[str, set[tuple[int, str]]] = {}
     for one in stand:
         if one.changes or one.last != TRUST:
             host, port = one.target.place
-            ports.setdefault(host, set()).add(port)
+            ports.setdefault(host, set()).add((port, one.target.jump))
     staying = [
         routing.of_agent(host, one)
         for host, one in Roster(settings).residents().items()
@@ -122,9 +124,11 @@ def trusting(settings: Settings) -> list[Target]:
     return sorted([*found.values(), *staying], key=lambda one: one.name)
 
 
-def _is_among(host: str, resident: Resident, ports: Mapping[str, Set[int]]) -> bool:
-    """Whether the node of an agent is one of those: host -> SSH ports, 0 where none was said."""
-    found = ports.get(Target(host, host).place[0], set())
+def _is_among(host: str, resident: Resident, known: Mapping[str, Set[tuple[int, str]]]) -> bool:
+    """Whether the node of an agent is one of those: host -> SSH ports, 0 where none was said, and
+    the jump hosts that an inventory named."""
+    places = known.get(Target(host, host).place[0], set())
+    found = {port for port, jump in places if resident.is_at(resident.ssh_port, jump)}
     if not resident.ssh_port:
         return bool(found)
     return resident.ssh_port in found or (resident.usual_port and 0 in found)

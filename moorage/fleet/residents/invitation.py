@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from moorage.errors import MoorageError
@@ -32,6 +33,7 @@ class Invitation:
         tell: Callable[[dict[str, Any]], None],
         neighbour: Callable[[str], str],
         first_port: int = 0,
+        first_jump: str = "",
     ) -> None:
         self._authority = authority
         self._roster = roster
@@ -40,7 +42,7 @@ class Invitation:
         self._port = port
         self._tell = tell
         self._neighbour = neighbour
-        self._first_port = first_port
+        self._first_port, self._first_jump = first_port, first_jump
         self._resident: Resident | None = None
         self._asked = ""
 
@@ -57,10 +59,14 @@ class Invitation:
             places.note_again(self._roster, known, self._route)
             return b"\n"
         try:
-            places.refuse_another_nodes(self._roster, self._route, self._first_port)
+            places.refuse_another_nodes(
+                self._roster, self._route, self._first_port,
+                partial(self._is_here, str(event.get("id"))), self._first_jump,
+            )  # fmt: skip
             identity = self._roster.identity(host, str(event.get("id")))
             document, resident = granted(self._authority, identity, event, self._port)
-            self._resident = places.noted(resident, self._route, places.address_of(self._route))
+            address = places.address_of(self._route)
+            self._resident = places.noted(self._roster, resident, self._route, address)
             self._asked = str(event.get("id"))
         except MoorageError as problem:
             self._tell({"event": "note", "message": not_here(problem.fault.to_json())})
@@ -74,11 +80,14 @@ class Invitation:
         may have two ports.
         """
         known = self._roster.known_as(identity)
-        own = self._roster.at(self._route.target.host, self._route.port)
+        own = self._roster.at(self._route.target.host, self._route.port, self._route.target.jump)
         if known is None or (own is not None and own.id == identity):
             return None
-        here = places.answers(known, self._route, self._session, self._authority)
-        return known if here else None
+        return known if self._is_here(identity, known) else None
+
+    def _is_here(self, asked: str, known: Resident) -> bool:
+        same = known.id == asked
+        return same and places.answers(known, self._route, self._session, self._authority)
 
     def hear(self, event: dict[str, Any]) -> None:
         """What became of it."""

@@ -1,4 +1,5 @@
-"""Where an agent is met: its address, and the SSH port that tells nodes of one address apart."""
+"""Where an agent is met: its address, and what tells nodes of one address apart: the SSH port, and
+the jump host that an inventory names."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from moorage.errors import MoorageError, Refused
 from moorage.fleet.residents import channel
+from moorage.pki.roster import NO_JUMP
 
 if TYPE_CHECKING:
     from moorage.fleet.ssh.routes import Route
@@ -23,17 +25,26 @@ def address_of(route: Route) -> str:
     return route.hostname if route.direct else ""
 
 
-def noted(resident: Resident, route: Route, address: str) -> Resident:
+def noted(roster: Roster, resident: Resident, route: Route, address: str) -> Resident:
     """As the roster keeps an agent that was adopted by ``route``."""
-    usual = route.target.usual_port
-    return replace(resident, address=address, ssh_port=route.port, usual_port=usual)
+    before = roster.residents().get(route.target.host)
+    former = before.jump if before is not None and before.id == resident.id else ""
+    made = replace(resident, address=address, ssh_port=route.port, jump=former)
+    return _by_jump(replace(made, usual_port=route.target.usual_port), route)
 
 
 def met(resident: Resident, route: Route) -> Resident:
-    """With the SSH port by which it was met."""
-    if resident.ssh_port == route.port:
-        return resident
-    return replace(resident, ssh_port=route.port, usual_port=route.target.usual_port)
+    """With the SSH port and the jump host by which it was met."""
+    if resident.ssh_port != route.port:
+        usual = route.target.usual_port
+        resident = replace(resident, ssh_port=route.port, usual_port=usual)
+    return _by_jump(resident, route)
+
+
+def _by_jump(resident: Resident, route: Route) -> Resident:
+    """Where the route says no jump host, what was known of it stays."""
+    jump = route.target.jump or resident.jump or NO_JUMP
+    return resident if jump == resident.jump else replace(resident, jump=jump)
 
 
 def answers(known: Resident, route: Route, session: Session, authority: Authority) -> bool:
@@ -56,18 +67,18 @@ def note_again(roster: Roster, known: Resident, route: Route) -> None:
     here = roster.residents().get(host)
     if here is not None and here.id == known.id and here.usual_port and not route.target.usual_port:
         return  # by the host's name alone it is found as well
-    roster.put(host, noted(replace(known, settling=0), route, address_of(route)))
+    roster.put(host, noted(roster, replace(known, settling=0), route, address_of(route)))
 
 
 def drop(roster: Roster, route: Route) -> None:
     """Takes the agent of that very node out of the roster."""
-    if roster.at(route.target.host, route.port) is not None:
+    if roster.at(route.target.host, route.port, route.target.jump) is not None:
         roster.drop(route.target.host)
 
 
 def did_not_settle(roster: Roster, route: Route) -> None:
     """The node has said that its agent did not come up: none is there."""
-    known = roster.at(route.target.host, route.port)
+    known = roster.at(route.target.host, route.port, route.target.jump)
     if known is not None and known.settling:
         roster.drop(route.target.host)
 
@@ -77,26 +88,40 @@ def refuse_another_nodes(
     route: Route,
     first_port: int = 0,
     is_here: Callable[[Resident], bool] = lambda _: False,
+    first_jump: str = "",
 ) -> None:
     """Raises Refused (``another-nodes``) if the host's name is that of a node behind another port,
-    whose agent would be lost from the roster.
+    or behind another jump host of an inventory, whose agent would be lost from the roster.
 
-    ``first_port``: of the first node of that name in this run; ``is_here``: whether the agent that
-    is known answers on the node of ``route`` all the same.
+    ``first_port`` and ``first_jump``: of the first node of that name in this run; ``is_here``:
+    whether the agent that is known answers on the node of ``route`` all the same.
     """
-    host, port = route.target.host, route.port
+    host, port, jump = route.target.host, route.port, route.target.jump or NO_JUMP
     known = roster.residents().get(host)
     taken = (known.ssh_port if known is not None else 0) or first_port
-    if taken in (0, port) or (known is not None and is_here(known)):
+    taken_jump = (known.jump if known is not None else "") or first_jump
+    if taken in (0, port) and taken_jump in ("", jump):
         return
+    if known is not None and is_here(known):
+        return
+    if taken not in (0, port):
+        there, here, key = f"behind its SSH port {taken}", f"port {port}", "Port"
+    else:
+        there, here, key = _behind(taken_jump), f"the one {_behind(jump)}", "ProxyJump"
     forget = ""
     if known is not None:
         forget = f"; if the other node is gone: inv nodes.forget --hosts={known.word(host)} first"
     raise Refused(
         "another-nodes",
-        f"{host} is the name of the node behind its SSH port {taken}, whose agent stays",
-        cause=f"an agent is known by the name of its host, and port {port} is another node's",
-        cure="give this node a name of its own in ~/.ssh/config (Host, HostName, Port) and use "
+        f"{host} is the name of the node {there}, whose agent stays",
+        cause=f"an agent is known by the name of its host, and {here} is another node's",
+        cure=f"give this node a name of its own in ~/.ssh/config (Host, HostName, {key}) and use "
         f"that one{forget}",
         host=route.name,
     )
+
+
+def _behind(jump: str) -> str:
+    if jump == NO_JUMP:
+        return "for which no inventory names a jump host"
+    return f"that is reached by {jump}"

@@ -23,7 +23,7 @@ from moorage.fleet.residents import channel, places
 from moorage.fleet.residents.invitation import Invitation, granted, not_here
 from moorage.pki import authority as authorities
 from moorage.pki import neighbours
-from moorage.pki.roster import Resident, Roster
+from moorage.pki.roster import NO_JUMP, Resident, Roster
 
 if TYPE_CHECKING:
     import ssl
@@ -71,8 +71,8 @@ class Residents:
         self._by_host = self._roster.residents()
         self._settings = settings
         self._routes = tuple(route for route in routes if not route.remembered)
-        nodes = Counter(route.target.host for route in self._routes)
-        self._of_several = frozenset(host for host, number in nodes.items() if number > 1)
+        self._nodes = Counter(route.target.host for route in self._routes)
+        self._places = Counter((route.target.host, route.port) for route in self._routes)
         self._context: ssl.SSLContext | None = None
         if self._by_host or adopting:
             self._context = authorities.checked_context(settings) or self._authority.context()
@@ -92,9 +92,20 @@ class Residents:
         resident = self._by_host.get(host)
         if resident is None or route.remembered:
             return resident
-        if not resident.ssh_port and host in self._of_several:
+        if not resident.ssh_port and self._nodes[host] > 1:
             return None
-        return resident if resident.is_at(route.port) else None
+        jump, several = route.target.jump, self._places[host, route.port] > 1
+        if several and not resident.jump:
+            return None
+        # A way may have come to lead through another machine: an agent says who it is.
+        jump = "" if resident.jump == NO_JUMP and not several else jump
+        return resident if resident.is_at(route.port, jump) else None
+
+    def first_jump(self, route: Route) -> str:
+        """The same of the machine before it, by an inventory."""
+        host = route.target.host
+        jumps = (one.target.jump for one in self._routes if one.target.host == host)
+        return next(jumps, route.target.jump) or NO_JUMP
 
     def first_port(self, route: Route) -> int:
         """The SSH port of the run's first node with the host of ``route``: of several behind one
@@ -110,6 +121,7 @@ class Residents:
         return Invitation(
             self._authority, self._roster, route, session, self._port, tell,
             partial(neighbours.holder, self._settings), self.first_port(route),
+            self.first_jump(route),
         )  # fmt: skip
 
     @contextlib.contextmanager
@@ -211,12 +223,18 @@ def looks(settings: Settings) -> tuple[int, ...]:
 
 
 def adopt(
-    settings: Settings, visit: Visit, *, port: int | None, loopback: bool, first_port: int = 0
+    settings: Settings,
+    visit: Visit,
+    *,
+    port: int | None,
+    loopback: bool,
+    first_port: int = 0,
+    first_jump: str = "",
 ) -> HostResult:
     """Makes the agent stay on the node; again, it gets a new key and this folder's archive.
 
-    ``first_port``: as of :meth:`Residents.first_port`. Raises MoorageError if its request is
-    refused; nothing is left of it there.
+    ``first_port``: as of :meth:`Residents.first_port`, ``first_jump`` too. Raises MoorageError if
+    its request is refused; nothing is left of it there.
     """
     authority, roster = authorities.Authority.open(settings), Roster(settings)
     name, host = visit.route.name, visit.route.target.host
@@ -236,7 +254,7 @@ def adopt(
             refused = neighbours.not_ours(theirs, host)
             return b"\n"
         try:
-            places.refuse_another_nodes(roster, visit.route, first_port, is_here)
+            places.refuse_another_nodes(roster, visit.route, first_port, is_here, first_jump)
             identity = roster.identity(host, former)
             document, resident = granted(authority, identity, event, port, loopback=loopback)
         except MoorageError as problem:
@@ -251,7 +269,8 @@ def adopt(
         return result
     address = "" if loopback else places.address_of(visit.route)
     # Under another name it may have been known by the id it had before.
-    roster.put(host, places.noted(resident, visit.route, address), instead_of=former)
+    resident = places.noted(roster, resident, visit.route, address)
+    roster.put(host, resident, instead_of=former)
     try:
         # Through the session: it also works where a firewall closes the port.
         line = channel.through(name, visit.session.transport, resident, authority.context())
@@ -276,7 +295,7 @@ def release(settings: Settings, visit: Visit) -> HostResult:
 
 def _refuse_a_neighbours(settings: Settings, visit: Visit) -> None:
     host = visit.route.target.host
-    known = Roster(settings).at(host, visit.route.port)
+    known = Roster(settings).at(host, visit.route.port, visit.route.target.jump)
     if known is not None or not neighbours.any_resident(settings):
         return
     asked = ""

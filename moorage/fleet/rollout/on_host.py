@@ -206,6 +206,7 @@ _VISITS: dict[str, Callable[[HostMeans, Visit], HostResult]] = {
     "reside": lambda means, visit: residence.adopt(
         means.settings, visit, port=means.operation.wish.port,
         loopback=means.operation.wish.loopback, first_port=means.residents.first_port(visit.route),
+        first_jump=means.residents.first_jump(visit.route),
     ),
     "release": lambda means, visit: residence.release(means.settings, visit),
     "upgrade": lambda means, visit: residence.upgrade(

@@ -17,7 +17,7 @@ from moorage.fleet.ssh.routes import (
     require_each_once,
     routes,
 )
-from moorage.pki.roster import Roster
+from moorage.pki.roster import NO_JUMP, Roster
 
 if TYPE_CHECKING:
     from moorage.fleet.inventory import Target
@@ -141,15 +141,21 @@ def _met(settings: Settings, targets: Sequence[Target]) -> dict[Target, Route]:
 
 
 def _surely(resident: Resident, target: Target) -> bool:
+    if target.jump and target.jump != resident.jump:
+        return False
     if target.usual_port:
         return resident.usual_port or not resident.ssh_port
-    return resident.is_at(target.port) if target.port else not resident.ssh_port
+    if not target.port:
+        return not resident.ssh_port
+    return resident.is_at(target.port, target.jump)
 
 
 def of_agent(host: str, resident: Resident) -> Target:
     """The node of an agent that the roster knows by this host."""
     word = resident.word(host)
-    return inventory.Target(word, host, port=0 if word == host else resident.ssh_port)
+    through = (resident.jump,) if resident.jump not in ("", NO_JUMP) else ()
+    port = 0 if word == host else resident.ssh_port
+    return inventory.Target(word, host, port=port, ssh_args=through)
 
 
 def with_agent(settings: Settings, targets: Sequence[Target]) -> dict[Target, Resident]:
@@ -163,7 +169,7 @@ def with_agent(settings: Settings, targets: Sequence[Target]) -> dict[Target, Re
     elsewhere = {
         one
         for one, route in zip(unsure, ways(settings, unsure), strict=True)
-        if not found[one].is_at(route.port)
+        if not found[one].is_at(route.port, one.jump)
     }
     return {one: resident for one, resident in found.items() if one not in elsewhere}
 

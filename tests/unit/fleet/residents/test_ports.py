@@ -116,13 +116,19 @@ def test_a_roster_of_before_is_read_and_a_spoilt_one_is_refused(settings: Settin
     known(settings, HOST, 0)
     file = settings.certs_dir / "fleet" / "nodes.json"
     document = json.loads(file.read_text())
-    for name in ("ssh_port", "usual_port"):
+    for name in ("ssh_port", "usual_port", "jump"):
         del document["nodes"][HOST][name]
     file.write_text(json.dumps(document))
     assert Roster(settings).residents()[HOST] == Resident(
         IDENTITY, AGENT_PORT, "1", 2_000_000_000, HOST
     )
-    for change in ({"ssh_port": "22"}, {"port": True}, {"address": None}, {"usual_port": 1}):
+    for change in (
+        {"ssh_port": "22"},
+        {"port": True},
+        {"address": None},
+        {"usual_port": 1},
+        {"jump": 1},
+    ):
         spoilt = {**document, "nodes": {HOST: document["nodes"][HOST] | change}}
         file.write_text(json.dumps(spoilt))
         with pytest.raises(Refused) as refused:
@@ -198,7 +204,7 @@ class Transport:
 class Visit:
     """On a node whose agent has this id, and answers at ``port`` there."""
 
-    def __init__(self, settings: Settings, word: str, identity: str, port: int) -> None:
+    def __init__(self, settings: Settings, word: str | Target, identity: str, port: int) -> None:
         [self.route] = routing.to(settings, [word])
         self.identity = identity
         self.session: Any = type("Session", (), {"transport": Transport(port)})()

@@ -1,0 +1,221 @@
+"""Two nodes of one private address behind two jump hosts, told apart as an inventory names these.
+
+The agent is real. A stand-in for the SSH session leads to it (test_ports.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.wire.report import CHANGED, HostResult
+from moorage.catalogue import usage
+from moorage.errors import Refused
+from moorage.fleet.inventory import Target, ansible
+from moorage.fleet.residents import residence
+from moorage.fleet.residents.residence import Residents
+from moorage.fleet.rollout.fleet import Fleet
+from moorage.fleet.ssh import routing
+from moorage.pki.authority import Authority
+from moorage.pki.roster import NO_JUMP, Resident, Roster
+from moorage.rotation import members
+from moorage.settings import NodesSettings, Settings
+from moorage.ui import UI
+from tests.adopted import IDENTITY, Folder, adopted
+from tests.ports import free_port
+from tests.unit.elsewhere import project
+from tests.unit.fleet.residents.test_ports import AGENT_PORT, OTHER, Visit, adopt, invited
+
+HOST = "10.0.0.5"
+ONE = Target("web1", HOST, ssh_args=("ProxyJump=bastion1",))
+TWO = Target("web2", HOST, ssh_args=("IdentityFile=x", "ProxyJump=bastion2"))
+BARE = Target(HOST, HOST)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    config = tmp_path / "ssh_config"
+    config.write_text("")
+    made = project(tmp_path, nodes=NodesSettings(ssh_config=str(config)))
+    Authority.open(made)
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    with adopted(tmp_path) as made:
+        yield made
+
+
+def known(settings: Settings, jump: str, address: str = "") -> Resident:
+    made = Resident(
+        IDENTITY, AGENT_PORT, "1", 2_000_000_000, address, 22, usual_port=True, jump=jump
+    )
+    Roster(settings).put(HOST, made)
+    return made
+
+
+def visit(settings: Settings, target: Target, identity: str = "", port: int = 0) -> Visit:
+    return Visit(settings, target, identity, port or free_port())
+
+
+def of(settings: Settings, *targets: Target) -> list[bool]:
+    """Whether each counts as the node of the agent that is known."""
+    routes = routing.to(settings, targets)
+    return [Residents(settings, routes=routes).of(route) is not None for route in routes]
+
+
+def test_the_jump_host_of_an_inventory_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "hosts.ini"
+    file.write_text(
+        f"web1 ansible_host={HOST} ansible_ssh_common_args='-J bastion1'\n"
+        f"web2 ansible_host={HOST} ansible_ssh_common_args='-o ProxyCommand=\"ssh -W %h:%p b\"'\n"
+        f"web3 ansible_host={HOST} ansible_port=23\n"
+    )
+    hosts = ansible.read_ini(file.read_text(), str(file)).hosts
+    assert [one.jump for one in hosts] == ["ProxyJump=bastion1", "ProxyCommand=ssh -W %h:%p b", ""]
+
+
+def test_the_agent_of_a_second_node_behind_another_jump_host_takes_nobodys_place(
+    settings: Settings,
+) -> None:
+    assert adopt(settings, visit(settings, ONE)).ok
+    before = Roster(settings).residents()
+    assert before[HOST].jump == "ProxyJump=bastion1"
+    second = visit(settings, TWO, OTHER)
+    with pytest.raises(Refused) as refused:
+        adopt(settings, second)
+    problem = refused.value
+    assert (problem.code, problem.fault.host) == ("another-nodes", "web2")
+    assert f"{HOST} is the name of the node that is reached by ProxyJump=bastion1" in str(problem)
+    assert "the one that is reached by ProxyJump=bastion2 is another node's" in problem.cause
+    assert "(Host, HostName, ProxyJump)" in problem.cure
+    assert f"inv nodes.forget --hosts={HOST} first" in problem.cure
+    assert invited(settings, second) == b"\n"
+    assert "the agent does not stay here: " in second.told[-1]["message"]
+    assert Roster(settings).residents() == before
+    assert adopt(settings, visit(settings, ONE, OTHER)).ok  # that very node, set up anew
+
+
+@pytest.mark.parametrize(("first", "second"), [(ONE, BARE), (BARE, ONE)])
+def test_one_that_is_reached_without_a_jump_host_is_another_node_too(
+    settings: Settings, first: Target, second: Target
+) -> None:
+    assert adopt(settings, visit(settings, first)).ok
+    before = Roster(settings).residents()
+    with pytest.raises(Refused) as refused:
+        adopt(settings, visit(settings, second, OTHER))
+    assert "for which no inventory names a jump host" in f"{refused.value} {refused.value.cause}"
+    assert Roster(settings).residents() == before
+
+
+def test_of_two_that_are_adopted_in_one_run_the_first_stays(settings: Settings) -> None:
+    routes = routing.to(settings, [ONE, TWO])
+    residents = Residents(settings, adopting=True, routes=routes)
+    firsts = [residents.first_jump(route) for route in routes]
+    assert firsts == ["ProxyJump=bastion1"] * 2
+    with pytest.raises(Refused) as refused:  # whichever of them comes first in time
+        adopt(settings, visit(settings, TWO, OTHER), first_port=22, first_jump=firsts[1])
+    assert refused.value.code == "another-nodes"
+    assert adopt(settings, visit(settings, ONE), first_port=22, first_jump=firsts[0]).ok
+
+
+def test_an_agent_is_that_of_the_node_behind_its_own_jump_host(settings: Settings) -> None:
+    known(settings, "ProxyJump=bastion1")
+    assert of(settings, ONE, TWO) == [True, False]
+    assert (of(settings, TWO), of(settings, BARE)) == ([False], [True])
+    known(settings, NO_JUMP)
+    assert of(settings, BARE, TWO) == [True, False]
+    assert of(settings, ONE) == [True]  # the agent itself says whether it is
+
+
+def test_a_straight_way_leads_to_no_node_behind_a_jump_host(settings: Settings) -> None:
+    for jump in ("", NO_JUMP):
+        known(settings, jump, address=HOST)
+        found = routing.to(settings, [ONE, BARE], by_agents=True)
+        assert [(one.remembered, bool(one.jumps)) for one in found] == [
+            (False, True),
+            (True, False),
+        ]
+
+
+def test_an_agent_of_an_earlier_build_is_asked_as_before_but_by_one_node_of_a_run(
+    settings: Settings,
+) -> None:
+    known(settings, "")
+    assert (of(settings, ONE), of(settings, TWO)) == ([True], [True])
+    assert of(settings, ONE, TWO) == [False, False]
+    file = settings.certs_dir / "fleet" / "nodes.json"
+    document = json.loads(file.read_text())
+    del document["nodes"][HOST]["jump"]
+    file.write_text(json.dumps(document))
+    assert Roster(settings).residents()[HOST].jump == ""
+    [route] = routing.to(settings, [ONE])
+    Residents(settings, routes=[route]).reached(route)
+    assert Roster(settings).residents()[HOST].jump == "ProxyJump=bastion1"
+
+
+def test_the_same_agent_by_another_way_is_known_by_its_answer(folder: Folder) -> None:
+    settings = folder.settings
+    host = "127.0.0.1"
+    roster = Roster(settings)
+    for deed in (adopt, invited):
+        roster.put(host, Resident(**{**vars(roster.residents()[host]), "ssh_port": 22,
+                                     "jump": "ProxyJump=bastion1"}))  # fmt: skip
+        for port, stays in ((free_port(), False), (folder.port, True)):
+            way = Target("web1", host, ssh_args=("ProxyJump=bastion9",))
+            at = visit(settings, way, IDENTITY, port)
+            if stays:
+                assert deed(settings, at) is not None
+            elif deed is invited:
+                assert invited(settings, at) == b"\n"
+            else:
+                with pytest.raises(Refused, match="is the name of the node"):
+                    adopt(settings, at)
+            jump = roster.residents()[host].jump
+            assert jump == f"ProxyJump=bastion{9 if stays else 1}"
+
+
+def test_a_host_by_its_name_alone_keeps_what_an_inventory_said(folder: Folder) -> None:
+    roster, host = Roster(folder.settings), "127.0.0.1"
+    before = Resident(**{**vars(roster.residents()[host]), "ssh_port": 22,
+                         "jump": "ProxyJump=bastion1"})  # fmt: skip
+    roster.put(host, before)
+    assert adopt(folder.settings, visit(folder.settings, Target(host, host), IDENTITY, folder.port))
+    assert roster.residents()[host].jump == "ProxyJump=bastion1"
+
+
+def test_what_is_done_about_one_node_leaves_the_agent_of_the_other(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = known(settings, "ProxyJump=bastion1")
+    fleet = Fleet(settings, UI(as_json=True))
+    assert fleet.forget([TWO], offline=True) == {"web2": "no-agent"}
+    monkeypatch.setattr(Visit, "errand", lambda *_: HostResult("x", CHANGED))
+    second: Any = visit(settings, TWO)
+    assert residence.release(settings, second).ok
+    assert Roster(settings).residents() == {HOST: before}
+    first: Any = visit(settings, ONE)
+    assert residence.release(settings, first).ok
+    assert Roster(settings).residents() == {}
+    known(settings, "ProxyJump=bastion1")
+    assert fleet.forget([HOST], offline=True) == {HOST: "left-alone"}
+
+
+def test_who_asks_all_agents_goes_by_the_jump_host(settings: Settings) -> None:
+    known(settings, "ProxyJump=bastion1")
+    [found] = usage._nodes(settings)
+    assert found.jump == "ProxyJump=bastion1"
+    [route] = routing.to(settings, [found])
+    assert [one.hostname for one in route.jumps] == ["bastion1"]
+
+
+def test_a_rotation_follows_the_agent_of_the_other_node_as_well(settings: Settings) -> None:
+    resident = known(settings, "ProxyJump=bastion1")
+    assert not members._is_among(HOST, resident, {HOST: {(0, TWO.jump)}})
+    assert members._is_among(HOST, resident, {HOST: {(0, ONE.jump)}})
+    assert members._is_among(HOST, resident, {HOST: {(0, "")}})
