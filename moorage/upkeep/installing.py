@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +15,15 @@ from typing import TYPE_CHECKING
 from moorage import commands
 from moorage.errors import MoorageError, Refused
 from moorage.files import private_folder, write_atomically
-from moorage.upkeep import schedule
+from moorage.upkeep import outcomes, schedule
 
 if TYPE_CHECKING:
     from moorage.settings import Settings
 
 SYSTEMD, CRON = "systemd", "cron"
 UNITS = Path("/etc/systemd/system")
+# A day that was missed and the run that makes up for it, as the alert has it (monitoring/rules.py).
+_MISSED_SECONDS = 2 * 86400
 # sd_booted(3)
 _BOOTED = Path("/run/systemd/system")
 
@@ -115,6 +119,19 @@ def present(settings: Settings) -> bool:
     """Whether a timer of this checkout is there, whichever it is. Raises MoorageError."""
     job = job_of(settings)
     return any(path.exists() for path in _units(job)) or _has_line(job)
+
+
+def missed_since(settings: Settings) -> float:
+    """When the upkeep last came to its end, else when its timer was put there, in seconds since
+    1970; 0 if that is less than two days ago, or no timer of this checkout is there. Raises
+    MoorageError."""
+    if not present(settings):
+        return 0
+    job, since = job_of(settings), float(outcomes.read(settings).ran)
+    for path in () if since else (*_units(job), job.folder / job.kept):
+        with contextlib.suppress(OSError):
+            since = max(since, path.stat().st_mtime)
+    return since if time.time() - since > _MISSED_SECONDS else 0
 
 
 def remove(settings: Settings) -> bool:

@@ -206,6 +206,20 @@ def _caches(settings: Settings) -> list[Finding]:
     ]
 
 
+def _upkeep(settings: Settings) -> list[Finding]:
+    """The daily upkeep, if a timer of this checkout is to run it."""
+    from contextlib import suppress
+
+    from moorage.upkeep import installing
+
+    with suppress(MoorageError):  # who may have no crontab has no timer there
+        if since := installing.missed_since(settings):
+            at = datetime.datetime.fromtimestamp(since, datetime.UTC)
+            found = f"has not come to its end since {at:%Y-%m-%d %H:%M} UTC, and is due daily"
+            return [Finding("upkeep", "wrong", found, "inv upkeep, then inv upkeep.install")]
+    return []
+
+
 def _external_ca(settings: Settings) -> list[Finding]:
     import datetime
 
@@ -400,6 +414,7 @@ CHECKS: tuple[Callable[[Settings], list[Finding]], ...] = (
     _rotation,
     _registry,
     _caches,
+    _upkeep,
     _name,
     _trust_here,
     _logins,

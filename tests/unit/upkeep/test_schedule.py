@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import json
 import os
 import shutil
 import subprocess
@@ -14,7 +16,8 @@ import pytest
 from moorage import commands
 from moorage.errors import MoorageError, Refused
 from moorage.settings import Settings, UpkeepSettings
-from moorage.upkeep import installing, schedule
+from moorage.upkeep import installing, outcomes, schedule
+from moorage.walk import doctor
 from tests.debian import unpacked
 from tests.unit.elsewhere import project
 
@@ -231,6 +234,31 @@ def test_a_line_is_added_to_the_crontab_once_and_taken_away(settings: Settings, 
     assert installing.remove(settings)
     assert crontab("-l") == mine
     assert not installing.remove(settings)
+
+
+def test_doctor_tells_a_run_that_was_missed_and_not_made_up_for(
+    settings: Settings, cron: Path
+) -> None:
+    day, now = 86400, time.time()
+
+    def told(ran: float, installed: float) -> str:
+        os.utime(settings.state / "upkeep.out", (now - installed, now - installed))
+        notes = outcomes.Notes(int(now - ran) if ran else 0)
+        (settings.state / "upkeep.json").write_text(json.dumps(notes.to_json()))
+        return "".join(f"{one.state}: {one.found}" for one in doctor._upkeep(settings))
+
+    assert doctor._upkeep in doctor.CHECKS
+    assert doctor._upkeep(settings) == []  # there is no timer
+    installing.install(settings)
+    assert doctor._upkeep(settings) == []
+    assert told(1.1 * day, 1.1 * day) == ""
+    assert told(0, 1.1 * day) == ""  # since a day ago, and not run yet
+    then = datetime.datetime.fromtimestamp(now - 3 * day, datetime.UTC)
+    # The second one begins daily, as its words say, and never comes to its end.
+    for missed in (told(3 * day, 4 * day), told(3 * day, 0.1 * day), told(0, 3 * day)):
+        assert missed.startswith(f"wrong: has not come to its end since {then:%Y-%m-%d}")
+    installing.remove(settings)
+    assert told(3 * day, 3 * day) == ""
 
 
 def test_an_empty_crontab_is_none_afterwards(settings: Settings, cron: Path) -> None:
