@@ -40,6 +40,7 @@ PLATFORMS = {
 # As others write them: https://github.com/containerd/platforms/blob/main/database.go
 SAME = {
     "linux/aarch64": "linux/arm64",
+    "linux/amd64/v1": "linux/amd64",
     "linux/arm": "linux/arm/v7",
     "linux/arm64/v8": "linux/arm64",
     "linux/armhf": "linux/arm/v7",
@@ -68,6 +69,21 @@ def parse(text: str, *, source: str = "--platform") -> tuple[str, ...]:
 def known(word: str) -> str:
     """The usual name of a platform, in lower case as all of them are."""
     return SAME.get(word.lower(), word.lower())
+
+
+def runnable(word: str) -> tuple[str, ...]:
+    """The platforms whose images a machine of that platform runs, the best first, by usual names.
+
+    As nodes choose: https://github.com/containerd/platforms/blob/main/compare.go (``Only``).
+    """
+    name = known(word)
+    family, _, variant = name.rpartition("/v")
+    if not variant.isdecimal() or len(variant) > 2:
+        return (name,)
+    if family == "linux/arm":
+        return tuple(f"{family}/v{number}" for number in range(int(variant), 4, -1))
+    lower = (f"{family}/v{number}" for number in range(int(variant), 1, -1))
+    return tuple(dict.fromkeys(map(known, (*lower, family))))
 
 
 def unique(words: Sequence[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from moorage import platforms
 from moorage.errors import MoorageError, Refused
 from moorage.images import asking, skopeo
 from moorage.images.asking import Asker, Login
@@ -102,21 +103,24 @@ class Upstreams:
                 raise _no_platform(image, self._platform, offered(rows))
             return digest
         said = _parsed(image, skopeo.manifest(image, self._allowed, config=True))
-        only = "/".join(str(said.get(key)) for key in ("os", "architecture"))
-        if only != "/".join(self._platform.split("/")[:2]):
-            raise _no_platform(image, self._platform, [only])
+        only = _name({"platform": said})
+        # Builders often leave the variant out of an image's own configuration.
+        alike = only == "/".join(platforms.known(self._platform).split("/")[:2])
+        if not alike and platforms.known(only) not in platforms.runnable(self._platform):
+            raise _no_platform(image, self._platform, [only] if only else [])
         return skopeo.digest_of(content)
 
 
 def choose(rows: Sequence[Any], wanted: str) -> str:
-    """The digest of the platform in an index's rows, "" if it has none. Pure.
+    """The digest of what a machine of the platform runs, of an index's rows; "" if none. Pure.
 
-    A platform without a variant takes the first of its architecture.
+    Of several the best one, wherever it stands: linux/amd64 is what every amd64 runs, not amd64/v3.
     """
+    there: dict[str, str] = {}
     for row in rows:
-        if isinstance(row, dict) and f"{_name(row)}/".startswith(f"{wanted}/"):
-            return str(row.get("digest", ""))
-    return ""
+        if isinstance(row, dict):
+            there.setdefault(platforms.known(_name(row)), str(row.get("digest", "")))
+    return next((there[name] for name in platforms.runnable(wanted) if name in there), "")
 
 
 def offered(rows: Sequence[Any]) -> list[str]:

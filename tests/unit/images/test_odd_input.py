@@ -217,6 +217,35 @@ def test_an_odd_platform_of_an_index_is_none(odd: Any) -> None:
     assert "linux/arm64" in upstream.offered([*rows, good])
 
 
+def _row(name: str) -> dict[str, Any]:
+    words = dict(zip(("os", "architecture", "variant"), name.split("/"), strict=False))
+    return {"digest": f"of {name}", "platform": words}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "chosen"),
+    [
+        ("linux/amd64", "linux/amd64/v3 linux/amd64", "linux/amd64"),
+        ("linux/amd64", "linux/amd64/v3 linux/amd64/v1", "linux/amd64/v1"),
+        ("linux/amd64", "linux/amd64/v3", ""),
+        ("linux/amd64/v3", "linux/amd64 linux/amd64/v4 linux/amd64/v2", "linux/amd64/v2"),
+        ("linux/amd64/v3", "linux/arm64 linux/amd64", "linux/amd64"),
+        ("linux/arm", "linux/arm/v5 linux/arm/v6 linux/arm/v7", "linux/arm/v7"),
+        ("linux/arm/v6", "linux/arm/v7 linux/arm/v5 linux/arm/v6", "linux/arm/v6"),
+        ("linux/arm/v6", "linux/arm/v7", ""),
+        ("linux/arm64/v8", "linux/amd64 linux/arm64", "linux/arm64"),
+        ("linux/arm64", "linux/arm64/v9 linux/arm64/v8", "linux/arm64/v8"),
+        ("linux/x86_64", "linux/amd64", "linux/amd64"),
+        ("linux/amd64/v99999999999999", "linux/amd64", ""),
+    ],
+)
+def test_a_platform_is_chosen_of_an_index_as_nodes_choose(
+    wanted: str, there: str, chosen: str
+) -> None:
+    rows = [_row(name) for name in there.split()]
+    assert upstream.choose(rows, wanted) == (f"of {chosen}" if chosen else "")
+
+
 def test_the_lines_of_skopeo_s_last_word_are_one() -> None:
     said = b'time="x" level=fatal msg="at \\"it\\": errors:\\ndenied: to you\\n"\n'
     assert skopeo._said(said) == 'at "it": errors: denied: to you'
