@@ -111,12 +111,21 @@ def start(container: Container, name: str) -> None:
         raise _refused_by_engine(name, "started", problem) from None
 
 
+# dockerd 20.10.24 (Debian 12) may lock itself up for good if containers leave one network at the
+# same moment; mended in 20.10.27 (https://github.com/moby/libnetwork/pull/2679).
+_LEAVING = threading.Lock()
+
+
 def remove(container: Container) -> None:
-    """Removes it and its volume, running or not; that it is gone already is well."""
+    """Removes it and its volume, running or not; that it is gone already is well.
+
+    One after another, whoever asks at once.
+    """
     from docker.errors import APIError, NotFound
 
     try:
-        container.remove(force=True, v=True)
+        with _LEAVING:
+            container.remove(force=True, v=True)
     except NotFound:
         return
     except APIError as problem:

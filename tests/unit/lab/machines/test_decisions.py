@@ -8,12 +8,15 @@ import shutil
 import subprocess
 import tarfile
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 import lab
-from lab.machines import access, images, limits
+from lab.machines import access, containers, images, limits
 from lab.machines.node import LabNode, Recipe, capabilities, container_name, host_config, number
 from moorage.configuration.parsing import parse
 from moorage.docker import engine
@@ -316,3 +319,22 @@ def test_a_build_that_fails_beside_the_caller_is_told_to_who_waits(
         begun.result(20)
     monkeypatch.setattr(images, "missing", lambda *_: ())
     assert lab.build(project(tmp_path), Unused(), UI().progress) is None  # type: ignore[arg-type]
+
+
+def test_containers_are_removed_one_after_another() -> None:
+    """Stands in for dockerd, whose lock of itself no test can bring about for sure."""
+    guard, now, most = threading.Lock(), 0, 0
+
+    class Removed:
+        def remove(self, **_: object) -> None:
+            nonlocal now, most
+            with guard:
+                now += 1
+                most = max(most, now)
+            time.sleep(0.01)
+            with guard:
+                now -= 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(containers.remove, [cast("Any", Removed()) for _ in range(8)]))
+    assert most == 1
