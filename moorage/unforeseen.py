@@ -8,6 +8,9 @@ from pathlib import Path
 
 from moorage.errors import MoorageError
 
+_AGAIN = "the same command again goes on from here"
+_RESTARTED = "systemctl restart docker (without systemd: end dockerd, which inv up starts again)"
+
 
 def as_ours(problem: Exception) -> Exception:
     """What the system or the engine refused, as a sentence; anything else stays what it is.
@@ -20,11 +23,16 @@ def as_ours(problem: Exception) -> Exception:
     origin = type(problem).__module__.partition(".")[0]
     if origin in ("docker", "requests", "urllib3"):
         words = str(getattr(problem, "explanation", "") or problem)
+        cure = f"inv doctor; then {_AGAIN}"
+        if type(problem).__name__ in ("ReadTimeout", "ReadTimeoutError"):
+            # https://github.com/moby/libnetwork/pull/2679: it serves some questions, others never.
+            words = f"it took the request and did not answer: {words}"
+            cure = f"{_RESTARTED}; then {_AGAIN}"
         return MoorageError(
             "engine-failed",
             "the Docker engine did not do what it was asked",
             cause=words,
-            cure="inv doctor; then the same command again goes on from here",
+            cure=cure,
         )
     if isinstance(problem, PermissionError) and problem.filename:
         return _not_allowed(problem)
@@ -33,7 +41,7 @@ def as_ours(problem: Exception) -> Exception:
             "system-refused",
             f"this machine refused: {problem.strerror}",
             cause=str(problem),
-            cure="inv doctor; then the same command again goes on from here",
+            cure=f"inv doctor; then {_AGAIN}",
             path=str(problem.filename or ""),
         )
     return problem

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
+import requests
 from invoke.config import Config
 from invoke.context import Context
 from invoke.exceptions import Exit
@@ -71,6 +74,20 @@ def test_a_file_of_another_user_names_him_and_the_way_out(tmp_path: Path) -> Non
     told = as_ours(PermissionError(13, "Permission denied", str(tmp_path / "a b")))
     assert "ls -ld" in told.cure
     assert f"'{tmp_path}/a b'" in told.cure
+
+
+def test_an_engine_that_never_answers_is_to_be_restarted() -> None:
+    """As Debian 12's does that has locked itself up: it takes the request, and that is all."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        at = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+        client = docker.DockerClient(base_url=at, version="1.41", timeout=1)
+        with pytest.raises(requests.exceptions.ReadTimeout) as hung:
+            client.info()
+        client.close()
+    told: Any = as_ours(hung.value)
+    assert told.code == "engine-failed"
+    assert "did not answer" in told.cause
+    assert told.cure.startswith("systemctl restart docker")
 
 
 @pytest.mark.parametrize(
