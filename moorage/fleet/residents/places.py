@@ -70,12 +70,6 @@ def note_again(roster: Roster, known: Resident, route: Route) -> None:
     roster.put(host, noted(roster, replace(known, settling=0), route, address_of(route)))
 
 
-def drop(roster: Roster, route: Route) -> None:
-    """Takes the agent of that very node out of the roster."""
-    if roster.at(route.target.host, route.port, route.target.jump) is not None:
-        roster.drop(route.target.host)
-
-
 def did_not_settle(roster: Roster, route: Route) -> None:
     """The node has said that its agent did not come up: none is there."""
     known = roster.at(route.target.host, route.port, route.target.jump)

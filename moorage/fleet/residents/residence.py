@@ -94,12 +94,20 @@ class Residents:
             return resident
         if not resident.ssh_port and self._nodes[host] > 1:
             return None
-        jump, several = route.target.jump, self._places[host, route.port] > 1
-        if several and not resident.jump:
-            return None
+        if self._places[host, route.port] > 1:
+            return resident if resident.jump and _surely(resident, route) else None
         # A way may have come to lead through another machine: an agent says who it is.
-        jump = "" if resident.jump == NO_JUMP and not several else jump
+        jump = "" if resident.jump == NO_JUMP else route.target.jump
         return resident if resident.is_at(route.port, jump) else None
+
+    def is_here(self, visit: Visit) -> bool:
+        """Whether the agent that is known is on the node of the visit: by its answer, where the
+        way to it is another than it was adopted by."""
+        known = self.of(visit.route)
+        return known is not None and (
+            _surely(known, visit.route)
+            or places.answers(known, visit.route, visit.session, self._authority)
+        )
 
     def first_jump(self, route: Route) -> str:
         """The same of the machine before it, by an inventory."""
@@ -148,19 +156,20 @@ class Residents:
         if resident is None or self._context is None:
             return None
         name, context = route.name, self._context
-        with contextlib.suppress(channel.NoAnswer):
+        try:
             if session is not None:
                 through = partial(channel.through, name, session.transport, resident, context)
                 return channel.awaited(through, resident, channel.SETTLE_SECONDS, tell)
             if route.direct:
                 straight = partial(channel.straight, name, route.hostname, resident, context)
-                try:
-                    return channel.awaited(
-                        straight, resident, channel.SETTLE_STRAIGHT_SECONDS, tell
-                    )
-                except channel.NotOurAgent:
-                    if not self._shares_its_place(route, resident):
-                        raise
+                return channel.awaited(straight, resident, channel.SETTLE_STRAIGHT_SECONDS, tell)
+        except channel.NoAnswer:
+            return None
+        except channel.NotOurAgent:
+            # By another way than it was adopted by, another node may be there.
+            sure = route.remembered or _surely(resident, route)
+            if sure and (session is not None or not self._shares_its_place(route, resident)):
+                raise
         return None
 
     def _shares_its_place(self, route: Route, resident: Resident) -> bool:
@@ -209,6 +218,11 @@ class Residents:
     def _put(self, route: Route, resident: Resident) -> None:
         self._roster.put(route.target.host, resident, known=True)
         self._by_host[route.target.host] = resident
+
+
+def _surely(resident: Resident, route: Route) -> bool:
+    """Whether the way is the one that it was adopted by."""
+    return resident.is_at(route.port, route.target.jump or NO_JUMP)
 
 
 def looks(settings: Settings) -> tuple[int, ...]:
@@ -286,19 +300,30 @@ def release(settings: Settings, visit: Visit) -> HostResult:
 
     Raises Refused (``another-profiles``) where another profile of this checkout commands it.
     """
-    _refuse_a_neighbours(settings, visit)
+    here = _is_known_here(settings, visit)
+    if not here:
+        _refuse_a_neighbours(settings, visit)
     result = visit.errand(("release",))
-    if result.ok:
-        places.drop(Roster(settings), visit.route)
+    if result.ok and here:
+        Roster(settings).drop(visit.route.target.host)
     return result
 
 
+def _is_known_here(settings: Settings, visit: Visit) -> bool:
+    """Whether the roster's agent of that host is on the node of the visit: as ``is_here``."""
+    known = Roster(settings).residents().get(visit.route.target.host)
+    if known is None or _surely(known, visit.route):
+        return known is not None
+    with contextlib.suppress(MoorageError):
+        authority = authorities.Authority.open(settings)
+        return places.answers(known, visit.route, visit.session, authority)
+    return False
+
+
 def _refuse_a_neighbours(settings: Settings, visit: Visit) -> None:
-    host = visit.route.target.host
-    known = Roster(settings).at(host, visit.route.port, visit.route.target.jump)
-    if known is not None or not neighbours.any_resident(settings):
+    if not neighbours.any_resident(settings):
         return
-    asked = ""
+    host, asked = visit.route.target.host, ""
 
     def reply(event: dict[str, Any]) -> bytes | None:
         nonlocal asked
@@ -317,7 +342,7 @@ def upgrade(residents: Residents, visit: Visit, *, downgrade: bool = False) -> H
 
     Else the old one is back. ``downgrade``: in the place of a newer one, too.
     """
-    if residents.of(visit.route) is None:
+    if not residents.is_here(visit):
         return errand.failed(visit.route.name, _NO_AGENT)
     result = visit.errand(("upgrade", *(("--downgrade",) if downgrade else ())))
     if result.status != CHANGED:

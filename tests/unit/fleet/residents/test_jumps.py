@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from agent.wire.report import CHANGED, HostResult
 from moorage.catalogue import usage
-from moorage.errors import Refused
+from moorage.errors import MoorageError, Refused
 from moorage.fleet.inventory import Target, ansible
 from moorage.fleet.residents import residence
 from moorage.fleet.residents.residence import Residents
@@ -219,3 +220,52 @@ def test_a_rotation_follows_the_agent_of_the_other_node_as_well(settings: Settin
     assert not members._is_among(HOST, resident, {HOST: {(0, TWO.jump)}})
     assert members._is_among(HOST, resident, {HOST: {(0, ONE.jump)}})
     assert members._is_among(HOST, resident, {HOST: {(0, "")}})
+
+
+# -- by a way that names another jump host, or none ----------------------------------------------
+
+
+def test_of_several_the_one_without_a_jump_host_is_not_that_behind_one(
+    settings: Settings,
+) -> None:
+    known(settings, "ProxyJump=bastion1")
+    assert of(settings, ONE, BARE) == [True, False]
+    assert of(settings, TWO, BARE) == [False, False]
+
+
+@pytest.mark.parametrize(("jump", "way"), [(NO_JUMP, ONE), (ONE.jump, BARE)])
+def test_another_agent_by_another_way_is_that_of_another_node(
+    folder: Folder, jump: str, way: Target
+) -> None:
+    """It has a name of its own in the SSH configuration."""
+    settings, here = folder.settings, replace(way, host="127.0.0.1")
+    roster = Roster(settings)
+    own = replace(roster.residents()["127.0.0.1"], ssh_port=22, jump=jump)
+    roster.put("127.0.0.1", replace(own, id=OTHER))
+    roster.put("web1-of-two", own)
+    at: Any = visit(settings, here, IDENTITY, folder.port)
+    residents = Residents(settings, routes=[at.route])
+    assert residents.open(at.route, at.session) is None
+    assert residents.open(at.route) is None
+    assert residence.upgrade(residents, at).error is not None
+    assert at.done == []  # it is no agent of that name
+    roster.put("127.0.0.1", replace(own, id=OTHER, jump=here.jump or NO_JUMP))
+    with pytest.raises(MoorageError, match="is not the agent that was adopted there"):
+        Residents(settings).open(at.route, at.session)
+
+
+@pytest.mark.parametrize(("jump", "way"), [(NO_JUMP, ONE), (ONE.jump, BARE)])
+def test_an_agent_that_is_released_by_another_way_is_known_by_its_answer(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, jump: str, way: Target
+) -> None:
+    settings, host = folder.settings, "127.0.0.1"
+    roster, here = Roster(settings), replace(way, host=host)
+    before = replace(roster.residents()[host], ssh_port=22, jump=jump)
+    roster.put(host, before)
+    monkeypatch.setattr(Visit, "errand", lambda *_: HostResult("x", CHANGED))
+    elsewhere: Any = visit(settings, here)
+    assert residence.release(settings, elsewhere).ok
+    assert roster.residents() == {host: before}
+    there: Any = visit(settings, here, port=folder.port)
+    assert residence.release(settings, there).ok
+    assert roster.residents() == {}
