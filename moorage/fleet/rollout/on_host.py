@@ -161,7 +161,7 @@ def _by_agent(means: HostMeans, route: Route, line: HostLine) -> HostResult:
         _tell_refusal(line, problem)
     except channel.NotOurAgent:
         whole = means.routes.whole(route)
-        if whole.hostname == route.hostname:
+        if whole.direct and whole.hostname == route.hostname:
             raise
         # Its address is another node's now.
         return (_by_agent if means.asks_agent(whole) else _by_ssh)(means, whole, line)

@@ -269,3 +269,16 @@ def test_an_agent_that_is_released_by_another_way_is_known_by_its_answer(
     there: Any = visit(settings, here, port=folder.port)
     assert residence.release(settings, there).ok
     assert roster.residents() == {}
+
+
+def test_where_an_address_is_another_nodes_now_the_jump_host_is_the_way(folder: Folder) -> None:
+    """It was met straight from within its network, and this machine has left that."""
+    host, settings = "127.0.0.1", folder.settings
+    roster, far = Roster(settings), Target("web1", host, ssh_args=("ProxyJump=localhost:1",))
+    own = replace(roster.residents()[host], id=OTHER, ssh_port=22, usual_port=True)
+    roster.put(host, replace(own, jump=far.jump, address=host))
+    nodes = replace(settings.nodes, retries=0)
+    fleet = Fleet(replace(settings, nodes=nodes), UI(as_json=True))
+    fault = fleet.run("status", [far]).hosts[0].error
+    assert fault is not None
+    assert fault.code != "not-our-agent"  # no sshd is there; it was the way
