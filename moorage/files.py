@@ -29,7 +29,7 @@ def user_path(name: str | Path, origin: str = "") -> Path:
     """
     try:
         return Path(name).expanduser()
-    except RuntimeError:
+    except (RuntimeError, ValueError):  # the latter: a character that no user's name can have
         raise _no_home(str(name), origin) from None
 
 

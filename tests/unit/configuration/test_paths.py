@@ -55,6 +55,14 @@ def test_a_home_of_nobodys_is_refused_by_the_key_that_names_it(place: str) -> No
     assert "no user nobody-of-ours" in refused.value.cause
 
 
+@pytest.mark.parametrize("name", ["~\0x", "~\ud800/x.prom"])
+@pytest.mark.parametrize("place", sorted(PATHS | LISTS))
+def test_a_name_that_no_user_can_have_is_refused(place: str, name: str) -> None:
+    with pytest.raises(Refused) as refused:
+        read(place, name)
+    assert refused.value.code == "no-home"
+
+
 def test_every_setting_that_is_a_path_is_known_as_one() -> None:
     meanings = tomllib.loads(Path(settings.__file__).with_name("meanings.toml").read_text())
     found = {
