@@ -122,15 +122,18 @@ def present(settings: Settings) -> bool:
 
 
 def missed_since(settings: Settings) -> float:
-    """When the upkeep last came to its end, else when its timer was put there, in seconds since
+    """When the upkeep last came to its end, or its timer was put there since, in seconds since
     1970; 0 if that is less than two days ago, or no timer of this checkout is there. Raises
     MoorageError."""
     if not present(settings):
         return 0
     job, since = job_of(settings), float(outcomes.read(settings).ran)
-    for path in () if since else (*_units(job), job.folder / job.kept):
+    kept = job.folder / job.kept
+    for path in (*_units(job), kept):
         with contextlib.suppress(OSError):
-            since = max(since, path.stat().st_mtime)
+            # Words are those of a run that began; without any, the line has been put there since.
+            if path != kept or not since or not kept.stat().st_size:
+                since = max(since, path.stat().st_mtime)
     return since if time.time() - since > _MISSED_SECONDS else 0
 
 

@@ -241,7 +241,8 @@ def test_doctor_tells_a_run_that_was_missed_and_not_made_up_for(
 ) -> None:
     day, now = 86400, time.time()
 
-    def told(ran: float, installed: float) -> str:
+    def told(ran: float, installed: float, words: str = "pruned\n") -> str:
+        (settings.state / "upkeep.out").write_text(words)
         os.utime(settings.state / "upkeep.out", (now - installed, now - installed))
         notes = outcomes.Notes(int(now - ran) if ran else 0)
         (settings.state / "upkeep.json").write_text(json.dumps(notes.to_json()))
@@ -257,8 +258,21 @@ def test_doctor_tells_a_run_that_was_missed_and_not_made_up_for(
     # The second one begins daily, as its words say, and never comes to its end.
     for missed in (told(3 * day, 4 * day), told(3 * day, 0.1 * day), told(0, 3 * day)):
         assert missed.startswith(f"wrong: has not come to its end since {then:%Y-%m-%d}")
+    assert told(90 * day, 0.1 * day, words="") == ""  # by hand then; the line is of today
     installing.remove(settings)
     assert told(3 * day, 3 * day) == ""
+
+
+def test_doctor_misses_no_run_of_a_timer_that_has_just_been_put_there(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installing, "UNITS", tmp_path)
+    ran = outcomes.Notes(int(time.time()) - 90 * 86400)  # by hand
+    settings.state.mkdir(parents=True, exist_ok=True)
+    (settings.state / "upkeep.json").write_text(json.dumps(ran.to_json()))
+    for name in ("service", "timer"):
+        (tmp_path / f"{settings.registry.container}-upkeep.{name}").touch()
+    assert doctor._upkeep(settings) == []
 
 
 def test_an_empty_crontab_is_none_afterwards(settings: Settings, cron: Path) -> None:
