@@ -76,7 +76,7 @@ def fetch(
     """The token for ``wanted`` (a challenge); None if the server refuses the login.
 
     ``headers`` hold the login, or nothing for an anonymous token; ``timeout`` in seconds;
-    ``address``: where the registry's own host is reached, if not by its name. Raises MoorageError
+    ``address``: where the registry's own names are reached, if not by DNS. Raises MoorageError
     (``token-server``) if no token comes back.
     """
     try:
@@ -88,7 +88,8 @@ def fetch(
         raise _none(settings, f"it is at {wanted['realm']}, and a login is sent over HTTPS alone")
     query = "&".join(filter(None, (realm.query, urlencode(asked(wanted)))))
     path = f"{realm.path or '/'}?{query}" if query else realm.path or "/"
-    where = address if address and host in settings.registry_hosts else host
+    led = address in ("", settings.registry.host)  # each name to where DNS has it
+    where = host if led or host not in settings.registry_hosts else address
     connection = http.client.HTTPSConnection(host, port, timeout=timeout)
     try:
         connection.sock = socket.create_connection((where, port), timeout)

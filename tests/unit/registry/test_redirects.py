@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -267,3 +268,26 @@ def test_a_place_that_does_not_answer_is_named(
         client.manifest_digest(settings, LOGIN, "team/app", "1")
     assert f"https://{host}:{closed}," in str(refused.value)
     assert refused.value.cure == f"ask whoever runs {settings.registry_name}"
+
+
+@pytest.mark.parametrize(("address", "where"), [(THERE, THERE), ("auto", OTHER)])
+def test_a_token_server_of_another_name_is_where_the_registry_is_or_where_its_name_leads(
+    settings: Settings,
+    elsewhere: Elsewhere,
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+    where: str,
+) -> None:
+    connect, asked = socket.create_connection, list[str]()
+
+    def noted(place: tuple[str, int], timeout: float) -> socket.socket:
+        asked.append(place[0])
+        return connect((THERE, place[1]), timeout)
+
+    monkeypatch.setattr("socket.create_connection", noted)
+    elsewhere.realm = f"https://{OTHER}:{elsewhere.port}/token"
+    elsewhere.sends = "/kept/app"
+    registry = replace(settings.registry, address=address)
+    named = replace(settings, registry=registry, nodes=NodesSettings(names=(OTHER,)))
+    assert client.manifest_digest(named, LOGIN, "team/app", "1") == DIGEST
+    assert asked[1] == where
