@@ -16,7 +16,6 @@ import tomllib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from moorage.files import user_home
 from moorage.references import HUB, Reference
@@ -81,29 +80,26 @@ class Asker:
         login = self._logins.get(image.registry)
         try:
             pool = self._pool(image.registry)
-            answer = self._once(pool, method, url, image, login)
+            headers = self._headers(image, login)
+            answer = pool.request(method, url, headers=headers, redirect=False)
             wanted = tokens.challenge(answer.headers.get("www-authenticate", ""))
             if answer.status == 401 and wanted is not None:
-                own = tokens.is_issued_by((urlsplit(url).hostname or "", *self._names), wanted)
+                own = _host(wanted["realm"]) in (_host(url), *self._names)
                 asked = self._pool(image.registry, own)
                 self._tokens[image.name] = _token(asked, wanted, login)
-                answer = self._once(pool, method, url, image, login)
+                headers = self._headers(image, login)
+                answer = pool.request(method, url, headers=headers, redirect=False)
+            answer = self._followed(answer, method, url, headers, image.registry)
         except (HTTPError, OSError, ValueError, KeyError) as problem:
             _log.info("%s %s: %s", method, url, problem)
             return None
         _log.info("%s %s: %d", method, url, answer.status)
         return answer if answer.status == 200 else None
 
-    def _once(
-        self, pool: PoolManager, method: str, url: str, image: Reference, login: Login
-    ) -> BaseHTTPResponse:
-        headers = {"Accept": MANIFEST_TYPES}
-        if token := self._tokens.get(image.name):
-            headers["Authorization"] = f"Bearer {token}"
-        else:
-            headers |= _basic(login)
-        answer = pool.request(method, url, headers=headers, redirect=False)
-        return self._followed(answer, method, url, headers, image.registry)
+    def _headers(self, image: Reference, login: Login) -> dict[str, str]:
+        token = self._tokens.get(image.name)
+        right = {"Authorization": f"Bearer {token}"} if token else _basic(login)
+        return {"Accept": MANIFEST_TYPES, **right}
 
     def _followed(
         self,
@@ -116,12 +112,12 @@ class Asker:
         """What a redirect leads to, by the rules of :mod:`moorage.registry.client`: login and
         client's certificate go to the registry's own host alone (the certificate to its further
         names, too), and nothing goes without TLS."""
-        own = urlsplit(url).hostname
+        own = _host(url)
         for _ in range(MOST_REDIRECTS):
             url = onward(url, answer.status, answer.headers.get("location", ""))
             if not url:
                 break
-            host = urlsplit(url).hostname
+            host = _host(url)
             if host != own:
                 headers = {key: one for key, one in headers.items() if key != "Authorization"}
             answer = self._pool(registry, host in (own, *self._names)).request(
@@ -230,6 +226,16 @@ def _document(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _host(url: str) -> str:
+    """The host that urllib3 connects to; other readers of a URL may find another in it.
+
+    Raises ValueError for what it cannot read.
+    """
+    from urllib3.util import parse_url
+
+    return (parse_url(url).host or "").strip("[]")
 
 
 def _token(pool: PoolManager, wanted: Mapping[str, str], login: Login) -> str:

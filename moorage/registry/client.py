@@ -38,6 +38,8 @@ MANIFEST_TYPES = ", ".join(
     )
 )
 _REDIRECTS, MOST_REDIRECTS = (301, 302, 303, 307, 308), 5
+# A backslash ends the host for urllib3 and is a part of it for urllib.
+_LEFT_AS_IT_IS = string.punctuation.replace("\\", "")
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def onward(url: str, status: int, location: str) -> str:
     if status not in _REDIRECTS or not location:
         return ""
     try:
-        escaped = quote(location, safe=string.punctuation, encoding="latin-1")
+        escaped = quote(location, safe=_LEFT_AS_IT_IS, encoding="latin-1")
         found = urljoin(url, escaped)
         there = urlsplit(found)
         host, _ = (there.hostname or "").encode("idna"), there.port

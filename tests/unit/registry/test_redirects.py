@@ -20,6 +20,7 @@ import pytest
 from agent.proof.verify import ask_registry
 from agent.wire.plan import Plan, Registry, Verify
 from moorage.errors import MoorageError
+from moorage.images import asking
 from moorage.images.asking import Asker
 from moorage.pki import certificates
 from moorage.pki import registry as pki
@@ -41,12 +42,13 @@ OTHER = "other.test"  # a further name of the registry
 @dataclass
 class Elsewhere:
     """``sends``: where the registry's answer to a manifest leads; "{name}" is its own name.
-    ``realm``: who issues its tokens; nobody if empty."""
+    ``realm``: who issues its tokens; nobody if empty. ``guarded``: the hosts that want one."""
 
     authority: Authority
     port: int = 0
     sends: str = ""
     realm: str = ""
+    guarded: tuple[str, ...] = (HERE, THERE, OTHER)
     logins: list[tuple[str, str]] = field(default_factory=list)
     clients: list[tuple[str, bool]] = field(default_factory=list)
 
@@ -69,7 +71,8 @@ class Elsewhere:
 
             def do_HEAD(self) -> None:
                 self._note()
-                if server.realm and self.headers.get("Authorization") != "Bearer T":
+                wants = bool(server.realm) and server.logins[-1][0] in server.guarded
+                if wants and self.headers.get("Authorization") != "Bearer T":
                     self.send_response(401)
                     self.send_header("WWW-Authenticate", f'Bearer realm="{server.realm}"')
                     self.send_header("Content-Length", "0")
@@ -125,17 +128,20 @@ def settings(elsewhere: Elsewhere, tmp_path: Path) -> Settings:
     return made
 
 
-def digests(settings: Settings) -> list[str]:
-    """What both of our clients find: the one with our own connections, and the one with a pool."""
-    login = {settings.registry_name: (LOGIN.user, LOGIN.password)}
+def pooled(settings: Settings) -> str:
+    """What the client with a pool of connections finds."""
     asker = Asker(
-        login,
+        {settings.registry_name: (LOGIN.user, LOGIN.password)},
         lambda _: (str(settings.ca_file),),
         present=lambda _, made: tls.present(settings, made),
         names=settings.nodes.names,
     )
-    image = parse(f"{settings.registry_name}/team/app:1")
-    return [client.manifest_digest(settings, LOGIN, "team/app", "1"), asker.digest(image)]
+    return asker.digest(parse(f"{settings.registry_name}/team/app:1"))
+
+
+def digests(settings: Settings) -> list[str]:
+    """What both of our clients find: the one with our own connections, and the one with a pool."""
+    return [client.manifest_digest(settings, LOGIN, "team/app", "1"), pooled(settings)]
 
 
 @pytest.mark.parametrize(
@@ -291,3 +297,32 @@ def test_a_token_server_of_another_name_is_where_the_registry_is_or_where_its_na
     named = replace(settings, registry=registry, nodes=NodesSettings(names=(OTHER,)))
     assert client.manifest_digest(named, LOGIN, "team/app", "1") == DIGEST
     assert asked[1] == where
+
+
+def test_a_host_that_a_registry_sends_to_gets_no_login_by_asking_for_one(
+    settings: Settings, elsewhere: Elsewhere
+) -> None:
+    elsewhere.sends = f"https://{THERE}:{elsewhere.port}/kept/app"
+    elsewhere.realm, elsewhere.guarded = f"https://{THERE}:{elsewhere.port}/token", (THERE,)
+    assert pooled(settings) == ""
+    with pytest.raises(MoorageError):
+        client.manifest_digest(settings, LOGIN, "team/app", "1")
+    assert {login for host, login in elsewhere.logins if host == THERE} == {""}
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://Here.test:444/v2/", "here.test"),
+        ("https://me@here.test", "here.test"),
+        ("https://[2001:db8::1]:5000/", "2001:db8::1"),
+    ],
+)
+def test_a_host_is_read_from_a_url(url: str, host: str) -> None:
+    assert asking._host(url) == host
+
+
+def test_a_backslash_in_a_redirect_is_escaped() -> None:
+    assert (
+        client.onward("https://here.test/v2/", 307, "/kept\\app") == "https://here.test/kept%5Capp"
+    )
