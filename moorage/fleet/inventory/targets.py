@@ -19,7 +19,7 @@ _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\+-]{0,127}\$?")
 # What a program's command line takes as one word that is no option.
 _WORD = re.compile(r"(?!-)[^\s\0]+")
 _PORT_OPTION = re.compile(r"port[\s=]", re.IGNORECASE)
-_JUMP_OPTION = re.compile(r"proxy(?:jump|command)[\s=]", re.IGNORECASE)
+_JUMP_OPTION = re.compile(r"\s*proxy(jump|command)(?:\s*=\s*|\s+)(.*?)\s*", re.IGNORECASE)
 _EXAMPLE = "node1,admin@node2,10.0.0.3:2222,[fd00::3]:22"
 
 
@@ -65,7 +65,8 @@ class Target:
     def jump(self) -> str:
         """What an inventory says of the machine before the node, as ``ProxyJump=bastion``; "" if
         nothing: then the SSH configuration decides by the host's name. The first one counts."""
-        return next(filter(_JUMP_OPTION.match, self.ssh_args), "")
+        said = next(filter(None, map(_JUMP_OPTION.fullmatch, self.ssh_args)), None)
+        return "" if said is None else f"Proxy{said[1].capitalize()}={said[2]}"
 
 
 LINES, OPENSSH, ANSIBLE = "lines", "openssh", "ansible"

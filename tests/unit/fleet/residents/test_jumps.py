@@ -81,6 +81,20 @@ def test_the_jump_host_of_an_inventory_is_read(tmp_path: Path) -> None:
     assert [one.jump for one in hosts] == ["ProxyJump=bastion1", "ProxyCommand=ssh -W %h:%p b", ""]
 
 
+@pytest.mark.parametrize(
+    ("option", "jump"),
+    [
+        ("proxyjump=bastion1", "ProxyJump=bastion1"),
+        ("ProxyJump bastion1", "ProxyJump=bastion1"),
+        (" ProxyJump = bastion1", "ProxyJump=bastion1"),
+        ("PROXYCOMMAND  ssh -W %h:%p b ", "ProxyCommand=ssh -W %h:%p b"),
+        ("ProxyUseFdpass=yes", ""),
+    ],
+)
+def test_a_jump_host_is_the_same_in_each_spelling_that_ssh_takes(option: str, jump: str) -> None:
+    assert Target("web1", HOST, ssh_args=("Port=22", option)).jump == jump
+
+
 def test_the_agent_of_a_second_node_behind_another_jump_host_takes_nobodys_place(
     settings: Settings,
 ) -> None:
