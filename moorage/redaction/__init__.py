@@ -22,11 +22,11 @@ _NAMES = (
 _VALUE = r"(?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\s,;&}\]\"']+)"
 
 _known: set[str] = set()
+# RFC 7468; a text may end within one.
+_KEY = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
+)
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
-    # RFC 7468; a text may end within one.
-    (re.compile(
-        r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
-     HIDDEN),
     # RFC 7519: header and payload are Base64 of JSON objects.
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]+(\.[\w-]*)?"), HIDDEN),
     # RFC 9110, section 11.4, and RFC 6750.
@@ -48,6 +48,7 @@ def keep_secret(value: str) -> str:
 
 def redacted(text: str) -> str:
     """``text`` without a secret in it."""
+    text = _KEY.sub(HIDDEN, text)  # first: a short secret may be in the words around a key
     for value in sorted(_known, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     for pattern, instead in _PATTERNS:

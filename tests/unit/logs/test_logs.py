@@ -289,3 +289,10 @@ def test_a_defect_of_ours_is_in_the_log_too(tmp_path: Path) -> None:
     assert log.path is not None
     assert "ZeroDivisionError" in log.path.read_text()
     log.path.unlink()
+
+
+def test_a_secret_of_one_letter_uncovers_no_key() -> None:
+    """It is in the words by which a key is known."""
+    redaction.keep_secret("E")
+    key = "-----BEGIN PRIVATE KEY-----\nMIGHAgAwawIBAQQgVOy19\n-----END PRIVATE KEY-----\n"
+    assert "MIGHAg" not in redaction.redacted(f"key: {key}")
