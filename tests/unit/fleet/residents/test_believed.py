@@ -11,7 +11,6 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,12 +32,6 @@ from tests.agent.conftest import Box
 from tests.ports import free_port
 
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Folder]:
-    with adopted(tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

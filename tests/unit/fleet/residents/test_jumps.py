@@ -6,7 +6,6 @@ The agent is real. A stand-in for the SSH session leads to it (test_ports.py).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from moorage.pki.roster import NO_JUMP, Resident, Roster
 from moorage.rotation import members
 from moorage.settings import NodesSettings, Settings
 from moorage.ui import UI
-from tests.adopted import IDENTITY, Folder, adopted
+from tests.adopted import IDENTITY, Folder
 from tests.ports import free_port
 from tests.unit.elsewhere import project
 from tests.unit.fleet.residents.test_ports import AGENT_PORT, OTHER, Visit, adopt, invited
@@ -44,12 +43,6 @@ def settings(tmp_path: Path) -> Settings:
     made = project(tmp_path, nodes=NodesSettings(ssh_config=str(config)))
     Authority.open(made)
     return made
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Folder]:
-    with adopted(tmp_path) as made:
-        yield made
 
 
 def known(settings: Settings, jump: str, address: str = "") -> Resident:

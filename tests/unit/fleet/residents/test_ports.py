@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from moorage.pki.roster import Resident, Roster
 from moorage.program import completion
 from moorage.settings import NodesSettings, Settings
 from moorage.ui import UI
-from tests.adopted import IDENTITY, Folder, adopted
+from tests.adopted import IDENTITY, Folder
 from tests.ports import free_port
 from tests.unit.elsewhere import project
 
@@ -49,12 +49,6 @@ def settings(tmp_path: Path) -> Settings:
     made = project(tmp_path, nodes=NodesSettings(ssh_config=str(config)))
     Authority.open(made)
     return made
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Folder]:
-    with adopted(tmp_path) as made:
-        yield made
 
 
 def known(settings: Settings, host: str, ssh_port: int, *, usual: bool = False) -> Resident:

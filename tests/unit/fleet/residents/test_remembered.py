@@ -7,8 +7,6 @@ import dataclasses
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -19,17 +17,11 @@ from moorage.pki.authority import Authority
 from moorage.pki.roster import Resident, Roster
 from moorage.settings import ROOT
 from moorage.ui import UI
-from tests.adopted import Agent, Folder, adopt, adopted
+from tests.adopted import Agent, Folder, adopt
 from tests.agent.authority import Authority as RegistryAuthority
 from tests.agent.conftest import Box
 
 HOST = "127.0.0.1"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Folder]:
-    with adopted(tmp_path) as made:
-        yield made
 
 
 def remember(folder: Folder, address: str = HOST, **changed: object) -> None:

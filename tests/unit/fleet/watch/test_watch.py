@@ -27,7 +27,7 @@ from moorage.pki import authority as authorities
 from moorage.pki.roster import Roster
 from moorage.settings import ROOT
 from moorage.ui import UI
-from tests.adopted import Folder, adopted
+from tests.adopted import Folder
 from tests.unit.fleet.state.test_standing import DAY, NOW, OURS, drifted, of, resident, state
 
 # -- what is told ----------------------------------------------------------------------------------
@@ -137,12 +137,6 @@ def test_a_bad_interval_is_refused(text: str) -> None:
 
 
 # -- real agents on loopback -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Folder]:
-    with adopted(tmp_path) as made:
-        yield made
 
 
 class Followed:
