@@ -32,8 +32,7 @@ class Invitation:
         port: int,
         tell: Callable[[dict[str, Any]], None],
         neighbour: Callable[[str], str],
-        first_port: int = 0,
-        first_jump: str = "",
+        first: Route | None = None,
     ) -> None:
         self._authority = authority
         self._roster = roster
@@ -42,7 +41,7 @@ class Invitation:
         self._port = port
         self._tell = tell
         self._neighbour = neighbour
-        self._first_port, self._first_jump = first_port, first_jump
+        self._first = first
         self._resident: Resident | None = None
         self._asked = ""
 
@@ -60,9 +59,8 @@ class Invitation:
             return b"\n"
         try:
             places.refuse_another_nodes(
-                self._roster, self._route, self._first_port,
-                partial(self._is_here, str(event.get("id"))), self._first_jump,
-            )  # fmt: skip
+                self._roster, self._route, self._first, partial(self._is_here, str(event.get("id")))
+            )
             identity = self._roster.identity(host, str(event.get("id")))
             document, resident = granted(self._authority, identity, event, self._port)
             address = places.address_of(self._route)

@@ -80,20 +80,20 @@ def did_not_settle(roster: Roster, route: Route) -> None:
 def refuse_another_nodes(
     roster: Roster,
     route: Route,
-    first_port: int = 0,
+    first: Route | None = None,
     is_here: Callable[[Resident], bool] = lambda _: False,
-    first_jump: str = "",
 ) -> None:
     """Raises Refused (``another-nodes``) if the host's name is that of a node behind another port,
     or behind another jump host of an inventory, whose agent would be lost from the roster.
 
-    ``first_port`` and ``first_jump``: of the first node of that name in this run; ``is_here``:
-    whether the agent that is known answers on the node of ``route`` all the same.
+    ``first``: to the first node of that name in this run; ``is_here``: whether the agent that is
+    known answers on the node of ``route`` all the same.
     """
     host, port, jump = route.target.host, route.port, route.target.jump or NO_JUMP
     known = roster.residents().get(host)
-    taken = (known.ssh_port if known is not None else 0) or first_port
-    taken_jump = (known.jump if known is not None else "") or first_jump
+    taken, taken_jump = (known.ssh_port, known.jump) if known is not None else (0, "")
+    if first is not None:
+        taken, taken_jump = taken or first.port, taken_jump or first.target.jump or NO_JUMP
     if taken in (0, port) and taken_jump in ("", jump):
         return
     if known is not None and is_here(known):

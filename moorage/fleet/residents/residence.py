@@ -109,18 +109,11 @@ class Residents:
             or places.answers(known, visit.route, visit.session, self._authority)
         )
 
-    def first_jump(self, route: Route) -> str:
-        """The same of the machine before it, by an inventory."""
+    def first(self, route: Route) -> Route:
+        """To the run's first node with the host of ``route``: of several behind one address, that
+        one's agent may stay."""
         host = route.target.host
-        jumps = (one.target.jump for one in self._routes if one.target.host == host)
-        return next(jumps, route.target.jump) or NO_JUMP
-
-    def first_port(self, route: Route) -> int:
-        """The SSH port of the run's first node with the host of ``route``: of several behind one
-        address, that one's agent may stay."""
-        host = route.target.host
-        ports = (one.port for one in self._routes if one.target.host == host)
-        return next(ports, route.port)
+        return next((one for one in self._routes if one.target.host == host), route)
 
     def invitation(
         self, route: Route, session: Session, tell: Callable[[dict[str, Any]], None]
@@ -128,8 +121,7 @@ class Residents:
         """For a host's apply in ``session``, that its agent may stay after it."""
         return Invitation(
             self._authority, self._roster, route, session, self._port, tell,
-            partial(neighbours.holder, self._settings), self.first_port(route),
-            self.first_jump(route),
+            partial(neighbours.holder, self._settings), self.first(route),
         )  # fmt: skip
 
     @contextlib.contextmanager
@@ -242,13 +234,12 @@ def adopt(
     *,
     port: int | None,
     loopback: bool,
-    first_port: int = 0,
-    first_jump: str = "",
+    first: Route | None = None,
 ) -> HostResult:
     """Makes the agent stay on the node; again, it gets a new key and this folder's archive.
 
-    ``first_port``: as of :meth:`Residents.first_port`, ``first_jump`` too. Raises MoorageError if
-    its request is refused; nothing is left of it there.
+    ``first``: as of :meth:`Residents.first`. Raises MoorageError if its request is refused; nothing
+    is left of it there.
     """
     authority, roster = authorities.Authority.open(settings), Roster(settings)
     name, host = visit.route.name, visit.route.target.host
@@ -268,7 +259,7 @@ def adopt(
             refused = neighbours.not_ours(theirs, host)
             return b"\n"
         try:
-            places.refuse_another_nodes(roster, visit.route, first_port, is_here, first_jump)
+            places.refuse_another_nodes(roster, visit.route, first, is_here)
             identity = roster.identity(host, former)
             document, resident = granted(authority, identity, event, port, loopback=loopback)
         except MoorageError as problem:

@@ -205,8 +205,7 @@ def _by_ssh(means: HostMeans, route: Route, line: HostLine, *, served: bool = Fa
 _VISITS: dict[str, Callable[[HostMeans, Visit], HostResult]] = {
     "reside": lambda means, visit: residence.adopt(
         means.settings, visit, port=means.operation.wish.port,
-        loopback=means.operation.wish.loopback, first_port=means.residents.first_port(visit.route),
-        first_jump=means.residents.first_jump(visit.route),
+        loopback=means.operation.wish.loopback, first=means.residents.first(visit.route),
     ),
     "release": lambda means, visit: residence.release(means.settings, visit),
     "upgrade": lambda means, visit: residence.upgrade(

@@ -124,12 +124,12 @@ def test_one_that_is_reached_without_a_jump_host_is_another_node_too(
 def test_of_two_that_are_adopted_in_one_run_the_first_stays(settings: Settings) -> None:
     routes = routing.to(settings, [ONE, TWO])
     residents = Residents(settings, adopting=True, routes=routes)
-    firsts = [residents.first_jump(route) for route in routes]
-    assert firsts == ["ProxyJump=bastion1"] * 2
+    firsts = [residents.first(route) for route in routes]
+    assert [first.target.jump for first in firsts] == ["ProxyJump=bastion1"] * 2
     with pytest.raises(Refused) as refused:  # whichever of them comes first in time
-        adopt(settings, visit(settings, TWO, OTHER), first_port=22, first_jump=firsts[1])
+        adopt(settings, visit(settings, TWO, OTHER), first=firsts[1])
     assert refused.value.code == "another-nodes"
-    assert adopt(settings, visit(settings, ONE), first_port=22, first_jump=firsts[0]).ok
+    assert adopt(settings, visit(settings, ONE), first=firsts[0]).ok
 
 
 def test_an_agent_is_that_of_the_node_behind_its_own_jump_host(settings: Settings) -> None:

@@ -227,11 +227,11 @@ def adopt(settings: Settings, visit: Any, **more: Any) -> HostResult:
     return residence.adopt(settings, visit, port=AGENT_PORT, loopback=False, **more)
 
 
-def invited(settings: Settings, visit: Visit, first_port: int = 0) -> bytes | None:
+def invited(settings: Settings, visit: Visit, first: Route | None = None) -> bytes | None:
     """The answer to the wish at the end of a trust."""
     invitation = Invitation(
         Authority.open(settings), Roster(settings), visit.route, visit.session, AGENT_PORT,
-        visit.tell, lambda _: "", first_port,
+        visit.tell, lambda _: "", first,
     )  # fmt: skip
     answer = invitation.reply(request(visit.identity))
     if answer != b"\n":
@@ -271,14 +271,14 @@ def test_of_two_that_are_adopted_in_one_run_the_first_stays(settings: Settings) 
     words = [f"{HOST}:2201", f"{HOST}:2202"]
     routes = routing.to(settings, words)
     residents = Residents(settings, adopting=True, routes=routes)
-    ports = [residents.first_port(route) for route in routes]
-    assert ports == [2201, 2201]
+    firsts = [residents.first(route) for route in routes]
+    assert [first.port for first in firsts] == [2201, 2201]
     second = Visit(settings, words[1], OTHER, free_port())
     with pytest.raises(Refused) as refused:  # whichever of them comes first in time
-        adopt(settings, second, first_port=ports[1])
+        adopt(settings, second, first=firsts[1])
     assert refused.value.code == "another-nodes"
-    assert invited(settings, second, ports[1]) == b"\n"
-    assert invited(settings, Visit(settings, words[0], IDENTITY, 1), ports[0]) != b"\n"
+    assert invited(settings, second, firsts[1]) == b"\n"
+    assert invited(settings, Visit(settings, words[0], IDENTITY, 1), firsts[0]) != b"\n"
     assert Roster(settings).residents()[HOST].ssh_port == 2201
 
 
